@@ -1,0 +1,152 @@
+"""Options, defined once: a frozen dataclass is the command line, the job file and the Python call.
+
+    @dataclass(frozen=True, kw_only=True)
+    class CocoOptions(Selection):
+        segmentation: str = option("rle", "How masks are written.", choices=("rle", "polygon", "none"))
+
+The command line derives `--segmentation`, a job file the key `segmentation` (or `segmentation` under `-`/`_`), and
+Python the keyword. Values are checked in `__post_init__`, so that every way in meets the same message.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prelabel.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002 - the word every command-line library uses
+    *,
+    type: str = "",  # noqa: A002
+    metavar: str = "",
+    group: str = "Options",
+    choices: tuple[str, ...] = (),
+    affects: str = "nothing",
+    secret: bool = False,
+) -> Any:
+    """A dataclass field with what the command line, the job file and the run's identity need to know of it.
+
+    Args:
+        default: Its value when nobody states one.
+        help: One sentence for `--help`.
+        type: `"str" | "int" | "float" | "flag" | "list" | "pairs" | "float-pairs" | "json"`; derived from the default
+            where that is a str, int, float, bool, tuple or dict. `pairs` are `NAME=VALUE` and become a dict.
+        metavar: Shown in `--help` in place of the value.
+        group: Heading in `--help`.
+        choices: The allowed values of a str.
+        affects: What a changed value changes: `"rows"` (what is written for an image), `"plan"` (which image is in
+            which shard) or `"nothing"` (speed, messages). A run is continued only with equal `rows` and `plan` options.
+        secret: Never shown, logged or stored.
+    """
+    if not type:
+        type = {bool: "flag", int: "int", float: "float", str: "str", tuple: "list", dict: "pairs"}[default.__class__]  # noqa: A001
+    metadata = {
+        "help": help,
+        "type": type,
+        "metavar": metavar,
+        "group": group,
+        "choices": choices,
+        "affects": affects,
+        "secret": secret,
+    }
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flag_name(name: str) -> str:
+    """`score_threshold` -> `--score-threshold`."""
+    return "--" + name.replace("_", "-")
+
+
+def fields_of(cls: Any) -> dict[str, dataclasses.Field[Any]]:
+    """The option fields of a dataclass by name (those made with `option`)."""
+    return {f.name: f for f in dataclasses.fields(cls) if "help" in f.metadata}
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """An options object from the keys of a job file or keyword arguments.
+
+    Raises:
+        ConfigError: An unknown key (the nearest known one is named), a value of the wrong type, or one out of range.
+    """
+    known = fields_of(cls)
+    clean: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0].replace('_', '-')!r}?" if near else ""
+            raise ConfigError(f"{where}: unknown option {str(key)!r}{hint}")
+        if name in clean:
+            raise ConfigError(f"{where}: option {str(key)!r} is given twice")
+        clean[name] = convert(known[name], value, where)
+    return cls(**clean)
+
+
+def convert(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
+    """One value as its option's type. Raises ConfigError that says what was given and what would be right."""
+    kind = field.metadata["type"]
+    label = f"{where}: {field.name.replace('_', '-')}"
+    if value is None:
+        return None
+    try:
+        if kind == "flag":
+            return _expect(value, bool, "true or false")
+        if kind == "int":
+            if isinstance(value, bool) or (isinstance(value, float) and value != int(value)):
+                raise TypeError("a whole number")
+            return int(value)
+        if kind == "float":
+            if isinstance(value, bool):
+                raise TypeError("a number")
+            return float(value)
+        if kind == "str":
+            if isinstance(value, Path):
+                return str(value)
+            return _expect(value, str, "text")
+        if kind == "list":
+            return tuple(str(v) for v in ([value] if isinstance(value, str | Path) else _expect(value, list | tuple, "a list")))
+        if kind == "json":
+            return _expect(json.loads(value) if isinstance(value, str) else value, dict, "a JSON object")
+        pairs = _pairs(value)
+        return {k: float(v) for k, v in pairs.items()} if kind == "float-pairs" else pairs
+    except TypeError as error:
+        raise ConfigError(f"{label} must be {error}, got {value!r}") from None
+    except ValueError:
+        wanted = {"int": "a whole number", "float": "a number", "json": "a JSON object"}.get(kind, "NAME=NUMBER")
+        shown = "" if field.metadata["secret"] else f", got {value!r}"
+        raise ConfigError(f"{label} must be {wanted}{shown}") from None
+
+
+def _expect(value: Any, types: Any, wanted: str) -> Any:
+    if not isinstance(value, types):
+        raise TypeError(wanted)
+    return value
+
+
+def _pairs(value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return {str(k): v for k, v in value.items()}
+    pairs: dict[str, Any] = {}
+    for text in [value] if isinstance(value, str) else value:
+        name, equals, right = str(text).rpartition("=")
+        if not equals or not name:
+            raise TypeError("NAME=VALUE")
+        pairs[name] = right
+    return pairs
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError with the message unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
