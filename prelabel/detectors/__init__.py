@@ -1,0 +1,1 @@
+"""Known models, the TF-Hub and SavedModel adapter, masks to RLE."""

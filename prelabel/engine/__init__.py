@@ -1,0 +1,1 @@
+"""Running: one shard in plain Python, many on Ray."""

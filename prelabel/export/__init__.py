@@ -1,0 +1,1 @@
+"""Finished shards to the formats that annotation tools read."""

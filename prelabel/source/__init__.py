@@ -1,0 +1,1 @@
+"""Listing images, planning shards, fetching bytes and decoding pixels."""
