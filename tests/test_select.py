@@ -1,0 +1,183 @@
+"""Which detections are kept, in which order, under which name."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from prelabel.detections import Detections, ImageLabel
+from prelabel.errors import ConfigError
+from prelabel.options import fields_of, from_mapping
+from prelabel.select import Selection, nearest_name, suppress
+
+XYXY = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]], np.float32)
+LABEL = ["Dog", "Cat", "Person"]
+MID = ["/m/0bt9lr", "/m/01yrx", "/m/01g317"]
+SCORE = np.array([0.8, 0.9, 0.4], np.float32)
+
+
+def keep(selection: Selection, score: np.ndarray = SCORE, xyxy: np.ndarray = XYXY) -> list[int]:
+    return selection.indices(score, LABEL, MID, xyxy).tolist()
+
+
+def test_kept_detections_come_by_descending_score() -> None:
+    assert keep(Selection()) == [1, 0, 2]
+
+
+def test_equal_scores_keep_their_order() -> None:
+    assert keep(Selection(), score=np.array([0.5, 0.9, 0.5], np.float32)) == [1, 0, 2]
+
+
+def test_a_score_equal_to_the_threshold_is_kept_whatever_its_float32_rounding() -> None:
+    for tenths in range(1, 10):
+        score = np.full(3, tenths / 10, np.float32)
+        assert keep(Selection(score_threshold=tenths / 10), score=score) == [0, 1, 2]
+        assert keep(Selection(class_threshold={"Dog": tenths / 10}, score_threshold=1.0), score=score) == [0]
+
+
+def test_a_score_that_is_not_a_number_is_dropped() -> None:
+    assert keep(Selection(score_threshold=0.0), score=np.array([np.nan, 0.5, 0.0], np.float32)) == [1, 2]
+
+
+def test_class_threshold_by_label_or_mid_replaces_the_general_one() -> None:
+    assert keep(Selection(class_threshold={"Person": 0.6})) == [1, 0]
+    assert keep(Selection(class_threshold={"/m/01g317": 0.6})) == [1, 0]
+    assert keep(Selection(score_threshold=0.85, class_threshold={"person": 0.1})) == [1, 2]
+
+
+def test_mid_wins_over_label_and_model_label_over_mapped_label() -> None:
+    assert keep(Selection(class_threshold={"Dog": 0.1, "/m/0bt9lr": 0.99})) == [1, 2]
+    assert keep(Selection(class_map={"Dog": "pet"}, class_threshold={"pet": 0.99, "Dog": 0.1})) == [1, 0, 2]
+
+
+def test_a_threshold_of_zero_is_a_threshold() -> None:
+    assert keep(Selection(score_threshold=0.85, class_threshold={"Person": 0.0})) == [1, 2]
+
+
+def test_include_and_exclude_by_label_mid_and_mapped_label() -> None:
+    assert keep(Selection(include_class=("Dog", "/m/01g317"))) == [0, 2]
+    assert keep(Selection(exclude_class=("DOG",))) == [1, 2]
+    assert keep(Selection(include_class=("pet",), class_map={"Dog": "pet", "/m/01yrx": "pet"})) == [1, 0]
+    assert keep(Selection(include_class=("pet",), exclude_class=("Cat",), class_map={"Dog": "pet", "Cat": "pet"})) == [
+        0
+    ]
+
+
+def test_max_detections_keeps_the_best() -> None:
+    assert keep(Selection(max_detections=1)) == [1]
+
+
+def test_nms_within_classes_and_across_them() -> None:
+    assert keep(Selection(nms_iou=0.5)) == [1, 0, 2]
+    assert keep(Selection(nms_iou=0.5, nms_per_class=False)) == [1, 2]
+
+
+def test_nms_per_class_sees_classes_after_the_class_map() -> None:
+    pets = {"Dog": "pet", "Cat": "pet"}
+    assert keep(Selection(nms_iou=0.5, class_map=pets)) == [1, 2]
+    assert keep(Selection(nms_iou=0.0, class_map=pets)) == [1, 2]
+
+
+def test_nms_drops_only_above_the_limit() -> None:
+    # Two boxes of area 10 that share 5: IoU = 5 / 15.
+    boxes = np.array([[0, 0, 2, 5], [1, 0, 3, 5]], np.float64)
+    assert suppress(boxes, 1 / 3).tolist() == [0, 1]
+    assert suppress(boxes, 0.33).tolist() == [0]
+
+
+def test_nms_is_greedy_a_dropped_box_drops_nothing() -> None:
+    boxes = np.array([[0, 0, 10, 1], [4, 0, 14, 1], [8, 0, 18, 1]], np.float64)
+    assert suppress(boxes, 0.4).tolist() == [0, 2]
+
+
+def test_boxes_without_area_or_overlap_survive_nms() -> None:
+    boxes = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [5, 5, 6, 6], [6, 5, 7, 6]], np.float64)
+    assert suppress(boxes, 0.0).tolist() == [0, 1, 2, 3]
+    assert suppress(np.empty((0, 4)), 0.5).tolist() == []
+
+
+def test_class_map_renames_by_label_and_mid_and_leaves_the_others() -> None:
+    selection = Selection(class_map={"dog": "pet", "/m/01yrx": "pet"})
+    assert selection.rename(LABEL, MID).tolist() == ["pet", "pet", "Person"]
+
+
+def test_a_name_in_the_same_case_wins_over_another_case() -> None:
+    assert Selection(class_map={"DOG": "a", "Dog": "b"}).rename(["Dog", "DOG", "dog"], ["", "", ""]).tolist() == [
+        "b",
+        "a",
+        "a",
+    ]
+
+
+def test_apply_selects_every_array_and_keeps_the_models_class_number() -> None:
+    found = Detections(
+        height=10, width=30, xyxy=XYXY, category_id=[18, 17, 1], score=SCORE, label=LABEL, mid=MID, mask=["a", "b", "c"]
+    )
+    kept = Selection(score_threshold=0.5, class_map={"Dog": "pet"}).apply(found)
+    assert kept.label.tolist() == ["Cat", "pet"]
+    assert kept.category_id.tolist() == [17, 18]
+    assert kept.mid.tolist() == ["/m/01yrx", "/m/0bt9lr"]
+    assert kept.mask is not None
+    assert kept.mask.tolist() == ["b", "a"]
+    assert found.label.tolist() == LABEL
+
+
+def test_nothing_found_stays_nothing() -> None:
+    nothing = Detections.empty(4, 6, masks=True)
+    full = Selection(
+        nms_iou=0.5, class_map={"a": "b"}, class_threshold={"a": 0.5}, include_class=("a",), max_detections=3
+    )
+    assert len(full.apply(nothing)) == 0
+
+
+def test_image_labels_follow_the_same_rules_and_merge_under_one_name() -> None:
+    labels = [ImageLabel(1, "Cat", "", 0.4), ImageLabel(2, "Dog", "", 0.5), ImageLabel(3, "Car", "", 0.1)]
+    kept = Selection(class_map={"Cat": "pet", "Dog": "pet"}).apply_to_image_labels(labels)
+    assert kept == (ImageLabel(2, "pet", "", 0.5),)
+    assert Selection(exclude_class=("dog",)).apply_to_image_labels(labels) == (labels[0],)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score_threshold": 1.5}, "score-threshold must be between 0 and 1, got 1.5"),
+        ({"score_threshold": float("nan")}, "score-threshold must be between 0 and 1, got nan"),
+        ({"class_threshold": {"Dog": -1}}, "class-threshold Dog must be between 0 and 1, got -1"),
+        ({"nms_iou": 2}, "nms-iou must be between 0 and 1, got 2"),
+        ({"max_detections": 0}, "max-detections must be 1 or more, got 0"),
+        ({"include_class": ("Dog",), "exclude_class": ("dog",)}, "class 'dog' is both included and excluded"),
+        ({"include_class": (" ",)}, "a class name must not be empty"),
+        ({"class_map": {"Dog": ""}}, "class-map Dog must name a label, got ''; to drop a class use exclude-class"),
+    ],
+)
+def test_nonsense_is_refused_with_the_value(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}$".replace("(", r"\(")):
+        Selection(**options)
+
+
+def test_unknown_names_are_found_and_the_nearest_is_suggested() -> None:
+    selection = Selection(
+        include_class=("dgo", "pet", "/m/01yrx"),
+        class_threshold={"PERSON": 0.5},
+        class_map={"Cat": "pet", "Hound": "x"},
+    )
+    assert selection.unknown_names(LABEL, MID) == ["dgo", "Hound"]
+    with pytest.raises(ConfigError, match=r"^the detector has no class 'dgo' \(did you mean 'Dog'\?\), 'Hound'$"):
+        selection.require_known_names(LABEL, MID)
+    Selection(include_class=("dog",)).require_known_names(LABEL, MID)
+    assert nearest_name("zzz", LABEL) is None
+
+
+def test_options_come_from_a_job_file_and_survive_pickling() -> None:
+    selection = from_mapping(
+        Selection,
+        {"score-threshold": "0.5", "class-threshold": ["Person=0.6"], "class_map": {"Dog": "pet"}},
+        "job.yaml",
+    )
+    assert selection == Selection(score_threshold=0.5, class_threshold={"Person": 0.6}, class_map={"Dog": "pet"})
+    assert keep(pickle.loads(pickle.dumps(selection))) == [1, 0]  # noqa: S301 - our own bytes
+    assert keep(replace(selection, score_threshold=0.1, class_threshold={})) == [1, 0, 2]
+    assert {f.metadata["affects"] for f in fields_of(Selection).values()} == {"rows"}
