@@ -1,0 +1,227 @@
+"""`run.json` and `manifest.json`: what a run is, and what it has become.
+
+`run.json` is written before the first shard and says which plan and which detector belong to the output; a run exists
+from that moment on. `manifest.json` is written last and names every shard; a run is finished from that moment on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from prelabel.errors import StoreError
+from prelabel.storage import Storage, describe, join, redact
+from prelabel.store.plan import Plan, PlanPart
+from prelabel.store.rows import ImageRow
+from prelabel.store.schema import SCHEMA_VERSION
+from prelabel.store.shards import ShardRecord, read_shard, shard_url
+
+RUN = "run.json"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassName:
+    """One class of the detector's label map: its number, its name, its Freebase MID or `""`."""
+
+    id: int
+    name: str
+    mid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorRecord:
+    """The detector a run was made with: enough to tell whether another one is the same.
+
+    Attributes:
+        name: Catalogue name, or the name of its folder or archive.
+        address: Where it came from, as the user gave it (without secrets).
+        fingerprint: SHA-256 over the model's files, hex.
+        model_version: What annotation tools show: the name and the start of the fingerprint.
+        convention: Which convention of inputs and outputs was recognised.
+        masks: Whether it gives masks.
+        classes: Its label map, or None where the network itself names its classes.
+    """
+
+    name: str
+    address: str
+    fingerprint: str
+    model_version: str
+    convention: str
+    masks: bool
+    classes: tuple[ClassName, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """The content of `run.json`."""
+
+    run_id: str
+    created: str
+    settings: Mapping[str, Any]
+    source: Mapping[str, Any]
+    detector: DetectorRecord
+    shard_size: int
+    parts: tuple[PlanPart, ...]
+    versions: Mapping[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def shards(self) -> int:
+        """Number of shards planned."""
+        return sum(part.shards for part in self.parts)
+
+    @property
+    def images(self) -> int:
+        """Number of images planned."""
+        return sum(part.images for part in self.parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `run.json`; the plan's totals are stated for readers."""
+        values = asdict(self)
+        plan = {
+            "images": self.images,
+            "shards": self.shards,
+            "shard_size": values.pop("shard_size"),
+            "parts": list(values.pop("parts")),
+        }
+        return {"schema_version": values.pop("schema_version"), **values, "plan": plan}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RunRecord:
+        """Raises StoreError for a file of another version or shape."""
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise StoreError(f"{RUN} has schema version {version!r}; this prelabel reads {SCHEMA_VERSION}")
+        try:
+            detector = dict(values["detector"])
+            classes = detector.pop("classes")
+            return cls(
+                run_id=values["run_id"],
+                created=values["created"],
+                settings=values["settings"],
+                source=values["source"],
+                detector=DetectorRecord(
+                    classes=None if classes is None else tuple(ClassName(**one) for one in classes), **detector
+                ),
+                shard_size=values["plan"]["shard_size"],
+                parts=tuple(PlanPart(**part) for part in values["plan"]["parts"]),
+                versions=values["versions"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{RUN} is damaged: {describe(error)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The content of `manifest.json`."""
+
+    run_id: str
+    finished: str
+    shards: tuple[ShardRecord, ...]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """Rows, failures (also by reason), detections and bytes over all shards."""
+        failures: Counter[str] = Counter()
+        for record in self.shards:
+            failures.update(record.failures)
+        return {
+            "shards": len(self.shards),
+            "rows": sum(r.rows for r in self.shards),
+            "failed": sum(r.failed for r in self.shards),
+            "detections": sum(r.detections for r in self.shards),
+            "bytes": sum(r.bytes for r in self.shards),
+            "failures": dict(sorted(failures.items())),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `manifest.json`."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": self.run_id,
+            "finished": self.finished,
+            "totals": self.totals,
+            "seconds": dict(self.seconds),
+            "shards": [record.to_json() for record in self.shards],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Manifest:
+        """Raises StoreError for a file of another shape."""
+        try:
+            return cls(
+                run_id=values["run_id"],
+                finished=values["finished"],
+                shards=tuple(ShardRecord.from_json(record) for record in values["shards"]),
+                seconds=values["seconds"],
+            )
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"{MANIFEST} is damaged: {describe(error)}") from None
+
+
+def write_json(url: str, storage: Storage, values: Mapping[str, Any]) -> None:
+    """Publish a JSON file whole, indented for people, strict (no NaN)."""
+    storage.publish(url, (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _read_json(url: str, storage: Storage) -> Mapping[str, Any] | None:
+    try:
+        values = json.loads(storage.read(url))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
+    if not isinstance(values, dict):
+        raise StoreError(f"{redact(url)} is damaged: not a JSON object")
+    return values
+
+
+def read_run(output: str, storage: Storage) -> RunRecord | None:
+    """`run.json` of an output, or None where no run was begun. Raises StoreError for a damaged one."""
+    values = _read_json(join(output, RUN), storage)
+    return None if values is None else RunRecord.from_json(values)
+
+
+def read_manifest(output: str, storage: Storage) -> Manifest | None:
+    """`manifest.json` of an output, or None while the run is not finished. Raises StoreError for a damaged one."""
+    values = _read_json(join(output, MANIFEST), storage)
+    return None if values is None else Manifest.from_json(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run, opened for reading."""
+
+    output: str
+    storage: Storage
+    record: RunRecord
+    manifest: Manifest
+
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[ImageRow]:
+        """All rows in plan order, one row group in memory at a time. Raises StoreError for a damaged shard."""
+        for record in self.manifest.shards:
+            yield from read_shard(shard_url(self.output, record.shard), self.storage, columns)
+
+    def plan(self) -> Plan:
+        """Which image is in which shard."""
+        return Plan.open(self.output, self.record.parts, self.storage)
+
+
+def open_run(output: str, storage: Storage) -> Run:
+    """Open a finished run.
+
+    Raises:
+        StoreError: There is no run, or it is not finished.
+    """
+    record = read_run(output, storage)
+    if record is None:
+        raise StoreError(f"no run at {redact(output)}: {RUN} is missing (give the --output of `prelabel label`)")
+    manifest = read_manifest(output, storage)
+    if manifest is None or manifest.run_id != record.run_id or len(manifest.shards) != record.shards:
+        raise StoreError(f"the run at {redact(output)} is not finished: the same `prelabel label` command goes on")
+    return Run(output, storage, record, manifest)

@@ -1,0 +1,199 @@
+"""One shard is one Parquet file: written whole, read back row by row, summed up in a `ShardRecord`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from prelabel.errors import StoreError
+from prelabel.storage import Storage, describe, join, redact
+from prelabel.store.rows import ImageRow, rows_to_table, table_to_rows
+from prelabel.store.schema import FAILED, SCHEMA_VERSION, SHARD_SCHEMA, STAGES
+
+#: Small enough that a reader of a few columns or rows does not unpack a whole shard of masks, large enough to compress.
+ROWS_PER_GROUP = 256
+
+#: Columns of few distinct values; the others (masks, scores, hashes) only grow by a dictionary.
+_DICTIONARY_COLUMNS = [
+    "status",
+    "error_type",
+    "error_stage",
+    "labels.list.element",
+    "mids.list.element",
+    "classes.list.element",
+    "detector",
+    "model_version",
+]
+
+_RUN_ID = b"prelabel.run_id"
+_SHARD = b"prelabel.shard"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """What one finished shard reports: small enough to hold one of each in the driver and in `manifest.json`."""
+
+    shard: int
+    name: str
+    rows: int
+    failed: int
+    detections: int
+    bytes: int
+    sha256: str
+    failures: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `manifest.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ShardRecord:
+        """The record of a manifest's entry. Raises StoreError for one with other keys."""
+        try:
+            return cls(**values)
+        except TypeError:
+            raise StoreError(f"manifest.json: not a shard record: {str(values)[:80]}") from None
+
+
+def shard_name(shard: int) -> str:
+    """`shard-00012.parquet`: the same number, the same name, on every machine and in every rerun."""
+    return f"shard-{shard:05d}.parquet"
+
+
+def shard_url(output: str, shard: int) -> str:
+    """Address of a shard's file below the output root."""
+    return join(output, "shards", shard_name(shard))
+
+
+def write_shard(
+    rows: Sequence[ImageRow], output: str, storage: Storage, *, shard: int, run_id: str, seconds: Mapping[str, float]
+) -> ShardRecord:
+    """Encode rows in memory and publish them whole as the shard's file.
+
+    Args:
+        rows: The rows in plan order.
+        output: Root of the run's output.
+        storage: Opens the output.
+        shard: Its number.
+        run_id: Identity of the run, kept in the footer so that a later run never takes over a foreign file.
+        seconds: Seconds by stage that are not in the rows (list, write).
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    metadata = {
+        "prelabel.schema_version": str(SCHEMA_VERSION),
+        _RUN_ID.decode(): run_id,
+        _SHARD.decode(): str(shard),
+    }
+    table = rows_to_table(rows, metadata)
+    sink = io.BytesIO()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        row_group_size=ROWS_PER_GROUP,
+        use_dictionary=_DICTIONARY_COLUMNS,
+        write_statistics=["image_id", "status", "height", "width"],
+        store_schema=True,
+    )
+    data = sink.getvalue()
+    storage.publish(shard_url(output, shard), data)
+    total = {stage: sum(row.seconds.get(stage, 0.0) for row in rows) for stage in STAGES}
+    return ShardRecord(
+        shard=shard,
+        name=shard_name(shard),
+        rows=len(rows),
+        failed=sum(row.error_type is not None for row in rows),
+        detections=sum(len(row) for row in rows),
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        failures=dict(sorted(Counter(row.error_type for row in rows if row.error_type is not None).items())),
+        seconds={stage: round(value, 3) for stage, value in {**total, **seconds}.items()},
+    )
+
+
+def read_shard(url: str, storage: Storage, columns: Sequence[str] | None = None) -> Iterator[ImageRow]:
+    """Rows of one shard file, in order, a row group in memory at a time.
+
+    Args:
+        url: Address of the file.
+        storage: Opens it.
+        columns: Leave out the costly columns that are not wanted (`masks`, `multiclass_scores`); all others are read.
+
+    Raises:
+        StoreError: The file is missing, damaged, or of another schema.
+    """
+    try:
+        with storage.open(url) as file:
+            parquet = pq.ParquetFile(file)
+            check_schema(parquet.schema_arrow, url)
+            for batch in parquet.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns):
+                yield from table_to_rows([batch])
+    except FileNotFoundError:
+        raise StoreError(f"{redact(url)} is missing; the same `prelabel label` command makes it again") from None
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
+
+
+def check_schema(schema: pa.Schema, url: str) -> None:
+    """Raise StoreError unless a file has exactly the columns of `SHARD_SCHEMA`."""
+    if schema.equals(SHARD_SCHEMA, check_metadata=False):
+        return
+    wrong = [f.name for f in SHARD_SCHEMA if f.name not in schema.names or schema.field(f.name) != f]
+    raise StoreError(
+        f"{redact(url)} is not a shard of this version: differing columns {', '.join(wrong) or 'order or extra columns'}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ShardContent:
+    """A whole shard as read for checking: its record as recomputed, its run, its table."""
+
+    record: ShardRecord
+    run_id: str
+    table: pa.Table
+
+
+def load_shard(output: str, shard: int, storage: Storage) -> ShardContent:
+    """Read a shard's file whole and recompute its record from what is in it.
+
+    Raises:
+        StoreError: Missing, damaged or of another schema.
+    """
+    url = shard_url(output, shard)
+    try:
+        data = storage.read(url)
+        parquet = pq.ParquetFile(pa.BufferReader(data))
+        check_schema(parquet.schema_arrow, url)
+        table = parquet.read()
+    except FileNotFoundError:
+        raise StoreError(f"{redact(url)} is missing") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
+    metadata = parquet.metadata.metadata or {}
+    failed = table.filter(pc.equal(table["status"], FAILED))
+    failures = Counter(failed["error_type"].to_pylist())
+    seconds = table["seconds"].combine_chunks()
+    record = ShardRecord(
+        shard=shard,
+        name=shard_name(shard),
+        rows=table.num_rows,
+        failed=failed.num_rows,
+        detections=int(np.sum(pc.list_value_length(table["scores"]).to_numpy())),
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        failures={str(k): n for k, n in sorted(failures.items(), key=str)},
+        seconds={s: round(pc.sum(seconds.field(s)).as_py() or 0.0, 3) for s in STAGES},
+    )
+    return ShardContent(record=record, run_id=metadata.get(_RUN_ID, b"").decode("ascii", "replace"), table=table)
