@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.models import Models
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,3 +20,11 @@ def assets() -> Path:
     if not path.is_dir():
         pytest.skip(f"the real photos and detectors are not beside this checkout ({path})")
     return path
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """The SavedModels of `tests.models`, built once by a process of their own (this one keeps TensorFlow out)."""
+    directory = tmp_path_factory.mktemp("models")
+    subprocess.run([sys.executable, "-m", "tests.models", directory], cwd=ROOT, check=True, capture_output=True)
+    return Models.below(directory)
