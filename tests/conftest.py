@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.models import Models
+from tests.s3 import s3_server as s3_server  # a fixture
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,0 +1,89 @@
+"""A real S3-protocol server on loopback (moto's), in a process of its own.
+
+def test_something(s3_server):
+    bucket = s3_server.new_bucket()
+    s3_server.put(bucket, "photos/a.jpg", b"...")
+    storage = Storage(s3_server.options)
+    assert storage.read(f"s3://{bucket}/photos/a.jpg") == b"..."
+"""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+# Ends by itself when the test process does: its standard input is then closed.
+_SERVER = """
+import logging, sys
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """Where the server is and what `Storage` and `s3fs` need to reach it."""
+
+    endpoint: str
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1), repr=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Storage options, as given with `--storage-options`."""
+        return {
+            "key": "test",
+            "secret": "test-secret",
+            "client_kwargs": {"endpoint_url": self.endpoint, "region_name": "us-east-1"},
+        }
+
+    def client(self) -> Any:
+        """A botocore client, for what a test wants to do behind the back of the code it tests."""
+        import botocore.session
+
+        return botocore.session.get_session().create_client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test-secret",
+        )
+
+    def new_bucket(self) -> str:
+        """The name of a new, empty bucket: tests do not share theirs."""
+        name = f"bucket-{next(self._numbers)}"
+        self.client().create_bucket(Bucket=name)
+        return name
+
+    def put(self, bucket: str, key: str, data: bytes) -> None:
+        """Store one object."""
+        self.client().put_object(Bucket=bucket, Key=key, Body=data)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One server for the whole test run, on a free port of 127.0.0.1."""
+    process = subprocess.Popen([sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        port = process.stdout.readline().strip()
+        assert port, f"the S3 server did not start (exit code {process.poll()})"
+        yield S3Server(f"http://127.0.0.1:{int(port)}")
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+        process.stdout.close()
