@@ -10,7 +10,7 @@ its class, the mean brightness of the colour as score (255 -> 1.0), and sampled 
 A wrong channel order gives a wrong class; a wrong scale or dtype gives nothing or an impossible score; swapped axes, a
 resize or a crop give a wrong box. The classifier looks at where red lies, see `CLASSIFIER_PLACES`.
 
-Run as a program (`python -m tests.models DIR`) it builds all of them, so that a test process need not import TensorFlow.
+`python -m tests.models DIR` builds all of them, so that a test process need not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COCO_IDS = (18, 17, 90)
 #: How bright `picture` paints each colour: the score times 255, so that red comes first and blue last.
 LEVELS = {"red": 230, "green": 200, "blue": 170}
 
-#: The classifier's class number for red in that part of the picture, as (top, left, bottom, right) of the 128 x 128 input.
+#: The classifier's class number for red in that part of its 128 x 128 input, as (top, left, bottom, right).
 CLASSIFIER_PLACES = {
     101: (0, 0, 128, 64),  # left half
     102: (0, 64, 128, 128),  # right half
@@ -76,7 +76,7 @@ def picture(height: int, width: int, *boxes: tuple[str, int, int, int, int]) -> 
 
 
 def _find_colours(image: Any) -> tuple[Any, Any, Any]:
-    """`(H, W, 3)` float in 0..1 -> yxyx `(3, 4)`, score `(3,)`, mask `(3, 33, 33)`; score 0 where a colour is absent."""
+    """`(H, W, 3)` float in 0..1 -> yxyx `(3, 4)`, score `(3,)` (0: colour absent), mask `(3, 33, 33)`."""
     import tensorflow as tf
 
     size = tf.cast(tf.shape(image)[:2], tf.float32)
@@ -90,7 +90,7 @@ def _find_colours(image: Any) -> tuple[Any, Any, Any]:
         low = tf.reduce_min(tf.concat([where, size[None]], 0), 0)
         high = tf.reduce_max(tf.concat([where + 1.0, [[0.0, 0.0]]], 0), 0)
         score = tf.math.divide_no_nan(tf.reduce_sum(image[..., channel] * weight), count)
-        # A sample at fraction f of the box lies at pixel centre low + f * extent - 0.5; crop_and_resize counts in size - 1.
+        # Samples lie in the middle of 33 equal steps; crop_and_resize counts pixel centres in size - 1.
         step = (high - low) / MASK_SIZE
         first = (low + step / 2 - 0.5) / (size - 1)
         last = (high - step / 2 - 0.5) / (size - 1)
@@ -116,7 +116,7 @@ def build_hub_module(path: Path, *, variables: str = "full", swapped: bool = Fal
     Args:
         path: Where to build it; must not exist.
         variables: `"full"`, `"empty"` (a folder without files) or `"absent"`: all three occur.
-        swapped: Put MIDs in `detection_class_entities`, as the model's page says; as published it is the other way round.
+        swapped: Put MIDs in `detection_class_entities`, as the models' pages say; as published it is the other way.
     """
     import tensorflow as tf
 
