@@ -150,6 +150,10 @@ class Selection:
                 best.setdefault(name, replace(one, label=name))
         return tuple(best.values())[: self.max_detections]
 
+    def admits(self, label: str, mid: str) -> bool:
+        """Whether `include_class` and `exclude_class` let a class of the model through, whatever its scores."""
+        return self._admits(mid, label, str(self.rename([label], [mid])[0]))
+
     def unknown_names(self, known_labels: Iterable[str], known_mids: Iterable[str] = ()) -> list[str]:
         """Names used in the options that fit no class of a model, in the order of the options, each once.
 

@@ -66,6 +66,12 @@ def test_include_and_exclude_by_label_mid_and_mapped_label() -> None:
     ]
 
 
+def test_admits_says_which_classes_can_occur_at_all() -> None:
+    selection = Selection(include_class=("pet",), class_map={"Dog": "pet"}, score_threshold=1.0)
+    assert [selection.admits(*one) for one in zip(LABEL, MID, strict=True)] == [True, False, False]
+    assert Selection().admits("Dog", "")
+
+
 def test_max_detections_keeps_the_best() -> None:
     assert keep(Selection(max_detections=1)) == [1]
 
