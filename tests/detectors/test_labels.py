@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prelabel.detectors.labels import ClassName, LabelMap, is_mid, parse_label_map, read_label_map
+from prelabel.errors import ConfigError
+from prelabel.storage import Storage
+
+
+def parsed(name: str, text: str) -> dict[int, tuple[str, str]]:
+    return {number: tuple(one) for number, one in parse_label_map(name, text.encode()).classes.items()}
+
+
+@pytest.mark.parametrize("text", ["/m/0bt9lr", "/g/11b7c7b1z0", "/t/dd0"])
+def test_mid_is_known_by_its_prefix(text: str) -> None:
+    assert is_mid(text)
+
+
+@pytest.mark.parametrize("text", ["Dog", "", "m/0bt9lr", "/m/", "/x/123", "see /m/0bt9lr"])
+def test_other_text_is_no_mid(text: str) -> None:
+    assert not is_mid(text)
+
+
+def test_pbtxt_takes_name_and_mid_from_either_field() -> None:
+    text = """
+    item { name: "/m/01g317" id: 1 display_name: "person" }
+    item: <id: 2, name: 'cat'>  # the bare form
+    item {
+      id: 17; display_name: "/m/0bt9lr" name: "d\\"og \\303\\251"
+      keypoints { id: 99 label: "nose" }
+    }"""
+    assert parsed("a.pbtxt", text) == {1: ("person", "/m/01g317"), 2: ("cat", ""), 17: ('d"og é', "/m/0bt9lr")}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('item {\n id: 1\n name: "a"', "line 1: an item that is never closed"),
+        ('item {\n name: "a"\n}', "line 1: an item whose id is missing, not a number"),
+        ('item { id: "x" name: "a" }', "line 1: an item whose id is x"),
+        ("item { id: 1 }", "line 1: class 1 has no name"),
+        ('item { id: 1 name: "a" }\nitem { id: 1 name: "b" }', r"line 2: class 1 is named twice \('a', 'b'\)"),
+        ('\n\nitem { id: 1 name: "a }', "line 3: cannot read"),
+        ('node { id: 1 name: "a" }', "line 1: expected item"),
+        ("<html><body>404</body></html>", "line 1: expected item"),
+        ("}", "line 1: a closing brace"),
+        ("item", "expected item"),
+        ("id: 1", "line 1: expected item"),
+        ("", "names no class"),
+        ('item { id: 1 name: "\\377" }', "line 1: .* is not UTF-8"),
+    ],
+)
+def test_broken_pbtxt_is_refused_with_file_and_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"label map 'x/a.pbtxt': {message}"):
+        parse_label_map("x/a.pbtxt", text.encode())
+
+
+def test_csv_with_a_header_goes_by_its_names() -> None:
+    assert parsed("a.csv", "mid,display_name,id\n/m/01g317,person,1\n,cat,17\n") == {
+        1: ("person", "/m/01g317"),
+        17: ("cat", ""),
+    }
+
+
+def test_csv_without_a_header_is_number_name_mid() -> None:
+    assert parsed("a.csv", '0,background\n3,"dog, small",/m/0bt9lr\n') == {
+        0: ("background", ""),
+        3: ("dog, small", "/m/0bt9lr"),
+    }
+
+
+def test_csv_of_mid_and_name_counts_from_one() -> None:
+    assert parsed("a.csv", "/m/011k07,Tortoise\n/m/011q46kg,Container\n") == {
+        1: ("Tortoise", "/m/011k07"),
+        2: ("Container", "/m/011q46kg"),
+    }
+
+
+def test_bad_csv_line_is_named() -> None:
+    with pytest.raises(ConfigError, match="line 3: 'x' is no class number"):
+        parse_label_map("a.csv", b"id,name\n1,dog\nx,cat\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"1": "person", "18": "dog"}',
+        '{"person": 1, "dog": 18}',
+        '[{"id": 1, "name": "person"}, {"id": "18", "display_name": "dog"}]',
+        '{"categories": [{"id": 1, "name": "person", "supercategory": "x"}, {"id": 18, "name": "dog"}], "images": []}',
+    ],
+)
+def test_json_shapes(text: str) -> None:
+    assert parsed("a.json", text) == {1: ("person", ""), 18: ("dog", "")}
+
+
+def test_json_class_index_takes_the_readable_name() -> None:
+    assert parsed("a.json", '{"0": ["n01440764", "tench"]}') == {0: ("tench", "")}
+
+
+def test_json_list_counts_like_lines() -> None:
+    assert parsed("a.json", '["person", "dog"]') == {1: ("person", ""), 2: ("dog", "")}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "line 1: Expecting"), ("3", "must be"), ('{"a": "b"}', "pairs no class"), ('[{"name": "a"}]', "without")],
+)
+def test_other_json_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_label_map("a.json", text.encode())
+
+
+def test_lines_count_from_one_unless_the_first_is_the_background() -> None:
+    assert parsed("a.txt", "person\ndog\n\n") == {1: ("person", ""), 2: ("dog", "")}
+    assert parsed("a.txt", "Background\ntench\n") == {0: ("Background", ""), 1: ("tench", "")}
+
+
+def test_counted_names_of_a_classifier_without_background_start_at_zero() -> None:
+    lines = parse_label_map("a.txt", b"tench\ngoldfish\n")
+    assert lines.fitted_to(2).get(0) == ("tench", "")
+    assert lines.fitted_to(3) is lines
+    stated = parse_label_map("a.csv", b"1,tench\n2,goldfish\n")
+    assert stated.fitted_to(2) is stated
+
+
+def test_number_of_finds_label_and_mid() -> None:
+    found = LabelMap({18: ClassName("dog", "/m/0bt9lr")})
+    assert (found.number_of("dog"), found.number_of("/m/0bt9lr"), found.number_of("cat")) == (18, 18, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.yaml", b"", "must end in"),
+        ("a.txt", b"\xff\xfe", "not UTF-8"),
+        ("a.txt", b"x" * (17 << 20), "more than a label map"),
+        ("a.txt", b"a\n\nb", "class 2 has no name"),
+        ("https://h/a.csv?X-Amz-Signature=SECRET", b"1,\n", "a.csv"),
+    ],
+)
+def test_other_files_are_refused(name: str, data: bytes, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_label_map(name, data)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_file_is_read_through_storage(tmp_path: Path) -> None:
+    storage = Storage()
+    storage.publish("memory://maps/classes.csv", b"7,owl\n")
+    assert read_label_map("memory://maps/classes.csv", storage).get(7) == ("owl", "")
+    with pytest.raises(ConfigError, match=r"no such file, nor one of the built-in maps \(coco\)"):
+        read_label_map(str(tmp_path / "none.txt"))
+
+
+def test_coco_has_80_classes_with_the_original_gaps() -> None:
+    coco = read_label_map("coco")
+    assert len(coco) == 80
+    assert min(coco.classes) == 1
+    assert max(coco.classes) == 90
+    assert coco.get(18) == ("dog", "/m/0bt9lr")
+    assert coco.get(12) is None
+    assert coco.source == "coco"
+
+
+def test_coco_equals_the_published_label_map(assets: Path) -> None:
+    assert read_label_map("coco").classes == read_label_map(str(assets / "labels/mscoco-91.pbtxt")).classes
+
+
+def test_open_images_label_map(assets: Path) -> None:
+    found = read_label_map(str(assets / "labels/openimages-v4-601.pbtxt"))
+    assert len(found) == 601
+    assert found.get(446) == ("Dog", "/m/0bt9lr")
