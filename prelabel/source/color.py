@@ -1,0 +1,181 @@
+"""Any Pillow picture as 8-bit sRGB on white.
+
+    grey, 1-bit                 the grey value in all three channels
+    palette, alpha              looked up, then composited on white
+    16-bit integer              divided by 257 (12-bit TIFF: by 4095/255), so that the type's white is white
+    32-bit integer              0..255 as it is; 0..65535 divided by 257; else its own minimum..maximum stretched
+    float                       0..1 times 255; 0..255 as it is; else its own minimum..maximum stretched
+    CMYK, LAB                   through the embedded profile, else plain ink arithmetic, else CIELAB D50
+    any with an ICC profile     to sRGB with the profile's perceptual intent, unless it is sRGB already or unusable
+
+A stretched range depends on the picture alone, so that the same file always gives the same pixels.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms
+
+#: Modes of one channel that does not fit into 8 bits.
+_DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
+_GREY_MODES = frozenset({"1", "L", "LA", "La"})
+
+#: The colour space an ICC profile must be for, by the mode of the picture.
+_PROFILE_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
+
+_PHOTOMETRIC = 262
+_BITS_PER_SAMPLE = 258
+_WHITE_IS_ZERO = 0
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A loaded picture of any mode in mode RGB: profile applied, transparency on white.
+
+    Returns the picture itself where it is RGB already and nothing is to be done.
+    """
+    colour, alpha = _split(image)
+    rgb = _to_srgb(colour, image.info.get("icc_profile"))
+    if alpha is None:
+        return rgb
+    white = Image.new("RGB", rgb.size, (255, 255, 255))
+    white.paste(rgb, mask=alpha)
+    return white
+
+
+def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """The colour of a picture in mode RGB, L, CMYK or LAB, and its opacity in mode L where it has any."""
+    if image.mode in _DEEP_MODES:
+        return _deep_to_grey(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        # Grey stays one channel, since a grey profile cannot be applied to three.
+        colour = rgba.getchannel("R") if image.mode in _GREY_MODES else rgba.convert("RGB")
+        return colour, rgba.getchannel("A")
+    if image.mode in _PROFILE_SPACES:
+        return image, None
+    return image.convert("L" if image.mode in _GREY_MODES else "RGB"), None
+
+
+def fit_transparency_to_8_bits(image: Image.Image, bits: int) -> None:
+    """Mend the transparent colour of a PNG whose samples had 2, 4 or 16 bits.
+
+    Pillow brings such samples to 8 bits and leaves the one transparent value of the file as it was, so that it would
+    match no pixel or a wrong one.
+    """
+    value = image.info.get("transparency")
+    if image.mode == "L" and bits in (2, 4) and isinstance(value, int):
+        image.info["transparency"] = value * 255 // (2**bits - 1)
+    elif image.mode == "RGB" and bits == 16 and isinstance(value, tuple):
+        image.info["transparency"] = tuple(sample >> 8 for sample in value)
+
+
+def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
+    """A picture of mode RGB, L, CMYK or LAB as sRGB."""
+    transform = _transform(profile, image.mode) if isinstance(profile, bytes) and profile else None
+    if transform is None and image.mode == "LAB":
+        transform = _lab_transform()
+    if transform is not None:
+        # One transform serves several threads: Little CMS copies what it changes onto the caller's stack.
+        return transform.apply(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@functools.lru_cache(maxsize=64)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The way from an embedded profile to sRGB; None where there is nothing to do or the profile is of no use.
+
+    Of no use is a profile that cannot be read, is for another colour space than the pixels', or turns every colour
+    into the same. Nothing to do is where no colour of a 9 x 9 x 9 grid moves by more than a rounding error: such
+    profiles are sRGB, whatever their name, and most photos carry one.
+    """
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if source.profile.xcolor_space.strip() != _PROFILE_SPACES[mode]:
+            return None
+        transform = ImageCms.ImageCmsTransform(source, _srgb_profile(), mode, "RGB")
+        probe = _colour_grid(mode)
+        seen = np.asarray(transform.apply(probe)).astype(np.int16)
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return None
+    if int(seen.max()) - int(seen.min()) < 16:
+        return None
+    if mode in ("RGB", "L") and np.abs(seen - np.asarray(probe.convert("RGB"))).max() <= 1:
+        return None
+    return transform
+
+
+@functools.lru_cache(maxsize=1)
+def _lab_transform() -> ImageCms.ImageCmsTransform:
+    return ImageCms.ImageCmsTransform(_profile("LAB"), _srgb_profile(), "LAB", "RGB")
+
+
+@functools.lru_cache(maxsize=1)
+def _srgb_profile() -> ImageCms.ImageCmsProfile:
+    return _profile("sRGB")
+
+
+def _profile(space: Any) -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile(space))
+
+
+def _colour_grid(mode: str) -> Image.Image:
+    """One row of pixels with every combination of nine steps a channel."""
+    steps = np.linspace(0, 255, 9).round().astype(np.uint8)
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    grid = np.stack(np.meshgrid(*[steps] * channels, indexing="ij"), -1).reshape(-1, channels)
+    return Image.frombytes(mode, (len(grid), 1), grid.tobytes())
+
+
+def _deep_to_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """A picture of one 16-bit, 32-bit or float channel in mode L, and its opacity where one value is transparent."""
+    values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode.startswith("I;16"):
+        white = 4095 if tags.get(_BITS_PER_SAMPLE) == (12,) else 65535
+        grey = _scale_16_bit(values, white)
+    elif image.format == "PPM" and image.mode == "I":
+        grey = _scale_16_bit(values, 65535)  # Pillow has spread the file's own maximum over 16 bits
+    else:
+        grey = _scale_by_range(values)
+    # Pillow turns white-is-zero round for up to 8 bits only.
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        grey = 255 - grey
+    transparent = image.info.get("transparency")
+    alpha = None
+    if isinstance(transparent, int):
+        alpha = Image.fromarray(np.where(values == transparent, np.uint8(0), np.uint8(255)))
+    return Image.fromarray(grey), alpha
+
+
+def _scale_16_bit(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
+    """Values 0..white as 0..255, rounded; what lies outside is black or white."""
+    table = np.minimum((np.arange(65536, dtype=np.uint32) * 255 + white // 2) // white, 255).astype(np.uint8)
+    grey: npt.NDArray[np.uint8] = table[values if values.dtype.itemsize == 2 else values.clip(0, 65535)]
+    return grey
+
+
+def _scale_by_range(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """32-bit integers or floats as 0..255 by the smallest range of 0..1 (floats), 0..255, 0..65535 (integers) they fit.
+
+    Where none fits, the finite minimum becomes 0 and the maximum 255. Not-a-number is black.
+    """
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    if not finite.size:
+        return np.zeros(values.shape, np.uint8)
+    low, high = float(finite.min()), float(finite.max())
+    scales = [(1.0, 255.0), (255.0, 1.0)] if values.dtype.kind == "f" else [(255.0, 1.0), (65535.0, 1 / 257)]
+    offset, scale = low, 255.0 / (high - low) if high > low else 0.0
+    if low >= 0:
+        offset, scale = next(((0.0, factor) for top, factor in scales if high <= top), (offset, scale))
+    grey = np.empty(values.shape, np.uint8)
+    for row, line in enumerate(values):  # line by line: a copy of the whole in 64 bits could be gigabytes
+        line = np.nan_to_num(line.astype(np.float64), nan=low, posinf=high, neginf=low)
+        grey[row] = np.floor((line - offset) * scale + 0.5)
+    if values.dtype.kind == "f":
+        grey[np.isnan(values)] = 0
+    return grey

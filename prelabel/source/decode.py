@@ -1,0 +1,281 @@
+"""The bytes of one image file as the picture a person sees: RGB, upright, 8 bits, sRGB on white.
+
+Boxes must lie where the annotator's browser shows the object, so the frame is the displayed one, after the EXIF turn.
+Whatever is wrong with a file becomes one of the DecodeErrors, with a sentence that says what. `color.py` holds the rule
+for every kind of pixel, `sniff.py` tells formats apart; this module opens, checks, loads and turns.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    PsdImagePlugin,
+    TgaImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from prelabel.errors import (
+    ConfigError,
+    DecodeError,
+    EmptyFileError,
+    ImageTooLargeError,
+    MissingCodecError,
+    TruncatedImageError,
+    UnknownFormatError,
+)
+from prelabel.source.color import fit_transparency_to_8_bits, to_rgb
+from prelabel.source.failures import describe, explain, is_cut
+from prelabel.source.sniff import image_format, looks_like
+
+#: How each format is opened: by its plugin itself, since `Image.open` swallows the reason why a file is refused,
+#: tries formats nobody asked for, and has a pixel limit of its own.
+_OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.jpeg_factory,  # also MPO
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    "PSD": PsdImagePlugin.PsdImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+    "TGA": TgaImagePlugin.TgaImageFile,
+}
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_ORIENTATION = 274
+_DNG_VERSION = 50706
+_SUB_IFDS = 330
+_NEW_SUBFILE_TYPE = 254
+_IS_REDUCED = 1
+_PILLOW_MODULES = r"PIL\.|pillow_heif\b|prelabel\.source\.(decode|color)\b"
+_JPEG_END = b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """What is allowed of one image.
+
+    Attributes:
+        max_pixels: Width times height; checked from the header, before memory is taken. Pillow's own default.
+        max_bytes: Of the file.
+        allow_truncated: Take a file whose end is missing, as far as it goes. What is missing is black, or grey in a
+            JPEG, and counts as transparent where there is an alpha channel.
+    """
+
+    max_pixels: int = 178_956_970
+    max_bytes: int = 512 * 1024 * 1024
+    allow_truncated: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_pixels", "max_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedImage:
+    """A decoded picture.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, C-contiguous, in the displayed frame; not writable, since it is Pillow's memory.
+        exif_orientation: The file's tag, 1..8, already applied; None where there is none or it makes no sense.
+        frames: Pictures in the file (frames, pages, layers of a PSD); `pixels` is the first.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    exif_orientation: int | None
+    frames: int
+
+    @property
+    def height(self) -> int:
+        """In pixels, as displayed."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """In pixels, as displayed."""
+        return int(self.pixels.shape[1])
+
+
+def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> DecodedImage:
+    """Decode one image file.
+
+    Safe to call from several threads at once, with different options: no setting of Pillow is switched to and fro.
+
+    Raises:
+        EmptyFileError: There are no bytes.
+        UnknownFormatError: No image, or a format or variant that is not read; the message says what it looks like.
+        MissingCodecError: HEIC or AVIF without its reader; the message names the extra.
+        ImageTooLargeError: Over one of the limits.
+        TruncatedImageError: The file ends before the picture does, and `allow_truncated` is off or nothing is there.
+        CorruptImageError: The content contradicts the format.
+    """
+    if not data:
+        raise EmptyFileError("the file is empty (0 bytes)")
+    if len(data) > options.max_bytes:
+        raise ImageTooLargeError(f"the file has {len(data):,} bytes; the limit is {options.max_bytes:,} (max-bytes)")
+    name = image_format(data)
+    if name is None:
+        raise UnknownFormatError(f"not an image: it looks like {looks_like(data)}")
+    _calm_pillow(options.max_pixels)
+    _check_pixels(_size_in_header(data, name), options.max_pixels)
+    file = io.BytesIO(data)
+    if options.allow_truncated and name == "JPEG" and not data.endswith(_JPEG_END):
+        # With an end put on, libjpeg fills in what is missing by itself.
+        file = io.BytesIO(data + _JPEG_END)
+    image = None
+    try:
+        image = _opener(name)(file)
+        _refuse_camera_raw(image, data)
+        _check_pixels(image.size, options.max_pixels)
+        return _finish(image, name, data, file, options)
+    except DecodeError:
+        raise
+    # Pillow meets hostile bytes with OSError, SyntaxError, ValueError, struct.error, zlib.error, KeyError, TypeError,
+    # OverflowError, AssertionError and others: here, at the border of one image, all of them mean "this file".
+    except Exception as error:
+        raise explain(error, data, name, image, file) from error
+
+
+def _finish(
+    image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO, options: DecodeOptions
+) -> DecodedImage:
+    """Load an opened file, bring its pixels to RGB, and turn them."""
+    # A TIFF turns itself while it loads and forgets its tag; a PNG may have it behind the pixels.
+    orientation = None if name == "PNG" else _orientation(image)
+    covered = image.tile[0][1] if name == "GIF" and image.tile else None
+    _load(image, name, data, file, options)
+    if name == "PNG":
+        fit_transparency_to_8_bits(image, bits=data[24])
+    turn = _orientation(image)
+    rgb = to_rgb(image)
+    if covered and covered != (0, 0, *rgb.size):
+        # The first frame of a GIF may be smaller than its canvas; browsers show nothing around it.
+        rgb, frame = Image.new("RGB", rgb.size, (255, 255, 255)), rgb.crop(covered)
+        rgb.paste(frame, covered)
+    if turn in _TURNS:
+        rgb = rgb.transpose(_TURNS[turn])
+    if name == "HEIF":  # already turned by its reader
+        orientation = image.info.get("original_orientation")
+    return DecodedImage(np.asarray(rgb), orientation or turn, _frames(image))
+
+
+def _load(image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO, options: DecodeOptions) -> None:
+    """Decode the pixels; with `allow_truncated`, keep what there is of a cut file."""
+    try:
+        image.load()
+    except Exception as error:  # any of Pillow's, see `decode`; only what the cut explains is forgiven
+        if not (options.allow_truncated and is_cut(error, data, name, image, file)):
+            raise
+        # Without tiles left to decode a picture counts as loaded. Pillow's own switch for this is one global for all
+        # threads. Raises where the decoder gave nothing at all.
+        image.tile = []
+        try:
+            image.load()
+        except Exception:  # noqa: BLE001
+            raise error from None
+    if name == "PNG" and not options.allow_truncated and data.rfind(b"IEND") < 0:
+        raise TruncatedImageError(
+            f"the file ends before the picture does ({describe(name, data, image)}, no end chunk)"
+        )
+
+
+def _orientation(image: ImageFile.ImageFile) -> int | None:
+    """The EXIF (or XMP) orientation, 1..8, or None."""
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # noqa: BLE001 - broken metadata of a sound picture: Pillow's parser raises anything
+        return None
+    return value if isinstance(value, int) and 1 <= value <= 8 else None
+
+
+def _frames(image: ImageFile.ImageFile) -> int:
+    """Number of pictures in the file, at least 1. Moves to another frame: call it last."""
+    try:
+        return max(1, int(getattr(image, "n_frames", 1)))
+    except Exception:  # noqa: BLE001 - a later page is broken: that is no reason to refuse the first
+        return max(1, image.tell())
+
+
+def _opener(name: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
+    if name in _OPENERS:
+        return _OPENERS[name]
+    if name == "AVIF" and AvifImagePlugin.SUPPORTED:
+        return AvifImagePlugin.AvifImageFile
+    try:
+        from pillow_heif.as_plugin import HeifImageFile
+    except ImportError:
+        kind = "HEIC" if name == "HEIF" else name
+        raise MissingCodecError(
+            f"{kind} needs a reader that is not installed: pip install 'prelabel[heif]', or convert the file to JPEG"
+        ) from None
+    return HeifImageFile  # type: ignore[no-any-return]
+
+
+def _refuse_camera_raw(image: ImageFile.ImageFile, data: bytes) -> None:
+    """A camera raw file is a TIFF whose first picture is a small preview: never take that for the photo."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return
+    tags = image.tag_v2
+    is_preview = _SUB_IFDS in tags and int(tags.get(_NEW_SUBFILE_TYPE, 0)) & _IS_REDUCED
+    if _DNG_VERSION in tags or data[8:10] == b"CR" or is_preview:
+        raise UnknownFormatError("a camera raw file: convert it to JPEG or TIFF first")
+
+
+def _size_in_header(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height where Pillow takes memory for the canvas as soon as it opens a file; else (0, 0)."""
+    if name == "GIF":
+        return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    if name == "WEBP" and data[12:16] == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    return 0, 0  # the two simple kinds of WebP have at most 16,383 pixels a side and are checked once open
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageTooLargeError(
+            f"{width} x {height} is {width * height:,} pixels; the limit is {max_pixels:,} (max-pixels)"
+        )
+
+
+def _calm_pillow(max_pixels: int) -> None:
+    """Leave the pixel limit to us and keep Pillow's remarks on odd files out of the log.
+
+    Both settings belong to the process. They are only ever moved one way, so that threads cannot undo each other's;
+    `warnings.catch_warnings` is not safe in threads.
+    """
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+    first = warnings.filters[0] if warnings.filters else None
+    if not first or first[0] != "ignore" or getattr(first[3], "pattern", None) != _PILLOW_MODULES:
+        warnings.filterwarnings("ignore", module=_PILLOW_MODULES)
+
+
+_PILLOW_MODULES = r"PIL\.|pillow_heif\b|prelabel\.source\.(decode|color)\b"
