@@ -1,0 +1,175 @@
+"""COCO categories: which number and name the classes of a detector get in a dataset.
+
+A class is written under its project label, the model's own or the one the class map gives it, and no name occurs
+twice. Without a list to follow, the number of a category is the model's own class number:
+
+    model's classes            class map            categories
+    17 Cat, 18 Dog, 19 Horse   Cat=pet, Dog=pet     17 pet, 19 Horse
+
+Classes under one label take the number of the one that already has this name, else the smallest. COCO numbers start at
+1: where the model's start at 0, all go up by one. Where the model's numbers say nothing (negative, or one number for
+several classes) a number is made from the MID, or from the name, the same in every export.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prelabel.detectors.labels import read_label_map
+from prelabel.errors import ExportError
+from prelabel.select import Selection
+from prelabel.storage import Storage, describe, redact
+from prelabel.store.run import ClassName
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One entry of `categories`: number, name, and where known the MID and COCO's supercategory."""
+
+    id: int
+    name: str
+    mid: str = ""
+    supercategory: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As COCO writes it; a known MID is kept as an extra key."""
+        entry = {"id": self.id, "name": self.name, "supercategory": self.supercategory}
+        return {**entry, "mid": self.mid} if self.mid else entry
+
+
+@dataclass(slots=True)
+class Categories:
+    """The categories of a dataset and the way to them from the classes of a detector."""
+
+    entries: tuple[Category, ...]
+    by_class: Mapping[ClassName, int] = field(repr=False)
+
+    def id_of(self, one: ClassName) -> int | None:
+        """The category of a class, or None where it has none and its detections are left out."""
+        return self.by_class.get(one)
+
+
+def number_classes(classes: Iterable[ClassName], selection: Selection) -> Categories:
+    """Categories of the classes a selection admits, numbered as the module's text says."""
+    every = sorted(set(classes), key=lambda one: (one.id, one.name, one.mid))
+    ids = _ids_of(every)
+    groups: dict[str, list[ClassName]] = defaultdict(list)
+    for one in every:
+        if selection.admits(one.name, one.mid):
+            groups[project_label(one, selection)].append(one)
+    entries, by_class = [], {}
+    for name, members in groups.items():
+        named = [one for one in members if one.name == name]
+        category_id = min(ids[one] for one in named or members)
+        mids = {one.mid for one in members}
+        entries.append(Category(category_id, name, mids.pop() if len(mids) == 1 else ""))
+        by_class.update(dict.fromkeys(members, category_id))
+    return Categories(tuple(sorted(entries, key=lambda entry: entry.id)), by_class)
+
+
+def take_over(
+    listed: Sequence[Category], classes: Iterable[ClassName], selection: Selection
+) -> tuple[Categories, list[ClassName]]:
+    """The categories of a given list, and the admitted classes for which it has none.
+
+    A class that the class map renames is found by its new name. Any other is found by its MID, or by its name unless
+    both have a MID and these differ: the animal Mouse is not the computer's.
+    """
+    by_mid = {entry.mid: entry for entry in reversed(listed) if entry.mid}
+    by_name = {entry.name: entry for entry in reversed(listed)}
+    by_folded = {entry.name.casefold(): entry for entry in reversed(listed)}
+    by_class, unlisted = {}, []
+    for one in classes:
+        if not selection.admits(one.name, one.mid):
+            continue
+        label = project_label(one, selection)
+        entry = by_name.get(label) or by_folded.get(label.casefold())
+        if label == one.name:
+            if one.mid and entry is not None and entry.mid not in ("", one.mid):
+                entry = None
+            entry = by_mid.get(one.mid) or entry
+        if entry is None:
+            unlisted.append(one)
+        else:
+            by_class[one] = entry.id
+    return Categories(tuple(listed), by_class), unlisted
+
+
+def read_categories(source: str, storage: Storage) -> list[Category]:
+    """The categories of a COCO dataset or a bare JSON list of them, or of a label map (`coco`, .pbtxt, .csv, .txt).
+
+    Raises:
+        ConfigError: A label map cannot be read.
+        ExportError: It cannot be read, has none, or has an id or a name twice.
+    """
+    shown = redact(source)
+    listed = _from_json(source, storage) if source.endswith(".json") else _from_label_map(source, storage)
+    if not listed:
+        raise ExportError(f"{shown} has no categories: a COCO dataset or a list of {{id, name}} is needed")
+    for what, values in (("id", [c.id for c in listed]), ("name", [c.name for c in listed])):
+        twice = next(_repeated(values), None)
+        if twice is not None:
+            raise ExportError(f"{shown} has the category {what} {twice!r} twice")
+    return listed
+
+
+def _from_label_map(source: str, storage: Storage) -> list[Category]:
+    classes = read_label_map(source, storage).classes
+    return [Category(number, one.label, one.mid) for number, one in sorted(classes.items())]
+
+
+def _from_json(url: str, storage: Storage) -> list[Category]:
+    shown = redact(url)
+    try:
+        content = json.loads(storage.read(url))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"categories cannot be read from {shown}: {describe(error)}") from None
+    entries = content.get("categories") if isinstance(content, dict) else content
+    if not isinstance(entries, list):
+        return []
+    try:
+        return [
+            Category(int(e["id"]), str(e["name"]), str(e.get("mid") or ""), str(e.get("supercategory") or ""))
+            for e in entries
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ExportError(f"{shown}: every category needs a whole number id and a name") from None
+
+
+def project_label(one: ClassName, selection: Selection) -> str:
+    """The name of a class as the annotator sees it."""
+    return str(selection.rename([one.name], [one.mid])[0])
+
+
+def _ids_of(classes: Sequence[ClassName]) -> dict[ClassName, int]:
+    holders: dict[int, list[ClassName]] = defaultdict(list)
+    for one in classes:
+        holders[one.id].append(one)
+    shift = 1 if 0 in holders else 0
+    ids = {held[0]: number + shift for number, held in holders.items() if number >= 0 and len(held) == 1}
+    taken = set(ids.values())
+    for one in classes:
+        if one not in ids:
+            ids[one] = _made_id(one.mid or one.name, taken)
+            taken.add(ids[one])
+    return ids
+
+
+def _made_id(text: str, taken: set[int]) -> int:
+    number = 1 + int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % (2**31 - 1)
+    while number in taken:
+        number = number % (2**31 - 1) + 1
+    return number
+
+
+def _repeated(values: Iterable[Any]) -> Iterator[Any]:
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            yield value
+        seen.add(value)

@@ -1,0 +1,110 @@
+"""What every exporter takes and gives: rows of finished shards, a few facts about their run, and a closing report."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prelabel.detections import FloatArray
+from prelabel.store.rows import ImageRow
+from prelabel.store.run import ClassName, Run
+
+#: Begins reading the rows of a run, in plan order, each time it is called: some exports need two passes.
+Rows = Callable[[], Iterator[ImageRow]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """What an export says about where its content came from.
+
+    Attributes:
+        detector: Catalogue name, or the name of its folder or archive.
+        model_version: What annotation tools show: the name and the start of the fingerprint.
+        classes: The detector's label map, or None where the network itself names its classes.
+        masks: Whether the detector gives masks.
+        created: When the run was begun, ISO 8601.
+        run_id: Tells runs apart.
+        fingerprint: SHA-256 over the model's files, hex.
+        version: The version of this package that made the run.
+    """
+
+    detector: str
+    model_version: str
+    classes: tuple[ClassName, ...] | None = None
+    masks: bool = False
+    created: str = ""
+    run_id: str = ""
+    fingerprint: str = ""
+    version: str = ""
+
+    @classmethod
+    def of(cls, run: Run) -> RunInfo:
+        """The facts of an opened run."""
+        record = run.record
+        return cls(
+            detector=record.detector.name,
+            model_version=record.detector.model_version,
+            classes=record.detector.classes,
+            masks=record.detector.masks,
+            created=record.created,
+            run_id=record.run_id,
+            fingerprint=record.detector.fingerprint,
+            version=str(record.versions.get("prelabel", "")),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    """What an export wrote and what it left out.
+
+    Attributes:
+        files: Addresses of the files written, in order.
+        images: Images written.
+        failed: Images of the run that have no detections because they failed.
+        detections: Annotations or regions written.
+        left_out: How much was left out, by reason.
+        warnings: What the user should know, one line each.
+    """
+
+    files: tuple[str, ...]
+    images: int
+    failed: int
+    detections: int
+    left_out: Mapping[str, int]
+    warnings: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts kept while an export is written."""
+
+    files: list[str] = field(default_factory=list)
+    images: int = 0
+    failed: int = 0
+    detections: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    warnings: list[str] = field(default_factory=list)
+
+    def report(self) -> ExportReport:
+        """The counts as the export's result."""
+        return ExportReport(
+            files=tuple(self.files),
+            images=self.images,
+            failed=self.failed,
+            detections=self.detections,
+            left_out=dict(sorted(self.left_out.items())),
+            warnings=tuple(self.warnings),
+        )
+
+
+def strict_json(value: Any) -> bytes:
+    """Compact JSON that every reader takes: ASCII, no NaN. Raises ValueError for a number JSON does not have."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def shortest(values: FloatArray) -> list[float]:
+    """float32 numbers with as few digits as tell them apart: 0.9 and not 0.8999999761581421."""
+    return [float(text) for text in values.astype(str).tolist()]

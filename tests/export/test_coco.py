@@ -1,0 +1,379 @@
+"""COCO files: exact on tiny cases, by their schema, and as pycocotools reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from prelabel import rle
+from prelabel.detections import ImageLabel
+from prelabel.errors import ConfigError, ExportError
+from prelabel.export.coco import CocoOptions, export_coco
+from prelabel.export.reading import ExportReport, Rows, RunInfo
+from prelabel.storage import Storage
+from prelabel.store.run import ClassName
+from tests.rows import INFO, failed_row, found, mask_of, row, rows
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "coco.schema.json").read_text())
+LEFT_HALF = mask_of("###...", "###...", "###...", "###...")
+DOG = found(mask=LEFT_HALF)
+HOSTILE = '<b>&"x"</b> \u00e4\u6f22\U0001f600\u202e#?%+'
+
+
+def export(
+    tmp_path: Path, every: Rows, info: RunInfo = INFO, name: str = "coco.json", **options: Any
+) -> tuple[dict[str, Any], ExportReport]:
+    report = export_coco(info, every, str(tmp_path / name), CocoOptions(**options), Storage())
+    content = json.loads((tmp_path / name).read_text()) if (tmp_path / name).exists() else {}
+    if content:
+        jsonschema.validate(content, SCHEMA)
+    return content, report
+
+
+def export_results(tmp_path: Path, every: Rows, **options: Any) -> list[dict[str, Any]]:
+    path = tmp_path / "results.json"
+    export(tmp_path, every, results=str(path), **options)
+    content = json.loads(path.read_text())
+    jsonschema.validate(content, {"$defs": SCHEMA["$defs"], "$ref": "#/$defs/results"})
+    assert isinstance(content, list)
+    return content
+
+
+def read(path: Path) -> COCO:
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(path))
+
+
+def test_one_dog_with_a_mask(tmp_path: Path) -> None:
+    content, report = export(tmp_path, rows(row("a.jpg", DOG)))
+    assert content["images"] == [{"id": 1, "file_name": "a.jpg", "width": 6, "height": 4, "image_id": "a.jpg"}]
+    assert content["categories"] == [
+        {"id": 1, "name": "Dog", "supercategory": "", "mid": "/m/0bt9lr"},
+        {"id": 2, "name": "Cat", "supercategory": "", "mid": "/m/01yrx"},
+    ]
+    assert content["annotations"] == [
+        {
+            "id": 1,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [0.0, 0.0, 3.0, 4.0],
+            "area": 12.0,
+            "iscrowd": 0,
+            "segmentation": {"size": [4, 6], "counts": LEFT_HALF},
+            "score": 0.9,
+        }
+    ]
+    assert content["licenses"] == []
+    assert content["info"]["version"] == "stub-0123abcd"
+    assert content["info"]["date_created"] == "2026-11-20T12:00:00+00:00"
+    assert content["info"]["prelabel"]["detector"] == "stub"
+    assert content["info"]["prelabel"]["selection"]["score_threshold"] == 0.3
+    assert report == ExportReport(
+        files=(str(tmp_path / "coco.json"),), images=1, failed=0, detections=1, left_out={}, warnings=()
+    )
+
+
+def test_a_box_alone_has_an_empty_segmentation_and_its_own_area(tmp_path: Path) -> None:
+    content, _ = export(tmp_path, rows(row("a.jpg", found(xyxy=(0.5, 1, 3.126, 3.5)))))
+    (annotation,) = content["annotations"]
+    assert annotation["segmentation"] == []
+    assert annotation["bbox"] == [0.5, 1.0, 2.63, 2.5]
+    assert annotation["area"] == pytest.approx(2.63 * 2.5, abs=0.005)
+
+
+def test_segmentation_none_writes_boxes_alone(tmp_path: Path) -> None:
+    content, _ = export(tmp_path, rows(row("a.jpg", DOG)), segmentation="none")
+    assert content["annotations"][0]["segmentation"] == []
+    assert "segmentation" not in export_results(tmp_path, rows(row("a.jpg", DOG)), segmentation="none")[0]
+
+
+def test_the_bbox_contains_the_mask_and_area_counts_its_pixels(tmp_path: Path) -> None:
+    mask = mask_of("......", ".##...", ".#....", "......")
+    content, _ = export(tmp_path, rows(row("a.jpg", found(xyxy=(1.4, 1.2, 2.7, 2.5), mask=mask))))
+    assert content["annotations"][0]["bbox"] == [1.0, 1.0, 2.0, 2.0]
+    assert content["annotations"][0]["area"] == 3.0
+
+
+def test_failed_images_are_left_out_and_counted_and_keep_their_number(tmp_path: Path) -> None:
+    content, report = export(tmp_path, rows(row("a.jpg"), failed_row(), row("c.jpg", DOG)))
+    assert [(image["id"], image["file_name"]) for image in content["images"]] == [(1, "a.jpg"), (3, "c.jpg")]
+    assert [(a["id"], a["image_id"]) for a in content["annotations"]] == [(1, 3)]
+    assert (report.images, report.failed) == (2, 1)
+
+
+def test_annotations_come_by_descending_score_above_the_threshold(tmp_path: Path) -> None:
+    every = rows(row("a.jpg", found(score=0.5), found(score=0.75), found(score=0.2)))
+    content, _ = export(tmp_path, every)
+    assert [a["score"] for a in content["annotations"]] == [0.75, 0.5]
+
+
+def test_nothing_found_is_empty_lists_and_a_warning(tmp_path: Path) -> None:
+    content, report = export(tmp_path, rows(row("a.jpg")))
+    assert content["annotations"] == []
+    assert report.warnings == ("no detection was kept",)
+    assert export_results(tmp_path, rows(row("a.jpg"))) == []
+
+
+def test_a_run_of_nothing_is_a_valid_file(tmp_path: Path) -> None:
+    content, _ = export(tmp_path, rows())
+    assert (content["images"], content["annotations"]) == ([], [])
+
+
+def test_empty_masks_and_boxes_without_area_are_left_out_and_counted(tmp_path: Path) -> None:
+    empty = mask_of("......", "......", "......", "......")
+    every = rows(row("a.jpg", found(mask=empty), DOG), row("b.jpg", found(xyxy=(2, 1, 2, 3))))
+    content, report = export(tmp_path, every)
+    assert len(content["annotations"]) == 1
+    assert report.left_out == {"detections with an empty mask": 1, "detections without area": 1}
+
+
+def test_results_are_a_bare_list_all_alike(tmp_path: Path) -> None:
+    entries = export_results(tmp_path, rows(row("a.jpg", DOG, found(mask=mask_of("#.....", *["......"] * 3)))))
+    assert entries[0] == {
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [0.0, 0.0, 3.0, 4.0],
+        "score": 0.9,
+        "segmentation": {"size": [4, 6], "counts": LEFT_HALF},
+    }
+    assert {tuple(entry) for entry in entries} == {tuple(entries[0])}
+
+
+def test_results_refuse_a_mixture_of_boxes_and_masks(tmp_path: Path) -> None:
+    mixed = rows(row("a.jpg", DOG), row("b.jpg", found()))
+    with pytest.raises(ExportError, match=r"'b\.jpg' has detections without masks, unlike those before it"):
+        export_results(tmp_path, mixed)
+    assert list(tmp_path.iterdir()) == []
+    assert len(export(tmp_path, mixed)[0]["annotations"]) == 2
+
+
+def test_a_mask_of_another_size_is_an_error_that_names_the_image(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"^image 'a\.jpg': RLE for 5 x 6"):
+        export(tmp_path, rows(row("a.jpg", DOG, height=5)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
+def test_pycocotools_reads_the_dataset_and_every_mask(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    masks = random.random((20, 9, 7)) < 0.4
+    masks[:, 4, 3] = True
+    every = rows(
+        *(
+            row(f"{i}.jpg", found(mask=rle.encode(mask), xyxy=(0, 0, 7, 9), score=0.5 + i / 50), height=9, width=7)
+            for i, mask in enumerate(masks)
+        )
+    )
+    export(tmp_path, every, results=str(tmp_path / "results.json"))
+    coco = read(tmp_path / "coco.json")
+    for i, mask in enumerate(masks):
+        (annotation,) = coco.imgToAnns[i + 1]
+        assert np.array_equal(coco.annToMask(annotation), mask)
+        assert annotation["area"] == coco_mask.area(annotation["segmentation"])
+        x, y, w, h = coco_mask.toBbox(annotation["segmentation"])
+        bx, by, bw, bh = annotation["bbox"]
+        assert bx <= x
+        assert by <= y
+        assert bx + bw >= x + w
+        assert by + bh >= y + h
+    with contextlib.redirect_stdout(io.StringIO()):
+        loaded = coco.loadRes(str(tmp_path / "results.json"))
+    assert len(loaded.anns) == 20
+    assert np.array_equal(loaded.annToMask(loaded.anns[1]), masks[0])
+
+
+def test_hostile_names_survive(tmp_path: Path) -> None:
+    info = RunInfo(detector="stub", model_version="stub-1", classes=(ClassName(7, HOSTILE, ""),))
+    name = f"photos/{HOSTILE}/\u00e9 .jpg"
+    content, _ = export(tmp_path, rows(row(name, found(HOSTILE, category_id=7, mid=""))), info)
+    assert content["images"][0]["file_name"] == name
+    assert content["categories"] == [{"id": 7, "name": HOSTILE, "supercategory": ""}]
+    assert read(tmp_path / "coco.json").loadCats(7)[0]["name"] == HOSTILE
+
+
+def test_without_a_class_list_the_classes_found_are_the_categories(tmp_path: Path) -> None:
+    info = RunInfo(detector="stub", model_version="stub-1")
+    content, _ = export(
+        tmp_path, rows(row("a.jpg", found(category_id=404), found("Cat", 0.1, category_id=160, mid=""))), info
+    )
+    assert [(c["id"], c["name"]) for c in content["categories"]] == [(160, "Cat"), (404, "Dog")]
+    assert content["annotations"][0]["category_id"] == 404
+
+
+def test_classes_merged_by_the_class_map_take_the_smallest_number(tmp_path: Path) -> None:
+    every = rows(row("a.jpg", found(), found("Cat", 0.8, category_id=2, mid="/m/01yrx")))
+    content, _ = export(tmp_path, every, class_map={"Dog": "pet", "Cat": "pet"})
+    assert content["categories"] == [{"id": 1, "name": "pet", "supercategory": ""}]
+    assert [a["category_id"] for a in content["annotations"]] == [1, 1]
+
+
+def test_a_class_renamed_to_another_takes_that_ones_number(tmp_path: Path) -> None:
+    content, _ = export(tmp_path, rows(row("a.jpg", found())), class_map={"Dog": "Cat"})
+    assert [(c["id"], c["name"]) for c in content["categories"]] == [(2, "Cat")]
+    assert content["annotations"][0]["category_id"] == 2
+
+
+def test_excluded_classes_are_no_categories(tmp_path: Path) -> None:
+    content, _ = export(tmp_path, rows(row("a.jpg", found())), exclude_class=("Dog",))
+    assert [c["name"] for c in content["categories"]] == ["Cat"]
+    assert content["annotations"] == []
+
+
+def test_numbers_from_zero_go_up_by_one(tmp_path: Path) -> None:
+    info = RunInfo(detector="stub", model_version="v", classes=(ClassName(0, "Dog"), ClassName(1, "Cat")))
+    content, _ = export(tmp_path, rows(row("a.jpg", found(category_id=0, mid=""))), info)
+    assert [(c["id"], c["name"]) for c in content["categories"]] == [(1, "Dog"), (2, "Cat")]
+    assert content["annotations"][0]["category_id"] == 1
+
+
+def test_numbers_that_say_nothing_become_stable_numbers_from_the_mid(tmp_path: Path) -> None:
+    dog, cat = found(category_id=-1), found("Cat", category_id=-1, mid="/m/01yrx")
+    info = RunInfo(detector="stub", model_version="v")
+    both, _ = export(tmp_path, rows(row("a.jpg", dog, cat)), info)
+    alone, _ = export(tmp_path, rows(row("a.jpg", cat)), info)
+    ids = {c["name"]: c["id"] for c in both["categories"]}
+    assert len(set(ids.values())) == 2
+    assert all(0 < number < 2**31 for number in ids.values())
+    assert ids["Cat"] == alone["categories"][0]["id"]
+
+
+def write_truth(tmp_path: Path, **more: Any) -> str:
+    truth = {
+        "info": {"description": "truth"},
+        "licenses": [{"id": 4, "name": "CC BY"}],
+        "images": [
+            {"id": 900, "file_name": "b.png", "width": 6, "height": 4, "license": 4, "date_captured": "2013-11-20"},
+            {"id": 42, "file_name": "photos/a.jpg", "width": 6, "height": 4},
+        ],
+        "categories": [
+            {"id": 18, "name": "dog", "supercategory": "animal"},
+            {"id": 74, "name": "mouse", "supercategory": "electronic", "mid": "/m/020lf"},
+            {"id": 5, "name": "airplane", "mid": "/m/0cmf2"},
+        ],
+        "annotations": [],
+        **more,
+    }
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(truth))
+    return str(path)
+
+
+def test_categories_are_taken_over_by_name_and_mid(tmp_path: Path) -> None:
+    plane = found("Aeroplane", category_id=3, mid="/m/0cmf2")
+    content, _ = export(tmp_path, rows(row("a.jpg", DOG, plane)), categories=write_truth(tmp_path))
+    assert [a["category_id"] for a in content["annotations"]] == [18, 5]
+    assert [(c["id"], c["name"], c["supercategory"]) for c in content["categories"]] == [
+        (18, "dog", "animal"),
+        (74, "mouse", "electronic"),
+        (5, "airplane", ""),
+    ]
+
+
+def test_equal_names_with_different_mids_are_different_classes(tmp_path: Path) -> None:
+    animal = found("Mouse", category_id=3, mid="/m/04rmv")
+    truth = write_truth(tmp_path)
+    with pytest.raises(ExportError, match=r"has no category for Mouse \(/m/04rmv\): rename with class-map"):
+        export(tmp_path, rows(row("a.jpg", DOG, animal)), categories=truth)
+    assert not (tmp_path / "coco.json").exists()
+    content, report = export(tmp_path, rows(row("a.jpg", DOG, animal)), categories=truth, unlisted="drop")
+    assert [a["category_id"] for a in content["annotations"]] == [18]
+    assert report.left_out == {"detections of classes that are not in the list of categories": 1}
+    content, _ = export(tmp_path, rows(row("a.jpg", animal)), categories=truth, class_map={"Mouse": "mouse"})
+    assert [a["category_id"] for a in content["annotations"]] == [74]
+    content, _ = export(tmp_path, rows(row("a.jpg", DOG, animal)), categories=truth, exclude_class=("Mouse",))
+    assert [a["category_id"] for a in content["annotations"]] == [18]
+
+
+def test_classes_below_the_threshold_need_no_category(tmp_path: Path) -> None:
+    every = rows(row("a.jpg", found("Rat", 0.2, category_id=9, mid="/m/x")))
+    assert export(tmp_path, every, categories=write_truth(tmp_path))[0]["annotations"] == []
+
+
+def test_the_built_in_label_map_gives_cocos_numbers_with_their_gaps(tmp_path: Path) -> None:
+    content, _ = export(tmp_path, rows(row("a.jpg", found())), categories="coco")
+    assert len(content["categories"]) == 80
+    assert content["annotations"][0]["category_id"] == 18
+
+
+def test_image_ids_from_the_stem(tmp_path: Path) -> None:
+    content, _ = export(tmp_path, rows(row("val/000000253452.jpg", DOG)), image_ids="stem")
+    assert content["images"][0]["id"] == content["annotations"][0]["image_id"] == 253452
+    with pytest.raises(ExportError, match=r"the name of 'a\.jpg' is not a number of 1 or more"):
+        export(tmp_path, rows(row("a.jpg")), image_ids="stem")
+    with pytest.raises(ExportError, match=r"image id 7 of 'b/7\.jpg' belongs to another image already"):
+        export(tmp_path, rows(row("a/7.jpg"), row("b/7.jpg")), image_ids="stem")
+
+
+def test_image_ids_from_a_dataset_by_name_then_by_stem(tmp_path: Path) -> None:
+    content, _ = export(tmp_path, rows(row("photos/a.jpg"), row("x/b.jpg")), image_ids=write_truth(tmp_path))
+    assert [image["id"] for image in content["images"]] == [42, 900]
+    assert content["images"][1]["license"] == 4
+    assert content["images"][1]["date_captured"] == "2013-11-20"
+    assert content["licenses"] == [{"id": 4, "name": "CC BY"}]
+    assert content["info"]["source_info"] == {"description": "truth"}
+    with pytest.raises(ExportError, match=r"truth\.json has no image 'c\.jpg'"):
+        export(tmp_path, rows(row("c.jpg")), image_ids=write_truth(tmp_path))
+
+
+def test_split_files_count_ids_over_all_and_replace_an_earlier_export(tmp_path: Path) -> None:
+    every = [row(f"{i}.jpg", DOG) for i in range(5)]
+    _, report = export(tmp_path, rows(*every), split=2)
+    names = ["coco-00000.json", "coco-00001.json", "coco-00002.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert report.files == tuple(str(tmp_path / name) for name in names)
+    parts = [json.loads((tmp_path / name).read_text()) for name in names]
+    for part in parts:
+        jsonschema.validate(part, SCHEMA)
+    assert [[image["id"] for image in part["images"]] for part in parts] == [[1, 2], [3, 4], [5]]
+    assert [[a["id"] for a in part["annotations"]] for part in parts] == [[1, 2], [3, 4], [5]]
+    export(tmp_path, rows(*every[:3]), split=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names[:2]
+    export(tmp_path, rows(), split=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names[:1]
+
+
+def test_score_as_an_attribute(tmp_path: Path) -> None:
+    content, _ = export(tmp_path, rows(row("a.jpg", DOG)), score="attribute")
+    assert content["annotations"][0]["attributes"] == {"score": 0.9}
+
+
+def test_images_that_differ_in_their_ending_only_are_warned_of(tmp_path: Path) -> None:
+    _, report = export(tmp_path, rows(row("x/a.jpg", DOG), row("y/a.jpg"), row("x/a.png")))
+    assert len(report.warnings) == 1
+    assert report.warnings[0].startswith("1 images share their name up to the ending with another one, e.g. 'x/a.png'")
+
+
+def test_image_labels_do_not_disturb(tmp_path: Path) -> None:
+    content, _ = export(tmp_path, rows(row("a.jpg", image_labels=[ImageLabel(1, "Dog", "", 0.9)])))
+    assert content["annotations"] == []
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    every = rows(row("a.jpg", DOG, found("Cat", 0.8, category_id=2, mid="/m/01yrx", mask=LEFT_HALF)))
+    export(tmp_path, every, name="1.json")
+    export(tmp_path, every, name="2.json")
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"segmentation": "masks"}, "segmentation must be one of rle, polygon, none, got 'masks'"),
+        ({"split": 0}, "split must be 1 or more, got 0"),
+        ({"polygon_tolerance": -1.0}, "polygon-tolerance must be 0 or more, got -1.0"),
+        ({"score_threshold": 2.0}, "score-threshold must be between 0 and 1, got 2.0"),
+    ],
+)
+def test_nonsense_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        CocoOptions(**options)
+    assert str(error.value) == message
