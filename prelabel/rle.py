@@ -82,12 +82,16 @@ def without_pairs(positions: Int64Array) -> Int64Array:
 
     Two edges at one place are none: the end of a column of ones whose neighbour starts with a one.
     """
-    if not np.any(positions[1:] == positions[:-1]):
+    same = np.flatnonzero(positions[1:] == positions[:-1])
+    if len(same) == 0:
         return positions
-    first = np.flatnonzero(np.diff(positions, prepend=positions[0] - 1))
-    times = np.diff(first, append=len(positions))
-    odd: Int64Array = positions[first[times % 2 == 1]]
-    return odd
+    keep = np.ones(len(positions), dtype=bool)
+    keep[same] = False
+    # That leaves the last of every group of equals; where the group is even, it goes too.
+    gap = np.flatnonzero(np.diff(same) > 1)
+    begin, end = same[np.append(0, gap + 1)], same[np.append(gap, -1)] + 1
+    keep[end[(end - begin) % 2 == 1]] = False
+    return positions[keep]
 
 
 def encode_edges(edges: Int64Array, edges_per_mask: Int64Array, pixels: int) -> list[str]:

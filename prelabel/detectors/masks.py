@@ -27,8 +27,6 @@ reasoning is computed pixel by pixel.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,8 +37,9 @@ from prelabel import rle
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-#: Pixel columns worked on at a time: their values should stay in a core's own cache.
-_COLUMNS_AT_ONCE = 8192
+#: Pixel columns worked on at a time: few enough for their arrays to stay in a core's own cache, and small enough to be
+#: taken from the heap; larger ones come fresh from the system, page by page, which costs more than the arithmetic.
+_COLUMNS_AT_ONCE = 1536
 
 #: Bound of the reference's rounding error within one mask cell, relative to the largest value (5 roundings of 2**-24).
 _ROUNDING = 2.0**-21
@@ -81,18 +80,14 @@ def paste_masks(
         raise ValueError(f"threshold must be at least 0, got {threshold}")
     if not np.isfinite(masks).all():
         masks = np.nan_to_num(masks, nan=0.0, posinf=0.0, neginf=0.0)
-    counts: list[str] = []
-    for part in _parts(xyxy, width):
-        counts += _paste_part(masks[part], xyxy[part], height, width, np.float32(threshold))
+    usable = np.isfinite(xyxy).all(axis=1) & (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+    xs = _axis(xyxy[:, 0], xyxy[:, 2], usable, width, masks.shape[2])
+    ys = _axis(xyxy[:, 1], xyxy[:, 3], usable, height, masks.shape[1])
+    edges, edges_per_mask, plain = _find_edges(masks, xs, ys, height, width, np.float32(threshold))
+    counts = rle.encode_edges(edges, edges_per_mask, height * width)
+    for index in plain.tolist():
+        counts[index] = _paste_plainly(masks[index], index, xs, ys, height, width, np.float32(threshold))
     return counts
-
-
-def _parts(xyxy: npt.NDArray[Any], width: int) -> Iterator[slice]:
-    """Consecutive masks that together have about `_COLUMNS_AT_ONCE` pixel columns."""
-    columns = np.nan_to_num(np.clip(xyxy[:, 2].astype(float) - xyxy[:, 0] + 2, 0, width))
-    group = np.cumsum(columns) // _COLUMNS_AT_ONCE
-    cuts = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(xyxy)]
-    return (slice(a, b) for a, b in itertools.pairwise(cuts) if a < b)
 
 
 class _Axis(NamedTuple):
@@ -143,108 +138,156 @@ def _axis(low: npt.NDArray[Any], high: npt.NDArray[Any], usable: npt.NDArray[np.
     return _Axis(box, pixel, at, ends, origin, scale)
 
 
-def _paste_part(masks: FloatArray, xyxy: npt.NDArray[Any], height: int, width: int, threshold: np.float32) -> list[str]:
-    rows, columns = masks.shape[1:]
-    usable = np.isfinite(xyxy).all(axis=1) & (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
-    xs = _axis(xyxy[:, 0], xyxy[:, 2], usable, width, columns)
-    ys = _axis(xyxy[:, 1], xyxy[:, 3], usable, height, rows)
-    profiles = _profiles(masks, xs)
+def _find_edges(
+    masks: FloatArray, xs: _Axis, ys: _Axis, height: int, width: int, threshold: np.float32
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Edges of all masks as `rle.encode_edges` takes them, and the masks for which they say nothing.
 
-    largest = max(float(np.abs(masks).max()), float(threshold))
-    margin = np.float32(largest * _ROUNDING)
-    # A frame of zeros makes a column's begin and end edges like any other.
-    above = np.zeros((len(profiles), rows + 2), dtype=bool)
-    np.greater(profiles, threshold + margin, out=above[:, 1:-1])
-    plain = ys.scale <= 0
-    near = above[:, 1:-1] != (profiles > threshold - margin)
-    if near.any():
-        plain[xs.box[near.any(axis=1)]] = True
-    if plain.any():
-        above[plain[xs.box]] = False
-
-    changes = np.flatnonzero(above[:, 1:] != above[:, :-1])
-    column = changes // (rows + 1)
-    cell = changes - column * (rows + 1) - 1
-    row = _first_changed_row(profiles, column, cell, xs.box[column], ys, threshold, largest)
-
-    pixels = height * width
-    stride = pixels + 1
-    offsets = np.arange(len(masks) + 1) * stride
-    positions = rle.without_pairs((xs.box * stride + xs.pixel * height)[column] + row)
-    # The end of the image is no edge: nothing comes after it.
-    positions = positions[np.isin(positions, offsets[1:] - 1, invert=True)]
-    edges_per_mask = np.diff(np.searchsorted(positions, offsets))
-    counts = rle.encode_edges(positions - np.repeat(offsets[:-1], edges_per_mask), edges_per_mask, pixels)
-    for index in np.flatnonzero(plain).tolist():
-        counts[index] = _paste_plainly(masks[index], index, xs, ys, height, width, threshold)
-    return counts
-
-
-def _profiles(masks: FloatArray, xs: _Axis) -> FloatArray:
-    """`(P, m)` scores down each pixel column at the heights of the mask rows: `top` and `bottom` of the formula."""
+    Returns:
+        `(E,)` edges, `(N,)` edges per mask, and the numbers of the masks that have to be computed pixel by pixel.
+    """
     number, rows, columns = masks.shape
-    left = np.empty((number, columns, rows), dtype=np.float32)
-    left[:] = masks.transpose(0, 2, 1)
-    step = np.zeros_like(left)
-    np.subtract(left[:, 1:], left[:, :-1], out=step[:, :-1])
+    # Score and slope towards the next mask column, with a line of a mask from top to bottom in one piece.
+    score = np.ascontiguousarray(masks.transpose(0, 2, 1))
+    slope = np.zeros_like(score)
+    np.subtract(score[:, 1:], score[:, :-1], out=slope[:, :-1])
+    score, slope = score.reshape(-1, rows), slope.reshape(-1, rows)
     whole = xs.at.astype(np.int64)
-    index = xs.box * columns + whole
-    profiles: FloatArray = step.reshape(-1, rows).take(index, axis=0)
-    profiles *= (xs.at - whole.astype(np.float32))[:, None]
-    profiles += left.reshape(-1, rows).take(index, axis=0)
-    return profiles
+    line, share = xs.box * columns + whole, (xs.at - whole.astype(np.float32))[:, None]
+    place = xs.box * (height * width + 1) + xs.pixel * height
+
+    largest = max(float(np.abs(score).max(initial=0)), float(threshold))
+    margin = np.float32(largest * _ROUNDING)
+    cells = _cells(ys, rows, largest)
+    plain = ys.scale <= 0
+
+    size = min(_COLUMNS_AT_ONCE, len(line))
+    profiles, base = np.empty((2, size, rows), dtype=np.float32)
+    # A frame of zeros makes a column's begin and end edges like any other.
+    above = np.zeros((size, rows + 2), dtype=bool)
+    positions = [np.empty(0, np.int64)]
+    for start in range(0, len(line), max(size, 1)):
+        part = slice(start, start + size)
+        here = len(line[part])
+        profiles, base, above = profiles[:here], base[:here], above[:here]
+        # `top` and `bottom` of the formula: scores down each pixel column at the heights of the mask rows.
+        np.take(slope, line[part], axis=0, out=profiles, mode="clip")
+        np.take(score, line[part], axis=0, out=base, mode="clip")
+        profiles *= share[part]
+        profiles += base
+        np.greater(profiles, threshold + margin, out=above[:, 1:-1])
+        near = (profiles > threshold - margin) != above[:, 1:-1]
+        if near.any():
+            plain[xs.box[part][near.any(axis=1)]] = True
+        changes = np.flatnonzero(above[:, 1:] != above[:, :-1])
+        column = changes // (rows + 1)
+        box = xs.box[part][column]
+        row = _first_changed_row(
+            profiles.ravel(), changes - column, changes - column * (rows + 1), box, cells, threshold
+        )
+        row += place[part][column]
+        positions.append(row)
+    return _sort_out(np.concatenate(positions), plain, number, height * width)
+
+
+def _sort_out(
+    positions: IntArray, plain: npt.NDArray[np.bool_], number: int, pixels: int
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Edges by mask from ascending positions, each counted from `mask * (pixels + 1)`; see `_find_edges`."""
+    offsets = np.arange(number + 1) * (pixels + 1)
+    positions = rle.without_pairs(positions)
+    ends = np.searchsorted(positions, offsets)
+    # The end of the image is no edge: nothing comes after it.
+    last = np.maximum(ends[1:] - 1, 0)
+    doomed = last[(np.diff(ends) > 0) & (positions[last] == offsets[1:] - 1)] if len(positions) else last[:0]
+    if plain.any():
+        doomed = np.concatenate((doomed, np.flatnonzero(plain[positions // (pixels + 1)])))
+    if len(doomed):
+        positions = np.delete(positions, doomed)
+        ends = np.searchsorted(positions, offsets)
+    edges_per_mask = np.diff(ends)
+    return positions - np.repeat(offsets[:-1], edges_per_mask), edges_per_mask, np.flatnonzero(plain)
+
+
+class _Cells(NamedTuple):
+    """What every change between two mask rows needs to know of its box.
+
+    Attributes:
+        lower: `(N * (m + 1),)` the first pixel row of each cell; cell 0 is what lies above the mask, cell j what lies
+            between mask rows j-1 and j, cell m the end of the mask.
+        upper: `(N * (m + 1),)` the first pixel row after each cell.
+        per_mask_row: `(N,)` pixel rows from one mask row to the next.
+        origin: `(N,)` where mask row -1 lies, in pixel rows.
+        doubt: `(N,)` how far rounding may move a change, in pixel rows, whatever the scores.
+        doubt_by_rise: `(N,)` the same for a rise of 1 from mask row to mask row.
+        ys: The pixel rows themselves.
+    """
+
+    lower: IntArray
+    upper: IntArray
+    per_mask_row: npt.NDArray[np.float64]
+    origin: npt.NDArray[np.float64]
+    doubt: npt.NDArray[np.float64]
+    doubt_by_rise: npt.NDArray[np.float64]
+    ys: _Axis
+
+
+def _cells(ys: _Axis, rows: int, largest: float) -> _Cells:
+    # First pixel row at or below each mask row, for all boxes in one search: boxes are set apart by more than m.
+    spacing = float(2 * rows)
+    wanted = np.arange(len(ys.ends))[:, None] * spacing + np.arange(rows)
+    found = np.searchsorted(ys.box * spacing + ys.at, wanted)
+    end = np.append(ys.pixel, -1)[ys.ends - 1][:, None] + 1
+    first = np.where(found >= ys.ends[:, None], end, np.append(ys.pixel, 0)[found])
+    lower = np.concatenate((first[:, :1], first[:, :-1], end), axis=1)
+    upper = np.concatenate((first, end), axis=1)
+    per_row = 1 / np.where(ys.scale > 0, ys.scale, 1).astype(float)
+    return _Cells(
+        lower=lower.ravel(),
+        upper=upper.ravel(),
+        per_mask_row=per_row,
+        origin=(-1 - ys.origin) * per_row,
+        doubt=(np.abs(ys.origin) + rows) * 2.0**-22 * per_row,
+        doubt_by_rise=largest * _ROUNDING * per_row,
+        ys=ys,
+    )
 
 
 def _first_changed_row(
-    profiles: FloatArray,
-    column: IntArray,
-    cell: IntArray,
-    box: IntArray,
-    ys: _Axis,
-    threshold: np.float32,
-    largest: float,
+    profiles: FloatArray, index: IntArray, cell: IntArray, box: IntArray, cells: _Cells, threshold: np.float32
 ) -> IntArray:
     """The first pixel row on the other side of the threshold, for each change.
 
     Args:
-        profiles: See `_profiles`.
-        column: `(E,)` the pixel column of each change.
-        cell: `(E,)` the mask row above it; -1 is the begin of the mask, m-1 its end.
+        profiles: Scores down the pixel columns at the heights of the mask rows, one column after the other.
+        index: `(E,)` where the score below each change is; the one above it is just before.
+        cell: `(E,)` its cell, see `_Cells`.
         box: `(E,)` its box.
-        ys: The pixel rows.
+        cells: What is known of the boxes.
         threshold: Where the change is.
-        largest: The largest score.
     """
-    number, rows = len(ys.ends), profiles.shape[1]
-    # First pixel row at or below each mask row, for all boxes in one search: boxes are set apart by more than m.
-    spacing = float(2 * rows)
-    wanted = np.arange(number)[:, None] * spacing + np.arange(rows)
-    found = np.searchsorted(ys.box * spacing + ys.at, wanted)
-    first = np.append(ys.pixel, 0)[found]
-    at_end = found >= ys.ends[:, None]
-    last_row = np.append(ys.pixel, -1)[ys.ends - 1] + 1
-    first[at_end] = np.broadcast_to(last_row[:, None], first.shape)[at_end]
-    # Of the cell between mask rows j-1 and j: where it starts and where the next one does.
-    lower = np.concatenate((first[:, :1], first[:, :-1], last_row[:, None]), axis=1)
-    upper = np.concatenate((first, last_row[:, None]), axis=1)
-    slot = box * (rows + 1) + cell + 1
-    lower, upper = lower.ravel()[slot], upper.ravel()[slot]
-
-    flat = profiles.ravel()
-    index = column * rows + cell
-    top, bottom = flat.take(index, mode="clip"), flat.take(index + 1, mode="clip")
+    slot = box * (len(cells.lower) // len(cells.per_mask_row)) + cell
+    lower, upper = cells.lower[slot], cells.upper[slot]
+    # At a mask's begin and end there is no score above or below; whatever is taken, lower and upper leave no choice.
+    top, bottom = profiles.take(index - 1, mode="clip"), profiles.take(index, mode="clip")
+    per_row = cells.per_mask_row[box]
     with np.errstate(divide="ignore", invalid="ignore"):
         rise = bottom.astype(float) - top
-        per_pixel = 1 / ys.scale.astype(float)
-        exact = (cell + (float(threshold) - top) / rise - ys.origin[box]) * per_pixel[box]
-        row = np.ceil(exact).astype(np.int64)
-        doubt = (np.abs(ys.origin) * 2.0**-22 + rows * 2.0**-22)[box] + largest * _ROUNDING / np.abs(rise)
-        unsure = np.abs(exact - np.rint(exact)) <= doubt * per_pixel[box]
+        exact = (cell + (float(threshold) - top) / rise) * per_row + cells.origin[box]
+        row: IntArray = np.ceil(exact).astype(np.int64)
+        doubt = cells.doubt[box] + cells.doubt_by_rise[box] / np.abs(rise)
+        unsure = np.flatnonzero((np.abs(exact - np.rint(exact)) <= doubt) & (lower < upper))
     row = np.minimum(np.maximum(row, lower), upper)
-    unsure = np.flatnonzero(unsure & (lower < upper))
     if len(unsure):
         row[unsure] = _bisect(
-            lower[unsure], upper[unsure], top[unsure], bottom[unsure], cell[unsure], box[unsure], ys, threshold
+            lower[unsure],
+            upper[unsure],
+            top[unsure],
+            bottom[unsure],
+            cell[unsure] - 1,
+            box[unsure],
+            cells.ys,
+            threshold,
         )
     return row
 
