@@ -27,6 +27,8 @@ reasoning is computed pixel by pixel.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,9 +39,11 @@ from prelabel import rle
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-#: Pixel columns worked on at a time: few enough for their arrays to stay in a core's own cache, and small enough to be
-#: taken from the heap; larger ones come fresh from the system, page by page, which costs more than the arithmetic.
-_COLUMNS_AT_ONCE = 1536
+#: Pixel columns of the masks worked on together, and of those whose scores are looked at in one go. Small enough for
+#: the arrays to stay in a core's cache and to be taken from the heap: larger ones come fresh from the system, page by
+#: page, which costs as much as the arithmetic.
+_COLUMNS_TOGETHER = 10_000
+_COLUMNS_IN_ONE_GO = 1500
 
 #: Bound of the reference's rounding error within one mask cell, relative to the largest value (5 roundings of 2**-24).
 _ROUNDING = 2.0**-21
@@ -81,13 +85,45 @@ def paste_masks(
     if not np.isfinite(masks).all():
         masks = np.nan_to_num(masks, nan=0.0, posinf=0.0, neginf=0.0)
     usable = np.isfinite(xyxy).all(axis=1) & (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
-    xs = _axis(xyxy[:, 0], xyxy[:, 2], usable, width, masks.shape[2])
-    ys = _axis(xyxy[:, 1], xyxy[:, 3], usable, height, masks.shape[1])
-    edges, edges_per_mask, plain = _find_edges(masks, xs, ys, height, width, np.float32(threshold))
-    counts = rle.encode_edges(edges, edges_per_mask, height * width)
-    for index in plain.tolist():
-        counts[index] = _paste_plainly(masks[index], index, xs, ys, height, width, np.float32(threshold))
+    workspace = _Workspace.of(masks.shape[1])
+    counts: list[str] = []
+    for part in _parts(np.where(usable[:, None], xyxy, 0), width):
+        some = masks[part]
+        xs = _axis(xyxy[part, 0], xyxy[part, 2], usable[part], width, masks.shape[2])
+        ys = _axis(xyxy[part, 1], xyxy[part, 3], usable[part], height, masks.shape[1])
+        edges, edges_per_mask, plain = _find_edges(some, xs, ys, height, width, np.float32(threshold), workspace)
+        encoded = rle.encode_edges(edges, edges_per_mask, height * width)
+        for index in plain.tolist():
+            encoded[index] = _paste_plainly(some[index], index, xs, ys, height, width, np.float32(threshold))
+        counts += encoded
     return counts
+
+
+def _parts(xyxy: npt.NDArray[Any], width: int) -> Iterator[slice]:
+    """Consecutive masks that together have about `_COLUMNS_TOGETHER` pixel columns."""
+    columns = np.clip(xyxy[:, 2].astype(float) - xyxy[:, 0], 0, width)
+    group = np.cumsum(columns) // _COLUMNS_TOGETHER
+    cuts = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(xyxy)]
+    return (slice(a, b) for a, b in itertools.pairwise(cuts) if a < b)
+
+
+class _Workspace(NamedTuple):
+    """Room for the scores of some pixel columns at the heights of the m mask rows, used again and again.
+
+    Attributes:
+        profiles: `(C, m)` float32.
+        base: `(C, m)` float32.
+        above: `(C, m + 2)` bool, in a frame of zeros, which makes a column's begin and end edges like any other.
+    """
+
+    profiles: FloatArray
+    base: FloatArray
+    above: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, m: int) -> _Workspace:
+        profiles, base = np.empty((2, _COLUMNS_IN_ONE_GO, m), dtype=np.float32)
+        return cls(profiles, base, np.zeros((_COLUMNS_IN_ONE_GO, m + 2), dtype=bool))
 
 
 class _Axis(NamedTuple):
@@ -139,7 +175,7 @@ def _axis(low: npt.NDArray[Any], high: npt.NDArray[Any], usable: npt.NDArray[np.
 
 
 def _find_edges(
-    masks: FloatArray, xs: _Axis, ys: _Axis, height: int, width: int, threshold: np.float32
+    masks: FloatArray, xs: _Axis, ys: _Axis, height: int, width: int, threshold: np.float32, workspace: _Workspace
 ) -> tuple[IntArray, IntArray, IntArray]:
     """Edges of all masks as `rle.encode_edges` takes them, and the masks for which they say nothing.
 
@@ -161,15 +197,10 @@ def _find_edges(
     cells = _cells(ys, rows, largest)
     plain = ys.scale <= 0
 
-    size = min(_COLUMNS_AT_ONCE, len(line))
-    profiles, base = np.empty((2, size, rows), dtype=np.float32)
-    # A frame of zeros makes a column's begin and end edges like any other.
-    above = np.zeros((size, rows + 2), dtype=bool)
     positions = [np.empty(0, np.int64)]
-    for start in range(0, len(line), max(size, 1)):
-        part = slice(start, start + size)
-        here = len(line[part])
-        profiles, base, above = profiles[:here], base[:here], above[:here]
+    for start in range(0, len(line), _COLUMNS_IN_ONE_GO):
+        part = slice(start, start + _COLUMNS_IN_ONE_GO)
+        profiles, base, above = (array[: len(line[part])] for array in workspace)
         # `top` and `bottom` of the formula: scores down each pixel column at the heights of the mask rows.
         np.take(slope, line[part], axis=0, out=profiles, mode="clip")
         np.take(score, line[part], axis=0, out=base, mode="clip")
@@ -181,12 +212,9 @@ def _find_edges(
             plain[xs.box[part][near.any(axis=1)]] = True
         changes = np.flatnonzero(above[:, 1:] != above[:, :-1])
         column = changes // (rows + 1)
-        box = xs.box[part][column]
-        row = _first_changed_row(
-            profiles.ravel(), changes - column, changes - column * (rows + 1), box, cells, threshold
-        )
-        row += place[part][column]
-        positions.append(row)
+        cell = changes - column * (rows + 1)
+        row = _first_changed_row(profiles.ravel(), changes - column, cell, xs.box[part][column], cells, threshold)
+        positions.append(rle.without_pairs(place[part][column] + row))
     return _sort_out(np.concatenate(positions), plain, number, height * width)
 
 
