@@ -14,7 +14,8 @@
      +-- DetectorError         a model cannot be fetched, loaded, recognised or run
      +-- StoreError            what was written cannot be read, does not fit, or cannot be written
      +-- ExportError           finished shards cannot be turned into the wanted format
-     +-- RunError              the job as a whole failed or was interrupted
+     +-- RunError              the job as a whole failed
+          +-- RunInterrupted     somebody ended it; what was finished stays
 
 Every class takes one message, so that it survives pickling between Ray processes.
 """
@@ -77,4 +78,8 @@ class ExportError(PrelabelError):
 
 
 class RunError(PrelabelError):
-    """The job as a whole failed or was interrupted."""
+    """The job as a whole failed."""
+
+
+class RunInterrupted(RunError):
+    """The job was ended from outside; what was finished stays."""

@@ -10,23 +10,31 @@ Python the keyword. Values are checked in `__post_init__`, so that every way in 
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import difflib
+import io
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from prelabel.errors import ConfigError
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 T = TypeVar("T")
 
 
 def option(
     default: Any,
-    help: str,  # noqa: A002 - the word every command-line library uses
+    help: str,
     *,
-    type: str = "",  # noqa: A002
+    type: str = "",
     metavar: str = "",
     group: str = "Options",
     choices: tuple[str, ...] = (),
@@ -48,7 +56,7 @@ def option(
         secret: Never shown, logged or stored.
     """
     if not type:
-        type = {bool: "flag", int: "int", float: "float", str: "str", tuple: "list", dict: "pairs"}[default.__class__]  # noqa: A001
+        type = {bool: "flag", int: "int", float: "float", str: "str", tuple: "list", dict: "pairs"}[default.__class__]
     metadata = {
         "help": help,
         "type": type,
@@ -115,7 +123,9 @@ def convert(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
                 return str(value)
             return _expect(value, str, "text")
         if kind == "list":
-            return tuple(str(v) for v in ([value] if isinstance(value, str | Path) else _expect(value, list | tuple, "a list")))
+            return tuple(
+                str(v) for v in ([value] if isinstance(value, str | Path) else _expect(value, list | tuple, "a list"))
+            )
         if kind == "json":
             return _expect(json.loads(value) if isinstance(value, str) else value, dict, "a JSON object")
         pairs = _pairs(value)
@@ -140,10 +150,51 @@ def _pairs(value: Any) -> dict[str, Any]:
     pairs: dict[str, Any] = {}
     for text in [value] if isinstance(value, str) else value:
         name, equals, right = str(text).rpartition("=")
-        if not equals or not name:
-            raise TypeError("NAME=VALUE")
-        pairs[name] = right
+        if equals and name:
+            pairs[name] = right
+        elif Path(text).suffix.lower() in MAPPING_SUFFIXES:
+            pairs.update(read_mapping(Path(text)))
+        else:
+            raise TypeError(f"NAME=VALUE or a file ({', '.join(MAPPING_SUFFIXES)})")
     return pairs
+
+
+#: Files that `read_mapping` reads.
+MAPPING_SUFFIXES = (".yaml", ".yml", ".toml", ".json", ".csv")
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML, TOML, JSON or two-column CSV file as a dict: job files, class maps, class thresholds.
+
+    Raises:
+        ConfigError: The file is missing, damaged, or holds something else than a mapping.
+    """
+    suffix = path.suffix.lower()
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if suffix == ".toml":
+            values: Any = tomllib.loads(text)
+        elif suffix == ".csv":
+            rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
+            wrong = next((row for row in rows if len(row) != 2), None)
+            require(wrong is None, f"{path}: a line must hold two columns, got {wrong}")
+            values = {row[0]: row[1] for row in rows}
+        elif suffix == ".json":
+            values = json.loads(text)
+        else:
+            import yaml  # only here: the exporters start without it
+
+            try:
+                values = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, csv.Error, RecursionError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    values = {} if values is None else values
+    require(isinstance(values, dict), f"{path}: expected names and values, got a {type(values).__name__}")
+    return {str(key): value for key, value in values.items()}
 
 
 def require(condition: bool, message: str) -> None:

@@ -83,13 +83,11 @@ class Schedule:
     """What is still to be done, in which order.
 
     Args:
-        shards: Shard number and its number of images, in the order in which they are to be tried.
-        retry_failed: Only the failed images of each shard are to be labelled again.
+        tasks: First tries, in order, each with its shard's number of images.
     """
 
-    def __init__(self, shards: Iterable[tuple[int, int]], *, retry_failed: bool = False) -> None:
-        self._fresh = deque(shards)
-        self._retry_failed = retry_failed
+    def __init__(self, tasks: Iterable[tuple[LabelTask, int]]) -> None:
+        self._fresh = deque(tasks)
         self._again: deque[Task] = deque()
         self._troubled: dict[int, _State] = {}
         self._running: dict[int, int] = {}
@@ -114,9 +112,8 @@ class Schedule:
         if self._again and worker_is_idle:
             task: Task = self._again.popleft()
         elif self._fresh:
-            shard, images = self._fresh.popleft()
-            task = LabelTask(shard, self._retry_failed)
-            self._running[shard] = images
+            task, images = self._fresh.popleft()
+            self._running[task.shard] = images
             return task
         else:
             return None
@@ -138,9 +135,7 @@ class Schedule:
     def died(self, task: Task, culprit: Culprit) -> None:
         """The worker of a task died, hung or was lost while it had the task."""
         images = self._running.pop(task.shard)
-        state = self._troubled.setdefault(
-            task.shard, _State(images, isinstance(task, LabelTask) and task.retry_failed)
-        )
+        state = self._troubled.setdefault(task.shard, _State(images, isinstance(task, LabelTask) and task.retry_failed))
         if isinstance(task, ProbeTask):
             state.set_aside[task.position] = culprit
             state.in_a_row += 1

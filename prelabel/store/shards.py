@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -75,9 +76,7 @@ def shard_url(output: str, shard: int) -> str:
     return join(output, "shards", shard_name(shard))
 
 
-def write_shard(
-    rows: Sequence[ImageRow], output: str, storage: Storage, *, shard: int, run_id: str, seconds: Mapping[str, float]
-) -> ShardRecord:
+def write_shard(rows: Sequence[ImageRow], output: str, storage: Storage, *, shard: int, run_id: str) -> ShardRecord:
     """Encode rows in memory and publish them whole as the shard's file.
 
     Args:
@@ -86,11 +85,14 @@ def write_shard(
         storage: Opens the output.
         shard: Its number.
         run_id: Identity of the run, kept in the footer so that a later run never takes over a foreign file.
-        seconds: Seconds by stage that are not in the rows (list, write).
+
+    Returns:
+        The shard's record; its seconds are those of the rows, by stage, and `write`: encoding and publishing the file.
 
     Raises:
         StoreError: It cannot be written.
     """
+    start = time.perf_counter()
     metadata = {
         "prelabel.schema_version": str(SCHEMA_VERSION),
         _RUN_ID.decode(): run_id,
@@ -109,7 +111,8 @@ def write_shard(
     )
     data = sink.getvalue()
     storage.publish(shard_url(output, shard), data)
-    total = {stage: sum(row.seconds.get(stage, 0.0) for row in rows) for stage in STAGES}
+    seconds = {stage: sum(row.seconds.get(stage, 0.0) for row in rows) for stage in STAGES}
+    seconds["write"] = time.perf_counter() - start
     return ShardRecord(
         shard=shard,
         name=shard_name(shard),
@@ -119,7 +122,7 @@ def write_shard(
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         failures=dict(sorted(Counter(row.error_type for row in rows if row.error_type is not None).items())),
-        seconds={stage: round(value, 3) for stage, value in {**total, **seconds}.items()},
+        seconds={stage: round(value, 3) for stage, value in seconds.items()},
     )
 
 
@@ -151,9 +154,7 @@ def check_schema(schema: pa.Schema, url: str) -> None:
     if schema.equals(SHARD_SCHEMA, check_metadata=False):
         return
     wrong = [f.name for f in SHARD_SCHEMA if f.name not in schema.names or schema.field(f.name) != f]
-    raise StoreError(
-        f"{redact(url)} is not a shard of this version: differing columns {', '.join(wrong) or 'order or extra columns'}"
-    )
+    raise StoreError(f"{redact(url)} is not a shard of this version: differing {', '.join(wrong) or 'order of columns'}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,9 +113,7 @@ def _check_manifest(run: RunRecord, manifest: Manifest | None, *, finished_neede
 def _check_strays(output: str, storage: Storage, run: RunRecord, *, finished: bool) -> list[str]:
     expected = {shard_name(shard) for shard in range(run.shards)}
     # Hidden names are unpublished temporary files; on a run that goes on, somebody may be writing one right now.
-    found = {
-        name for name in storage.names(join(output, "shards")) if not name.startswith(".") or finished
-    }
+    found = {name for name in storage.names(join(output, "shards")) if not name.startswith(".") or finished}
     return [f"shards/{name} belongs to no planned shard" for name in sorted(found - expected)]
 
 
@@ -192,7 +190,9 @@ def check_rows(table: pa.Table) -> Iterator[str]:
     inside &= (x2 <= width[row] + _TOLERANCE) & (y2 <= height[row] + _TOLERANCE)  # NaN compares false
     yield from problem(_any(row, ~inside, len(ids)), "a box is not inside the image")
     yield from problem(_any(row, ~((scores >= 0) & (scores <= 1)), len(ids)), "a score is not in 0..1")
-    yield from problem(has_masks & _wrong_masks(table["masks"], height, width), "a mask is not an RLE of the image's size")
+    yield from problem(
+        has_masks & _wrong_masks(table["masks"], height, width), "a mask is not an RLE of the image's size"
+    )
 
 
 def _lengths(column: Any) -> npt.NDArray[np.int64]:
@@ -208,9 +208,7 @@ def _any(row: npt.NDArray[np.int64], bad: npt.NDArray[np.bool_], rows: int) -> n
     return np.bincount(row[bad], minlength=rows).astype(bool)
 
 
-def _wrong_masks(
-    masks: Any, height: npt.NDArray[np.int32], width: npt.NDArray[np.int32]
-) -> npt.NDArray[np.bool_]:
+def _wrong_masks(masks: Any, height: npt.NDArray[np.int32], width: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
     wrong = np.zeros(len(masks), dtype=bool)
     for index, counts in enumerate(masks.to_pylist()):
         for one in counts or ():

@@ -1,0 +1,269 @@
+"""The command line. Options come from the dataclasses that Python and job files use; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from prelabel import __version__
+from prelabel.errors import ConfigError, PrelabelError, RunInterrupted
+
+if TYPE_CHECKING:
+    from prelabel.engine.job import Summary
+    from prelabel.engine.progress import Reporter
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+
+
+class SectionedCommand(click.Command):
+    """A command whose help lists options under the headings that their definitions name."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section for each heading, in order of first appearance."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+class SectionedOption(click.Option):
+    """An option that knows its heading."""
+
+    def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+def options_of(cls: Any, *, arguments: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Add a command-line option for each option field of a dataclass; those named `arguments` stand on their own."""
+    from prelabel.options import fields_of
+
+    def decorate(command: F) -> F:
+        for name, field in reversed(list(fields_of(cls).items())):
+            if name not in arguments:
+                command = _option(name, field)(command)
+        return command
+
+    return decorate
+
+
+def _option(name: str, field: dataclasses.Field[Any]) -> Callable[[F], F]:
+    from prelabel.options import flag_name
+
+    meta = field.metadata
+    kind = meta["type"]
+    default = field.default
+    settings: dict[str, Any] = {"help": meta["help"], "section": meta["group"], "cls": SectionedOption, "default": None}
+    flag = flag_name(name)
+    if kind == "flag":
+        return click.option(f"{flag}/--no-{flag[2:]}" if default else flag, name, is_flag=True, **settings)
+    if meta["choices"]:
+        settings["type"] = click.Choice(meta["choices"])
+    else:
+        settings["type"] = {"int": int, "float": float}.get(kind, str)
+    if meta["metavar"]:
+        settings["metavar"] = meta["metavar"]
+    settings["multiple"] = kind in ("list", "pairs", "float-pairs")
+    if isinstance(default, int | float | str) and default != "":
+        settings["help"] += f"  [default: {default}]"
+    return click.option(flag, name, **settings)
+
+
+def stated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given on the command line: click hands None or an empty tuple for the rest."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None and v != ()}
+
+
+@contextmanager
+def clean_errors() -> Iterator[None]:
+    """Errors raised on purpose end as one line and an exit code; a user's mistake never shows a traceback."""
+    from prelabel.console import printable
+
+    try:
+        yield
+    except ConfigError as error:
+        _fail(printable(str(error)), USAGE)
+    except PrelabelError as error:
+        _fail(printable(str(error)), FAILED)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output is gone; Python would complain about it at exit
+        sys.exit(FAILED)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"prelabel: {message}", err=True)
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="prelabel")
+def main() -> None:
+    """Pre-label image datasets at scale.
+
+    Images from any storage go through a TensorFlow-Hub detector on Ray into Parquet, and from there into COCO and
+    Label Studio pre-annotations that people correct instead of drawing from nothing.
+
+    \b
+      prelabel label s3://bucket/photos --detector openimages-ssd-mobilenet-v2 --output s3://bucket/run
+      prelabel export label-studio s3://bucket/run --to tasks/
+
+    Shell completion: eval "$(_PRELABEL_COMPLETE=bash_source prelabel)"
+    """
+
+
+def _label_options() -> Any:
+    from prelabel.config import LabelOptions
+
+    return LabelOptions
+
+
+@main.command(cls=SectionedCommand)
+@click.argument("source", nargs=-1)
+@click.option("--config", metavar="FILE", help="Job file (YAML or TOML) of these options; the command line wins.")
+@options_of(_label_options(), arguments=("source",))
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--log-json", is_flag=True, help="One JSON object a line, for log collectors.")
+def label(config: str | None, quiet: bool, log_json: bool, **values: Any) -> None:
+    """Label the images of SOURCE... and write one row for each of them.
+
+    SOURCE is a directory or prefix (recursive), a glob, an image, a list (.txt, .csv, .jsonl, .parquet with a `uri`
+    column) or a COCO JSON, on a disk or any fsspec address (s3://, gs://, abfs://, https://).
+    The same command goes on where an earlier one stopped.
+    """
+    from prelabel.config import label_options
+    from prelabel.console import reporter
+
+    with clean_errors():
+        options = label_options(stated(values), config=config)
+        from prelabel.engine.job import run
+
+        listener = reporter(quiet=quiet, log_json=log_json)
+        with stopped_by_signals() as stop:
+            try:
+                summary = run(options, listener, stop.event)
+            except RunInterrupted as error:
+                listener.close()
+                _fail(str(error), stop.exit_code)
+            finally:
+                listener.close()
+        show_summary(summary, listener, quiet=quiet)
+        if summary.lost:
+            _fail(
+                f"{summary.lost} images failed because their worker died or hung; "
+                "the same command with --retry-failed tries them again",
+                FAILED,
+            )
+
+
+def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
+    """The closing table, or its JSON line."""
+    from prelabel import console
+
+    if isinstance(listener, console.JsonReporter):
+        values = dataclasses.asdict(summary)
+        listener.emit("summary", **{k: round(v, 3) if isinstance(v, float) else v for k, v in values.items()})
+        return
+    if quiet:
+        return
+    rows = [["images", f"{summary.images:,}"], ["detections", f"{summary.detections:,}"]]
+    rows.append(["failed", f"{summary.failed:,}"])
+    rows += [[f"  {name}", f"{count:,}"] for name, count in summary.failures.items()]
+    if summary.skipped_shards:
+        rows.append(["shards already done", f"{summary.skipped_shards:,}"])
+    if summary.labelled:
+        rate = f"{summary.images_per_s:.1f} images/s with {summary.workers} worker{'s' * (summary.workers != 1)}"
+        rows.append(["labelled now", f"{summary.labelled:,} at {rate}"])
+    rows.append(["time", f"{console.duration(summary.wall_s)} ({summary.label_s:.1f} s labelling)"])
+    if summary.labelled:
+        rows.append(["seconds by stage", console.stage_seconds(summary.seconds)])
+    rows.append(["output", summary.output])
+    click.echo(console.table("", rows))
+
+
+class _Stop:
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.exit_code = FAILED
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[_Stop]:
+    """Ctrl-C and SIGTERM set an event; a second one ends the process at once."""
+    stop = _Stop()
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.event.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.exit_code = 128 + number
+        stop.event.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@main.command()
+@click.argument("output", metavar="OUT")
+@click.option("--storage-options", metavar="JSON", help="JSON for the file system of a remote OUT. Never stored.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def verify(output: str, storage_options: str | None, as_json: bool) -> None:
+    """Prove that OUT misses nothing, doubles nothing and breaks nothing; exit code 1 if it does."""
+    with clean_errors():
+        from prelabel.storage import absolute
+        from prelabel.store.verify import verify as check
+
+        report = check(absolute(output), storage_of(storage_options))
+        if as_json:
+            click.echo(json.dumps(dataclasses.asdict(report), indent=1))
+        else:
+            from prelabel.console import printable, table
+
+            for problem in report.problems[:20]:
+                click.echo(f"  {printable(problem)}")
+            if len(report.problems) > 20:
+                click.echo(f"  ... and {len(report.problems) - 20} more")
+            click.echo(
+                table(
+                    "",
+                    [
+                        ["shards", f"{report.shards:,}"],
+                        ["rows", f"{report.rows:,}"],
+                        ["failed images", f"{report.failed:,}"],
+                        ["detections", f"{report.detections:,}"],
+                        ["problems", f"{len(report.problems):,}"],
+                    ],
+                )
+            )
+        if not report.whole:
+            _fail(f"{output} is not whole", FAILED)
+
+
+def storage_of(storage_options: str | None) -> Any:
+    """The storage that `--storage-options` describes."""
+    from prelabel.storage import Storage
+
+    try:
+        values = json.loads(storage_options) if storage_options else {}
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise ConfigError("--storage-options must be a JSON object")
+    return Storage(values)

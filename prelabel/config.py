@@ -1,0 +1,213 @@
+"""Every option of `prelabel label`, once: for the command line, the job file and `prelabel.label(...)`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prelabel.options import fields_of, from_mapping, option, read_mapping, require
+from prelabel.select import Selection
+from prelabel.storage import absolute, redact
+
+_SOURCE, _DETECTOR, _RUN, _AGAIN = "Images", "Detector", "Workers", "Going on"
+
+#: Optional tensors of a detector that can be kept in the shards.
+KEEP = ("multiclass-scores",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions(Selection):
+    """What a run labels, with what, where to, and how.
+
+    Raises:
+        ConfigError: A value makes no sense; the message names the option, the value and what would be right.
+    """
+
+    source: tuple[str, ...] = option(
+        (), "Directories, prefixes, globs, files, lists or COCO JSON, on any fsspec address.", affects="plan"
+    )
+    detector: str = option("", "Catalogue name, URL, archive, directory or prefix of a SavedModel.", metavar="D")
+    output: str = option(
+        "", "Where plan, shards and manifest go: a directory or an object-store prefix.", metavar="OUT"
+    )
+
+    image_root: str | None = option(
+        None,
+        "Folder or prefix that relative entries of lists and COCO files are below (default: the list's own folder).",
+        type="str",
+        metavar="URL",
+        group=_SOURCE,
+        affects="plan",
+    )
+    limit: int | None = option(
+        None, "Take only the first N images.", type="int", metavar="N", group=_SOURCE, affects="plan"
+    )
+    storage_options: dict[str, Any] = option(
+        {},
+        "JSON for the file systems of remote addresses (keys, endpoints), for all or by protocol. Never stored.",
+        type="json",
+        metavar="JSON",
+        group=_SOURCE,
+        secret=True,
+    )
+    max_pixels: int = option(
+        178_956_970, "Images with more pixels fail before memory is taken.", group=_SOURCE, affects="rows"
+    )
+    max_bytes: int = option(512 * 2**20, "Files with more bytes fail unread.", group=_SOURCE, affects="rows")
+    allow_truncated: bool = option(
+        False, "Take files whose end is missing; what is missing stays grey or black.", group=_SOURCE, affects="rows"
+    )
+
+    label_map: str | None = option(
+        None,
+        "Names of the classes: a .pbtxt, .csv, .json or .txt file, or `coco`.",
+        type="str",
+        metavar="FILE",
+        group=_DETECTOR,
+    )
+    mask_threshold: float = option(0.5, "A pixel belongs to a mask above this.", group=_DETECTOR, affects="rows")
+    keep: tuple[str, ...] = option(
+        (), f"Also keep a tensor of the network: {', '.join(KEEP)}.", group=_DETECTOR, affects="rows"
+    )
+    top_k: int = option(5, "Labels an image gets from a classifier.", group=_DETECTOR, affects="rows")
+    model_cache: str | None = option(
+        None, "Where fetched models are kept (default: ~/.cache/prelabel).", type="str", metavar="DIR", group=_DETECTOR
+    )
+
+    address: str = option(
+        "auto", "Ray: `auto` (the cluster this runs in, else this machine), `local`, or an address.", group=_RUN
+    )
+    workers: int | None = option(
+        None, "Detectors at work at the same time (default: as many as fit).", type="int", metavar="N", group=_RUN
+    )
+    cpus_per_worker: float = option(1.0, "CPUs of a worker, and its TensorFlow and decoding threads.", group=_RUN)
+    gpus_per_worker: float | None = option(
+        None,
+        "GPUs of a worker; a fraction shares one and limits TensorFlow's memory to it (default: 1 if there are any).",
+        type="float",
+        metavar="G",
+        group=_RUN,
+    )
+    shard_size: int | None = option(
+        None,
+        "Images a shard (default: from the number of images, 16 to 512).",
+        type="int",
+        metavar="N",
+        group=_RUN,
+        affects="plan",
+    )
+    max_images_per_worker: int | None = option(
+        None, "Replace a worker's process after so many images.", type="int", metavar="N", group=_RUN
+    )
+    stall_timeout: float = option(
+        300.0, "A worker that finishes no image for so many seconds is replaced.", metavar="SECONDS", group=_RUN
+    )
+
+    retry_failed: bool = option(False, "Run the failed images of a finished run again.", group=_AGAIN)
+    add_new: bool = option(False, "Plan images that the source has got since, as new shards.", group=_AGAIN)
+    overwrite: bool = option(False, "Start anew where the output holds another run.", group=_AGAIN)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.source), "name at least one source of images")
+        require(bool(self.detector), "name a detector (--detector); `prelabel detectors` lists the known ones")
+        require(bool(self.output), "say where the output goes (--output)")
+        for name in ("limit", "workers", "shard_size", "max_images_per_worker", "top_k", "max_pixels", "max_bytes"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name.replace('_', '-')} must be 1 or more, got {value}")
+        require(0 < self.mask_threshold < 1, f"mask-threshold must be between 0 and 1, got {self.mask_threshold}")
+        require(self.cpus_per_worker > 0, f"cpus-per-worker must be above 0, got {self.cpus_per_worker}")
+        gpus = self.gpus_per_worker
+        require(
+            gpus is None or 0 <= gpus <= 1 or gpus == int(gpus),
+            f"gpus-per-worker must be 0, a fraction below 1 or a whole number, got {gpus}",
+        )
+        require(self.stall_timeout > 0, f"stall-timeout must be above 0 seconds, got {self.stall_timeout}")
+        require(
+            self.shard_size is None or self.shard_size <= 100_000,
+            f"shard-size must be at most 100000 (a shard is written from memory), got {self.shard_size}",
+        )
+        unknown = [name for name in self.keep if name not in KEEP]
+        require(not unknown, f"keep knows {', '.join(KEEP)}, got {', '.join(unknown)}")
+        again = [name for name in ("retry_failed", "add_new", "overwrite") if getattr(self, name)]
+        require(
+            not (self.overwrite and len(again) > 1), "overwrite starts anew: it cannot go with retry-failed or add-new"
+        )
+        require(not (self.limit and self.add_new), "limit and add-new contradict each other")
+        require(
+            self.address in ("auto", "local") or re.fullmatch(r"[\w.\-\[\]:/]+", self.address) is not None,
+            f"address must be auto, local, HOST:PORT or ray://HOST:PORT, got {self.address!r}",
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What a run is continued with only when it is equal: the options that change rows or plan, as plain JSON.
+
+        The detector and its label map are not here: they are compared by content.
+        """
+        values = asdict(self)
+        settings: dict[str, Any] = {}
+        for name, field in fields_of(self).items():
+            if field.metadata["affects"] != "nothing":
+                value = values[name]
+                settings[name] = list(value) if isinstance(value, tuple) else value
+        settings["source"] = [redact(absolute(source)) for source in self.source]
+        return settings
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Settings in which a stored run and the wanted one differ, one line each.
+
+    A shard size that nobody stated is taken over from the stored run.
+    """
+    lines = []
+    for name in wanted:
+        was, now = stored.get(name), wanted[name]
+        if was != now and not (name == "shard_size" and now is None):
+            lines.append(f"{name.replace('_', '-')} was {_shown(was)}, now {_shown(now)}")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    if value in (None, [], {}):
+        return "not given"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def load_job_file(path: str) -> dict[str, Any]:
+    """The options of a YAML or TOML job file as a dict. Raises ConfigError for a missing or damaged file."""
+    suffix = Path(path).suffix.lower()
+    require(suffix in (".yaml", ".yml", ".toml"), f"{path}: a job file ends in .yaml, .yml or .toml")
+    return read_mapping(Path(path))
+
+
+def label_options(values: Mapping[str, Any], *, config: str | None = None) -> LabelOptions:
+    """Options from what was stated (which wins) and a job file.
+
+    Raises:
+        ConfigError: An unknown key, a value that makes no sense, a job file that cannot be read.
+    """
+    merged: dict[str, Any] = {}
+    if config is not None:
+        job = load_job_file(config)
+        from_mapping_keys = {str(key).replace("-", "_"): value for key, value in job.items()}
+        _check_keys(job, config)
+        merged.update(from_mapping_keys)
+    merged.update(values)
+    return from_mapping(LabelOptions, merged, config or "label")
+
+
+def _check_keys(job: Mapping[str, Any], where: str) -> None:
+    """Unknown keys and keys given twice are found in the file as it stands, before the command line covers them."""
+    from_mapping(_AnyLabelOptions, job, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AnyLabelOptions(LabelOptions):
+    """A job file may leave out what the command line gives."""
+
+    def __post_init__(self) -> None:
+        pass

@@ -1,0 +1,206 @@
+"""What a person, or a log collector, sees of a run: a bar on a terminal, plain lines elsewhere, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import IO, TYPE_CHECKING, Any
+
+from prelabel.engine.progress import Reporter, Snapshot
+from prelabel.store.shards import ShardRecord
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+#: Seconds between two progress lines where there is no terminal.
+LINE_INTERVAL_S = 10.0
+
+
+def reporter(*, quiet: bool, log_json: bool, stream: IO[str] | None = None) -> Reporter:
+    """The reporter that fits: JSON lines when asked for, a bar on a terminal, plain lines otherwise."""
+    stream = stream or sys.stderr
+    if log_json:
+        return JsonReporter(stream)
+    if quiet:
+        return QuietReporter()
+    return BarReporter() if stream.isatty() else LineReporter(stream)
+
+
+def printable(text: str) -> str:
+    """Text from data or models as it may go to a terminal: control characters are shown, not obeyed."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def duration(seconds: float) -> str:
+    """`75` -> `1:15`, `3723` -> `1:02:03`."""
+    whole = int(seconds + 0.5)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def progress_text(snapshot: Snapshot) -> str:
+    """`1,200 of 5,000 images, 3 failed, 41.2 images/s, 1:32 left`."""
+    parts = [f"{snapshot.done:,} of {snapshot.images:,} images"]
+    if snapshot.failed:
+        parts.append(f"{snapshot.failed:,} failed")
+    if snapshot.images_per_s:
+        parts.append(f"{snapshot.images_per_s:.1f} images/s")
+    if snapshot.left_s is not None and snapshot.done < snapshot.images:
+        parts.append(f"{duration(snapshot.left_s)} left")
+    return ", ".join(parts)
+
+
+class QuietReporter:
+    """Says nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+    def listed(self, images: int) -> None:
+        """Nothing."""
+
+    def progress(self, snapshot: Snapshot) -> None:
+        """Nothing."""
+
+    def shard(self, record: ShardRecord, seconds: float) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class LineReporter(QuietReporter):
+    """Plain lines: one for each message and shard, one for the progress now and then."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._said_at = time.monotonic()
+        self._waiting = ""
+
+    def message(self, text: str) -> None:
+        """One line."""
+        self._say(text)
+
+    def listed(self, images: int) -> None:
+        """A line now and then."""
+        if self._due():
+            self._say(f"listing: {images:,} images so far")
+
+    def progress(self, snapshot: Snapshot) -> None:
+        """A line now and then, or when something else is waited for."""
+        if self._due():
+            waiting = f"; {snapshot.waiting}" if snapshot.waiting else ""
+            self._say(progress_text(snapshot) + waiting)
+
+    def shard(self, record: ShardRecord, seconds: float) -> None:
+        """One line."""
+        self._say(f"shard={record.shard} images={record.rows} failed={record.failed} seconds={seconds:.1f}")
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._said_at >= LINE_INTERVAL_S
+
+    def _say(self, text: str) -> None:
+        self._said_at = time.monotonic()
+        print(printable(text), file=self._stream, flush=True)
+
+
+class JsonReporter(QuietReporter):
+    """One JSON object a line: `time`, `event`, and what belongs to it."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._said_at = 0.0
+
+    def message(self, text: str) -> None:
+        """`{"event": "message", "message": ...}`"""
+        self.emit("message", message=text)
+
+    def progress(self, snapshot: Snapshot) -> None:
+        """`{"event": "progress", "images": ..., "done": ..., "failed": ..., "images_per_s": ..., ...}`"""
+        if time.monotonic() - self._said_at >= LINE_INTERVAL_S:
+            self._said_at = time.monotonic()
+            self.emit(
+                "progress",
+                images=snapshot.images,
+                done=snapshot.done,
+                failed=snapshot.failed,
+                images_per_s=round(snapshot.images_per_s, 2),
+                workers=snapshot.workers,
+                waiting=snapshot.waiting,
+            )
+
+    def shard(self, record: ShardRecord, seconds: float) -> None:
+        """`{"event": "shard", "shard": ..., "images": ..., "failed": ..., "seconds": ...}`"""
+        self.emit("shard", shard=record.shard, images=record.rows, failed=record.failed, seconds=round(seconds, 1))
+
+    def emit(self, event: str, **values: Any) -> None:
+        """Write one line."""
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        print(json.dumps({"time": now, "event": event, **values}), file=self._stream, flush=True)
+
+
+class BarReporter(QuietReporter):
+    """A bar at the bottom of the terminal; messages scroll above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+        self._bar: Progress = Progress(
+            SpinnerColumn(),
+            BarColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("looking at the source", total=None)
+        self._bar.start()
+
+    def message(self, text: str) -> None:
+        """A line above the bar."""
+        self._bar.console.print(printable(text), markup=False, highlight=False)
+
+    def listed(self, images: int) -> None:
+        """Shown in the bar."""
+        self._bar.update(self._task, description=f"listing: {images:,} images so far")
+
+    def progress(self, snapshot: Snapshot) -> None:
+        """The bar itself."""
+        text = snapshot.waiting if snapshot.waiting and not snapshot.workers else progress_text(snapshot)
+        self._bar.update(self._task, total=snapshot.images, completed=snapshot.done, description=text)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+
+def table(title: str, rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:
+    """A small table as text, with right-aligned numbers; the same on a terminal and in a log."""
+    everything = [list(map(printable, row)) for row in ([header, *rows] if header else rows)]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(everything[0]))]
+    numeric = [
+        all(_is_number(row[column]) for row in everything[1 if header else 0 :]) for column in range(len(widths))
+    ]
+    lines = [title] if title else []
+    for number, row in enumerate(everything):
+        cells = [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True)]
+        lines.append(("  " + "  ".join(cells)).rstrip())
+        if header and number == 0:
+            lines.append("  " + "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(",", "").replace(".", "").replace("%", "").replace(" s", "").strip("-").isdigit() or text in (
+        "",
+        "-",
+    )
+
+
+def stage_seconds(seconds: Mapping[str, float]) -> str:
+    """`list 0.1, read 0.4, decode 1.2 ...` in the order of the work."""
+    order = ("list", "read", "decode", "detect", "encode", "write")
+    return ", ".join(f"{stage} {seconds[stage]:.1f}" for stage in order if stage in seconds)

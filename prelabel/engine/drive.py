@@ -1,0 +1,123 @@
+"""The loop that keeps workers busy until every shard is done, tried again, or given up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from prelabel.config import LabelOptions
+from prelabel.detectors.base import DetectorInfo
+from prelabel.engine import fleet as ray_fleet
+from prelabel.engine.meter import Meter
+from prelabel.engine.progress import Reporter
+from prelabel.engine.schedule import LabelTask, Schedule
+from prelabel.engine.worker import Spec, publish_given_up
+from prelabel.errors import RunInterrupted
+from prelabel.storage import Storage
+from prelabel.store.plan import Plan
+from prelabel.store.shards import ShardRecord
+
+#: Seconds the loop waits at most for something to happen; so long a signal may go unnoticed.
+_WAIT_S = 0.2
+
+
+class Driver:
+    """Drives one call's tasks over a fleet of workers.
+
+    Args:
+        spec: What every worker gets.
+        storage: Opens the output, for shards that are given up.
+        plan: Which image is in which shard.
+        tasks: First tries, each with its shard's number of images.
+        meter: Counts what is done.
+        reporter: Hears of progress.
+        stop: Ends the run when set.
+        on_ready: Called when the first worker has loaded the detector, before any shard is handed out.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        storage: Storage,
+        plan: Plan,
+        tasks: Sequence[tuple[LabelTask, int]],
+        meter: Meter,
+        reporter: Reporter,
+        stop: threading.Event,
+        on_ready: Callable[[DetectorInfo], None],
+    ) -> None:
+        self._spec = spec
+        self._storage = storage
+        self._plan = plan
+        self._schedule = Schedule(tasks)
+        self._most = len(tasks)
+        self._meter = meter
+        self._reporter = reporter
+        self._stop = stop
+        self._on_ready = on_ready
+        self._started = False
+        self._handed_out: dict[int, float] = {}
+        self.workers = 0
+
+    def run(self) -> Iterator[ShardRecord]:
+        """Records of finished shards, in the order in which they finish.
+
+        Raises:
+            RunInterrupted: `stop` was set.
+            PrelabelError: A worker cannot work at all, or workers die while they start.
+        """
+        options: LabelOptions = self._spec.options
+        joined = ray_fleet.connect(options)
+        fleet = None
+        try:
+            fleet = ray_fleet.Fleet(self._spec, most=self._most)
+            while not self._schedule.finished:
+                if self._stop.is_set():
+                    raise RunInterrupted("stopped")
+                for event in fleet.wait(_WAIT_S):
+                    yield from self._hear(event)
+                self._hand_out(fleet)
+                yield from self._give_up()
+                ready = sum(worker.ready for worker in fleet.workers)
+                self.workers = max(self.workers, ready)
+                statuses = [worker.status for worker in fleet.workers]
+                self._reporter.progress(self._meter.snapshot(statuses, ready, fleet.waiting()))
+        finally:
+            if fleet is not None:
+                fleet.stop()
+            if joined:
+                ray_fleet.disconnect()
+
+    def _hear(self, event: ray_fleet.Event) -> Iterator[ShardRecord]:
+        if isinstance(event, ray_fleet.Ready):
+            if not self._started:
+                self._started = True
+                self._on_ready(event.info)
+                self._meter.start()
+        elif isinstance(event, ray_fleet.Died):
+            for task in event.tasks:
+                self._reporter.message(f"shard={task.shard}: {event.culprit.error}; it is tried again")
+                self._schedule.died(task, event.culprit)
+        else:
+            self._schedule.done(event.task)
+            if event.record is not None:
+                self._meter.finished(event.record)
+                self._reporter.shard(event.record, time.monotonic() - self._handed_out[event.task.shard])
+                yield event.record
+
+    def _hand_out(self, fleet: ray_fleet.Fleet) -> None:
+        if not self._started:
+            return
+        for worker in list(fleet.workers):
+            while worker.free and (task := self._schedule.next_task(worker_is_idle=not worker.tasks)):
+                self._handed_out[task.shard] = time.monotonic()
+                fleet.submit(worker, task)
+
+    def _give_up(self) -> Iterator[ShardRecord]:
+        while self._schedule.given_up:
+            shard, (task, reason) = self._schedule.given_up.popitem()
+            self._reporter.message(f"shard={shard} is given up: {reason}")
+            record = publish_given_up(task, self._spec, self._storage, self._plan)
+            self._meter.finished(record)
+            yield record

@@ -1,0 +1,292 @@
+"""The whole job, in the order in which it happens: settings, detector, plan, what is done, workers, manifest."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from prelabel.config import LabelOptions, differences
+from prelabel.detectors.base import DetectorInfo
+from prelabel.detectors.fetch import fetch_model
+from prelabel.engine.meter import Meter
+from prelabel.engine.planning import Planner, now
+from prelabel.engine.progress import Reporter
+from prelabel.engine.schedule import LabelTask
+from prelabel.engine.worker import Spec
+from prelabel.errors import ConfigError, RunInterrupted
+from prelabel.storage import Storage, absolute, join, redact
+from prelabel.store.plan import Plan
+from prelabel.store.run import MANIFEST, RUN, DetectorRecord, Manifest, RunRecord, read_manifest, read_run, write_json
+from prelabel.store.shards import ShardRecord, shard_name
+from prelabel.store.verify import check_shard
+
+#: Error classes of rows that speak of workers, not of the image: the run did not go well.
+LOST = ("WorkerDied", "WorkerHung")
+
+#: Finished shards re-read at the same time when a run goes on.
+_CHECK_THREADS = 8
+
+#: Files that a run leaves in `shards/`: what it published, and what a killed process had not yet published.
+_TEMPORARY = re.compile(r"\.shard-\d{5,}\.parquet\.[0-9a-f]+\.tmp")
+_SHARD_FILE = re.compile(r"shard-\d{5,}\.parquet")
+_PLAN_FILE = re.compile(r"plan-\d{5,}-[0-9a-f]{8}\.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended.
+
+    Attributes:
+        output: Where it is.
+        images: Rows in all, of this and earlier calls.
+        failed: Failed images among them.
+        failures: Their number by error class.
+        lost: Images that failed because their worker died or hung; not 0 means that the run did not go well.
+        detections: Detections in all.
+        labelled: Images that this call worked on.
+        skipped_shards: Shards found finished and sound.
+        wall_s: Seconds of this call.
+        label_s: Seconds from the first worker's being ready to the last shard.
+        workers: Most workers at work at the same time.
+        seconds: Seconds by stage (list, read, decode, detect, encode, write) summed over workers, of this call.
+    """
+
+    output: str
+    images: int
+    failed: int
+    failures: Mapping[str, int]
+    lost: int
+    detections: int
+    labelled: int
+    skipped_shards: int
+    wall_s: float
+    label_s: float
+    workers: int
+    seconds: Mapping[str, float]
+
+    @property
+    def images_per_s(self) -> float:
+        """Images of this call per second of its labelling time."""
+        return self.labelled / self.label_s if self.label_s > 0 else 0.0
+
+
+def run(options: LabelOptions, reporter: Reporter, stop: threading.Event | None = None) -> Summary:
+    """Label everything the options name, or go on with what an earlier call left.
+
+    Args:
+        options: Of the run.
+        reporter: Hears of progress.
+        stop: Set from a signal handler or another thread to end early; finished shards stay.
+
+    Raises:
+        PrelabelError: See `prelabel.errors`; what was finished before stays and a later call goes on with it.
+    """
+    options = replace(options, output=absolute(options.output), source=tuple(map(absolute, options.source)))
+    return _Job(options, reporter, stop or threading.Event()).run()
+
+
+class _Job:
+    def __init__(self, options: LabelOptions, reporter: Reporter, stop: threading.Event) -> None:
+        self._options = options
+        self._storage = Storage(options.storage_options)
+        self._reporter = reporter
+        self._stop = stop
+        self._output = options.output
+        self._planner = Planner(options, self._storage, reporter, stop)
+        self._started = time.perf_counter()
+
+    def run(self) -> Summary:
+        options = self._options
+        earlier = None if options.overwrite else read_run(self._output, self._storage)
+        if earlier is not None:
+            self._require_same_settings(earlier)
+        detector = self._detector()
+        if earlier is None:
+            record = self._planner.plan(detector)
+        else:
+            self._require_same_detector(earlier.detector, detector)
+            record = self._grown(earlier) if options.add_new else earlier
+        plan = Plan.open(self._output, record.parts, self._storage)
+        finished = {} if earlier is None else self._finished_shards(record, plan)
+        tasks = self._tasks(record, plan, finished)
+        if not tasks:
+            self._reporter.message("nothing is left to do")
+        return self._label(record, plan, tasks, finished, is_new=earlier is None)
+
+    def _require_same_settings(self, earlier: RunRecord) -> None:
+        lines = differences(earlier.settings, self._options.settings())
+        if self._options.add_new:  # the source may be named anew when it is to be looked through again
+            lines = [line for line in lines if not line.startswith("source was")]
+        self._refuse(lines)
+
+    def _require_same_detector(self, was: DetectorRecord, now: DetectorRecord) -> None:
+        if was.fingerprint != now.fingerprint:
+            self._refuse(
+                [f"detector was {was.address} ({was.fingerprint[:12]}), now {now.address} ({now.fingerprint[:12]})"]
+            )
+        self._refuse(["the label map has changed"] if was.classes != now.classes else [])
+
+    def _refuse(self, lines: list[str]) -> None:
+        if lines:
+            raise ConfigError(
+                f"{redact(self._output)} holds a run with other settings: {'; '.join(lines)}. "
+                "Use the same settings to go on, another --output, or --overwrite to start anew"
+            )
+
+    def _detector(self) -> DetectorRecord:
+        """What is known of the detector from its files alone; the driver never loads TensorFlow."""
+        options = self._options
+        model = fetch_model(options.detector, self._storage, cache_dir=options.model_cache)
+        classes = known_classes(model, options.label_map, self._storage)
+        if classes is not None:
+            options.require_known_names([c.name for c in classes], [c.mid for c in classes])
+        return DetectorRecord(
+            name=model.name,
+            address=redact(options.detector),
+            fingerprint=model.fingerprint,
+            model_version=model.model_version,
+            convention="",
+            masks=False,
+            classes=classes,
+        )
+
+    def _grown(self, earlier: RunRecord) -> RunRecord:
+        """The run with the images its source has got since; what is done is not touched."""
+        record = self._planner.add_new(earlier)
+        if record is None:
+            return earlier
+        self._storage.delete(join(self._output, MANIFEST))
+        write_json(join(self._output, RUN), self._storage, record.to_json())
+        return record
+
+    def _finished_shards(self, record: RunRecord, plan: Plan) -> dict[int, ShardRecord]:
+        """Shards that need not be labelled again: read back whole and found to be what the plan says."""
+        present = self._storage.names(join(self._output, "shards"))
+        manifest = read_manifest(self._output, self._storage)
+        recorded = {r.shard: r for r in manifest.shards} if manifest and manifest.run_id == record.run_id else {}
+        candidates = [shard for shard in range(record.shards) if shard_name(shard) in present]
+        finished: dict[int, ShardRecord] = {}
+
+        def check(shard: int) -> tuple[ShardRecord | None, list[str]]:
+            return check_shard(self._output, self._storage, plan, shard, record.run_id, recorded.get(shard))
+
+        with ThreadPoolExecutor(_CHECK_THREADS) as pool:
+            for start in range(0, len(candidates), _CHECK_THREADS * 4):
+                if self._stop.is_set():
+                    raise RunInterrupted("stopped while finished shards were being checked; nothing was changed")
+                batch = candidates[start : start + _CHECK_THREADS * 4]
+                for shard, (found, problems) in zip(batch, pool.map(check, batch), strict=True):
+                    if found is not None and not problems:
+                        # What writing took is known to the manifest only.
+                        finished[shard] = recorded.get(shard, found)
+                    else:
+                        self._reporter.message(f"{problems[0]}: it is made again")
+        if finished:
+            self._reporter.message(f"{len(finished):,} of {record.shards:,} shards are finished and sound")
+        return finished
+
+    def _tasks(self, record: RunRecord, plan: Plan, finished: Mapping[int, ShardRecord]) -> list[tuple[LabelTask, int]]:
+        """First tries: shards that are not finished and, when failures are retried, those with failed images."""
+        tasks = []
+        for shard in range(record.shards):
+            done = finished.get(shard)
+            if done is None:
+                tasks.append((LabelTask(shard), plan.count(shard)))
+            elif self._options.retry_failed and done.failed:
+                tasks.append((LabelTask(shard, retry_failed=True), plan.count(shard)))
+        return tasks
+
+    def _label(
+        self,
+        record: RunRecord,
+        plan: Plan,
+        tasks: list[tuple[LabelTask, int]],
+        finished: Mapping[int, ShardRecord],
+        *,
+        is_new: bool,
+    ) -> Summary:
+        fresh: dict[int, ShardRecord] = {}
+        meter = Meter(record.images, tasks)
+        workers = 0
+        if tasks:
+            from prelabel.engine.drive import Driver  # Ray takes a second to import
+
+            if not is_new:
+                # From here on the output changes; it is finished again when the manifest is written again.
+                self._storage.delete(join(self._output, MANIFEST))
+            self._reporter.message("starting workers")
+            driver = Driver(
+                Spec(self._options, record.run_id, record.parts, record.detector),
+                self._storage,
+                plan,
+                tasks,
+                meter,
+                self._reporter,
+                self._stop,
+                on_ready=lambda info: self._save(record, info) if is_new else None,
+            )
+            try:
+                for shard in driver.run():
+                    fresh[shard.shard] = shard
+            except RunInterrupted:
+                done = len({*finished, *fresh})
+                raise RunInterrupted(
+                    f"stopped: {done:,} of {record.shards:,} shards are finished and stay; "
+                    "the same command goes on from there"
+                ) from None
+            workers = driver.workers
+        return self._finish(record, {**finished, **fresh}, fresh, meter, workers)
+
+    def _save(self, record: RunRecord, info: DetectorInfo) -> None:
+        """Write `run.json`: from here on this is the run of the output, and what an older one left is removed."""
+        detector = replace(record.detector, convention=info.convention, masks=info.masks)
+        self._storage.delete(join(self._output, MANIFEST))
+        write_json(join(self._output, RUN), self._storage, replace(record, detector=detector).to_json())
+        for name in self._storage.names(join(self._output, "shards")):
+            if _SHARD_FILE.fullmatch(name) or _TEMPORARY.fullmatch(name):
+                self._storage.delete(join(self._output, "shards", name))
+        ours = {part.name for part in record.parts}
+        for name in self._storage.names(join(self._output, "plan")):
+            if name not in ours and _PLAN_FILE.fullmatch(name):
+                self._storage.delete(join(self._output, "plan", name))
+
+    def _finish(
+        self,
+        record: RunRecord,
+        records: Mapping[int, ShardRecord],
+        fresh: Mapping[int, ShardRecord],
+        meter: Meter,
+        workers: int,
+    ) -> Summary:
+        """Write `manifest.json`, the run's last file, and sum up."""
+        seconds = Counter({"list": round(self._planner.seconds, 3)})
+        for one in fresh.values():
+            seconds.update(one.seconds)
+        wall_s = time.perf_counter() - self._started
+        shards = tuple(records[shard] for shard in sorted(records))
+        manifest = Manifest(record.run_id, now(), shards, {"wall": round(wall_s, 3), **seconds})
+        if fresh or read_manifest(self._output, self._storage) is None:
+            for name in self._storage.names(join(self._output, "shards")):
+                if _TEMPORARY.fullmatch(name):
+                    self._storage.delete(join(self._output, "shards", name))
+            write_json(join(self._output, MANIFEST), self._storage, manifest.to_json())
+        totals = manifest.totals
+        return Summary(
+            output=redact(self._output),
+            images=totals["rows"],
+            failed=totals["failed"],
+            failures=totals["failures"],
+            lost=sum(totals["failures"].get(name, 0) for name in LOST),
+            detections=totals["detections"],
+            labelled=meter.worked,
+            skipped_shards=len(records) - len(fresh),
+            wall_s=wall_s,
+            label_s=meter.seconds,
+            workers=workers,
+            seconds=dict(seconds),
+        )

@@ -1,0 +1,134 @@
+"""The beginning of a run: its source listed into a plan, or what the source has got since listed as further shards."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, islice
+from platform import python_version
+
+from prelabel import __version__
+from prelabel.config import LabelOptions
+from prelabel.engine.progress import Reporter
+from prelabel.errors import RunInterrupted
+from prelabel.image_ref import ImageRef
+from prelabel.source.listing import SourceSummary, list_images
+from prelabel.storage import Storage
+from prelabel.store.plan import Plan, new_refs, write_plan
+from prelabel.store.run import DetectorRecord, RunRecord
+
+
+class Planner:
+    """Lists sources for one call and tells how it goes.
+
+    Args:
+        options: Of the run.
+        storage: Opens source and output.
+        reporter: Hears how many images were listed.
+        stop: Ends the listing when set.
+    """
+
+    def __init__(self, options: LabelOptions, storage: Storage, reporter: Reporter, stop: threading.Event) -> None:
+        self._options = options
+        self._storage = storage
+        self._reporter = reporter
+        self._stop = stop
+        self.seconds = 0.0
+
+    def plan(self, detector: DetectorRecord) -> RunRecord:
+        """List the source into a plan.
+
+        Nothing of an older run is touched, and the new one exists only when its `run.json` is written.
+
+        Raises:
+            SourceError: A source is missing, empty, or holds two images of one id.
+        """
+        options, run_id = self._options, uuid.uuid4().hex
+        start = time.perf_counter()
+        summary = SourceSummary()
+        plan = write_plan(
+            islice(self._list(summary), options.limit),
+            options.output,
+            self._storage,
+            shard_size=options.shard_size,
+            plan_id=run_id[:8],
+        )
+        self.seconds = time.perf_counter() - start
+        self._reporter.message(f"{plan.images:,} images in {plan.shards:,} shards{_ignored(summary)}")
+        return RunRecord(
+            run_id=run_id,
+            created=now(),
+            settings=options.settings(),
+            source=summary.to_json(),
+            detector=detector,
+            shard_size=plan.shard_size,
+            parts=plan.parts,
+            versions=_versions(),
+        )
+
+    def add_new(self, earlier: RunRecord) -> RunRecord | None:
+        """Plan the images that no shard holds yet as further shards; None where there are none.
+
+        Raises:
+            SourceError: As for `plan`.
+        """
+        options = self._options
+        start = time.perf_counter()
+        summary = SourceSummary()
+        new = new_refs(self._list(summary), Plan.open(options.output, earlier.parts, self._storage))
+        first = next(new, None)
+        if first is None:
+            self._reporter.message("the source holds no new image")
+            return None
+        added = write_plan(
+            chain([first], new),
+            options.output,
+            self._storage,
+            shard_size=earlier.shard_size,
+            first_shard=earlier.shards,
+            plan_id=uuid.uuid4().hex[:8],
+        )
+        self.seconds = time.perf_counter() - start
+        self._reporter.message(f"{added.images:,} new images in {added.shards:,} new shards{_ignored(summary)}")
+        return replace(
+            earlier, parts=(*earlier.parts, *added.parts), source=summary.to_json(), settings=options.settings()
+        )
+
+    def _list(self, summary: SourceSummary) -> Iterator[ImageRef]:
+        options = self._options
+        refs = list_images(options.source, self._storage, image_root=options.image_root, summary=summary)
+        for number, ref in enumerate(refs, 1):
+            if number % 1000 == 0:
+                self._reporter.listed(number)
+                if self._stop.is_set():
+                    raise RunInterrupted("stopped while the source was being listed; nothing was changed")
+            yield ref
+
+
+def _ignored(summary: SourceSummary) -> str:
+    count = sum(summary.ignored.values())
+    if not count:
+        return ""
+    common = ", ".join(f"{extension} {n:,}" for extension, n in Counter(summary.ignored).most_common(4))
+    return f" ({count:,} other files ignored: {common})"
+
+
+def now() -> str:
+    """This moment, UTC, ISO 8601 to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"prelabel": __version__, "python": python_version()}
+    for name in ("ray", "tensorflow", "tensorflow-hub", "numpy", "pillow", "pyarrow", "fsspec"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

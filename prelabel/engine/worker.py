@@ -1,0 +1,195 @@
+"""A worker: one process that holds one loaded detector and labels shard after shard. Plain Python; Ray hosts it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from prelabel.config import LabelOptions
+from prelabel.engine.schedule import LabelTask, ProbeTask
+from prelabel.engine.shard import Reader, Reading, label_images, label_shard, set_aside_row
+from prelabel.errors import DetectorError, StoreError
+from prelabel.source.decode import DecodeOptions
+from prelabel.storage import Storage
+from prelabel.store.plan import Plan, PlanPart
+from prelabel.store.rows import ImageRow
+from prelabel.store.run import DetectorRecord
+from prelabel.store.schema import FAILED, OK
+from prelabel.store.shards import ShardRecord, read_shard, shard_url, write_shard
+
+if TYPE_CHECKING:
+    from prelabel.detectors.base import Detector, DetectorInfo
+
+#: Seconds between the attempts to write a shard.
+WRITE_PAUSES_S = (1.0, 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Everything a worker needs, the same for all workers of a run; travels by pickle and may hold secrets.
+
+    Attributes:
+        options: Of the run.
+        run_id: Written into each shard.
+        parts: The plan.
+        detector: As the driver knows it from the model's files; a worker that finds other bytes refuses to work.
+        gpus: GPUs of this worker; 0 hides them all.
+    """
+
+    options: LabelOptions
+    run_id: str
+    parts: tuple[PlanPart, ...]
+    detector: DetectorRecord
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a worker is, cheap to ask for at any moment.
+
+    Attributes:
+        images: Images finished since it started; only ever grows.
+        shards: Of its unfinished shards: images finished and failed.
+    """
+
+    images: int
+    shards: Mapping[int, tuple[int, int]]
+
+
+class Worker:
+    """Holds one detector. `label` may be called from two threads: one shard is read ahead while another is run."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._storage = Storage(spec.options.storage_options)
+        self._turn = threading.Lock()
+        self._lock = threading.Lock()
+        self._images = 0
+        self._partial: dict[int, list[int]] = {}
+        self._detector: Detector | None = None
+
+    def load(self) -> DetectorInfo:
+        """Load the detector and run it once.
+
+        Raises:
+            DetectorError: The model cannot be had, is not recognised, or differs from the one the run began with.
+        """
+        options = self._spec.options
+        if not self._spec.gpus:
+            # Without a share of a GPU, Ray leaves every GPU of the node visible.
+            os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        from prelabel.detectors.loading import load  # TensorFlow starts here, after the environment is set
+
+        detector = load(options, self._storage, threads=self.threads, gpus=self._spec.gpus)
+        if detector.info.fingerprint != self._spec.detector.fingerprint:
+            raise DetectorError(
+                f"the model at {options.detector} differs between machines: fingerprint "
+                f"{detector.info.fingerprint[:12]} here, {self._spec.detector.fingerprint[:12]} where the job began"
+            )
+        self._detector = detector
+        return detector.info
+
+    @property
+    def threads(self) -> int:
+        """CPU threads this worker may keep busy."""
+        return max(1, int(self._spec.options.cpus_per_worker))
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(reading_of(self._spec, self._storage), decode_threads=self.threads)
+
+    @cached_property
+    def _plan(self) -> Plan:
+        return Plan.open(self._spec.options.output, self._spec.parts, self._storage)
+
+    def label(self, task: LabelTask) -> ShardRecord:
+        """Label one shard and publish it.
+
+        Raises:
+            StoreError: It cannot be written, or the plan or, for a retry, the shard's old file cannot be read.
+        """
+        detector = self._loaded()
+        refs = self._plan.read(task.shard)
+        done = finished_rows(self._spec, self._storage, task)
+        partial = self._partial.setdefault(task.shard, [0, 0])
+
+        def on_image(row: ImageRow) -> None:
+            with self._lock:
+                self._images += 1
+                partial[0] += 1
+                partial[1] += row.status == FAILED
+
+        try:
+            rows = label_shard(
+                refs,
+                self._reader,
+                detector,
+                set_aside=task.set_aside,
+                done=done,
+                turn=self._turn,
+                on_image=on_image,
+            )
+            return publish(rows, self._spec, self._storage, task.shard)
+        finally:
+            del self._partial[task.shard]
+
+    def _loaded(self) -> Detector:
+        if self._detector is None:
+            raise DetectorError("the detector is not loaded yet")
+        return self._detector
+
+    def probe(self, task: ProbeTask) -> None:
+        """Take one image through everything but writing: whether the process survives it is the answer."""
+        detector = self._loaded()
+        ref = self._plan.read(task.shard)[task.position]
+        with self._turn:
+            for _ in label_images(self._reader.read([ref]), detector):
+                self._images += 1
+
+    def status(self) -> Status:
+        """How far this worker is; answers while `label` runs."""
+        partial = {shard: (done, failed) for shard, (done, failed) in list(self._partial.items())}
+        return Status(self._images, partial)
+
+
+def reading_of(spec: Spec, storage: Storage) -> Reading:
+    """How the images of a run are fetched and decoded."""
+    options = spec.options
+    decoding = DecodeOptions(
+        max_pixels=options.max_pixels, max_bytes=options.max_bytes, allow_truncated=options.allow_truncated
+    )
+    return Reading(storage, decoding, spec.detector.name, spec.detector.model_version)
+
+
+def finished_rows(spec: Spec, storage: Storage, task: LabelTask) -> dict[str, ImageRow]:
+    """Rows that a retry takes over: those of the shard's old file that are ok."""
+    if not task.retry_failed:
+        return {}
+    rows = read_shard(shard_url(spec.options.output, task.shard), storage)
+    return {row.image_id: row for row in rows if row.status == OK}
+
+
+def publish(rows: list[ImageRow], spec: Spec, storage: Storage, shard: int) -> ShardRecord:
+    """Write a shard, trying again a few times: a store that is slow for a moment must not cost a shard's work."""
+    for pause_s in WRITE_PAUSES_S:
+        try:
+            return write_shard(rows, spec.options.output, storage, shard=shard, run_id=spec.run_id)
+        except StoreError:
+            time.sleep(pause_s)
+    return write_shard(rows, spec.options.output, storage, shard=shard, run_id=spec.run_id)
+
+
+def publish_given_up(task: LabelTask, spec: Spec, storage: Storage, plan: Plan) -> ShardRecord:
+    """Write a shard that cannot be labelled: each image that is not done already becomes a failed row that says why."""
+    done = finished_rows(spec, storage, task)
+    reading = reading_of(spec, storage)
+    rows = [
+        done.get(ref.image_id) or set_aside_row(ref, reading, task.set_aside[position])
+        for position, ref in enumerate(plan.read(task.shard))
+    ]
+    return publish(rows, spec, storage, task.shard)
