@@ -2,7 +2,8 @@
 
     grey, 1-bit                 the grey value in all three channels
     palette, alpha              looked up, then composited on white
-    16-bit integer              divided by 257 (12-bit TIFF: by 4095/255), so that the type's white is white
+    16-bit integer              divided by 257, so that the type's white is white; a TIFF of 12 bits, or one that states
+                                its largest value, by that
     32-bit integer              0..255 as it is; 0..65535 divided by 257; else its own minimum..maximum stretched
     float                       0..1 times 255; 0..255 as it is; else its own minimum..maximum stretched
     CMYK, LAB                   through the embedded profile, else plain ink arithmetic, else CIELAB D50
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ _PROFILE_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
 
 _PHOTOMETRIC = 262
 _BITS_PER_SAMPLE = 258
+_MAX_SAMPLE_VALUE = 281
 _WHITE_IS_ZERO = 0
 
 
@@ -80,7 +83,6 @@ def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
     if transform is None and image.mode == "LAB":
         transform = _lab_transform()
     if transform is not None:
-        # One transform serves several threads: Little CMS copies what it changes onto the caller's stack.
         return transform.apply(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -97,7 +99,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if source.profile.xcolor_space.strip() != _PROFILE_SPACES[mode]:
             return None
-        transform = ImageCms.ImageCmsTransform(source, _srgb_profile(), mode, "RGB")
+        transform = _build(source, mode)
         probe = _colour_grid(mode)
         seen = np.asarray(transform.apply(probe)).astype(np.int16)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
@@ -111,7 +113,12 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 @functools.lru_cache(maxsize=1)
 def _lab_transform() -> ImageCms.ImageCmsTransform:
-    return ImageCms.ImageCmsTransform(_profile("LAB"), _srgb_profile(), "LAB", "RGB")
+    return _build(_profile("LAB"), "LAB")
+
+
+def _build(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
+    # Without its one-pixel cache a transform has no state, and several threads can share it. Costs nothing on photos.
+    return ImageCms.ImageCmsTransform(source, _srgb_profile(), mode, "RGB", flags=ImageCms.Flags.NOCACHE)
 
 
 @functools.lru_cache(maxsize=1)
@@ -136,8 +143,7 @@ def _deep_to_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
     if image.mode.startswith("I;16"):
-        white = 4095 if tags.get(_BITS_PER_SAMPLE) == (12,) else 65535
-        grey = _scale_16_bit(values, white)
+        grey = _scale_16_bit(values, _stated_white(tags))
     elif image.format == "PPM" and image.mode == "I":
         grey = _scale_16_bit(values, 65535)  # Pillow has spread the file's own maximum over 16 bits
     else:
@@ -150,6 +156,15 @@ def _deep_to_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if isinstance(transparent, int):
         alpha = Image.fromarray(np.where(values == transparent, np.uint8(0), np.uint8(255)))
     return Image.fromarray(grey), alpha
+
+
+def _stated_white(tags: Mapping[int, Any]) -> int:
+    """The value of white in a 16-bit picture: what a TIFF states, else what the number of bits allows."""
+    stated = tags.get(_MAX_SAMPLE_VALUE)
+    value = stated[0] if isinstance(stated, tuple) and stated else stated
+    if isinstance(value, int) and 0 < value <= 65535:
+        return value
+    return 4095 if tags.get(_BITS_PER_SAMPLE) == (12,) else 65535
 
 
 def _scale_16_bit(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
@@ -168,14 +183,14 @@ def _scale_by_range(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if not finite.size:
         return np.zeros(values.shape, np.uint8)
     low, high = float(finite.min()), float(finite.max())
-    scales = [(1.0, 255.0), (255.0, 1.0)] if values.dtype.kind == "f" else [(255.0, 1.0), (65535.0, 1 / 257)]
-    offset, scale = low, 255.0 / (high - low) if high > low else 0.0
+    offset, span = low, high - low or 1.0
     if low >= 0:
-        offset, scale = next(((0.0, factor) for top, factor in scales if high <= top), (offset, scale))
+        tops = (1.0, 255.0) if values.dtype.kind == "f" else (255.0, 65535.0)
+        offset, span = next(((0.0, top) for top in tops if high <= top), (offset, span))
     grey = np.empty(values.shape, np.uint8)
     for row, line in enumerate(values):  # line by line: a copy of the whole in 64 bits could be gigabytes
         line = np.nan_to_num(line.astype(np.float64), nan=low, posinf=high, neginf=low)
-        grey[row] = np.floor((line - offset) * scale + 0.5)
+        grey[row] = np.floor((line - offset) * 255 / span + 0.5)
     if values.dtype.kind == "f":
         grey[np.isnan(values)] = 0
     return grey

@@ -145,10 +145,9 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> DecodedImag
         raise UnknownFormatError(f"not an image: it looks like {looks_like(data)}")
     _calm_pillow(options.max_pixels)
     _check_pixels(_size_in_header(data, name), options.max_pixels)
-    file = io.BytesIO(data)
-    if options.allow_truncated and name == "JPEG" and not data.endswith(_JPEG_END):
-        # With an end put on, libjpeg fills in what is missing by itself.
-        file = io.BytesIO(data + _JPEG_END)
+    # With an end put on, libjpeg fills in what is missing by itself.
+    mended = options.allow_truncated and name == "JPEG" and not data.endswith(_JPEG_END)
+    file = io.BytesIO(data + _JPEG_END if mended else data)
     image = None
     try:
         image = _opener(name)(file)
@@ -188,22 +187,32 @@ def _finish(
 
 def _load(image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO, options: DecodeOptions) -> None:
     """Decode the pixels; with `allow_truncated`, keep what there is of a cut file."""
+    cut: Exception | None = None
     try:
         image.load()
     except Exception as error:  # any of Pillow's, see `decode`; only what the cut explains is forgiven
         if not (options.allow_truncated and is_cut(error, data, name, image, file)):
             raise
+        cut = error
         # Without tiles left to decode a picture counts as loaded. Pillow's own switch for this is one global for all
-        # threads. Raises where the decoder gave nothing at all.
+        # threads. Raises where the decoder made no picture at all.
         image.tile = []
         try:
             image.load()
         except Exception:  # noqa: BLE001
             raise error from None
-    if name == "PNG" and not options.allow_truncated and data.rfind(b"IEND") < 0:
-        raise TruncatedImageError(
-            f"the file ends before the picture does ({describe(name, data, image)}, no end chunk)"
-        )
+    missing_end = TruncatedImageError(f"the file ends before the picture does ({describe(name, data, image)})")
+    if not options.allow_truncated:
+        if name == "PNG" and data.rfind(b"IEND") < 0:
+            raise missing_end
+    elif (cut or file.getbuffer().nbytes > len(data)) and _is_flat(image):
+        raise missing_end  # not one pixel of it had been decoded
+
+
+def _is_flat(image: Image.Image) -> bool:
+    """Whether all pixels are the same."""
+    extrema = np.asarray(image.getextrema()).reshape(-1, 2)
+    return bool((extrema[:, 0] == extrema[:, 1]).all())
 
 
 def _orientation(image: ImageFile.ImageFile) -> int | None:

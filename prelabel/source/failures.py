@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+from typing import Literal
 
 from PIL import ImageFile, TiffImagePlugin, UnidentifiedImageError
 from PIL.Image import DecompressionBombError
@@ -17,7 +19,7 @@ from prelabel.errors import (
 
 #: How Pillow and the libraries under it speak of a variant they do not read.
 _VARIANT_WORDS = ("cannot handle", "unknown pixel mode", "unsupported", "not supported", "not yet supported")
-_END_WORDS = ("truncat", "end of file", "end-of-file")
+_END_WORDS = ("truncat", "end of file", "end-of-file", "insufficient input", "cannot read full")
 
 _TIFF_OFFSETS_AND_SIZES = ((273, 279), (324, 325))  # strips, tiles
 
@@ -42,7 +44,13 @@ def explain(
         return ImageTooLargeError(f"a part of the file has more pixels than the limit (max-pixels) allows ({what})")
     if is_cut(error, data, name, image, file):
         return TruncatedImageError(f"the file ends before the picture does ({what})")
-    if isinstance(error, KeyError) or any(words in reason.lower() for words in _VARIANT_WORDS):
+    # Pillow wraps what a header made it stumble over; the texts of these are for programmers.
+    stumble = error.__cause__ or error
+    if isinstance(stumble, KeyError):
+        reason = "unsupported kind of pixel or compression"
+    elif isinstance(stumble, (struct.error, IndexError, TypeError, AssertionError)):
+        reason = "a field of its header makes no sense"
+    if any(words in reason.lower() for words in _VARIANT_WORDS):
         return UnknownFormatError(f"a variant of {name} that is not read: {reason} ({what})")
     if isinstance(error, UnidentifiedImageError) or reason == "not identified by this driver":
         reason = "its header states no size or no kind of pixel"
@@ -64,15 +72,21 @@ def is_cut(error: Exception, data: bytes, name: str, image: ImageFile.ImageFile 
     if name == "JPEG2000":
         return b"\xff\xd9" not in data[-64:]
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return _tiff_ends_early(image, len(data))
+        return _tiff_ends_early(image, data)
     # A header that could not be understood, and a reader that stands at the end of the file.
     return image is None and file.tell() >= len(data)
 
 
-def _tiff_ends_early(image: TiffImagePlugin.TiffImageFile, size: int) -> bool:
-    """Whether a strip or tile lies beyond the end of the file; libtiff's own error is a mere number."""
+def _tiff_ends_early(image: TiffImagePlugin.TiffImageFile, data: bytes) -> bool:
+    """Whether the directory, a strip or a tile reaches beyond the end of the file; libtiff's error is a mere number."""
+    order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
+    if data[2:4] in (b"*\x00", b"\x00*"):
+        directory = int.from_bytes(data[4:8], order)
+        entries = int.from_bytes(data[directory : directory + 2], order)
+        if directory + 2 + entries * 12 + 4 > len(data):
+            return True
     for offsets_tag, sizes_tag in _TIFF_OFFSETS_AND_SIZES:
         offsets, sizes = image.tag_v2.get(offsets_tag, ()), image.tag_v2.get(sizes_tag, ())
-        if any(start + length > size for start, length in zip(offsets, sizes, strict=False)):
+        if any(start + size > len(data) for start, size in zip(offsets, sizes, strict=False)):
             return True
     return False
