@@ -1,51 +1,104 @@
-"""Addresses and bytes: the one module that talks to fsspec.
+"""Addresses and bytes: the one module that imports fsspec.
 
 An address is a plain path (`photos/a.jpg`) or a URL (`s3://bucket/photos/a.jpg`). `Storage` holds what it takes to
 open them (credentials, endpoints), never shows it, and knows how to publish a file whole on each kind of store.
+
+What goes wrong on a store is an `OSError` here, whatever the store's own library raises: `FileNotFoundError`,
+`PermissionError`, `TimeoutError` where that is known, else a plain `OSError` with one line of text.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import io
 import os
 import posixpath
 import re
+import stat
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.utils import get_protocol
 
 from prelabel.errors import ConfigError, StoreError
 
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_LOCAL = ("file", "local")
+_HTTP = ("http", "https")
 _EXTRA_OF = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 
+#: Protocols that are one store under several names: options given for one of them serve all.
+_SAME_STORE = (("s3", "s3a"), ("gs", "gcs"), ("abfs", "abfss", "az"), _HTTP)
 
-@dataclass(frozen=True, slots=True)
-class FileInfo:
-    """One listed file: its full address, its size in bytes and what identifies this version of it (or None)."""
+#: Where the libraries below fsspec define errors that are no OSError. They are looked up only in modules that are
+#: loaded: none of these libraries has to be installed, and an error of one that is not loaded cannot be raised.
+_FOREIGN_ERRORS = (
+    ("aiohttp", "ClientError"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("azure.core.exceptions", "AzureError"),
+)
 
-    url: str
-    size: int | None
-    version: str | None
+
+def protocol_of(url: str) -> str:
+    """`"s3"` for `s3://bucket/a.jpg`, `"file"` for a plain path (also one that holds `::` or `://` further on)."""
+    match = _SCHEME.match(url)
+    return match.group(1).lower() if match else "file"
 
 
 def is_local(url: str) -> bool:
     """True for a plain path or a `file://` URL."""
-    return not _SCHEME.match(url) or url.startswith(("file://", "local://"))
+    return protocol_of(url) in _LOCAL
+
+
+def is_http(url: str) -> bool:
+    """True for an `http://` or `https://` URL."""
+    return protocol_of(url) in _HTTP
+
+
+def is_known(url: str) -> bool:
+    """Whether fsspec has a file system of the address's protocol, installed or not."""
+    return protocol_of(url) in fsspec.available_protocols()
 
 
 def absolute(url: str) -> str:
-    """The address as every process of the job must see it: local paths absolute and without `file://`, URLs as given."""
+    """The address as every process of the job must see it: no trailing slash; local paths absolute, without `file://`."""
+    scheme = _SCHEME.match(url)
     if not is_local(url):
-        return url.rstrip("/") if url.count("/") > 2 else url
-    path = re.sub(r"^(file|local)://", "", url)
-    return str(Path(path).expanduser().absolute())
+        bare = url.rstrip("/")
+        return bare if scheme and len(bare) > scheme.end() else url
+    path = Path(url[scheme.end() :] if scheme else url)
+    # Only one's own home: a folder may well be called `~old`.
+    return str((path.expanduser() if path.parts[:1] == ("~",) else path).absolute())
+
+
+def storage_errors(*more: type[BaseException]) -> tuple[type[BaseException], ...]:
+    """Everything a file system raises for reasons of its own, for `except storage_errors() as error`."""
+    found: list[type[BaseException]] = [OSError, asyncio.TimeoutError, *more]
+    for module, name in _FOREIGN_ERRORS:
+        kind = getattr(sys.modules.get(module), name, None)
+        if isinstance(kind, type) and issubclass(kind, BaseException):
+            found.append(kind)
+    return tuple(found)
+
+
+@contextlib.contextmanager
+def as_os_error() -> Iterator[None]:
+    """Inside the block every error of a file system becomes an OSError that keeps the original as its cause."""
+    try:
+        yield
+    except storage_errors() as error:
+        if isinstance(error, OSError):
+            raise
+        kind = TimeoutError if isinstance(error, asyncio.TimeoutError) else OSError
+        raise kind(describe(error)) from error
 
 
 def join(base: str, *parts: str) -> str:
@@ -60,9 +113,10 @@ class Storage:
     """Opens addresses on any fsspec file system.
 
     Args:
-        options: Keyword arguments for the file systems of remote addresses, either for all of them
-            (`{"key": ..., "secret": ...}`) or by protocol (`{"s3": {...}, "gs": {...}}`). May hold secrets: they are
-            kept out of `repr` and of every message.
+        options: Keyword arguments for the file systems of remote addresses, either by protocol
+            (`{"s3": {...}, "https": {...}}`) or flat (`{"key": ..., "secret": ...}`), which is then for every remote
+            store but web servers: keys of a bucket are not for them. May hold secrets: they are kept out of `repr`
+            and of every message.
     """
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
@@ -75,11 +129,21 @@ class Storage:
         return f"Storage(<{len(self._options)} options>)"
 
     def _options_for(self, protocol: str) -> dict[str, Any]:
-        if protocol in ("file", "local", "memory"):
+        if protocol in (*_LOCAL, "memory"):
             return {}
+        # Without fsspec's cache of listings: what another process has written since must be seen, and the listing of
+        # a large bucket must not stay in memory.
+        options: dict[str, Any] = {"use_listings_cache": False}
         if self._by_protocol:
-            return dict(self._options.get(protocol, {}))
-        return dict(self._options)
+            names = next((family for family in _SAME_STORE if protocol in family), (protocol,))
+            for name in names:
+                options.update(self._options.get(name, {}))
+        elif protocol not in _HTTP:
+            options.update(self._options)
+        if protocol in ("s3", "s3a"):
+            # Many threads read at once; botocore's ten connections would make them wait for each other.
+            options["config_kwargs"] = {"max_pool_connections": 64, **options.get("config_kwargs", {})}
+        return options
 
     def filesystem(self, url: str) -> tuple[Any, str]:
         """The fsspec file system of an address, and the path it uses there.
@@ -87,7 +151,7 @@ class Storage:
         Raises:
             ConfigError: The protocol is unknown, its package is missing, or the storage options do not fit it.
         """
-        protocol = get_protocol(url)
+        protocol = protocol_of(url)
         try:
             fs = fsspec.filesystem(protocol, **self._options_for(protocol))
         except ImportError:
@@ -95,43 +159,78 @@ class Storage:
             hint = f": pip install 'prelabel[{extra}]'" if extra else ""
             raise ConfigError(f"{protocol}:// addresses need a package that is not installed{hint}") from None
         except ValueError:
+            if protocol in fsspec.available_protocols():
+                raise ConfigError(f"the storage options do not fit {protocol}://") from None
             raise ConfigError(f"unknown kind of address {protocol}:// in {redact(url)!r}") from None
         except TypeError as error:
-            raise ConfigError(f"the storage options do not fit {protocol}://: {type(error).__name__}") from None
+            raise ConfigError(f"the storage options do not fit {protocol}://: {describe(error)}") from None
+        if is_local(url):
+            return fs, absolute(url)
+        if protocol in ("s3", "s3a") and fs._s3 is None:
+            # s3fs looks at its options only when it connects; that sends nothing yet.
+            try:
+                fs.connect()
+            except storage_errors(TypeError, ValueError) as error:
+                raise ConfigError(f"the storage options do not fit {protocol}://: {describe(error)}") from None
         return fs, fs._strip_protocol(url)
 
     def read(self, url: str) -> bytes:
-        """All bytes of one file. Raises OSError (FileNotFoundError, PermissionError, ...) as the file system does."""
+        """All bytes of one file. Raises OSError (FileNotFoundError, PermissionError, ...)."""
+        if is_local(url):
+            return Path(absolute(url)).read_bytes()
         fs, path = self.filesystem(url)
-        data = fs.cat_file(path)
-        return bytes(data)
+        with as_os_error():
+            return bytes(fs.cat_file(path))
 
-    def open(self, url: str) -> Any:
-        """A seekable binary file object for reading, to be used in a `with` block."""
+    def open(self, url: str, *, block_size: int | None = None) -> Any:
+        """A binary file object for reading, to be used in a `with` block; seekable except from some web servers.
+
+        Args:
+            url: Its address.
+            block_size: Bytes that are read ahead from a remote store; by default what suits reading from end to end.
+        """
+        if is_local(url):
+            return Path(absolute(url)).open("rb")
         fs, path = self.filesystem(url)
-        if isinstance(fs, LocalFileSystem):
-            return Path(path).open("rb")
-        return fs.open(path, "rb")
+        with as_os_error():
+            return fs.open(path, "rb", block_size=block_size)
+
+    def kind(self, url: str) -> Literal["file", "directory"] | None:
+        """What is at the address; on an object store a prefix with something below it is a directory.
+
+        None only where the store says that there is nothing. Raises OSError when it cannot say.
+        """
+        if is_local(url):
+            path = Path(absolute(url))
+            try:
+                mode = path.stat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return "directory" if stat.S_ISDIR(mode) else "file"
+        fs, address = self.filesystem(url)
+        with as_os_error():
+            try:
+                info = fs.info(address)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return "directory" if info["type"] == "directory" else "file"
 
     def exists(self, url: str) -> bool:
-        """Whether something (a file or a folder) is at the address."""
-        fs, path = self.filesystem(url)
-        return bool(fs.exists(path))
+        """Whether something (a file or a folder) is at the address. Raises OSError when the store cannot say."""
+        return self.kind(url) is not None
 
     def is_dir(self, url: str) -> bool:
         """Whether the address is a folder, or on an object store a prefix with something below it."""
-        fs, path = self.filesystem(url)
-        return bool(fs.isdir(path))
+        return self.kind(url) == "directory"
 
     def names(self, url: str) -> dict[str, int]:
-        """Names and sizes of the files directly inside a folder; empty where there is no such folder."""
+        """Names and sizes in bytes of the files directly inside a folder; empty where there is no such folder."""
         fs, path = self.filesystem(url)
-        with contextlib.suppress(AttributeError):
-            fs.invalidate_cache(path)
-        try:
-            entries = fs.ls(path, detail=True)
-        except FileNotFoundError:
-            return {}
+        with as_os_error():
+            try:
+                entries = fs.ls(path, detail=True)
+            except FileNotFoundError:
+                return {}
         return {
             posixpath.basename(entry["name"]): int(entry.get("size") or 0)
             for entry in entries
@@ -148,12 +247,11 @@ class Storage:
         """
         fs, path = self.filesystem(url)
         try:
-            if isinstance(fs, LocalFileSystem):
-                _publish_on_disk(Path(path), data)
-            else:
-                fs.pipe_file(path, data)
-                with contextlib.suppress(AttributeError):
-                    fs.invalidate_cache(posixpath.dirname(path))
+            with as_os_error():
+                if isinstance(fs, LocalFileSystem):
+                    _publish_on_disk(Path(path), data)
+                else:
+                    fs.pipe_file(path, data)
         except OSError as error:
             raise StoreError(f"cannot write {redact(url)}: {describe(error)}") from error
 
@@ -165,6 +263,12 @@ class Storage:
         discarded when the block raises.
         """
         fs, path = self.filesystem(url)
+        if protocol_of(url) == "memory":
+            # Its files are there from the moment they are opened.
+            buffer = io.BytesIO()
+            yield buffer
+            fs.pipe_file(path, buffer.getvalue())
+            return
         if isinstance(fs, LocalFileSystem):
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,19 +288,22 @@ class Storage:
             file.close()
             file.commit()
         except BaseException:
-            with contextlib.suppress(Exception):
+            # A failed clean-up must not hide what went wrong.
+            with contextlib.suppress(*storage_errors()):
                 file.discard()
             raise
 
     def delete(self, url: str) -> None:
         """Remove one file; nothing happens where there is none."""
         fs, path = self.filesystem(url)
-        with contextlib.suppress(FileNotFoundError):
+        with as_os_error(), contextlib.suppress(FileNotFoundError):
             fs.rm_file(path)
 
 
 def _temporary_name(target: Path) -> Path:
-    return target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex[:12]}.tmp")
+    # A file name may have 255 bytes, not characters.
+    stem = target.name.encode(errors="surrogateescape")[:200].decode(errors="ignore")
+    return target.with_name(f".{stem}.{uuid.uuid4().hex[:12]}.tmp")
 
 
 def _publish_on_disk(target: Path, data: bytes) -> None:
@@ -212,10 +319,10 @@ def _publish_on_disk(target: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def redact(url: str) -> str:
-    """The address without what may be secret in it: user and password, and the query (presigned URLs)."""
-    url = re.sub(r"(://)[^/@]*@", r"\1***@", url)
-    return re.sub(r"^(https?://[^?#]*)\?[^#]*", r"\1?***", url)
+def redact(text: str) -> str:
+    """An address, or text that quotes some, without user and password and without the query of a web address."""
+    text = re.sub(r"(://)[^/@\s]*@", r"\1***@", text)
+    return re.sub(r"(https?://[^\s?#'\"]*)\?[^\s#'\")]*", r"\1?***", text, flags=re.IGNORECASE)
 
 
 def describe(error: BaseException) -> str:

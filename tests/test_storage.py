@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from prelabel.errors import ConfigError, StoreError
+from prelabel.storage import Storage, absolute, describe, is_local, join, protocol_of, redact
+from tests.s3 import S3Server
+
+
+@pytest.fixture
+def memory() -> str:
+    return f"memory://{uuid.uuid4().hex}"
+
+
+def test_a_plain_path_is_local_whatever_it_holds() -> None:
+    assert protocol_of("/photos/a::b.jpg") == "file"
+    assert protocol_of("/photos/http://x.jpg") == "file"
+    assert is_local("photos/s3:/x")
+    assert protocol_of("S3://bucket/a::b.jpg") == "s3"
+
+
+def test_absolute_addresses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute("a/b/") == f"{tmp_path}/a/b"
+    assert absolute("file:///x/y") == "/x/y"
+    assert absolute("~old/b") == f"{tmp_path}/~old/b"
+    assert absolute("~/b") == str(Path.home() / "b")
+    assert absolute("s3://bucket/") == "s3://bucket"
+    assert absolute("s3://bucket/a/") == "s3://bucket/a"
+    assert absolute("memory://") == "memory://"
+    assert absolute("memory:///") == "memory:///"
+
+
+def test_a_path_that_leaves_its_base_is_refused() -> None:
+    assert join("s3://b", "plan", "x") == "s3://b/plan/x"
+    for part in ("../x", "/x", "a/../../x"):
+        with pytest.raises(StoreError, match="not a path below"):
+            join("s3://b", part)
+
+
+def test_secrets_of_addresses_are_not_shown() -> None:
+    assert redact("https://me:pw@host/a.jpg?X-Amz-Signature=abc") == "https://***@host/a.jpg?***"
+    assert redact("s3://bucket/a@b?c.jpg") == "s3://bucket/a@b?c.jpg"
+    error = OSError("403, message='Forbidden', url='https://host/a.jpg?X-Amz-Signature=abc'")
+    assert describe(error) == "OSError: 403, message='Forbidden', url='https://host/a.jpg?***'"
+
+
+def test_options_are_for_the_stores_they_are_meant_for() -> None:
+    flat = Storage({"key": "k", "secret": "planted"})
+    assert "planted" not in repr(flat)
+    assert "key" not in flat._options_for("https")
+    assert flat._options_for("s3")["key"] == "k"
+    assert flat._options_for("file") == flat._options_for("memory") == {}
+    by_protocol = Storage({"s3": {"key": "k"}, "http": {"headers": {"X": "1"}}})
+    assert by_protocol._options_for("s3a")["key"] == "k"
+    assert by_protocol._options_for("https")["headers"] == {"X": "1"}
+    assert "key" not in by_protocol._options_for("gs")
+
+
+def test_an_unknown_protocol_and_options_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ConfigError, match="unknown kind of address nope://"):
+        Storage().filesystem("nope://x")
+    with pytest.raises(ConfigError, match=r"do not fit s3://.*") as caught:
+        Storage({"s3": {"endpoint_url": "http://a", "client_kwargs": {"endpoint_url": "planted"}, "nope": 1}}).names(
+            "s3://b"
+        )
+    assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["disk", "memory", "s3"])
+def test_what_is_published_is_read_back_listed_and_deleted(
+    where: str, tmp_path: Path, memory: str, s3_server: S3Server
+) -> None:
+    root = {"disk": str(tmp_path / "out"), "memory": memory, "s3": f"s3://{s3_server.new_bucket()}/out"}[where]
+    storage = Storage(s3_server.options)
+    url = join(root, "shards", "a b#1.bin")
+    assert storage.kind(url) is None
+    assert storage.names(join(root, "shards")) == {}
+    storage.publish(url, b"first")
+    storage.publish(url, b"second")
+    assert storage.read(url) == b"second"
+    assert storage.kind(url) == "file"
+    assert storage.kind(join(root, "shards")) == "directory"
+    assert storage.names(join(root, "shards")) == {"a b#1.bin": 6}
+    with storage.open(url) as file:
+        file.seek(3)
+        assert file.read() == b"ond"
+    with storage.publishing(url) as file:
+        file.write(b"third")
+    assert storage.read(url) == b"third"
+    with pytest.raises(ZeroDivisionError), storage.publishing(url) as file:
+        print(file.write(b"never") // 0)
+    assert storage.read(url) == b"third"
+    storage.delete(url)
+    storage.delete(url)
+    assert not storage.exists(url)
+    with pytest.raises(FileNotFoundError):
+        storage.read(url)
+
+
+def test_what_another_process_writes_to_a_bucket_is_seen(s3_server: S3Server) -> None:
+    bucket = s3_server.new_bucket()
+    storage = Storage(s3_server.options)
+    s3_server.put(bucket, "out/a", b"1")
+    assert storage.names(f"s3://{bucket}/out") == {"a": 1}
+    s3_server.put(bucket, "out/b", b"22")
+    assert storage.names(f"s3://{bucket}/out") == {"a": 1, "b": 2}
+    assert storage.exists(f"s3://{bucket}/out/b")
+
+
+def test_a_store_that_cannot_be_reached_is_no_missing_file() -> None:
+    options = {"key": "k", "secret": "s", "client_kwargs": {"endpoint_url": "http://127.0.0.1:9", "region_name": "x"}}
+    storage = Storage({**options, "config_kwargs": {"retries": {"max_attempts": 0}}})
+    with pytest.raises(OSError, match=r"127\.0\.0\.1:9"):
+        storage.exists("s3://bucket/run.json")
+    with pytest.raises(StoreError, match=r"cannot write s3://bucket/run\.json"):
+        storage.publish("s3://bucket/run.json", b"x")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_bytes(b"")
+    with pytest.raises(StoreError, match="cannot write"):
+        Storage().publish(str(tmp_path / "taken" / "x"), b"1")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreError, match="cannot write"):
+        Storage().publish(str(tmp_path / "folder"), b"1")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "taken"]
+
+
+def test_a_long_name_can_be_published(tmp_path: Path) -> None:
+    name = "é" * 125 + ".json"  # 255 bytes
+    Storage().publish(str(tmp_path / name), b"1")
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_importing_storage_loads_no_cloud_library() -> None:
+    code = (
+        "import sys, prelabel.storage; print([m for m in ('botocore', 's3fs', 'aiohttp', 'ray') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
