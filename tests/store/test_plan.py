@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import dataclasses
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from prelabel.errors import SourceError, StoreError
+from prelabel.image_ref import ImageRef
+from prelabel.storage import Storage
+from prelabel.store import plan as plan_module
+from prelabel.store.plan import Plan, PlanPart, automatic_shard_size, new_refs, write_plan
+from tests.s3 import S3Server
+
+STORAGE = Storage()
+
+
+def refs(*numbers: int, folder: str = "s3://b") -> Iterator[ImageRef]:
+    for n in numbers:
+        yield ImageRef(
+            f"{n:06d}.jpg", f"{folder}/{n:06d}.jpg", f"{n:06d}.jpg", n if n % 2 else None, f"v{n}" if n % 3 else None
+        )
+
+
+def test_images_are_dealt_to_shards_in_order(tmp_path: Path) -> None:
+    summary = write_plan(refs(*range(7)), str(tmp_path), STORAGE, shard_size=3, plan_id="1a2b3c4d")
+    assert (summary.images, summary.shards, summary.shard_size) == (7, 3, 3)
+    (part,) = summary.parts
+    assert part.name == "plan-00000-1a2b3c4d.parquet"
+    plan = Plan.open(str(tmp_path), summary.parts, STORAGE)
+    assert (plan.images, plan.shards) == (7, 3)
+    assert [plan.count(s) for s in range(3)] == [3, 3, 1]
+    assert plan.read(1) == list(refs(3, 4, 5))
+    assert plan.read(2) == list(refs(6))
+    assert list(plan) == list(refs(*range(7)))
+    for wrong in (3, -1):
+        with pytest.raises(IndexError, match="3 shards"):
+            plan.read(wrong)
+
+
+def test_the_plan_is_parquet_that_others_read_too(tmp_path: Path) -> None:
+    summary = write_plan(refs(1, 2), str(tmp_path), STORAGE, shard_size=1, plan_id="1a2b3c4d")
+    table = pq.read_table(tmp_path / "plan" / summary.parts[0].name)
+    assert table.to_pylist()[0] == {
+        "image_id": "000001.jpg",
+        "uri": "s3://b/000001.jpg",
+        "file_name": "000001.jpg",
+        "size": 1,
+        "version": "v1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("images", "size"), [(1, 16), (80, 16), (512, 16), (513, 17), (1000, 32), (16_384, 512), (1_000_000, 512)]
+)
+def test_the_automatic_size_depends_on_the_count_alone(images: int, size: int) -> None:
+    assert automatic_shard_size(images) == size
+
+
+@pytest.mark.parametrize("images", [80, 16_383, 16_384, 16_385, 20_000])
+def test_automatic_shards_hold_every_image_once(tmp_path: Path, images: int) -> None:
+    summary = write_plan(refs(*range(images)), str(tmp_path), STORAGE, shard_size=None, plan_id="1a2b3c4d")
+    assert summary.shard_size == automatic_shard_size(images)
+    assert list(Plan.open(str(tmp_path), summary.parts, STORAGE)) == list(refs(*range(images)))
+
+
+def test_many_shards_become_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "SHARDS_PER_PART", 4)
+    summary = write_plan(refs(*range(19)), str(tmp_path), STORAGE, shard_size=2, plan_id="1a2b3c4d")
+    assert [(p.name[:10], p.first_shard, p.shards, p.images) for p in summary.parts] == [
+        ("plan-00000", 0, 4, 8),
+        ("plan-00004", 4, 4, 8),
+        ("plan-00008", 8, 2, 3),
+    ]
+    plan = Plan.open(str(tmp_path), list(reversed(summary.parts)), STORAGE)
+    assert [ref for shard in range(plan.shards) for ref in plan.read(shard)] == list(refs(*range(19)))
+    with pytest.raises(StoreError, match="must start at shard 4"):
+        Plan.open(str(tmp_path), (summary.parts[0], summary.parts[2]), STORAGE)
+
+
+def test_no_images_are_no_shards(tmp_path: Path) -> None:
+    summary = write_plan(iter(()), str(tmp_path), STORAGE, shard_size=None, plan_id="1a2b3c4d")
+    assert (summary.images, summary.shards, summary.parts) == (0, 0, ())
+    assert list(Plan.open(str(tmp_path), summary.parts, STORAGE)) == []
+
+
+def test_two_images_with_one_id_are_named_and_nothing_stays(tmp_path: Path) -> None:
+    both = [*refs(1, 2), *refs(2, folder="s3://other")]
+    with pytest.raises(SourceError) as caught:
+        write_plan(iter(both), str(tmp_path), STORAGE, shard_size=1, plan_id="1a2b3c4d")
+    message = str(caught.value)
+    assert "'000002.jpg'" in message
+    assert "s3://b/000002.jpg" in message
+    assert "s3://other/000002.jpg" in message
+    assert list((tmp_path / "plan").iterdir()) == []
+
+
+def test_an_image_listed_twice_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"000002.jpg' is listed twice \(and 1 more\)"):
+        write_plan(refs(1, 2, 3, 2, 3), str(tmp_path), STORAGE, shard_size=2, plan_id="1a2b3c4d")
+
+
+def test_equal_hashes_of_different_names_are_no_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "hash", lambda text: len(text), raising=False)
+    summary = write_plan(refs(*range(50)), str(tmp_path), STORAGE, shard_size=7, plan_id="1a2b3c4d")
+    assert summary.images == 50
+    with pytest.raises(SourceError, match=r"000007.jpg' is listed twice"):
+        write_plan(refs(*range(50), 7), str(tmp_path), STORAGE, shard_size=7, plan_id="2a2b3c4d")
+
+
+def test_a_listing_that_fails_midway_leaves_no_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "SHARDS_PER_PART", 2)
+
+    def broken() -> Iterator[ImageRef]:
+        yield from refs(*range(9))
+        raise SourceError("the list broke off")
+
+    with pytest.raises(SourceError, match="broke off"):
+        write_plan(broken(), str(tmp_path), STORAGE, shard_size=1, plan_id="1a2b3c4d")
+    assert list((tmp_path / "plan").iterdir()) == []
+
+
+def test_names_survive_unchanged(tmp_path: Path) -> None:
+    names = [
+        "é.jpg",
+        "e\u0301.jpg",
+        "a b#?%+.jpg",
+        "new\nline.jpg",
+        "\u202egpj.exe",
+        "😀.png",
+        "A.jpg",
+        "a.jpg",
+        "nul\0.jpg",
+        "'\"\\.jpg",
+    ]
+    written = [ImageRef(n, f"/root/{n}", n) for n in names]
+    summary = write_plan(iter(written), str(tmp_path), STORAGE, shard_size=3, plan_id="1a2b3c4d")
+    assert list(Plan.open(str(tmp_path), summary.parts, STORAGE)) == written
+
+
+def _damage(tmp_path: Path, how: str) -> tuple[PlanPart, ...]:
+    summary = write_plan(refs(*range(2000)), str(tmp_path), STORAGE, shard_size=500, plan_id="1a2b3c4d")
+    path = tmp_path / "plan" / summary.parts[0].name
+    data = bytearray(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+        return summary.parts
+    if how == "cut":
+        data = data[: len(data) // 2]
+    elif how == "empty":
+        data = bytearray()
+    elif how == "bit":
+        data[len(data) // 10] ^= 0x10
+    elif how == "footer":
+        data[-400:-300] = bytes(100)
+    elif how == "other":
+        other = write_plan(refs(1), str(tmp_path / "x"), STORAGE, shard_size=500, plan_id="1a2b3c4d")
+        data = bytearray((tmp_path / "x" / "plan" / other.parts[0].name).read_bytes())
+    path.write_bytes(data)
+    return summary.parts
+
+
+@pytest.mark.parametrize("how", ["missing", "cut", "empty", "bit", "footer", "other"])
+def test_a_damaged_part_is_named_with_what_to_do(tmp_path: Path, how: str) -> None:
+    parts = _damage(tmp_path, how)
+    plan = Plan.open(str(tmp_path), parts, STORAGE)
+    with pytest.raises(StoreError, match=r"plan-00000-1a2b3c4d\.parquet.*--overwrite"):
+        list(plan)
+    with pytest.raises(StoreError, match=r"plan-00000-1a2b3c4d\.parquet.*--overwrite"):
+        [plan.read(shard) for shard in range(4)]
+
+
+def test_only_images_that_no_shard_holds_are_new(tmp_path: Path) -> None:
+    first = write_plan(refs(1, 3, 5), str(tmp_path), STORAGE, shard_size=2, plan_id="1a2b3c4d")
+    plan = Plan.open(str(tmp_path), first.parts, STORAGE)
+    new = list(new_refs(refs(0, 1, 2, 3, 4, 5, 6), plan))
+    assert new == list(refs(0, 2, 4, 6))
+    more = write_plan(iter(new), str(tmp_path), STORAGE, shard_size=2, first_shard=plan.shards, plan_id="5e6f7a8b")
+    assert more.parts[0].name == "plan-00002-5e6f7a8b.parquet"
+    both = Plan.open(str(tmp_path), first.parts + more.parts, STORAGE)
+    assert both.shards == 4
+    assert both.read(1) == list(refs(5))
+    assert both.read(2) == list(refs(0, 2))
+    assert list(new_refs(refs(*range(7)), both)) == []
+
+
+def test_everything_is_new_to_an_empty_plan(tmp_path: Path) -> None:
+    assert list(new_refs(refs(1, 2), Plan.open(str(tmp_path), (), STORAGE))) == list(refs(1, 2))
+
+
+def test_ten_thousand_known_and_new_images_are_told_apart(tmp_path: Path) -> None:
+    known = write_plan(refs(*range(0, 20_000, 2)), str(tmp_path), STORAGE, shard_size=None, plan_id="1a2b3c4d")
+    plan = Plan.open(str(tmp_path), known.parts, STORAGE)
+    assert list(new_refs(refs(*range(20_000)), plan)) == list(refs(*range(1, 20_000, 2)))
+
+
+def test_several_threads_read_one_plan_in_a_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "SHARDS_PER_PART", 3)
+    storage = Storage(s3_server.options)
+    out = f"s3://{s3_server.new_bucket()}/out"
+    summary = write_plan(refs(*range(40)), out, storage, shard_size=2, plan_id="1a2b3c4d")
+    plan = Plan.open(out, summary.parts, storage)
+    found: dict[int, list[ImageRef]] = {}
+
+    def read(shards: range) -> None:
+        for shard in shards:
+            found[shard] = plan.read(shard)
+
+    threads = [threading.Thread(target=read, args=(range(n, 20, 4),)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [ref for shard in range(20) for ref in found[shard]] == list(refs(*range(40)))
+
+
+def test_a_plan_in_memory_storage() -> None:
+    out = f"memory://{uuid.uuid4().hex}"
+    summary = write_plan(refs(1, 2), out, STORAGE, shard_size=1, plan_id="1a2b3c4d")
+    assert Plan.open(out, summary.parts, STORAGE).read(1) == list(refs(2))
+
+
+def test_parts_survive_json() -> None:
+    part = PlanPart("plan-00000-1a2b3c4d.parquet", 0, 4, 8, "ab" * 32)
+    assert PlanPart(**dataclasses.asdict(part)) == part
