@@ -1,0 +1,243 @@
+"""The bytes of one image, with a limit, retries where they can help, and a message that says what is wrong.
+
+    data = fetch(ref, storage, max_bytes=256 << 20)
+
+Called from many threads at once. Never reads more than `max_bytes + 1` bytes, and what comes is compared with what the
+plan says: fewer bytes than announced are read again, another object than the one planned is an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+import stat
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from prelabel.errors import FetchError, ImageTooLargeError
+from prelabel.image_ref import ImageRef
+from prelabel.storage import Storage, absolute, as_os_error, describe, is_http, is_local, protocol_of, redact
+
+#: Tries for one image, counted over what the store's own library retries.
+ATTEMPTS = 4
+
+#: The pause before the second try is random up to this many seconds, and doubles from try to try.
+FIRST_PAUSE_S = 0.5
+
+#: Seconds without a byte after which a request is given up.
+STALL_S = 60.0
+
+_CHUNK = 1 << 20
+
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+# Error numbers that no second try mends: a wrong name, too many links, an operation the store does not have.
+_FINAL_NUMBERS = frozenset((errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOSYS))
+
+
+def fetch(
+    ref: ImageRef,
+    storage: Storage,
+    max_bytes: int,
+    *,
+    attempts: int = ATTEMPTS,
+    pause: Callable[[float], None] = time.sleep,
+) -> bytes:
+    """All bytes of an image.
+
+    A reset, a timeout, a server's 5xx or SlowDown, or a body that ends too early is tried again after a random pause
+    that doubles; a missing or forbidden file is not.
+
+    Args:
+        ref: The image; its size and version are what the listing saw. A version that is an ETag must still be that of
+            the object. On a disk only the size is compared: the same file has another time of change on each copy.
+        storage: Where it is.
+        max_bytes: More is refused, before anything is read where the size is known.
+        attempts: Tries at most.
+        pause: Waits for so many seconds.
+
+    Raises:
+        FetchError: The bytes cannot be had, or are those of another object than was planned.
+        ImageTooLargeError: More than `max_bytes`.
+    """
+    if ref.size is not None and ref.size > max_bytes:
+        raise _too_large(ref.size, max_bytes)
+    read = _reader_of(ref, storage, max_bytes)
+    for attempt in range(1, attempts + 1):
+        try:
+            data = read()
+            if ref.size is not None and len(data) < ref.size and attempt < attempts:
+                raise ConnectionError(f"only {len(data)} of {ref.size} bytes came")
+            break
+        except OSError as error:
+            if attempt == attempts or _is_final(error):
+                raise FetchError(_explain(error, attempt)) from error
+            pause(random.uniform(0, FIRST_PAUSE_S * 2 ** (attempt - 1)))  # noqa: S311 - jitter, not a secret
+        except ValueError as error:
+            raise FetchError(f"the address cannot be used ({describe(error)})") from error
+    if ref.size is not None and len(data) != ref.size:
+        raise _changed(f"{len(data)} bytes instead of {ref.size}")
+    return data
+
+
+def _reader_of(ref: ImageRef, storage: Storage, max_bytes: int) -> Callable[[], bytes]:
+    if is_local(ref.uri):
+        return lambda: _read_disk(absolute(ref.uri), ref.size, max_bytes)
+    if protocol_of(ref.uri) in ("s3", "s3a"):
+        return lambda: _read_s3(ref, storage, max_bytes)
+    if is_http(ref.uri):
+        return lambda: _read_http(ref.uri, storage, max_bytes)
+    return lambda: _read_other(ref, storage, max_bytes)
+
+
+def _read_disk(path: str, size: int | None, max_bytes: int) -> bytes:
+    # Without waiting: a named pipe in a list would otherwise stop a worker for good.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "is a directory")
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "is no regular file")
+        if size is not None and found.st_size != size:
+            raise _changed(f"{found.st_size} bytes instead of {size}")
+        if found.st_size > max_bytes:
+            raise _too_large(found.st_size, max_bytes)
+        data = bytearray(file.read(found.st_size + 1))
+        # A file that grows, or one of a virtual file system that tells no size.
+        while data and len(data) <= max_bytes and (chunk := file.read(min(_CHUNK, max_bytes + 1 - len(data)))):
+            data += chunk
+    if len(data) > max_bytes:
+        raise _too_large(None, max_bytes)
+    return bytes(data)
+
+
+def _read_s3(ref: ImageRef, storage: Storage, max_bytes: int) -> bytes:
+    fs, path = storage.filesystem(ref.uri)
+    bucket, key, version_id = fs.split_path(path)
+    condition = {"IfMatch": f'"{ref.version}"'} if ref.version else {}
+    if version_id:
+        condition["VersionId"] = version_id
+
+    async def read() -> bytes:
+        # One request: the condition makes the store compare the version, the answer's head tells the size.
+        try:
+            response = await fs._call_s3("get_object", Bucket=bucket, Key=key, **condition)
+        except OSError as error:
+            if _code(error) in ("PreconditionFailed", "412"):
+                raise _changed(f"its version is no longer {ref.version}") from None
+            raise
+        body = response["Body"]
+        try:
+            return await _read_body(body.read, response.get("ContentLength"), max_bytes)
+        finally:
+            body.close()
+
+    return _run(fs.loop, read())
+
+
+def _read_http(url: str, storage: Storage, max_bytes: int) -> bytes:
+    fs, address = storage.filesystem(url)
+
+    async def read() -> bytes:
+        session = await fs.set_session()
+        async with session.get(fs.encode_url(address), **fs.kwargs) as response:
+            if response.status != 200:
+                raise _http_error(response.status, response.reason)
+            # The length of a compressed answer is not that of the file.
+            encoded = "Content-Encoding" in response.headers
+            return await _read_body(response.content.read, None if encoded else response.content_length, max_bytes)
+
+    return _run(fs.loop, read())
+
+
+def _http_error(status: int, reason: str | None) -> OSError:
+    text = f"HTTP {status} {reason or ''}".strip()
+    if status in (404, 410):
+        return FileNotFoundError(errno.ENOENT, text)
+    if status in (401, 403):
+        return PermissionError(errno.EACCES, text)
+    if 400 <= status < 500 and status not in (408, 425, 429):
+        return OSError(errno.EINVAL, text)
+    return ConnectionError(text)
+
+
+async def _read_body(read: Callable[[int], Any], length: int | None, max_bytes: int) -> bytes:
+    if length is not None and length > max_bytes:
+        raise _too_large(length, max_bytes)
+    data = bytearray()
+    while len(data) <= max_bytes:
+        chunk = await asyncio.wait_for(read(min(_CHUNK, max_bytes + 1 - len(data))), STALL_S)
+        if not chunk:
+            break
+        data += chunk
+    if len(data) > max_bytes:
+        raise _too_large(None, max_bytes)
+    if length is not None and len(data) < length:
+        raise ConnectionError(f"only {len(data)} of {length} bytes came")
+    return bytes(data)
+
+
+def _run(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, bytes]) -> bytes:
+    """Run on fsspec's own loop, from whatever thread this is."""
+    with as_os_error():
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+
+
+def _read_other(ref: ImageRef, storage: Storage, max_bytes: int) -> bytes:
+    fs, path = storage.filesystem(ref.uri)
+    with as_os_error():
+        size = fs.info(path).get("size")
+        if size is not None and size > max_bytes:
+            raise _too_large(size, max_bytes)
+        if size is not None and ref.size is not None and size != ref.size:
+            raise _changed(f"{size} bytes instead of {ref.size}")
+        data = bytes(fs.cat_file(path) if size is not None else fs.cat_file(path, start=0, end=max_bytes + 1))
+    if len(data) > max_bytes:
+        raise _too_large(len(data), max_bytes)
+    return data
+
+
+def _too_large(size: int | None, max_bytes: int) -> ImageTooLargeError:
+    having = f"more than {max_bytes}" if size is None else str(size)
+    return ImageTooLargeError(f"the file has {having} bytes, {max_bytes} are allowed")
+
+
+def _changed(how: str) -> FetchError:
+    return FetchError(f"changed since it was listed: {how}")
+
+
+def _code(error: BaseException) -> str:
+    """The error code of an S3 answer, or `""`."""
+    response = getattr(error.__cause__, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def _status(error: BaseException) -> int:
+    response = getattr(error.__cause__, "response", None)
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if isinstance(response, dict) else 0
+
+
+def _is_final(error: OSError) -> bool:
+    if _status(error) >= 500 or _code(error) in ("SlowDown", "RequestTimeout", "Throttling"):
+        return False
+    return isinstance(error, _FINAL) or error.errno in _FINAL_NUMBERS
+
+
+def _explain(error: OSError, attempts: int) -> str:
+    tries = f" after {attempts} tries" if attempts > 1 else ""
+    if isinstance(error, FileNotFoundError):
+        what = "not found"
+    elif isinstance(error, PermissionError):
+        what = "no permission to read it"
+    elif isinstance(error, IsADirectoryError):
+        what = "a folder, not a file"
+    elif isinstance(error, TimeoutError):
+        what = "the store did not answer in time"
+    elif isinstance(error, ConnectionError):
+        what = "the connection broke"
+    else:
+        what = "cannot be read"
+    return redact(f"{what}{tries} ({describe(error)})")

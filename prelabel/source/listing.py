@@ -1,0 +1,275 @@
+"""Which images a run is about: directories, globs, single files, lists and COCO files, on any store, as one stream.
+
+    list_images(["s3://bucket/photos", "more/*.jpg", "list.csv"], Storage())
+
+Rules, the same on every store:
+
+- `image_id` is the path below the source root, with forward slashes: below the folder; below the part of a glob before
+  its first wildcard; for a single file its name; for an entry of a list what `lists.py` says. Names are never changed.
+- In folders and globs a file is an image when its extension says so (`IMAGE_EXTENSIONS`, upper or lower case). Others
+  are counted, not opened. A single file and an entry of a list are taken whatever they are called.
+- Files and folders whose name starts with a dot are left out, unless that part of a glob starts with a dot.
+- Sources come in the order given, folders in the order of `walk.py`, lists in their own order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NoReturn
+from urllib.parse import unquote
+
+from prelabel.errors import SourceError
+from prelabel.image_ref import ImageRef
+from prelabel.source.glob import ANYTHING, Pattern, split_glob
+from prelabel.source.lists import LIST_EXTENSIONS, check_text, identity_of, list_entries
+from prelabel.source.walk import walk
+from prelabel.storage import Storage, absolute, describe, is_http, is_known, protocol_of, redact
+
+__all__ = ["IMAGE_EXTENSIONS", "ImageRef", "OneSource", "SourceSummary", "list_images"]
+
+#: What counts as an image in a folder or glob; a file that turns out not to be readable becomes a failed row.
+# fmt: off
+IMAGE_EXTENSIONS = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".mpo", ".jp2", ".j2k",
+    ".jpx", ".psd", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".avif", ".tga", ".ico",
+})
+# fmt: on
+
+#: Different extensions told apart in a summary: names of files are not under our control.
+_MOST_EXTENSIONS = 200
+
+HIDDEN = "(hidden)"
+
+Kind = Literal["directory", "glob", "file", "list", "coco"]
+
+
+@dataclass(slots=True)
+class OneSource:
+    """What one source held; it grows while `list_images` streams.
+
+    Attributes:
+        source: Its address, without secrets.
+        kind: `directory`, `glob`, `file`, `list` or `coco`.
+        images: Images taken.
+        bytes: Their size together, as far as the listing tells sizes (lists do not).
+        ignored: Files left out, by extension (`.txt`, `(no extension)`, `(hidden)`).
+    """
+
+    source: str
+    kind: Kind
+    images: int = 0
+    bytes: int = 0
+    ignored: dict[str, int] = field(default_factory=dict)
+
+    def ignore(self, extension: str) -> None:
+        """Count one file left out."""
+        if extension not in self.ignored and len(self.ignored) >= _MOST_EXTENSIONS:
+            extension = "(other)"
+        self.ignored[extension] = self.ignored.get(extension, 0) + 1
+
+
+@dataclass(slots=True)
+class SourceSummary:
+    """What was listed, source by source, in the order given."""
+
+    sources: list[OneSource] = field(default_factory=list)
+
+    @property
+    def images(self) -> int:
+        """Images of all sources so far."""
+        return sum(one.images for one in self.sources)
+
+    @property
+    def bytes(self) -> int:
+        """Their bytes, as far as known."""
+        return sum(one.bytes for one in self.sources)
+
+    @property
+    def ignored(self) -> dict[str, int]:
+        """Files left out in all sources, by extension."""
+        total: Counter[str] = Counter()
+        for one in self.sources:
+            total.update(one.ignored)
+        return dict(total)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `run.json`."""
+        return {"images": self.images, "bytes": self.bytes, "sources": [asdict(one) for one in self.sources]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    url: str
+    root: str
+    pattern: Pattern
+    summary: OneSource
+
+
+def list_images(
+    sources: Sequence[str],
+    storage: Storage,
+    *,
+    image_root: str | None = None,
+    summary: SourceSummary | None = None,
+) -> Iterator[ImageRef]:
+    """The images of all sources, in order, one at a time.
+
+    Every source is looked up before the first image comes, so that a mistyped last one is told at once.
+
+    Args:
+        sources: Addresses: directories or prefixes (recursive), globs (`*`, `?`, `[..]`, and `**` for any number of
+            folders), single files, lists (`.txt`, `.csv`, `.jsonl`, `.parquet`), COCO datasets (`.json`). What exists
+            under exactly the given name is that, even when the name holds a wildcard.
+        storage: Where they are.
+        image_root: Folder of the relative entries of lists and COCO files; by default the one the file lies in.
+        summary: Filled while images come.
+
+    Raises:
+        SourceError: A source is missing, unreadable or holds no image, or an entry of a list is not usable.
+        ConfigError: The protocol of an address is unknown or needs an extra.
+    """
+    if not sources:
+        raise SourceError("no source was given: name a folder, a glob, a file or a list of images")
+    resolved = [_resolve(source, storage) for source in sources]
+    if summary is not None:
+        summary.sources.extend(source.summary for source in resolved)
+    return _stream(resolved, storage, image_root)
+
+
+def _stream(sources: Sequence[_Source], storage: Storage, image_root: str | None) -> Iterator[ImageRef]:
+    for source in sources:
+        summary = source.summary
+        kind = summary.kind
+        if kind == "directory" or kind == "glob":
+            refs = _found(source, storage)
+        elif kind == "file":
+            refs = iter([_single(source.url)])
+        else:
+            refs = list_entries(source.url, storage, image_root=image_root)
+        try:
+            for ref in refs:
+                summary.images += 1
+                summary.bytes += ref.size or 0
+                yield ref
+        except OSError as error:
+            _cannot("list", source.url, error)
+        if not summary.images:
+            raise SourceError(_nothing(source))
+
+
+def _resolve(source: str, storage: Storage) -> _Source:
+    if not source:
+        raise SourceError("an empty source address")
+    if not is_known(source):
+        raise SourceError(f"{redact(source)}: unknown kind of address {protocol_of(source)}://")
+    url = absolute(source)
+    shown = redact(source)
+    # On a web server only the slash at the end tells a folder.
+    if is_http(source) and source.endswith("/"):
+        return _Source(url, url, ANYTHING, OneSource(shown, "directory"))
+    try:
+        kind = storage.kind(url)
+        if kind is None:
+            root, pattern = split_glob(url, lambda folder: storage.kind(folder) == "directory")
+            if pattern is None:
+                raise SourceError(f"{shown}: no such file or folder")
+            if root.endswith("://") and protocol_of(root) != "memory":
+                raise SourceError(f"{shown}: the bucket or server must be named without wildcards")
+            if storage.kind(root) != "directory" and not is_http(root):
+                raise SourceError(f"{shown}: no such folder {redact(root)}")
+            return _Source(url, root, pattern, OneSource(shown, "glob"))
+    except OSError as error:
+        _cannot("look up", source, error)
+    if kind == "directory":
+        return _Source(url, url, ANYTHING, OneSource(shown, "directory"))
+    extension = _extension(identity_of(url))
+    if extension == ".json":
+        return _Source(url, url, ANYTHING, OneSource(shown, "coco"))
+    if extension in LIST_EXTENSIONS:
+        return _Source(url, url, ANYTHING, OneSource(shown, "list"))
+    return _Source(url, url, ANYTHING, OneSource(shown, "file"))
+
+
+def _single(url: str) -> ImageRef:
+    name = identity_of(url).rpartition("/")[2]
+    name = unquote(name) if is_http(url) else name
+    check_text(name, redact(url))
+    return ImageRef(image_id=name, uri=url, file_name=name)
+
+
+def _found(source: _Source, storage: Storage) -> Iterator[ImageRef]:
+    pattern, summary = source.pattern, source.summary
+    unreadable: list[str] = []
+    unreadable_count = 0
+
+    def enter(folder: str) -> bool:
+        if pattern.enters(folder):
+            return True
+        if pattern is ANYTHING:
+            summary.ignore(HIDDEN)
+        return False
+
+    def choose(path: str) -> bool:
+        if not pattern.matches(path):
+            if pattern is ANYTHING:
+                summary.ignore(HIDDEN)
+            return False
+        extension = _extension(path)
+        if extension in IMAGE_EXTENSIONS:
+            return True
+        summary.ignore(extension or "(no extension)")
+        return False
+
+    for found in walk(source.root, storage, enter=enter, choose=choose, start=pattern.start):
+        if not found.path.isascii() and not _is_text(found.path):
+            unreadable_count += 1
+            unreadable = unreadable or [found.path]
+            continue
+        yield ImageRef(found.path, found.uri, found.path, found.size, found.version)
+    if unreadable:
+        name = unreadable[0].encode(errors="surrogateescape")
+        raise SourceError(
+            f"{summary.source}: {unreadable_count} image name(s) are not UTF-8 and cannot be stored, the first is "
+            f"{name!r}: rename them"
+        )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _extension(path: str) -> str:
+    """The extension in lower case with its dot, or `""`; one that is too long to be one is `(other)`."""
+    name = path.rpartition("/")[2]
+    stem, dot, extension = name.rpartition(".")
+    if not dot or not stem:
+        return ""
+    return "." + extension.lower() if len(extension) <= 10 and extension.isprintable() else "(other)"
+
+
+def _nothing(source: _Source) -> str:
+    summary = source.summary
+    what = {
+        "directory": f"no image under {summary.source}",
+        "glob": f"no image matches {summary.source}",
+        "list": f"{summary.source}: the list names no image",
+        "coco": f'{summary.source}: "images" is empty',
+    }[summary.kind]
+    total = sum(summary.ignored.values())
+    if not total:
+        return what
+    most = sorted(summary.ignored.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{extension} {count}" for extension, count in most[:5])
+    return f"{what} ({total} file{'s' * (total != 1)} ignored: {shown}{', ...' * (len(most) > 5)})"
+
+
+def _cannot(what: str, url: str, error: OSError) -> NoReturn:
+    if isinstance(error, PermissionError):
+        raise SourceError(f"{redact(url)}: no permission to {what} it ({describe(error)})") from error
+    raise SourceError(f"cannot {what} {redact(url)}: {describe(error)}") from error
