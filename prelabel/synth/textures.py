@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ def _noise(rng: np.random.Generator, height: int, width: int) -> FloatArray:
     return total
 
 
-def _limited(share: FloatArray) -> FloatArray:
+def _limited(share: npt.NDArray[Any]) -> FloatArray:
     return np.asarray(np.clip(share, 0, 1), dtype=np.float32)
 
 
