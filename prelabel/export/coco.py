@@ -30,62 +30,14 @@ import numpy as np
 from prelabel.errors import ExportError
 from prelabel.export.categories import Categories, number_classes, read_categories, take_over
 from prelabel.export.coco_files import chunks, dataset_file, delete_later_parts, list_file, numbered_name
+from prelabel.export.coco_options import CocoOptions
 from prelabel.export.coco_shapes import Shape, shape_of
 from prelabel.export.image_ids import Numbering, numbering
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, shortest
-from prelabel.options import option, require
 from prelabel.select import Selection
 from prelabel.storage import Storage, describe, redact
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import ClassName
-
-_GROUP = "COCO"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CocoOptions(Selection):
-    """What `export coco` can be told, beside which detections to keep."""
-
-    segmentation: str = option(
-        "rle", "How masks are written; none writes boxes alone.", choices=("rle", "polygon", "none"), group=_GROUP
-    )
-    polygon_tolerance: float = option(
-        1.0, "How far, in pixels, a polygon may be from its mask's outline.", metavar="PIXELS", group=_GROUP
-    )
-    results: str = option(
-        "", "Also write a results file (a bare list, for loadRes) to this address.", metavar="PATH", group=_GROUP
-    )
-    categories: str = option(
-        "",
-        "Take over the category ids of a COCO dataset or label map, by name or MID ('coco' is built in).",
-        metavar="FILE",
-        group=_GROUP,
-    )
-    unlisted: str = option(
-        "error", "What to do with classes that --categories does not have.", choices=("error", "drop"), group=_GROUP
-    )
-    image_ids: str = option(
-        "sequential",
-        "Where image ids come from: sequential (1, 2, ...), stem (the file name is a number), or a COCO dataset.",
-        metavar="sequential|stem|FILE",
-        group=_GROUP,
-    )
-    split: int | None = option(None, "Begin a new file after so many images.", type="int", metavar="N", group=_GROUP)
-    score: str = option(
-        "key",
-        "Where an annotation's score stands: as its key, or also among its attributes, where CVAT looks.",
-        choices=("key", "attribute"),
-        group=_GROUP,
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("segmentation", "unlisted", "score"):
-            choices = next(f.metadata["choices"] for f in fields(self) if f.name == name)
-            value = getattr(self, name)
-            require(value in choices, f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        require(self.polygon_tolerance >= 0, f"polygon-tolerance must be 0 or more, got {self.polygon_tolerance}")
-        require(self.split is None or self.split >= 1, f"split must be 1 or more, got {self.split}")
 
 
 def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storage: Storage) -> ExportReport:

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from prelabel import rle
 from prelabel.detections import FloatArray
 from prelabel.errors import ExportError, StoreError
+from prelabel.export.coco_options import CocoOptions
 
 #: Decimals of pixels kept of coordinates.
 DECIMALS = 2
-
-
-class ShapeOptions(Protocol):
-    """What decides how a shape is written."""
-
-    @property
-    def segmentation(self) -> str: ...
-
-    @property
-    def polygon_tolerance(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +32,7 @@ class Shape:
 
 
 def shape_of(
-    image_id: str, xyxy: FloatArray, counts: str | None, size: tuple[int, int], options: ShapeOptions
+    image_id: str, xyxy: FloatArray, counts: str | None, size: tuple[int, int], options: CocoOptions
 ) -> Shape | str:
     """The geometry of one detection, or why it is left out.
 

@@ -1,0 +1,126 @@
+"""The address under which an annotator's browser gets an image: `data.image` of a Label Studio task.
+
+    --image-url                                  an image photos/a b.jpg, file name "a b.jpg", becomes
+    https://host/photos                          https://host/photos/a%20b.jpg
+    https://host/{file_name}?size=full           https://host/a%20b.jpg?size=full
+    s3://bucket/photos/                          s3://bucket/photos/a b.jpg
+    /data/local-files/?d=photos/                 /data/local-files/?d=photos/a%20b.jpg
+    (not given), source on S3, GCS, Azure, HTTP  the image's own address
+    (not given), source on a disk                /data/local-files/?d= and the path below the document root
+
+What a browser fetches is URL-quoted, exactly once. Addresses of object stores are not: Label Studio takes what follows
+the bucket as the object's key, letter by letter.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from urllib.parse import quote
+
+from prelabel.errors import ConfigError, ExportError
+from prelabel.storage import absolute, is_local
+from prelabel.store.rows import ImageRow
+
+LOCAL_FILES = "/data/local-files/?d="
+
+#: Schemes that Label Studio resolves by a storage of the project, by those that fsspec knows.
+_STORES = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gs",
+    "gcs": "gs",
+    "abfs": "azure-blob",
+    "abfss": "azure-blob",
+    "az": "azure-blob",
+    "azure-blob": "azure-blob",
+}
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+
+
+class ImageUrls:
+    """Gives every image its address, and remembers what the Label Studio server needs to serve them."""
+
+    def __init__(self, template: str = "", document_root: str = "") -> None:
+        """Raises ConfigError for a placeholder that does not exist."""
+        for name in _PLACEHOLDER.findall(template):
+            if name not in ("uri", "file_name", "image_id"):
+                raise ConfigError(f"image-url: {{{name}}} is not one of {{uri}}, {{file_name}} and {{image_id}}")
+        self._template = template
+        self._root = absolute(document_root).rstrip("/") if document_root else None
+        self._needs: dict[str, None] = {}
+        self._of: Callable[[ImageRow], str] = self._own_address
+        if _PLACEHOLDER.search(template):
+            self._of = self._filled_in
+        elif template:
+            self._of = self._below_prefix
+
+    def of(self, row: ImageRow) -> str:
+        """The address of one image. Raises ExportError where none can be made without `image_url`."""
+        return self._of(row)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the server needs, one line each, for the images seen so far."""
+        return tuple(self._needs)
+
+    def _below_prefix(self, row: ImageRow) -> str:
+        between = "" if self._template.endswith(("/", "=")) else "/"
+        return self._template + between + self._quoted(row.file_name)
+
+    def _filled_in(self, row: ImageRow) -> str:
+        def value(match: re.Match[str]) -> str:
+            if match[1] == "uri":
+                # At the front it is the address itself; elsewhere it is a part of another one.
+                return row.uri if match.start() == 0 else quote(row.uri, safe="")
+            return self._quoted(row.file_name if match[1] == "file_name" else row.image_id)
+
+        return _PLACEHOLDER.sub(value, self._template)
+
+    def _quoted(self, path: str) -> str:
+        return path if _scheme(self._template) in _STORES else quote(path, safe="/")
+
+    def _own_address(self, row: ImageRow) -> str:
+        scheme = _scheme(row.uri)
+        if scheme in ("http", "https"):
+            return row.uri
+        if scheme in _STORES:
+            bucket, _, key = row.uri.partition("://")[2].partition("/")
+            bucket = bucket.partition("@")[0]
+            self._needs[f"a source storage for {_STORES[scheme]}://{bucket} in the project, or no image is shown"] = (
+                None
+            )
+            return f"{_STORES[scheme]}://{bucket}/{key}"
+        if not is_local(row.uri):
+            raise ExportError(f"a browser cannot open {scheme}:// addresses: say with image-url where the images are")
+        return self._local(row)
+
+    def _local(self, row: ImageRow) -> str:
+        path = absolute(row.uri)
+        root = self._root
+        if root is None:
+            if not path.endswith("/" + row.file_name):
+                raise ExportError(
+                    f"{path!r} does not end in {row.file_name!r}: say with document-root or image-url "
+                    "under which address a browser finds the images"
+                )
+            # Label Studio serves only folders strictly below its document root.
+            root = posixpath.dirname(path[: -len(row.file_name) - 1])
+        if not path.startswith(root.rstrip("/") + "/"):
+            raise ExportError(f"{path!r} is not below the document root {root!r}: give another one or an image-url")
+        below = path[len(root.rstrip("/")) + 1 :]
+        source = path.removesuffix("/" + row.file_name)
+        storage = "local storages below it" if self._root is not None else f"a local storage for {source}"
+        variable = "LABEL_STUDIO_LOCAL_FILES_"
+        self._needs[
+            f"{variable}SERVING_ENABLED=true and {variable}DOCUMENT_ROOT={root or '/'} in its environment, and "
+            f"{storage} in the project"
+        ] = None
+        if len(self._needs) > 1 and self._root is None:
+            raise ExportError("the images lie in several folders: give the document-root they share, or an image-url")
+        return LOCAL_FILES + quote(below, safe="/")
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].lower() if "://" in url else ""

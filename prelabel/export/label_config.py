@@ -1,0 +1,143 @@
+"""Label Studio's labelling config: which tools and labels an annotator has, as ET.
+
+    <View>
+      <Image name="image" value="$image" zoom="true" zoomControl="true" rotateControl="true" />
+      <RectangleLabels name="label" toName="image">
+        <Label value="Dog" background="#b38f1e" />
+      </RectangleLabels>
+    </View>
+
+A prediction is shown only if its `from_name`, `to_name`, type and label are those of the project's config. Either the
+config is made from the same data as the tasks, or the tasks are made to fit a config that the team already has.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from prelabel.errors import ExportError
+from prelabel.export.colour import colour_of
+
+#: The tag of each kind of region; a region's `type` is the tag in lower case.
+TAGS = {
+    "rectangle": "RectangleLabels",
+    "polygon": "PolygonLabels",
+    "brush": "BrushLabels",
+    "choices": "Choices",
+}
+
+_ILLEGAL_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Control:
+    """One tool of a config: its kind (a key of `TAGS`), its name and its labels in order."""
+
+    kind: str
+    name: str
+    labels: tuple[str, ...]
+
+    @property
+    def type(self) -> str:
+        """The `type` of its regions, which is also the key of the labels in their value."""
+        return TAGS[self.kind].lower()
+
+    def fit(self, label: str) -> str | None:
+        """The label as this tool spells it, without regard to case where no exact one exists, or None."""
+        if label in self._exact:
+            return label
+        return self._folded.get(label.casefold())
+
+    @cached_property
+    def _exact(self) -> frozenset[str]:
+        return frozenset(self.labels)
+
+    @cached_property
+    def _folded(self) -> dict[str, str]:
+        return {label.casefold(): label for label in reversed(self.labels)}
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """The parts of a labelling config that predictions refer to.
+
+    Attributes:
+        to_name: Name of the image tag.
+        data_key: The key of a task's `data` that holds the image's address.
+        controls: The tools, at most one of a kind.
+        xml: The config as text.
+    """
+
+    to_name: str
+    data_key: str
+    controls: tuple[Control, ...]
+    xml: str
+
+    def control(self, kind: str) -> Control | None:
+        """The tool of a kind, or None."""
+        return next((one for one in self.controls if one.kind == kind), None)
+
+
+def make_config(controls: Iterable[Control], to_name: str, data_key: str = "image") -> LabelConfig:
+    """A config for given tools; every label gets the colour of its name.
+
+    Raises:
+        ExportError: A label that XML cannot hold, or that the page would not show as it is.
+    """
+    controls = tuple(controls)
+    view = ET.Element("View")
+    shown = {"zoom": "true", "zoomControl": "true", "rotateControl": "true"}
+    ET.SubElement(view, "Image", {"name": to_name, "value": f"${data_key}", **shown})
+    for control in controls:
+        choice = {"choice": "single", "showInline": "true"} if control.kind == "choices" else {}
+        tool = ET.SubElement(view, TAGS[control.kind], {"name": control.name, "toName": to_name, **choice})
+        for label in control.labels:
+            if not label or label != label.strip() or _ILLEGAL_IN_XML.search(label):
+                raise ExportError(
+                    f"{label!r} cannot be a label in Label Studio (empty, blanks at its ends or control characters): "
+                    "rename it with class-map"
+                )
+            if control.kind == "choices":
+                ET.SubElement(tool, "Choice", {"value": label})
+            else:
+                ET.SubElement(tool, "Label", {"value": label, "background": colour_of(label)})
+    ET.indent(view)
+    return LabelConfig(to_name, data_key, controls, ET.tostring(view, encoding="unicode") + "\n")
+
+
+def read_config(xml: str, where: str) -> LabelConfig:
+    """A config that a team already has.
+
+    Args:
+        xml: Its text.
+        where: For messages.
+
+    Raises:
+        ExportError: It is no XML, declares a document type, or has no image or several.
+    """
+    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
+        raise ExportError(f"{where}: a labelling config has no document type declaration")
+    try:
+        root = ET.fromstring(xml)  # noqa: S314 - without a document type there are no entities to expand
+    except ET.ParseError as error:
+        raise ExportError(f"{where} is not well-formed XML: {error}") from None
+    images = [tag for tag in root.iter("Image") if tag.get("name")]
+    if len(images) != 1:
+        raise ExportError(f"{where}: a labelling config needs one <Image> with a name, found {len(images)}")
+    to_name, value = images[0].get("name", ""), images[0].get("value", "")
+    if not value.startswith("$") or len(value) < 2:
+        raise ExportError(f"{where}: the value of <Image> must be a key of the task's data like $image, got {value!r}")
+    controls: dict[str, Control] = {}
+    for kind, tag in TAGS.items():
+        for tool in root.iter(tag):
+            if to_name in tool.get("toName", "").split(",") and tool.get("name") and kind not in controls:
+                child = "Choice" if kind == "choices" else "Label"
+                labels = (each.get("alias") or each.get("value") or "" for each in tool.iter(child))
+                controls[kind] = Control(kind, tool.get("name", ""), tuple(label for label in labels if label))
+    if not controls:
+        raise ExportError(f"{where}: there is none of {', '.join(f'<{tag}>' for tag in TAGS.values())} for its image")
+    return LabelConfig(to_name, value[1:], tuple(controls.values()), xml)

@@ -1,0 +1,128 @@
+"""Which labelling config an export uses: one made from the classes and tools that occur, or the team's own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from prelabel.errors import ExportError
+from prelabel.export.categories import project_label
+from prelabel.export.label_config import TAGS, Control, LabelConfig, make_config, read_config
+from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.export.reading import Rows, RunInfo
+from prelabel.storage import Storage, describe, redact
+from prelabel.store.rows import ImageRow
+
+#: Up to so many labels an annotator can still find one; more are offered only if they occur or are asked for.
+MANY_LABELS = 100
+
+
+@dataclass(slots=True)
+class _Present:
+    """Labels that occur, by kind of tool, each with the class number that orders them."""
+
+    by_kind: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    classifier: bool = False
+
+    def add(self, kind: str, label: str, category_id: int) -> None:
+        known = self.by_kind[kind]
+        known[label] = min(category_id, known.get(label, category_id))
+
+
+def kind_of(options: LabelStudioOptions, has_mask: bool, config: LabelConfig | None) -> str:
+    """The tool for a detection: a key of `TAGS`.
+
+    `auto` takes a polygon for a mask and a rectangle for a box; of a given config it takes what that has: for a mask a
+    polygon before a brush before a rectangle.
+    """
+    if options.shape != "auto":
+        return options.shape
+    preferred = ("polygon", "brush", "rectangle") if has_mask else ("rectangle",)
+    if config is None:
+        return preferred[0]
+    return next((kind for kind in preferred if config.control(kind)), preferred[0])
+
+
+def config_for(info: RunInfo, rows: Rows, options: LabelStudioOptions, storage: Storage) -> LabelConfig:
+    """The config of an export; reads all rows.
+
+    Raises:
+        ExportError: A given config cannot be read, or what does not fit it, as a list.
+    """
+    given = _given(options.label_config, storage) if options.label_config else None
+    present = _present(rows(), options, given)
+    if given is not None:
+        if options.unlisted == "error":
+            _require_fit(present, given, options)
+        return given
+    return make_config(_controls(info, present, options), options.to_name)
+
+
+def _given(url: str, storage: Storage) -> LabelConfig:
+    try:
+        text = storage.read(url).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"the label config cannot be read from {redact(url)}: {describe(error)}") from None
+    return read_config(text, redact(url))
+
+
+def _present(rows: Iterable[ImageRow], options: LabelStudioOptions, given: LabelConfig | None) -> _Present:
+    present = _Present()
+    for row in rows:
+        for one in options.apply_to_image_labels(row.image_labels or ()):
+            present.add("choices", one.label, one.category_id)
+        present.classifier |= row.image_labels is not None
+        found = row.detections
+        if found is None or not len(found):
+            continue
+        kept = found[options.indices(found.score, found.label, found.mid, found.xyxy)]
+        masks = [None] * len(kept) if kept.mask is None else kept.mask
+        labels = options.rename(kept.label, kept.mid)
+        for label, category_id, counts in zip(labels, kept.category_id.tolist(), masks, strict=True):
+            kind = kind_of(options, counts is not None, given)
+            if counts is None and kind in ("polygon", "brush"):
+                raise ExportError(
+                    f"image {row.image_id!r} has a detection without a mask: shape {kind} needs a detector with masks"
+                )
+            present.add(kind, label, category_id)
+    return present
+
+
+def _require_fit(present: _Present, given: LabelConfig, options: LabelStudioOptions) -> None:
+    missing = []
+    for kind, labels in present.by_kind.items():
+        control = given.control(kind)
+        unfit = sorted(labels if control is None else (label for label in labels if control.fit(label) is None))
+        if unfit:
+            shown = ", ".join(unfit[:20]) + (f" and {len(unfit) - 20} more" if len(unfit) > 20 else "")
+            missing.append(f"no <{TAGS[kind]}> with {shown}" if control is None else f"<{TAGS[kind]}> lacks {shown}")
+    if missing:
+        raise ExportError(
+            f"{redact(options.label_config)} does not fit: {'; '.join(missing)}. Rename with class-map, leave out with "
+            "exclude-class, choose another shape, or say unlisted drop"
+        )
+
+
+def _controls(info: RunInfo, present: _Present, options: LabelStudioOptions) -> list[Control]:
+    kinds = [kind for kind in TAGS if present.by_kind.get(kind)]
+    if not kinds:
+        kinds = ["choices"] if present.classifier else [kind_of(options, info.masks, None)]
+    every = _every_label(info, options)
+    if options.labels == "present" or (options.labels == "auto" and len(every) > MANY_LABELS):
+        every = {}
+    controls: list[Control] = []
+    for kind in kinds:
+        numbers = {**every, **present.by_kind.get(kind, {})}
+        labels = tuple(sorted(numbers, key=lambda label: (numbers[label], label)))
+        controls.append(Control(kind, f"{options.from_name}_{kind}" if controls else options.from_name, labels))
+    return controls
+
+
+def _every_label(info: RunInfo, options: LabelStudioOptions) -> dict[str, int]:
+    numbers: dict[str, int] = {}
+    for one in info.classes or ():
+        if options.admits(one.name, one.mid):
+            label = project_label(one, options)
+            numbers[label] = min(one.id, numbers.get(label, one.id))
+    return numbers

@@ -1,0 +1,102 @@
+"""Label Studio's regions: one item of a prediction's `result` each.
+
+A dog on the left half of an image of 4 x 6 pixels (height x width), as a rectangle in percent of the image:
+
+    {"id": "3f8a5f0e9d21", "type": "rectanglelabels", "from_name": "label", "to_name": "image",
+     "original_width": 6, "original_height": 4, "image_rotation": 0, "score": 0.9,
+     "value": {"x": 0.0, "y": 0.0, "width": 50.0, "height": 100.0, "rotation": 0, "rectanglelabels": ["Dog"]}}
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from prelabel.detections import FloatArray
+from prelabel.export.label_config import Control
+
+#: Decimals of a percentage: a hundredth of a pixel on an image of 10,000.
+DECIMALS = 4
+
+Region = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The image that regions lie on: its size in pixels as displayed, and the name of its tag in the config."""
+
+    height: int
+    width: int
+    to_name: str
+
+
+def region_id(model_version: str, image_id: str, index: int | str, part: int = 0) -> str:
+    """The same for the same detection in every export, whatever else is kept; 12 hexadecimal digits.
+
+    Args:
+        model_version: Of the prediction.
+        image_id: Of the run.
+        index: Position of the detection in the row of the shard, before any selection.
+        part: Counts the regions that one detection becomes.
+    """
+    text = f"{model_version}\0{image_id}\0{index}\0{part}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+
+
+def rectangle(id_: str, control: Control, frame: Frame, label: str, score: float, xyxy: FloatArray) -> Region | None:
+    """A rectangle, or None for a box without area (in percent, after rounding)."""
+    x1, y1, x2, y2 = (float(value) for value in xyxy)
+    x, width = _percent(x1, x2, frame.width)
+    y, height = _percent(y1, y2, frame.height)
+    if width <= 0 or height <= 0:
+        return None
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0}
+    return _region(id_, control, frame, label, score, value)
+
+
+def polygon(
+    id_: str, control: Control, frame: Frame, label: str, score: float, points: Iterable[tuple[float, float]]
+) -> Region:
+    """A closed polygon from its corners in pixels, x before y."""
+    corners = [[_share(x, frame.width), _share(y, frame.height)] for x, y in points]
+    return _region(id_, control, frame, label, score, {"points": corners, "closed": True})
+
+
+def brush(id_: str, control: Control, frame: Frame, label: str, score: float, rle: Iterable[int]) -> Region:
+    """A brush mask from the bytes of its run-length encoding."""
+    return _region(id_, control, frame, label, score, {"format": "rle", "rle": list(rle)})
+
+
+def choice(id_: str, control: Control, frame: Frame, label: str, score: float) -> Region:
+    """A label of the whole image."""
+    names = {"from_name": control.name, "to_name": frame.to_name}
+    return {"id": id_, "type": control.type, **names, "score": score, "value": {control.type: [label]}}
+
+
+def _region(id_: str, control: Control, frame: Frame, label: str, score: float, value: dict[str, Any]) -> Region:
+    return {
+        "id": id_,
+        "type": control.type,
+        "from_name": control.name,
+        "to_name": frame.to_name,
+        "original_width": frame.width,
+        "original_height": frame.height,
+        "image_rotation": 0,
+        "score": score,
+        "value": {**value, control.type: [label]},
+    }
+
+
+def _share(value: float, size: int) -> float:
+    return min(max(round(100 * value / size, DECIMALS), 0.0), 100.0)
+
+
+def _percent(first: float, last: float, size: int) -> tuple[float, float]:
+    """Start and extent in percent, clamped after rounding: their sum is at most 100 as a computer adds them, too."""
+    start, end = _share(first, size), _share(last, size)
+    extent = round(end - start, DECIMALS)
+    while start + extent > 100:
+        extent = round(extent - 10**-DECIMALS, DECIMALS)
+    return start, extent
