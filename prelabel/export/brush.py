@@ -1,0 +1,150 @@
+"""Label Studio's brush masks from COCO RLE and back, from run to run, without an image.
+
+The brush format is a bit stream over the image's RGBA values (four equal ones a pixel, row by row, 255 or 0), most
+significant bit first:
+
+    32 bits  number of values, height * width * 4
+     5 bits  bits of a value, less 1: 7
+    4 x 4    the widths of the run lengths, each less 1: 2 3 7 15
+    packets  1 bit    1 for a run, 0 for single values
+             2 bits   which of the four widths the length has
+             length, less 1
+             8 bits   the value of a run, or `length` values one by one
+
+and zeros up to a full byte. An image of 1 x 2 pixels whose left one is in the mask is 8 values, 4 of 255 and 4 of 0:
+`00 00 00 08 39 1B FC 7F F1 80 00`. The encoder of label-studio-sdk writes the same bytes, with its run lengths of up
+to 65,536 and its whole byte of zeros after a stream that needs none; so does this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from prelabel import rle
+from prelabel.errors import ExportError, StoreError
+from prelabel.export.sides import transposed_edges
+from prelabel.rle import BoolArray, Int64Array
+
+_WIDTHS = (3, 4, 8, 16)
+_LONGEST = 1 << _WIDTHS[-1]
+_VALUE_BITS = 8
+_HEADER_BITS = 32 + 5 + 16
+
+#: A pixel is in the mask from this alpha on.
+_OPAQUE = 128
+
+
+def brush_from_rle(counts: str | bytes, height: int, width: int) -> bytes:
+    """The brush mask of COCO compressed counts; Label Studio wants `list(...)` of it as `value.rle`.
+
+    Raises:
+        ExportError: The counts are none of this size, or the image has too many pixels for the format (2**30).
+    """
+    values = _number_of_values(height, width)
+    try:
+        starts, ends = rle.spans(counts, height, width)
+    except StoreError as error:
+        raise ExportError(f"no brush mask can be made: {error}") from None
+    edges = transposed_edges(starts, ends, height, width)
+    lengths = np.diff(edges, prepend=0, append=height * width) * 4
+    inside = np.arange(len(lengths)) % 2
+    if lengths[0] == 0:
+        lengths, inside = lengths[1:], inside[1:]
+    full = (lengths - 1) // _LONGEST
+    if full.any():
+        last = np.cumsum(full + 1) - 1
+        rest = lengths - full * _LONGEST
+        lengths, inside = np.full(int(last[-1]) + 1, _LONGEST), np.repeat(inside, full + 1)
+        lengths[last] = rest
+    return _pack(values, lengths, inside)
+
+
+def _pack(values: int, lengths: Int64Array, inside: Int64Array) -> bytes:
+    which = np.searchsorted([1 << bits for bits in _WIDTHS[:-1]], lengths)
+    length_bits = np.array(_WIDTHS)[which]
+    packets = (((4 | which) << length_bits | (lengths - 1)) << _VALUE_BITS) | inside * 255
+    bits = 3 + length_bits + _VALUE_BITS
+    # Each packet at the left of 32 bits, of which the used ones are then strung together.
+    words = (packets << (32 - bits)).astype(">u4")
+    stream = np.unpackbits(words.view(np.uint8).reshape(-1, 4), axis=1)[np.arange(32) < bits[:, None]]
+    header = f"{values:032b}{_VALUE_BITS - 1:05b}" + "".join(f"{width - 1:04b}" for width in _WIDTHS)
+    start = np.frombuffer(header.encode(), dtype=np.uint8) - ord("0")
+    end = np.zeros(8 - (len(start) + len(stream)) % 8, dtype=np.uint8)
+    return np.packbits(np.concatenate((start, stream, end))).tobytes()
+
+
+def rle_from_brush(values: Iterable[int], height: int, width: int) -> str:
+    """COCO compressed counts of a brush mask; a pixel is in the mask where its alpha is at least 128.
+
+    Takes time in proportion to the bytes given, whatever they are.
+
+    Args:
+        values: The bytes, e.g. `value.rle` of a Label Studio region.
+        height: Pixels of the image (`original_height` of the region).
+        width: Pixels of the image.
+
+    Raises:
+        ExportError: No bytes, another number of values than the image has, a stream that is cut off or goes on too
+            long, or values of more or less than 8 bits.
+    """
+    wanted = _number_of_values(height, width)
+    try:
+        data = bytes(values)
+    except (TypeError, ValueError):
+        raise ExportError("a brush mask must be a list of whole numbers from 0 to 255") from None
+    if len(data) * 8 < _HEADER_BITS:
+        raise ExportError(f"a brush mask has at least 7 bytes, got {len(data)}")
+    header = int.from_bytes(data[:7], "big") >> 3
+    if header >> 21 != wanted:
+        raise ExportError(
+            f"a brush mask of an image of {height} x {width} has {wanted} values, this one says {header >> 21}"
+        )
+    if (header >> 16 & 31) + 1 != _VALUE_BITS:
+        raise ExportError(f"a brush mask's values have {_VALUE_BITS} bits, this one says {(header >> 16 & 31) + 1}")
+    lengths, inside = _unpack(data, [(header >> shift & 15) + 1 for shift in (12, 8, 4, 0)], wanted)
+    bounds = np.concatenate(([0], np.cumsum(lengths)))
+    change = np.flatnonzero(np.diff(inside.astype(np.int8), prepend=0, append=0))
+    edges = bounds[change]
+    across = transposed_edges(edges[::2], edges[1::2], width, height)
+    return rle.encode_edges(across, np.array([len(across)]), height * width)[0]
+
+
+def _unpack(data: bytes, widths: list[int], wanted: int) -> tuple[Int64Array, BoolArray]:
+    """Pixels of each run and whether they are opaque, row by row; together `wanted / 4` pixels, none of them empty."""
+    lengths: list[int] = []
+    inside: list[bool] = []
+    position, done, size = _HEADER_BITS, 0, len(data) * 8
+    while done < wanted:
+        # 7 bits before the packet in its first byte and at most 3 + 16 + 8 of its own.
+        window = int.from_bytes(data[position >> 3 : (position >> 3) + 5].ljust(5, b"\0"), "big")
+        window = window << (position & 7) & 0xFF_FFFF_FFFF
+        length_bits = widths[window >> 37 & 3]
+        length = (window >> (37 - length_bits) & ((1 << length_bits) - 1)) + 1
+        is_run = window >> 39
+        first, position = position + 3 + length_bits, position + 3 + length_bits
+        position += _VALUE_BITS * (1 if is_run else length)
+        if position > size:
+            raise ExportError(f"a brush mask is cut off: after {len(data)} bytes {wanted - done} values are missing")
+        if done + length > wanted:
+            raise ExportError(f"a brush mask goes on too long: {done + length} values of {wanted}")
+        # Pixel p lasts from value 4p to 4p + 3, and its alpha is the last of them.
+        pixels = (done + length) // 4 - done // 4
+        if is_run:
+            lengths.append(pixels)
+            inside.append((window >> (29 - length_bits) & 255) >= _OPAQUE)
+        elif pixels:
+            bits = np.unpackbits(np.frombuffer(data[first >> 3 : (position + 7) >> 3], dtype=np.uint8))
+            single = np.packbits(bits[first & 7 : (first & 7) + _VALUE_BITS * length])
+            lengths += [1] * pixels
+            inside += (single[3 - done % 4 :: 4] >= _OPAQUE).tolist()
+        done += length
+    number = np.array(lengths, dtype=np.int64)
+    return number[number > 0], np.array(inside, dtype=bool)[number > 0]
+
+
+def _number_of_values(height: int, width: int) -> int:
+    if height < 1 or width < 1 or height * width >= 1 << 30:
+        raise ExportError(f"a brush mask's image must have 1 x 1 to 2**30 pixels, got {height} x {width}")
+    return height * width * 4

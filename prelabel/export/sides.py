@@ -1,0 +1,81 @@
+"""The upright sides of a mask's outline, straight from its runs: what polygons and row-major runs are made of.
+
+In an image read column by column, a line between two columns is a side of the mask wherever exactly one of the two
+has a pixel there. The mask
+
+    # #
+    # .
+
+has three sides: x=0 from row 0 to 2, x=1 from row 1 to 2, x=2 from row 0 to 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from prelabel import rle
+from prelabel.rle import BoolArray, Int64Array
+
+
+class Sides(NamedTuple):
+    """All sides, ordered by x, then by y; on one line none continues another of the same kind.
+
+    Attributes:
+        x: `(S,)` the line: the left edge of pixel column x.
+        top: `(S,)` first row.
+        bottom: `(S,)` row after the last.
+        right: `(S,)` whether the mask ends here (it lies to the left of this line) or begins.
+    """
+
+    x: Int64Array
+    top: Int64Array
+    bottom: Int64Array
+    right: BoolArray
+
+
+def sides_of(starts: Int64Array, ends: Int64Array, height: int) -> Sides:
+    """Sides from a mask's runs of ones, as `rle.spans` gives them, in an image with columns of `height` pixels."""
+    first, last = starts // height, (ends - 1) // height
+    if np.any(first != last):
+        # Runs that go on in the next column are cut at its top.
+        number = last - first + 1
+        begin = np.cumsum(number) - number
+        column = np.repeat(first - begin, number) + np.arange(number.sum())
+        top, bottom = column * height, (column + 1) * height
+        top[begin], bottom[begin + number - 1] = starts, ends
+    else:
+        column, top, bottom = first, starts, ends
+    # On the line x the mask changes where column x does (on its right) and where column x - 1 does (on its left).
+    # One more place a column than pixels: a column's end is not the next one's begin. The lowest bit says "left".
+    on_line = np.stack((top + column, bottom + column), axis=1).ravel()
+    places = np.sort(np.concatenate((on_line * 2, (on_line + height + 1) * 2 + 1)), kind="stable")
+    places, left = places >> 1, places & 1
+    inside_left = np.cumsum(left) & 1
+    inside_right = np.cumsum(1 - left) & 1
+    chosen = np.flatnonzero((inside_left != inside_right)[:-1] & (places[1:] > places[:-1]))
+    x = places[chosen] // (height + 1)
+    base = x * (height + 1)
+    return Sides(x, places[chosen] - base, places[chosen + 1] - base, inside_left[chosen].astype(bool))
+
+
+def transposed_edges(starts: Int64Array, ends: Int64Array, height: int, width: int) -> Int64Array:
+    """Edges of the same mask read row by row, from its runs of ones read column by column.
+
+    With height and width exchanged it is the way back.
+
+    Args:
+        starts: `(R,)` first pixel of each run, counted down the columns; ascending, no two runs touch.
+        ends: `(R,)` pixel after each run.
+        height: Pixels of the image.
+        width: Pixels of the image.
+
+    Returns:
+        Positions, counted along the rows, at which a pixel differs from the one before it; none at the image's end.
+    """
+    sides = sides_of(starts, ends, height)
+    length = sides.bottom - sides.top
+    row = np.repeat(sides.top - (np.cumsum(length) - length), length) + np.arange(length.sum())
+    edges = rle.without_pairs(np.sort(row * width + np.repeat(sides.x, length)))
+    return edges[:-1] if len(edges) and edges[-1] == height * width else edges
