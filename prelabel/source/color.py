@@ -27,8 +27,8 @@ from PIL import Image, ImageCms
 _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 _GREY_MODES = frozenset({"1", "L", "LA", "La"})
 
-#: The colour space an ICC profile must be for, by the mode of the picture.
-_PROFILE_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
+#: Modes an ICC profile can be applied to.
+_PROFILE_MODES = frozenset({"RGB", "L", "CMYK", "LAB"})
 
 _PHOTOMETRIC = 262
 _BITS_PER_SAMPLE = 258
@@ -59,7 +59,7 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         # Grey stays one channel, since a grey profile cannot be applied to three.
         colour = rgba.getchannel("R") if image.mode in _GREY_MODES else rgba.convert("RGB")
         return colour, rgba.getchannel("A")
-    if image.mode in _PROFILE_SPACES:
+    if image.mode in _PROFILE_MODES:
         return image, None
     return image.convert("L" if image.mode in _GREY_MODES else "RGB"), None
 
@@ -91,14 +91,12 @@ def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """The way from an embedded profile to sRGB; None where there is nothing to do or the profile is of no use.
 
-    Of no use is a profile that cannot be read, is for another colour space than the pixels', or turns every colour
-    into the same. Nothing to do is where no colour of a 9 x 9 x 9 grid moves by more than a rounding error: such
+    Of no use is a profile that cannot be read, is for another colour space than the pixels' (Little CMS refuses), or
+    turns every colour into the same. Nothing to do is where no colour of a 9 x 9 x 9 grid moves by more than a rounding error: such
     profiles are sRGB, whatever their name, and most photos carry one.
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if source.profile.xcolor_space.strip() != _PROFILE_SPACES[mode]:
-            return None
         transform = _build(source, mode)
         probe = _colour_grid(mode)
         seen = np.asarray(transform.apply(probe)).astype(np.int16)

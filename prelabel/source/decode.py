@@ -127,6 +127,7 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> DecodedImag
     """Decode one image file.
 
     Safe to call from several threads at once, with different options: no setting of Pillow is switched to and fro.
+    (Whoever sets `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` in this process allows cut files everywhere in it.)
 
     Raises:
         EmptyFileError: There are no bytes.
@@ -145,15 +146,24 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> DecodedImag
         raise UnknownFormatError(f"not an image: it looks like {looks_like(data)}")
     _calm_pillow(options.max_pixels)
     _check_pixels(_size_in_header(data, name), options.max_pixels)
+    try:
+        return _decode(data, name, options.max_pixels)
+    except TruncatedImageError:
+        if not options.allow_truncated:
+            raise
+    return _decode(data, name, options.max_pixels, keep_cut=True)
+
+
+def _decode(data: bytes, name: str, max_pixels: int, keep_cut: bool = False) -> DecodedImage:
+    """Decode a file of a known format; with `keep_cut` one whose end is missing, as far as it goes."""
     # With an end put on, libjpeg fills in what is missing by itself.
-    mended = options.allow_truncated and name == "JPEG" and not data.endswith(_JPEG_END)
-    file = io.BytesIO(data + _JPEG_END if mended else data)
+    file = io.BytesIO(data + _JPEG_END if keep_cut and name == "JPEG" else data)
     image = None
     try:
         image = _opener(name)(file)
         _refuse_camera_raw(image, data)
-        _check_pixels(image.size, options.max_pixels)
-        return _finish(image, name, data, file, options)
+        _check_pixels(image.size, max_pixels)
+        return _finish(image, name, data, file, keep_cut)
     except DecodeError:
         raise
     # Pillow meets hostile bytes with OSError, SyntaxError, ValueError, struct.error, zlib.error, KeyError, TypeError,
@@ -162,14 +172,15 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> DecodedImag
         raise explain(error, data, name, image, file) from error
 
 
-def _finish(
-    image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO, options: DecodeOptions
-) -> DecodedImage:
+def _finish(image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO, keep_cut: bool) -> DecodedImage:
     """Load an opened file, bring its pixels to RGB, and turn them."""
     # A TIFF turns itself while it loads and forgets its tag; a PNG may have it behind the pixels.
     orientation = None if name == "PNG" else _orientation(image)
     covered = image.tile[0][1] if name == "GIF" and image.tile else None
-    _load(image, name, data, file, options)
+    if keep_cut:
+        _load_cut(image, name, data, file)
+    else:
+        _load(image, name, data)
     if name == "PNG":
         fit_transparency_to_8_bits(image, bits=data[24])
     turn = _orientation(image)
@@ -185,28 +196,31 @@ def _finish(
     return DecodedImage(np.asarray(rgb), orientation or turn, _frames(image))
 
 
-def _load(image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO, options: DecodeOptions) -> None:
-    """Decode the pixels; with `allow_truncated`, keep what there is of a cut file."""
-    cut: Exception | None = None
+def _load(image: ImageFile.ImageFile, name: str, data: bytes) -> None:
+    image.load()
+    # Pillow does not mind; but an orientation may have stood behind the pixels.
+    if name == "PNG" and data.rfind(b"IEND") < 0:
+        raise TruncatedImageError(f"the file ends before the picture does ({describe(name, data, image)})")
+
+
+def _load_cut(image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO) -> None:
+    """Decode what there is of a file whose end is missing.
+
+    Not with Pillow's own switch for this, `LOAD_TRUNCATED_IMAGES`, which is one global for all threads.
+    """
     try:
         image.load()
-    except Exception as error:  # any of Pillow's, see `decode`; only what the cut explains is forgiven
-        if not (options.allow_truncated and is_cut(error, data, name, image, file)):
+    except Exception as error:  # any of Pillow's, see `_decode`; only what the cut explains is forgiven
+        if not is_cut(error, data, name, image, file):
             raise
-        cut = error
-        # Without tiles left to decode a picture counts as loaded. Pillow's own switch for this is one global for all
-        # threads. Raises where the decoder made no picture at all.
+        # Without tiles left to decode a picture counts as loaded; where the decoder made none at all this fails.
         image.tile = []
         try:
             image.load()
         except Exception:  # noqa: BLE001
             raise error from None
-    missing_end = TruncatedImageError(f"the file ends before the picture does ({describe(name, data, image)})")
-    if not options.allow_truncated:
-        if name == "PNG" and data.rfind(b"IEND") < 0:
-            raise missing_end
-    elif (cut or file.getbuffer().nbytes > len(data)) and _is_flat(image):
-        raise missing_end  # not one pixel of it had been decoded
+    if _is_flat(image):
+        raise TruncatedImageError(f"the file ends before the picture begins ({describe(name, data, image)})")
 
 
 def _is_flat(image: Image.Image) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageFile, features
 
 from prelabel.errors import (
     ConfigError,
@@ -23,12 +23,16 @@ from prelabel.errors import (
     TruncatedImageError,
     UnknownFormatError,
 )
+from prelabel.source import color
 from prelabel.source.decode import DecodeOptions, decode
 
 RED, GREEN, BLUE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 TAKE_CUT = DecodeOptions(allow_truncated=True)
+
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
+AVIF = pytest.param("AVIF", marks=needs_avif)
 
 
 def corners() -> np.ndarray:
@@ -92,6 +96,15 @@ def swapped_profile() -> bytes:
     return data.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
 
 
+def black_profile() -> bytes:
+    """sRGB with colorants of no light: every colour would be black."""
+    data = bytearray(profile("sRGB"))
+    for tag in (b"rXYZ", b"gXYZ", b"bXYZ"):
+        at = int.from_bytes(data[data.index(tag) + 4 :][:4], "big")
+        data[at + 8 : at + 20] = bytes(12)
+    return bytes(data)
+
+
 # --- what comes out ---------------------------------------------------------------------------------------------------
 
 
@@ -130,6 +143,17 @@ def test_exif_orientation_is_applied_and_recorded(kind: str, options: dict[str, 
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](corners())))
     result = decode(save(stored, kind, exif=exif, **options))
     assert result.pixels.shape == (32, 48, 3)
+    assert close(result.pixels, corners(), 3)
+    assert result.exif_orientation == orientation
+
+
+@needs_avif
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_turn_of_an_avif_is_applied_and_recorded(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](corners())))
+    result = decode(save(stored, "AVIF", exif=exif, quality=100, subsampling="4:4:4"))
     assert close(result.pixels, corners(), 3)
     assert result.exif_orientation == orientation
 
@@ -227,10 +251,11 @@ def test_icc_profile_is_applied_before_the_white_ground(mode: str) -> None:
 
 def test_srgb_profile_leaves_the_pixels_alone() -> None:
     picture = noise()
+    assert color._transform(profile("sRGB"), "RGB") is None  # nothing to pay for
     assert np.array_equal(decode(save(picture, "PNG", icc_profile=profile("sRGB"))).pixels, np.asarray(picture))
 
 
-@pytest.mark.parametrize("broken", [b"no profile", profile("sRGB")[:200], profile("LAB")])
+@pytest.mark.parametrize("broken", [b"no profile", profile("sRGB")[:200], profile("LAB"), black_profile()])
 def test_unusable_profile_is_ignored(broken: bytes) -> None:
     assert np.array_equal(decode(save(Image.fromarray(corners()), "PNG", icc_profile=broken)).pixels, corners())
 
@@ -433,7 +458,7 @@ def test_file_cut_before_its_pixels_fails_even_if_allowed(kind: str) -> None:
             decode(data, options)
 
 
-@pytest.mark.parametrize("kind", ["WEBP", "JPEG2000", "AVIF"])
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG2000", AVIF])
 def test_cut_file_of_a_decoder_that_gives_all_or_nothing_fails_even_if_allowed(kind: str) -> None:
     data = save(noise(), kind)
     for options in (DecodeOptions(), TAKE_CUT):
@@ -470,6 +495,11 @@ def test_allowing_cut_files_does_not_change_whole_ones() -> None:
         data = save(noise(), kind)
         assert np.array_equal(decode(data, TAKE_CUT).pixels, decode(data).pixels)
         assert np.array_equal(decode(data + b"trailing", TAKE_CUT).pixels, decode(data).pixels)
+
+
+def test_flat_picture_with_bytes_behind_it_is_whole() -> None:
+    data = save(Image.new("RGB", (32, 16), BLUE), "JPEG", quality=95, subsampling=0)
+    assert close(decode(data + bytes(100), TAKE_CUT).pixels, np.broadcast_to(BLUE, (16, 32, 3)), 2)
 
 
 def test_threads_with_different_options_do_not_disturb_each_other() -> None:
@@ -514,7 +544,7 @@ def test_pixel_limit_is_checked_before_the_pixels() -> None:
         decode(bomb(60_000, 60_000))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", AVIF])
 def test_pixel_limit_is_exact(kind: str) -> None:
     data = save(Image.new("RGB", (32, 16)), kind)
     assert decode(data, DecodeOptions(max_pixels=512)).pixels.shape == (16, 32, 3)
@@ -600,6 +630,7 @@ def test_heic_without_its_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch
         decode(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(40))
 
 
+@needs_avif
 def test_avif_without_its_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     data = save(noise(), "AVIF")
     monkeypatch.setattr("PIL.AvifImagePlugin.SUPPORTED", False)
