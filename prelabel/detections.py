@@ -45,7 +45,7 @@ class Detections:
         score: `(N,)` float32 in 0..1.
         label: `(N,)` str, the class name as the annotator sees it.
         mid: `(N,)` str, the Freebase machine id (`/m/0bt9lr`), or `""` where the model has none.
-        mask: `(N,)` str, COCO compressed counts of an RLE of size `[height, width]`; `None` for a detector without masks.
+        mask: `(N,)` str, COCO compressed counts of an RLE of size `[height, width]`; `None` without masks.
         multiclass_score: `(N, C)` float32 class distribution where it was asked for, else `None`.
     """
 

@@ -88,9 +88,7 @@ def _row_to_values(row: ImageRow) -> dict[str, Any]:
         "image_labels": (
             None
             if labels is None
-            else [
-                {"class": one.category_id, "label": one.label, "mid": one.mid, "score": one.score} for one in labels
-            ]
+            else [{"class": one.category_id, "label": one.label, "mid": one.mid, "score": one.score} for one in labels]
         ),
         "detector": row.detector,
         "model_version": row.model_version,

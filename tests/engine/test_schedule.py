@@ -7,6 +7,10 @@ from prelabel.engine.schedule import MAX_KILLERS_IN_A_ROW, Culprit, LabelTask, P
 DEATH = Culprit("WorkerDied", "signal 6")
 
 
+def schedule_of(*shards: tuple[int, int]) -> Schedule:
+    return Schedule((LabelTask(shard), images) for shard, images in shards)
+
+
 def take(schedule: Schedule, *, idle: bool = True) -> Task:
     task = schedule.next_task(worker_is_idle=idle)
     assert task is not None
@@ -14,7 +18,7 @@ def take(schedule: Schedule, *, idle: bool = True) -> Task:
 
 
 def test_shards_come_in_the_order_given_and_the_schedule_ends():
-    schedule = Schedule([(0, 3), (1, 2)])
+    schedule = schedule_of((0, 3), (1, 2))
     first, second = take(schedule), take(schedule, idle=False)
     assert (first, second) == (LabelTask(0), LabelTask(1))
     assert schedule.next_task(worker_is_idle=True) is None
@@ -25,7 +29,7 @@ def test_shards_come_in_the_order_given_and_the_schedule_ends():
 
 
 def test_a_shard_whose_worker_died_is_tried_again_alone():
-    schedule = Schedule([(0, 3)])
+    schedule = schedule_of((0, 3))
     schedule.died(take(schedule), DEATH)
     assert schedule.next_task(worker_is_idle=False) is None
     again = take(schedule)
@@ -36,7 +40,7 @@ def test_a_shard_whose_worker_died_is_tried_again_alone():
 
 
 def test_after_two_deaths_images_are_probed_and_the_killer_is_set_aside():
-    schedule = Schedule([(0, 3)])
+    schedule = schedule_of((0, 3))
     for _ in range(2):
         schedule.died(take(schedule), DEATH)
     schedule.done(take(schedule))
@@ -54,7 +58,7 @@ def test_after_two_deaths_images_are_probed_and_the_killer_is_set_aside():
 
 
 def test_a_shard_on_which_every_image_kills_is_given_up_after_a_bounded_number_of_deaths():
-    schedule = Schedule([(7, 1000)])
+    schedule = schedule_of((7, 1000))
     deaths = 0
     while not schedule.finished:
         schedule.died(take(schedule), DEATH)
@@ -68,7 +72,7 @@ def test_a_shard_on_which_every_image_kills_is_given_up_after_a_bounded_number_o
 
 
 def test_a_shard_that_still_kills_without_its_culprits_is_given_up():
-    schedule = Schedule([(0, 1)])
+    schedule = schedule_of((0, 1))
     for _ in range(2):
         schedule.died(take(schedule), DEATH)
     schedule.done(take(schedule))
@@ -78,13 +82,13 @@ def test_a_shard_that_still_kills_without_its_culprits_is_given_up():
 
 
 def test_retrying_the_failed_images_survives_a_death():
-    schedule = Schedule([(0, 2)], retry_failed=True)
+    schedule = Schedule([(LabelTask(0, retry_failed=True), 2)])
     schedule.died(take(schedule), DEATH)
     assert take(schedule) == LabelTask(0, retry_failed=True, alone=True)
 
 
 def test_other_shards_go_on_while_one_is_probed():
-    schedule = Schedule([(0, 2), (1, 2)])
+    schedule = schedule_of((0, 2), (1, 2))
     troubled = take(schedule)
     schedule.died(troubled, DEATH)
     schedule.died(take(schedule), DEATH)

@@ -1,0 +1,150 @@
+"""A shard there and back, its bytes, its schema, and other people's readers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from prelabel.detections import Detections, ImageLabel
+from prelabel.errors import StoreError
+from prelabel.storage import Storage
+from prelabel.store.rows import ImageRow
+from prelabel.store.schema import SHARD_SCHEMA
+from prelabel.store.shards import load_shard, read_shard, shard_name, shard_url, write_shard
+from tests.rows import found, mask_of, row
+
+STORAGE = Storage()
+DOG = found(mask=mask_of("###...", "###...", "###...", "###..."))
+
+
+def write(folder: Path, *rows: ImageRow, shard: int = 0) -> str:
+    write_shard(rows, str(folder), STORAGE, shard=shard, run_id="run-1")
+    return shard_url(str(folder), shard)
+
+
+def back(folder: Path, *rows: ImageRow) -> list[ImageRow]:
+    return list(read_shard(write(folder, *rows), STORAGE))
+
+
+def failed_row() -> ImageRow:
+    return replace(
+        row("b.jpg"), detections=None, height=None, width=None,
+        error_type="FetchError", error="no such file", error_stage="read",
+    )  # fmt: skip
+
+
+def assert_same(one: ImageRow, other: ImageRow) -> None:
+    for name in ImageRow.__dataclass_fields__:
+        if name not in ("detections", "seconds"):
+            assert getattr(one, name) == getattr(other, name), name
+    assert (one.detections is None) == (other.detections is None)
+    if one.detections is not None and other.detections is not None:
+        for name in Detections.__dataclass_fields__:
+            np.testing.assert_array_equal(getattr(one.detections, name), getattr(other.detections, name), name)
+
+
+def test_rows_come_back_as_they_went(tmp_path: Path):
+    rows = [row("a.jpg", DOG, DOG), failed_row(), row("c.jpg", masks=True), row("d.jpg", masks=False)]
+    for wrote, read in zip(rows, back(tmp_path, *rows), strict=True):
+        assert_same(wrote, read)
+
+
+def test_image_labels_and_class_distributions_come_back(tmp_path: Path):
+    labels = (ImageLabel(281, "tabby", "", 0.5), ImageLabel(282, "tiger cat", "", 0.25))
+    one = row("a.jpg", found(), found(), image_labels=labels)
+    spread = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
+    one = replace(one, detections=replace(one.detections, multiclass_score=spread))
+    (read,) = back(tmp_path, one)
+    assert read.image_labels == labels
+    np.testing.assert_array_equal(read.detections.multiclass_score, spread)
+
+
+def test_seconds_by_stage_come_back_and_are_summed_in_the_record(tmp_path: Path):
+    rows = [replace(row(name), seconds={"read": 0.5, "decode": 0.25}) for name in ("a.jpg", "b.jpg")]
+    record = write_shard(rows, str(tmp_path), STORAGE, shard=3, run_id="run-1")
+    assert record.seconds["read"] == 1.0
+    assert record.seconds["decode"] == 0.5
+    assert record.seconds["write"] >= 0
+    assert next(read_shard(shard_url(str(tmp_path), 3), STORAGE)).seconds == {"read": 0.5, "decode": 0.25}
+
+
+def test_the_record_counts_what_is_in_the_file_and_can_be_recomputed_from_it(tmp_path: Path):
+    rows = [row("a.jpg", DOG, DOG), failed_row(), row("c.jpg", DOG)]
+    record = write_shard(rows, str(tmp_path), STORAGE, shard=12, run_id="run-1")
+    assert (record.name, record.rows, record.failed, record.detections) == ("shard-00012.parquet", 3, 1, 3)
+    assert record.failures == {"FetchError": 1}
+    content = load_shard(str(tmp_path), 12, STORAGE)
+    assert content.run_id == "run-1"
+    assert replace(content.record, seconds={}) == replace(record, seconds={})
+
+
+def test_a_shard_without_any_detection_has_the_same_schema_as_one_with(tmp_path: Path):
+    full = pq.read_schema(write(tmp_path, row("a.jpg", DOG), shard=0))
+    empty = pq.read_schema(write(tmp_path, row("a.jpg"), failed_row(), shard=1))
+    assert full.equals(SHARD_SCHEMA)
+    assert empty.equals(SHARD_SCHEMA)
+
+
+def test_a_rerun_overwrites_its_own_file_and_leaves_nothing_else(tmp_path: Path):
+    for _ in range(2):
+        write(tmp_path, row("a.jpg", DOG))
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["shard-00000.parquet"]
+
+
+def test_shard_names_sort_and_never_depend_on_their_number_of_shards():
+    assert [shard_name(n) for n in (0, 7, 99_999, 123_456)] == [
+        "shard-00000.parquet", "shard-00007.parquet", "shard-99999.parquet", "shard-123456.parquet",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", [0, 10, 0.5, 0.99])
+def test_a_damaged_file_is_a_store_error_of_one_line(tmp_path: Path, cut: float):
+    path = Path(write(tmp_path, row("a.jpg", DOG)))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(cut * len(data)) if isinstance(cut, float) else cut])
+    for read in (lambda: list(read_shard(str(path), STORAGE)), lambda: load_shard(str(tmp_path), 0, STORAGE)):
+        with pytest.raises(StoreError, match="cannot be read") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_another_schema_is_refused_by_the_differing_column(tmp_path: Path):
+    path = tmp_path / "shards" / "shard-00000.parquet"
+    path.parent.mkdir()
+    table = pq.read_table(write(tmp_path, row("a.jpg"), shard=1))
+    pq.write_table(table.set_column(4, "error_type", pa.array([1])), path)
+    with pytest.raises(StoreError, match="differing error_type"):
+        list(read_shard(str(path), STORAGE))
+
+
+def test_a_missing_file_says_how_to_get_it(tmp_path: Path):
+    with pytest.raises(StoreError, match="missing; the same `prelabel label` command makes it again"):
+        list(read_shard(shard_url(str(tmp_path), 5), STORAGE))
+
+
+def test_duckdb_reads_it_as_it_is(tmp_path: Path):
+    duckdb = pytest.importorskip("duckdb")
+    write(tmp_path, row("a.jpg", found("Dog"), found("Cat")), failed_row())
+    rows = duckdb.read_parquet(f"{tmp_path}/shards/*.parquet")
+    counts = "SELECT label, count(*) FROM (SELECT unnest(labels) AS label FROM r) GROUP BY 1 ORDER BY 1"
+    assert rows.query("r", counts).fetchall() == [("Cat", 1), ("Dog", 1)]
+    assert rows.query("r", "SELECT boxes[1][3] FROM r WHERE len(boxes) > 0").fetchone() == (3.0,)
+
+
+def test_pandas_reads_it_as_it_is(tmp_path: Path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_parquet(write(tmp_path, row("a.jpg", found("Dog"), found("Cat")), failed_row()))
+    assert frame["labels"][0].tolist() == ["Dog", "Cat"]
+    assert frame["status"].tolist() == ["ok", "failed"]
+
+
+def test_polars_reads_it_as_it_is(tmp_path: Path):
+    polars = pytest.importorskip("polars")
+    frame = polars.read_parquet(write(tmp_path, row("a.jpg", found("Dog"), found("Cat")), failed_row()))
+    assert frame["labels"].explode().drop_nulls().to_list() == ["Dog", "Cat"]
+    assert frame["boxes"][0].to_list() == [[0, 0, 3, 4], [0, 0, 3, 4]]

@@ -1,0 +1,174 @@
+"""Verification finds each kind of damage, and nothing on a whole run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from prelabel.errors import StoreError
+from prelabel.image_ref import ImageRef
+from prelabel.storage import Storage
+from prelabel.store.plan import write_plan
+from prelabel.store.rows import ImageRow
+from prelabel.store.run import DetectorRecord, Manifest, RunRecord, open_run, write_json
+from prelabel.store.shards import shard_url, write_shard
+from prelabel.store.verify import verify
+from tests.rows import found, mask_of, row
+
+STORAGE = Storage()
+RUN_ID = "0123456789abcdef" * 2
+DOG = found(mask=mask_of("###...", "###...", "###...", "###..."))
+SCHEMAS = Path(__file__).parents[2] / "schemas"
+
+
+def rows_of(shard: int) -> list[ImageRow]:
+    return [row(f"{shard}-{i}.jpg", *[DOG] * i) for i in range(3)]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> str:
+    """A whole run of two shards of three images."""
+    out = str(tmp_path / "out")
+    refs = [ImageRef(r.image_id, r.uri, r.file_name) for shard in range(2) for r in rows_of(shard)]
+    plan = write_plan(refs, out, STORAGE, shard_size=3, plan_id="01234567")
+    records = [write_shard(rows_of(shard), out, STORAGE, shard=shard, run_id=RUN_ID) for shard in range(2)]
+    detector = DetectorRecord("d", "d", "0" * 64, "d-00000000", "test", masks=True, classes=None)
+    run = RunRecord(
+        run_id=RUN_ID,
+        created="2026-11-20T12:00:00+00:00",
+        settings={},
+        source={"images": 6, "bytes": 0, "sources": []},
+        detector=detector,
+        shard_size=3,
+        parts=plan.parts,
+        versions={},
+    )
+    write_json(f"{out}/run.json", STORAGE, run.to_json())
+    manifest = Manifest(RUN_ID, "2026-11-20T12:00:01+00:00", tuple(records), {"wall": 1.0})
+    write_json(f"{out}/manifest.json", STORAGE, manifest.to_json())
+    return out
+
+
+def rewrite(output: str, shard: int, change: Callable[[list[ImageRow]], list[ImageRow]]) -> None:
+    """Write a shard with other rows, and a manifest that agrees with it: only the content is wrong."""
+    record = write_shard(change(rows_of(shard)), output, STORAGE, shard=shard, run_id=RUN_ID)
+    path = Path(output) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["shards"][shard] = record.to_json()
+    path.write_text(json.dumps(manifest))
+
+
+def problems(output: str) -> str:
+    report = verify(output, STORAGE)
+    assert not report.whole
+    return "\n".join(report.problems)
+
+
+def test_a_whole_run_has_no_problems_and_is_counted(output: str):
+    report = verify(output, STORAGE)
+    assert report.problems == ()
+    assert (report.shards, report.rows, report.failed, report.detections) == (2, 6, 0, 6)
+
+
+def test_run_and_manifest_keep_their_contracts(output: str):
+    for name in ("run", "manifest"):
+        schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text())
+        jsonschema.Draft202012Validator.check_schema(schema)
+        jsonschema.validate(json.loads((Path(output) / f"{name}.json").read_text()), schema)
+
+
+def test_a_run_opened_for_reading_gives_all_rows_in_plan_order(output: str):
+    assert [r.image_id for r in open_run(output, STORAGE).rows()] == [
+        f"{s}-{i}.jpg" for s in range(2) for i in range(3)
+    ]
+
+
+def test_a_missing_shard(output: str):
+    Path(shard_url(output, 1)).unlink()
+    assert "shard-00001.parquet is missing" in problems(output)
+
+
+def test_a_flipped_byte(output: str):
+    path = Path(shard_url(output, 0))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    assert "shard-00000.parquet" in problems(output)
+
+
+def test_a_shard_of_another_run(output: str):
+    write_shard(rows_of(0), output, STORAGE, shard=0, run_id="f" * 32)
+    assert "was written by another run" in problems(output)
+
+
+def test_a_file_that_nobody_planned(output: str):
+    data = Path(shard_url(output, 0)).read_bytes()
+    (Path(output) / "shards" / "shard-00002.parquet").write_bytes(data)
+    assert "shards/shard-00002.parquet belongs to no planned shard" in problems(output)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: rows[:2], "1 planned images missing ['0-2.jpg']"),
+        (lambda rows: [rows[0], rows[1], rows[1]], "1 planned images missing ['0-2.jpg']"),
+        (lambda rows: [*rows, rows[0]], "images doubled or out of order (4 rows, 3 planned)"),
+        (lambda rows: [rows[1], rows[0], rows[2]], "images doubled or out of order"),
+        (lambda rows: [*rows[:2], row("stranger.jpg")], "1 not planned ['stranger.jpg']"),
+        (lambda rows: [*rows[:2], with_boxes(rows[2], [[0, 0, 7, 4]] * 2)], "'0-2.jpg': a box is not inside the image"),
+        (lambda rows: [*rows[:2], with_boxes(rows[2], [[3, 0, 0, 4]] * 2)], "'0-2.jpg': a box is not inside the image"),
+        (lambda rows: [*rows[:2], with_boxes(rows[2], [[np.nan] * 4] * 2)], "'0-2.jpg': a box is not inside the image"),
+        (lambda rows: [*rows[:2], row("0-2.jpg", found(score=1.5))], "a score is not in 0..1"),
+        (
+            lambda rows: [*rows[:2], row("0-2.jpg", found(mask=mask_of("#")))],
+            "a mask is not an RLE of the image's size",
+        ),
+        (lambda rows: [*rows[:2], replace(rows[2], error_type="X")], "a failed image has detections"),
+    ],
+)
+def test_wrong_rows(output: str, change: Callable[[list[ImageRow]], list[ImageRow]], said: str):
+    rewrite(output, 0, change)
+    assert said in problems(output)
+
+
+def with_boxes(one: ImageRow, boxes: Any) -> ImageRow:
+    assert one.detections is not None
+    return replace(one, detections=replace(one.detections, xyxy=np.array(boxes, np.float32)))
+
+
+def test_lists_of_unequal_length(output: str):
+    path = shard_url(output, 0)
+    table = pq.read_table(path)
+    index = table.schema.get_field_index("labels")
+    shorter = [labels[:-1] for labels in table["labels"].to_pylist()]
+    wrong = table.set_column(index, table.schema.field("labels"), [shorter])
+    pq.write_table(wrong, path)
+    assert "'0-1.jpg' (and 1 more): labels and scores differ in length" in problems(output)
+
+
+def test_an_unfinished_run_says_so(output: str):
+    (Path(output) / "manifest.json").unlink()
+    assert "manifest.json is missing: the run is not finished" in problems(output)
+    with pytest.raises(StoreError, match="is not finished"):
+        open_run(output, STORAGE)
+
+
+def test_no_run_at_all_is_an_error(tmp_path: Path):
+    with pytest.raises(StoreError, match=r"no run at .*: run.json is missing"):
+        verify(str(tmp_path), STORAGE)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"schema_version": 99}', '{"schema_version": 1}'])
+def test_a_damaged_run_json_is_a_store_error_of_one_line(output: str, text: str):
+    (Path(output) / "run.json").write_text(text)
+    with pytest.raises(StoreError) as caught:
+        verify(output, STORAGE)
+    assert "\n" not in str(caught.value)

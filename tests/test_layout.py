@@ -1,0 +1,104 @@
+"""The table of who may import whom, walked over the source; and what must not be loaded at start."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "prelabel"
+
+#: Rooms, and the rooms of this project they may import. A module without a room of its own is named by its file.
+MAY_IMPORT = {
+    "errors": set(),
+    "detections": set(),
+    "image_ref": set(),
+    "options": {"errors"},
+    "storage": {"errors"},
+    "rle": {"errors"},
+    "select": {"errors", "detections", "options"},
+    "config": {"errors", "options", "select", "storage"},
+    "source": {"errors", "storage", "image_ref"},
+    "store": {"errors", "storage", "detections", "image_ref", "rle"},
+    "detectors": {"errors", "storage", "detections", "rle", "select", "config", "store"},
+    "engine": {"errors", "storage", "detections", "image_ref", "config", "source", "store", "detectors"},
+    "export": {"errors", "storage", "detections", "options", "select", "rle", "store"},
+    "synth": {"errors", "rle"},
+}
+
+#: Libraries with one home each.
+HOMES = {
+    "ray": {"engine/fleet.py"},
+    "tensorflow": {"detectors/"},
+    "tensorflow_hub": {"detectors/"},
+    "fsspec": {"storage.py"},
+    "PIL": {"source/", "synth/"},
+    "requests": {"detectors/download.py"},
+    "filelock": {"detectors/cache.py"},
+    "click": {"cli.py"},
+    "rich": {"console.py"},
+    "yaml": {"options.py"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: imports are absolute"
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "prelabel")
+    return found
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path):
+    room = room_of(path)
+    if room in ("cli", "console", "__init__", "__main__"):
+        return  # the outermost layer may use every room
+    own = {name.split(".")[1] for name in imports(path) if name.startswith("prelabel.")}
+    assert own - {room, "__version__"} <= MAY_IMPORT[room]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_each_library_is_imported_in_its_home_only(path: Path):
+    place = path.relative_to(PACKAGE).as_posix()
+    for name in imports(path):
+        homes = HOMES.get(name.split(".")[0])
+        assert homes is None or any(place == home or (home.endswith("/") and place.startswith(home)) for home in homes)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "prelabel.cli",
+        "prelabel.export.coco",
+        "prelabel.export.label_studio",
+        "prelabel.store.verify",
+        "prelabel.config",
+    ],
+)
+def test_no_heavy_library_is_loaded_by(module: str):
+    code = f"import sys, {module}; print([m for m in ('tensorflow', 'ray', 'tensorflow_hub') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_engine_drives_without_tensorflow():
+    code = "import sys, prelabel.engine.drive; print('tensorflow' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
