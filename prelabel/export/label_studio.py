@@ -27,7 +27,7 @@ from prelabel.export.preflight import require_showable
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, shortest
 from prelabel.export.regions import Frame, Region, choice, region_id
 from prelabel.export.shaping import Shaper
-from prelabel.export.task_files import TaskFiles
+from prelabel.export.task_files import task_files
 from prelabel.export.task_score import task_score
 from prelabel.storage import Storage, describe, join, redact
 from prelabel.store.rows import ImageRow
@@ -38,7 +38,7 @@ CONFIG_NAME = "label_config.xml"
 def export_label_studio(
     info: RunInfo, rows: Rows, to: str, options: LabelStudioOptions, storage: Storage
 ) -> ExportReport:
-    """Write `tasks-00000.json`, ... and `label_config.xml` into the folder `to`.
+    """Write task files (`tasks-00000.json`, ... or another layout) and `label_config.xml` into the folder `to`.
 
     The rows are read twice: once for the classes and tools that occur, then for the tasks. Tasks come in the order of
     the plan, regions by descending score. Task files of an earlier export into the folder are replaced or deleted.
@@ -53,19 +53,19 @@ def export_label_studio(
     config = config_for(info, rows, options, storage)
     if not any(control.labels for control in config.controls):
         tally.warnings.append("nothing was found and the detector has no list of classes: the config has no label")
-    files = TaskFiles(to, storage, options.tasks_per_file, int(options.max_file_mb * 1e6))
+    limits = (options.tasks_per_file, int(options.max_file_mb * 1e6))
     try:
-        for task in _tasks(info, rows, urls, config, options, tally):
-            require_showable(task, config)
-            files.add(task)
-        files.finish()
+        with task_files(to, storage, options.layout, *limits) as files:
+            for task in _tasks(info, rows, urls, config, options, tally):
+                require_showable(task, config)
+                files.add(task)
         storage.publish(join(to, CONFIG_NAME), config.xml.encode("utf-8"))
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
     tally.files = [*files.urls, join(to, CONFIG_NAME)]
     tally.warnings += [f"Label Studio needs {need}" for need in urls.needs]
     if files.largest_task > options.max_file_mb * 1e6:
-        tally.warnings.append(f"a single task has {files.largest_task / 1e6:.0f} MB, more than max-file-mb")
+        tally.warnings.append(f"a single task has {files.largest_task / 1e6:.1f} MB, more than max-file-mb")
     return tally.report()
 
 

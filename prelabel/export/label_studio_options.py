@@ -58,6 +58,12 @@ class LabelStudioOptions(Selection):
     )
     max_points: int = option(3000, "Polygon corners a task at most; the rest is left out.", group=_GROUP)
     max_masks: int = option(100, "Brush masks a task at most; the rest is left out.", group=_GROUP)
+    layout: str = option(
+        "import",
+        "Task files for the import page and API, or for a source storage to sync: a task a file, or a line.",
+        choices=("import", "sync", "sync-jsonl"),
+        group=_GROUP,
+    )
     tasks_per_file: int = option(1000, "Tasks a file at most.", group=_GROUP)
     max_file_mb: float = option(20.0, "Megabytes a file at most.", metavar="MB", group=_GROUP)
     include_failed: bool = option(False, "Make tasks without a prediction of failed images.", group=_GROUP)

@@ -102,7 +102,10 @@ class Tally:
 
 def strict_json(value: Any) -> bytes:
     """Compact JSON that every reader takes: ASCII, no NaN. Raises ValueError for a number JSON does not have."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return _STRICT.encode(value).encode("ascii")
+
+
+_STRICT = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def shortest(values: FloatArray) -> list[float]:

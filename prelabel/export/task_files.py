@@ -1,22 +1,66 @@
-"""Task files of Label Studio's import: JSON arrays, a limited number of tasks and bytes each."""
+"""Task files in the layouts that Label Studio reads.
+
+    import       tasks-00000.json, ...        JSON arrays for the import page and API, limited in tasks and bytes
+    sync         tasks/5ebc....json           one task a file, for a source storage that syncs the prefix `tasks/`
+    sync-jsonl   tasks/tasks-00000.jsonl      one task a line, for the same
+
+A sync reads everything under its prefix and fails on any other file, so nothing else is put there. It never reads a key
+again: the name of a task's file is made from its `image_id`, and a later export with new images adds only their files.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
 
 from prelabel.export.reading import strict_json
 from prelabel.storage import Storage, join
 
-_NAME = re.compile(r"tasks-\d{5,}\.json")
+LAYOUTS = ("import", "sync", "sync-jsonl")
+
+#: Uploads of single tasks under way at a time.
+_THREADS = 8
+_UNDER_WAY = 64
 
 
-class TaskFiles:
-    """Collects tasks and publishes `tasks-00000.json`, `tasks-00001.json`, ... each whole."""
+class TaskWriter(Protocol):
+    """Takes one task after another."""
 
-    def __init__(self, folder: str, storage: Storage, tasks_per_file: int, bytes_per_file: int) -> None:
+    urls: list[str]
+    largest_task: int
+
+    def add(self, task: Mapping[str, Any]) -> None:
+        """One more task."""
+
+
+@contextlib.contextmanager
+def task_files(
+    to: str, storage: Storage, layout: str, tasks_per_file: int, bytes_per_file: int
+) -> Iterator[TaskWriter]:
+    """Write task files into the folder `to`; when the block ends well, those of an earlier export are gone too."""
+    if layout == "sync":
+        with ThreadPoolExecutor(_THREADS) as threads:
+            singly = _OneByOne(join(to, "tasks"), storage, threads)
+            yield singly
+            singly.finish()
+        return
+    ending, folder = ("json", to) if layout == "import" else ("jsonl", join(to, "tasks"))
+    lots = _InLots(folder, ending, storage, tasks_per_file, bytes_per_file)
+    yield lots
+    lots.finish()
+
+
+class _InLots:
+    """Collects tasks and publishes numbered files of many, each whole."""
+
+    def __init__(self, folder: str, ending: str, storage: Storage, tasks_per_file: int, bytes_per_file: int) -> None:
         self._folder = folder
+        self._ending = ending
         self._storage = storage
         self._tasks_per_file = tasks_per_file
         self._bytes_per_file = bytes_per_file
@@ -38,16 +82,59 @@ class TaskFiles:
         self._bytes += len(data) + 2
 
     def finish(self) -> None:
-        """Publish the rest, and delete task files that an earlier export left beyond the last one."""
+        """Publish the rest, and delete files that an earlier export left beyond the last one."""
         if self._waiting or not self.urls:
             self._publish()
         written = {url.rpartition("/")[2] for url in self.urls}
-        for name in self._storage.names(self._folder):
-            if _NAME.fullmatch(name) and name not in written:
-                self._storage.delete(join(self._folder, name))
+        _delete_others(self._storage, self._folder, rf"tasks-\d{{5,}}\.{self._ending}", written)
 
     def _publish(self) -> None:
-        url = join(self._folder, f"tasks-{len(self.urls):05d}.json")
-        self._storage.publish(url, b"[\n" + b",\n".join(self._waiting) + b"\n]\n")
+        url = join(self._folder, f"tasks-{len(self.urls):05d}.{self._ending}")
+        if self._ending == "json":
+            data = b"[\n" + b",\n".join(self._waiting) + b"\n]\n"
+        else:
+            data = b"".join(task + b"\n" for task in self._waiting)
+        self._storage.publish(url, data)
         self.urls.append(url)
         self._waiting, self._bytes = [], 0
+
+
+class _OneByOne:
+    """Publishes every task as a file of its own, several at a time."""
+
+    def __init__(self, folder: str, storage: Storage, threads: ThreadPoolExecutor) -> None:
+        self._folder = folder
+        self._storage = storage
+        self._threads = threads
+        self._under_way: deque[Future[None]] = deque()
+        self._names: set[str] = set()
+        self.urls = [folder + "/"]
+        self.largest_task = 0
+
+    def add(self, task: Mapping[str, Any]) -> None:
+        """One more task; waits while too many are under way."""
+        data = strict_json(task)
+        self.largest_task = max(self.largest_task, len(data))
+        name = task_file_name(task["data"]["image_id"])
+        self._names.add(name)
+        if len(self._under_way) == _UNDER_WAY:
+            self._under_way.popleft().result()
+        self._under_way.append(self._threads.submit(self._storage.publish, join(self._folder, name), data + b"\n"))
+
+    def finish(self) -> None:
+        """Wait for the rest, and delete the tasks of images that are no longer there."""
+        for one in self._under_way:
+            one.result()
+        _delete_others(self._storage, self._folder, r"[0-9a-f]{32}\.json", self._names)
+
+
+def task_file_name(image_id: str) -> str:
+    """The file of an image's task in the layout `sync`, the same in every export."""
+    digest = hashlib.blake2b(image_id.encode("utf-8", "surrogatepass"), digest_size=16)
+    return f"{digest.hexdigest()}.json"
+
+
+def _delete_others(storage: Storage, folder: str, pattern: str, written: set[str]) -> None:
+    for name in storage.names(folder):
+        if name not in written and re.fullmatch(pattern, name):
+            storage.delete(join(folder, name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from prelabel.detections import ImageLabel
-from prelabel.errors import ConfigError, ExportError
+from prelabel.errors import ConfigError, ExportError, StoreError
 from prelabel.export.label_config import Control, make_config, read_config
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
@@ -23,6 +23,7 @@ from prelabel.export.preflight import problems
 from prelabel.export.reading import ExportReport, Rows, RunInfo
 from prelabel.export.task_score import task_score
 from prelabel.storage import Storage
+from prelabel.store.rows import ImageRow
 from prelabel.store.run import ClassName
 from tests.rows import INFO, failed_row, found, row, rows
 
@@ -232,6 +233,40 @@ def test_files_end_at_their_number_of_bytes(tmp_path: Path) -> None:
 
 def test_a_run_of_nothing_is_an_empty_list(tmp_path: Path) -> None:
     assert export(tmp_path, rows())[0] == []
+
+
+def test_sync_puts_one_task_a_file_under_a_prefix_that_holds_nothing_else(tmp_path: Path) -> None:
+    every = [row(f"{i}.jpg", found()) for i in range(100)]
+    _, config, report = export(tmp_path, rows(*every), layout="sync")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["label_config.xml", "tasks"]
+    written = {path.name: json.loads(path.read_text()) for path in (tmp_path / "tasks").iterdir()}
+    assert {task["data"]["image_id"] for task in written.values()} == {row.image_id for row in every}
+    jsonschema.validate(list(written.values()), SCHEMA)
+    assert all(len(name) == 37 for name in written)
+    assert report.files == (str(tmp_path / "tasks") + "/", str(tmp_path / "label_config.xml"))
+    assert config.tag == "View"
+    export(tmp_path, rows(*every[50:], row("new.jpg")), layout="sync")
+    later = {path.name for path in (tmp_path / "tasks").iterdir()}
+    assert len(later & set(written)) == 50
+    assert len(later) == 51
+
+
+def test_sync_jsonl_puts_one_task_a_line(tmp_path: Path) -> None:
+    _, _, report = export(tmp_path, rows(*(row(f"{i}.jpg") for i in range(3))), layout="sync-jsonl", tasks_per_file=2)
+    assert [Path(url).name for url in report.files] == ["tasks-00000.jsonl", "tasks-00001.jsonl", "label_config.xml"]
+    lines = [line for url in report.files[:2] for line in Path(url).read_text().splitlines()]
+    assert [json.loads(line)["data"]["image_id"] for line in lines] == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+def test_an_export_that_fails_leaves_no_config_behind(tmp_path: Path) -> None:
+    def broken() -> Iterator[ImageRow]:
+        yield row("a.jpg", found())
+        raise StoreError("the shard is damaged")
+
+    for layout in ("import", "sync", "sync-jsonl"):
+        with pytest.raises(StoreError):
+            export(tmp_path, broken, layout=layout)
+    assert list(tmp_path.iterdir()) == []
 
 
 # Addresses of images
