@@ -92,8 +92,8 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """The way from an embedded profile to sRGB; None where there is nothing to do or the profile is of no use.
 
     Of no use is a profile that cannot be read, is for another colour space than the pixels' (Little CMS refuses), or
-    turns every colour into the same. Nothing to do is where no colour of a 9 x 9 x 9 grid moves by more than a rounding error: such
-    profiles are sRGB, whatever their name, and most photos carry one.
+    turns every colour into the same. Nothing to do is where no colour of a 9 x 9 x 9 grid moves by more than a rounding
+    error: such profiles are sRGB, whatever their name, and most photos carry one.
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

@@ -198,8 +198,8 @@ CMYK_INKS = {RED: (0, 255, 255, 0), GREEN: (255, 0, 255, 0), BLUE: (255, 255, 0,
 
 def cmyk_corners() -> Image.Image:
     inks = np.empty((32, 48, 4), np.uint8)
-    for color, ink in CMYK_INKS.items():
-        inks[(corners() == color).all(-1)] = ink
+    for rgb, ink in CMYK_INKS.items():
+        inks[(corners() == rgb).all(-1)] = ink
     return Image.frombytes("CMYK", (48, 32), inks.tobytes())
 
 
@@ -622,6 +622,21 @@ def test_eps_is_never_given_to_ghostscript(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
     with pytest.raises(UnknownFormatError):
         decode(save(noise(), "EPS"))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_heic_is_read_where_its_reader_is_installed(orientation: int) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="the extra prelabel[heif] is not installed")
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](corners())))
+    file = io.BytesIO()
+    heif.from_pillow(stored).save(file, exif=exif.tobytes(), quality=95)
+    result = decode(file.getvalue())
+    assert result.pixels.shape == (32, 48, 3)
+    assert close(result.pixels[::31, ::47], corners()[::31, ::47], 6)
+    with pytest.raises(TruncatedImageError):
+        decode(file.getvalue()[:-100])
 
 
 def test_heic_without_its_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
