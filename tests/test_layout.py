@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "detectors": {"errors", "storage", "detections", "rle", "select", "config", "store"},
     "engine": {"errors", "storage", "detections", "image_ref", "config", "source", "store", "detectors"},
     "export": {"errors", "storage", "detections", "options", "select", "rle", "store"},
-    "synth": {"errors", "rle"},
+    "synth": {"errors", "storage", "rle"},
 }
 
 #: Libraries with one home each.
