@@ -32,6 +32,9 @@ _LOCAL = ("file", "local")
 _HTTP = ("http", "https")
 _EXTRA_OF = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 
+# Control characters, marks that turn the direction of writing, line separators, unpaired surrogates.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 #: Protocols that are one store under several names: options given for one of them serve all.
 _SAME_STORE = (("s3", "s3a"), ("gs", "gcs"), ("abfs", "abfss", "az"), _HTTP)
 
@@ -320,9 +323,14 @@ def _publish_on_disk(target: Path, data: bytes) -> None:
 
 
 def redact(text: str) -> str:
-    """An address, or text that quotes some, without user and password and without the query of a web address."""
+    """An address, or text that quotes some, fit to be shown and logged.
+
+    Without user and password and without the query of a web address, on one line, and without characters that steer a
+    terminal or cannot be printed (`\\n`, `\\x1b`, `\\u202e` stand for them).
+    """
     text = re.sub(r"(://)[^/@\s]*@", r"\1***@", text)
-    return re.sub(r"(https?://[^\s?#'\"]*)\?[^\s#'\")]*", r"\1?***", text, flags=re.IGNORECASE)
+    text = re.sub(r"(https?://[^\s?#'\"]*)\?[^\s#'\")]*", r"\1?***", text, flags=re.IGNORECASE)
+    return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def describe(error: BaseException) -> str:

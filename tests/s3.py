@@ -10,23 +10,30 @@ def test_something(s3_server):
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-# Ends by itself when the test process does: its standard input is then closed.
+# Ends by itself when the test process does: its standard input is then closed. Until then a line there is a bucket to
+# fill, which takes a fraction of what as many requests would.
 _SERVER = """
-import logging, sys
+import json, logging, sys
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
-sys.stdin.read()
+for line in sys.stdin:
+    bucket, keys, data = json.loads(line)
+    for key in keys:
+        s3_backends["123456789012"]["aws"].put_object(bucket, key, data.encode("latin-1"))
+    print("filled", flush=True)
 """
 
 
@@ -35,6 +42,7 @@ class S3Server:
     """Where the server is and what `Storage` and `s3fs` need to reach it."""
 
     endpoint: str
+    _process: subprocess.Popen[bytes] = field(repr=False)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1), repr=False)
 
     @property
@@ -68,6 +76,14 @@ class S3Server:
         """Store one object."""
         self.client().put_object(Bucket=bucket, Key=key, Body=data)
 
+    def fill(self, bucket: str, keys: Sequence[str], data: bytes) -> None:
+        """Store many objects of one content, past the protocol."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([bucket, list(keys), data.decode("latin-1")]).encode() + b"\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == b"filled\n"
+
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
@@ -78,7 +94,7 @@ def s3_server() -> Iterator[S3Server]:
     try:
         port = process.stdout.readline().strip()
         assert port, f"the S3 server did not start (exit code {process.poll()})"
-        yield S3Server(f"http://127.0.0.1:{int(port)}")
+        yield S3Server(f"http://127.0.0.1:{int(port)}", process)
     finally:
         process.stdin.close()
         try:

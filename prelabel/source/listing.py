@@ -14,6 +14,7 @@ Rules, the same on every store:
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,7 +26,7 @@ from prelabel.image_ref import ImageRef
 from prelabel.source.glob import ANYTHING, Pattern, split_glob
 from prelabel.source.lists import LIST_EXTENSIONS, check_text, identity_of, list_entries
 from prelabel.source.walk import walk
-from prelabel.storage import Storage, absolute, describe, is_http, is_known, protocol_of, redact
+from prelabel.storage import Storage, absolute, describe, is_http, is_known, is_local, protocol_of, redact
 
 __all__ = ["IMAGE_EXTENSIONS", "ImageRef", "OneSource", "SourceSummary", "list_images"]
 
@@ -166,6 +167,8 @@ def _resolve(source: str, storage: Storage) -> _Source:
         raise SourceError(f"{redact(source)}: unknown kind of address {protocol_of(source)}://")
     url = absolute(source)
     shown = redact(source)
+    if not is_local(url) and protocol_of(url) != "memory" and re.search(r"[*?\[]", url.split("/")[2]):
+        raise SourceError(f"{shown}: the bucket or server must be named without wildcards")
     # On a web server only the slash at the end tells a folder.
     if is_http(source) and source.endswith("/"):
         return _Source(url, url, ANYTHING, OneSource(shown, "directory"))
@@ -175,8 +178,6 @@ def _resolve(source: str, storage: Storage) -> _Source:
             root, pattern = split_glob(url, lambda folder: storage.kind(folder) == "directory")
             if pattern is None:
                 raise SourceError(f"{shown}: no such file or folder")
-            if root.endswith("://") and protocol_of(root) != "memory":
-                raise SourceError(f"{shown}: the bucket or server must be named without wildcards")
             if storage.kind(root) != "directory" and not is_http(root):
                 raise SourceError(f"{shown}: no such folder {redact(root)}")
             return _Source(url, root, pattern, OneSource(shown, "glob"))

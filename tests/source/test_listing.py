@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prelabel.errors import ConfigError, SourceError
+from prelabel.image_ref import ImageRef
+from prelabel.source.glob import Pattern, split_glob
+from prelabel.source.listing import SourceSummary, list_images
+from prelabel.storage import Storage
+from tests.s3 import S3Server
+
+STORAGE = Storage()
+
+
+def plant(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+def ids(*sources: Any, storage: Storage = STORAGE, **options: Any) -> list[str]:
+    return [ref.image_id for ref in list_images([str(s) for s in sources], storage, **options)]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server of the standard library, and the folder it serves."""
+    root = tmp_path / "web"
+    root.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(root)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", root
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+# What sorts apart by path parts, by characters and by bytes: all must come in the order of the bytes.
+TREE = [
+    "a/x.jpg",
+    "a-b.jpg",
+    "a.jpg",
+    "a/b/c.png",
+    "a/b.jpg",
+    "ab.jpg",
+    "Z.JPG",
+    "é/1.jpg",
+    "e\u0301.jpg",
+    "\uffee.jpg",
+    "😀.jpg",
+    "10.jpg",
+    "9.jpg",
+]
+ORDERED = sorted(TREE, key=str.encode)
+
+
+def test_a_folder_is_listed_by_the_bytes_of_its_paths(tmp_path: Path) -> None:
+    plant(tmp_path, *TREE)
+    assert ids(tmp_path) == ids(f"{tmp_path}/") == ids(f"file://{tmp_path}") == ORDERED
+    assert ids(tmp_path) != sorted(TREE) or sorted(TREE) == ORDERED
+
+
+def test_a_bucket_and_memory_give_the_same_order(s3_server: S3Server) -> None:
+    bucket, folder = s3_server.new_bucket(), uuid.uuid4().hex
+    storage = Storage(s3_server.options)
+    for name in TREE:
+        s3_server.put(bucket, f"photos/{name}", b"x")
+        storage.publish(f"memory://{folder}/photos/{name}", b"x")
+    s3_server.put(bucket, "photos/a/", b"")  # what consoles make for an empty folder
+    s3_server.put(bucket, "photos-not.jpg", b"x")
+    for source in (
+        f"s3://{bucket}/photos",
+        f"s3://{bucket}/photos/",
+        f"s3a://{bucket}/photos",
+        f"memory://{folder}/photos",
+    ):
+        refs = list(list_images([source], storage))
+        assert [ref.image_id for ref in refs] == ORDERED
+        assert refs[0].uri == f"{source.rstrip('/')}/{ORDERED[0]}"
+        assert storage.read(refs[-1].uri) == b"x"
+        assert all(ref.size == 1 for ref in refs)
+    assert ids(f"s3://{bucket}", storage=storage) == ["photos-not.jpg", *(f"photos/{name}" for name in ORDERED)]
+
+
+def test_a_reference_says_what_the_listing_knows(tmp_path: Path, s3_server: S3Server) -> None:
+    plant(tmp_path, "a/b.jpg")
+    found = (tmp_path / "a/b.jpg").stat()
+    assert list(list_images([str(tmp_path)], STORAGE)) == [
+        ImageRef("a/b.jpg", f"{tmp_path}/a/b.jpg", "a/b.jpg", found.st_size, f"mtime-{found.st_mtime_ns}")
+    ]
+    bucket = s3_server.new_bucket()
+    s3_server.put(bucket, "b.jpg", b"x")
+    (ref,) = list_images([f"s3://{bucket}"], Storage(s3_server.options))
+    assert ref == ImageRef("b.jpg", f"s3://{bucket}/b.jpg", "b.jpg", 1, "9dd4e461268c8034f5c8564e155c67a6")
+
+
+def test_a_bucket_of_several_pages_comes_complete_and_in_order(s3_server: S3Server) -> None:
+    bucket = s3_server.new_bucket()
+    names = [f"{n % 7}/{n:04d}.jpg" for n in range(2500)]
+    s3_server.fill(bucket, [f"photos/{name}" for name in names], b"x")
+    storage = Storage(s3_server.options)
+    assert ids(f"s3://{bucket}/photos", storage=storage) == sorted(names)
+    assert ids(f"s3://{bucket}/photos/3/*5.jpg", storage=storage) == [
+        n[2:] for n in sorted(names) if n.startswith("3/") and n.endswith("5.jpg")
+    ]
+    stream = list_images([f"s3://{bucket}/photos"], storage)
+    assert [ref.image_id for ref in islice(stream, 3)] == sorted(names)[:3]
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_globs(tmp_path: Path) -> None:
+    plant(
+        tmp_path, "a1.jpg", "a2.png", "b/a3.jpg", "b/c/a4.jpg", "b/c/x.txt", "b[1]/a5.jpg", "b/.hid/a6.jpg", ".a7.jpg"
+    )
+    assert ids(f"{tmp_path}/*.jpg") == ["a1.jpg"]
+    assert ids(f"{tmp_path}/a?.*") == ["a1.jpg", "a2.png"]
+    assert ids(f"{tmp_path}/a[!1].*") == ["a2.png"]
+    assert ids(f"{tmp_path}/*/*.jpg") == ["b/a3.jpg", "b[1]/a5.jpg"]
+    assert ids(f"{tmp_path}/**/*.jpg") == ["a1.jpg", "b/a3.jpg", "b/c/a4.jpg", "b[1]/a5.jpg"]
+    assert ids(f"{tmp_path}/b/**") == ["a3.jpg", "c/a4.jpg"]
+    assert ids(f"{tmp_path}/b/**/a4.jpg") == ["c/a4.jpg"]
+    assert ids(f"{tmp_path}/.a*") == [".a7.jpg"]
+    assert ids(f"{tmp_path}/b/.h*/*") == [".hid/a6.jpg"]
+
+
+def test_a_name_that_holds_wildcards_is_taken_as_it_stands(tmp_path: Path) -> None:
+    plant(tmp_path, "b[1]/a5.jpg", "b1/a6.jpg", "what?.jpg", "what1.jpg")
+    assert ids(f"{tmp_path}/b[1]") == ["a5.jpg"]
+    assert ids(f"{tmp_path}/b[1]/*.jpg") == ["a5.jpg"]
+    assert ids(f"{tmp_path}/what?.jpg") == ["what?.jpg"]
+    assert ids(f"{tmp_path}/what[1].jpg") == ["what1.jpg"]
+
+
+def test_a_relative_source_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(tmp_path, "photos/a.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert [ref.uri for ref in list_images(["photos", "photos/*.jpg", "photos/a.jpg"], STORAGE)] == [
+        f"{tmp_path}/photos/a.jpg"
+    ] * 3
+
+
+def test_sources_come_in_the_order_given(tmp_path: Path) -> None:
+    plant(tmp_path, "z/1.jpg", "a/2.jpg", "m.bin")
+    assert ids(tmp_path / "z", tmp_path / "m.bin", tmp_path / "a") == ["1.jpg", "m.bin", "2.jpg"]
+
+
+def test_other_files_are_counted_and_never_opened(tmp_path: Path) -> None:
+    plant(
+        tmp_path,
+        "a.JPG",
+        "b.txt",
+        "c.TXT",
+        "d",
+        "e.tar.gz",
+        ".DS_Store",
+        ".git/x.jpg",
+        "s/.hidden.jpg",
+        "x.averylongextension",
+    )
+    os.mkfifo(tmp_path / "pipe.jpg")
+    summary = SourceSummary()
+    assert [ref.image_id for ref in list_images([str(tmp_path)], STORAGE, summary=summary)] == ["a.JPG"]
+    assert (summary.images, summary.bytes) == (1, 5)
+    assert summary.ignored == {".txt": 2, "(no extension)": 1, ".gz": 1, "(hidden)": 3, "(other)": 1}
+    assert summary.to_json()["sources"][0]["kind"] == "directory"
+
+
+def test_a_bucket_counts_hidden_folders_once_as_a_disk_does(s3_server: S3Server) -> None:
+    bucket = s3_server.new_bucket()
+    for key in (".git/x.jpg", ".git/y/z.jpg", "a.jpg", "s/.h/1.jpg", "s/b.jpg", "s/.c.jpg", "s/t/d.jpg"):
+        s3_server.put(bucket, key, b"")
+    summary = SourceSummary()
+    refs = list_images([f"s3://{bucket}"], Storage(s3_server.options), summary=summary)
+    assert [ref.image_id for ref in refs] == ["a.jpg", "s/b.jpg", "s/t/d.jpg"]
+    assert summary.ignored == {"(hidden)": 3}
+
+
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    plant(tmp_path, "photos/a/1.jpg", "elsewhere/2.jpg")
+    photos = tmp_path / "photos"
+    (photos / "a" / "up").symlink_to(photos)
+    (photos / "self").symlink_to(".")
+    (photos / "linked").symlink_to(tmp_path / "elsewhere")
+    (photos / "one.jpg").symlink_to(tmp_path / "elsewhere" / "2.jpg")
+    assert ids(photos) == ["a/1.jpg", "linked/2.jpg", "one.jpg"]
+
+
+def test_a_link_to_nothing_stays_to_fail_by_name(tmp_path: Path) -> None:
+    plant(tmp_path, "a.jpg")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert ids(tmp_path) == ["a.jpg", "gone.jpg"]
+
+
+NAMES = [
+    "a b.jpg",
+    "#1.jpg",
+    "50%.jpg",
+    "50%25.jpg",
+    "a+b.jpg",
+    "a?b=c&d.jpg",
+    "new\nline.jpg",
+    "é.jpg",
+    "e\u0301.jpg",
+    "\u202egpj.jpg",
+    "'\"\\.jpg",
+    "<b>.jpg",
+    "x" * 251 + ".jpg",
+    "A.jpg",
+    "a.jpg",
+    "~.jpg",
+]
+
+
+def test_names_survive_unchanged_from_every_store(tmp_path: Path, s3_server: S3Server) -> None:
+    bucket, storage, folder = s3_server.new_bucket(), Storage(s3_server.options), uuid.uuid4().hex
+    for name in NAMES:
+        (tmp_path / name).write_bytes(name.encode())
+        if "\n" not in name:  # the server of these tests cannot serve such a key
+            storage.publish(f"s3://{bucket}/{name}", name.encode())
+        storage.publish(f"memory://{folder}/{name}", name.encode())
+    for source in (str(tmp_path), f"s3://{bucket}", f"memory://{folder}"):
+        expected = [name for name in NAMES if "\n" not in name or not source.startswith("s3")]
+        refs = list(list_images([source], storage))
+        assert [ref.image_id for ref in refs] == [ref.file_name for ref in refs] == sorted(expected, key=str.encode)
+        assert all(storage.read(ref.uri) == ref.image_id.encode() for ref in refs)
+
+
+def test_a_name_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    plant(tmp_path, "a.jpg")
+    with open(os.fsencode(tmp_path) + b"/\xff.jpg", "wb"), open(os.fsencode(tmp_path) + b"/\xfe.txt", "wb"):  # noqa: PTH123
+        pass
+    with pytest.raises(SourceError, match=r"1 image name\(s\) are not UTF-8.*\\xff\.jpg"):
+        ids(tmp_path)
+
+
+def test_web_folders_and_files(web: tuple[str, Path]) -> None:
+    address, root = web
+    plant(root, "photos/a b#1.jpg", "photos/é/c.jpg", "photos/x.txt", "photos/50%.jpg")
+    refs = list(list_images([f"{address}/photos/"], STORAGE))
+    assert sorted(ref.image_id for ref in refs) == ["50%.jpg", "a b#1.jpg", "é/c.jpg"]
+    assert all(STORAGE.read(ref.uri).decode() == f"photos/{ref.image_id}" for ref in refs)
+    assert ids(f"{address}/photos/a%20b%231.jpg?token=secret") == ["a b#1.jpg"]
+    with pytest.raises(SourceError, match="no such file") as caught:
+        ids(f"{address}/nothing.jpg?token=secret")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "empty source"),
+        ("nope://x/y", "unknown kind of address nope://"),
+        ("{}/missing", "no such file or folder"),
+        ("{}/missing/*.jpg", "no such folder"),
+        ("{}/text/*.png", "no image matches"),
+        ("{}/text", r"no image under .*/text \(3 files ignored: .txt 2, .json 1\)"),
+        ("{}/none", "no image under"),
+        ("{}/empty.txt", "names no image"),
+        ("s3://buck*/x.jpg", "without wildcards"),
+    ],
+)
+def test_a_source_that_gives_nothing_says_why(tmp_path: Path, s3_server: S3Server, source: str, message: str) -> None:
+    plant(tmp_path, "text/a.txt", "text/b.txt", "text/c.json", "ok.jpg")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "empty.txt").write_text("\n \n")
+    with pytest.raises(SourceError, match=message):
+        ids(tmp_path / "ok.jpg", *([source.format(tmp_path)] if source else [""]), storage=Storage(s3_server.options))
+
+
+def test_missing_buckets_and_prefixes(s3_server: S3Server) -> None:
+    storage = Storage(s3_server.options)
+    bucket = s3_server.new_bucket()
+    s3_server.put(bucket, "photos/a.txt", b"")
+    for source, message in [
+        ("s3://no-such-bucket/photos", "no such file or folder"),
+        (f"s3://{bucket}/other", "no such file or folder"),
+        (f"s3://{bucket}/photos", "1 file ignored: .txt 1"),
+        (f"s3://{bucket}/photos/*.jpg", "no image matches"),
+    ]:
+        with pytest.raises(SourceError, match=message):
+            ids(source, storage=storage)
+
+
+def test_a_missing_last_source_is_told_before_the_first_image(tmp_path: Path) -> None:
+    plant(tmp_path, "a.jpg")
+    with pytest.raises(SourceError, match="no such file"):
+        list_images([str(tmp_path), str(tmp_path / "mistyped")], STORAGE)
+    with pytest.raises(SourceError, match="no source"):
+        list_images([], STORAGE)
+
+
+def test_an_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ConfigError, match=r"pip install 'prelabel\[gcs\]'"):
+        ids("gs://bucket/photos")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_folder_is_no_empty_one(tmp_path: Path) -> None:
+    plant(tmp_path, "a.jpg", "closed/b.jpg")
+    (tmp_path / "closed").chmod(0)
+    with pytest.raises(SourceError, match="no permission"):
+        ids(tmp_path)
+
+
+def test_a_folder_with_many_files_is_streamed(tmp_path: Path) -> None:
+    code = (
+        "import sys, resource\nfrom prelabel.source.listing import list_images\nfrom prelabel.storage import Storage\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "n = sum(1 for _ in list_images([sys.argv[1]], Storage()))\n"
+        "print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    for folder in range(10):
+        plant(tmp_path, *(f"{folder:02d}/{n:04d}.jpg" for n in range(500)))
+    found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    count, grown_kb = map(int, found.stdout.split())
+    assert count == 5_000
+    assert grown_kb < 6_000
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("*.jpg", "a.jpg", True),
+        ("*.jpg", "a/a.jpg", False),
+        ("**/*.jpg", "a.jpg", True),
+        ("**/*.jpg", "a/b/a.jpg", True),
+        ("**/b/**/*.jpg", "a/b/a.jpg", True),
+        ("**/b/**/*.jpg", "b/c/d/a.jpg", True),
+        ("**/b/**/*.jpg", "a/c/a.jpg", False),
+        ("a/**", "a/x", True),
+        ("a/**", "b/x", False),
+        ("**", "a/.b/c", False),
+        ("*", "new\nline", True),
+    ],
+)
+def test_patterns(pattern: str, path: str, matches: bool) -> None:
+    compiled = Pattern(pattern.split("/"))
+    assert compiled.matches(path) is matches
+    if matches:
+        parts = path.split("/")
+        assert all(compiled.enters("/".join(parts[:depth])) for depth in range(1, len(parts)))
+
+
+def test_folders_in_which_nothing_can_match_are_not_entered() -> None:
+    assert not Pattern(["*.jpg"]).enters("a")
+    assert Pattern(["*", "*.jpg"]).enters("a")
+    assert not Pattern(["*", "*.jpg"]).enters("a/b")
+    assert not Pattern(["a*", "**", "x.jpg"]).enters("b")
+
+
+def test_the_root_of_a_glob_ends_before_its_first_wildcard() -> None:
+    def roots(url: str) -> tuple[str, str | None]:
+        root, pattern = split_glob(url, lambda folder: folder.endswith("[x]"))
+        return root, None if pattern is None else pattern.start
+
+    assert roots("/a/b.jpg") == ("/a/b.jpg", None)
+    assert roots("/a/b*.jpg") == ("/a", "b")
+    assert roots("/*.jpg") == ("/", "")
+    assert roots("s3://bucket/a/2024-*/x.jpg") == ("s3://bucket/a", "2024-")
+    assert roots("/a[x]/b/*.jpg") == ("/a[x]/b", "")
+    assert roots("/a[y]/b/*.jpg") == ("/", "a")
+    assert roots("https://host/a.jpg?size=1") == ("https://host/a.jpg?size=1", None)
