@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
@@ -52,6 +52,7 @@ def test_order_is_column_by_column() -> None:
     assert rle.decode_runs(rle.encode(ones_at(2, 3, (0, 1))), 2, 3).tolist() == [2, 1, 3]
 
 
+@settings(deadline=None)
 @given(masks)
 def test_encoding_equals_the_reference_library(mask: np.ndarray) -> None:
     counts = rle.encode(mask)
@@ -62,6 +63,7 @@ def test_encoding_equals_the_reference_library(mask: np.ndarray) -> None:
     assert list(rle.bbox_xywh(counts, height, width)) == coco.toBbox(reference(mask)).tolist()
 
 
+@settings(deadline=None)
 @given(masks, st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
 def test_a_crop_is_encoded_as_the_whole_image_would_be(
     crop: np.ndarray, above: int, left: int, below: int, right: int
@@ -86,6 +88,7 @@ def test_a_mask_that_is_no_picture_is_refused(shape: tuple[int, ...]) -> None:
         rle.encode(np.zeros(shape, bool))
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2**28), min_size=1, max_size=12), max_size=6))
 @example([[0, 15, 16, 511, 512, 16383, 16384, 2**31]])
 def test_runs_of_any_size_survive_in_one_batch(many: list[list[int]]) -> None:
@@ -159,6 +162,7 @@ def test_a_sum_beyond_64_bits_is_no_match() -> None:
         rle.validate(huge, 30_000, 30_000)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=40), st.integers(1, 9), st.integers(1, 9))
 def test_any_string_is_a_mask_or_a_store_error(counts: str, height: int, width: int) -> None:
     try:

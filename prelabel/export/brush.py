@@ -66,13 +66,18 @@ def _pack(values: int, lengths: Int64Array, inside: Int64Array) -> bytes:
     length_bits = np.array(_WIDTHS)[which]
     packets = (((4 | which) << length_bits | (lengths - 1)) << _VALUE_BITS) | inside * 255
     bits = 3 + length_bits + _VALUE_BITS
-    # Each packet at the left of 32 bits, of which the used ones are then strung together.
-    words = (packets << (32 - bits)).astype(">u4")
-    stream = np.unpackbits(words.view(np.uint8).reshape(-1, 4), axis=1)[np.arange(32) < bits[:, None]]
-    header = f"{values:032b}{_VALUE_BITS - 1:05b}" + "".join(f"{width - 1:04b}" for width in _WIDTHS)
-    start = np.frombuffer(header.encode(), dtype=np.uint8) - ord("0")
-    end = np.zeros(8 - (len(start) + len(stream)) % 8, dtype=np.uint8)
-    return np.packbits(np.concatenate((start, stream, end))).tobytes()
+    ends = np.cumsum(bits) + _HEADER_BITS
+    first = ends - bits
+    # A packet has at most 27 bits and so lies in one or two words of 32; where it shares a word, the bits are others',
+    # and adding is the same as putting side by side.
+    both = packets << (64 - bits - (first & 31))
+    word, size = first >> 5, int(ends[-1]) // 32 + 2
+    high = np.bincount(word, both >> 32 & 0xFFFF_FFFF, size) + np.bincount(word + 1, both & 0xFFFF_FFFF, size)
+    header = values << 21 | (_VALUE_BITS - 1) << 16 | sum(width - 1 << 12 - 4 * i for i, width in enumerate(_WIDTHS))
+    stream = high.astype(np.int64)
+    stream[0] |= header >> 21
+    stream[1] |= (header & 0x1F_FFFF) << 11
+    return stream.astype(">u4").tobytes()[: int(ends[-1]) // 8 + 1]
 
 
 def rle_from_brush(values: Iterable[int], height: int, width: int) -> str:

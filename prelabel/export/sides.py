@@ -77,5 +77,5 @@ def transposed_edges(starts: Int64Array, ends: Int64Array, height: int, width: i
     sides = sides_of(starts, ends, height)
     length = sides.bottom - sides.top
     row = np.repeat(sides.top - (np.cumsum(length) - length), length) + np.arange(length.sum())
-    edges = rle.without_pairs(np.sort(row * width + np.repeat(sides.x, length)))
+    edges = rle.without_pairs(np.sort(row * width + np.repeat(sides.x, length), kind="stable"))
     return edges[:-1] if len(edges) and edges[-1] == height * width else edges

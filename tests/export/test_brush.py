@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -70,6 +70,7 @@ def test_the_bytes_of_the_reference_encoder() -> None:
     assert list(brush(mask)) == [0, 0, 0, 60, 57, 27, 254, 23, 0, 183, 255, 133, 192, 0]
 
 
+@settings(deadline=None)
 @given(masks)
 def test_a_mask_survives_the_way_there_and_back(mask: np.ndarray) -> None:
     counts = rle.encode(mask)
@@ -82,6 +83,7 @@ def test_a_large_mask_survives() -> None:
     assert rle_from_brush(brush(mask), 1024, 700) == rle.encode(mask)
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(4))), st.data())
 def test_single_values_and_runs_of_any_length_are_read(image: np.ndarray, data: st.DataObject) -> None:
     values, done, packets = image.ravel().tolist(), 0, ""
@@ -127,6 +129,7 @@ def test_broken_bytes_are_named(values: list[int], message: str) -> None:
         rle_from_brush(values, 1, 2)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60), st.integers(1, 6), st.integers(1, 6), st.booleans())
 def test_any_bytes_are_a_mask_or_an_export_error(data: bytes, height: int, width: int, right_size: bool) -> None:
     if right_size:
@@ -147,6 +150,7 @@ def test_broken_counts_and_impossible_sizes_are_refused() -> None:
         brush_from_rle("344M", 2**15, 2**15)
 
 
+@settings(deadline=None)
 @given(masks)
 def test_the_bytes_are_those_of_label_studio(mask: np.ndarray) -> None:
     sdk = pytest.importorskip("label_studio_sdk.converter.brush", reason="label-studio-sdk is not installed")
