@@ -1,14 +1,21 @@
-"""From one detection to its regions: a rectangle, the polygons of its mask, or a brush mask, within a task's limits."""
+"""From one detection to its regions: a rectangle, the polygons of its mask, or a brush mask, within a task's limits.
+
+An annotator's browser chokes on thousands of polygon corners and on a hundred brush masks. Detections come by
+descending score, so what the limits leave out is what is least likely right.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 
+from prelabel import rle
 from prelabel.detections import FloatArray
+from prelabel.errors import ExportError, StoreError
+from prelabel.export.brush import brush_from_rle
 from prelabel.export.label_config import Control
 from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.export.regions import Frame, Region, rectangle
+from prelabel.export.regions import Frame, Region, brush, rectangle
 
 
 class Shaper:
@@ -25,7 +32,7 @@ class Shaper:
     def regions(
         self, ids: Iterator[str], control: Control, label: str, score: float, xyxy: FloatArray, counts: str | None
     ) -> list[Region]:
-        """The regions of one detection; none where it has no area or the task has too many points or masks already.
+        """The regions of one detection; none where there is nothing to see of it or the task's limits are reached.
 
         Args:
             ids: Gives the id of each region.
@@ -34,9 +41,27 @@ class Shaper:
             score: In 0..1.
             xyxy: `(4,)` pixels.
             counts: Compressed counts of the mask, or None.
+
+        Raises:
+            ExportError: The tool needs a mask and there is none, or the mask does not fit the image.
         """
-        region = rectangle(next(ids), control, self._frame, label, score, xyxy)
-        if region is None:
-            self._left_out["detections without area"] += 1
-            return []
-        return [region]
+        if control.kind == "rectangle":
+            region = rectangle(next(ids), control, self._frame, label, score, xyxy)
+            return [region] if region is not None else self._leave_out("without area")
+        if counts is None:
+            raise ExportError(f"image {self._image_id!r} has a detection without a mask for the tool {control.name!r}")
+        height, width = self._frame.height, self._frame.width
+        try:
+            if rle.area(counts, height, width) == 0:
+                return self._leave_out("with an empty mask")
+            if self._masks == self._options.max_masks:
+                return self._leave_out("beyond max-masks")
+            data = brush_from_rle(counts, height, width)
+        except (StoreError, ExportError) as error:
+            raise ExportError(f"image {self._image_id!r}: {error}") from None
+        self._masks += 1
+        return [brush(next(ids), control, self._frame, label, score, data)]
+
+    def _leave_out(self, reason: str) -> list[Region]:
+        self._left_out[f"detections {reason}"] += 1
+        return []

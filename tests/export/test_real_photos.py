@@ -1,0 +1,122 @@
+"""The truth of 80 real photos, stored as if a detector had found it, comes out of every export as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from prelabel import rle
+from prelabel.export.brush import rle_from_brush
+from prelabel.export.coco import export_coco
+from prelabel.export.coco_options import CocoOptions
+from prelabel.export.label_studio import export_label_studio
+from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.export.reading import RunInfo
+from prelabel.storage import Storage
+from prelabel.store.rows import ImageRow
+from prelabel.store.run import ClassName
+from tests.rows import found, row
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
+
+INFO = RunInfo(detector="truth", model_version="truth-1", masks=True)
+Truth = tuple[Path, COCO, list[ImageRow]]
+
+
+@pytest.fixture(scope="module")
+def truth(assets: Path) -> Truth:
+    path = assets / "images" / "coco-val80-instances.json"
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(path))
+    rows = []
+    for image in coco.loadImgs(coco.getImgIds()):
+        detections = []
+        for annotation in coco.imgToAnns[image["id"]]:
+            x, y, w, h = annotation["bbox"]
+            mask = coco.annToMask(annotation)
+            if annotation["iscrowd"] or not mask.any():
+                continue
+            name = coco.cats[annotation["category_id"]]["name"]
+            box = (x, y, min(x + w, image["width"]), min(y + h, image["height"]))
+            detections.append(
+                found(name, 0.9, box, category_id=annotation["category_id"], mid="", mask=rle.encode(mask))
+            )
+        rows.append(row(image["file_name"], *detections, height=image["height"], width=image["width"], masks=True))
+    return path, coco, rows
+
+
+def again(rows: list[ImageRow]) -> Callable[[], Iterator[ImageRow]]:
+    return lambda: iter(rows)
+
+
+def test_coco_results_of_the_truth_score_full_marks(truth: Truth, tmp_path: Path) -> None:
+    path, coco, rows = truth
+    options = CocoOptions(image_ids=str(path), categories=str(path), results=str(tmp_path / "results.json"))
+    report = export_coco(INFO, again(rows), str(tmp_path / "coco.json"), options, Storage())
+    assert report.images == 80
+    assert report.detections == sum(len(one) for one in rows)
+    with contextlib.redirect_stdout(io.StringIO()):
+        results = coco.loadRes(str(tmp_path / "results.json"))
+        for kind, least in (("bbox", 0.99), ("segm", 0.999)):
+            evaluation = COCOeval(coco, results, kind)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+            assert evaluation.stats[0] > least
+    with contextlib.redirect_stdout(io.StringIO()):
+        written = COCO(str(tmp_path / "coco.json"))
+    stored = [(one.image_id, mask) for one in rows for mask in one.detections.mask]
+    assert len(written.anns) == len(stored)
+    for annotation, (name, mask) in zip(written.anns.values(), stored, strict=True):
+        image = written.imgs[annotation["image_id"]]
+        assert image["file_name"] == name
+        assert np.array_equal(written.annToMask(annotation), rle.decode(mask, image["height"], image["width"]))
+
+
+def tasks_of(folder: Path, rows: list[ImageRow], **options: Any) -> list[dict[str, Any]]:
+    export_label_studio(INFO, again(rows), str(folder), LabelStudioOptions(**options), Storage())
+    return [task for path in sorted(folder.glob("tasks-*.json")) for task in json.loads(path.read_text())]
+
+
+def test_rectangles_in_percent_lie_on_the_pixels_they_came_from(truth: Truth, tmp_path: Path) -> None:
+    _, _, rows = truth
+    tasks = tasks_of(tmp_path, rows, shape="rectangle")
+    assert len(tasks) == 80
+    for one, task in zip(rows, tasks, strict=True):
+        result = task["predictions"][0]["result"]
+        assert len({region["id"] for region in result}) == len(result) == len(one)
+        for region, xyxy, label in zip(result, one.detections.xyxy, one.detections.label, strict=True):
+            value, w, h = region["value"], region["original_width"], region["original_height"]
+            corners = (value["x"], value["y"], value["x"] + value["width"], value["y"] + value["height"])
+            pixels = np.array(corners) * (w, h, w, h) / 100
+            assert np.abs(pixels - xyxy).max() < 0.01
+            assert value["rectanglelabels"] == [label]
+
+
+def test_brush_masks_are_the_stored_masks(truth: Truth, tmp_path: Path) -> None:
+    _, _, rows = truth
+    tasks = tasks_of(tmp_path, rows[:20], shape="brush")
+    for one, task in zip(rows, tasks, strict=False):
+        result = task["predictions"][0]["result"]
+        assert len(result) == len(one)
+        for region, mask in zip(result, one.detections.mask, strict=True):
+            size = region["original_height"], region["original_width"]
+            assert rle_from_brush(region["value"]["rle"], *size) == mask
+
+
+def test_the_classes_of_the_truth_are_numbered_as_in_coco(truth: Truth, tmp_path: Path) -> None:
+    _, coco, rows = truth
+    classes = tuple(ClassName(number, one["name"]) for number, one in coco.cats.items())
+    info = RunInfo(detector="truth", model_version="truth-1", masks=True, classes=classes)
+    export_coco(info, again(rows), str(tmp_path / "coco.json"), CocoOptions(categories="coco"), Storage())
+    written = json.loads((tmp_path / "coco.json").read_text())
+    assert {(c["id"], c["name"]) for c in written["categories"]} == {(n, c["name"]) for n, c in coco.cats.items()}
