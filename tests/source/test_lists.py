@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import io
+import json
+import threading
+import tracemalloc
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prelabel.errors import SourceError
+from prelabel.image_ref import ImageRef
+from prelabel.source import json_stream
+from prelabel.source.json_stream import JsonStreamError, array_items
+from prelabel.source.listing import SourceSummary, list_images
+from prelabel.source.lists import identity_of
+from prelabel.storage import Storage
+
+STORAGE = Storage()
+
+
+def listed(path: Path | str, **options: Any) -> list[tuple[str, str]]:
+    return [(ref.image_id, ref.uri) for ref in list_images([str(path)], STORAGE, **options)]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def parquet(path: Path, **columns: Any) -> Path:
+    pq.write_table(pa.table(columns), path, row_group_size=2)
+    return path
+
+
+def test_each_kind_of_list_names_the_same_images(tmp_path: Path) -> None:
+    expected = [
+        ImageRef("a b#1.jpg", f"{tmp_path}/a b#1.jpg", "a b#1.jpg"),
+        ImageRef("second", "s3://bucket/b.jpg", "bucket/b.jpg"),
+        ImageRef("data/c.jpg", "/data/c.jpg", "data/c.jpg"),
+        ImageRef("host/d.jpg", "https://me:pw@host/d.jpg?sig=x#y", "host/d.jpg"),
+        ImageRef("sub/é.jpg", f"{tmp_path}/sub/é.jpg", "sub/é.jpg"),
+    ]
+    uris = ["a b#1.jpg", "s3://bucket/b.jpg", "/data/c.jpg", "https://me:pw@host/d.jpg?sig=x#y", "sub/é.jpg"]
+    given_ids = ["", "second", "", "", ""]
+    rows = list(zip(uris, given_ids, strict=True))
+    files = [
+        write(tmp_path / "l.csv", "image_id,uri,more\n" + "".join(f'{i},"{u}",x\n' for u, i in rows)),
+        write(tmp_path / "l.jsonl", "\n".join(json.dumps({"uri": u, "image_id": i or None, "w": 1}) for u, i in rows)),
+        parquet(tmp_path / "l.parquet", uri=uris, image_id=[i or None for i in given_ids], more=[1] * 5),
+        parquet(
+            tmp_path / "d.parquet",
+            uri=pa.array(uris).dictionary_encode(),
+            image_id=pa.array(given_ids, pa.large_string()),
+        ),
+    ]
+    for file in files:
+        assert list(list_images([str(file)], STORAGE)) == expected, file.name
+    bare = [ImageRef(ref.file_name, ref.uri, ref.file_name) for ref in expected]
+    files = [
+        write(tmp_path / "l.txt", "\n".join(uris)),
+        parquet(tmp_path / "bare.parquet", uri=uris),
+        write(tmp_path / "coco.json", json.dumps({"images": [{"id": n, "file_name": u} for n, u in enumerate(uris)]})),
+    ]
+    for file in files:
+        assert list(list_images([str(file)], STORAGE)) == bare, file.name
+
+
+def test_a_text_line_is_an_address_and_nothing_else(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbf#1.jpg\r\n\n  \n lead.jpg\ntrail.jpg \n\xe2\x80\xa8sep.jpg\nlast.jpg"
+    names = [image_id for image_id, _ in listed(write(tmp_path / "l.txt", content))]
+    assert names == ["#1.jpg", " lead.jpg", "trail.jpg ", "\u2028sep.jpg", "last.jpg"]
+
+
+def test_entries_are_taken_whatever_their_extension_and_need_not_exist(tmp_path: Path) -> None:
+    assert listed(write(tmp_path / "l.txt", "a\nb.txt\n.hidden")) == [
+        (name, f"{tmp_path}/{name}") for name in ("a", "b.txt", ".hidden")
+    ]
+
+
+def test_relative_entries_lie_below_the_image_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "l.txt", "x/a.jpg\n../b c.jpg\n")
+    monkeypatch.chdir(tmp_path)
+    assert listed(file, image_root="root/") == [
+        ("x/a.jpg", f"{tmp_path}/root/x/a.jpg"),
+        ("../b c.jpg", f"{tmp_path}/root/../b c.jpg"),
+    ]
+    # Object stores and web servers know no `..`, and the web wants names percent-encoded, once.
+    assert listed(file, image_root="s3://bucket/root/") == [
+        ("x/a.jpg", "s3://bucket/root/x/a.jpg"),
+        ("../b c.jpg", "s3://bucket/b c.jpg"),
+    ]
+    assert listed(file, image_root="https://host/root") == [
+        ("x/a.jpg", "https://host/root/x/a.jpg"),
+        ("../b c.jpg", "https://host/b%20c.jpg"),
+    ]
+
+
+def test_a_list_in_a_bucket_or_in_memory_is_read_there() -> None:
+    folder = f"memory://{uuid.uuid4().hex}"
+    STORAGE.publish(f"{folder}/l.csv", b"uri\na.jpg\n")
+    assert listed(f"{folder}/l.csv") == [("a.jpg", f"{folder}/a.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("l.txt", b"a.jpg\n\xff.jpg\n", "l.txt: line 2: not UTF-8"),
+        ("l.txt", b"a.jpg\nnope://x\n", "line 2: unknown kind of address nope://"),
+        ("l.txt", b"s3://\n", "line 1: 's3://' names no file"),
+        ("l.txt", b"x" * (3 << 20), "line 1: longer than"),
+        ("l.csv", b"a,b\n1,2\n", r"line 1: the first line must name a column uri, got \['a', 'b'\]"),
+        ("l.csv", b"", "must name a column uri"),
+        ("l.csv", b"uri,image_id\na.jpg,1\nb.jpg\n", "line 3: 1 columns where the first line has 2"),
+        ("l.csv", b'uri\n"a.jpg\n', "line 2: not CSV"),
+        ("l.csv", b'uri\n"a"b\n', "line 2: not CSV"),
+        ("l.csv", b"uri,image_id\n,x\n", "line 2: the address is empty"),
+        ("l.jsonl", b'{"uri": "a.jpg"}\n{"uri": \n', "line 2: not JSON"),
+        ("l.jsonl", b'{"uri": 1}\n', 'line 1: must be an object with a text "uri"'),
+        ("l.jsonl", b'["a.jpg"]\n', 'line 1: must be an object with a text "uri"'),
+        ("l.jsonl", b'{"uri": "a.jpg", "image_id": 7}\n', '"image_id" must be text, got 7'),
+        ("l.jsonl", b'{"uri": "\\ud800.jpg"}\n', "line 1: the name .* is not valid Unicode"),
+        ("l.jsonl", b"[" * 100_000 + b"\n", "line 1: not JSON"),
+        ("l.jsonl", b"9" * 10_000 + b"\n", "line 1: not JSON"),
+        ("l.parquet", b"PAR1 no", "not a Parquet file"),
+        ("l.parquet", b"", "not a Parquet file"),
+        ("l.json", b"[]", "not a COCO dataset: a JSON object was expected at character 0"),
+        ("l.json", b"", "not a COCO dataset"),
+        ("l.json", b'{"info": {}}', "it has no 'images'"),
+        ("l.json", b'{"images": {}}', "an array under 'images'"),
+        ("l.json", b'{"images": [{"id": 1}]}', r'images\[0\]: must be an object with a text "file_name"'),
+        ("l.json", b'{"images": [{"file_name": "a.jpg"}', "not a COCO dataset"),
+        ("l.json", b'{"images": []}', '"images" is empty'),
+        ("l.json", b'{"images": [{"file_name": ""}]}', r"images\[0\]: the address is empty"),
+    ],
+)
+def test_a_bad_entry_is_named_by_file_and_place(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    with pytest.raises(SourceError, match=message) as caught:
+        listed(write(tmp_path / name, content))
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_parquet_columns_are_named(tmp_path: Path) -> None:
+    for columns, message in [
+        ({"url": ["a"]}, "must have a column uri, got url"),
+        ({"uri": [1, 2]}, "text columns, got int64"),
+        ({"uri": ["a", "b", None]}, "row 3: the uri is null"),
+        ({"uri": ["a"], "image_id": [1]}, "text columns, got int64"),
+    ]:
+        with pytest.raises(SourceError, match=message):
+            listed(parquet(tmp_path / "l.parquet", **columns))
+
+
+def test_an_error_names_no_secret(tmp_path: Path) -> None:
+    with pytest.raises(SourceError) as caught:
+        listed(write(tmp_path / "l.txt", "nope://me:planted@x/y\n"))
+    assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [
+        ("/data/a.jpg", "data/a.jpg"),
+        ("file:///data/a.jpg", "data/a.jpg"),
+        ("s3://bucket/a?b#c.jpg", "bucket/a?b#c.jpg"),
+        ("s3://bucket/me@home.jpg", "bucket/me@home.jpg"),
+        ("https://me:pw@host:1/a.jpg?x=1#y", "host:1/a.jpg"),
+        ("memory://x/a.jpg", "x/a.jpg"),
+        ("memory:///x/a.jpg", "x/a.jpg"),
+    ],
+)
+def test_the_identity_of_an_absolute_address(address: str, path: str) -> None:
+    assert identity_of(address) == path
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server of the standard library, which serves whole files only, and its folder."""
+    root = tmp_path / "web"
+    root.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(root)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", root
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_lists_from_the_web(web: tuple[str, Path]) -> None:
+    address, root = web
+    names = [f"{n:06d} #.jpg" for n in range(120_000)]
+    write(root / "l.txt", "\n".join(names))
+    parquet(root / "l.parquet", uri=names[:5])
+    write(root / "l.json", json.dumps({"images": [{"file_name": n} for n in names[:5]]}))
+    assert listed(f"{address}/l.txt") == [(n, f"{address}/{n[:6]}%20%23.jpg") for n in names]
+    assert listed(f"{address}/l.parquet?token=1") == listed(f"{address}/l.json") == listed(f"{address}/l.txt")[:5]
+
+
+@pytest.mark.parametrize("entry", ["/etc/passwd", "file:///etc/passwd"])
+def test_a_list_from_the_web_may_not_name_local_files(web: tuple[str, Path], entry: str) -> None:
+    address, root = web
+    write(root / "l.txt", entry)
+    with pytest.raises(SourceError, match="line 1: a list from the web may not name the local file"):
+        listed(f"{address}/l.txt")
+
+
+def test_the_photos_of_a_coco_file_are_found(assets: Path) -> None:
+    folder = assets / "images" / "coco-val80"
+    summary = SourceSummary()
+    refs = list(
+        list_images(
+            [str(assets / "images" / "coco-val80-instances.json")], STORAGE, image_root=str(folder), summary=summary
+        )
+    )
+    assert len(refs) == summary.images == 80
+    assert summary.sources[0].kind == "coco"
+    assert all(Path(ref.uri).is_file() for ref in refs)
+    assert {ref.image_id for ref in refs} == {ref.image_id for ref in list_images([str(folder)], STORAGE)}
+
+
+class Slowly(io.BytesIO):
+    """Gives a few bytes at a time, as a network may, and counts them."""
+
+    def __init__(self, data: bytes, most: int) -> None:
+        super().__init__(data)
+        self.most = most
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(self.most)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    before=st.dictionaries(st.text().filter(lambda key: key != "images"), json_values, max_size=3),
+    images=st.lists(json_values, max_size=5),
+    after=json_values,
+    most=st.integers(1, 40),
+    indent=st.sampled_from([None, 1]),
+    ascii_only=st.booleans(),
+)
+def test_an_array_out_of_any_json_object_equals_what_json_reads(
+    before: dict[str, Any], images: list[Any], after: Any, most: int, indent: int | None, ascii_only: bool
+) -> None:
+    text = json.dumps({**before, "images": images, "annotations": after}, indent=indent, ensure_ascii=ascii_only)
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        return  # an unpaired surrogate, which no UTF-8 file holds
+    assert list(array_items(Slowly(data, most), "images")) == images
+
+
+@given(st.binary(max_size=60), st.integers(1, 10))
+def test_bytes_that_are_no_json_raise_our_own_error(data: bytes, most: int) -> None:
+    for text in (data, b'{"images": [' + data, b'{"a": ' + data + b', "images": [1]}'):
+        try:
+            for _ in array_items(Slowly(text, most), "images"):
+                pass
+        except JsonStreamError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_reading_stops_where_the_array_ends() -> None:
+    file = io.BytesIO(b'{"images": [1]' + b" " * (5 << 20) + b"broken")
+    assert list(array_items(file, "images")) == [1]
+    assert file.tell() <= 2 << 20
+
+
+def _annotations(megabytes: int) -> bytes:
+    one = json.dumps({"id": 1, "bbox": [1.5, 2, 3, 4], "segmentation": {"counts": '\\"{[' * 40}}).encode() + b","
+    many = one * ((megabytes << 20) // len(one))
+    return b'{"annotations": [' + many[:-1] + b'], "images": [{"file_name": "a.jpg"}]}'
+
+
+def test_a_large_file_takes_little_memory() -> None:
+    file = io.BytesIO(_annotations(20))
+    tracemalloc.start()
+    try:
+        assert list(array_items(file, "images")) == [{"file_name": "a.jpg"}]
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: b'{"images": ["' + b"x" * (9 << 20),
+        lambda: b'{"images": [' + b"[" * (9 << 20),
+        lambda: b'{"a": ' + b"[" * (9 << 20),
+        lambda: b'{"a": "' + b"x" * (9 << 20),
+        lambda: b'{"a": "' + b"\\" * (9 << 20),
+        lambda: b"{" + b" " * (9 << 20),
+    ],
+)
+def test_a_value_without_end_is_refused(data: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "_LONGEST_STRING", 4 << 20)
+    with pytest.raises(JsonStreamError):
+        list(array_items(io.BytesIO(data()), "images"))
