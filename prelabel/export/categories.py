@@ -16,9 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from prelabel.detectors.labels import read_label_map
 from prelabel.errors import ExportError
@@ -42,62 +42,91 @@ class Category:
         return {**entry, "mid": self.mid} if self.mid else entry
 
 
-@dataclass(slots=True)
-class Categories:
+class Categories(Protocol):
     """The categories of a dataset and the way to them from the classes of a detector."""
 
-    entries: tuple[Category, ...]
-    by_class: Mapping[ClassName, int] = field(repr=False)
+    @property
+    def entries(self) -> Sequence[Category]:
+        """All categories, ordered by number or as in the list they were taken from."""
 
     def id_of(self, one: ClassName) -> int | None:
         """The category of a class, or None where it has none and its detections are left out."""
-        return self.by_class.get(one)
 
 
-def number_classes(classes: Iterable[ClassName], selection: Selection) -> Categories:
-    """Categories of the classes a selection admits, numbered as the module's text says."""
-    every = sorted(set(classes), key=lambda one: (one.id, one.name, one.mid))
-    ids = _ids_of(every)
-    groups: dict[str, list[ClassName]] = defaultdict(list)
-    for one in every:
-        if selection.admits(one.name, one.mid):
-            groups[project_label(one, selection)].append(one)
-    entries, by_class = [], {}
-    for name, members in groups.items():
-        named = [one for one in members if one.name == name]
-        category_id = min(ids[one] for one in named or members)
-        mids = {one.mid for one in members}
-        entries.append(Category(category_id, name, mids.pop() if len(mids) == 1 else ""))
-        by_class.update(dict.fromkeys(members, category_id))
-    return Categories(tuple(sorted(entries, key=lambda entry: entry.id)), by_class)
+class NumberedCategories:
+    """Categories of the classes a selection admits, numbered as the module's text says.
+
+    A class that turns up and is not in the list (a number beyond the label map) becomes one more category.
+    """
+
+    def __init__(self, classes: Iterable[ClassName], selection: Selection) -> None:
+        self._selection = selection
+        every = sorted(set(classes), key=lambda one: (one.id, one.name, one.mid))
+        numbers = _numbers_of(every)
+        self._shift = int(any(one.id == 0 for one in every))
+        self._taken = set(numbers.values())
+        self._by_class: dict[ClassName, int] = {}
+        self._by_label: dict[str, Category] = {}
+        groups: dict[str, list[ClassName]] = defaultdict(list)
+        for one in every:
+            if selection.admits(one.name, one.mid):
+                groups[project_label(one, selection)].append(one)
+        for label, members in groups.items():
+            named = [one for one in members if one.name == label]
+            number = min(numbers[one] for one in named or members)
+            mids = {one.mid for one in members}
+            self._by_label[label] = Category(number, label, mids.pop() if len(mids) == 1 else "")
+            self._by_class.update(dict.fromkeys(members, number))
+
+    @property
+    def entries(self) -> Sequence[Category]:
+        """All categories, ordered by number."""
+        return sorted(self._by_label.values(), key=lambda entry: entry.id)
+
+    def id_of(self, one: ClassName) -> int:
+        """The category of a class; a new one for a new class."""
+        if one not in self._by_class:
+            label = project_label(one, self._selection)
+            if label not in self._by_label:
+                number = one.id + self._shift
+                if number < 1 or number in self._taken:
+                    number = _made_number(one.mid or label, self._taken)
+                self._taken.add(number)
+                self._by_label[label] = Category(number, label, one.mid)
+            self._by_class[one] = self._by_label[label].id
+        return self._by_class[one]
 
 
-def take_over(
-    listed: Sequence[Category], classes: Iterable[ClassName], selection: Selection
-) -> tuple[Categories, list[ClassName]]:
-    """The categories of a given list, and the admitted classes for which it has none.
+class ListedCategories:
+    """The categories of a given list.
 
     A class that the class map renames is found by its new name. Any other is found by its MID, or by its name unless
     both have a MID and these differ: the animal Mouse is not the computer's.
     """
-    by_mid = {entry.mid: entry for entry in reversed(listed) if entry.mid}
-    by_name = {entry.name: entry for entry in reversed(listed)}
-    by_folded = {entry.name.casefold(): entry for entry in reversed(listed)}
-    by_class, unlisted = {}, []
-    for one in classes:
-        if not selection.admits(one.name, one.mid):
-            continue
-        label = project_label(one, selection)
-        entry = by_name.get(label) or by_folded.get(label.casefold())
-        if label == one.name:
-            if one.mid and entry is not None and entry.mid not in ("", one.mid):
-                entry = None
-            entry = by_mid.get(one.mid) or entry
-        if entry is None:
-            unlisted.append(one)
-        else:
-            by_class[one] = entry.id
-    return Categories(tuple(listed), by_class), unlisted
+
+    def __init__(self, listed: Sequence[Category], selection: Selection) -> None:
+        self.entries: Sequence[Category] = tuple(listed)
+        self._selection = selection
+        self._by_mid = {entry.mid: entry for entry in reversed(listed) if entry.mid}
+        self._by_name = {entry.name: entry for entry in reversed(listed)}
+        self._by_folded = {entry.name.casefold(): entry for entry in reversed(listed)}
+        self._by_class: dict[ClassName, int | None] = {}
+
+    def id_of(self, one: ClassName) -> int | None:
+        """The category of a class, or None where the list has none."""
+        if one not in self._by_class:
+            entry = self._entry_of(one)
+            self._by_class[one] = None if entry is None else entry.id
+        return self._by_class[one]
+
+    def _entry_of(self, one: ClassName) -> Category | None:
+        label = project_label(one, self._selection)
+        entry = self._by_name.get(label) or self._by_folded.get(label.casefold())
+        if label != one.name:
+            return entry
+        if one.mid and entry is not None and entry.mid not in ("", one.mid):
+            entry = None
+        return self._by_mid.get(one.mid) or entry
 
 
 def read_categories(source: str, storage: Storage) -> list[Category]:
@@ -146,7 +175,7 @@ def project_label(one: ClassName, selection: Selection) -> str:
     return str(selection.rename([one.name], [one.mid])[0])
 
 
-def _ids_of(classes: Sequence[ClassName]) -> dict[ClassName, int]:
+def _numbers_of(classes: Sequence[ClassName]) -> dict[ClassName, int]:
     holders: dict[int, list[ClassName]] = defaultdict(list)
     for one in classes:
         holders[one.id].append(one)
@@ -155,12 +184,12 @@ def _ids_of(classes: Sequence[ClassName]) -> dict[ClassName, int]:
     taken = set(ids.values())
     for one in classes:
         if one not in ids:
-            ids[one] = _made_id(one.mid or one.name, taken)
+            ids[one] = _made_number(one.mid or one.name, taken)
             taken.add(ids[one])
     return ids
 
 
-def _made_id(text: str, taken: set[int]) -> int:
+def _made_number(text: str, taken: set[int]) -> int:
     number = 1 + int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % (2**31 - 1)
     while number in taken:
         number = number % (2**31 - 1) + 1

@@ -28,12 +28,13 @@ from typing import Any
 import numpy as np
 
 from prelabel.errors import ExportError
-from prelabel.export.categories import Categories, number_classes, read_categories, take_over
+from prelabel.export.categories import Categories, ListedCategories, NumberedCategories, read_categories
 from prelabel.export.coco_files import chunks, dataset_file, delete_later_parts, list_file, numbered_name
 from prelabel.export.coco_options import CocoOptions
 from prelabel.export.coco_shapes import Shape, shape_of
 from prelabel.export.image_ids import Numbering, numbering
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, shortest
+from prelabel.options import require
 from prelabel.select import Selection
 from prelabel.storage import Storage, describe, redact
 from prelabel.store.rows import ImageRow
@@ -46,15 +47,22 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
     The order of images and annotations is the plan's, within an image by descending score; ids count over all files.
 
     Raises:
+        ConfigError: An option names a class that the detector does not have.
         ExportError: Detections of classes that `categories` does not have, image ids that cannot be had, masks that
             do not fit their image, or a file that cannot be written. Nothing is written under a final name then,
             except whole files of a split export.
     """
+    require(options.results != to, f"results and to are the same file {redact(to)!r}")
+    if info.classes is not None:
+        options.require_known_names((one.name for one in info.classes), (one.mid for one in info.classes))
     tally = Tally()
     categories = _categories(info, rows, options, storage)
     numbers = numbering(options.image_ids, storage)
     head = _head(info, options, numbers)
-    listed = [entry.to_json() for entry in categories.entries]
+
+    def listed() -> list[dict[str, Any]]:
+        return [entry.to_json() for entry in categories.entries]
+
     images = _Images(rows(), numbers, tally)
     annotate = _Annotator(categories, options, tally)
     try:
@@ -62,7 +70,9 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
             results = stack.enter_context(list_file(storage, options.results)) if options.results else None
             for number, some in enumerate(chunks(images, options.split)):
                 url = to if options.split is None else numbered_name(to, number)
-                with dataset_file(storage, url, head, listed) as file:
+                with dataset_file(
+                    storage, url, head, lambda: [entry.to_json() for entry in categories.entries]
+                ) as file:
                     for image, row in some:
                         file.images.add(image)
                         for annotation in annotate(image["id"], row):
@@ -81,37 +91,33 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
 
 
 def _categories(info: RunInfo, rows: Rows, options: CocoOptions, storage: Storage) -> Categories:
-    listed = read_categories(options.categories, storage) if options.categories else None
-    known = set(info.classes or ())
-    kept: set[ClassName] = set()
-    if info.classes is None or (listed is not None and options.unlisted == "error"):
-        known_here, kept = _classes_in(rows(), options)
-        known |= known_here
-    if listed is None:
-        return number_classes(known, options)
-    categories, unlisted = take_over(listed, sorted(known, key=lambda one: (one.id, one.name)), options)
-    missing = sorted({f"{one.name} ({one.mid})" if one.mid else one.name for one in unlisted if one in kept})
-    if missing and options.unlisted == "error":
-        shown = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else "")
-        raise ExportError(
-            f"{redact(options.categories)} has no category for {shown}: rename with class-map, leave out with "
-            "exclude-class, or say unlisted drop"
-        )
+    if not options.categories:
+        # Without a class list the numbers come from all detections, whatever their scores, and so stay the same.
+        return NumberedCategories(info.classes or _classes_in(rows(), None), options)
+    categories = ListedCategories(read_categories(options.categories, storage), options)
+    if options.unlisted == "error":
+        unlisted = [one for one in _classes_in(rows(), options) if categories.id_of(one) is None]
+        missing = sorted({f"{one.name} ({one.mid})" if one.mid else one.name for one in unlisted})
+        if missing:
+            shown = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else "")
+            raise ExportError(
+                f"{redact(options.categories)} has no category for {shown}: rename with class-map, leave out with "
+                "exclude-class, or say unlisted drop"
+            )
     return categories
 
 
-def _classes_in(rows: Iterable[ImageRow], selection: Selection) -> tuple[set[ClassName], set[ClassName]]:
-    """Classes of all detections, and those of the kept ones."""
-    every: set[ClassName] = set()
-    kept: set[ClassName] = set()
+def _classes_in(rows: Iterable[ImageRow], selection: Selection | None) -> set[ClassName]:
+    """The classes of all detections, or of those that a selection keeps."""
+    classes: set[ClassName] = set()
     for row in rows:
         found = row.detections
         if found is None or not len(found):
             continue
-        here = [ClassName(*one) for one in zip(found.category_id.tolist(), found.label, found.mid, strict=True)]
-        every.update(here)
-        kept.update(here[i] for i in selection.indices(found.score, found.label, found.mid, found.xyxy))
-    return every, kept
+        if selection is not None:
+            found = found[selection.indices(found.score, found.label, found.mid, found.xyxy)]
+        classes.update(map(ClassName, found.category_id.tolist(), found.label, found.mid))
+    return classes
 
 
 def _head(info: RunInfo, options: CocoOptions, numbers: Numbering) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -37,13 +37,16 @@ class DatasetFile:
 
 @contextlib.contextmanager
 def dataset_file(
-    storage: Storage, url: str, head: dict[str, Any], categories: list[dict[str, Any]]
+    storage: Storage, url: str, head: dict[str, Any], categories: Callable[[], Sequence[Any]]
 ) -> Iterator[DatasetFile]:
-    """Two lists of one JSON file to be filled side by side: the second waits on disk until the first is complete."""
+    """Two lists of one JSON file to be filled side by side: the second waits on disk until the first is complete.
+
+    The categories are asked for when the block ends.
+    """
     with storage.publishing(url) as stream, tempfile.TemporaryFile() as waiting:
         stream.write(strict_json(head)[:-1] + b',\n"images":[')
         yield DatasetFile(JsonList(stream), JsonList(waiting))
-        stream.write(b'],\n"categories":' + strict_json(categories))
+        stream.write(b'],\n"categories":' + strict_json(categories()))
         stream.write(b',\n"annotations":[')
         waiting.seek(0)
         shutil.copyfileobj(waiting, stream, 1 << 20)

@@ -9,6 +9,7 @@ from prelabel import rle
 from prelabel.detections import FloatArray
 from prelabel.errors import ExportError, StoreError
 from prelabel.export.coco_options import CocoOptions
+from prelabel.export.polygons import polygons_from_rle
 
 #: Decimals of pixels kept of coordinates.
 DECIMALS = 2
@@ -64,8 +65,11 @@ def shape_of(
     # A mask's pixels are whole: it can stand out of the box by less than one. Some readers cut masks to the bbox.
     x1, y1 = max(min(x1, left), 0.0), max(min(y1, top), 0.0)
     x2, y2 = min(max(x2, left + w), float(width)), min(max(y2, top + h), float(height))
-    mask = {"size": [height, width], "counts": counts}
-    return Shape(_bbox(x1, y1, x2, y2), float(area), mask, mask)
+    mask: dict[str, Any] = {"size": [height, width], "counts": counts}
+    written: Any = mask
+    if options.segmentation == "polygon":
+        written = polygons_from_rle(counts, height, width, options.polygon_tolerance)
+    return Shape(_bbox(x1, y1, x2, y2), float(area), written, mask)
 
 
 def _bbox(x1: float, y1: float, x2: float, y2: float) -> list[float]:

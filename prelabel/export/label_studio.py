@@ -44,10 +44,12 @@ def export_label_studio(
     the plan, regions by descending score. Task files of an earlier export into the folder are replaced or deleted.
 
     Raises:
-        ConfigError: An `image_url` with an unknown placeholder.
+        ConfigError: An option names a class that the detector does not have, or `image_url` an unknown placeholder.
         ExportError: Classes that do not fit the given config, images without an address, masks that do not fit their
             image, a task that would not be shown, or a file that cannot be written.
     """
+    if info.classes is not None:
+        options.require_known_names((one.name for one in info.classes), (one.mid for one in info.classes))
     tally = Tally()
     urls = ImageUrls(options.image_url, options.document_root)
     config = config_for(info, rows, options, storage)

@@ -56,6 +56,12 @@ class LabelStudioOptions(Selection):
     polygon_tolerance: float = option(
         1.0, "How far, in pixels, a polygon may be from its mask's outline.", metavar="PIXELS", group=_GROUP
     )
+    polygon_min_area: float = option(
+        16.0,
+        "Parts of a mask with fewer pixels become no polygon (the largest always does), and smaller holes are filled.",
+        metavar="PIXELS",
+        group=_GROUP,
+    )
     max_points: int = option(3000, "Polygon corners a task at most; the rest is left out.", group=_GROUP)
     max_masks: int = option(100, "Brush masks a task at most; the rest is left out.", group=_GROUP)
     layout: str = option(
@@ -77,7 +83,9 @@ class LabelStudioOptions(Selection):
         for name in ("max_points", "max_masks", "tasks_per_file", "max_file_mb"):
             value = getattr(self, name)
             require(value > 0, f"{name.replace('_', '-')} must be above 0, got {value}")
-        require(self.polygon_tolerance >= 0, f"polygon-tolerance must be 0 or more, got {self.polygon_tolerance}")
+        for name in ("polygon_tolerance", "polygon_min_area"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name.replace('_', '-')} must be 0 or more, got {value}")
         for name in ("from_name", "to_name"):
             value = getattr(self, name)
             require(bool(value.strip()), f"{name.replace('_', '-')} must not be empty")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prelabel.detections import FloatArray
+from prelabel.select import Selection
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import ClassName, Run
 
@@ -23,7 +24,7 @@ class RunInfo:
     Attributes:
         detector: Catalogue name, or the name of its folder or archive.
         model_version: What annotation tools show: the name and the start of the fingerprint.
-        classes: The detector's label map, or None where the network itself names its classes.
+        classes: The detector's label map as the rows name it, or None where the network itself names its classes.
         masks: Whether the detector gives masks.
         created: When the run was begun, ISO 8601.
         run_id: Tells runs apart.
@@ -42,12 +43,16 @@ class RunInfo:
 
     @classmethod
     def of(cls, run: Run) -> RunInfo:
-        """The facts of an opened run."""
+        """The facts of an opened run; its classes under the labels that the run's own class map gave them."""
         record = run.record
+        renaming = Selection(class_map=dict(record.settings.get("class_map") or {}))
+        classes = record.detector.classes
         return cls(
             detector=record.detector.name,
             model_version=record.detector.model_version,
-            classes=record.detector.classes,
+            classes=None
+            if classes is None
+            else tuple(replace(one, name=str(renaming.rename([one.name], [one.mid])[0])) for one in classes),
             masks=record.detector.masks,
             created=record.created,
             run_id=record.run_id,

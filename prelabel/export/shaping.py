@@ -15,7 +15,8 @@ from prelabel.errors import ExportError, StoreError
 from prelabel.export.brush import brush_from_rle
 from prelabel.export.label_config import Control
 from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.export.regions import Frame, Region, brush, rectangle
+from prelabel.export.polygons import polygons_from_rle
+from prelabel.export.regions import Frame, Region, brush, polygon, rectangle
 
 
 class Shaper:
@@ -50,16 +51,31 @@ class Shaper:
             return [region] if region is not None else self._leave_out("without area")
         if counts is None:
             raise ExportError(f"image {self._image_id!r} has a detection without a mask for the tool {control.name!r}")
-        height, width = self._frame.height, self._frame.width
         try:
-            if rle.area(counts, height, width) == 0:
+            if rle.area(counts, self._frame.height, self._frame.width) == 0:
                 return self._leave_out("with an empty mask")
-            if self._masks == self._options.max_masks:
-                return self._leave_out("beyond max-masks")
-            data = brush_from_rle(counts, height, width)
+            if control.kind == "polygon":
+                return self._polygons(ids, control, label, score, counts)
+            return self._brush(ids, control, label, score, counts)
         except (StoreError, ExportError) as error:
             raise ExportError(f"image {self._image_id!r}: {error}") from None
+
+    def _polygons(self, ids: Iterator[str], control: Control, label: str, score: float, counts: str) -> list[Region]:
+        """A region for each part of the mask, the largest first; holes are cut out over a bridge."""
+        tolerance, min_area = self._options.polygon_tolerance, self._options.polygon_min_area
+        parts = polygons_from_rle(counts, self._frame.height, self._frame.width, tolerance, min_area)
+        points = sum(len(part) // 2 for part in parts)
+        if self._points + points > self._options.max_points:
+            return self._leave_out("beyond max-points")
+        self._points += points
+        corners = [list(zip(part[::2], part[1::2], strict=True)) for part in parts]
+        return [polygon(next(ids), control, self._frame, label, score, part) for part in corners]
+
+    def _brush(self, ids: Iterator[str], control: Control, label: str, score: float, counts: str) -> list[Region]:
+        if self._masks == self._options.max_masks:
+            return self._leave_out("beyond max-masks")
         self._masks += 1
+        data = brush_from_rle(counts, self._frame.height, self._frame.width)
         return [brush(next(ids), control, self._frame, label, score, data)]
 
     def _leave_out(self, reason: str) -> list[Region]:

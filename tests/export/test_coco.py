@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,16 @@ def test_the_bbox_contains_the_mask_and_area_counts_its_pixels(tmp_path: Path) -
     content, _ = export(tmp_path, rows(row("a.jpg", found(xyxy=(1.4, 1.2, 2.7, 2.5), mask=mask))))
     assert content["annotations"][0]["bbox"] == [1.0, 1.0, 2.0, 2.0]
     assert content["annotations"][0]["area"] == 3.0
+
+
+def test_a_polygon_runs_along_the_pixels_edges_and_results_keep_the_mask(tmp_path: Path) -> None:
+    every = rows(row("a.jpg", DOG))
+    content, _ = export(tmp_path, every, segmentation="polygon")
+    (annotation,) = content["annotations"]
+    assert annotation["segmentation"] == [[0.0, 0.0, 3.0, 0.0, 3.0, 4.0, 0.0, 4.0]]
+    assert annotation["area"] == 12.0
+    (entry,) = export_results(tmp_path, every, segmentation="polygon")
+    assert entry["segmentation"] == {"size": [4, 6], "counts": LEFT_HALF}
 
 
 def test_failed_images_are_left_out_and_counted_and_keep_their_number(tmp_path: Path) -> None:
@@ -246,6 +257,26 @@ def test_numbers_that_say_nothing_become_stable_numbers_from_the_mid(tmp_path: P
     assert ids["Cat"] == alone["categories"][0]["id"]
 
 
+def test_a_class_beyond_the_class_list_becomes_one_more_category(tmp_path: Path) -> None:
+    info = RunInfo(detector="stub", model_version="v", classes=(ClassName(1, "Dog", "/m/0bt9lr"),))
+    stray, other = found("class 9", category_id=9, mid=""), found("odd", category_id=1, mid="")
+    content, _ = export(tmp_path, rows(row("a.jpg", DOG, stray, other)), info)
+    ids = {c["name"]: c["id"] for c in content["categories"]}
+    assert (ids["Dog"], ids["class 9"]) == (1, 9)
+    assert len({*ids.values()}) == 3
+    assert [a["category_id"] for a in content["annotations"]] == [1, 9, ids["odd"]]
+
+
+def test_a_name_that_the_detector_does_not_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^the detector has no class 'Dogg' \(did you mean 'Dog'\?\)$"):
+        export(tmp_path, rows(), include_class=("Dogg",))
+
+
+def test_results_and_dataset_must_be_two_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="are the same file"):
+        export(tmp_path, rows(), results=str(tmp_path / "coco.json"))
+
+
 def write_truth(tmp_path: Path, **more: Any) -> str:
     truth = {
         "info": {"description": "truth"},
@@ -281,15 +312,16 @@ def test_categories_are_taken_over_by_name_and_mid(tmp_path: Path) -> None:
 def test_equal_names_with_different_mids_are_different_classes(tmp_path: Path) -> None:
     animal = found("Mouse", category_id=3, mid="/m/04rmv")
     truth = write_truth(tmp_path)
+    info = replace(INFO, classes=(*(INFO.classes or ()), ClassName(3, "Mouse", "/m/04rmv")))
     with pytest.raises(ExportError, match=r"has no category for Mouse \(/m/04rmv\): rename with class-map"):
-        export(tmp_path, rows(row("a.jpg", DOG, animal)), categories=truth)
+        export(tmp_path, rows(row("a.jpg", DOG, animal)), info, categories=truth)
     assert not (tmp_path / "coco.json").exists()
-    content, report = export(tmp_path, rows(row("a.jpg", DOG, animal)), categories=truth, unlisted="drop")
+    content, report = export(tmp_path, rows(row("a.jpg", DOG, animal)), info, categories=truth, unlisted="drop")
     assert [a["category_id"] for a in content["annotations"]] == [18]
     assert report.left_out == {"detections of classes that are not in the list of categories": 1}
-    content, _ = export(tmp_path, rows(row("a.jpg", animal)), categories=truth, class_map={"Mouse": "mouse"})
+    content, _ = export(tmp_path, rows(row("a.jpg", animal)), info, categories=truth, class_map={"Mouse": "mouse"})
     assert [a["category_id"] for a in content["annotations"]] == [74]
-    content, _ = export(tmp_path, rows(row("a.jpg", DOG, animal)), categories=truth, exclude_class=("Mouse",))
+    content, _ = export(tmp_path, rows(row("a.jpg", DOG, animal)), info, categories=truth, exclude_class=("Mouse",))
     assert [a["category_id"] for a in content["annotations"]] == [18]
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from prelabel.detections import ImageLabel
 from prelabel.errors import ConfigError, ExportError, StoreError
+from prelabel.export.brush import rle_from_brush
 from prelabel.export.label_config import Control, make_config, read_config
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
@@ -25,7 +26,7 @@ from prelabel.export.task_score import task_score
 from prelabel.storage import Storage
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import ClassName
-from tests.rows import INFO, failed_row, found, row, rows
+from tests.rows import INFO, failed_row, found, mask_of, row, rows
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "label_studio_tasks.schema.json").read_text())
 HOSTILE = '<b>&"x"</b> \u00e4\u6f22\U0001f600\u202e#?%+'
@@ -168,6 +169,76 @@ def test_labels_of_the_config_follow_selection_and_class_map(tmp_path: Path) -> 
     )
     assert [label.get("value") for label in config.iter("Label")] == ["pet"]
     assert [r["value"]["rectanglelabels"] for r in regions(tasks)] == [["pet"]]
+
+
+# 4 x 6 pixels: a ring around a hole, and a speck of one pixel apart from it.
+RING = mask_of("###...", "#.#...", "###...", ".....#")
+LEFT_HALF = mask_of("###...", "###...", "###...", "###...")
+EMPTY = mask_of("......", "......", "......", "......")
+
+
+def test_a_mask_becomes_a_closed_polygon_in_percent(tmp_path: Path) -> None:
+    tasks, config, _ = export(tmp_path, rows(row("a.jpg", found(mask=LEFT_HALF))))
+    (region,) = regions(tasks)
+    assert region["type"] == "polygonlabels"
+    assert region["value"] == {
+        "points": [[0.0, 0.0], [50.0, 0.0], [50.0, 100.0], [0.0, 100.0]],
+        "closed": True,
+        "polygonlabels": ["Dog"],
+    }
+    assert [tag.tag for tag in config] == ["Image", "PolygonLabels"]
+
+
+def test_every_part_of_a_mask_is_a_region_and_small_parts_are_left_to_the_option(tmp_path: Path) -> None:
+    every = rows(row("a.jpg", found(mask=RING)))
+    parts = regions(export(tmp_path, every, polygon_min_area=0.0, polygon_tolerance=0.0)[0])
+    assert [len(region["value"]["points"]) for region in parts] == [10, 4]
+    assert len({region["id"] for region in parts}) == 2
+    assert {region["score"] for region in parts} == {0.9}
+    (whole,) = regions(export(tmp_path, every)[0])
+    assert whole["value"]["points"] == [[0.0, 0.0], [50.0, 0.0], [50.0, 75.0], [0.0, 75.0]]
+    assert whole["id"] == parts[0]["id"]
+
+
+def test_a_mask_becomes_a_brush_mask(tmp_path: Path) -> None:
+    tasks, config, _ = export(tmp_path, rows(row("a.jpg", found(mask=RING))), shape="brush")
+    (region,) = regions(tasks)
+    assert (region["type"], region["value"]["format"]) == ("brushlabels", "rle")
+    assert rle_from_brush(region["value"]["rle"], 4, 6) == RING
+    assert [tag.tag for tag in config] == ["Image", "BrushLabels"]
+
+
+def test_the_limits_of_a_task_keep_the_best_and_count_the_rest(tmp_path: Path) -> None:
+    every = rows(row("a.jpg", *(found(score=0.5 + i / 10, mask=LEFT_HALF) for i in range(4)), found(mask=EMPTY)))
+    tasks, _, report = export(tmp_path, every, max_points=8)
+    assert [region["score"] for region in regions(tasks)] == [0.8, 0.7]
+    assert report.left_out == {"detections beyond max-points": 2, "detections with an empty mask": 1}
+    tasks, _, report = export(tmp_path, every, shape="brush", max_masks=1)
+    assert [region["score"] for region in regions(tasks)] == [0.8]
+    assert report.left_out == {"detections beyond max-masks": 3, "detections with an empty mask": 1}
+
+
+def test_boxes_and_masks_in_one_run_have_a_tool_each(tmp_path: Path) -> None:
+    tasks, config, _ = export(tmp_path, rows(row("a.jpg", found(mask=LEFT_HALF)), row("b.jpg", found())))
+    names = {region["type"]: region["from_name"] for region in regions(tasks)}
+    assert names == {"rectanglelabels": "label", "polygonlabels": "label_polygon"}
+    assert {tag.get("name") for tag in config} == {"image", "label", "label_polygon"}
+
+
+def test_shapes_of_masks_need_masks(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"'a\.jpg' has a detection without a mask: shape brush needs a detector"):
+        export(tmp_path, rows(row("a.jpg", found())), shape="brush")
+    with pytest.raises(ExportError, match=r"image 'a\.jpg': RLE for 5 x 6"):
+        export(tmp_path, rows(row("a.jpg", found(mask=LEFT_HALF), height=5)))
+
+
+def test_a_given_config_decides_the_tool_of_masks(tmp_path: Path) -> None:
+    every = rows(row("a.jpg", found(mask=LEFT_HALF)))
+    (region,) = regions(export(tmp_path / "out", every, label_config=write_config(tmp_path))[0])
+    assert region["type"] == "rectanglelabels"
+    brushes = TEAM.replace("RectangleLabels", "BrushLabels")
+    (region,) = regions(export(tmp_path / "out", every, label_config=write_config(tmp_path, brushes))[0])
+    assert region["type"] == "brushlabels"
 
 
 def test_image_labels_become_one_choice(tmp_path: Path) -> None:
@@ -369,10 +440,13 @@ def test_what_does_not_fit_a_given_config_is_listed(tmp_path: Path) -> None:
     rat, ant = (found(name, category_id=5, mid="") for name in ("Rat", "Ant"))
     every = rows(row("a.jpg", found(), rat, ant, found("Low", 0.1, mid="")))
     config = write_config(tmp_path)
+    info = replace(INFO, classes=None)
     with pytest.raises(ExportError, match=r"team\.xml does not fit: <RectangleLabels> lacks Ant, Rat\. Rename"):
-        export(tmp_path / "out", every, label_config=config)
+        export(tmp_path / "out", every, info, label_config=config)
     assert not (tmp_path / "out").exists()
-    tasks, _, report = export(tmp_path / "out", every, label_config=config, unlisted="drop", class_map={"Ant": "DOG"})
+    tasks, _, report = export(
+        tmp_path / "out", every, info, label_config=config, unlisted="drop", class_map={"Ant": "DOG"}
+    )
     assert [r["value"]["rectanglelabels"] for r in regions(tasks)] == [["dog"], ["dog"]]
     assert report.left_out == {"detections of classes that the given config does not have": 1}
     with pytest.raises(ExportError, match="no <Choices> with tench"):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -21,6 +22,7 @@ from prelabel.export.coco_options import CocoOptions
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
 from prelabel.export.reading import RunInfo
+from prelabel.export.regions import region_id
 from prelabel.storage import Storage
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import ClassName
@@ -111,6 +113,27 @@ def test_brush_masks_are_the_stored_masks(truth: Truth, tmp_path: Path) -> None:
         for region, mask in zip(result, one.detections.mask, strict=True):
             size = region["original_height"], region["original_width"]
             assert rle_from_brush(region["value"]["rle"], *size) == mask
+
+
+def test_polygons_fill_the_stored_masks_within_the_tolerance(truth: Truth, tmp_path: Path) -> None:
+    _, _, rows = truth
+    overlaps = []
+    for one, task in zip(rows, tasks_of(tmp_path, rows, shape="polygon", max_points=10**6), strict=True):
+        key, drawn = "", dict[str, list[list[float]]]()
+        assert one.detections is not None
+        height, width = one.detections.height, one.detections.width
+        ids = [region_id("truth-1", one.image_id, index) for index in range(len(one))]
+        for region in task["predictions"][0]["result"]:
+            if region["id"] in ids:
+                key = region["id"]
+            pixels = np.array(region["value"]["points"]) * (width, height) / 100
+            drawn.setdefault(key, []).append(pixels.ravel().tolist())
+        for key, mask in zip(ids, one.detections.mask, strict=True):
+            polygons = coco_mask.merge(coco_mask.frPyObjects(drawn[key], height, width))
+            stored = {"size": [height, width], "counts": mask}
+            overlaps.append(float(coco_mask.iou([polygons], [stored], [0])[0][0]))
+    assert np.median(overlaps) > 0.95
+    assert np.quantile(overlaps, 0.05) > 0.8
 
 
 def test_the_classes_of_the_truth_are_numbered_as_in_coco(truth: Truth, tmp_path: Path) -> None:
