@@ -95,7 +95,7 @@ class _Limited(io.RawIOBase):
         self._stream, self._most, self._shown, self._seen = stream, most, shown, 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        data = self._stream.read(_BLOCK if size is None or size < 0 else size)
+        data: bytes = self._stream.read(_BLOCK if size is None or size < 0 else size)
         self._seen += len(data)
         if self._seen > self._most:
             raise DetectorError(f"{self._shown}: the archive unpacks to more than {self._most} bytes")

@@ -22,11 +22,13 @@ class Found:
         detections: Boxes and masks in pixels of the displayed image; none for a classifier.
         image_labels: Labels of the whole image from a classifier, else None.
         seconds: Seconds spent by stage: `detect` (the network) and `encode` (masks to RLE).
+        dropped: Detections left out because a number of theirs was not finite.
     """
 
     detections: Detections
     image_labels: tuple[ImageLabel, ...] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)

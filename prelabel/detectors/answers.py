@@ -1,0 +1,239 @@
+"""From a network's output tensors to `Detections` and image labels: everything after the network, NumPy only.
+
+The order matters. Padding past `num_detections` goes first, then what is no finite number; boxes become pixels; classes
+get their names; the selection chooses; only then are masks encoded, which costs more than all the rest.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray
+from prelabel.detectors.base import Found
+from prelabel.detectors.convention import Convention
+from prelabel.detectors.labels import LabelMap, is_mid
+from prelabel.detectors.masks import paste_masks
+from prelabel.errors import DetectorError
+from prelabel.select import Selection
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+#: Output of ImageNet classifiers trained with a class 0 for "nothing of the above".
+_WITH_BACKGROUND = 1001
+#: Scores may exceed 1 by rounding; more means that they are no probabilities.
+_ROUNDING = 1e-3
+#: Shares of the image may exceed 1 where a box reaches beyond it; a typical box beyond this is in pixels.
+_FARTHEST = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions:
+    """What of a network's answer is kept.
+
+    Attributes:
+        selection: Which detections.
+        mask_threshold: A pixel belongs to a mask above this.
+        keep: Optional tensors to keep: `"multiclass-scores"`.
+        top_k: Labels of an image from a classifier.
+        batch_size: Images a classifier gets at once.
+    """
+
+    selection: Selection = field(default_factory=Selection)
+    mask_threshold: float = 0.5
+    keep: tuple[str, ...] = ()
+    top_k: int = 5
+    batch_size: int = 32
+
+
+def wanted_outputs(convention: Convention, options: DetectorOptions) -> list[str]:
+    """Names of the outputs that are needed, all others are not fetched.
+
+    Raises:
+        DetectorError: A tensor to keep is not among the model's outputs.
+    """
+    roles = dict(convention.outputs)
+    if "multiclass-scores" not in options.keep:
+        roles.pop("multiclass_scores", None)
+    elif "multiclass_scores" not in roles:
+        raise DetectorError("keep multiclass-scores: the model has no output detection_multiclass_scores")
+    return list(dict.fromkeys([*roles.values(), *convention.strings]))
+
+
+def to_found(
+    outputs: Arrays, convention: Convention, height: int, width: int, labels: LabelMap | None, options: DetectorOptions
+) -> Found:
+    """What was found on one image.
+
+    Args:
+        outputs: Arrays by output name, with or without a leading dimension of 1.
+        convention: What they mean.
+        height: Of the displayed image.
+        width: Of the displayed image.
+        labels: Names of class numbers; win over names from the network.
+        options: What is kept.
+
+    Raises:
+        DetectorError: The arrays do not fit together or are not what the convention says; with the array's name.
+    """
+    start = time.perf_counter()
+    arrays = _unpadded(outputs, convention)
+    yxyx, score = arrays["boxes"].astype(np.float32), arrays["scores"].astype(np.float32)
+    finite = np.isfinite(yxyx).all(axis=1) & np.isfinite(score)
+    if len(score) and not finite.any():
+        raise DetectorError("the network's boxes and scores are not finite numbers")
+    _check_ranges(yxyx[finite], score[finite])
+    exact = yxyx[:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32)
+    xyxy = np.clip(exact, 0, np.array([width, height, width, height], np.float32))
+    # Where there is no count, padding is boxes without size; a real box without size can be shown to nobody either.
+    usable = np.flatnonzero(finite & (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1]))
+    category_id, label, mid = _classes(arrays, convention, usable, labels)
+    selection = options.selection
+    score = np.clip(score, 0, 1)
+    chosen = selection.indices(score[usable], label, mid, xyxy[usable])
+    kept = usable[chosen]
+    multiclass = arrays.get("multiclass_scores") if "multiclass-scores" in options.keep else None
+    found = Detections(
+        height=height,
+        width=width,
+        xyxy=xyxy[kept],
+        category_id=category_id[chosen],
+        score=score[kept],
+        label=selection.rename(label[chosen], mid[chosen]),
+        mid=mid[chosen],
+        multiclass_score=None if multiclass is None else multiclass[kept].astype(np.float32),
+    )
+    answered = time.perf_counter()
+    if convention.masks:
+        # Of the box as the network gave it: a box clipped to the image would squeeze its mask.
+        masks = arrays["masks"][kept].astype(np.float32, copy=False)
+        counts = paste_masks(masks, exact[kept], height, width, options.mask_threshold)
+        found = replace(found, mask=as_objects(counts))
+    seconds = {"detect": answered - start, "encode": time.perf_counter() - answered}
+    return Found(found, None, seconds, int(np.count_nonzero(~finite)))
+
+
+def _unpadded(outputs: Arrays, convention: Convention) -> dict[str, npt.NDArray[Any]]:
+    """The arrays by role (strings by name), without batch dimension and without padding, all of one length."""
+    ranks = {"boxes": 2, "scores": 1, "numbers": 1, "count": 0, "masks": 3, "multiclass_scores": 2}
+    names = {**convention.outputs, **{name: name for name in convention.strings}}
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for role, name in names.items():
+        if name not in outputs:
+            continue
+        array = outputs[name]
+        rank = ranks.get(role, 1)
+        if array.ndim == rank + 1 and array.shape[0] == 1:
+            array = array[0]
+        if array.ndim != rank:
+            raise DetectorError(f"{name} has shape {list(outputs[name].shape)}, not [N{', ...' * (rank > 1)}]")
+        arrays[role] = array
+    length = len(arrays["scores"])
+    count = arrays.pop("count", None)
+    if count is not None:
+        number = float(count)
+        if not 0 <= number <= length:
+            raise DetectorError(f"num_detections is {number:g} beside {length} scores")
+        length = int(number)
+    for role, array in arrays.items():
+        if len(array) < length:
+            raise DetectorError(f"{names[role]} has {len(array)} entries, detection_scores {length}")
+        arrays[role] = array[:length]
+    if arrays["boxes"].shape[1] != 4:
+        raise DetectorError(f"detection_boxes has shape {list(arrays['boxes'].shape)}, not [N, 4]")
+    return arrays
+
+
+def _check_ranges(yxyx: FloatArray, score: FloatArray) -> None:
+    if len(score) and (score.min() < -_ROUNDING or score.max() > 1 + _ROUNDING):
+        raise DetectorError(f"detection_scores range from {score.min():g} to {score.max():g}, not within 0..1")
+    if len(yxyx) and np.median(np.abs(yxyx).max(axis=1)) > _FARTHEST:
+        raise DetectorError(f"detection_boxes reach to {np.abs(yxyx).max():g}: they must be shares of the image, 0..1")
+
+
+def _classes(
+    arrays: Arrays, convention: Convention, usable: npt.NDArray[np.intp], labels: LabelMap | None
+) -> tuple[npt.NDArray[np.int32], ObjectArray, ObjectArray]:
+    """Number, label and MID of the usable entries.
+
+    Which tensor holds MIDs and which names is told from the strings: published models and their pages disagree. The
+    label map wins over the network's strings. A class that has no name is called by its number. A model that names its
+    classes without numbering them gets as number the CRC-32 of MID or name, the same in every worker and run.
+    """
+    total = len(usable)
+    category_id = np.zeros(total, np.int32)
+    label, mid = np.empty(total, object), np.empty(total, object)
+    numbers = arrays.get("numbers")
+    columns = [[_as_text(one) for one in arrays[name][usable]] for name in convention.strings]
+    for i in range(total):
+        texts = [column[i] for column in columns if column[i]]
+        mid[i] = next((text for text in texts if is_mid(text)), "")
+        label[i] = next((text for text in texts if not is_mid(text)), "")
+        number: int | None
+        if numbers is not None:
+            value = numbers[usable[i]]
+            if not np.isfinite(value) or value != np.rint(value) or not 0 <= value < 1 << 31:
+                raise DetectorError(f"{convention.outputs['numbers']} holds {value}, which is no class number")
+            number = int(value)
+        else:
+            number = next((found for text in texts if labels and (found := labels.number_of(text)) is not None), None)
+        named = labels.get(number) if labels and number is not None else None
+        if named:
+            label[i], mid[i] = named.label, named.mid or mid[i]
+        if number is None:
+            number = zlib.crc32((mid[i] or label[i]).encode()) & 0x7FFFFFFF
+        category_id[i] = number
+        label[i] = label[i] or mid[i] or str(number)
+    return category_id, label, mid
+
+
+def as_objects(values: list[str]) -> ObjectArray:
+    """Strings as `(N,)` objects."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _as_text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def to_image_labels(row: npt.NDArray[Any], labels: LabelMap | None, options: DetectorOptions) -> tuple[ImageLabel, ...]:
+    """The best classes of one image.
+
+    A row that is no probability distribution is taken as logits and softmaxed. Class 0 of 1001 is ImageNet's
+    background: it takes its share of the probability, and is no label. Class rules, the class map and thresholds of
+    single classes hold as for detections; the general score threshold does not: `top_k` says how many are wanted.
+
+    Args:
+        row: `(K,)` logits or probabilities.
+        labels: Names of class numbers.
+        options: What is kept.
+
+    Raises:
+        DetectorError: The row is not finite.
+    """
+    values = np.asarray(row, np.float64)
+    if not np.isfinite(values).all():
+        raise DetectorError("the network's class scores are not finite numbers")
+    if values.min() < 0 or abs(values.sum() - 1) > 1e-3:
+        values = np.exp(values - values.max())
+        values /= values.sum()
+    labels = labels.fitted_to(len(values)) if labels else None
+    first = 1 if len(values) == _WITH_BACKGROUND else 0
+    order = first + np.argsort(-values[first:], kind="stable")
+    selection = replace(options.selection, score_threshold=0.0)
+    if not (selection.include_class or selection.exclude_class or selection.class_threshold or selection.class_map):
+        order = order[: options.top_k]
+    candidates = []
+    for number in order.tolist():
+        named = labels.get(number) if labels else None
+        label, mid = named or (str(number), "")
+        candidates.append(ImageLabel(number, label, mid, float(np.float32(values[number]))))
+    return selection.apply_to_image_labels(candidates)[: options.top_k]

@@ -1,0 +1,175 @@
+"""What a `saved_model.pb` says of itself: tags, signatures, operations. Read without TensorFlow, in milliseconds.
+
+A driver and `prelabel inspect` need to know what a model is and must not spend seconds and a gigabyte on importing
+TensorFlow. The field numbers are those of saved_model, meta_graph,
+saved_object_graph and struct.proto in tensorflow/core/protobuf.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from prelabel.detectors import wire
+from prelabel.detectors.convention import CALL, Signature, Tensor
+from prelabel.errors import DetectorError
+from prelabel.storage import describe
+
+_DTYPES = {
+    1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 7: "string", 8: "complex64", 9: "int64",
+    10: "bool", 14: "bfloat16", 17: "uint16", 18: "complex128", 19: "float16", 20: "resource", 21: "variant",
+    22: "uint32", 23: "uint64",
+}  # fmt: skip
+
+#: Signatures that TensorFlow keeps for itself.
+_INTERNAL = ("__saved_model_init_op", "__saved_model_train_op")
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The part of a SavedModel that can be called.
+
+    Attributes:
+        tags: Its tag sets, each sorted, in the order of the file; `()` is the empty set of TF1 hub modules.
+        chosen_tags: The one that is loaded.
+        signatures: Of the chosen one, and the model's own call last.
+        operations: (operation, function it is in or `""`) -> how often, in the chosen one; without those that restore
+            its variables.
+        tensorflow: Version that wrote it.
+    """
+
+    tags: tuple[tuple[str, ...], ...]
+    chosen_tags: tuple[str, ...]
+    signatures: tuple[Signature, ...]
+    operations: Mapping[tuple[str, str], int]
+    tensorflow: str
+
+
+def read_graph(folder: Path) -> Graph:
+    """Read the model in a folder.
+
+    Raises:
+        DetectorError: There is none, or it is damaged or of a kind that is not read here.
+    """
+    path = folder / "saved_model.pb"
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            view = memoryview(data)
+            try:
+                return _graph(view)
+            finally:
+                view.release()
+    except FileNotFoundError:
+        others = [name for name in ("saved_model.pbtxt", "saved_model.cpb") if (folder / name).exists()]
+        found = f"; {others[0]} is not read, save the model anew in binary form" if others else ""
+        raise DetectorError(f"{folder}: no SavedModel: there is no saved_model.pb{found}") from None
+    except ValueError as error:
+        raise DetectorError(f"{path}: damaged, or no SavedModel ({error})") from error
+    except OSError as error:
+        raise DetectorError(f"{path}: {describe(error)}") from error
+
+
+def _graph(data: memoryview) -> Graph:
+    metas = {tuple(sorted(wire.texts(_only(meta, 1), 4))): meta for meta in wire.messages(data, 2)}
+    if not metas:
+        raise ValueError("it holds no graph")
+    tags = tuple(metas)
+    # As hub.load does: a hub module's graph for use has no tag; else the one for serving.
+    chosen = next((one for one in ((), ("serve",), ("gpu", "serve")) if one in metas), tags[0])
+    meta = metas[chosen]
+    signatures = [
+        Signature(name, _tensors(wire.entries(one, 1)), _tensors(wire.entries(one, 2)))
+        for name, one in sorted(wire.entries(meta, 5).items())
+        if name not in _INTERNAL
+    ]
+    signatures += _calls(_only(meta, 7))
+    return Graph(tags, chosen, tuple(signatures), _operations(meta), wire.text(_only(meta, 1), 5))
+
+
+def _only(message: memoryview, number: int) -> memoryview:
+    return next(wire.messages(message, number), memoryview(b""))
+
+
+def _tensors(infos: Mapping[str, memoryview]) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(name, _DTYPES.get(wire.number(info, 2), "unknown"), _shape(_only(info, 3)))
+        for name, info in sorted(infos.items())
+    )
+
+
+def _shape(message: memoryview) -> tuple[int | None, ...] | None:
+    if wire.number(message, 3):
+        return None
+    sizes = [wire.number(dim, 1) for dim in wire.messages(message, 2)]
+    return tuple(None if size < 0 else size for size in sizes)
+
+
+def _calls(objects: memoryview) -> Iterator[Signature]:
+    """What the model itself can be called with: the traces of its `__call__` that take one tensor.
+
+    Other arguments of a trace are fixed values like `training`; those of inference (all false) come first.
+    """
+    functions = wire.entries(objects, 2)
+    nodes = list(wire.messages(objects, 1))
+    found = []
+    for child in wire.messages(nodes[0], 1) if nodes else ():
+        if wire.text(child, 2) != CALL or wire.number(child, 1) >= len(nodes):
+            continue
+        for name in wire.texts(_only(nodes[wire.number(child, 1)], 6), 1):
+            if name in functions:
+                arguments, true = _leaves(_only(functions[name], 3))
+                outputs, _ = _leaves(_only(functions[name], 4), "output_0")
+                found.append((true, Signature(CALL, tuple(arguments), tuple(outputs))))
+    yield from (signature for _, signature in sorted(found, key=lambda one: one[0]))
+
+
+def _leaves(value: memoryview, key: str | None = None) -> tuple[list[Tensor], int]:
+    """The tensors in a StructuredValue and how many of its flags are true.
+
+    Tensors are named by themselves, or with a key by their place: the key, `output_1`, ..., or their key in a dict.
+    """
+    tensors: list[Tensor] = []
+    true = 0
+    inside: list[tuple[str | None, memoryview]] = []
+    for number, inner in wire.fields(value):
+        if isinstance(inner, int):
+            true += number == 14 and inner == 1
+        elif number == 33:
+            dtype = _DTYPES.get(wire.number(inner, 3), "unknown")
+            tensors.append(Tensor(key or wire.text(inner, 1), dtype, _shape(_only(inner, 2))))
+        elif number in (51, 52):
+            inside += [(key and f"output_{i}", item) for i, item in enumerate(wire.messages(inner, 1))]
+        elif number == 53:
+            inside += [(key and name, item) for name, item in sorted(wire.entries(inner, 1).items())]
+    for name, item in inside:
+        more, flags = _leaves(item, name)
+        tensors, true = tensors + more, true + flags
+    return tensors, true
+
+
+def _operations(meta: memoryview) -> Mapping[tuple[str, str], int]:
+    """How often each operation occurs where, without the restoring of variables."""
+    graph = _only(meta, 2)
+    saver = wire.text(_only(meta, 3), 3).rpartition("/")[0]
+    found: Counter[tuple[str, str]] = Counter()
+    for node in wire.messages(graph, 1):
+        operation = wire.text(node, 2)
+        if not (operation in CHECKPOINT and saver and wire.text(node, 1).startswith(f"{saver}/")):
+            found[operation, ""] += 1
+    for function in wire.messages(_only(graph, 2), 1):
+        name = wire.text(_only(function, 1), 1)
+        restores = "_traced_restore_" in name or "_traced_save_" in name
+        for node in wire.messages(function, 3):
+            operation = wire.text(node, 2)
+            if not (operation in CHECKPOINT and restores):
+                found[operation, name] += 1
+    return found
+
+
+#: Operations that read and write checkpoints; every SavedModel with variables has them where it restores those.
+CHECKPOINT = frozenset(
+    {"RestoreV2", "SaveV2", "MergeV2Checkpoints", "ShardedFilename", "RestoreSlice", "Save", "Restore"}
+)

@@ -1,0 +1,82 @@
+"""Protocol buffers as they lie in a file: numbered fields, read without a schema and without copying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+Field: TypeAlias = "tuple[int, int | memoryview]"
+
+
+def fields(message: memoryview) -> Iterator[Field]:
+    """Number and value of each field of a message: an int for numbers, the bytes of strings and messages.
+
+    Raises:
+        ValueError: These bytes are no message.
+    """
+    position, end = 0, len(message)
+    while position < end:
+        key, position = _varint(message, position)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            value, position = _varint(message, position)
+            yield number, value
+            continue
+        if kind == 2:
+            size, position = _varint(message, position)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"wire type {kind} at byte {position}")
+        if number == 0 or position + size > end:
+            raise ValueError(f"a field that ends beyond its message at byte {position}")
+        yield number, message[position : position + size]
+        position += size
+
+
+def messages(message: memoryview, number: int) -> Iterator[memoryview]:
+    """The sub-messages in a field, in order."""
+    for found, value in fields(message):
+        if found == number and not isinstance(value, int):
+            yield value
+
+
+def texts(message: memoryview, number: int) -> list[str]:
+    """The strings in a field, in order."""
+    return [bytes(value).decode("utf-8", "replace") for value in messages(message, number)]
+
+
+def text(message: memoryview, number: int) -> str:
+    """The string in a field, the last one where there are several, or `""`."""
+    found = texts(message, number)
+    return found[-1] if found else ""
+
+
+def number(message: memoryview, field: int, default: int = 0) -> int:
+    """The number in a field as a signed 64-bit integer."""
+    found = default
+    for one, value in fields(message):
+        if one == field and isinstance(value, int):
+            found = value - (1 << 64) if value >= 1 << 63 else value
+    return found
+
+
+def entries(message: memoryview, number: int) -> dict[str, memoryview]:
+    """A field of type map<string, message>; entries without a value are left out."""
+    found = {}
+    for entry in messages(message, number):
+        for value in messages(entry, 2):
+            found[text(entry, 1)] = value
+    return found
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    result = shift = 0
+    while position < len(message) and shift < 70:
+        byte = message[position]
+        position += 1
+        result |= (byte & 127) << shift
+        if byte < 128:
+            return result, position
+        shift += 7
+    raise ValueError(f"a number that does not end at byte {position}")
