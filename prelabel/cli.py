@@ -220,9 +220,28 @@ def stopped_by_signals() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
+def storage_option(command: F) -> F:
+    """`--storage-options`, for commands that read or write OUT."""
+    text = "JSON for the file systems of remote addresses (keys, endpoints). Never stored."
+    return click.option("--storage-options", metavar="JSON", help=text, cls=SectionedOption)(command)
+
+
+def storage_of(storage_options: str | None) -> Any:
+    """The storage that `--storage-options` describes."""
+    from prelabel.storage import Storage
+
+    try:
+        values = json.loads(storage_options) if storage_options else {}
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise ConfigError("--storage-options must be a JSON object")
+    return Storage(values)
+
+
 @main.command()
 @click.argument("output", metavar="OUT")
-@click.option("--storage-options", metavar="JSON", help="JSON for the file system of a remote OUT. Never stored.")
+@storage_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(output: str, storage_options: str | None, as_json: bool) -> None:
     """Prove that OUT misses nothing, doubles nothing and breaks nothing; exit code 1 if it does."""
@@ -256,14 +275,67 @@ def verify(output: str, storage_options: str | None, as_json: bool) -> None:
             _fail(f"{output} is not whole", FAILED)
 
 
-def storage_of(storage_options: str | None) -> Any:
-    """The storage that `--storage-options` describes."""
-    from prelabel.storage import Storage
+@main.group()
+def export() -> None:
+    """Turn the finished shards of OUT into what annotation tools read; no detector, no GPU, as often as one likes."""
 
-    try:
-        values = json.loads(storage_options) if storage_options else {}
-    except ValueError:
-        values = None
-    if not isinstance(values, dict):
-        raise ConfigError("--storage-options must be a JSON object")
-    return Storage(values)
+
+def _coco_options() -> Any:
+    from prelabel.export.coco_options import CocoOptions
+
+    return CocoOptions
+
+
+def _label_studio_options() -> Any:
+    from prelabel.export.label_studio_options import LabelStudioOptions
+
+    return LabelStudioOptions
+
+
+@export.command(cls=SectionedCommand)
+@click.argument("output", metavar="OUT")
+@click.option("--to", required=True, metavar="PATH", help="The JSON file to write.", cls=SectionedOption)
+@options_of(_coco_options())
+@storage_option
+def coco(output: str, to: str, storage_options: str | None, **values: Any) -> None:
+    """Write a COCO dataset file, and a results file with --results."""
+    with clean_errors():
+        from prelabel.export.coco import export_coco
+
+        _export(export_coco, _coco_options(), output, to, storage_options, values)
+
+
+@export.command(name="label-studio", cls=SectionedCommand)
+@click.argument("output", metavar="OUT")
+@click.option("--to", required=True, metavar="DIR", help="The folder to write tasks into.", cls=SectionedOption)
+@options_of(_label_studio_options())
+@storage_option
+def label_studio(output: str, to: str, storage_options: str | None, **values: Any) -> None:
+    """Write Label Studio tasks with predictions, and the labelling config that fits them."""
+    with clean_errors():
+        from prelabel.export.label_studio import export_label_studio
+
+        _export(export_label_studio, _label_studio_options(), output, to, storage_options, values)
+
+
+def _export(
+    exporter: Any, options_class: Any, output: str, to: str, storage_options: str | None, values: dict[str, Any]
+) -> None:
+    from prelabel.console import printable, table
+    from prelabel.export.reading import RunInfo
+    from prelabel.options import from_mapping
+    from prelabel.storage import absolute
+    from prelabel.store.run import open_run
+
+    options = from_mapping(options_class, stated(values), "export")
+    run = open_run(absolute(output), storage_of(storage_options))
+    report = exporter(RunInfo.of(run), run.rows, absolute(to), options, run.storage)
+    for warning in report.warnings:
+        click.echo(f"note: {printable(warning)}", err=True)
+    rows = [["images", f"{report.images:,}"], ["detections", f"{report.detections:,}"]]
+    if report.failed:
+        rows.append(["failed images", f"{report.failed:,}"])
+    rows += [[f"left out: {reason}", f"{count:,}"] for reason, count in report.left_out.items()]
+    shown = report.files if len(report.files) <= 4 else (*report.files[:2], "...", report.files[-1])
+    rows += [["wrote" if number == 0 else "", name] for number, name in enumerate(shown)]
+    click.echo(table("", rows))

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from prelabel.config import LabelOptions
-from prelabel.detectors.base import DetectorInfo
 from prelabel.engine import fleet as ray_fleet
 from prelabel.engine.meter import Meter
 from prelabel.engine.progress import Reporter
@@ -45,7 +44,7 @@ class Driver:
         meter: Meter,
         reporter: Reporter,
         stop: threading.Event,
-        on_ready: Callable[[DetectorInfo], None],
+        on_ready: Callable[[], None],
     ) -> None:
         self._spec = spec
         self._storage = storage
@@ -68,10 +67,10 @@ class Driver:
             PrelabelError: A worker cannot work at all, or workers die while they start.
         """
         options: LabelOptions = self._spec.options
-        joined = ray_fleet.connect(options)
+        how = ray_fleet.connect(options)
         fleet = None
         try:
-            fleet = ray_fleet.Fleet(self._spec, most=self._most)
+            fleet = ray_fleet.Fleet(self._spec, most=self._most, alone=how == "started")
             while not self._schedule.finished:
                 if self._stop.is_set():
                     raise RunInterrupted("stopped")
@@ -86,14 +85,14 @@ class Driver:
         finally:
             if fleet is not None:
                 fleet.stop()
-            if joined:
+            if how != "found":
                 ray_fleet.disconnect()
 
     def _hear(self, event: ray_fleet.Event) -> Iterator[ShardRecord]:
         if isinstance(event, ray_fleet.Ready):
             if not self._started:
                 self._started = True
-                self._on_ready(event.info)
+                self._on_ready()
                 self._meter.start()
         elif isinstance(event, ray_fleet.Died):
             for task in event.tasks:

@@ -12,13 +12,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import ray
 from ray import exceptions as ray_errors
 
 from prelabel.config import LabelOptions
-from prelabel.detectors.base import DetectorInfo
 from prelabel.engine.schedule import Culprit, LabelTask, ProbeTask, Task
 from prelabel.engine.worker import Spec, Status, Worker
 from prelabel.errors import ConfigError, PrelabelError, RunError
@@ -39,7 +38,6 @@ class Ready:
     """A worker has loaded its detector."""
 
     worker: Handle
-    info: DetectorInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +108,9 @@ class _Actor:
         return self._worker.status()
 
     @_in_group("work")
-    def load(self) -> DetectorInfo:
+    def load(self) -> None:
         """Load the detector."""
-        return self._worker.load()
+        self._worker.load()
 
     @_in_group("work")
     def label(self, task: LabelTask) -> ShardRecord:
@@ -125,42 +123,36 @@ class _Actor:
         self._worker.probe(task)
 
 
-def connect(options: LabelOptions) -> bool:
+def connect(options: LabelOptions) -> Literal["found", "joined", "started"]:
     """Join the cluster this process is in, the one named, or start one on this machine.
 
     Returns:
-        True where this call started Ray or joined a cluster and `disconnect` should leave it.
+        Whether this process was in a cluster already, has joined one, or has started Ray on this machine; in the last
+        two cases `disconnect` leaves it.
 
     Raises:
         ConfigError: No cluster answers at the address.
     """
     if ray.is_initialized():
-        return False
-    # Workers log through the run, not through the driver's terminal.
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    if options.address == "local" or (options.address == "auto" and not _inside_cluster()):
-        ray.init(address="local", include_dashboard=False, **quiet)
-        return True
-    try:
-        ray.init(address=options.address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"no Ray cluster answers at {options.address!r}: {line[:200]}") from None
-    return True
+        return "found"
+    # Workers tell what they do through the run, not through the driver's terminal.
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if options.address != "local":
+        try:
+            ray.init(address=options.address, **quiet)
+            return "joined"
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            if options.address != "auto" or os.environ.get("RAY_ADDRESS"):
+                where = os.environ.get("RAY_ADDRESS") if options.address == "auto" else options.address
+                line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise ConfigError(f"no Ray cluster answers at {where!r}: {line[:200]}") from None
+    ray.init(address="local", include_dashboard=False, **quiet)
+    return "started"
 
 
 def disconnect() -> None:
     """Leave Ray, and stop it where `connect` started it."""
     ray.shutdown()
-
-
-def _inside_cluster() -> bool:
-    """Whether this is a Ray job or a machine on which `ray start` was run."""
-    if os.environ.get("RAY_ADDRESS"):
-        return True
-    from ray._private.services import canonicalize_bootstrap_address
-
-    return canonicalize_bootstrap_address("auto") is not None
 
 
 class Fleet:
@@ -169,10 +161,12 @@ class Fleet:
     Args:
         spec: What every worker gets.
         most: More workers than this have nothing to do.
+        alone: Whether Ray was started for this run on this machine, so that no node will ever join.
     """
 
-    def __init__(self, spec: Spec, most: int) -> None:
+    def __init__(self, spec: Spec, most: int, *, alone: bool) -> None:
         self._options = spec.options
+        self._alone = alone
         self._gpus = self._gpus_per_worker()
         self._spec = replace(spec, gpus=self._gpus)
         self._most = most
@@ -283,7 +277,7 @@ class Fleet:
             worker.placed, (worker.node, worker.pid) = True, value
         elif kind == "load":
             worker.ready, self._start_deaths = True, 0
-            self._events.append(Ready(worker, value))
+            self._events.append(Ready(worker))
         elif kind == "status":
             worker.asked = False
             if value.images != worker.status.images:
@@ -358,10 +352,10 @@ class Fleet:
 
     def _require_possible(self) -> None:
         """On a machine of one's own nothing will be added: what does not fit now is a mistake."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if self._options.address not in ("local", "auto") or len(nodes) != 1 or _autoscales():
+        if not self._alone:
             return
-        cpus, gpus = nodes[0].get("CPU", 0.0), nodes[0].get("GPU", 0.0)
+        have = ray.cluster_resources()
+        cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
         if self._options.cpus_per_worker > cpus or self._gpus > gpus:
             raise ConfigError(
                 f"a worker needs {self._options.cpus_per_worker:g} CPU and {self._gpus:g} GPU, "
@@ -374,10 +368,6 @@ def _gpu_slots(gpus: float, each: float) -> float:
         return math.inf
     # A fraction never spans two GPUs.
     return gpus * int(1 / each + 1e-9) if each < 1 else gpus // each
-
-
-def _autoscales() -> bool:
-    return bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")) or bool(os.environ.get("RAY_CLUSTER_NAME"))
 
 
 def death(error: ray_errors.RayActorError) -> str:

@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from prelabel.config import LabelOptions, differences
-from prelabel.detectors.base import DetectorInfo
-from prelabel.detectors.fetch import fetch_model
+from prelabel.detectors.inspect import prepare
 from prelabel.engine.meter import Meter
 from prelabel.engine.planning import Planner, now
 from prelabel.engine.progress import Reporter
@@ -21,7 +20,17 @@ from prelabel.engine.worker import Spec
 from prelabel.errors import ConfigError, RunInterrupted
 from prelabel.storage import Storage, absolute, join, redact
 from prelabel.store.plan import Plan
-from prelabel.store.run import MANIFEST, RUN, DetectorRecord, Manifest, RunRecord, read_manifest, read_run, write_json
+from prelabel.store.run import (
+    MANIFEST,
+    RUN,
+    ClassName,
+    DetectorRecord,
+    Manifest,
+    RunRecord,
+    read_manifest,
+    read_run,
+    write_json,
+)
 from prelabel.store.shards import ShardRecord, shard_name
 from prelabel.store.verify import check_shard
 
@@ -141,17 +150,20 @@ class _Job:
     def _detector(self) -> DetectorRecord:
         """What is known of the detector from its files alone; the driver never loads TensorFlow."""
         options = self._options
-        model = fetch_model(options.detector, self._storage, cache_dir=options.model_cache)
-        classes = known_classes(model, options.label_map, self._storage)
-        if classes is not None:
+        model = prepare(options.detector, self._storage, label_map=options.label_map, cache_dir=options.model_cache)
+        classes = None
+        if model.labels is not None:
+            named = model.labels.classes
+            classes = tuple(ClassName(number, named[number].label, named[number].mid) for number in sorted(named))
             options.require_known_names([c.name for c in classes], [c.mid for c in classes])
+        info = model.info
         return DetectorRecord(
-            name=model.name,
-            address=redact(options.detector),
-            fingerprint=model.fingerprint,
-            model_version=model.model_version,
-            convention="",
-            masks=False,
+            name=info.name,
+            address=model.local.address,
+            fingerprint=info.fingerprint,
+            model_version=info.model_version,
+            convention=info.convention,
+            masks=info.masks,
             classes=classes,
         )
 
@@ -228,7 +240,7 @@ class _Job:
                 meter,
                 self._reporter,
                 self._stop,
-                on_ready=lambda info: self._save(record, info) if is_new else None,
+                on_ready=lambda: self._save(record) if is_new else None,
             )
             try:
                 for shard in driver.run():
@@ -242,11 +254,10 @@ class _Job:
             workers = driver.workers
         return self._finish(record, {**finished, **fresh}, fresh, meter, workers)
 
-    def _save(self, record: RunRecord, info: DetectorInfo) -> None:
+    def _save(self, record: RunRecord) -> None:
         """Write `run.json`: from here on this is the run of the output, and what an older one left is removed."""
-        detector = replace(record.detector, convention=info.convention, masks=info.masks)
         self._storage.delete(join(self._output, MANIFEST))
-        write_json(join(self._output, RUN), self._storage, replace(record, detector=detector).to_json())
+        write_json(join(self._output, RUN), self._storage, record.to_json())
         for name in self._storage.names(join(self._output, "shards")):
             if _SHARD_FILE.fullmatch(name) or _TEMPORARY.fullmatch(name):
                 self._storage.delete(join(self._output, "shards", name))

@@ -6,11 +6,14 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from prelabel.config import LabelOptions
+from prelabel.detectors.answers import DetectorOptions
+from prelabel.detectors.inspect import prepare
+from prelabel.detectors.labels import ClassName, LabelMap
 from prelabel.engine.schedule import LabelTask, ProbeTask
 from prelabel.engine.shard import Reader, Reading, label_images, label_shard, set_aside_row
 from prelabel.errors import DetectorError, StoreError
@@ -23,7 +26,7 @@ from prelabel.store.schema import FAILED, OK
 from prelabel.store.shards import ShardRecord, read_shard, shard_url, write_shard
 
 if TYPE_CHECKING:
-    from prelabel.detectors.base import Detector, DetectorInfo
+    from prelabel.detectors.base import Detector
 
 #: Seconds between the attempts to write a shard.
 WRITE_PAUSES_S = (1.0, 4.0)
@@ -73,7 +76,7 @@ class Worker:
         self._partial: dict[int, list[int]] = {}
         self._detector: Detector | None = None
 
-    def load(self) -> DetectorInfo:
+    def load(self) -> None:
         """Load the detector and run it once.
 
         Raises:
@@ -83,16 +86,26 @@ class Worker:
         if not self._spec.gpus:
             # Without a share of a GPU, Ray leaves every GPU of the node visible.
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-        from prelabel.detectors.loading import load  # TensorFlow starts here, after the environment is set
-
-        detector = load(options, self._storage, threads=self.threads, gpus=self._spec.gpus)
-        if detector.info.fingerprint != self._spec.detector.fingerprint:
+        wanted = self._spec.detector
+        model = prepare(options.detector, self._storage, cache_dir=options.model_cache)
+        if model.info.fingerprint != wanted.fingerprint:
             raise DetectorError(
-                f"the model at {options.detector} differs between machines: fingerprint "
-                f"{detector.info.fingerprint[:12]} here, {self._spec.detector.fingerprint[:12]} where the job began"
+                f"the model at {wanted.address} differs between machines: fingerprint "
+                f"{model.info.fingerprint[:12]} here, {wanted.fingerprint[:12]} where the job began"
             )
-        self._detector = detector
-        return detector.info
+        # A label map may be a file that only the driver's machine has.
+        named = {one.id: ClassName(one.name, one.mid) for one in wanted.classes or ()}
+        model = replace(model, labels=LabelMap(named) if named else None)
+        from prelabel.detectors.savedmodel import load_detector  # TensorFlow starts after the environment is set
+
+        self._detector = load_detector(
+            model,
+            DetectorOptions(
+                selection=options, mask_threshold=options.mask_threshold, keep=options.keep, top_k=options.top_k
+            ),
+            threads=self.threads,
+            gpus=self._spec.gpus,
+        )
 
     @property
     def threads(self) -> int:
