@@ -1,0 +1,143 @@
+"""Scenes for training: drawn ahead into a cache on the disk, then cut into square batches without end.
+
+    python training/data.py --to /tmp/scenes --seed 1 --scenes 12000
+
+The cache is a folder of pickles of 200 scenes each (JPEG, PNG of the instance map, classes); training reads whatever
+is there and sees new pickles as they appear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import pickle
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Queue
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from prelabel.synth.scenes import MIN_BOX_SIDE, MIN_VISIBLE_SHARE, draw_scene
+
+SHARD = 200
+MAX_INSTANCES = 12
+IGNORED = 255
+
+
+class Batch(NamedTuple):
+    """`images` (B, S, S, 3) uint8; `instance_maps` (B, S, S) uint8 (255: an instance too small or too hidden to count);
+    `classes` (B, MAX_INSTANCES) int32 from 0, -1 where there is none; `xyxy` (B, MAX_INSTANCES, 4) float32 pixels."""
+
+    images: np.ndarray
+    instance_maps: np.ndarray
+    classes: np.ndarray
+    xyxy: np.ndarray
+
+
+def draw_cache(to: Path, seed: int, scenes: int) -> None:
+    """Draw scenes 0..scenes-1 of a seed; pickles that exist are kept."""
+    to.mkdir(parents=True, exist_ok=True)
+    for start in range(0, scenes, SHARD):
+        target = to / f"scenes-{start:06d}.pickle"
+        if target.exists():
+            continue
+        rows = []
+        for index in range(start, start + SHARD):
+            scene = draw_scene(seed, index)
+            quality = int(np.random.default_rng([seed, index, 1]).integers(60, 96))
+            jpeg, png = io.BytesIO(), io.BytesIO()
+            Image.fromarray(scene.pixels).save(jpeg, "JPEG", quality=quality)
+            Image.fromarray(scene.instance_map).save(png, "PNG", compress_level=1)
+            rows.append((jpeg.getvalue(), png.getvalue(), scene.category_ids))
+        temporary = target.with_suffix(".tmp")
+        temporary.write_bytes(pickle.dumps(rows))
+        temporary.replace(target)
+
+
+def batches(cache: Path, seed: int, plan: list[tuple[int, int]], threads: int = 1) -> Iterator[Batch]:
+    """Batches without end, made ahead by threads. `plan`: (batch size, side) of each step, repeated for ever."""
+    queues: list[Queue[Batch]] = [Queue(maxsize=3) for _ in range(threads)]
+
+    def work(number: int) -> None:
+        rng = np.random.default_rng([seed, number])
+        rows = _rows(cache, rng)
+        step = number
+        while True:
+            size, side = plan[step % len(plan)]
+            queues[number].put(_batch([_sample(rng, *next(rows), side) for _ in range(size)]))
+            step += threads
+
+    for number in range(threads):
+        threading.Thread(target=work, args=(number,), daemon=True).start()
+    while True:
+        for queue in queues:
+            yield queue.get()
+
+
+def _rows(cache: Path, rng: np.random.Generator) -> Iterator[tuple[bytes, bytes, np.ndarray]]:
+    while True:
+        shards = sorted(cache.glob("scenes-*.pickle"))
+        # Four pickles mixed at a time: shuffling without holding everything in memory.
+        chosen = rng.choice(len(shards), min(4, len(shards)), replace=False)
+        rows = [row for number in chosen for row in pickle.loads(shards[number].read_bytes())]  # noqa: S301 - our own
+        for number in rng.permutation(len(rows)):
+            yield rows[number]
+
+
+def _sample(
+    rng: np.random.Generator, jpeg: bytes, png: bytes, category_ids: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """One scene on a square canvas: whole where it fits, else shrunk to fit or a window cut out of it."""
+    image, owners = Image.open(io.BytesIO(jpeg)), Image.open(io.BytesIO(png))
+    width, height = image.size
+    long = max(width, height)
+    scale = 1.0
+    if long > side and rng.random() < 0.5:
+        scale = side / long
+    elif rng.random() < 0.4:
+        scale = min(float(np.exp(rng.uniform(np.log(0.7), np.log(1.6)))), side / long if long <= side else 1.4)
+    before = np.bincount(np.asarray(owners).ravel(), minlength=len(category_ids) + 1)[1:] * scale * scale
+    if scale != 1.0:
+        width, height = max(16, round(width * scale)), max(16, round(height * scale))
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        owners = owners.resize((width, height), Image.Resampling.NEAREST)
+    left = int(rng.integers(0, width - side + 1)) if width > side else 0
+    top = int(rng.integers(0, height - side + 1)) if height > side else 0
+    pixels = np.asarray(image)[top : top + side, left : left + side]
+    owner = np.asarray(owners)[top : top + side, left : left + side]
+    after = np.bincount(owner.ravel(), minlength=len(category_ids) + 1)[1:]
+    renumber = np.zeros(256, np.uint8)
+    classes, boxes = np.full(MAX_INSTANCES, -1, np.int32), np.zeros((MAX_INSTANCES, 4), np.float32)
+    found = 0
+    for number in np.flatnonzero(after) + 1:
+        mask = owner == number
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        too_hidden = after[number - 1] < 2 * MIN_VISIBLE_SHARE * before[number - 1]
+        if too_hidden or min(box[2] - box[0], box[3] - box[1]) < MIN_BOX_SIDE or found == MAX_INSTANCES:
+            renumber[number] = IGNORED
+            continue
+        classes[found], boxes[found] = category_ids[number - 1] - 1, box
+        found += 1
+        renumber[number] = found
+    canvas = np.full((side, side, 3), 127, np.uint8)
+    canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
+    map_ = np.zeros((side, side), np.uint8)
+    map_[: owner.shape[0], : owner.shape[1]] = renumber[owner]
+    return canvas, map_, classes, boxes
+
+
+def _batch(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> Batch:
+    return Batch(*(np.stack(part) for part in zip(*samples, strict=True)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Draw scenes for training.")
+    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--scenes", type=int, default=12000)
+    arguments = parser.parse_args()
+    draw_cache(arguments.to, arguments.seed, arguments.scenes)
