@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.registry import known_implementations, registry
 
 from prelabel.errors import ConfigError, StoreError
 
@@ -68,7 +69,8 @@ def is_http(url: str) -> bool:
 
 def is_known(url: str) -> bool:
     """Whether fsspec has a file system of the address's protocol, installed or not."""
-    return protocol_of(url) in fsspec.available_protocols()
+    protocol = protocol_of(url)
+    return protocol in known_implementations or protocol in registry
 
 
 def absolute(url: str) -> str:
@@ -162,7 +164,7 @@ class Storage:
             hint = f": pip install 'prelabel[{extra}]'" if extra else ""
             raise ConfigError(f"{protocol}:// addresses need a package that is not installed{hint}") from None
         except ValueError:
-            if protocol in fsspec.available_protocols():
+            if is_known(url):
                 raise ConfigError(f"the storage options do not fit {protocol}://") from None
             raise ConfigError(f"unknown kind of address {protocol}:// in {redact(url)!r}") from None
         except TypeError as error:

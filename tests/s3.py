@@ -44,6 +44,7 @@ class S3Server:
     endpoint: str
     _process: subprocess.Popen[bytes] = field(repr=False)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1), repr=False)
+    _clients: list[Any] = field(default_factory=list, repr=False)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -58,13 +59,17 @@ class S3Server:
         """A botocore client, for what a test wants to do behind the back of the code it tests."""
         import botocore.session
 
-        return botocore.session.get_session().create_client(
+        if self._clients:
+            return self._clients[0]
+        client = botocore.session.get_session().create_client(
             "s3",
             endpoint_url=self.endpoint,
             region_name="us-east-1",
             aws_access_key_id="test",
             aws_secret_access_key="test-secret",
         )
+        self._clients.append(client)
+        return client
 
     def new_bucket(self) -> str:
         """The name of a new, empty bucket: tests do not share theirs."""
