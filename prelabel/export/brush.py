@@ -28,6 +28,9 @@ from prelabel.export.sides import transposed_edges
 from prelabel.rle import BoolArray, Int64Array
 
 _WIDTHS = (3, 4, 8, 16)
+_WIDTHS_ARRAY = np.array(_WIDTHS)
+#: The longest run of each width but the last.
+_REACHES = 1 << _WIDTHS_ARRAY[:-1]
 _LONGEST = 1 << _WIDTHS[-1]
 _VALUE_BITS = 8
 _HEADER_BITS = 32 + 5 + 16
@@ -48,12 +51,13 @@ def brush_from_rle(counts: str | bytes, height: int, width: int) -> bytes:
     except StoreError as error:
         raise ExportError(f"no brush mask can be made: {error}") from None
     edges = transposed_edges(starts, ends, height, width)
-    lengths = np.diff(edges, prepend=0, append=height * width) * 4
-    inside = np.arange(len(lengths)) % 2
+    bounds = np.concatenate(([0], edges, [height * width])) * 4
+    lengths = bounds[1:] - bounds[:-1]
+    inside = np.arange(len(lengths)) & 1
     if lengths[0] == 0:
         lengths, inside = lengths[1:], inside[1:]
-    full = (lengths - 1) // _LONGEST
-    if full.any():
+    if lengths.max() > _LONGEST:
+        full = (lengths - 1) // _LONGEST
         last = np.cumsum(full + 1) - 1
         rest = lengths - full * _LONGEST
         lengths, inside = np.full(int(last[-1]) + 1, _LONGEST), np.repeat(inside, full + 1)
@@ -62,11 +66,11 @@ def brush_from_rle(counts: str | bytes, height: int, width: int) -> bytes:
 
 
 def _pack(values: int, lengths: Int64Array, inside: Int64Array) -> bytes:
-    which = np.searchsorted([1 << bits for bits in _WIDTHS[:-1]], lengths)
-    length_bits = np.array(_WIDTHS)[which]
+    which = _REACHES.searchsorted(lengths)
+    length_bits = _WIDTHS_ARRAY[which]
     packets = (((4 | which) << length_bits | (lengths - 1)) << _VALUE_BITS) | inside * 255
-    bits = 3 + length_bits + _VALUE_BITS
-    ends = np.cumsum(bits) + _HEADER_BITS
+    bits = length_bits + (3 + _VALUE_BITS)
+    ends = bits.cumsum() + _HEADER_BITS
     first = ends - bits
     # A packet has at most 27 bits and so lies in one or two words of 32; where it shares a word, the bits are others',
     # and adding is the same as putting side by side.

@@ -44,8 +44,8 @@ def polygons_from_rle(
         height: Pixels of the image.
         width: Pixels of the image.
         tolerance: How far, in pixels, a corner of the mask may be from the polygon; 0 keeps every corner.
-        min_area: Parts of fewer pixels are left out and holes of fewer pixels filled. If all parts are smaller, the
-            largest one stays.
+        min_area: Parts that with their holes have fewer pixels are left out and holes of fewer pixels are filled. If
+            all parts are smaller, the largest one stays.
 
     Returns:
         A list `[x1, y1, x2, y2, ...]` of at least 3 points for each part, in pixels, clockwise as seen on the screen,
@@ -69,7 +69,6 @@ def polygons_from_rle(
     keep = np.abs(area) >= min_area
     if not keep[area > 0].any():
         keep[area.argmax()] = True
-    keep &= keep[part_of]
     points, bounds = _simplify(outlines, np.flatnonzero(keep), tolerance)
     rings = {
         number: points[bounds[place] : bounds[place + 1]] for place, number in enumerate(np.flatnonzero(keep).tolist())

@@ -49,12 +49,15 @@ def sides_of(starts: Int64Array, ends: Int64Array, height: int) -> Sides:
         column, top, bottom = first, starts, ends
     # On the line x the mask changes where column x does (on its right) and where column x - 1 does (on its left).
     # One more place a column than pixels: a column's end is not the next one's begin. The lowest bit says "left".
-    on_line = np.stack((top + column, bottom + column), axis=1).ravel()
-    places = np.sort(np.concatenate((on_line * 2, (on_line + height + 1) * 2 + 1)), kind="stable")
-    places, left = places >> 1, places & 1
-    inside_left = np.cumsum(left) & 1
-    inside_right = np.cumsum(1 - left) & 1
-    chosen = np.flatnonzero((inside_left != inside_right)[:-1] & (places[1:] > places[:-1]))
+    on_line = np.concatenate((top + column, bottom + column)) * 2
+    places = np.concatenate((on_line, on_line + (2 * height + 3)))
+    places.sort(kind="stable")
+    left = places & 1
+    places >>= 1
+    inside_left = left.cumsum() & 1
+    # Of the places up to here an odd number on either side, or on both: then exactly one side is inside, or none.
+    differs = np.arange(1, len(left) + 1) & 1
+    chosen = np.flatnonzero(differs[:-1] & (places[1:] > places[:-1]))
     x = places[chosen] // (height + 1)
     base = x * (height + 1)
     return Sides(x, places[chosen] - base, places[chosen + 1] - base, inside_left[chosen].astype(bool))
@@ -76,6 +79,10 @@ def transposed_edges(starts: Int64Array, ends: Int64Array, height: int, width: i
     """
     sides = sides_of(starts, ends, height)
     length = sides.bottom - sides.top
-    row = np.repeat(sides.top - (np.cumsum(length) - length), length) + np.arange(length.sum())
-    edges = rle.without_pairs(np.sort(row * width + np.repeat(sides.x, length), kind="stable"))
+    end = length.cumsum()
+    # Row by row is `width` on: from the k-th place of all sides to where side s, of which the e-th is the last, has it.
+    edges = ((sides.top - end + length) * width + sides.x).repeat(length)
+    edges += np.arange(0, len(edges) * width, width)
+    edges.sort(kind="stable")
+    edges = rle.without_pairs(edges)
     return edges[:-1] if len(edges) and edges[-1] == height * width else edges

@@ -182,6 +182,13 @@ def test_thin_lines_stay() -> None:
     assert (filled(simple, 50, 60) > 0)[20, 5:55].all()
 
 
+def test_a_narrow_band_keeps_its_area() -> None:
+    mask = np.zeros((60, 60), bool)
+    for step in range(50):
+        mask[5 + step : 7 + step, 5 + step] = True
+    assert iou(filled(polygons(mask, 1.0), 60, 60) > 0, mask) > 0.6
+
+
 @pytest.mark.parametrize(("tolerance", "min_area"), [(-1, 0), (float("nan"), 0), (0, -1)])
 def test_nonsense_is_refused(tolerance: float, min_area: float) -> None:
     with pytest.raises(ExportError, match="0 or more"):
