@@ -101,7 +101,8 @@ class ListedCategories:
     """The categories of a given list.
 
     A class that the class map renames is found by its new name. Any other is found by its MID, or by its name unless
-    both have a MID and these differ: the animal Mouse is not the computer's.
+    both have a MID and these differ: the animal Mouse is not the computer's. A class without a name, whose label is
+    its number, is found by its number.
     """
 
     def __init__(self, listed: Sequence[Category], selection: Selection) -> None:
@@ -110,6 +111,7 @@ class ListedCategories:
         self._by_mid = {entry.mid: entry for entry in reversed(listed) if entry.mid}
         self._by_name = {entry.name: entry for entry in reversed(listed)}
         self._by_folded = {entry.name.casefold(): entry for entry in reversed(listed)}
+        self._by_number = {str(entry.id): entry for entry in listed}
         self._by_class: dict[ClassName, int | None] = {}
 
     def id_of(self, one: ClassName) -> int | None:
@@ -126,6 +128,8 @@ class ListedCategories:
             return entry
         if one.mid and entry is not None and entry.mid not in ("", one.mid):
             entry = None
+        if label == str(one.id) and entry is None:
+            entry = self._by_number.get(label)
         return self._by_mid.get(one.mid) or entry
 
 

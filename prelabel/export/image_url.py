@@ -48,7 +48,7 @@ class ImageUrls:
             if name not in ("uri", "file_name", "image_id"):
                 raise ConfigError(f"image-url: {{{name}}} is not one of {{uri}}, {{file_name}} and {{image_id}}")
         self._template = template
-        self._root = absolute(document_root).rstrip("/") if document_root else None
+        self._root = posixpath.normpath(absolute(document_root)) if document_root else None
         self._needs: dict[str, None] = {}
         self._of: Callable[[ImageRow], str] = self._own_address
         if _PLACEHOLDER.search(template):
@@ -97,7 +97,7 @@ class ImageUrls:
         return self._local(row)
 
     def _local(self, row: ImageRow) -> str:
-        path = absolute(row.uri)
+        path = posixpath.normpath(absolute(row.uri))
         root = self._root
         if root is None:
             if not path.endswith("/" + row.file_name):

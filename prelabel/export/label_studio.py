@@ -84,11 +84,9 @@ def _tasks(
         data = {config.data_key: urls.of(row), "image_id": row.image_id, "file_name": row.file_name}
         predictions = []
         if found is not None:
-            result = [
-                *_image_regions(info, row, found, config, options),
-                *_regions(info, row, found, config, options, tally),
-            ]
+            result = _image_regions(info, row, found, config, options)
             tally.detections += len(result)
+            result += _regions(info, row, found, config, options, tally)
             score = task_score([region["score"] for region in result], options.task_score)
             predictions.append({"model_version": info.model_version, "score": score, "result": result})
         yield {"data": data, "predictions": predictions}
@@ -112,7 +110,9 @@ def _regions(
             tally.left_out["detections of classes that the given config does not have"] += 1
             continue
         ids = (region_id(info.model_version, row.image_id, index, part) for part in range(1 << 30))
-        regions += shaper.regions(ids, control, fitting, score, found.xyxy[index], counts)
+        made = shaper.regions(ids, control, fitting, score, found.xyxy[index], counts)
+        tally.detections += bool(made)
+        regions += made
     return regions
 
 

@@ -69,7 +69,7 @@ class ExportReport:
         files: Addresses of the files written, in order.
         images: Images written.
         failed: Images of the run that have no detections because they failed.
-        detections: Annotations or regions written.
+        detections: Detections (or labels of a whole image) written; a mask of several parts is one.
         left_out: How much was left out, by reason.
         warnings: What the user should know, one line each.
     """

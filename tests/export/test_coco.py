@@ -325,6 +325,17 @@ def test_equal_names_with_different_mids_are_different_classes(tmp_path: Path) -
     assert [a["category_id"] for a in content["annotations"]] == [18]
 
 
+def test_classes_without_a_name_are_taken_over_by_number(tmp_path: Path) -> None:
+    info = replace(INFO, classes=None)
+    every = rows(row("a.jpg", found("74", category_id=74, mid="")))
+    content, _ = export(tmp_path, every, info, categories=write_truth(tmp_path))
+    assert [a["category_id"] for a in content["annotations"]] == [74]
+    with pytest.raises(ExportError, match="has no category for 75"):
+        export(
+            tmp_path, rows(row("a.jpg", found("75", category_id=75, mid=""))), info, categories=write_truth(tmp_path)
+        )
+
+
 def test_classes_below_the_threshold_need_no_category(tmp_path: Path) -> None:
     every = rows(row("a.jpg", found("Rat", 0.2, category_id=9, mid="/m/x")))
     assert export(tmp_path, every, categories=write_truth(tmp_path))[0]["annotations"] == []

@@ -195,7 +195,9 @@ def test_every_part_of_a_mask_is_a_region_and_small_parts_are_left_to_the_option
     assert [len(region["value"]["points"]) for region in parts] == [10, 4]
     assert len({region["id"] for region in parts}) == 2
     assert {region["score"] for region in parts} == {0.9}
-    (whole,) = regions(export(tmp_path, every)[0])
+    tasks, _, report = export(tmp_path, every)
+    assert report.detections == 1
+    (whole,) = regions(tasks)
     assert whole["value"]["points"] == [[0.0, 0.0], [50.0, 0.0], [50.0, 75.0], [0.0, 75.0]]
     assert whole["id"] == parts[0]["id"]
 
@@ -400,6 +402,7 @@ def test_document_root_decides_what_the_path_is_relative_to(tmp_path: Path) -> N
     assert address(tmp_path, "a.jpg", "/srv/data/photos/a.jpg", document_root="/srv") == (
         "/data/local-files/?d=data/photos/a.jpg"
     )
+    assert address(tmp_path, "a.jpg", "/srv/x/../photos/a.jpg") == "/data/local-files/?d=photos/a.jpg"
     with pytest.raises(ExportError, match=r"'/srv/a\.jpg' is not below the document root '/other'"):
         address(tmp_path, "a.jpg", "/srv/a.jpg", document_root="/other/")
 
