@@ -54,18 +54,16 @@ def configure(threads: int, gpus: float = 0.0, runner: Runner | None = None) -> 
             a share of one was given.
     """
     tf = tensorflow()
-    wanted = (threads, 1 if threads == 1 else 2)
     config = tf.config
     try:
-        if (config.threading.get_intra_op_parallelism_threads(), _inter(config)) != wanted:
-            config.threading.set_intra_op_parallelism_threads(wanted[0])
-            config.threading.set_inter_op_parallelism_threads(wanted[1])
-        if not gpus:
-            # The first look for devices complains where there is no GPU; nobody asked for one.
-            with _quiet_stderr():
+        # The first look for devices complains where there is no GPU; that is no news where nobody asked for one.
+        with contextlib.nullcontext() if gpus else _quiet_stderr():
+            config.threading.set_intra_op_parallelism_threads(threads)
+            config.threading.set_inter_op_parallelism_threads(1 if threads == 1 else 2)
+            if not gpus:
                 config.set_visible_devices([], "GPU")
                 config.list_logical_devices()
-            return tf
+                return tf
         devices = config.list_physical_devices("GPU")
         if not devices:
             raise DetectorError(f"a share of {gpus:g} GPU was given to this worker, but TensorFlow sees none")
@@ -85,10 +83,6 @@ def configure(threads: int, gpus: float = 0.0, runner: Runner | None = None) -> 
             f"first operation; load the detector first, or in a process of its own ({error})"
         ) from error
     return tf
-
-
-def _inter(config: Any) -> int:
-    return int(config.threading.get_inter_op_parallelism_threads())
 
 
 def total_memory_mib(runner: Runner | None = None) -> list[int]:
