@@ -140,7 +140,7 @@ def _fit(signature: Signature | None) -> Convention | None:
     if image.dtype not in ("uint8", "float32") or image.rank not in (3, 4) or image.shape is None:
         return None
     *batch, height, width, channels = image.shape
-    if channels not in (3, None):
+    if channels not in (3, None) or (height == 3 and channels is None):  # the latter has its channels first
         return None
     size = (height, width) if height is not None and width is not None else None
     outputs = {one.name: one for one in signature.outputs}

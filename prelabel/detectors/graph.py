@@ -56,17 +56,15 @@ def read_graph(folder: Path) -> Graph:
     """
     path = folder / "saved_model.pb"
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            view = memoryview(data)
-            try:
-                return _graph(view)
-            finally:
-                view.release()
+        with path.open("rb") as file:
+            # Unmapped with its last view; closed by hand it would fail while an error still holds one.
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return _graph(data)
     except FileNotFoundError:
         others = [name for name in ("saved_model.pbtxt", "saved_model.cpb") if (folder / name).exists()]
         found = f"; {others[0]} is not read, save the model anew in binary form" if others else ""
         raise DetectorError(f"{folder}: no SavedModel: there is no saved_model.pb{found}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DetectorError(f"{path}: damaged, or no SavedModel ({error})") from error
     except OSError as error:
         raise DetectorError(f"{path}: {describe(error)}") from error

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from prelabel.detectors.convention import CALL, Convention, Signature, Tensor, recognise
+from prelabel.errors import DetectorError
+
+N = 100
+HUB = Signature(
+    "default",
+    (Tensor("images", "float32", (1, None, None, 3)),),
+    (
+        Tensor("detection_boxes", "float32", (N, 4)),
+        Tensor("detection_class_entities", "string", (N,)),
+        Tensor("detection_class_labels", "int64", (N,)),
+        Tensor("detection_class_names", "string", (N,)),
+        Tensor("detection_scores", "float32", (N,)),
+    ),
+)
+MASK_RCNN = Signature(
+    "serving_default",
+    (Tensor("input_tensor", "uint8", (1, None, None, 3)),),
+    (
+        Tensor("anchors", "float32", (None, 4)),
+        Tensor("detection_boxes", "float32", (1, N, 4)),
+        Tensor("detection_classes", "float32", (1, N)),
+        Tensor("detection_masks", "float32", (1, N, 33, 33)),
+        Tensor("detection_multiclass_scores", "float32", (1, N, 91)),
+        Tensor("detection_scores", "float32", (1, N)),
+        Tensor("num_detections", "float32", (1,)),
+        Tensor("raw_detection_boxes", "float32", (1, None, 4)),
+    ),
+)
+CLASSIFIER = Signature(
+    "serving_default",
+    (Tensor("inputs", "float32", (None, 128, 128, 3)),),
+    (Tensor("logits", "float32", (None, 1001)),),
+)
+
+
+def with_input(signature: Signature, dtype: str, shape: tuple[int | None, ...] | None) -> Signature:
+    return replace(signature, inputs=(replace(signature.inputs[0], dtype=dtype, shape=shape),))
+
+
+def without(signature: Signature, *names: str) -> Signature:
+    return replace(signature, outputs=tuple(one for one in signature.outputs if one.name not in names))
+
+
+def test_open_images_module() -> None:
+    found = recognise([HUB])
+    assert found == Convention(
+        kind="detection",
+        signature="default",
+        input=HUB.inputs[0],
+        batch_dimension=True,
+        batches=False,
+        size=None,
+        outputs={"boxes": "detection_boxes", "scores": "detection_scores", "numbers": "detection_class_labels"},
+        strings=("detection_class_entities", "detection_class_names"),
+    )
+    assert not found.masks
+
+
+def test_mask_rcnn() -> None:
+    found = recognise([MASK_RCNN])
+    assert found.outputs == {
+        "boxes": "detection_boxes",
+        "scores": "detection_scores",
+        "count": "num_detections",
+        "masks": "detection_masks",
+        "multiclass_scores": "detection_multiclass_scores",
+        "numbers": "detection_classes",
+    }
+    assert found.masks
+    assert found.strings == ()
+
+
+def test_classifier() -> None:
+    found = recognise([CLASSIFIER])
+    assert (found.kind, found.size, found.batches, found.outputs) == (
+        "classification",
+        (128, 128),
+        True,
+        {"rows": "logits"},
+    )
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("shape", [(1, None, None, 3), (None, None, None, 3), (None, None, 3), (1, 320, 640, 3)])
+def test_input_types_and_shapes_of_detectors(dtype: str, shape: tuple[int | None, ...]) -> None:
+    found = recognise([with_input(MASK_RCNN, dtype, shape)])
+    assert found.input.dtype == dtype
+    assert found.batch_dimension is (len(shape) == 4)
+    assert found.size == ((320, 640) if 320 in shape else None)
+    assert not found.batches
+
+
+def test_classes_as_strings_only() -> None:
+    found = recognise([without(HUB, "detection_class_labels", "detection_class_names")])
+    assert "numbers" not in found.outputs
+    assert found.strings == ("detection_class_entities",)
+
+
+def test_detection_classes_may_be_strings() -> None:
+    texts = Tensor("detection_classes", "string", (1, N))
+    signature = without(MASK_RCNN, "detection_classes")
+    found = recognise([replace(signature, outputs=(*signature.outputs, texts))])
+    assert found.strings == ("detection_classes",)
+    assert "numbers" not in found.outputs
+
+
+def test_unknown_ranks_of_outputs_are_taken() -> None:
+    loose = replace(MASK_RCNN, outputs=tuple(replace(one, shape=None) for one in MASK_RCNN.outputs))
+    assert recognise([loose]).masks
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["serving_default", "default"], "serving_default"),
+        (["other", "default"], "default"),
+        (["only"], "only"),
+        ([CALL, "default"], "default"),
+        ([CALL], CALL),
+    ],
+)
+def test_which_signature_is_called(names: list[str], chosen: str) -> None:
+    assert recognise([replace(MASK_RCNN, name=name) for name in names]).signature == chosen
+
+
+def test_signature_that_does_not_fit_is_passed_over() -> None:
+    encoded = with_input(replace(MASK_RCNN, name="serving_default"), "string", (None,))
+    assert recognise([encoded, replace(MASK_RCNN, name="tensor")]).signature == "tensor"
+    assert recognise([encoded, replace(MASK_RCNN, name=CALL)]).signature == CALL
+
+
+def test_two_that_fit_are_refused() -> None:
+    with pytest.raises(DetectorError, match="not clear: a, b all fit"):
+        recognise([replace(MASK_RCNN, name="a"), replace(MASK_RCNN, name="b")])
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        without(MASK_RCNN, "detection_boxes"),
+        without(MASK_RCNN, "detection_scores"),
+        without(MASK_RCNN, "detection_classes"),
+        with_input(MASK_RCNN, "string", (None,)),
+        with_input(MASK_RCNN, "uint8", (4, None, None, 3)),
+        with_input(MASK_RCNN, "uint8", (1, 3, None, None)),
+        with_input(MASK_RCNN, "uint8", None),
+        replace(MASK_RCNN, inputs=MASK_RCNN.inputs * 2),
+        replace(MASK_RCNN, inputs=()),
+        with_input(CLASSIFIER, "float32", (8, 128, 128, 3)),
+        replace(CLASSIFIER, outputs=(Tensor("feature_vector", "float32", (None, 1280)),)),
+        replace(CLASSIFIER, outputs=(Tensor("a", "float32", (None, 9)), Tensor("b", "float32", (None, 9)))),
+        replace(CLASSIFIER, outputs=(Tensor("map", "float32", (None, 8, 8, 9)),)),
+    ],
+)
+def test_anything_else_is_refused_with_what_was_found_and_what_is_known(signature: Signature) -> None:
+    with pytest.raises(DetectorError) as caught:
+        recognise([signature])
+    message = str(caught.value)
+    assert f"Found: {signature}" in message
+    assert "TF Object Detection" in message
+    assert "image classification" in message
+
+
+def test_no_signature_at_all_is_refused() -> None:
+    with pytest.raises(DetectorError, match="Found: no signature at all"):
+        recognise([])
+
+
+def test_logits_are_preferred_among_several_outputs() -> None:
+    features = Tensor("pooled", "float32", (None, 1280))
+    assert recognise([replace(CLASSIFIER, outputs=(features, *CLASSIFIER.outputs))]).outputs == {"rows": "logits"}

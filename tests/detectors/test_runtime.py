@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from prelabel.detectors.runtime import total_memory_mib
+
+TWO = "0, GPU-aaaa-1, 16384\n1, GPU-bbbb-2, 81559\n"
+
+
+@pytest.mark.parametrize(
+    ("visible", "totals"),
+    [
+        (None, [16384, 81559]),
+        ("0", [16384]),
+        ("1,0", [81559, 16384]),
+        ("GPU-bbbb", [81559]),
+        ("1,7,0", [81559]),
+        ("GPU-", []),
+        ("-1", []),
+        ("", []),
+    ],
+)
+def test_memory_of_the_visible_gpus(visible: str | None, totals: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    asked: list[list[str]] = []
+
+    def runner(command: list[str]) -> str:
+        asked.append(command)
+        return TWO
+
+    assert total_memory_mib(runner) == totals
+    assert asked == [["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(), subprocess.CalledProcessError(9, "nvidia-smi")])
+def test_no_nvidia_smi_means_unknown(error: Exception) -> None:
+    def runner(command: list[str]) -> str:
+        raise error
+
+    assert total_memory_mib(runner) == []
+    assert total_memory_mib(lambda command: "[N/A], x, [Unknown]\n") == []
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_threads_are_set_and_nothing_is_printed() -> None:
+    done = run(
+        "from prelabel.detectors.runtime import configure, tensorflow_hub\n"
+        "tf = configure(3); tensorflow_hub(); configure(3)\n"
+        "assert tf.config.threading.get_intra_op_parallelism_threads() == 3\n"
+        "assert tf.config.threading.get_inter_op_parallelism_threads() == 2\n"
+        "assert (tf.constant(1) + 1).numpy() == 2\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_too_late_is_a_clear_error() -> None:
+    done = run(
+        "import tensorflow as tf\n"
+        "tf.constant(1) + 1\n"
+        "from prelabel.detectors.runtime import configure\n"
+        "from prelabel.errors import DetectorError\n"
+        "try: configure(3)\n"
+        "except DetectorError as error: print(error)\n"
+    )
+    assert done.stdout.startswith("TensorFlow is at work in this process already")
+
+
+def test_share_of_a_gpu_that_is_not_there_is_an_error() -> None:
+    done = run(
+        "import os; os.environ['CUDA_VISIBLE_DEVICES'] = '-1'\n"
+        "from prelabel.detectors.runtime import configure\n"
+        "from prelabel.errors import DetectorError\n"
+        "try: configure(1, 0.25)\n"
+        "except DetectorError as error: print(error)\n"
+    )
+    assert done.stdout == "a share of 0.25 GPU was given to this worker, but TensorFlow sees none\n"
+
+
+class _FakeConfig:
+    """Notes what is set; two GPUs are there."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.threading = self.experimental = self
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *args, **kwargs: self.calls.append((name, *args, *kwargs.items()))
+
+    def list_physical_devices(self, kind: str) -> list[str]:
+        return ["gpu0", "gpu1"]
+
+    def LogicalDeviceConfiguration(self, memory_limit: int) -> int:  # noqa: N802
+        return memory_limit
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"),
+    [
+        (
+            0.25,
+            [
+                ("set_logical_device_configuration", "gpu0", [4096]),
+                ("set_logical_device_configuration", "gpu1", [20389]),
+            ],
+        ),
+        (2, [("set_memory_growth", "gpu0", ("enable", True)), ("set_memory_growth", "gpu1", ("enable", True))]),
+        (0, [("set_visible_devices", [], "GPU")]),
+    ],
+)
+def test_gpu_memory_is_limited_or_grows(
+    gpus: float, expected: list[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prelabel.detectors import runtime
+
+    class Fake:
+        config = _FakeConfig()
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(runtime, "tensorflow", Fake)
+    runtime.configure(1, gpus, lambda command: TWO)
+    assert Fake.config.calls == [
+        ("set_intra_op_parallelism_threads", 1),
+        ("set_inter_op_parallelism_threads", 1),
+        *expected,
+        ("list_logical_devices",),
+    ]
