@@ -21,6 +21,7 @@ _LONGEST_STRING = 64 << 20
 _SPACE = re.compile(r"[ \t\n\r]*")
 # A whole string, a bracket, or the quote of a string whose end is not yet read.
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
+_NUMBER = re.compile(r"[0-9.eE+-]*")
 _SCALAR = re.compile(r"[^,\]}\s]+")
 
 
@@ -140,8 +141,9 @@ class _Text:
                     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                     raise JsonStreamError(f"{reason} at {self.place()}") from None
                 continue
-            # A number at the end of the text at hand may go on.
-            if end == len(self._text) and self._fill():
+            # A number at the end of the text at hand may go on: of `1.5` only `1.` may have come.
+            tail = _NUMBER.match(self._text, end)
+            if tail and tail.end() == len(self._text) and self._fill():
                 continue
             self._at = end
             return value

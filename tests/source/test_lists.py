@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prelabel.errors import SourceError
@@ -252,6 +252,11 @@ json_values = st.recursive(
 )
 
 
+# Other work on the machine must not fail a test: no limits of time.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@unhurried
 @given(
     before=st.dictionaries(st.text().filter(lambda key: key != "images"), json_values, max_size=3),
     images=st.lists(json_values, max_size=5),
@@ -271,6 +276,13 @@ def test_an_array_out_of_any_json_object_equals_what_json_reads(
     assert list(array_items(Slowly(data, most), "images")) == images
 
 
+@pytest.mark.parametrize("number", ["0", "-1.5", "1e5", "1.25E-3", "12"])
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_number_that_comes_in_pieces_is_one(number: str, most: int) -> None:
+    assert list(array_items(Slowly(b'{"images": [%s]}' % number.encode(), most), "images")) == [float(number)]
+
+
+@unhurried
 @given(st.binary(max_size=60), st.integers(1, 10))
 def test_bytes_that_are_no_json_raise_our_own_error(data: bytes, most: int) -> None:
     for text in (data, b'{"images": [' + data, b'{"a": ' + data + b', "images": [1]}'):
