@@ -14,6 +14,7 @@
      +-- DetectorError         a model cannot be fetched, loaded, recognised or run
      +-- StoreError            what was written cannot be read, does not fit, or cannot be written
      +-- ExportError           finished shards cannot be turned into the wanted format
+     +-- EvaluateError         finished shards cannot be held against a truth
      +-- RunError              the job as a whole failed
           +-- RunInterrupted     somebody ended it; what was finished stays
 
@@ -77,9 +78,13 @@ class ExportError(PrelabelError):
     """Finished shards cannot be turned into the wanted format."""
 
 
+class EvaluateError(PrelabelError):
+    """Finished shards cannot be held against a truth."""
+
+
 class RunError(PrelabelError):
     """The job as a whole failed."""
 
 
-class RunInterrupted(RunError):
+class RunInterrupted(RunError):  # noqa: N818 - what happened, no fault
     """The job was ended from outside; what was finished stays."""

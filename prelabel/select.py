@@ -212,6 +212,15 @@ class Selection:
         return not self.include_class or self._include_table.find(mid, label, name) is not None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportSelection(Selection):
+    """The same rules for an export: by default all that the run kept."""
+
+    score_threshold: float = option(
+        0.0, "Keep detections with at least this score, of those the run kept.", metavar="SCORE", group=_GROUP
+    )
+
+
 def suppress(
     xyxy: npt.NDArray[np.float64], iou: float, groups: npt.NDArray[np.intp] | None = None
 ) -> npt.NDArray[np.intp]:

@@ -81,7 +81,8 @@ def absolute(url: str) -> str:
         return bare if scheme and len(bare) > scheme.end() else url
     path = Path(url[scheme.end() :] if scheme else url)
     # Only one's own home: a folder may well be called `~old`.
-    return str((path.expanduser() if path.parts[:1] == ("~",) else path).absolute())
+    # `..` is taken out, so that one folder has one address however it was named.
+    return os.path.abspath(path.expanduser() if path.parts[:1] == ("~",) else path)  # noqa: PTH100
 
 
 def storage_errors(*more: type[BaseException]) -> tuple[type[BaseException], ...]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from prelabel.options import option, require
-from prelabel.select import Selection
+from prelabel.select import ExportSelection
 
 _GROUP = "COCO"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CocoOptions(Selection):
+class CocoOptions(ExportSelection):
     """What `export coco` can be told, beside which detections to keep."""
 
     segmentation: str = option(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from prelabel.options import option, require
-from prelabel.select import Selection
+from prelabel.select import ExportSelection
 
 _GROUP = "Label Studio"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelStudioOptions(Selection):
+class LabelStudioOptions(ExportSelection):
     """What `export label-studio` can be told, beside which detections to keep."""
 
     shape: str = option(

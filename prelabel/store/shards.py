@@ -154,7 +154,8 @@ def check_schema(schema: pa.Schema, url: str) -> None:
     if schema.equals(SHARD_SCHEMA, check_metadata=False):
         return
     wrong = [f.name for f in SHARD_SCHEMA if f.name not in schema.names or schema.field(f.name) != f]
-    raise StoreError(f"{redact(url)} is not a shard of this version: differing {', '.join(wrong) or 'order of columns'}")
+    differing = ", ".join(wrong) or "order of columns"
+    raise StoreError(f"{redact(url)} is not a shard of this version: differing {differing}")
 
 
 @dataclass(frozen=True, slots=True)

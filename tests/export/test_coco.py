@@ -33,7 +33,9 @@ HOSTILE = '<b>&"x"</b> \u00e4\u6f22\U0001f600\u202e#?%+'
 def export(
     tmp_path: Path, every: Rows, info: RunInfo = INFO, name: str = "coco.json", **options: Any
 ) -> tuple[dict[str, Any], ExportReport]:
-    report = export_coco(info, every, str(tmp_path / name), CocoOptions(**options), Storage())
+    report = export_coco(
+        info, every, str(tmp_path / name), CocoOptions(**{"score_threshold": 0.3, **options}), Storage()
+    )
     content = json.loads((tmp_path / name).read_text()) if (tmp_path / name).exists() else {}
     if content:
         jsonschema.validate(content, SCHEMA)
@@ -55,7 +57,7 @@ def read(path: Path) -> COCO:
 
 
 def test_one_dog_with_a_mask(tmp_path: Path) -> None:
-    content, report = export(tmp_path, rows(row("a.jpg", DOG)))
+    content, report = export(tmp_path, rows(row("a.jpg", DOG)), score_threshold=0.3)
     assert content["images"] == [{"id": 1, "file_name": "a.jpg", "width": 6, "height": 4, "image_id": "a.jpg"}]
     assert content["categories"] == [
         {"id": 1, "name": "Dog", "supercategory": "", "mid": "/m/0bt9lr"},
@@ -123,7 +125,7 @@ def test_failed_images_are_left_out_and_counted_and_keep_their_number(tmp_path: 
 
 def test_annotations_come_by_descending_score_above_the_threshold(tmp_path: Path) -> None:
     every = rows(row("a.jpg", found(score=0.5), found(score=0.75), found(score=0.2)))
-    content, _ = export(tmp_path, every)
+    content, _ = export(tmp_path, every, score_threshold=0.3)
     assert [a["score"] for a in content["annotations"]] == [0.75, 0.5]
 
 
@@ -338,7 +340,8 @@ def test_classes_without_a_name_are_taken_over_by_number(tmp_path: Path) -> None
 
 def test_classes_below_the_threshold_need_no_category(tmp_path: Path) -> None:
     every = rows(row("a.jpg", found("Rat", 0.2, category_id=9, mid="/m/x")))
-    assert export(tmp_path, every, categories=write_truth(tmp_path))[0]["annotations"] == []
+    content, _ = export(tmp_path, every, categories=write_truth(tmp_path), score_threshold=0.3)
+    assert content["annotations"] == []
 
 
 def test_the_built_in_label_map_gives_cocos_numbers_with_their_gaps(tmp_path: Path) -> None:
@@ -420,3 +423,7 @@ def test_nonsense_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         CocoOptions(**options)
     assert str(error.value) == message
+
+
+def test_an_export_keeps_all_that_the_run_kept_unless_told_otherwise():
+    assert CocoOptions().score_threshold == 0

@@ -36,7 +36,9 @@ CAT = found("Cat", 0.8, (3, 1, 6, 3), category_id=2, mid="/m/01yrx")
 def export(
     folder: Path, every: Rows, info: RunInfo = INFO, **options: Any
 ) -> tuple[list[dict[str, Any]], ET.Element, ExportReport]:
-    report = export_label_studio(info, every, str(folder), LabelStudioOptions(**options), Storage())
+    report = export_label_studio(
+        info, every, str(folder), LabelStudioOptions(**{"score_threshold": 0.3, **options}), Storage()
+    )
     tasks = []
     for path in sorted(folder.glob("tasks-[0-9]*.json")):
         part = json.loads(path.read_text())
@@ -82,7 +84,7 @@ def test_one_dog_is_one_rectangle_in_percent(tmp_path: Path) -> None:
 
 
 def test_all_regions_of_an_image_are_in_one_prediction_best_first(tmp_path: Path) -> None:
-    tasks, _, _ = export(tmp_path, rows(row("a.jpg", CAT, found(), found(score=0.2))))
+    tasks, _, _ = export(tmp_path, rows(row("a.jpg", CAT, found(), found(score=0.2))), score_threshold=0.3)
     assert [len(task["predictions"]) for task in tasks] == [1]
     assert [(r["value"]["rectanglelabels"], r["score"]) for r in regions(tasks)] == [(["Dog"], 0.9), (["Cat"], 0.8)]
 
@@ -102,7 +104,7 @@ def test_failed_images_can_be_tasks_without_a_prediction(tmp_path: Path) -> None
 
 def test_region_ids_stay_when_the_threshold_changes_and_differ_within_a_task(tmp_path: Path) -> None:
     every = rows(row("a.jpg", found(score=0.2), found(), found()), row("b.jpg", found()))
-    few, _, _ = export(tmp_path / "few", every)
+    few, _, _ = export(tmp_path / "few", every, score_threshold=0.3)
     all_, _, _ = export(tmp_path / "all", every, score_threshold=0.0)
     few_ids, all_ids = ([region["id"] for region in regions(tasks)] for tasks in (few, all_))
     assert len(set(all_ids)) == 4
@@ -445,10 +447,16 @@ def test_what_does_not_fit_a_given_config_is_listed(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     info = replace(INFO, classes=None)
     with pytest.raises(ExportError, match=r"team\.xml does not fit: <RectangleLabels> lacks Ant, Rat\. Rename"):
-        export(tmp_path / "out", every, info, label_config=config)
+        export(tmp_path / "out", every, info, label_config=config, score_threshold=0.3)
     assert not (tmp_path / "out").exists()
     tasks, _, report = export(
-        tmp_path / "out", every, info, label_config=config, unlisted="drop", class_map={"Ant": "DOG"}
+        tmp_path / "out",
+        every,
+        info,
+        label_config=config,
+        unlisted="drop",
+        score_threshold=0.3,
+        class_map={"Ant": "DOG"},
     )
     assert [r["value"]["rectanglelabels"] for r in regions(tasks)] == [["dog"], ["dog"]]
     assert report.left_out == {"detections of classes that the given config does not have": 1}

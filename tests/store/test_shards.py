@@ -133,7 +133,7 @@ def test_duckdb_reads_it_as_it_is(tmp_path: Path):
     rows = duckdb.read_parquet(f"{tmp_path}/shards/*.parquet")
     counts = "SELECT label, count(*) FROM (SELECT unnest(labels) AS label FROM r) GROUP BY 1 ORDER BY 1"
     assert rows.query("r", counts).fetchall() == [("Cat", 1), ("Dog", 1)]
-    assert rows.query("r", "SELECT boxes[1][3] FROM r WHERE len(boxes) > 0").fetchone() == (3.0,)
+    assert rows.query("r", "SELECT boxes[1][3] FROM r WHERE len(boxes) > 0").fetchall() == [(3.0,)]
 
 
 def test_pandas_reads_it_as_it_is(tmp_path: Path):
