@@ -410,6 +410,18 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
 
 
+def test_object_stores_get_the_same_bytes_or_nothing(tmp_path: Path) -> None:
+    root, storage = f"memory://{tmp_path.name}", Storage()
+    export(tmp_path, rows(row("a.jpg", DOG)), results=str(tmp_path / "r.json"))
+    options = CocoOptions(results=f"{root}/r.json", score_threshold=0.3)
+    export_coco(INFO, rows(row("a.jpg", DOG)), f"{root}/coco.json", options, storage)
+    assert storage.read(f"{root}/coco.json") == (tmp_path / "coco.json").read_bytes()
+    assert storage.read(f"{root}/r.json") == (tmp_path / "r.json").read_bytes()
+    with pytest.raises(ExportError):
+        export_coco(INFO, rows(row("a.jpg", DOG, height=5)), f"{root}/other.json", CocoOptions(), storage)
+    assert sorted(storage.names(root)) == ["coco.json", "r.json"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -344,6 +344,18 @@ def test_an_export_that_fails_leaves_no_config_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_object_stores_get_the_same_files(tmp_path: Path) -> None:
+    root, storage = f"memory://{tmp_path.name}", Storage()
+    every = [row(f"{i}.jpg", found()) for i in range(3)]
+    for layout, under, files in (("import", "", 2), ("sync", "/tasks", 3), ("sync-jsonl", "/tasks", 2)):
+        options = LabelStudioOptions(layout=layout, tasks_per_file=2)
+        export_label_studio(INFO, rows(*every), f"{root}/{layout}", options, storage)
+        tasks = [name for name in storage.names(f"{root}/{layout}{under}") if name != "label_config.xml"]
+        assert len(tasks) == files
+        export_label_studio(INFO, rows(every[0]), f"{root}/{layout}", options, storage)
+        assert len(set(storage.names(f"{root}/{layout}{under}")) - {"label_config.xml"}) == 1
+
+
 # Addresses of images
 
 
