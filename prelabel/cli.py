@@ -26,7 +26,28 @@ FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 class SectionedCommand(click.Command):
-    """A command whose help lists options under the headings that their definitions name."""
+    """A command that takes the options of a dataclass, listed under the headings that their definitions name.
+
+    The dataclass is loaded when the command is used: `prelabel --help` does without NumPy and fsspec.
+
+    Args:
+        options: Returns the dataclass.
+        arguments: Its fields that stand on their own on the command line.
+    """
+
+    def __init__(
+        self, *args: Any, options: Callable[[], Any] | None = None, arguments: tuple[str, ...] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._options = options
+        self._arguments = arguments
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The declared parameters and those of the dataclass."""
+        if self._options is not None:
+            self.params = [*self.params, *_options_of(self._options(), self._arguments)]
+            self._options = None
+        return super().get_params(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section for each heading, in order of first appearance."""
@@ -48,39 +69,38 @@ class SectionedOption(click.Option):
         self.section = section
 
 
-def options_of(cls: Any, *, arguments: tuple[str, ...] = ()) -> Callable[[F], F]:
-    """Add a command-line option for each option field of a dataclass; those named `arguments` stand on their own."""
+def _options_of(cls: Any, arguments: tuple[str, ...]) -> Iterator[click.Option]:
+    """A command-line option for each option field of a dataclass."""
     from prelabel.options import fields_of
 
-    def decorate(command: F) -> F:
-        for name, field in reversed(list(fields_of(cls).items())):
-            if name not in arguments:
-                command = _option(name, field)(command)
-        return command
-
-    return decorate
+    for name, field in fields_of(cls).items():
+        if name not in arguments:
+            yield _option(name, field)
 
 
-def _option(name: str, field: dataclasses.Field[Any]) -> Callable[[F], F]:
+def _option(name: str, field: dataclasses.Field[Any]) -> click.Option:
     from prelabel.options import flag_name
 
     meta = field.metadata
     kind = meta["type"]
     default = field.default
-    settings: dict[str, Any] = {"help": meta["help"], "section": meta["group"], "cls": SectionedOption, "default": None}
     flag = flag_name(name)
     if kind == "flag":
-        return click.option(f"{flag}/--no-{flag[2:]}" if default else flag, name, is_flag=True, **settings)
-    if meta["choices"]:
-        settings["type"] = click.Choice(meta["choices"])
-    else:
-        settings["type"] = {"int": int, "float": float}.get(kind, str)
-    if meta["metavar"]:
-        settings["metavar"] = meta["metavar"]
-    settings["multiple"] = kind in ("list", "pairs", "float-pairs")
+        flags = f"{flag}/--no-{flag[2:]}" if default else flag
+        return SectionedOption([flags, name], section=meta["group"], help=meta["help"], is_flag=True, default=None)
+    text = meta["help"]
     if isinstance(default, int | float | str) and default != "":
-        settings["help"] += f"  [default: {default}]"
-    return click.option(flag, name, **settings)
+        text += f"  [default: {default}]"
+    types: dict[str, Any] = {"int": int, "float": float}
+    return SectionedOption(
+        [flag, name],
+        section=meta["group"],
+        help=text,
+        default=None,
+        type=click.Choice(meta["choices"]) if meta["choices"] else types.get(kind, str),
+        metavar=meta["metavar"] or None,
+        multiple=kind in ("list", "pairs", "float-pairs"),
+    )
 
 
 def stated(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,10 +151,9 @@ def _label_options() -> Any:
     return LabelOptions
 
 
-@main.command(cls=SectionedCommand)
+@main.command(cls=SectionedCommand, options=_label_options, arguments=("source",))
 @click.argument("source", nargs=-1)
 @click.option("--config", metavar="FILE", help="Job file (YAML or TOML) of these options; the command line wins.")
-@options_of(_label_options(), arguments=("source",))
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--log-json", is_flag=True, help="One JSON object a line, for log collectors.")
 def label(config: str | None, quiet: bool, log_json: bool, **values: Any) -> None:
@@ -310,6 +329,24 @@ def inspect(detector: str, label_map: str | None, model_cache: str | None, stora
             _fail(report.refusal or report.label_problem, FAILED)
 
 
+@main.command()
+@click.option("--images", type=click.IntRange(min=1), default=200, show_default=True, help="How many.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which world.")
+@click.option("--to", required=True, metavar="DIR", help="Folder or prefix to write into.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that draw.")
+@storage_option
+def synth(images: int, seed: int, to: str, workers: int, storage_options: str | None) -> None:
+    """Draw scenes of shapes and letters with their ground truth (instances.json, COCO), for trying and testing.
+
+    The pictures depend on the seed only; the detector demo-shapes knows what is on them.
+    """
+    with clean_errors():
+        from prelabel.synth.dataset import make_scenes
+
+        made = make_scenes(to, images, seed, workers=workers, storage=storage_of(storage_options))
+        click.echo(f"{made.images:,} scenes with {made.instances:,} objects; truth in {made.truth}")
+
+
 @main.group()
 def export() -> None:
     """Turn the finished shards of OUT into what annotation tools read; no detector, no GPU, as often as one likes."""
@@ -327,10 +364,9 @@ def _label_studio_options() -> Any:
     return LabelStudioOptions
 
 
-@export.command(cls=SectionedCommand)
+@export.command(cls=SectionedCommand, options=_coco_options)
 @click.argument("output", metavar="OUT")
 @click.option("--to", required=True, metavar="PATH", help="The JSON file to write.", cls=SectionedOption)
-@options_of(_coco_options())
 @storage_option
 def coco(output: str, to: str, storage_options: str | None, **values: Any) -> None:
     """Write a COCO dataset file, and a results file with --results."""
@@ -340,10 +376,9 @@ def coco(output: str, to: str, storage_options: str | None, **values: Any) -> No
         _export(export_coco, _coco_options(), output, to, storage_options, values)
 
 
-@export.command(name="label-studio", cls=SectionedCommand)
+@export.command(name="label-studio", cls=SectionedCommand, options=_label_studio_options)
 @click.argument("output", metavar="OUT")
 @click.option("--to", required=True, metavar="DIR", help="The folder to write tasks into.", cls=SectionedOption)
-@options_of(_label_studio_options())
 @storage_option
 def label_studio(output: str, to: str, storage_options: str | None, **values: Any) -> None:
     """Write Label Studio tasks with predictions, and the labelling config that fits them."""

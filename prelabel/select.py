@@ -45,7 +45,7 @@ class Selection:
     )
     class_threshold: dict[str, float] = option(
         {},
-        "A score threshold of its own for a class, by label or MID (Person=0.6); repeatable.",
+        "A threshold of its own for a class, by label or MID (Person=0.6), or a file of them; repeatable.",
         type="float-pairs",
         metavar="CLASS=SCORE",
         group=_GROUP,
@@ -76,7 +76,7 @@ class Selection:
     )
     class_map: dict[str, str] = option(
         {},
-        "Rename a class, given by label or MID (Dog=pet); several may get one name; repeatable.",
+        "Rename a class, by label or MID (Dog=pet), several to one, or a file of such pairs; repeatable.",
         type="pairs",
         metavar="CLASS=LABEL",
         group=_GROUP,

@@ -1,0 +1,114 @@
+"""The command line as a user meets it: help, exit codes, one-line messages, speed of starting."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prelabel import __version__
+
+PRELABEL = [sys.executable, "-m", "prelabel"]
+
+
+def call(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PRELABEL, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def refusal(*arguments: str, code: int) -> str:
+    """The one line of a refused call."""
+    result = call(*arguments)
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("prelabel: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"]])
+def test_help_comes_in_under_half_a_second(arguments: list[str]):
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        assert call(*arguments).returncode == 0
+        seconds.append(time.perf_counter() - start)
+    assert statistics.median(seconds) < 0.5
+
+
+def test_version():
+    assert call("--version").stdout.strip() == f"prelabel, version {__version__}"
+
+
+@pytest.mark.parametrize(
+    "command", ["label", "verify", "detectors", "inspect", "synth", "export coco", "export label-studio"]
+)
+def test_every_command_has_help(command: str):
+    result = call(*command.split(), "--help")
+    assert result.returncode == 0
+    assert "Usage: " in result.stdout
+
+
+def test_shell_completion_knows_the_options():
+    environment = {"_PRELABEL_COMPLETE": "bash_complete", "COMP_WORDS": "prelabel label --score", "COMP_CWORD": "2"}
+    result = subprocess.run(
+        [str(Path(sys.executable).with_name("prelabel"))],
+        env={**environment, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "--score-threshold" in result.stdout
+
+
+def test_an_unknown_option_is_wrong_usage():
+    assert call("label", "--scroe-threshold", "0.5").returncode == 2
+
+
+def test_what_is_missing_is_named():
+    assert refusal("label", code=2) == "prelabel: name at least one source of images"
+    assert "name a detector" in refusal("label", "photos", code=2)
+
+
+def test_an_unknown_detector_is_told_before_anything_is_started(tmp_path: Path):
+    said = refusal("label", str(tmp_path), "--detector", "openimages-ssd", "--output", str(tmp_path / "o"), code=2)
+    assert "openimages-ssd" in said
+    assert not (tmp_path / "o").exists()
+
+
+def test_verify_and_export_of_nothing(tmp_path: Path):
+    for command in (["verify", str(tmp_path)], ["export", "coco", str(tmp_path), "--to", str(tmp_path / "x.json")]):
+        assert "run.json is missing" in refusal(*command, code=1)
+
+
+def test_storage_options_that_are_no_json_are_not_shown(tmp_path: Path):
+    said = refusal("verify", str(tmp_path), "--storage-options", "hunter2", code=2)
+    assert "hunter2" not in said
+
+
+def test_detectors_lists_the_catalogue():
+    listed = json.loads(call("detectors", "--json").stdout)
+    names = [one["name"] for one in listed]
+    assert names[:4] == [
+        "openimages-ssd-mobilenet-v2",
+        "openimages-faster-rcnn-inception-resnet-v2",
+        "coco-mask-rcnn-inception-resnet-v2",
+        "imagenet-mobilenet-v2-035-128",
+    ]
+    assert all(name in call("detectors").stdout for name in names)
+
+
+def test_inspect_says_what_a_real_model_is(assets: Path):
+    result = call("inspect", str(assets / "models" / "maskrcnn-tf2"))
+    assert result.returncode == 0
+    assert "TF Object Detection" in result.stdout
+    assert "detection_masks: float32 [1, 100, 33, 33]" in result.stdout
+
+
+def test_inspect_of_something_else_is_one_line(tmp_path: Path):
+    (tmp_path / "saved_model.pb").write_bytes(b"nonsense")
+    assert str(tmp_path) in refusal("inspect", str(tmp_path), code=1)
