@@ -33,6 +33,7 @@ from prelabel.export.coco_files import chunks, dataset_file, delete_later_parts,
 from prelabel.export.coco_options import CocoOptions
 from prelabel.export.coco_shapes import Shape, shape_of
 from prelabel.export.image_ids import Numbering, numbering
+from prelabel.export.known_names import KnownNames
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, shortest
 from prelabel.options import require
 from prelabel.select import Selection
@@ -53,8 +54,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
             except whole files of a split export.
     """
     require(options.results != to, f"results and to are the same file {redact(to)!r}")
-    if info.classes is not None:
-        options.require_known_names((one.name for one in info.classes), (one.mid for one in info.classes))
+    names = KnownNames(info, options)
     tally = Tally()
     categories = _categories(info, rows, options, storage)
     numbers = numbering(options.image_ids, storage)
@@ -70,11 +70,10 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
             results = stack.enter_context(list_file(storage, options.results)) if options.results else None
             for number, some in enumerate(chunks(images, options.split)):
                 url = to if options.split is None else numbered_name(to, number)
-                with dataset_file(
-                    storage, url, head, lambda: [entry.to_json() for entry in categories.entries]
-                ) as file:
+                with dataset_file(storage, url, head, listed) as file:
                     for image, row in some:
                         file.images.add(image)
+                        names.see(row.detections)
                         for annotation in annotate(image["id"], row):
                             file.annotations.add(annotation.dataset_entry(options))
                             if results is not None:
@@ -86,6 +85,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
             delete_later_parts(to, len(tally.files) - bool(options.results), storage)
     except OSError as error:
         raise ExportError(f"cannot write {redact(to)}: {describe(error)}") from error
+    tally.warnings += names.warnings
     _warn(tally, options, images.twins(rows))
     return tally.report()
 

@@ -20,6 +20,7 @@ import numpy as np
 from prelabel.detections import Detections
 from prelabel.errors import ExportError
 from prelabel.export.image_url import ImageUrls
+from prelabel.export.known_names import KnownNames
 from prelabel.export.label_config import LabelConfig
 from prelabel.export.label_studio_config import config_for, kind_of
 from prelabel.export.label_studio_options import LabelStudioOptions
@@ -48,8 +49,7 @@ def export_label_studio(
         ExportError: Classes that do not fit the given config, images without an address, masks that do not fit their
             image, a task that would not be shown, or a file that cannot be written.
     """
-    if info.classes is not None:
-        options.require_known_names((one.name for one in info.classes), (one.mid for one in info.classes))
+    names = KnownNames(info, options)
     tally = Tally()
     urls = ImageUrls(options.image_url, options.document_root)
     config = config_for(info, rows, options, storage)
@@ -58,13 +58,14 @@ def export_label_studio(
     limits = (options.tasks_per_file, int(options.max_file_mb * 1e6))
     try:
         with task_files(to, storage, options.layout, *limits) as files:
-            for task in _tasks(info, rows, urls, config, options, tally):
+            for task in _tasks(info, rows, urls, config, options, tally, names):
                 require_showable(task, config)
                 files.add(task)
         storage.publish(join(to, CONFIG_NAME), config.xml.encode("utf-8"))
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
     tally.files = [*files.urls, join(to, CONFIG_NAME)]
+    tally.warnings += names.warnings
     tally.warnings += [f"Label Studio needs {need}" for need in urls.needs]
     if files.largest_task > options.max_file_mb * 1e6:
         tally.warnings.append(f"a single task has {files.largest_task / 1e6:.1f} MB, more than max-file-mb")
@@ -72,7 +73,13 @@ def export_label_studio(
 
 
 def _tasks(
-    info: RunInfo, rows: Rows, urls: ImageUrls, config: LabelConfig, options: LabelStudioOptions, tally: Tally
+    info: RunInfo,
+    rows: Rows,
+    urls: ImageUrls,
+    config: LabelConfig,
+    options: LabelStudioOptions,
+    tally: Tally,
+    names: KnownNames,
 ) -> Iterator[dict[str, Any]]:
     for row in rows():
         found = row.detections
@@ -84,6 +91,7 @@ def _tasks(
         data = {config.data_key: urls.of(row), "image_id": row.image_id, "file_name": row.file_name}
         predictions = []
         if found is not None:
+            names.see(found)
             result = _image_regions(info, row, found, config, options)
             tally.detections += len(result)
             result += _regions(info, row, found, config, options, tally)

@@ -274,6 +274,15 @@ def test_a_name_that_the_detector_does_not_have_is_refused(tmp_path: Path) -> No
         export(tmp_path, rows(), include_class=("Dogg",))
 
 
+def test_a_name_that_no_detection_has_is_warned_of_where_no_class_list_is_known(tmp_path: Path) -> None:
+    _, report = export(
+        tmp_path, rows(row("a.jpg", found())), replace(INFO, classes=None), exclude_class=("Dogg", "cat")
+    )
+    assert report.warnings[0] == "no detection of the run is of class 'Dogg', 'cat'"
+    _, report = export(tmp_path, rows(row("a.jpg", found())), replace(INFO, classes=None), include_class=("dog",))
+    assert not any("is of class" in warning for warning in report.warnings)
+
+
 def test_results_and_dataset_must_be_two_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="are the same file"):
         export(tmp_path, rows(), results=str(tmp_path / "coco.json"))

@@ -128,6 +128,15 @@ def test_boxes_without_area_are_left_out_and_counted(tmp_path: Path) -> None:
     assert report.left_out == {"detections without area": 1}
 
 
+def test_a_name_that_no_detection_has_is_warned_of_where_no_class_list_is_known(tmp_path: Path) -> None:
+    _, _, report = export(
+        tmp_path, rows(row("a.jpg", found())), replace(INFO, classes=None), exclude_class=("Dogg", "cat")
+    )
+    assert report.warnings[0] == "no detection of the run is of class 'Dogg', 'cat'"
+    _, _, report = export(tmp_path, rows(row("a.jpg", found())), replace(INFO, classes=None), include_class=("dog",))
+    assert not any("is of class" in warning for warning in report.warnings)
+
+
 def test_hostile_names_survive_tasks_and_config(tmp_path: Path) -> None:
     info = RunInfo(detector="stub", model_version="v", classes=(ClassName(1, HOSTILE),))
     name = f"a b/{HOSTILE}.jpg"

@@ -1,0 +1,34 @@
+"""A class name in an option that fits nothing is a slip of the pen: refused where the classes are known, else said."""
+
+from __future__ import annotations
+
+from prelabel.detections import Detections
+from prelabel.export.reading import RunInfo
+from prelabel.select import Selection
+
+
+class KnownNames:
+    """Checks the names that a selection uses: against the class list, or against the classes that turn up."""
+
+    def __init__(self, info: RunInfo, selection: Selection) -> None:
+        """Raises ConfigError, with the nearest known name, for a name that the class list does not have."""
+        self._selection = selection
+        self._seen: set[tuple[str, str]] | None = None
+        if info.classes is not None:
+            selection.require_known_names((one.name for one in info.classes), (one.mid for one in info.classes))
+        elif selection.unknown_names(()):
+            self._seen = set()
+
+    def see(self, found: Detections) -> None:
+        """Take note of the classes of all detections of an image."""
+        if self._seen is not None:
+            self._seen.update(zip(found.label, found.mid, strict=True))
+
+    @property
+    def warnings(self) -> list[str]:
+        """A line for the names that fitted no detection."""
+        if self._seen is None:
+            return []
+        labels, mids = {label for label, _ in self._seen}, {mid for _, mid in self._seen}
+        unknown = self._selection.unknown_names(labels, mids)
+        return [f"no detection of the run is of class {', '.join(map(repr, unknown))}"] if unknown else []
