@@ -44,6 +44,9 @@ FloatArray = npt.NDArray[np.float32]
 #: from the heap: larger ones come fresh from the system, page by page, which costs as much as the arithmetic.
 _COLUMNS_TOGETHER = 6000
 
+#: Coordinates and scores beyond this are no better than infinite ones; float32 arithmetic with these does not overflow.
+_MOST = 1e9
+
 
 def paste_masks(
     masks: FloatArray, xyxy: npt.NDArray[Any], height: int, width: int, threshold: float = 0.5
@@ -52,8 +55,8 @@ def paste_masks(
 
     A pixel belongs to the mask where the interpolated score is greater than (not equal to) the threshold. The result
     may reach one pixel beyond the box; `prelabel.rle.bbox_xywh` gives its own box. A box that is empty, inverted, not
-    finite or outside the image, or that falls between two pixel centres, gives an empty mask. Scores that are no
-    numbers count as 0.
+    finite (nor within 1e9 pixels) or outside the image, or that falls between two pixel centres, gives an empty mask.
+    Scores that are no numbers (or beyond 1e9) count as 0.
 
     Args:
         masks: `(N, m, m)` float32 scores, first row at the top of the box.
@@ -78,9 +81,10 @@ def paste_masks(
         raise ValueError(f"an image must have at least 1 x 1 pixels, got {height} x {width}")
     if not threshold >= 0:
         raise ValueError(f"threshold must be at least 0, got {threshold}")
-    if not np.isfinite(masks).all():
-        masks = np.nan_to_num(masks, nan=0.0, posinf=0.0, neginf=0.0)
-    usable = np.isfinite(xyxy).all(axis=1) & (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+    sane = np.abs(masks) <= _MOST
+    if not sane.all():
+        masks = np.where(sane, masks, np.float32(0))
+    usable = (np.abs(xyxy) <= _MOST).all(axis=1) & (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
     counts: list[str] = []
     for part in _parts(np.where(usable[:, None], xyxy, 0), width):
         some = masks[part]

@@ -43,7 +43,8 @@ def brush_from_rle(counts: str | bytes, height: int, width: int) -> bytes:
     """The brush mask of COCO compressed counts; Label Studio wants `list(...)` of it as `value.rle`.
 
     Raises:
-        ExportError: The counts are none of this size, or the image has too many pixels for the format (2**30).
+        ExportError: The counts are none of this size, the mask is absurdly ragged, or the image has too many pixels for
+            the format (2**30).
     """
     values = _number_of_values(height, width)
     try:
@@ -113,7 +114,7 @@ def rle_from_brush(values: Iterable[int], height: int, width: int) -> str:
     if (header >> 16 & 31) + 1 != _VALUE_BITS:
         raise ExportError(f"a brush mask's values have {_VALUE_BITS} bits, this one says {(header >> 16 & 31) + 1}")
     lengths, inside = _unpack(data, [(header >> shift & 15) + 1 for shift in (12, 8, 4, 0)], wanted)
-    bounds = np.concatenate(([0], np.cumsum(lengths)))
+    bounds = np.concatenate(([0], lengths.cumsum()))
     change = np.flatnonzero(np.diff(inside.astype(np.int8), prepend=0, append=0))
     edges = bounds[change]
     across = transposed_edges(edges[::2], edges[1::2], width, height)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from prelabel import rle
 from prelabel.errors import ExportError, StoreError
-from prelabel.export.sides import Sides, sides_of
+from prelabel.export.sides import Sides, rows_of, sides_of
 from prelabel.rle import Int64Array
 
 FloatArray = npt.NDArray[np.float64]
@@ -52,7 +52,7 @@ def polygons_from_rle(
         not closed; empty for an empty mask.
 
     Raises:
-        ExportError: The counts are none of this size, or tolerance or min_area is negative.
+        ExportError: The counts are none of this size, the mask is absurdly ragged, or tolerance or min_area is negative.
     """
     if not (tolerance >= 0 and min_area >= 0):
         raise ExportError(f"tolerance and min_area must be 0 or more, got {tolerance} and {min_area}")
@@ -149,7 +149,7 @@ def _part_of(sides: Sides, outlines: _Outlines) -> Int64Array:
     leftmost = np.full(len(part), len(sides.x))
     np.minimum.at(leftmost, outlines.of_side, np.arange(len(sides.x)))
     hole_side = leftmost[holes]
-    length = sides.bottom - sides.top
+    length = rows_of(sides)
     side = np.repeat(np.arange(len(length)), length)
     row = np.arange(len(side)) - np.repeat(np.cumsum(length) - length - sides.top, length)
     stride = int(sides.x[-1]) + 1

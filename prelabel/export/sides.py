@@ -16,7 +16,11 @@ from typing import NamedTuple
 import numpy as np
 
 from prelabel import rle
+from prelabel.errors import ExportError
 from prelabel.rle import BoolArray, Int64Array
+
+#: Pixels along all sides of one mask. No picture of a thing has as many; a short RLE of stripes can have billions.
+_LONGEST_SIDES = 20_000_000
 
 
 class Sides(NamedTuple):
@@ -63,6 +67,18 @@ def sides_of(starts: Int64Array, ends: Int64Array, height: int) -> Sides:
     return Sides(x, places[chosen] - base, places[chosen + 1] - base, inside_left[chosen].astype(bool))
 
 
+def rows_of(sides: Sides) -> Int64Array:
+    """`(S,)` how many rows each side has.
+
+    Raises:
+        ExportError: They are too many to go through row by row.
+    """
+    length = sides.bottom - sides.top
+    if (total := int(length.sum())) > _LONGEST_SIDES:
+        raise ExportError(f"a mask with {total} pixels of upright outline is too ragged; {_LONGEST_SIDES} are allowed")
+    return length
+
+
 def transposed_edges(starts: Int64Array, ends: Int64Array, height: int, width: int) -> Int64Array:
     """Edges of the same mask read row by row, from its runs of ones read column by column.
 
@@ -76,9 +92,12 @@ def transposed_edges(starts: Int64Array, ends: Int64Array, height: int, width: i
 
     Returns:
         Positions, counted along the rows, at which a pixel differs from the one before it; none at the image's end.
+
+    Raises:
+        ExportError: See `rows_of`.
     """
     sides = sides_of(starts, ends, height)
-    length = sides.bottom - sides.top
+    length = rows_of(sides)
     end = length.cumsum()
     # Row by row is `width` on: from the k-th place of all sides to where side s, of which the e-th is the last, has it.
     edges = ((sides.top - end + length) * width + sides.x).repeat(length)

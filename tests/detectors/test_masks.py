@@ -90,6 +90,7 @@ def test_no_masks_give_no_counts() -> None:
         (0, 30, 4, 40),
         (np.nan, 0, 4, 4),
         (0, 0, np.inf, 4),
+        (-1e30, -1e30, 1e30, 1e30),
         (4.1, 4.1, 4.2, 4.2),
     ],
 )
@@ -111,6 +112,19 @@ def test_scores_that_are_no_numbers_count_as_zero() -> None:
     masks = np.ones((1, 2, 2), np.float32)
     masks[0, :, 1] = np.nan
     assert decoded(paste_masks(masks, np.array([[0, 0, 6, 2]]), 2, 6), 2, 6) == [[[1, 1, 1, 0, 0, 0]] * 2]
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(np.float64, (3, 4), elements=st.floats() | st.floats(-50, 50) | st.integers(-5, 35)),
+    hnp.arrays(np.float32, (3, 4, 4), elements=st.floats(width=32) | st.floats(0, 1, width=32)),
+    st.sampled_from([0.5, 0.0, 0.1]),
+)
+def test_whatever_a_model_says_a_mask_of_the_right_size_comes_out(
+    xyxy: np.ndarray, masks: np.ndarray, threshold: float
+) -> None:
+    for counts in paste_masks(masks, xyxy, 20, 30, threshold):
+        rle.validate(counts, 20, 30)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,13 @@ def test_any_bytes_are_a_mask_or_an_export_error(data: bytes, height: int, width
     rle.validate(counts, height, width)
 
 
+def test_a_short_rle_of_endless_stripes_is_refused_at_once() -> None:
+    side = 20_000
+    stripes = rle.encode_runs(np.full(side, side, np.int64), np.array([side]))[0]
+    with pytest.raises(ExportError, match="too ragged"):
+        brush_from_rle(stripes, side, side)
+
+
 def test_broken_counts_and_impossible_sizes_are_refused() -> None:
     with pytest.raises(ExportError, match="illegal character"):
         brush_from_rle("3 4", 3, 4)
