@@ -219,7 +219,7 @@ def build_classifier(
 ) -> Path:
     """A TF2 SavedModel like the MobileNetV2 classifier: float32 `[B, 128, 128, 3]` in 0..1 -> logits `[B, 1001]`.
 
-    The logit of each class of `CLASSIFIER_PLACES` is 20 x the mean redness there, that of class 0 (background) is 16.
+    The logit of each class of `CLASSIFIER_PLACES` is 20 x the mean redness there, that of class 0 (background) is 13.
 
     Args:
         path: Where to build it.
@@ -240,7 +240,7 @@ def build_classifier(
         def __call__(self, inputs: Any) -> Any:
             red = tf.maximum(inputs[..., 0] - inputs[..., 1], 0.0)
             rows = tf.shape(inputs)[0]
-            logits = tf.concat([tf.fill([rows, 1], 16.0), tf.zeros([rows, 1000])], 1)
+            logits = tf.concat([tf.fill([rows, 1], 13.0), tf.zeros([rows, 1000])], 1)
             scale = tf.shape(inputs)[1] / 128
             for number, place in CLASSIFIER_PLACES.items():
                 top, left, bottom, right = (tf.cast(tf.cast(edge, tf.float64) * scale, tf.int32) for edge in place)

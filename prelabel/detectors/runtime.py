@@ -50,24 +50,35 @@ def configure(threads: int, gpus: float = 0.0, runner: Runner | None = None) -> 
         runner: Runs a command and returns what it prints; tests replace it.
 
     Raises:
-        DetectorError: TensorFlow has begun to work in this process already, with other settings, or sees no GPU though
-            a share of one was given.
+        DetectorError: TensorFlow sees no GPU though a share of one was given, or has taken its memory already. (That it
+            has its threads already is a warning only.)
     """
     tf = tensorflow()
     config = tf.config
-    try:
-        # The first look for devices complains where there is no GPU; that is no news where nobody asked for one.
-        with contextlib.nullcontext() if gpus else _quiet_stderr():
+    # The first look for devices complains where there is no GPU; that is no news where nobody asked for one.
+    with contextlib.nullcontext() if gpus else _quiet_stderr():
+        try:
             config.threading.set_intra_op_parallelism_threads(threads)
             config.threading.set_inter_op_parallelism_threads(1 if threads == 1 else 2)
             if not gpus:
                 config.set_visible_devices([], "GPU")
-                config.list_logical_devices()
-                return tf
-        devices = config.list_physical_devices("GPU")
-        if not devices:
-            raise DetectorError(f"a share of {gpus:g} GPU was given to this worker, but TensorFlow sees none")
-        totals = total_memory_mib(runner) if gpus < 1 else []
+            late = False
+        except RuntimeError:
+            late = True
+        if gpus:
+            _configure_gpus(config, gpus, runner)
+        config.list_logical_devices()
+    if late:
+        _log.warning("TensorFlow was at work in this process before: it keeps the threads and devices it has")
+    return tf
+
+
+def _configure_gpus(config: Any, gpus: float, runner: Runner | None) -> None:
+    devices = config.list_physical_devices("GPU")
+    if not devices:
+        raise DetectorError(f"a share of {gpus:g} GPU was given to this worker, but TensorFlow sees none")
+    totals = total_memory_mib(runner) if gpus < 1 else []
+    try:
         for position, device in enumerate(devices):
             if position < len(totals):
                 limit = config.LogicalDeviceConfiguration(memory_limit=int(totals[position] * gpus))
@@ -76,13 +87,11 @@ def configure(threads: int, gpus: float = 0.0, runner: Runner | None = None) -> 
             if gpus < 1:
                 _log.warning("the memory of %s is not known: the share of %g is not enforced", device.name, gpus)
             config.experimental.set_memory_growth(device, enable=True)
-        config.list_logical_devices()
     except RuntimeError as error:
         raise DetectorError(
-            "TensorFlow is at work in this process already: its threads and GPU memory can be set only before its "
+            "TensorFlow was at work in this process before: how much GPU memory it takes can be said only before its "
             f"first operation; load the detector first, or in a process of its own ({error})"
         ) from error
-    return tf
 
 
 def total_memory_mib(runner: Runner | None = None) -> list[int]:

@@ -155,10 +155,21 @@ def load_detector(
     wanted = wanted_outputs(model.convention, options)
     tf = runtime.configure(threads, gpus)
     hub = runtime.tensorflow_hub()
+    # What TensorFlow's loader raises for a damaged model depends on where it stumbles.
+    stumbles = (
+        tf.errors.OpError,
+        OSError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        RuntimeError,
+        AssertionError,
+    )
     try:
         loaded = hub.load(str(model.local.path), tags=list(model.graph.chosen_tags))
         network = _network(loaded, model.convention, wanted, tf)
-    except (tf.errors.OpError, OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+    except stumbles as error:
         raise DetectorError(f"{model.local.path}: TensorFlow cannot load this model: {describe(error)}") from error
     detector = SavedModelDetector(model, loaded, network, tf, options)
     if warm_up:

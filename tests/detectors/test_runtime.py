@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from prelabel.detectors import runtime
 from prelabel.detectors.runtime import total_memory_mib
+from prelabel.errors import DetectorError
 
 TWO = "0, GPU-aaaa-1, 16384\n1, GPU-bbbb-2, 81559\n"
 
@@ -61,16 +64,24 @@ def test_threads_are_set_and_nothing_is_printed() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_too_late_is_a_clear_error() -> None:
+def test_threads_stay_as_they_are_where_tensorflow_was_at_work_before() -> None:
     done = run(
-        "import tensorflow as tf\n"
-        "tf.constant(1) + 1\n"
+        "import logging; logging.basicConfig()\n"
         "from prelabel.detectors.runtime import configure\n"
-        "from prelabel.errors import DetectorError\n"
-        "try: configure(3)\n"
-        "except DetectorError as error: print(error)\n"
+        "configure(2); configure(3)\n"
     )
-    assert done.stdout.startswith("TensorFlow is at work in this process already")
+    assert "TensorFlow was at work in this process before: it keeps the threads" in done.stderr
+    assert done.returncode == 0
+
+
+def test_gpu_memory_cannot_be_limited_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(_FakeConfig):
+        def set_memory_growth(self, device: str, enable: bool) -> None:
+            raise RuntimeError("Physical devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(runtime, "tensorflow", lambda: SimpleNamespace(config=Late()))
+    with pytest.raises(DetectorError, match="how much GPU memory it takes"):
+        runtime.configure(1, 1)
 
 
 def test_share_of_a_gpu_that_is_not_there_is_an_error() -> None:
@@ -118,15 +129,11 @@ class _FakeConfig:
 def test_gpu_memory_is_limited_or_grows(
     gpus: float, expected: list[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prelabel.detectors import runtime
-
-    class Fake:
-        config = _FakeConfig()
-
+    config = _FakeConfig()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(runtime, "tensorflow", Fake)
+    monkeypatch.setattr(runtime, "tensorflow", lambda: SimpleNamespace(config=config))
     runtime.configure(1, gpus, lambda command: TWO)
-    assert Fake.config.calls == [
+    assert config.calls == [
         ("set_intra_op_parallelism_threads", 1),
         ("set_inter_op_parallelism_threads", 1),
         *expected,
