@@ -52,7 +52,7 @@ def polygons_from_rle(
         not closed; empty for an empty mask.
 
     Raises:
-        ExportError: The counts are none of this size, the mask is absurdly ragged, or tolerance or min_area is negative.
+        ExportError: The counts are none of this size, the mask is too ragged, or tolerance or min_area is negative.
     """
     if not (tolerance >= 0 and min_area >= 0):
         raise ExportError(f"tolerance and min_area must be 0 or more, got {tolerance} and {min_area}")
