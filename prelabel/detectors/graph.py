@@ -168,6 +168,4 @@ def _operations(meta: memoryview) -> Mapping[tuple[str, str], int]:
 
 
 #: Operations that read and write checkpoints; every SavedModel with variables has them where it restores those.
-CHECKPOINT = frozenset(
-    {"RestoreV2", "SaveV2", "MergeV2Checkpoints", "ShardedFilename", "RestoreSlice", "Save", "Restore"}
-)
+CHECKPOINT = frozenset({"RestoreV2", "SaveV2", "MergeV2Checkpoints", "RestoreSlice", "SaveSlices", "Save", "Restore"})

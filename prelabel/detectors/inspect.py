@@ -1,96 +1,44 @@
-"""What a model is, told from its files: for `prelabel inspect`, and for a driver that never loads TensorFlow."""
+"""What a model is, told from its files, as text for `prelabel inspect`; and the catalogue as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from prelabel.detectors.base import DetectorInfo
 from prelabel.detectors.catalogue import CATALOGUE
 from prelabel.detectors.convention import KNOWN, Convention, recognise
 from prelabel.detectors.fetch import LocalModel, fetch_model
 from prelabel.detectors.fingerprint import model_files
 from prelabel.detectors.graph import CHECKPOINT, Graph, read_graph
-from prelabel.detectors.labels import LabelMap, parse_label_map, read_label_map
+from prelabel.detectors.labels import LabelMap
+from prelabel.detectors.prepare import find_labels
 from prelabel.errors import ConfigError, DetectorError
 from prelabel.storage import Storage
 
-#: Label maps that are found by themselves inside a model.
-_OWN_LABEL_MAPS = tuple(
-    f"assets/{stem}.{ending}" for stem in ("label_map", "labels") for ending in ("pbtxt", "csv", "json", "txt")
+_READ_FILES = (
+    "ReadFile WholeFileReader WholeFileReaderV2 TextLineReader TextLineReaderV2 TFRecordReader TFRecordReaderV2 "
+    "LMDBReader FixedLengthRecordReader FixedLengthRecordReaderV2 FixedLengthRecordDataset "
+    "FixedLengthRecordDatasetV2 TextLineDataset TFRecordDataset TFRecordDatasetV2 CSVDataset CSVDatasetV2 LoadDataset SnapshotDataset "
+    "SnapshotDatasetV2 SnapshotChunkDataset ImmutableConst LoadAndRemapMatrix GenerateVocabRemapping"
 )
+_WRITE_FILES = "WriteFile SaveDataset SaveDatasetV2 DistributedSave CacheDataset PrintV2 CreateSummaryFileWriter"
 
 #: Operations that reach beyond the graph, and what each does.
 BEYOND = {
-    **dict.fromkeys(("ReadFile", "WholeFileReader", "WholeFileReaderV2", "FixedLengthRecordReaderV2"), "reads files"),
-    **dict.fromkeys(("TextLineReaderV2", "TFRecordReaderV2", "TextLineDataset", "TFRecordDataset"), "reads files"),
-    **dict.fromkeys(("FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "LMDBReader"), "reads files"),
-    **dict.fromkeys(("LoadDataset", "LoadDatasetV2", "SnapshotDataset", "SnapshotDatasetV2"), "reads files"),
-    **dict.fromkeys(("InitializeTableFromTextFile", "InitializeTableFromTextFileV2"), "reads a vocabulary file"),
-    **dict.fromkeys(("MatchingFiles", "MatchingFilesDataset"), "lists files"),
-    **dict.fromkeys(("WriteFile", "SaveDataset", "SaveDatasetV2", "PrintV2", "CacheDataset"), "writes files"),
-    **dict.fromkeys(("CreateSummaryFileWriter", "DebugIdentityV2", "DebugIdentityV3"), "writes files"),
+    **dict.fromkeys(_READ_FILES.split(), "reads files"),
+    **dict.fromkeys(_WRITE_FILES.split(), "writes files"),
     **dict.fromkeys(sorted(CHECKPOINT), "reads or writes files outside the restoring of variables"),
-    **dict.fromkeys(("PyFunc", "PyFuncStateless", "EagerPyFunc"), "runs Python code"),
+    **dict.fromkeys(("InitializeTableFromTextFile", "InitializeTableFromTextFileV2"), "reads a vocabulary file"),
+    **dict.fromkeys(("MatchingFiles", "MatchingFilesDataset", "ListSnapshotChunksDataset"), "lists files"),
     **dict.fromkeys(
-        ("RpcCall", "RpcClient", "RpcServer", "DataServiceDatasetV4", "BigQueryReader"), "uses the network"
+        ("DebugIdentityV2", "DebugIdentityV3", "DebugNumericSummaryV2"), "writes files or uses the network"
     ),
-    **dict.fromkeys(("CreateSummaryDbWriter",), "writes a database"),
+    **dict.fromkeys(("SqlDataset", "CreateSummaryDbWriter"), "uses a database"),
+    **dict.fromkeys(("DataServiceDataset", "DataServiceDatasetV2"), "uses the network"),
+    **dict.fromkeys(("DataServiceDatasetV3", "DataServiceDatasetV4"), "uses the network"),
+    **dict.fromkeys(("PyFunc", "PyFuncStateless", "EagerPyFunc"), "runs Python code"),
+    "FileSystemSetConfiguration": "changes settings of file systems",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedModel:
-    """A model that can be loaded: its files, its graph, what it follows and how its classes are called."""
-
-    local: LocalModel
-    graph: Graph
-    convention: Convention
-    labels: LabelMap | None
-
-    @property
-    def info(self) -> DetectorInfo:
-        """What goes into `run.json`."""
-        return DetectorInfo(
-            name=self.local.name,
-            model_version=self.local.model_version,
-            fingerprint=self.local.fingerprint,
-            convention=self.convention.why,
-            masks=self.convention.masks,
-        )
-
-
-def prepare(
-    address: str, storage: Storage | None = None, *, label_map: str | None = None, cache_dir: str | None = None
-) -> PreparedModel:
-    """Fetch a model, recognise it and find the names of its classes. No TensorFlow; a second where it is cached.
-
-    Args:
-        address: See `fetch.py`.
-        storage: Opens object storage.
-        label_map: A built-in one, or a file; else one inside the model, else the catalogue's.
-        cache_dir: See `cache_root`.
-
-    Raises:
-        ConfigError: No such detector or label map.
-        DetectorError: It cannot be had or is not recognised.
-    """
-    local = fetch_model(address, storage, cache_dir=cache_dir)
-    graph = read_graph(local.path)
-    return PreparedModel(local, graph, recognise(graph.signatures), find_labels(local, label_map, storage))
-
-
-def find_labels(model: LocalModel, label_map: str | None, storage: Storage | None = None) -> LabelMap | None:
-    """The label map stated, else one found inside the model, else the one the catalogue names, else None."""
-    if label_map:
-        return read_label_map(label_map, storage)
-    for name in _OWN_LABEL_MAPS:
-        path = model.path / name
-        if path.is_file():
-            return parse_label_map(name, path.read_bytes())
-    if model.entry and model.entry.label_map:
-        return read_label_map(model.entry.label_map)
-    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prelabel.config import LabelOptions
 from prelabel.detectors.answers import DetectorOptions
-from prelabel.detectors.inspect import prepare
+from prelabel.detectors.prepare import prepare
 from prelabel.detectors.savedmodel import SavedModelDetector, load_detector
 from prelabel.storage import Storage
 

@@ -17,7 +17,7 @@ from prelabel.detectors import runtime
 from prelabel.detectors.answers import DetectorOptions, to_found, to_image_labels, wanted_outputs
 from prelabel.detectors.base import DetectorInfo, Found, Pixels
 from prelabel.detectors.convention import CALL, Convention
-from prelabel.detectors.inspect import PreparedModel
+from prelabel.detectors.prepare import PreparedModel
 from prelabel.errors import DetectorError
 from prelabel.storage import describe
 

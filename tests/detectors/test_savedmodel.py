@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 
 from prelabel.detectors.answers import DetectorOptions
 from prelabel.detectors.base import Detector
-from prelabel.detectors.inspect import prepare
+from prelabel.detectors.prepare import prepare
 from prelabel.detectors.savedmodel import SavedModelDetector, load_detector
 from prelabel.errors import DetectorError
 from prelabel.select import Selection

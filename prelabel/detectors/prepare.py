@@ -1,0 +1,74 @@
+"""From an address to a model that can be loaded: fetched, recognised, its classes named. No TensorFlow.
+
+A driver learns here what it must know of a detector; a worker goes on to load it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prelabel.detectors.base import DetectorInfo
+from prelabel.detectors.convention import Convention, recognise
+from prelabel.detectors.fetch import LocalModel, fetch_model
+from prelabel.detectors.graph import Graph, read_graph
+from prelabel.detectors.labels import LabelMap, parse_label_map, read_label_map
+from prelabel.storage import Storage
+
+#: Label maps that are found by themselves inside a model.
+_OWN_LABEL_MAPS = tuple(
+    f"assets/{stem}.{ending}" for stem in ("label_map", "labels") for ending in ("pbtxt", "csv", "json", "txt")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedModel:
+    """A model that can be loaded: its files, its graph, what it follows and how its classes are called."""
+
+    local: LocalModel
+    graph: Graph
+    convention: Convention
+    labels: LabelMap | None
+
+    @property
+    def info(self) -> DetectorInfo:
+        """What goes into `run.json`."""
+        return DetectorInfo(
+            name=self.local.name,
+            model_version=self.local.model_version,
+            fingerprint=self.local.fingerprint,
+            convention=self.convention.why,
+            masks=self.convention.masks,
+        )
+
+
+def prepare(
+    address: str, storage: Storage | None = None, *, label_map: str | None = None, cache_dir: str | None = None
+) -> PreparedModel:
+    """Fetch a model, recognise it and find the names of its classes. No TensorFlow; a second where it is cached.
+
+    Args:
+        address: See `fetch.py`.
+        storage: Opens object storage.
+        label_map: A built-in one, or a file; else one inside the model, else the catalogue's.
+        cache_dir: See `cache_root`.
+
+    Raises:
+        ConfigError: No such detector or label map.
+        DetectorError: It cannot be had or is not recognised.
+    """
+    local = fetch_model(address, storage, cache_dir=cache_dir)
+    graph = read_graph(local.path)
+    return PreparedModel(local, graph, recognise(graph.signatures), find_labels(local, label_map, storage))
+
+
+def find_labels(model: LocalModel, label_map: str | None, storage: Storage | None = None) -> LabelMap | None:
+    """The label map stated, else one found inside the model, else the one the catalogue names, else None."""
+    if label_map:
+        return read_label_map(label_map, storage)
+    for name in _OWN_LABEL_MAPS:
+        path = model.path / name
+        if path.is_file():
+            return parse_label_map(name, path.read_bytes())
+    if model.entry and model.entry.label_map:
+        return read_label_map(model.entry.label_map)
+    return None

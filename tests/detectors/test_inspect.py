@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prelabel.detectors.catalogue import CATALOGUE, lookup
+from prelabel.detectors.fetch import LocalModel
+from prelabel.detectors.inspect import BEYOND, catalogue_table, format_report, inspect_model
+from prelabel.detectors.prepare import find_labels, prepare
+from prelabel.errors import DetectorError
+from tests.models import Models, build_hub_module
+
+
+def test_report_of_a_hub_module(models: Models) -> None:
+    text = format_report(inspect_model(str(models.hub_module)))
+    assert "format       TF1 hub module" in text
+    assert "tags         {}" in text
+    assert "  in         images: float32 [1, ?, ?, 3]" in text
+    assert "  out        detection_class_entities: string [100]" in text
+    assert (
+        "recognised   TF Object Detection by signature 'default' (float32 in 0..1, class numbers, class strings)"
+        in text
+    )
+    assert "label map    none; the network names its classes itself" in text
+    assert "operations   none reaches beyond the graph" in text
+
+
+def test_report_of_a_mask_model(models: Models) -> None:
+    report = inspect_model(str(models.mask_rcnn), label_map="coco")
+    text = format_report(report)
+    assert report.convention is not None
+    assert "tags         {serve}" in text
+    assert "label map    coco, 80 classes" in text
+    assert report.size > 10_000
+    assert report.model.fingerprint in text
+    without = format_report(inspect_model(str(models.mask_rcnn)))
+    assert "called by their numbers unless --label-map names them" in without
+
+
+def test_report_of_a_broken_label_map_inside(models: Models, tmp_path: Path) -> None:
+    path = build_hub_module(tmp_path / "m", variables="absent")
+    (path / "assets").mkdir(exist_ok=True)
+    (path / "assets/labels.csv").write_text("id,name\nx,y\n")
+    assert "label map 'assets/labels.csv': line 2: 'x' is no class number" in format_report(inspect_model(str(path)))
+
+
+def build_unknown(path: Path) -> Path:
+    """Takes a file's name, reads it, writes it elsewhere and calls Python: all that a detector should not do."""
+    import tensorflow as tf
+
+    class Model(tf.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = tf.Variable(0.0)
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="name")])  # type: ignore[misc]
+        def __call__(self, name: Any) -> dict[str, Any]:
+            tf.io.write_file(name + ".copy", tf.io.read_file(name))
+            tf.raw_ops.SaveV2(
+                prefix=name, tensor_names=["x"], shape_and_slices=[""], tensors=[tf.constant(1.0) + self.count]
+            )
+            return {"length": tf.strings.length(name)}
+
+    model = Model()
+    tf.saved_model.save(model, str(path), signatures=model.__call__)
+    return path
+
+
+def test_unknown_model_is_reported_with_what_it_reaches_for(tmp_path: Path) -> None:
+    path = build_unknown(tmp_path / "m")
+    report = inspect_model(str(path))
+    assert report.convention is None
+    assert {operation for operation, *_ in report.beyond} == {"ReadFile", "WriteFile", "SaveV2"}
+    text = format_report(report)
+    assert "recognised   not at all; known: TF Object Detection" in text
+    assert "beware       WriteFile writes files (__inference" in text
+    with pytest.raises(DetectorError, match=r"Found: serving_default\(name: string \[\]\) -> length: int32 \[\]"):
+        prepare(str(path))
+
+
+def test_every_listed_operation_exists_in_tensorflow() -> None:
+    import tensorflow as tf
+
+    missing = [name for name in BEYOND if not hasattr(tf.raw_ops, name)]
+    assert missing == []
+
+
+def test_catalogue_names_the_classes_of_coco_only(tmp_path: Path) -> None:
+    for entry in CATALOGUE:
+        found = find_labels(LocalModel(tmp_path, "0" * 64, entry.name, "", entry), None)
+        assert (found is not None) == (entry.name == "coco-mask-rcnn-inception-resnet-v2")
+
+
+def test_catalogue_table_has_a_row_for_each_network() -> None:
+    rows = catalogue_table()
+    assert [row["name"] for row in rows] == [entry.name for entry in CATALOGUE]
+    assert all(lookup(row["address"]) for row in rows)
+    assert rows[2]["gives"] == "boxes, masks"
+    assert all(all(row.values()) for row in rows)
+
+
+def test_preparing_needs_no_tensorflow(models: Models) -> None:
+    code = (
+        "import sys; from prelabel.detectors.prepare import prepare\n"
+        "print(prepare(sys.argv[1]).info.convention)\n"
+        "sys.exit('tensorflow' in sys.modules or 'ray' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, models.mask_rcnn], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "TF Object Detection" in done.stdout

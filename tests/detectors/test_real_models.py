@@ -1,0 +1,81 @@
+"""The adapter against a plain loop over the raw network, on real photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prelabel.detectors.answers import DetectorOptions
+from prelabel.detectors.prepare import prepare
+from prelabel.detectors.runtime import tensorflow_hub
+from prelabel.detectors.savedmodel import load_detector
+from prelabel.select import Selection
+
+EVERYTHING = DetectorOptions(selection=Selection(score_threshold=0.01))
+
+
+def photos(assets: Path, most: int | None = None) -> list[np.ndarray[Any, Any]]:
+    paths = sorted((assets / "images/coco-val80").glob("*.jpg"))[:most]
+    return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+
+
+def plain(raw: dict[str, Any], height: int, width: int, keep: float = 0.01) -> tuple[Any, Any, Any]:
+    """Boxes, scores and class numbers by the shortest loop that does the job, best first."""
+    boxes, scores = raw["detection_boxes"].reshape(-1, 4), raw["detection_scores"].reshape(-1)
+    numbers = next(raw[name] for name in ("detection_class_labels", "detection_classes") if name in raw).reshape(-1)
+    y1, x1, y2, x2 = boxes.T
+    xyxy = np.stack([x1 * width, y1 * height, x2 * width, y2 * height], 1)
+    xyxy = np.minimum(np.maximum(xyxy, 0), [width, height, width, height])
+    real = (scores >= np.float32(keep)) & (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+    if "num_detections" in raw:
+        real &= np.arange(len(scores)) < int(raw["num_detections"].reshape(-1)[0])
+    order = np.argsort(-scores[real], kind="stable")
+    return xyxy[real][order], scores[real][order], numbers[real][order]
+
+
+@pytest.mark.slow
+def test_hub_module_equals_a_plain_loop(assets: Path) -> None:
+    path = assets / "models/openimages-hub-module"
+    detector = load_detector(prepare(str(path)), EVERYTHING)
+    network = tensorflow_hub().load(str(path)).signatures["default"]
+    for pixels in photos(assets):
+        raw = network(images=(pixels[None] / np.float32(255)).astype(np.float32))
+        xyxy, scores, numbers = plain({name: value.numpy() for name, value in raw.items()}, *pixels.shape[:2])
+        found = detector.detect([pixels])[0].detections
+        np.testing.assert_allclose(found.xyxy, xyxy, atol=1e-3)
+        np.testing.assert_array_equal(found.score, scores)
+        np.testing.assert_array_equal(found.category_id, numbers)
+
+
+@pytest.mark.slow
+def test_mask_model_equals_a_plain_loop(assets: Path) -> None:
+    path = assets / "models/maskrcnn-tf2"
+    detector = load_detector(prepare(str(path), label_map="coco"), EVERYTHING)
+    network = tensorflow_hub().load(str(path))
+    for pixels in photos(assets):
+        raw = {name: value.numpy() for name, value in network(pixels[None]).items()}
+        xyxy, scores, numbers = plain(raw, *pixels.shape[:2])
+        found = detector.detect([pixels])[0].detections
+        np.testing.assert_allclose(found.xyxy, xyxy, atol=1e-3)
+        np.testing.assert_allclose(found.score, scores, atol=1e-6)
+        np.testing.assert_array_equal(found.category_id, numbers)
+        assert found.mask is not None
+
+
+def test_open_images_names_and_mids_fit_the_published_label_map(assets: Path) -> None:
+    model = prepare(str(assets / "models/openimages-hub-module"))
+    named = prepare(
+        str(assets / "models/openimages-hub-module"), label_map=str(assets / "labels/openimages-v4-601.pbtxt")
+    )
+    ours, theirs = load_detector(model), load_detector(named)
+    seen = 0
+    for pixels in photos(assets, 4):
+        one, other = ours.detect([pixels])[0].detections, theirs.detect([pixels])[0].detections
+        assert one.label.tolist() == other.label.tolist()
+        assert one.mid.tolist() == other.mid.tolist()
+        seen += len(one)
+    assert seen > 10
