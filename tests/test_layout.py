@@ -27,6 +27,17 @@ MAY_IMPORT = {
     "engine": {"errors", "storage", "detections", "image_ref", "config", "source", "store", "detectors"},
     "export": {"errors", "storage", "detections", "options", "select", "rle", "store"},
     "synth": {"errors", "storage", "rle"},
+    "preview": {
+        "errors",
+        "storage",
+        "detections",
+        "image_ref",
+        "options",
+        "select",
+        "source",
+        "store",
+        "export",
+    },
 }
 
 #: Libraries with one home each.
@@ -35,7 +46,7 @@ HOMES = {
     "tensorflow": {"detectors/"},
     "tensorflow_hub": {"detectors/"},
     "fsspec": {"storage.py"},
-    "PIL": {"source/", "synth/"},
+    "PIL": {"source/", "synth/", "preview/pictures.py"},
     "requests": {"detectors/download.py"},
     "filelock": {"detectors/cache.py"},
     "click": {"cli.py"},
@@ -88,6 +99,7 @@ def test_each_library_is_imported_in_its_home_only(path: Path):
         "prelabel.cli",
         "prelabel.export.coco",
         "prelabel.export.label_studio",
+        "prelabel.preview.gallery",
         "prelabel.store.verify",
         "prelabel.config",
     ],
