@@ -1,0 +1,236 @@
+"""From the rows of a run to what is compared: the images both sides know, with detections in the truth's classes.
+
+Detections are taken as `export coco --segmentation rle` writes them (chosen, clipped, rounded, boxes around their
+masks), so that every figure is one that somebody else can compute from the exported files.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prelabel.errors import EvaluateError
+from prelabel.evaluate.options import EvaluateOptions
+from prelabel.evaluate.pairing import ImageCounts, Pairing
+from prelabel.evaluate.truth import Truth, TruthObject
+from prelabel.export.categories import Category, ListedCategories
+from prelabel.export.coco_options import CocoOptions
+from prelabel.export.coco_shapes import shape_of
+from prelabel.export.reading import Rows, RunInfo
+from prelabel.store.rows import ImageRow
+from prelabel.store.run import ClassName
+
+_AS_EXPORTED = CocoOptions()
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The detections of one image in the truth's classes, by descending score.
+
+    Attributes:
+        category: `(N,)` category ids of the truth.
+        xywh: `(N, 4)` float64 pixels.
+        score: `(N,)` float32.
+        rle: N masks as `{"size", "counts"}`, or None for detections without one.
+    """
+
+    category: npt.NDArray[np.int64]
+    xywh: npt.NDArray[np.float64]
+    score: npt.NDArray[np.float32]
+    rle: tuple[dict[str, Any] | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image that both sides know; the size is that of the side that has one, else `(0, 0)`."""
+
+    file_name: str
+    height: int
+    width: int
+    objects: tuple[TruthObject, ...]
+    found: Found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassCounts:
+    """How the classes of both sides came together.
+
+    Attributes:
+        matched: The truth's name of a class -> the detector's classes that stand for it, as far as they are known.
+        only_run: Classes of the run that the truth does not have -> their detections, which do not count.
+        only_truth: Classes of the truth with objects that the detector does not have, or of which nothing was found.
+    """
+
+    matched: dict[str, tuple[ClassName, ...]]
+    only_run: dict[str, int]
+    only_truth: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Everything that is compared.
+
+    Attributes:
+        pairs: Images, by file name.
+        categories: Classes that are compared, in the truth's order.
+        images: How images were matched.
+        classes: How classes were matched.
+        masks: Whether both sides have masks throughout.
+        notes: What the user should know.
+    """
+
+    pairs: tuple[Pair, ...]
+    categories: tuple[Category, ...]
+    images: ImageCounts
+    classes: ClassCounts
+    masks: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Kept:
+    height: int | None
+    width: int | None
+    found: Found
+
+
+@dataclass(slots=True)
+class _Gatherer:
+    listed: ListedCategories
+    options: EvaluateOptions
+    seen: set[ClassName] = field(default_factory=set)
+    unmatched: Counter[ClassName] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def found(self, row: ImageRow) -> Found:
+        """The detections of a row in the truth's classes."""
+        one = row.detections
+        if one is None:
+            return Found(np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, np.float32), ())
+        categories, boxes, chosen, masks = [], [], [], []
+        for index in self.options.indices(one.score, one.label, one.mid, one.xyxy).tolist():
+            name = ClassName(int(one.category_id[index]), one.label[index], one.mid[index])
+            self.seen.add(name)
+            category = self.listed.id_of(name)
+            if category is None:
+                self.unmatched[name] += 1
+                continue
+            counts = None if one.mask is None else one.mask[index]
+            shape = shape_of(row.image_id, one.xyxy[index], counts, (one.height, one.width), _AS_EXPORTED)
+            if isinstance(shape, str):
+                self.left_out[shape] += 1
+                continue
+            categories.append(category)
+            boxes.append(shape.bbox)
+            chosen.append(index)
+            masks.append(shape.rle)
+        return Found(
+            np.asarray(categories, np.int64),
+            np.asarray(boxes, np.float64).reshape(-1, 4),
+            one.score[chosen],
+            tuple(masks),
+        )
+
+
+def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) -> Gathered:
+    """Read a run once and bring it together with the truth; of images the truth does not have nothing is kept.
+
+    Raises:
+        ConfigError: An option names a class that the detector does not have.
+        EvaluateError: No image or no class of the run is in the truth, an image is in it twice, or a mask does not fit.
+    """
+    if info.classes is not None:
+        options.require_known_names((one.name for one in info.classes), (one.mid for one in info.classes))
+    listed = ListedCategories(truth.categories, options)
+    gatherer = _Gatherer(listed, options)
+    pairing: Pairing[_Kept] = Pairing(truth, options.match)
+    for row in rows():
+        if pairing.candidate(row) is not None:
+            pairing.add(row, _Kept(row.height, row.width, gatherer.found(row)))
+    known = _admitted({*(info.classes or ()), *gatherer.seen}, options)
+    categories = _compared(truth.categories, known, listed, options)
+    admitted = {one.id for one in categories}
+    pairs = tuple(
+        Pair(
+            truth.images[number].file_name,
+            truth.images[number].height or kept.height or 0,
+            truth.images[number].width or kept.width or 0,
+            tuple(one for one in truth.images[number].objects if one.category_id in admitted),
+            kept.found,
+        )
+        for number, kept in pairing.pairs()
+    )
+    classes = _class_counts(categories, known, listed, gatherer, pairs)
+    if known and not any(classes.matched.values()):
+        raise EvaluateError(_why_no_class(known, truth, options))
+    masks, notes = _masks(info, pairs)
+    notes = [*truth.notes, *notes]
+    notes += [f"{count} detections {reason} are left out, as in exports" for reason, count in gatherer.left_out.items()]
+    return Gathered(pairs, tuple(categories), pairing.counts(), classes, masks, tuple(notes))
+
+
+def _admitted(classes: Iterable[ClassName], options: EvaluateOptions) -> list[ClassName]:
+    return sorted((one for one in classes if options.admits(one.name, one.mid)), key=lambda one: (one.id, one.name))
+
+
+def _compared(
+    categories: Iterable[Category], known: Iterable[ClassName], listed: ListedCategories, options: EvaluateOptions
+) -> list[Category]:
+    """Without `include_class` and `exclude_class` all categories of the truth; with them those they admit."""
+    hit = {listed.id_of(one) for one in known}
+    return [one for one in categories if one.id in hit or options.admits(one.name, one.mid)]
+
+
+def _class_counts(
+    categories: Iterable[Category],
+    known: Iterable[ClassName],
+    listed: ListedCategories,
+    gatherer: _Gatherer,
+    pairs: Iterable[Pair],
+) -> ClassCounts:
+    members: dict[int | None, list[ClassName]] = {}
+    for one in known:
+        members.setdefault(listed.id_of(one), []).append(one)
+    with_objects = {one.category_id for pair in pairs for one in pair.objects if not one.crowd}
+    unmatched: Counter[str] = Counter()
+    for name, count in gatherer.unmatched.items():
+        unmatched[name.name] += count
+    return ClassCounts(
+        matched={one.name: tuple(members.get(one.id, ())) for one in categories},
+        only_run=dict(unmatched.most_common()),
+        only_truth=tuple(one.name for one in categories if one.id in with_objects and one.id not in members),
+    )
+
+
+def _masks(info: RunInfo, pairs: Sequence[Pair]) -> tuple[bool, list[str]]:
+    with_mask = [mask is not None for pair in pairs for mask in pair.found.rle]
+    if not any(with_mask) and not (info.masks and not with_mask):
+        return False, []
+    if not all(one.segmentation is not None for pair in pairs for one in pair.objects):
+        return False, ["masks are not scored: not every object of the truth has a segmentation"]
+    if not all(with_mask):
+        return False, ["masks are not scored: not every detection has one"]
+    return True, []
+
+
+def _why_no_class(known: Iterable[ClassName], truth: Truth, options: EvaluateOptions) -> str:
+    ours = [f"{name!r}" + (f" ({one.mid})" if one.mid else "") for one in known for name in [_name(one, options)]]
+    theirs = [f"{one.name!r}" + (f" ({one.mid})" if one.mid else "") for one in truth.categories]
+    return (
+        f"no class of the run is in {truth.shown}: the run has {_some(ours)}, the truth {_some(theirs)}; "
+        "name pairs with class-map, or give the MIDs of the truth's classes with truth-labels"
+    )
+
+
+def _name(one: ClassName, options: EvaluateOptions) -> str:
+    return str(options.rename([one.name], [one.mid])[0])
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

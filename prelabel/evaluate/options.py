@@ -1,0 +1,51 @@
+"""What `evaluate` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prelabel.options import option, require
+from prelabel.select import Selection
+
+_GROUP = "Truth"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Selection):
+    """What a run is held against, and how; by default all detections count, whatever their score.
+
+    Raises:
+        ConfigError: A value makes no sense.
+    """
+
+    truth: str = option("", "What is really on the images: a COCO dataset.", metavar="FILE", group=_GROUP)
+    truth_labels: str = option(
+        "",
+        "Label map that gives the MIDs of the truth's categories, found by their names.",
+        metavar="FILE",
+        group=_GROUP,
+    )
+    match: str = option(
+        "auto",
+        "Which image of the truth is which: by path, by stem (without folder and ending), or by path where it can.",
+        choices=("auto", "path", "stem"),
+        group=_GROUP,
+    )
+    iou: float = option(
+        0.5,
+        "A box is right that overlaps an object of its class by at least this (thresholds, work, confusion).",
+        group=_GROUP,
+    )
+    to: str = option(
+        "", "Folder for evaluation.json, evaluation.html and the thresholds (default: OUT/evaluation).", metavar="DIR"
+    )
+    score_threshold: float = option(
+        0.0, "Look only at detections with at least this score.", metavar="SCORE", group="Selection"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.truth), "truth is missing: give a COCO dataset of the same images")
+        choices = ("auto", "path", "stem")
+        require(self.match in choices, f"match must be one of {', '.join(choices)}, got {self.match!r}")
+        require(0 < self.iou <= 1, f"iou must be above 0 and at most 1, got {self.iou}")

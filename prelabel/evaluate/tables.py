@@ -1,0 +1,156 @@
+"""The result as tables of text: what the command prints and the page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prelabel.evaluate.coco_scores import FIGURES
+from prelabel.evaluate.evaluation import Evaluation
+from prelabel.evaluate.thresholds import Cut
+
+#: What the ways to work are called for people, in the order of the tables.
+SCHEMES = {"suggested": "suggested thresholds", "f1": "best F1 of each class", "flat": "0.5 for all classes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of text; the first row of `rows` is the one below `header`."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(done: Evaluation, *, classes: int | None = 20) -> list[Table]:
+    """All tables, in order.
+
+    Args:
+        done: The result.
+        classes: How many classes the table of classes has at most, those with most objects first; None for all.
+    """
+    return [images_table(done), coco_table(done), work_table(done), class_table(done, classes)]
+
+
+def images_table(done: Evaluation) -> Table:
+    """What was compared."""
+    images = done.images
+    rows = [("images compared", f"{images.matched:,}")]
+    if images.failed:
+        rows.append(("  failed (count as nothing found)", f"{images.failed:,}"))
+    if images.by_stem:
+        rows.append(("  matched by name without folder and ending", f"{images.by_stem:,}"))
+    if images.only_run:
+        rows.append(("images of the run that the truth does not have", f"{images.only_run:,}"))
+    if images.only_truth:
+        rows.append(("images of the truth that the run does not have", f"{images.only_truth:,}"))
+    if images.other_size:
+        rows.append(("images left out, of another size in the truth", f"{images.other_size:,}"))
+    rows.append(("objects", f"{done.work.objects:,}"))
+    rows.append(("detections", f"{len(done.together.score):,}"))
+    if done.classes.only_run:
+        rows.append(("detections of classes the truth does not have", f"{sum(done.classes.only_run.values()):,}"))
+    return Table("", (), tuple(rows))
+
+
+def coco_table(done: Evaluation) -> Table:
+    """COCO's figures."""
+    kinds = [done.boxes, *([done.masks] if done.masks is not None else [])]
+    header = ("COCO", "boxes", "masks")[: 1 + len(kinds)]
+    rows = [(_words(figure), *(_figure(one.overall[figure]) for one in kinds)) for figure in FIGURES]
+    return Table("", header, tuple(rows))
+
+
+def work_table(done: Evaluation) -> Table:
+    """What thresholds mean in work."""
+    header = ("work per 100 images", "false boxes to delete", "missed boxes to draw", "corrections", "of by hand")
+    rows = [_work_row(done, words, done.work.total(scheme)) for scheme, words in SCHEMES.items()]
+    common = done.work.common
+    rows.insert(1, _work_row(done, f"{common.threshold:g} for all classes", common))
+    if done.given:
+        rows.append(_work_row(done, "the thresholds given", done.work.total("given")))
+    rows.append(("drawing all by hand", "-", *2 * (_number(done.work.per_100(done.work.objects)),), "100%"))
+    return Table("", header, tuple(rows))
+
+
+def work_lines(done: Evaluation) -> list[str]:
+    """What has to be said below the table of work."""
+    lines = [
+        "A box of the wrong class counts twice, to delete and to draw"
+        + (
+            f"; {done.confusion.relabel:,} such pairs at the suggested thresholds could be named anew instead."
+            if done.confusion.relabel
+            else "."
+        )
+    ]
+    if done.work.unseen is not None and done.work.unseen_common is not None:
+        lines.append(
+            f"On images that had no part in choosing: {_number(done.work.per_100(done.work.unseen))} corrections with "
+            f"suggested thresholds, {_number(done.work.per_100(done.work.unseen_common))} with one for all classes."
+        )
+    return lines
+
+
+def class_table(done: Evaluation, most: int | None = None) -> Table:
+    """One row a class with objects or detections, those with most objects first."""
+    header = ["class", "objects", "AP", *(["mask AP"] if done.masks else [])]
+    header += ["threshold", "precision", "recall", "corrections per 100 images", "at 0.5", "by hand", "best F1 at"]
+    names = [name for name, one in done.work.by_class.items() if one.objects or one.detections]
+    names.sort(key=lambda name: -done.work.by_class[name].objects)
+    rows = []
+    for name in names[:most]:
+        one, cut = done.work.by_class[name], done.work.by_class[name].suggested
+        rows.append(
+            (
+                name,
+                f"{one.objects:,}",
+                _figure(done.boxes.by_class[name]["AP"]),
+                *([_figure(done.masks.by_class[name]["AP"])] if done.masks else []),
+                f"{cut.threshold:g}",
+                _figure(cut.precision, 2),
+                _figure(cut.recall, 2),
+                *(_number(done.work.per_100(n)) for n in (cut.corrections, one.flat.corrections, one.objects)),
+                "-" if one.f1 is None else f"{one.f1.threshold:g}",
+            )
+        )
+    left = len(names) - len(rows)
+    return Table(f"{len(rows)} of {len(names)} classes, most objects first" if left else "", tuple(header), tuple(rows))
+
+
+def class_lines(done: Evaluation) -> list[str]:
+    """What has to be said of the classes of both sides."""
+    lines = []
+    if done.classes.only_run:
+        lines.append(f"Not in the truth, so neither right nor wrong: {_some(list(done.classes.only_run))}")
+    if done.classes.only_truth:
+        lines.append(f"In the truth, and never detected: {_some(list(done.classes.only_truth))}")
+    if done.images.other_size:
+        lines.append(f"Of another size in the truth, and left out: {done.images.other_size_example}")
+    return lines
+
+
+def _work_row(done: Evaluation, words: str, cut: Cut) -> tuple[str, ...]:
+    counts = (cut.delete, cut.draw, cut.corrections)
+    share = f"{cut.corrections / done.work.objects:.0%}" if done.work.objects else "-"
+    return (words, *(_number(done.work.per_100(count)) for count in counts), share)
+
+
+def _words(figure: str) -> str:
+    kind, _, rest = figure.partition("_")
+    if rest.isdigit():
+        return f"{kind}, at most {rest} a class and image"
+    return (
+        f"{kind} of {rest} objects" if rest else {"AP": "AP", "AP50": "AP at IoU 0.5", "AP75": "AP at IoU 0.75"}[kind]
+    )
+
+
+def _figure(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}"
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

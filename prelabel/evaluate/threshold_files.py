@@ -1,0 +1,59 @@
+"""Thresholds as files that `--class-threshold` of `label` and of the exports takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prelabel.evaluate.evaluation import Evaluation
+from prelabel.store.run import ClassName
+
+#: YAML's other escapes are not needed: everything outside printable text is written by its number.
+_SHORT = {'"': '\\"', "\\": "\\\\"}
+
+
+def suggested_file(done: Evaluation) -> str:
+    """The suggested thresholds: fewest corrections."""
+    common = f"{done.work.common.threshold:g}"
+    head = (
+        f"Score thresholds for {done.info.model_version} with the fewest corrections on {done.work.images} images.\n"
+        f"Classes that are not here: --score-threshold {common}"
+    )
+    return _file(head, [(key, done.work.by_class[name].suggested.threshold) for name, key in _keys(done)])
+
+
+def f1_file(done: Evaluation) -> str:
+    """The thresholds of best F1; the suggested one for a class of which nothing was found rightly."""
+    head = (
+        f"Score thresholds for {done.info.model_version} with the best F1 of each class on {done.work.images} images.\n"
+        "They keep more boxes than save work: thresholds.yaml has those with the fewest corrections."
+    )
+    cuts = [(key, done.work.by_class[name].f1 or done.work.by_class[name].suggested) for name, key in _keys(done)]
+    return _file(head, [(key, cut.threshold) for key, cut in cuts])
+
+
+def _keys(done: Evaluation) -> Iterator[tuple[str, str]]:
+    """The truth's name of each class, and what the detector calls it: its label, or its MID where two share a label."""
+    members = [(name, one) for name, several in done.classes.matched.items() for one in several]
+    shared = Counter(label.casefold() for label, _ in {(one.name, one.mid) for _, one in members})
+    shared.update(name.casefold() for name in done.classes.only_run)
+    seen: set[str] = set()
+    for name, one in members:
+        key = _key(one, shared)
+        if key not in seen:
+            seen.add(key)
+            yield name, key
+
+
+def _key(one: ClassName, shared: Counter[str]) -> str:
+    return one.mid if one.mid and shared[one.name.casefold()] > 1 else one.name
+
+
+def _file(head: str, entries: list[tuple[str, float]]) -> str:
+    lines = [f"# {_escaped(line)}" for line in head.split("\n")]
+    lines += [f'"{_escaped(key)}": {threshold!r}' for key, threshold in entries]
+    return "\n".join(lines if entries else [*lines, "{}"]) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return "".join(_SHORT.get(c) or (c if c.isprintable() else f"\\U{ord(c):08x}") for c in text)

@@ -1,0 +1,211 @@
+"""The truth: a COCO dataset, read, checked and completed, so that nothing after it meets a surprise.
+
+What is made up for: `iscrowd` and `area` may be missing, images may be without size, annotation ids are not used
+(COCO's own evaluation takes an id of 0 for "not found" and loses all but one of equal ids).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prelabel import rle
+from prelabel.errors import ConfigError, EvaluateError, StoreError
+from prelabel.export.categories import Category, read_categories
+from prelabel.storage import Storage, describe, redact
+
+
+@dataclass(frozen=True, slots=True)
+class TruthObject:
+    """One annotation of the truth.
+
+    Attributes:
+        category_id: Of the truth.
+        bbox: x y width height in pixels.
+        crowd: A region of many that need not be found one by one: detections in it are neither right nor wrong.
+        area: In pixels, as stated, or None.
+        segmentation: Polygons or an RLE as COCO has them, or None without a mask.
+    """
+
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    crowd: bool
+    area: float | None
+    segmentation: Any
+
+
+@dataclass(frozen=True, slots=True)
+class TruthImage:
+    """One image of the truth; the size may be unknown (None)."""
+
+    file_name: str
+    height: int | None
+    width: int | None
+    objects: tuple[TruthObject, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """A whole truth.
+
+    Attributes:
+        shown: Its address as it may be shown.
+        images: In the order of the file.
+        categories: In the order of the file, with MIDs where they are known.
+        notes: What the user should know of the reading.
+    """
+
+    shown: str
+    images: tuple[TruthImage, ...]
+    categories: tuple[Category, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_truth(url: str, storage: Storage, labels: str = "") -> Truth:
+    """Read a COCO dataset.
+
+    Args:
+        url: Its address.
+        storage: Opens it.
+        labels: Address of a label map that gives the MIDs of its categories, by name; `""` without.
+
+    Raises:
+        ConfigError: There is no such file, or the label map cannot be read.
+        EvaluateError: It cannot be read, or is no COCO dataset; the message says what is wrong where.
+    """
+    shown = redact(url)
+    try:
+        content = json.loads(storage.read(url))
+    except FileNotFoundError:
+        raise ConfigError(f"truth {shown!r}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise EvaluateError(f"truth {shown} cannot be read: {describe(error)}") from None
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
+    ):
+        raise EvaluateError(f"{shown} is no COCO dataset: the lists images, annotations and categories are needed")
+    categories = _categories(content["categories"], shown)
+    notes: tuple[str, ...] = ()
+    if labels:
+        categories, notes = _with_mids(categories, read_categories(labels, storage), redact(labels))
+    sizes = _images(content["images"], shown)
+    objects = _objects(content["annotations"], sizes, {one.id for one in categories}, shown)
+    images = tuple(replace(image, objects=tuple(objects[number])) for number, image in sizes.items())
+    if not images:
+        raise EvaluateError(f"{shown} has no images")
+    if not any(not one.crowd for image in images for one in image.objects):
+        raise EvaluateError(f"{shown} has no objects: there is nothing to hold the run against")
+    return Truth(shown, images, tuple(categories), notes)
+
+
+def _categories(entries: Sequence[Any], shown: str) -> list[Category]:
+    found: dict[int, Category] = {}
+    for entry in entries:
+        try:
+            one = Category(int(entry["id"]), str(entry["name"]), str(entry.get("mid") or ""))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise EvaluateError(
+                f"{shown}: every category needs a whole number id and a name, got {_cut(entry)}"
+            ) from None
+        if one.id in found:
+            raise EvaluateError(f"{shown} has the category id {one.id} twice")
+        found[one.id] = one
+    names = [one.name for one in found.values()]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise EvaluateError(f"{shown} has the category name {twice!r} twice")
+    if not found:
+        raise EvaluateError(f"{shown} has no categories")
+    return list(found.values())
+
+
+def _with_mids(
+    categories: Iterable[Category], labels: Iterable[Category], shown: str
+) -> tuple[list[Category], tuple[str, ...]]:
+    mids = {one.name.casefold(): one.mid for one in labels if one.mid}
+    known = [replace(one, mid=one.mid or mids.get(one.name.casefold(), "")) for one in categories]
+    without = [one.name for one in known if not one.mid]
+    if len(without) == len(known):
+        raise EvaluateError(f"{shown} gives no MID to any category of the truth, e.g. {without[0]!r}")
+    return known, (f"{shown} gives no MID to: {', '.join(without)}",) if without else ()
+
+
+def _images(entries: Sequence[Any], shown: str) -> dict[Any, TruthImage]:
+    images: dict[Any, TruthImage] = {}
+    for entry in entries:
+        try:
+            number, name = entry["id"], entry["file_name"]
+            height, width = (None if entry.get(key) is None else int(entry[key]) for key in ("height", "width"))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise EvaluateError(f"{shown}: every image needs an id and a file_name, got {_cut(entry)}") from None
+        if not isinstance(number, int | str) or not isinstance(name, str):
+            raise EvaluateError(f"{shown}: every image needs an id and a file_name, got {_cut(entry)}")
+        if number in images:
+            raise EvaluateError(f"{shown} has the image id {number!r} twice")
+        images[number] = TruthImage(name, height or None, width or None, ())
+    return images
+
+
+def _objects(
+    entries: Sequence[Any], images: Mapping[Any, TruthImage], categories: set[int], shown: str
+) -> dict[Any, list[TruthObject]]:
+    objects: dict[Any, list[TruthObject]] = defaultdict(list)
+    for place, entry in enumerate(entries):
+        where = f"{shown}: annotation {entry.get('id', place) if isinstance(entry, dict) else place}"
+        try:
+            image_id, category_id = entry["image_id"], int(entry["category_id"])
+            x, y, w, h = (float(value) for value in entry["bbox"])
+            area = None if entry.get("area") is None else float(entry["area"])
+            crowd = bool(int(entry.get("iscrowd") or 0))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise EvaluateError(f"{where} needs image_id, category_id and a bbox of four numbers") from None
+        if not isinstance(image_id, int | str) or image_id not in images:
+            raise EvaluateError(f"{where} is of image {image_id!r}, which is not among the images")
+        if category_id not in categories:
+            raise EvaluateError(f"{where} is of category {category_id}, which is not among the categories")
+        if not all(map(math.isfinite, (x, y, w, h, area or 0.0))) or w < 0 or h < 0:
+            raise EvaluateError(f"{where} has a bbox that is none: {entry['bbox']}")
+        mask = _mask(entry.get("segmentation"), images[image_id], where)
+        objects[image_id].append(TruthObject(category_id, (x, y, w, h), crowd, area, mask))
+    return objects
+
+
+def _mask(value: Any, image: TruthImage, where: str) -> Any:
+    """A segmentation that pycocotools can read without harm, or None where there is none."""
+    if not value:
+        return None
+    if isinstance(value, list):
+        if all(isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0 and _numbers(one) for one in value):
+            return value
+        raise EvaluateError(f"{where} has a polygon that is none: at least three corners x, y are needed")
+    counts = value.get("counts") if isinstance(value, dict) else None
+    size = value.get("size") if isinstance(value, dict) else None
+    if not isinstance(counts, str | list) or not (isinstance(size, list) and len(size) == 2 and _whole(size)):
+        raise EvaluateError(f"{where} has a segmentation that is neither polygons nor an RLE")
+    height, width = size
+    if (image.height or height, image.width or width) != (height, width):
+        raise EvaluateError(f"{where} has an RLE of {height} x {width} on an image of {image.height} x {image.width}")
+    if isinstance(counts, str):
+        try:
+            rle.validate(counts, height, width)
+        except StoreError as error:
+            raise EvaluateError(f"{where}: {error}") from None
+    elif not (_whole(counts) and min(counts, default=-1) >= 0 and sum(counts) == height * width):
+        raise EvaluateError(f"{where} has runs that do not fill {height} x {width} pixels")
+    return {"size": [height, width], "counts": counts}
+
+
+def _numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+
+
+def _whole(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+
+
+def _cut(value: Any) -> str:
+    return redact(str(value))[:80]
