@@ -80,6 +80,7 @@ class Convention:
         size: Fixed height and width of the input, or None.
         outputs: Role (`boxes`, `scores`, `numbers`, `count`, `masks`, `multiclass_scores`, `rows`) -> output's name.
         strings: Outputs that hold names or MIDs of the classes as strings.
+        classes: Outputs of a classifier, where its signature states their number.
         why: How it was recognised, in words.
     """
 
@@ -91,6 +92,7 @@ class Convention:
     size: tuple[int, int] | None
     outputs: Mapping[str, str]
     strings: tuple[str, ...] = ()
+    classes: int | None = None
     why: str = field(default="", compare=False)
 
     @property
@@ -171,7 +173,7 @@ def _detection(
     parts = ["uint8" if image.dtype == "uint8" else "float32 in 0..1"]
     parts += ["class numbers"] * bool(numbers) + ["class strings"] * bool(strings) + ["masks"] * ("masks" in roles)
     why = f"TF Object Detection by signature {signature!r} ({', '.join(parts)})"
-    return Convention("detection", signature, image, bool(batch), False, size, roles, strings, why)
+    return Convention("detection", signature, image, bool(batch), False, size, roles, strings, None, why)
 
 
 def _classification(
@@ -191,7 +193,7 @@ def _classification(
         return None
     classes = (outputs[chosen].shape or (None,))[-1]
     why = f"image classification by signature {name!r} ({classes or 'an unstated number of'} classes in {chosen!r})"
-    return Convention("classification", name, image, True, batch[0] is None, size, {"rows": chosen}, (), why)
+    return Convention("classification", name, image, True, batch[0] is None, size, {"rows": chosen}, (), classes, why)
 
 
 def _at_least_two(one: Tensor) -> bool:

@@ -17,9 +17,9 @@ from prelabel.storage import Storage
 
 _READ_FILES = (
     "ReadFile WholeFileReader WholeFileReaderV2 TextLineReader TextLineReaderV2 TFRecordReader TFRecordReaderV2 "
-    "LMDBReader FixedLengthRecordReader FixedLengthRecordReaderV2 FixedLengthRecordDataset "
-    "FixedLengthRecordDatasetV2 TextLineDataset TFRecordDataset TFRecordDatasetV2 CSVDataset CSVDatasetV2 LoadDataset SnapshotDataset "
-    "SnapshotDatasetV2 SnapshotChunkDataset ImmutableConst LoadAndRemapMatrix GenerateVocabRemapping"
+    "LMDBReader FixedLengthRecordReader FixedLengthRecordReaderV2 FixedLengthRecordDataset LoadDataset "
+    "FixedLengthRecordDatasetV2 TextLineDataset TFRecordDataset TFRecordDatasetV2 CSVDataset CSVDatasetV2 "
+    "SnapshotDataset SnapshotDatasetV2 SnapshotChunkDataset ImmutableConst LoadAndRemapMatrix GenerateVocabRemapping"
 )
 _WRITE_FILES = "WriteFile SaveDataset SaveDatasetV2 DistributedSave CacheDataset PrintV2 CreateSummaryFileWriter"
 

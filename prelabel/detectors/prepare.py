@@ -58,7 +58,11 @@ def prepare(
     """
     local = fetch_model(address, storage, cache_dir=cache_dir)
     graph = read_graph(local.path)
-    return PreparedModel(local, graph, recognise(graph.signatures), find_labels(local, label_map, storage))
+    convention = recognise(graph.signatures)
+    labels = find_labels(local, label_map, storage)
+    if labels and convention.classes:
+        labels = labels.fitted_to(convention.classes)
+    return PreparedModel(local, graph, convention, labels)
 
 
 def find_labels(model: LocalModel, label_map: str | None, storage: Storage | None = None) -> LabelMap | None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from prelabel.config import LabelOptions, differences
-from prelabel.detectors.inspect import prepare
+from prelabel.detectors.prepare import prepare
 from prelabel.engine.meter import Meter
 from prelabel.engine.planning import Planner, now
 from prelabel.engine.progress import Reporter

@@ -79,11 +79,12 @@ def test_mask_rcnn() -> None:
 
 def test_classifier() -> None:
     found = recognise([CLASSIFIER])
-    assert (found.kind, found.size, found.batches, found.outputs) == (
+    assert (found.kind, found.size, found.batches, found.outputs, found.classes) == (
         "classification",
         (128, 128),
         True,
         {"rows": "logits"},
+        1001,
     )
 
 
