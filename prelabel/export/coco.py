@@ -22,24 +22,23 @@ import itertools
 import re
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
 from prelabel.errors import ExportError
-from prelabel.export.categories import Categories, ListedCategories, NumberedCategories, read_categories
-from prelabel.export.coco_files import chunks, dataset_file, delete_later_parts, list_file, numbered_name
+from prelabel.export.class_list import categories_for
+from prelabel.export.coco_files import JsonList, chunks, dataset_file, delete_later_parts, list_file, numbered_name
 from prelabel.export.coco_options import CocoOptions
-from prelabel.export.coco_shapes import Shape, shape_of
 from prelabel.export.image_ids import Numbering, numbering
+from prelabel.export.instances import Instance, Instances
 from prelabel.export.known_names import KnownNames
-from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, shortest
+from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally
 from prelabel.options import require
 from prelabel.select import Selection
 from prelabel.storage import Storage, describe, redact
 from prelabel.store.rows import ImageRow
-from prelabel.store.run import ClassName
 
 
 def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storage: Storage) -> ExportReport:
@@ -56,7 +55,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
     require(options.results != to, f"results and to are the same file {redact(to)!r}")
     names = KnownNames(info, options)
     tally = Tally()
-    categories = _categories(info, rows, options, storage)
+    categories = categories_for(info, rows, options, storage)
     numbers = numbering(options.image_ids, storage)
     head = _head(info, options, numbers)
 
@@ -64,20 +63,19 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
         return [entry.to_json() for entry in categories.entries]
 
     images = _Images(rows(), numbers, tally)
-    annotate = _Annotator(categories, options, tally)
+    instances = Instances(categories, options, options, tally)
     try:
         with contextlib.ExitStack() as stack:
-            results = stack.enter_context(list_file(storage, options.results)) if options.results else None
+            results = _Results(stack.enter_context(list_file(storage, options.results)) if options.results else None)
             for number, some in enumerate(chunks(images, options.split)):
                 url = to if options.split is None else numbered_name(to, number)
                 with dataset_file(storage, url, head, listed) as file:
                     for image, row in some:
                         file.images.add(image)
                         names.see(row.detections)
-                        for annotation in annotate(image["id"], row):
-                            file.annotations.add(annotation.dataset_entry(options))
-                            if results is not None:
-                                results.add(annotation.results_entry())
+                        for one in instances(row):
+                            file.annotations.add(_dataset_entry(tally.detections, image["id"], one, options))
+                            results.add(image["id"], one, row)
                 tally.files.append(url)
         if options.results:
             tally.files.append(options.results)
@@ -88,36 +86,6 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
     tally.warnings += names.warnings
     _warn(tally, options, images.twins(rows))
     return tally.report()
-
-
-def _categories(info: RunInfo, rows: Rows, options: CocoOptions, storage: Storage) -> Categories:
-    if not options.categories:
-        # Without a class list the numbers come from all detections, whatever their scores, and so stay the same.
-        return NumberedCategories(info.classes or _classes_in(rows(), None), options)
-    categories = ListedCategories(read_categories(options.categories, storage), options)
-    if options.unlisted == "error":
-        unlisted = [one for one in _classes_in(rows(), options) if categories.id_of(one) is None]
-        missing = sorted({f"{one.name} ({one.mid})" if one.mid else one.name for one in unlisted})
-        if missing:
-            shown = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else "")
-            raise ExportError(
-                f"{redact(options.categories)} has no category for {shown}: rename with class-map, leave out with "
-                "exclude-class, or say unlisted drop"
-            )
-    return categories
-
-
-def _classes_in(rows: Iterable[ImageRow], selection: Selection | None) -> set[ClassName]:
-    """The classes of all detections, or of those that a selection keeps."""
-    classes: set[ClassName] = set()
-    for row in rows:
-        found = row.detections
-        if found is None or not len(found):
-            continue
-        if selection is not None:
-            found = found[selection.indices(found.score, found.label, found.mid, found.xyxy)]
-        classes.update(map(ClassName, found.category_id.tolist(), found.label, found.mid))
-    return classes
 
 
 def _head(info: RunInfo, options: CocoOptions, numbers: Numbering) -> dict[str, Any]:
@@ -173,78 +141,41 @@ class _Images:
         return len(again), next(itertools.islice(rows(), int(again[0]), None)).file_name
 
 
-@dataclass(frozen=True, slots=True)
-class _Annotation:
-    id: int
-    image_id: int
-    category_id: int
-    score: float
-    shape: Shape
-
-    def dataset_entry(self, options: CocoOptions) -> dict[str, Any]:
-        entry = {
-            "id": self.id,
-            "image_id": self.image_id,
-            "category_id": self.category_id,
-            "bbox": self.shape.bbox,
-            "area": self.shape.area,
-            "iscrowd": 0,
-            "segmentation": self.shape.segmentation,
-            "score": self.score,
-        }
-        return {**entry, "attributes": {"score": self.score}} if options.score == "attribute" else entry
-
-    def results_entry(self) -> dict[str, Any]:
-        entry = {
-            "image_id": self.image_id,
-            "category_id": self.category_id,
-            "bbox": self.shape.bbox,
-            "score": self.score,
-        }
-        return {**entry, "segmentation": self.shape.rle} if self.shape.rle is not None else entry
+def _dataset_entry(number: int, image_id: int, one: Instance, options: CocoOptions) -> dict[str, Any]:
+    entry = {
+        "id": number,
+        "image_id": image_id,
+        "category_id": one.category_id,
+        "bbox": one.shape.bbox,
+        "area": one.shape.area,
+        "iscrowd": 0,
+        "segmentation": one.shape.segmentation,
+        "score": one.score,
+    }
+    return {**entry, "attributes": {"score": one.score}} if options.score == "attribute" else entry
 
 
-class _Annotator:
-    """Makes the annotations of one image after another and counts them."""
+class _Results:
+    """Fills a results file, or nothing where none is wanted, with entries that are all alike."""
 
-    def __init__(self, categories: Categories, options: CocoOptions, tally: Tally) -> None:
-        self._categories = categories
-        self._options = options
-        self._tally = tally
+    def __init__(self, entries: JsonList | None) -> None:
+        self._entries = entries
         self._with_masks: bool | None = None
 
-    def __call__(self, image_id: int, row: ImageRow) -> Iterator[_Annotation]:
-        found = row.detections
-        if found is None or not len(found):
+    def add(self, image_id: int, one: Instance, row: ImageRow) -> None:
+        """One more entry. Raises ExportError for a mixture of boxes and masks."""
+        if self._entries is None:
             return
-        scores = shortest(found.score)
-        for index in self._options.indices(found.score, found.label, found.mid, found.xyxy).tolist():
-            one = ClassName(int(found.category_id[index]), found.label[index], found.mid[index])
-            category_id = self._categories.id_of(one)
-            if category_id is None:
-                self._leave_out("of classes that are not in the list of categories")
-                continue
-            counts = None if found.mask is None else found.mask[index]
-            shape = shape_of(row.image_id, found.xyxy[index], counts, (found.height, found.width), self._options)
-            if isinstance(shape, str):
-                self._leave_out(shape)
-                continue
-            self._require_alike(shape.rle is not None, row)
-            self._tally.detections += 1
-            yield _Annotation(self._tally.detections, image_id, category_id, scores[index], shape)
-
-    def _leave_out(self, reason: str) -> None:
-        self._tally.left_out[f"detections {reason}"] += 1
-
-    def _require_alike(self, with_mask: bool, row: ImageRow) -> None:
         # Readers look at the first entry of a results file only to tell masks from boxes.
-        if self._with_masks is None:
-            self._with_masks = with_mask
-        if self._with_masks != with_mask and self._options.results:
+        with_mask = one.shape.rle is not None
+        if self._with_masks not in (None, with_mask):
             raise ExportError(
                 f"image {row.image_id!r} has detections {'with' if with_mask else 'without'} masks, unlike those "
                 "before it; a results file cannot mix them: say segmentation none"
             )
+        self._with_masks = with_mask
+        entry = {"image_id": image_id, "category_id": one.category_id, "bbox": one.shape.bbox, "score": one.score}
+        self._entries.add({**entry, "segmentation": one.shape.rle} if with_mask else entry)
 
 
 def _warn(tally: Tally, options: CocoOptions, twins: tuple[int, str]) -> None:

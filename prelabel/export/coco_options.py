@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
+from prelabel.export.class_list import ClassListOptions
 from prelabel.options import option, require
-from prelabel.select import ExportSelection
 
 _GROUP = "COCO"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CocoOptions(ExportSelection):
+class CocoOptions(ClassListOptions):
     """What `export coco` can be told, beside which detections to keep."""
 
     segmentation: str = option(
@@ -22,15 +22,6 @@ class CocoOptions(ExportSelection):
     )
     results: str = option(
         "", "Also write a results file (a bare list, for loadRes) to this address.", metavar="PATH", group=_GROUP
-    )
-    categories: str = option(
-        "",
-        "Take over the category ids of a COCO dataset or label map, by name or MID ('coco' is built in).",
-        metavar="FILE",
-        group=_GROUP,
-    )
-    unlisted: str = option(
-        "error", "What to do with classes that --categories does not have.", choices=("error", "drop"), group=_GROUP
     )
     image_ids: str = option(
         "sequential",
@@ -48,9 +39,5 @@ class CocoOptions(ExportSelection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("segmentation", "unlisted", "score"):
-            choices = next(f.metadata["choices"] for f in fields(self) if f.name == name)
-            value = getattr(self, name)
-            require(value in choices, f"{name} must be one of {', '.join(choices)}, got {value!r}")
         require(self.polygon_tolerance >= 0, f"polygon-tolerance must be 0 or more, got {self.polygon_tolerance}")
         require(self.split is None or self.split >= 1, f"split must be 1 or more, got {self.split}")

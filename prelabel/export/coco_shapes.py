@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from prelabel import rle
 from prelabel.detections import FloatArray
 from prelabel.errors import ExportError, StoreError
-from prelabel.export.coco_options import CocoOptions
 from prelabel.export.polygons import polygons_from_rle
 
 #: Decimals of pixels kept of coordinates.
 DECIMALS = 2
+
+
+class Shaping(Protocol):
+    """What of the options of an export concerns geometry."""
+
+    @property
+    def segmentation(self) -> str:
+        """`rle`, `polygon`, or `none` for boxes alone."""
+
+    @property
+    def polygon_tolerance(self) -> float:
+        """How far, in pixels, a polygon may be from its mask's outline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +44,7 @@ class Shape:
 
 
 def shape_of(
-    image_id: str, xyxy: FloatArray, counts: str | None, size: tuple[int, int], options: CocoOptions
+    image_id: str, xyxy: FloatArray, counts: str | None, size: tuple[int, int], options: Shaping
 ) -> Shape | str:
     """The geometry of one detection, or why it is left out.
 
