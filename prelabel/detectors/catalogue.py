@@ -117,7 +117,8 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         licence="Apache-2.0",
         metric="not stated for the classifier",
         label_map=None,
-        note="Labels of the whole image, in batches. Class 0 is the background. Names come with --label-map.",
+        note="Labels of the whole image, in batches. Class 0 is the background. Its classes get names with --label-map "
+        "https://storage.googleapis.com/download.tensorflow.org/data/ImageNetLabels.txt",
     ),
 )
 

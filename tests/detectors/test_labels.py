@@ -7,6 +7,7 @@ import pytest
 from prelabel.detectors.labels import ClassName, LabelMap, is_mid, parse_label_map, read_label_map
 from prelabel.errors import ConfigError
 from prelabel.storage import Storage
+from tests.detectors.hub_server import hub
 
 
 def parsed(name: str, text: str) -> dict[int, tuple[str, str]]:
@@ -153,6 +154,14 @@ def test_file_is_read_through_storage(tmp_path: Path) -> None:
     assert read_label_map("memory://maps/classes.csv", storage).get(7) == ("owl", "")
     with pytest.raises(ConfigError, match=r"no such file, nor one of the built-in maps \(coco\)"):
         read_label_map(str(tmp_path / "none.txt"))
+
+
+def test_file_is_read_from_a_web_server() -> None:
+    with hub() as server:
+        server.pages["/data/ImageNetLabels.txt"] = lambda request: request.answer(200, b"background\ntench\n")
+        assert read_label_map(f"{server.url}/data/ImageNetLabels.txt").get(1) == ("tench", "")
+        with pytest.raises(ConfigError, match="no such file"):
+            read_label_map(f"{server.url}/none.txt")
 
 
 def test_coco_has_80_classes_with_the_original_gaps() -> None:
