@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from prelabel.errors import ConfigError
 from prelabel.evaluate.evaluation import Evaluation
 from prelabel.evaluate.page import page
 from prelabel.evaluate.threshold_files import f1_file, suggested_file
 from prelabel.storage import Storage, join, redact
-from prelabel.store.run import write_json
 
 JSON, HTML, SUGGESTED, BEST_F1 = "evaluation.json", "evaluation.html", "thresholds.yaml", "thresholds-best-f1.yaml"
 
@@ -24,7 +25,13 @@ def write_evaluation(done: Evaluation, to: str, storage: Storage) -> tuple[str, 
     """
     if storage.kind(to) == "file":
         raise ConfigError(f"{redact(to)} is a file; evaluate writes several files into a folder")
-    write_json(join(to, JSON), storage, done.to_json())
-    for name, text in ((HTML, page(done)), (SUGGESTED, suggested_file(done)), (BEST_F1, f1_file(done))):
-        storage.publish(join(to, name), text.encode("utf-8", "replace"))
-    return tuple(join(to, name) for name in (JSON, HTML, SUGGESTED, BEST_F1))
+    contents = {
+        # Escaped to ASCII: names of files may hold what UTF-8 cannot.
+        JSON: json.dumps(done.to_json(), indent=1, allow_nan=False) + "\n",
+        HTML: page(done),
+        SUGGESTED: suggested_file(done),
+        BEST_F1: f1_file(done),
+    }
+    for name, text in contents.items():
+        storage.publish(join(to, name), text.encode())
+    return tuple(join(to, name) for name in contents)

@@ -77,7 +77,7 @@ class Gathered:
     """Everything that is compared.
 
     Attributes:
-        pairs: Images, by file name.
+        pairs: Images, in the order of the truth.
         categories: Classes that are compared, in the truth's order.
         images: How images were matched.
         classes: How classes were matched.

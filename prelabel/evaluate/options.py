@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prelabel.options import option, require
-from prelabel.select import Selection
+from prelabel.select import ExportSelection
 
 _GROUP = "Truth"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(Selection):
+class EvaluateOptions(ExportSelection):
     """What a run is held against, and how; by default all detections count, whatever their score.
 
     Raises:
@@ -38,9 +38,6 @@ class EvaluateOptions(Selection):
     )
     to: str = option(
         "", "Folder for evaluation.json, evaluation.html and the thresholds (default: OUT/evaluation).", metavar="DIR"
-    )
-    score_threshold: float = option(
-        0.0, "Look only at detections with at least this score.", metavar="SCORE", group="Selection"
     )
 
     def __post_init__(self) -> None:

@@ -106,7 +106,7 @@ def _targets(pair: Pair, place: Ints, iou: float) -> Ints:
     for one in np.intersect1d(found.category, category):
         ours, theirs = np.flatnonzero(found.category == one), np.flatnonzero(category == one)
         chosen = match(overlaps(found.xywh[ours], xywh[theirs], crowd[theirs]), crowd[theirs], iou)
-        result[ours] = np.where(chosen >= 0, place[theirs][chosen], chosen)
+        result[ours] = np.where(chosen >= 0, place[theirs][np.maximum(chosen, 0)], chosen)
     return result
 
 

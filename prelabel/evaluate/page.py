@@ -126,7 +126,7 @@ def _work_plot(done: Evaluation) -> Markup:
         first = next((n for n, (_, y) in enumerate(shown) if y <= top), len(shown))
         plot.line(shown[max(first - 1, 0) :], class_)
     plot.rule(y=by_hand, class_="e", label="by hand")
-    plot.rule(y=best, class_="c", label="suggested thresholds")
+    plot.rule(y=best, class_="c", label="suggested thresholds", below=True)
     plot.rule(x=work.common.threshold, class_="grid", label=f"{work.common.threshold:g}")
     return tag("figure", plot.draw(), plot.legend([("a", "corrections"), ("d", "to delete"), ("b", "to draw")]))
 
@@ -136,7 +136,7 @@ def _scores_plot(done: Evaluation) -> Markup:
     parts = []
     for counts, class_, words in ((right, "b", "right"), (wrong, "d", "wrong")):
         top = round_up(max(int(counts.max()), 1))
-        plot = Plot(f"Scores of {words} detections", y=(0, top), y_label=words, x_label="score", height=165, ticks=4)
+        plot = Plot(f"Scores of {words} detections", y=(0, top), y_label=words, x_label="score", height=165, ticks=2)
         _bars(plot, np.zeros_like(counts), counts, class_, words)
         plot.rule(x=done.work.common.threshold, class_="e")
         parts.append(plot.draw())

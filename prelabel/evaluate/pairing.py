@@ -127,14 +127,14 @@ class Pairing(Generic[T]):
         self._claims[number] = _Claim(row.file_name, value, row.error_type is not None, by_stem)
 
     def pairs(self) -> Iterator[tuple[int, T]]:
-        """Positions in the truth with what was kept, by file name.
+        """Positions in the truth with what was kept, in the order of the truth.
 
         Raises:
             EvaluateError: Nothing matched; with the names seen on both sides.
         """
         if not self._claims:
             raise EvaluateError(self._why_none())
-        for number in sorted(self._claims, key=lambda n: self.truth.images[n].file_name):
+        for number in sorted(self._claims):
             yield number, self._claims[number].value
 
     def counts(self) -> ImageCounts:

@@ -14,7 +14,7 @@ p { margin: .4rem 0; max-width: 60rem; overflow-wrap: anywhere; } .lead { color:
 .cards div { flex: 1 1 8rem; padding: .7rem .9rem; border-radius: .5rem; background: var(--panel); }
 .cards b { display: block; font-size: 1.6rem; line-height: 1.2; } .cards span { color: var(--soft); font-size: .85rem; }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-start; }
-figure { margin: 0; } svg { display: block; max-width: 100%; height: auto; }
+figure { margin: 0; max-width: 27rem; } svg { display: block; max-width: 100%; height: auto; }
 svg text { fill: var(--soft); font: 11px system-ui, sans-serif; } svg text.small { font-size: 10px; }
 .grid { stroke: var(--line); stroke-width: 1; } .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .rule { stroke-width: 1.5; stroke-dasharray: 4 3; } .dot { stroke: var(--bg); stroke-width: 1.5; }
@@ -28,7 +28,7 @@ svg text { fill: var(--soft); font: 11px system-ui, sans-serif; } svg text.small
 .wide { overflow-x: auto; max-width: 100%; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid var(--line); font-weight: 400; }
 thead th { color: var(--soft); font-size: .85rem; vertical-align: bottom; }
-th.name, thead th:first-child { text-align: left; max-width: 22rem; overflow-wrap: anywhere; }
+th.name, thead th:first-child { text-align: left; max-width: 22rem; min-width: 8rem; overflow-wrap: anywhere; }
 .confusion td { min-width: 1.6rem; padding: .15rem .3rem; text-align: center; border: 1px solid var(--line); }
 .confusion td.hit { background: rgb(var(--hit) / calc(var(--s) * .6)); }
 .confusion td.miss { background: rgb(var(--miss) / calc(var(--s) * .6)); }

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from prelabel.evaluate.markup import Markup, join, tag
 
-#: Points of a line beyond which it is thinned: a plot has no more pixels than that.
-MOST_POINTS = 200
+#: Points of a line that are nearer to each other than this, in CSS pixels on both axes, are drawn as one.
+_NEAR = 1.5
 
 
 @dataclass(slots=True)
@@ -52,9 +52,12 @@ class Plot:
         """A line through points, thinned where there are too many; nothing without points."""
         if not points:
             return
-        step = max(1, -(-len(points) // MOST_POINTS))
-        kept = [*points[::step], points[-1]]
-        path = " ".join("{:.1f},{:.1f}".format(*self.at(*point)) for point in kept)
+        kept: list[tuple[float, float]] = []
+        for place in (self.at(*point) for point in points):
+            if not kept or max(abs(place[0] - kept[-1][0]), abs(place[1] - kept[-1][1])) >= _NEAR:
+                kept.append(place)
+        last = self.at(*points[-1])
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in ([*kept, last] if kept[-1] != last else kept))
         self._marks.append(tag("polyline", points=path, class_=f"line {class_}"))
 
     def dot(self, x: float, y: float, class_: str, title: str) -> None:
@@ -77,16 +80,18 @@ class Plot:
             )
         )
 
-    def rule(self, *, x: float | None = None, y: float | None = None, class_: str, label: str = "") -> None:
+    def rule(
+        self, *, x: float | None = None, y: float | None = None, class_: str, label: str = "", below: bool = False
+    ) -> None:
         """A line across at one value of an axis, with a label beside it."""
         (x1, y1) = self.at(self.x[0] if x is None else x, self.y[0] if y is None else y)
         (x2, y2) = self.at(self.x[1] if x is None else x, self.y[1] if y is None else y)
         self._marks.append(tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=f"rule {class_}"))
         if label:
             late = x is not None and x2 > self.width * 0.7
-            place = {"x": x2 - 4 if late else x2 + 4, "y": y2 + 10} if x is not None else {"x": x2 - 4, "y": y2 - 4}
             end = "end" if late or x is None else "start"
-            self._marks.append(tag("text", label, text_anchor=end, class_="small", **place))
+            across, down = (x2 - 4 if late or x is None else x2 + 4), (y2 + 10 if x is not None or below else y2 - 4)
+            self._marks.append(tag("text", label, x=across, y=down, text_anchor=end, class_="small"))
 
     def legend(self, entries: Iterable[tuple[str, str]]) -> Markup:
         """The meaning of the colours, to stand beside the plot: class and words."""

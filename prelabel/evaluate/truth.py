@@ -54,7 +54,7 @@ class Truth:
 
     Attributes:
         shown: Its address as it may be shown.
-        images: In the order of the file.
+        images: In the order of their numbers, as COCO evaluates them: it decides between equal scores.
         categories: In the order of the file, with MIDs where they are known.
         notes: What the user should know of the reading.
     """
@@ -94,7 +94,7 @@ def read_truth(url: str, storage: Storage, labels: str = "") -> Truth:
         categories, notes = _with_mids(categories, read_categories(labels, storage), redact(labels))
     sizes = _images(content["images"], shown)
     objects = _objects(content["annotations"], sizes, {one.id for one in categories}, shown)
-    images = tuple(replace(image, objects=tuple(objects[number])) for number, image in sizes.items())
+    images = tuple(replace(sizes[number], objects=tuple(objects[number])) for number in _in_order(sizes))
     if not images:
         raise EvaluateError(f"{shown} has no images")
     if not any(not one.crowd for image in images for one in image.objects):
@@ -148,6 +148,11 @@ def _images(entries: Sequence[Any], shown: str) -> dict[Any, TruthImage]:
             raise EvaluateError(f"{shown} has the image id {number!r} twice")
         images[number] = TruthImage(name, height or None, width or None, ())
     return images
+
+
+def _in_order(numbers: Iterable[Any]) -> list[Any]:
+    every = list(numbers)
+    return sorted(every) if len({isinstance(one, str) for one in every}) < 2 else every
 
 
 def _objects(

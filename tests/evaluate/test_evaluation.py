@@ -1,0 +1,220 @@
+"""From rows and a truth to figures, thresholds and confusion: cases counted by hand."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prelabel.errors import ConfigError
+from prelabel.evaluate.outcomes import Ranking
+from prelabel.evaluate.tables import class_table, tables, work_lines, work_table
+from prelabel.evaluate.work import work
+from prelabel.store.rows import ImageRow
+from tests.evaluate.cases import evaluated, image, thing, write_truth
+from tests.rows import found, mask_of, row
+
+LEFT, RIGHT, FAR = (0, 0, 10, 10), (20, 0, 10, 10), (40, 20, 10, 10)
+
+
+def dog(bbox: tuple[int, ...], score: float = 0.9) -> dict[str, Any]:
+    x, y, w, h = bbox
+    return found("Dog", score, (x, y, x + w, y + h))
+
+
+def cat(bbox: tuple[int, ...], score: float = 0.9) -> dict[str, Any]:
+    x, y, w, h = bbox
+    return found("Cat", score, (x, y, x + w, y + h), category_id=2, mid="/m/01yrx")
+
+
+def photo(*detections: dict[str, Any], name: str = "a.jpg") -> ImageRow:
+    return row(name, *detections, height=40, width=60)
+
+
+def test_one_box_found_exactly_is_full_marks(tmp_path: Path):
+    done = evaluated(write_truth(tmp_path, [thing(LEFT)]), photo(dog(LEFT)))
+    assert done.boxes.overall["AP"] == pytest.approx(1)
+    assert done.boxes.overall["AP_large"] is None
+    assert done.boxes.by_class["cat"]["AP"] is None
+    assert done.boxes.objects == {"all": 1, "small": 1, "medium": 0, "large": 0}
+    assert done.masks is None
+    assert done.work.total("flat").corrections == 0
+
+
+def test_a_duplicate_is_one_box_to_delete(tmp_path: Path):
+    done = evaluated(write_truth(tmp_path, [thing(LEFT)]), photo(dog(LEFT), dog(LEFT, 0.8)))
+    cut = done.work.total("flat")
+    assert (cut.right, cut.delete, cut.draw) == (1, 1, 0)
+    assert done.confusion.counts == {("dog", "dog"): 1}  # at the suggested threshold it is cut off
+
+
+def test_crowds_are_neither_work_nor_mistake(tmp_path: Path):
+    truth = write_truth(tmp_path, [thing(LEFT), thing((20, 0, 40, 40), crowd=True)])
+    done = evaluated(truth, photo(dog(LEFT), dog(RIGHT), dog(FAR)))
+    assert done.work.objects == 1
+    assert done.work.total("flat").corrections == 0
+    assert done.confusion.counts == {("dog", "dog"): 1}
+
+
+def test_several_detections_in_the_only_crowd_of_their_class(tmp_path: Path):
+    truth = write_truth(tmp_path, [thing(LEFT, 2), thing((20, 0, 40, 40), crowd=True)])
+    done = evaluated(truth, photo(dog(RIGHT), dog(FAR), dog(LEFT)))
+    assert done.work.by_class["dog"].detections == 1
+    assert done.work.total("flat").corrections == 2
+
+
+def test_a_box_of_the_wrong_class_counts_twice_and_is_a_confusion(tmp_path: Path):
+    objects = [thing(LEFT), thing(RIGHT), thing(FAR, 2)]
+    found_ = photo(dog(LEFT), cat(RIGHT, 0.8), cat(FAR, 0.7), dog((30, 30, 5, 5), 0.6))
+    done = evaluated(write_truth(tmp_path, objects), found_, class_threshold={"Dog": 0.1})
+    assert done.given
+    cut = done.work.total("flat")
+    assert (cut.right, cut.delete, cut.draw) == (2, 2, 1)
+    assert done.confusion.counts[("dog", "cat")] == 1
+    assert done.confusion.relabel == 1
+    assert "1 such pairs" in work_lines(done)[0]
+
+
+def test_confusion_counts_every_object_once(tmp_path: Path):
+    objects = [thing(LEFT), thing(RIGHT), thing(FAR, 2)]
+    done = evaluated(write_truth(tmp_path, objects), photo(dog(LEFT), cat(RIGHT, 0.95), cat((30, 30, 5, 5), 0.95)))
+    counts = done.confusion.counts
+    assert sum(n for (true, _), n in counts.items() if true == "dog") == 2
+    assert sum(n for (true, _), n in counts.items() if true == "cat") == 1
+    assert sum(n for (_, one), n in counts.items() if one is not None) == sum(
+        cut.right + cut.delete for cut in [done.work.total("suggested")]
+    )
+
+
+def test_corrections_are_per_100_images(tmp_path: Path):
+    images = [image(n, f"{n}.jpg") for n in range(1, 5)]
+    truth = write_truth(tmp_path, [thing(LEFT, image_id=n) for n in (1, 1, 2)], images)
+    done = evaluated(truth, *(photo(dog(LEFT), name=f"{n}.jpg") for n in range(1, 5)))
+    rows = {one[0]: one[1:] for one in work_table(done).rows}
+    assert rows["0.5 for all classes"] == ("50.0", "25.0", "75.0", "100%")
+    assert rows["drawing all by hand"] == ("-", "75.0", "75.0", "100%")
+
+
+def test_a_higher_iou_makes_a_loose_box_wrong(tmp_path: Path):
+    truth = write_truth(tmp_path, [thing((0, 0, 10, 10))])
+    loose = photo(dog((0, 0, 10, 6)))
+    assert evaluated(truth, loose).work.total("flat").right == 1
+    assert evaluated(truth, loose, iou=0.75).work.total("flat").right == 0
+
+
+def test_masks_are_scored_where_both_sides_have_them(tmp_path: Path):
+    drawn = ["###...", "###...", "###...", "###..."]
+    truth = write_truth(
+        tmp_path,
+        [thing((0, 0, 3, 4), segmentation={"size": [4, 6], "counts": mask_of(*drawn)})],
+        [image(height=4, width=6)],
+    )
+    exact = row("a.jpg", found(mask=mask_of(*drawn)))
+    half = row("a.jpg", found(mask=mask_of("######", "######", "######", "######")))
+    for one, ap in ((exact, 1), (half, 0.1)):
+        done = evaluated(truth, one)
+        assert done.masks is not None
+        assert done.masks.overall["AP"] == pytest.approx(ap)
+    boxes_only = evaluated(truth, row("a.jpg", found()))
+    assert boxes_only.masks is None
+
+
+def test_masks_are_not_scored_against_a_truth_of_boxes(tmp_path: Path):
+    truth = write_truth(tmp_path, [thing((0, 0, 3, 4), segmentation=[])], [image(height=4, width=6)])
+    done = evaluated(truth, row("a.jpg", found(mask=mask_of("###...", "###...", "###...", "###..."))))
+    assert done.masks is None
+    assert any("masks are not scored" in note for note in done.notes)
+
+
+def test_nothing_found_is_zero_and_no_error(tmp_path: Path):
+    done = evaluated(write_truth(tmp_path, [thing(LEFT)]), photo())
+    assert done.boxes.overall["AP"] == 0
+    assert done.work.total("suggested").draw == 1
+    assert any("no detection" in note for note in done.notes)
+    tables(done)
+    done.to_json()
+
+
+def test_a_run_cut_off_high_is_said(tmp_path: Path):
+    truth = write_truth(tmp_path, [thing(LEFT)])
+    assert any("lowest score of the run is 0.30" in note for note in evaluated(truth, photo(dog(LEFT, 0.3))).notes)
+    assert evaluated(truth, photo(dog(LEFT, 0.02))).notes == ()
+
+
+def test_ids_of_the_truth_do_not_matter(tmp_path: Path):
+    truth = write_truth(tmp_path, [{**thing(LEFT), "id": 0}, {**thing(RIGHT), "id": 0}])
+    assert evaluated(truth, photo(dog(LEFT), dog(RIGHT))).boxes.overall["AP"] == pytest.approx(1)
+
+
+def test_pycocotools_missing_is_one_line_that_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **more: Any) -> Any:
+        if name.startswith("pycocotools"):
+            raise ModuleNotFoundError(name)
+        return real(name, *args, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigError, match=r"pip install 'prelabel\[evaluate\]'"):
+        evaluated(write_truth(tmp_path, [thing(LEFT)]), photo(dog(LEFT)))
+
+
+def test_the_table_of_classes_has_most_objects_first_and_says_what_it_leaves_out(tmp_path: Path):
+    truth = write_truth(tmp_path, [thing(LEFT, 2), thing(RIGHT, 2), thing(FAR)])
+    done = evaluated(truth, photo(dog(FAR), cat(LEFT)))
+    assert [one[0] for one in class_table(done).rows] == ["cat", "dog"]
+    assert class_table(done, 1).title.startswith("1 of 2 classes")
+
+
+def ranked(random: np.random.Generator, images: int, quality: float) -> Ranking:
+    count = int(random.integers(0, 60))
+    score = np.sort(random.random(count))[::-1].astype(np.float32)
+    right = random.random(count) < score * quality
+    where = random.integers(0, images, count)
+    return Ranking(score, right, where, np.bincount(where[right], minlength=images) + random.integers(0, 2, images))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_suggested_thresholds_never_make_more_work_than_a_flat_half(seed: int):
+    random = np.random.default_rng(seed)
+    classes = {f"class {n}": ranked(random, 12, random.random() * 2) for n in range(8)}
+    joined = [np.concatenate([getattr(one, key) for one in classes.values()]) for key in ("score", "right", "image")]
+    order = np.argsort(-joined[0], kind="stable")
+    together = Ranking(*(one[order] for one in joined), sum(one.objects for one in classes.values()))
+    done = work(classes, together)
+    assert done.total("suggested").corrections <= done.common.corrections <= done.total("flat").corrections
+    assert done.unseen is not None
+    for one in done.by_class.values():
+        assert one.own or one.suggested.threshold == done.common.threshold
+
+
+def test_a_class_gets_its_own_threshold_when_it_clearly_needs_one():
+    scores = np.array([0.9] * 10 + [0.3] * 10, np.float32)
+    low = Ranking(scores, np.ones(20, bool), np.arange(20), np.ones(20, int))
+    high = Ranking(np.full(30, 0.3, np.float32), np.zeros(30, bool), np.arange(30) % 20, np.zeros(20, int))
+    every = Ranking(
+        np.concatenate([low.score, high.score]),
+        np.concatenate([low.right, high.right]),
+        np.arange(50) % 20,
+        low.objects,
+    )
+    done = work({"low": low, "high": high}, every)
+    assert done.by_class["low"].own
+    assert done.by_class["low"].suggested.threshold <= 0.3
+    assert not done.by_class["high"].own
+
+
+def test_a_class_with_one_object_follows_the_others():
+    one = Ranking(np.array([0.3], np.float32), np.array([True]), np.zeros(1, int), np.ones(1, int))
+    many = Ranking(np.full(20, 0.9, np.float32), np.ones(20, bool), np.zeros(20, int), np.array([20]))
+    wrong = Ranking(np.full(20, 0.3, np.float32), np.zeros(20, bool), np.zeros(20, int), np.array([0]))
+    every = Ranking(
+        np.concatenate([many.score, one.score, wrong.score]),
+        np.concatenate([many.right, one.right, wrong.right]),
+        np.zeros(41, int),
+        np.array([21]),
+    )
+    assert not work({"one": one, "many": many, "wrong": wrong}, every).by_class["one"].own

@@ -1,0 +1,226 @@
+"""The files an evaluation becomes: contract, thresholds that other commands take, and a page that runs nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from prelabel.config import LabelOptions
+from prelabel.errors import ConfigError
+from prelabel.evaluate.evaluation import Evaluation
+from prelabel.evaluate.files import write_evaluation
+from prelabel.evaluate.markup import Markup, tag, text
+from prelabel.evaluate.page import page
+from prelabel.evaluate.svg import Plot, round_up
+from prelabel.export.coco_options import CocoOptions
+from prelabel.options import from_mapping, read_mapping
+from prelabel.storage import Storage
+from prelabel.store.run import ClassName
+from tests.evaluate.cases import evaluated, image, thing, write_truth
+from tests.rows import INFO, found, mask_of, row
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "evaluation.schema.json").read_text())
+BOX = (0, 0, 3, 4)
+HOSTILE = '</style><script>alert("x")</script>\u202e\x1b[31m\ud800'
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Evaluation:
+    images = [image(n, f"{n}.jpg", height=4, width=6) for n in range(1, 13)]
+    whole = {"size": [4, 6], "counts": mask_of(*["###..."] * 4)}
+    objects = [thing(BOX, 1 + n % 2, image_id=n, segmentation=whole) for n in range(1, 13)]
+    rows = [
+        row(
+            f"{n}.jpg",
+            found("Dog", 0.9 - n / 100, mask=mask_of(*["###..."] * 4)),
+            found("Cat", 0.3 + n / 100, category_id=2, mid="/m/01yrx", mask=mask_of(*["##...."] * 4)),
+        )
+        for n in range(1, 13)
+    ]
+    return evaluated(write_truth(tmp_path, objects, images), *rows, class_threshold={"Dog": 0.01})
+
+
+def test_four_files_are_written(done: Evaluation, tmp_path: Path):
+    to = str(tmp_path / "out")
+    written = write_evaluation(done, to, Storage())
+    names = ["evaluation.json", "evaluation.html", "thresholds.yaml", "thresholds-best-f1.yaml"]
+    assert [Path(one).name for one in written] == names
+    assert all(Path(one).stat().st_size for one in written)
+
+
+def test_a_file_where_the_folder_should_be_is_a_mistake_of_use(done: Evaluation, tmp_path: Path):
+    path = tmp_path / "out"
+    path.write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        write_evaluation(done, str(path), Storage())
+
+
+def test_the_json_file_is_as_its_schema_says(done: Evaluation, tmp_path: Path):
+    path = write_evaluation(done, str(tmp_path), Storage())[0]
+    content = json.loads(Path(path).read_text())
+    jsonschema.Draft202012Validator(SCHEMA).validate(content)
+    assert content["boxes"]["overall"]["AP"] == pytest.approx(done.boxes.overall["AP"])
+    assert content["work"]["total"]["suggested"]["draw"] == done.work.total("suggested").draw
+    assert content["work"]["by_hand_per_100_images"] == 100
+    assert sum(one["count"] for one in content["confusion"] if one["truth"] == "dog") == 6
+
+
+def test_the_schema_allows_nothing_else(done: Evaluation):
+    content = done.to_json()
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    for change in ({"extra": 1}, {"work": {}}, {"boxes": None}):
+        assert not validator.is_valid({**content, **change})
+
+
+@pytest.mark.parametrize("name", ["thresholds.yaml", "thresholds-best-f1.yaml"])
+def test_thresholds_are_taken_by_label_and_export(done: Evaluation, tmp_path: Path, name: str):
+    write_evaluation(done, str(tmp_path), Storage())
+    for options_class in (LabelOptions, CocoOptions):
+        given = {"source": ("x",), "detector": "d", "output": "o"} if options_class is LabelOptions else {}
+        options = from_mapping(options_class, {**given, "class_threshold": (str(tmp_path / name),)}, "test")
+        assert set(options.class_threshold) == {"Dog", "Cat"}
+        options.require_known_names(["Dog", "Cat"])
+    suggested = done.work.by_class["dog"].suggested.threshold
+    if name == "thresholds.yaml":
+        assert options.class_threshold["Dog"] == suggested
+
+
+def test_keeping_by_the_file_gives_what_the_table_promises(done: Evaluation, tmp_path: Path):
+    write_evaluation(done, str(tmp_path), Storage())
+    thresholds = {name: float(value) for name, value in read_mapping(tmp_path / "thresholds.yaml").items()}
+    kept = sum(
+        int((one.score >= np.float32(thresholds[name.capitalize()])).sum()) for name, one in done.rankings.items()
+    )
+    total = done.work.total("suggested")
+    assert kept == total.right + total.delete
+
+
+def test_thresholds_of_classes_with_hostile_names_can_be_read_back(tmp_path: Path):
+    names = ['a"b\\c: #', "ja", "0.5", "é\u2028\x85\x07😀", " x ", "~", "a=b"]
+    info = dataclasses.replace(INFO, classes=None)
+    truth = write_truth(tmp_path, [thing(BOX)], [image(height=4, width=6)], [{"id": 1, "name": "dog"}])
+    one = row("a.jpg", *(found(name, 0.9, category_id=n, mid="") for n, name in enumerate(names)))
+    done = evaluated(truth, one, info=info, class_map=dict.fromkeys(names, "dog"))
+    write_evaluation(done, str(tmp_path), Storage())
+    assert set(read_mapping(tmp_path / "thresholds.yaml")) == set(names)
+
+
+def test_two_classes_of_one_name_are_told_apart_by_mid(tmp_path: Path):
+    classes = (ClassName(1, "Mouse", "/m/animal"), ClassName(2, "Mouse", "/m/device"))
+    categories = [{"id": 1, "name": "mouse", "mid": "/m/animal"}, {"id": 2, "name": "pointer", "mid": "/m/device"}]
+    truth = write_truth(tmp_path, [thing(BOX)], [image(height=4, width=6)], categories)
+    one = row("a.jpg", found("Mouse", mid="/m/animal"), found("Mouse", category_id=2, mid="/m/device"))
+    done = evaluated(truth, one, info=dataclasses.replace(INFO, classes=classes))
+    write_evaluation(done, str(tmp_path), Storage())
+    assert set(read_mapping(tmp_path / "thresholds.yaml")) == {"/m/animal", "/m/device"}
+
+
+def test_without_any_class_the_file_is_still_one(tmp_path: Path):
+    truth = write_truth(tmp_path, [thing(BOX)], [image(height=4, width=6)])
+    done = evaluated(truth, row("a.jpg"), info=dataclasses.replace(INFO, classes=None))
+    write_evaluation(done, str(tmp_path), Storage())
+    assert read_mapping(tmp_path / "thresholds.yaml") == {}
+
+
+class Elements(HTMLParser):
+    """Collects the elements and attributes of a page, and checks that they close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+        self.attributes: set[str] = set()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def elements(html: str) -> Elements:
+    parser = Elements()
+    parser.feed(html)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def test_the_page_is_well_formed_and_shows_every_part(done: Evaluation):
+    html = page(done)
+    seen = elements(html)
+    assert {"svg", "polyline", "circle", "rect", "table"} <= seen.seen
+    assert "prefers-color-scheme: dark" in html
+    for words in ("Work", "Precision and recall", "COCO", "Confusion", "Classes", "drawing all by hand"):
+        assert words in html
+
+
+def test_the_page_needs_nothing_from_outside(done: Evaluation):
+    html = page(done)
+    assert not re.search(r"https?://|src=|href=|url\(|@import", html)
+    assert "default-src" in html
+
+
+def test_hostile_names_stay_text(tmp_path: Path):
+    categories = [{"id": 1, "name": HOSTILE + "dog"}, {"id": 2, "name": HOSTILE + "cat"}]
+    info = dataclasses.replace(
+        INFO, model_version=HOSTILE, classes=(ClassName(1, HOSTILE + "Dog"), ClassName(2, HOSTILE + "Cat"))
+    )
+    images = [image(1, HOSTILE + ".jpg", height=4, width=6)]
+    truth = write_truth(tmp_path, [thing(BOX), thing(BOX, 2)], images, categories)
+    done = evaluated(truth, row(HOSTILE + ".jpg", found(HOSTILE + "Dog", mid="")), info=info)
+    html = page(done)
+    seen = elements(html)
+    assert "script" not in seen.seen
+    assert not any(name.startswith("on") for name in seen.attributes)
+    assert not {"\u202e", "\x1b", "\ud800"} & set(html)
+    write_evaluation(done, str(tmp_path), Storage())
+
+
+def test_a_page_of_nothing_found_can_be_made(tmp_path: Path):
+    truth = write_truth(tmp_path, [thing(BOX)], [image(height=4, width=6)])
+    elements(page(evaluated(truth, row("a.jpg"))))
+
+
+def test_text_is_escaped_and_markup_is_not():
+    assert tag("td", 'a < b & "c"', class_="x", data_n=1.5) == (
+        '<td class="x" data-n="1.5">a &lt; b &amp; &quot;c&quot;</td>'
+    )
+    assert tag("p", tag("b", "x"), Markup("<br>")) == "<p><b>x</b><br></p>"
+    assert tag("i", "x", title='"><script>') == '<i title="&quot;&gt;&lt;script&gt;">x</i>'
+    assert text("a\x00b\nc") == "a\ufffdb c"
+
+
+def test_values_become_places_with_y_upwards():
+    plot = Plot("t", x=(0, 10), y=(0, 100), width=200, height=100)
+    left, bottom = plot.at(0, 0)
+    right, top = plot.at(10, 100)
+    assert left < right
+    assert top < bottom
+    assert plot.at(5, 50) == ((left + right) / 2, (top + bottom) / 2)
+    assert plot.at(99, -5) == (right, bottom)
+
+
+def test_points_that_are_drawn_as_one_leave_both_ends():
+    plot = Plot("t", width=200, height=100)
+    plot.line([(n / 10_000, 0.5) for n in range(10_001)], "a")
+    points = re.search(r'points="([^"]*)"', plot.draw())
+    assert points is not None
+    places = points.group(1).split()
+    assert 10 < len(places) < 200
+    assert (places[0], places[-1]) == tuple("{:.1f},{:.1f}".format(*plot.at(x, 0.5)) for x in (0, 1))
+
+
+@pytest.mark.parametrize(("value", "end"), [(0, 1), (1, 1), (1.01, 2), (3, 5), (23, 25), (251, 500), (501, 1000)])
+def test_an_axis_ends_at_a_round_number(value: float, end: float):
+    assert round_up(value) == end
