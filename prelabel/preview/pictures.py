@@ -48,8 +48,9 @@ def renditions_of(row: ImageRow, thumbnail_size: int, picture_size: int, storage
         return "its size is not known"
     ref = ImageRef(row.image_id, row.uri, row.file_name, size=row.bytes)
     max_bytes = _MAX_BYTES if row.bytes is None else max(row.bytes, 1)
-    # What the run could decode is decoded here: its own limits, if others than ours, let this image through.
-    allowed = DecodeOptions(max_pixels=max(row.width * row.height, 1), max_bytes=max_bytes, allow_truncated=True)
+    # What the run could decode is decoded here, whatever limits it had.
+    max_pixels = max(DecodeOptions.max_pixels, row.width * row.height)
+    allowed = DecodeOptions(max_pixels=max_pixels, max_bytes=max_bytes, allow_truncated=True)
     try:
         decoded = decode(fetch(ref, storage, max_bytes, attempts=_ATTEMPTS), allowed)
     except (SourceError, DecodeError) as error:
