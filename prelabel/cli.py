@@ -19,6 +19,7 @@ from prelabel.errors import ConfigError, PrelabelError, RunInterrupted
 if TYPE_CHECKING:
     from prelabel.engine.job import Summary
     from prelabel.engine.progress import Reporter
+    from prelabel.store.run import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -258,6 +259,14 @@ def storage_of(storage_options: str | None) -> Any:
     return Storage(values)
 
 
+def opened(output: str, storage_options: str | None) -> Run:
+    """The finished run at OUT."""
+    from prelabel.storage import absolute
+    from prelabel.store.run import open_run
+
+    return open_run(absolute(output), storage_of(storage_options))
+
+
 @main.command()
 @click.argument("output", metavar="OUT")
 @storage_option
@@ -347,6 +356,73 @@ def synth(images: int, seed: int, to: str, workers: int, storage_options: str | 
         click.echo(f"{made.images:,} scenes with {made.instances:,} objects; truth in {made.truth}")
 
 
+def _evaluate_options() -> Any:
+    from prelabel.evaluate.options import EvaluateOptions
+
+    return EvaluateOptions
+
+
+def _preview_options() -> Any:
+    from prelabel.preview.options import PreviewOptions
+
+    return PreviewOptions
+
+
+@main.command(cls=SectionedCommand, options=_evaluate_options)
+@click.argument("output", metavar="OUT")
+@storage_option
+def evaluate(output: str, storage_options: str | None, **values: Any) -> None:
+    """Hold OUT against ground truth: COCO AP, and the thresholds that leave annotators least to correct.
+
+    Writes evaluation.json, evaluation.html and thresholds.yaml, which `--class-threshold` of label and export takes.
+    """
+    with clean_errors():
+        from prelabel.console import table
+        from prelabel.evaluate.evaluation import evaluate as run_evaluation
+        from prelabel.evaluate.files import write_evaluation
+        from prelabel.evaluate.tables import tables
+        from prelabel.export.reading import RunInfo
+        from prelabel.options import from_mapping
+        from prelabel.storage import absolute, join
+
+        options = from_mapping(_evaluate_options(), stated(values), "evaluate")
+        run = opened(output, storage_options)
+        done = run_evaluation(RunInfo.of(run), run.rows, options, run.storage)
+        files = write_evaluation(
+            done, absolute(options.to) if options.to else join(run.output, "evaluation"), run.storage
+        )
+        for one in tables(done):
+            click.echo(table(one.title, one.rows, one.header) + "\n")
+        for name in files:
+            click.echo(f"wrote {name}")
+
+
+@main.command(cls=SectionedCommand, options=_preview_options)
+@click.argument("output", metavar="OUT")
+@click.option("--to", required=True, metavar="DIR", help="The folder to write the page into.", cls=SectionedOption)
+@storage_option
+def preview(output: str, to: str, storage_options: str | None, **values: Any) -> None:
+    """Make a gallery that opens in any browser without a server: pictures, boxes, masks, failures, filters."""
+    with clean_errors():
+        from prelabel.preview.gallery import write_preview
+
+        _export(write_preview, _preview_options(), output, to, storage_options, values)
+
+
+@main.command()
+@click.option("--to", default="out/demo", show_default=True, metavar="DIR", help="Folder for everything.")
+@click.option("--images", type=click.IntRange(min=1), default=200, show_default=True, help="Scenes to draw.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which world.")
+def demo(to: str, images: int, seed: int) -> None:
+    """Show the whole product on made-up scenes, with the public commands only: no photos, weights or network needed."""
+    from prelabel.demo import closing, run_demo
+
+    took = run_demo(
+        to, images, seed, call=lambda arguments: main(list(arguments), standalone_mode=False), say=click.echo
+    )
+    click.echo(closing(to, took))
+
+
 @main.group()
 def export() -> None:
     """Turn the finished shards of OUT into what annotation tools read; no detector, no GPU, as often as one likes."""
@@ -395,10 +471,9 @@ def _export(
     from prelabel.export.reading import RunInfo
     from prelabel.options import from_mapping
     from prelabel.storage import absolute
-    from prelabel.store.run import open_run
 
     options = from_mapping(options_class, stated(values), "export")
-    run = open_run(absolute(output), storage_of(storage_options))
+    run = opened(output, storage_options)
     report = exporter(RunInfo.of(run), run.rows, absolute(to), options, run.storage)
     for warning in report.warnings:
         click.echo(f"note: {printable(warning)}", err=True)

@@ -1,0 +1,87 @@
+"""`prelabel demo`: the whole product on made-up scenes, with the public commands only."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+
+#: Runs one `prelabel` command in this process.
+Call = Callable[[Sequence[str]], None]
+
+
+def commands(to: str, images: int, seed: int) -> list[tuple[str, list[str]]]:
+    """What the demonstration runs, each with what it is for."""
+    scenes, run = f"{to}/scenes", f"{to}/run"
+    return [
+        ("draw scenes and their truth", ["synth", "--images", str(images), "--seed", str(seed), "--to", scenes]),
+        (
+            "label them on a local Ray; a low threshold leaves the choice to the exports",
+            ["label", scenes, "--detector", "demo-shapes", "--output", run, "--score-threshold", "0.05"],
+        ),
+        ("prove that nothing is missing", ["verify", run]),
+        (
+            "compare with the truth and choose thresholds",
+            ["evaluate", run, "--truth", f"{scenes}/instances.json", "--to", f"{to}/evaluation"],
+        ),
+        (
+            "write a COCO file",
+            ["export", "coco", run, "--to", f"{to}/coco.json", "--class-threshold", f"{to}/evaluation/thresholds.yaml"],
+        ),
+        (
+            "write Label Studio tasks",
+            [
+                *["export", "label-studio", run, "--to", f"{to}/label-studio"],
+                *["--class-threshold", f"{to}/evaluation/thresholds.yaml"],
+            ],
+        ),
+        ("make a page to look at", ["preview", run, "--to", f"{to}/preview", "--score-threshold", "0.3"]),
+    ]
+
+
+def run_demo(to: str, images: int, seed: int, call: Call, say: Callable[[str], None]) -> list[tuple[str, float]]:
+    """Run the commands one after the other, saying each before it runs.
+
+    Args:
+        to: Folder for everything.
+        images: Scenes to draw.
+        seed: Which world.
+        call: Runs one command; what it raises ends the demonstration.
+        say: Shows a line.
+
+    Returns:
+        Each command's purpose and seconds.
+    """
+    took = []
+    for what, arguments in commands(to, images, seed):
+        say(f"\n# {what}\n$ prelabel {shlex.join(arguments)}")
+        start = time.perf_counter()
+        call(arguments)
+        took.append((what, time.perf_counter() - start))
+    return took
+
+
+def closing(to: str, took: Sequence[tuple[str, float]]) -> str:
+    """What was done, how long each step took, what to look at, and what to try next."""
+    from prelabel.console import table
+
+    total = sum(seconds for _, seconds in took)
+    rows = [[what, f"{seconds:.1f} s"] for what, seconds in took]
+    look = [
+        ["the pictures", f"{to}/preview/index.html"],
+        ["how good it is", f"{to}/evaluation/evaluation.html"],
+        ["for Label Studio", f"{to}/label-studio/"],
+        ["for COCO tools", f"{to}/coco.json"],
+        ["the rows", f"{to}/run/shards/"],
+    ]
+    following = "prelabel label YOUR_PHOTOS --detector openimages-ssd-mobilenet-v2 --output out/run"
+    return "\n".join(
+        [
+            "",
+            table("Done", [*rows, ["in all", f"{total:.1f} s"]]),
+            "",
+            table("Look at", look),
+            "",
+            f"Next, on your own photos:\n  {following}",
+        ]
+    )
