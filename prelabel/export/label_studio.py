@@ -23,7 +23,7 @@ from prelabel.export.image_url import ImageUrls
 from prelabel.export.known_names import KnownNames
 from prelabel.export.label_config import LabelConfig
 from prelabel.export.label_studio_config import config_for, kind_of
-from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.export.label_studio_options import LabelStudioOptions, TaskOptions
 from prelabel.export.preflight import require_showable
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, shortest
 from prelabel.export.regions import Frame, Region, choice, region_id
@@ -58,7 +58,7 @@ def export_label_studio(
     limits = (options.tasks_per_file, int(options.max_file_mb * 1e6))
     try:
         with task_files(to, storage, options.layout, *limits) as files:
-            for task in _tasks(info, rows, urls, config, options, tally, names):
+            for task in tasks_of(info, rows, urls, config, options, tally, names):
                 require_showable(task, config)
                 files.add(task)
         storage.publish(join(to, CONFIG_NAME), config.xml.encode("utf-8"))
@@ -72,15 +72,16 @@ def export_label_studio(
     return tally.report()
 
 
-def _tasks(
+def tasks_of(
     info: RunInfo,
     rows: Rows,
     urls: ImageUrls,
     config: LabelConfig,
-    options: LabelStudioOptions,
+    options: TaskOptions,
     tally: Tally,
     names: KnownNames,
 ) -> Iterator[dict[str, Any]]:
+    """The tasks of a run in plan order, each with one prediction (or, of a failed image, none)."""
     for row in rows():
         found = row.detections
         if found is None:
@@ -101,7 +102,7 @@ def _tasks(
 
 
 def _regions(
-    info: RunInfo, row: ImageRow, found: Detections, config: LabelConfig, options: LabelStudioOptions, tally: Tally
+    info: RunInfo, row: ImageRow, found: Detections, config: LabelConfig, options: TaskOptions, tally: Tally
 ) -> list[Region]:
     kept = options.indices(found.score, found.label, found.mid, found.xyxy)
     if not len(kept):
@@ -125,7 +126,7 @@ def _regions(
 
 
 def _image_regions(
-    info: RunInfo, row: ImageRow, found: Detections, config: LabelConfig, options: LabelStudioOptions
+    info: RunInfo, row: ImageRow, found: Detections, config: LabelConfig, options: TaskOptions
 ) -> list[Region]:
     """The best label of the whole image that the config has: a single choice can hold no more."""
     control = config.control("choices")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from prelabel.errors import ExportError
 from prelabel.export.categories import project_label
 from prelabel.export.label_config import TAGS, Control, LabelConfig, make_config, read_config
-from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.export.label_studio_options import TaskOptions
 from prelabel.export.reading import Rows, RunInfo
 from prelabel.storage import Storage, describe, redact
 from prelabel.store.rows import ImageRow
@@ -30,7 +30,7 @@ class _Present:
         known[label] = min(category_id, known.get(label, category_id))
 
 
-def kind_of(options: LabelStudioOptions, has_mask: bool, config: LabelConfig | None) -> str:
+def kind_of(options: TaskOptions, has_mask: bool, config: LabelConfig | None) -> str:
     """The tool for a detection: a key of `TAGS`.
 
     `auto` takes a polygon for a mask and a rectangle for a box; of a given config it takes what that has: for a mask a
@@ -44,17 +44,34 @@ def kind_of(options: LabelStudioOptions, has_mask: bool, config: LabelConfig | N
     return next((kind for kind in preferred if config.control(kind)), preferred[0])
 
 
-def config_for(info: RunInfo, rows: Rows, options: LabelStudioOptions, storage: Storage) -> LabelConfig:
+def config_for(
+    info: RunInfo,
+    rows: Rows,
+    options: TaskOptions,
+    storage: Storage,
+    *,
+    given: LabelConfig | None = None,
+    given_by: str = "",
+) -> LabelConfig:
     """The config of an export; reads all rows.
+
+    Args:
+        info: About the run.
+        rows: Its rows.
+        options: May name a config that is given.
+        storage: Where that is.
+        given: A config to fit, instead of the one that the options name.
+        given_by: Whose config that is, for messages.
 
     Raises:
         ExportError: A given config cannot be read, or what does not fit it, as a list.
     """
-    given = _given(options.label_config, storage) if options.label_config else None
+    if given is None and options.label_config:
+        given, given_by = _given(options.label_config, storage), redact(options.label_config)
     present = _present(rows(), options, given)
     if given is not None:
         if options.unlisted == "error":
-            _require_fit(present, given, options)
+            _require_fit(present, given, given_by)
         return given
     return make_config(_controls(info, present, options), options.to_name)
 
@@ -67,7 +84,7 @@ def _given(url: str, storage: Storage) -> LabelConfig:
     return read_config(text, redact(url))
 
 
-def _present(rows: Iterable[ImageRow], options: LabelStudioOptions, given: LabelConfig | None) -> _Present:
+def _present(rows: Iterable[ImageRow], options: TaskOptions, given: LabelConfig | None) -> _Present:
     present = _Present()
     for row in rows:
         for one in options.apply_to_image_labels(row.image_labels or ()):
@@ -89,7 +106,7 @@ def _present(rows: Iterable[ImageRow], options: LabelStudioOptions, given: Label
     return present
 
 
-def _require_fit(present: _Present, given: LabelConfig, options: LabelStudioOptions) -> None:
+def _require_fit(present: _Present, given: LabelConfig, given_by: str) -> None:
     missing = []
     for kind, labels in present.by_kind.items():
         control = given.control(kind)
@@ -99,12 +116,12 @@ def _require_fit(present: _Present, given: LabelConfig, options: LabelStudioOpti
             missing.append(f"no <{TAGS[kind]}> with {shown}" if control is None else f"<{TAGS[kind]}> lacks {shown}")
     if missing:
         raise ExportError(
-            f"{redact(options.label_config)} does not fit: {'; '.join(missing)}. Rename with class-map, leave out with "
+            f"{given_by} does not fit: {'; '.join(missing)}. Rename with class-map, leave out with "
             "exclude-class, choose another shape, or say unlisted drop"
         )
 
 
-def _controls(info: RunInfo, present: _Present, options: LabelStudioOptions) -> list[Control]:
+def _controls(info: RunInfo, present: _Present, options: TaskOptions) -> list[Control]:
     kinds = [kind for kind in TAGS if present.by_kind.get(kind)]
     if not kinds:
         kinds = ["choices"] if present.classifier else [kind_of(options, info.masks, None)]
@@ -119,7 +136,7 @@ def _controls(info: RunInfo, present: _Present, options: LabelStudioOptions) -> 
     return controls
 
 
-def _every_label(info: RunInfo, options: LabelStudioOptions) -> dict[str, int]:
+def _every_label(info: RunInfo, options: TaskOptions) -> dict[str, int]:
     numbers: dict[str, int] = {}
     for one in info.classes or ():
         if options.admits(one.name, one.mid):

@@ -1,4 +1,4 @@
-"""What `export label-studio` can be told."""
+"""What `export label-studio` can be told, and what it shares with `push label-studio`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _GROUP = "Label Studio"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelStudioOptions(ExportSelection):
-    """What `export label-studio` can be told, beside which detections to keep."""
+class TaskOptions(ExportSelection):
+    """How detections become regions of tasks, beside which of them to keep."""
 
     shape: str = option(
         "auto",
@@ -64,14 +64,6 @@ class LabelStudioOptions(ExportSelection):
     )
     max_points: int = option(3000, "Polygon corners a task at most; the rest is left out.", group=_GROUP)
     max_masks: int = option(100, "Brush masks a task at most; the rest is left out.", group=_GROUP)
-    layout: str = option(
-        "import",
-        "Task files for the import page and API, or for a source storage to sync: a task a file, or a line.",
-        choices=("import", "sync", "sync-jsonl"),
-        group=_GROUP,
-    )
-    tasks_per_file: int = option(1000, "Tasks a file at most.", group=_GROUP)
-    max_file_mb: float = option(20.0, "Megabytes a file at most.", metavar="MB", group=_GROUP)
     include_failed: bool = option(False, "Make tasks without a prediction of failed images.", group=_GROUP)
 
     def __post_init__(self) -> None:
@@ -80,9 +72,8 @@ class LabelStudioOptions(ExportSelection):
             choices, value = field.metadata["choices"], getattr(self, field.name)
             name = field.name.replace("_", "-")
             require(not choices or value in choices, f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        for name in ("max_points", "max_masks", "tasks_per_file", "max_file_mb"):
-            value = getattr(self, name)
-            require(value > 0, f"{name.replace('_', '-')} must be above 0, got {value}")
+        for name in ("max_points", "max_masks"):
+            require_positive(name, getattr(self, name))
         for name in ("polygon_tolerance", "polygon_min_area"):
             value = getattr(self, name)
             require(value >= 0, f"{name.replace('_', '-')} must be 0 or more, got {value}")
@@ -90,3 +81,27 @@ class LabelStudioOptions(ExportSelection):
             value = getattr(self, name)
             require(bool(value.strip()), f"{name.replace('_', '-')} must not be empty")
         require(self.from_name != self.to_name, f"from-name and to-name must differ, both are {self.to_name!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelStudioOptions(TaskOptions):
+    """What `export label-studio` can be told, beside which detections to keep."""
+
+    layout: str = option(
+        "import",
+        "Task files for the import page and API, or for a source storage to sync: a task a file, or a line.",
+        choices=("import", "sync", "sync-jsonl"),
+        group=_GROUP,
+    )
+    tasks_per_file: int = option(1000, "Tasks a file at most.", group=_GROUP)
+    max_file_mb: float = option(20.0, "Megabytes a file at most.", metavar="MB", group=_GROUP)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("tasks_per_file", "max_file_mb"):
+            require_positive(name, getattr(self, name))
+
+
+def require_positive(name: str, value: float) -> None:
+    """Raise ConfigError unless the value of an option is above 0."""
+    require(value > 0, f"{name.replace('_', '-')} must be above 0, got {value}")

@@ -14,7 +14,7 @@ from prelabel.detections import FloatArray
 from prelabel.errors import ExportError, StoreError
 from prelabel.export.brush import brush_from_rle
 from prelabel.export.label_config import Control
-from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.export.label_studio_options import TaskOptions
 from prelabel.export.polygons import polygons_from_rle
 from prelabel.export.regions import Frame, Region, brush, polygon, rectangle
 
@@ -22,7 +22,7 @@ from prelabel.export.regions import Frame, Region, brush, polygon, rectangle
 class Shaper:
     """Makes the regions of one task; counts what its limits leave out."""
 
-    def __init__(self, image_id: str, frame: Frame, options: LabelStudioOptions, left_out: Counter[str]) -> None:
+    def __init__(self, image_id: str, frame: Frame, options: TaskOptions, left_out: Counter[str]) -> None:
         self._image_id = image_id
         self._frame = frame
         self._options = options
