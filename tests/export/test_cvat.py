@@ -21,7 +21,7 @@ from prelabel.store.run import ClassName
 from tests.rows import INFO, failed_row, found, mask_of, row, rows
 
 LEFT_HALF = mask_of("###...", "###...", "###...", "###...")
-HOSTILE = '<b>&"x\'</b> \u00e4\u6f22\U0001f600 \t#?%+'
+HOSTILE = "<b>&\"x'</b> \u00e4\u6f22\U0001f600 \t#?%+"
 
 
 def export(tmp_path: Path, every: Rows, info: RunInfo = INFO, **options: Any) -> tuple[ET.Element, ExportReport]:

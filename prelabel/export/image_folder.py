@@ -1,0 +1,132 @@
+"""A file for each image in a folder: under which name, written how, and the image itself beside it.
+
+The file of photos/a.jpg is photos/a.txt (or .xml): tools find one by the other. Therefore of two images that differ in
+their ending alone only the first can be in such a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from prelabel.errors import ExportError
+from prelabel.export.class_list import ClassListOptions
+from prelabel.export.reading import Tally
+from prelabel.options import option
+from prelabel.storage import Storage, absolute, is_local, join
+from prelabel.store.rows import ImageRow
+
+_GROUP = "Images"
+
+#: Files under way at a time, and the threads that write them: object stores answer slowly but many at once.
+_UNDER_WAY, _THREADS = 64, 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions(ClassListOptions):
+    """Options of the exports that have a file for each image."""
+
+    images: str = option(
+        "none",
+        "What becomes of the images: none leaves them where they are, link makes symbolic links (on a disk), copy "
+        "copies them.",
+        choices=("none", "link", "copy"),
+        group=_GROUP,
+    )
+
+
+class FolderNames:
+    """Checks the names of images and finds those that cannot be in the folder; counts them."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._seen: set[int] = set()
+        self._example = ""
+
+    def stem(self, row: ImageRow) -> str | None:
+        """`photos/a` for photos/a.jpg, or None where the image is left out.
+
+        Raises:
+            ExportError: The name leads out of the folder.
+        """
+        name = row.file_name
+        parts = name.split("/")
+        if name.startswith("/") or ".." in parts or "\0" in name:
+            raise ExportError(f"image {name!r} has a name that leads out of the export's folder")
+        if len(name.splitlines()) != 1 or "" in parts or "." in parts:
+            self._tally.left_out["images whose names cannot stand in a list of files"] += 1
+            return None
+        stem = posixpath.join(posixpath.dirname(name), parts[-1].rpartition(".")[0] or parts[-1])
+        if hash(stem) in self._seen:
+            self._tally.left_out["images whose name up to the ending another image has"] += 1
+            self._example = self._example or name
+            return None
+        self._seen.add(hash(stem))
+        return stem
+
+    @property
+    def warnings(self) -> list[str]:
+        """A line that names the first image whose name is taken."""
+        return [f"{self._example!r} is left out: another image has its name up to the ending"] if self._example else []
+
+
+class FolderWriter:
+    """Publishes files, several at a time, and puts images beside them."""
+
+    def __init__(self, to: str, storage: Storage, threads: ThreadPoolExecutor) -> None:
+        self._to = to
+        self._storage = storage
+        self._threads = threads
+        self._under_way: deque[Future[None]] = deque()
+
+    def add(self, name: str, data: bytes) -> None:
+        """One more file at `name` below the folder; waits while too many are under way."""
+        self._submit(self._threads.submit(self._storage.publish, join(self._to, name), data))
+
+    def add_image(self, name: str, row: ImageRow, how: str) -> None:
+        """The image of a row at `name` below the folder, by `link` or `copy`, or not at all.
+
+        Raises:
+            ExportError: A link between two places that are not both on a disk.
+        """
+        if how == "copy":
+            self._submit(self._threads.submit(self._copy, row.uri, join(self._to, name)))
+        elif how == "link":
+            if not (is_local(row.uri) and is_local(self._to)):
+                raise ExportError(f"image {row.file_name!r} cannot be linked, only copied: it is not on this disk")
+            _link(Path(absolute(row.uri)), Path(join(absolute(self._to), name)))
+
+    def finish(self) -> None:
+        """Wait for the rest."""
+        while self._under_way:
+            self._under_way.popleft().result()
+
+    def _submit(self, one: Future[None]) -> None:
+        if len(self._under_way) == _UNDER_WAY:
+            self._under_way.popleft().result()
+        self._under_way.append(one)
+
+    def _copy(self, uri: str, url: str) -> None:
+        self._storage.publish(url, self._storage.read(uri))
+
+
+@contextlib.contextmanager
+def folder_writer(to: str, storage: Storage) -> Iterator[FolderWriter]:
+    """A writer below `to`; when the block ends well, everything is written."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        writer = FolderWriter(to, storage, threads)
+        yield writer
+        writer.finish()
+
+
+def _link(target: Path, place: Path) -> None:
+    if place.resolve() == target.resolve() and not place.is_symlink():
+        raise ExportError(f"{str(place)!r} is the image itself: export into another folder")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.symlink_to(target)
