@@ -18,6 +18,8 @@ from prelabel.errors import ConfigError
 from prelabel.evaluate.gather import Pair
 from prelabel.export.categories import Category
 
+Floats = npt.NDArray[np.float64]
+
 #: What COCOeval's `stats` hold, in its order.
 FIGURES = (
     "AP",
@@ -34,8 +36,8 @@ FIGURES = (
     "AR_large",
 )
 
-#: The first is all sizes, the others are those of objects below 32 x 32, below 96 x 96, and larger, by area.
-SIZES = ("all", "small", "medium", "large")
+#: COCO's sizes: from and to which area in pixels.
+_AREAS = {"all": (0, 1e5**2), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +69,38 @@ def coco_scores(pairs: Sequence[Pair], categories: Sequence[Category], kind: str
         ConfigError: pycocotools is not installed.
     """
     coco, cocoeval = _pycocotools()
+    truth_entries, found_entries = _truth_entries(pairs, kind), _found_entries(pairs, kind)
     with _quiet():
-        truth = _loaded(coco, pairs, categories, _truth_entries(pairs, kind))
-        found = _loaded(coco, pairs, categories, _found_entries(pairs, kind))
-        evaluation = cocoeval.COCOeval(truth, found, kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    by_class = {}
-    for number, category_id in enumerate(evaluation.params.catIds):
-        name = next(one.name for one in categories if one.id == category_id)
-        by_class[name] = _figures_of(evaluation, number)
-    areas = [a["area"] for a in truth.dataset["annotations"] if not a["iscrowd"]]
-    ranges = dict(zip(SIZES, evaluation.params.areaRng, strict=True))
+        truth = _loaded(coco, pairs, categories, truth_entries)
+        found = _loaded(coco, pairs, categories, found_entries)
+        tables = [_one_class(cocoeval, truth, found, one.id, kind) for one in categories]
+    # Shapes (class, IoU, recall, size, max detections) and (class, IoU, size, max detections).
+    precision, recall = np.stack([one[0] for one in tables]), np.stack([one[1] for one in tables])
+    areas = [one["area"] for one in truth_entries if not one["iscrowd"]]
     return CocoScores(
-        overall=dict(zip(FIGURES, map(_or_none, evaluation.stats), strict=True)),
-        by_class=by_class,
-        objects={size: sum(low <= area <= high for area in areas) for size, (low, high) in ranges.items()},
+        overall=_figures(precision, recall),
+        by_class={one.name: _figures(precision[n : n + 1], recall[n : n + 1]) for n, one in enumerate(categories)},
+        objects={size: sum(low <= area <= high for area in areas) for size, (low, high) in _AREAS.items()},
     )
+
+
+def _one_class(cocoeval: ModuleType, truth: Any, found: Any, category_id: int, kind: str) -> tuple[Any, Any]:
+    """Precision and recall tables of one class.
+
+    Only the images that have something of it are looked at: the others add nothing to the tables, and asking
+    pycocotools about every class on every image is most of its time where there are many classes.
+    """
+    images = sorted({*truth.getImgIds(catIds=[category_id]), *found.getImgIds(catIds=[category_id])})
+    evaluation = cocoeval.COCOeval(truth, found, kind)
+    evaluation.params.catIds = [category_id]
+    evaluation.params.imgIds = images
+    evaluation.params.areaRng = [list(one) for one in _AREAS.values()]
+    if not images:
+        shape = [len(evaluation.params.iouThrs), len(_AREAS), len(evaluation.params.maxDets)]
+        return np.full([shape[0], len(evaluation.params.recThrs), *shape[1:]], -1.0), np.full(shape, -1.0)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation.eval["precision"][:, :, 0], evaluation.eval["recall"][:, 0]
 
 
 def _pycocotools() -> tuple[ModuleType, ModuleType]:
@@ -176,27 +192,24 @@ def _area(encoded: Any) -> float:
     return float(mask.area(encoded))
 
 
-def _figures_of(evaluation: Any, category: int) -> dict[str, float | None]:
-    """`FIGURES` of one class, as `COCOeval.summarize` computes them of all."""
-    # Shapes (IoU, recall, class, size, max detections) and (IoU, class, size, max detections).
-    precision = evaluation.eval["precision"][:, :, category]
-    recall = evaluation.eval["recall"][:, category]
-    ious = np.round(evaluation.params.iouThrs, 2)
+def _figures(precision: Floats, recall: Floats) -> dict[str, float | None]:
+    """`FIGURES` of some classes, as `COCOeval.summarize` computes them.
+
+    Args:
+        precision: `(K, T, R, A, M)` by class, IoU (0.5, 0.55, ... 0.95), recall, size and number of detections.
+        recall: `(K, T, A, M)`.
+    """
     values = [
-        precision[:, :, 0, 2],
-        precision[ious == 0.5][:, :, 0, 2],
-        precision[ious == 0.75][:, :, 0, 2],
-        *(precision[:, :, size, 2] for size in (1, 2, 3)),
-        *(recall[:, 0, most] for most in (0, 1, 2)),
-        *(recall[:, size, 2] for size in (1, 2, 3)),
+        precision[:, :, :, 0, 2],
+        precision[:, 0, :, 0, 2],
+        precision[:, 5, :, 0, 2],
+        *(precision[:, :, :, size, 2] for size in (1, 2, 3)),
+        *(recall[:, :, 0, most] for most in (0, 1, 2)),
+        *(recall[:, :, size, 2] for size in (1, 2, 3)),
     ]
     return dict(zip(FIGURES, map(_mean, values), strict=True))
 
 
-def _mean(values: npt.NDArray[np.float64]) -> float | None:
+def _mean(values: Floats) -> float | None:
     stated = values[values > -1]
     return float(stated.mean()) if stated.size else None
-
-
-def _or_none(value: float) -> float | None:
-    return None if value < 0 else float(value)
