@@ -434,6 +434,24 @@ def _coco_options() -> Any:
     return CocoOptions
 
 
+def _cvat_options() -> Any:
+    from prelabel.export.cvat_options import CvatOptions
+
+    return CvatOptions
+
+
+def _yolo_options() -> Any:
+    from prelabel.export.yolo_options import YoloOptions
+
+    return YoloOptions
+
+
+def _voc_options() -> Any:
+    from prelabel.export.voc_options import VocOptions
+
+    return VocOptions
+
+
 def _label_studio_options() -> Any:
     from prelabel.export.label_studio_options import LabelStudioOptions
 
@@ -450,6 +468,42 @@ def coco(output: str, to: str, storage_options: str | None, **values: Any) -> No
         from prelabel.export.coco import export_coco
 
         _export(export_coco, _coco_options(), output, to, storage_options, values)
+
+
+@export.command(cls=SectionedCommand, options=_cvat_options)
+@click.argument("output", metavar="OUT")
+@click.option("--to", required=True, metavar="PATH", help="The XML file to write, or the ZIP.", cls=SectionedOption)
+@storage_option
+def cvat(output: str, to: str, storage_options: str | None, **values: Any) -> None:
+    """Write CVAT's XML for images: boxes, masks or polygons to upload to a task."""
+    with clean_errors():
+        from prelabel.export.cvat import export_cvat
+
+        _export(export_cvat, _cvat_options(), output, to, storage_options, values)
+
+
+@export.command(cls=SectionedCommand, options=_yolo_options)
+@click.argument("output", metavar="OUT")
+@click.option("--to", required=True, metavar="DIR", help="The folder to write into.", cls=SectionedOption)
+@storage_option
+def yolo(output: str, to: str, storage_options: str | None, **values: Any) -> None:
+    """Write YOLO labels (boxes or segments), lists of images and data.yaml."""
+    with clean_errors():
+        from prelabel.export.yolo import export_yolo
+
+        _export(export_yolo, _yolo_options(), output, to, storage_options, values)
+
+
+@export.command(cls=SectionedCommand, options=_voc_options)
+@click.argument("output", metavar="OUT")
+@click.option("--to", required=True, metavar="DIR", help="The folder to write into.", cls=SectionedOption)
+@storage_option
+def voc(output: str, to: str, storage_options: str | None, **values: Any) -> None:
+    """Write Pascal VOC: an XML file of boxes for each image."""
+    with clean_errors():
+        from prelabel.export.voc import export_voc
+
+        _export(export_voc, _voc_options(), output, to, storage_options, values)
 
 
 @export.command(name="label-studio", cls=SectionedCommand, options=_label_studio_options)

@@ -45,7 +45,19 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    "command", ["label", "verify", "detectors", "inspect", "synth", "export coco", "export label-studio"]
+    "command",
+    [
+        "label",
+        "verify",
+        "detectors",
+        "inspect",
+        "synth",
+        "export coco",
+        "export label-studio",
+        "export cvat",
+        "export yolo",
+        "export voc",
+    ],
 )
 def test_every_command_has_help(command: str):
     result = call(*command.split(), "--help")

@@ -27,7 +27,7 @@ HOSTILE = "<b>&\"x'</b> \u00e4\u6f22\U0001f600 \t#?%+"
 def export(tmp_path: Path, every: Rows, info: RunInfo = INFO, **options: Any) -> tuple[ET.Element, ExportReport]:
     path = tmp_path / "cvat.xml"
     report = export_cvat(info, every, str(path), CvatOptions(**options), Storage())
-    return ET.fromstring(path.read_bytes()), report
+    return ET.fromstring(path.read_bytes()), report  # noqa: S314
 
 
 def test_a_dog_with_a_mask_to_the_letter(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_nothing_stays_of_an_export_that_fails(tmp_path: Path) -> None:
 
 
 def test_nonsense_is_refused() -> None:
-    with pytest.raises(ConfigError, match="^segmentation must be one of rle, polygon, none, got 'mask'$"):
+    with pytest.raises(ConfigError, match=r"^segmentation must be one of rle, polygon, none, got 'mask'$"):
         CvatOptions(segmentation="mask")
-    with pytest.raises(ConfigError, match="^polygon-tolerance must be 0 or more, got -1$"):
+    with pytest.raises(ConfigError, match=r"^polygon-tolerance must be 0 or more, got -1$"):
         CvatOptions(polygon_tolerance=-1)

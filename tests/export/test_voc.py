@@ -24,7 +24,7 @@ def export(tmp_path: Path, every: Rows, info: RunInfo = INFO, **options: Any) ->
 
 
 def box(tmp_path: Path, name: str = "a") -> list[str | None]:
-    root = ET.parse(tmp_path / "Annotations" / f"{name}.xml").getroot()
+    root = ET.parse(tmp_path / "Annotations" / f"{name}.xml").getroot()  # noqa: S314
     return [root.findtext(f"object/bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
 
 
@@ -49,7 +49,7 @@ def test_a_dog_to_the_letter(tmp_path: Path) -> None:
         "  </object>\n"
         "</annotation>\n"
     )
-    assert ET.parse(tmp_path / "Annotations/b.xml").getroot().find("object") is None
+    assert ET.parse(tmp_path / "Annotations/b.xml").getroot().find("object") is None  # noqa: S314
     assert (tmp_path / "ImageSets/Main/train.txt").read_text() == "photos/a\nb\n"
     assert (tmp_path / "labelmap.txt").read_text() == (
         "# label:color_rgb:parts:actions\nbackground:0,0,0::\nDog:237,100,29::\nCat:91,237,29::\n"
@@ -79,7 +79,7 @@ def test_hostile_names_survive(tmp_path: Path) -> None:
     info = RunInfo(detector="stub", model_version=HOSTILE, classes=(ClassName(7, HOSTILE),))
     name = f"ph \u00e4/{HOSTILE}/\u00e9 .jpg".replace("</b>", "")
     export(tmp_path, rows(row(name, found(HOSTILE, category_id=7, mid=""))), info)
-    root = ET.parse(tmp_path / "Annotations" / f"{name[:-4]}.xml").getroot()
+    root = ET.parse(tmp_path / "Annotations" / f"{name[:-4]}.xml").getroot()  # noqa: S314
     assert (root.findtext("filename"), root.findtext("object/name")) == (name, HOSTILE)
     assert (tmp_path / "ImageSets/Main/train.txt").read_text() == name[:-4] + "\n"
 
@@ -87,7 +87,7 @@ def test_hostile_names_survive(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", ["a:b", "#a", " a", "a\nb", "a\x01"])
 def test_labels_that_the_label_map_cannot_hold_are_refused(tmp_path: Path, label: str) -> None:
     info = RunInfo(detector="stub", model_version="v", classes=(ClassName(1, label),))
-    with pytest.raises(ExportError, match="cannot be a class in labelmap.txt .*: rename it with class-map$"):
+    with pytest.raises(ExportError, match=r"cannot be a class in labelmap\.txt .*: rename it with class-map$"):
         export(tmp_path, rows(row("a.jpg", found(label, mid=""))), info)
     assert list(tmp_path.iterdir()) == []
 
@@ -110,7 +110,7 @@ def test_twins_are_left_out_and_named(tmp_path: Path) -> None:
 
 
 def test_nonsense_is_refused() -> None:
-    with pytest.raises(ConfigError, match="^subset must be a name of letters, digits and dashes, got '../x'$"):
+    with pytest.raises(ConfigError, match=r"^subset must be a name of letters, digits and dashes, got '../x'$"):
         VocOptions(subset="../x")
-    with pytest.raises(ConfigError, match="^coordinates must be one of zero, one, got 'two'$"):
+    with pytest.raises(ConfigError, match=r"^coordinates must be one of zero, one, got 'two'$"):
         VocOptions(coordinates="two")

@@ -65,7 +65,7 @@ def test_parts_are_joined_by_a_bridge_without_width() -> None:
 def test_scores_stand_at_the_end_of_boxes(tmp_path: Path) -> None:
     export(tmp_path, rows(row("a.jpg", found(score=0.9))), segmentation="none", scores=True)
     assert files(tmp_path)["labels/train/a.txt"] == "0 0.25 0.5 0.5 1 0.9\n"
-    with pytest.raises(ConfigError, match="^scores cannot stand at the end of segments: say segmentation none$"):
+    with pytest.raises(ConfigError, match=r"^scores cannot stand at the end of segments: say segmentation none$"):
         YoloOptions(scores=True)
 
 
