@@ -18,7 +18,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 demo: setup
-	@$(BIN)/python jobs/demo.py
+	@$(BIN)/prelabel demo
 
 test: setup
 	@$(BIN)/ruff check .

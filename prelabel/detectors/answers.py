@@ -18,9 +18,9 @@ import numpy.typing as npt
 from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray
 from prelabel.detectors.base import Found
 from prelabel.detectors.convention import Convention
-from prelabel.detectors.labels import LabelMap, is_mid
 from prelabel.detectors.masks import paste_masks
 from prelabel.errors import DetectorError
+from prelabel.labels.maps import LabelMap, is_mid
 from prelabel.select import Selection
 
 Arrays = Mapping[str, npt.NDArray[Any]]

@@ -19,7 +19,7 @@ class CatalogueEntry:
         name: What the user types.
         title: The network in a few words.
         task: Boxes of things, or labels of the whole image.
-        addresses: Where it can be fetched, the preferred one first.
+        addresses: Where it can be fetched, the preferred one first; none for a network that comes with the package.
         format: `"TF1 hub module"` or `"TF2 SavedModel"`.
         input: The input tensor in words.
         input_size: Height and width the network was made for, or None when any size will do.
@@ -27,7 +27,7 @@ class CatalogueEntry:
         masks: Whether it gives instance masks.
         licence: SPDX identifier.
         metric: Accuracy as published.
-        label_map: Built-in label map (see `labels.py`), or None where the network names its classes itself.
+        label_map: Built-in label map (see `prelabel.labels`), or None where the network names its classes itself.
         note: What a user should know before choosing it.
     """
 
@@ -119,6 +119,21 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         label_map=None,
         note="Labels of the whole image, in batches. Class 0 is the background. Its classes get names with --label-map "
         "https://storage.googleapis.com/download.tensorflow.org/data/ImageNetLabels.txt",
+    ),
+    CatalogueEntry(
+        name="demo-shapes",
+        title="Small one-stage network with masks, trained on the scenes that `prelabel synth` draws",
+        task="detection",
+        addresses=(),
+        format="TF2 SavedModel",
+        input="uint8 [1, height, width, 3]",
+        input_size=None,
+        classes=14,
+        masks=True,
+        licence="Apache-2.0",
+        metric="see its MODEL_CARD.md",
+        label_map=None,
+        note="Comes with the package: for trying everything out without network, weights or photos.",
     ),
 )
 

@@ -86,6 +86,8 @@ def fetch_model(
     """
     storage = storage or Storage()
     entry = lookup(address)
+    if entry and not entry.addresses:
+        return _bundled(entry)
     if entry and not is_http(address):
         return _from_web(entry.addresses, entry.name, entry, cache_dir, max_bytes)
     if is_http(address):
@@ -93,6 +95,13 @@ def fetch_model(
     if is_local(address):
         return _from_disk(address, cache_dir, max_bytes)
     return _from_storage(address, storage, cache_dir, max_bytes)
+
+
+def _bundled(entry: CatalogueEntry) -> LocalModel:
+    path = Path(__file__).with_name(entry.name.replace("-", "_"))
+    if not (path / "saved_model.pb").is_file():
+        raise DetectorError(f"{entry.name} is missing from this installation: {path} holds no model")
+    return LocalModel(path, fingerprint_of(path), entry.name, entry.name, entry)
 
 
 def _from_web(

@@ -10,9 +10,9 @@ from prelabel.detectors.convention import KNOWN, Convention, recognise
 from prelabel.detectors.fetch import LocalModel, fetch_model
 from prelabel.detectors.fingerprint import model_files
 from prelabel.detectors.graph import CHECKPOINT, Graph, read_graph
-from prelabel.detectors.labels import LabelMap
 from prelabel.detectors.prepare import find_labels
 from prelabel.errors import ConfigError, DetectorError
+from prelabel.labels.maps import LabelMap
 from prelabel.storage import Storage
 
 _READ_FILES = (
@@ -149,7 +149,7 @@ def catalogue_table() -> list[dict[str, str]]:
             "format": entry.format,
             "published": entry.metric,
             "licence": entry.licence,
-            "address": entry.addresses[0],
+            "address": entry.addresses[0] if entry.addresses else "in the package",
             "note": entry.note,
         }
         for entry in CATALOGUE

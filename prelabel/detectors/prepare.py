@@ -11,7 +11,7 @@ from prelabel.detectors.base import DetectorInfo
 from prelabel.detectors.convention import Convention, recognise
 from prelabel.detectors.fetch import LocalModel, fetch_model
 from prelabel.detectors.graph import Graph, read_graph
-from prelabel.detectors.labels import LabelMap, parse_label_map, read_label_map
+from prelabel.labels.maps import LabelMap, parse_label_map, read_label_map
 from prelabel.storage import Storage
 
 #: Label maps that are found by themselves inside a model.

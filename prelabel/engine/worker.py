@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from prelabel.config import LabelOptions
 from prelabel.detectors.answers import DetectorOptions
-from prelabel.detectors.labels import ClassName, LabelMap
 from prelabel.detectors.prepare import prepare
 from prelabel.engine.schedule import LabelTask, ProbeTask
 from prelabel.engine.shard import Reader, Reading, label_images, label_shard, set_aside_row
 from prelabel.errors import DetectorError, StoreError
+from prelabel.labels.maps import ClassName, LabelMap
 from prelabel.source.decode import DecodeOptions
 from prelabel.storage import Storage
 from prelabel.store.plan import Plan, PlanPart

@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from prelabel.detectors.labels import read_label_map
 from prelabel.errors import ExportError
+from prelabel.labels.maps import read_label_map
 from prelabel.select import Selection
 from prelabel.storage import Storage, describe, redact
 from prelabel.store.run import ClassName

@@ -9,8 +9,8 @@ from pycocotools import mask as coco_mask
 
 from prelabel.detectors.answers import DetectorOptions, to_found, to_image_labels, wanted_outputs
 from prelabel.detectors.convention import Convention, Tensor
-from prelabel.detectors.labels import ClassName, LabelMap
 from prelabel.errors import DetectorError
+from prelabel.labels.maps import ClassName, LabelMap
 from prelabel.select import Selection
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools

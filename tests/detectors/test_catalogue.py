@@ -6,7 +6,7 @@ from prelabel.detectors.catalogue import CATALOGUE, lookup
 
 
 def test_names_are_unique_and_found() -> None:
-    assert len({entry.name for entry in CATALOGUE}) == 4
+    assert len({entry.name for entry in CATALOGUE}) == len(CATALOGUE) == 5
     for entry in CATALOGUE:
         assert lookup(entry.name) is entry
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.detectors.labels import ClassName, LabelMap, is_mid, parse_label_map, read_label_map
 from prelabel.errors import ConfigError
+from prelabel.labels.maps import ClassName, LabelMap, is_mid, parse_label_map, read_label_map
 from prelabel.storage import Storage
 from tests.detectors.hub_server import hub
 

@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any, NamedTuple
 
-from prelabel.detectors.pbtxt import MalformedError, read_items
 from prelabel.errors import ConfigError
+from prelabel.labels.pbtxt import MalformedError, read_items
 from prelabel.storage import Storage, describe, redact
 
 BUILT_IN = ("coco",)
@@ -92,7 +92,7 @@ def read_label_map(source: str, storage: Storage | None = None) -> LabelMap:
         ConfigError: There is no such file, its kind is unknown, or it cannot be read as one; with the line.
     """
     if source in BUILT_IN:
-        data = resources.files("prelabel.detectors").joinpath(f"labels/{source}.csv").read_bytes()
+        data = resources.files("prelabel.labels").joinpath(f"{source}.csv").read_bytes()
         return replace(parse_label_map(f"{source}.csv", data), source=source)
     shown = redact(source)
     try:

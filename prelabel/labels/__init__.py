@@ -1,0 +1,1 @@
+"""Label maps: from a class number to its name and its Freebase machine id."""
