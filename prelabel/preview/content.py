@@ -56,9 +56,14 @@ def totals(found: Survey) -> dict[str, Any]:
 def classes(found: Survey) -> list[dict[str, Any]]:
     """Every class that occurs, the most frequent first, with its colour and the colour of text upon it."""
     return [
-        {"name": name, "count": count, "colour": colour_of(name), "ink": ink_on(colour_of(name))}
+        {"name": redact(name), "count": count, "colour": colour_of(name), "ink": ink_on(colour_of(name))}
         for name, count in sorted(found.classes.items(), key=_most_first)
     ]
+
+
+def class_numbers(found: Survey) -> dict[str, int]:
+    """The place of each class in `classes`."""
+    return {name: place for place, (name, _) in enumerate(sorted(found.classes.items(), key=_most_first))}
 
 
 def _most_first(item: tuple[str, int]) -> tuple[int, str]:
@@ -75,7 +80,9 @@ def ink_on(colour: str) -> str:
 
 
 def card(row: ImageRow, kept: Kept, numbers: Mapping[str, int], picture_size: int) -> dict[str, Any]:
-    """An image with what is kept of it; a failed one with its reason. Addresses are shown without their secrets.
+    """An image with what is kept of it; a failed one with its reason.
+
+    Addresses are shown without their secrets, and marks that turn the direction of writing as `\\u202e`.
 
     Args:
         row: Of the run.
@@ -86,9 +93,9 @@ def card(row: ImageRow, kept: Kept, numbers: Mapping[str, int], picture_size: in
     Raises:
         ExportError: A mask does not fit its image.
     """
-    values: dict[str, Any] = {"name": row.file_name, "uri": redact(row.uri)}
+    values: dict[str, Any] = {"name": redact(row.file_name), "uri": redact(row.uri)}
     if row.image_id != row.file_name:
-        values["id"] = row.image_id
+        values["id"] = redact(row.image_id)
     if row.width is not None and row.height is not None:
         values.update(w=row.width, h=row.height)
     if row.bytes is not None:

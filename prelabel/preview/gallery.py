@@ -17,7 +17,7 @@ from typing import Any
 
 from prelabel.errors import ExportError
 from prelabel.export.reading import Rows, RunInfo
-from prelabel.preview.content import card, classes, run_facts, totals
+from prelabel.preview.content import card, class_numbers, classes, run_facts, totals
 from prelabel.preview.options import PreviewOptions
 from prelabel.preview.page import GENERATOR, page
 from prelabel.preview.pictures import renditions_of
@@ -91,8 +91,7 @@ def write_preview(
     if earlier:
         # Its pictures are about to change.
         storage.delete(index)
-    listed = classes(found)
-    numbers = {one["name"]: place for place, one in enumerate(listed)}
+    numbers = class_numbers(found)
     chosen, wanted = set(found.chosen), {*found.chosen, *found.listed}
     pictures = _Pictures(to, storage, options)
     cards: list[dict[str, Any]] = []
@@ -108,7 +107,7 @@ def write_preview(
     data = {
         "run": run_facts(info, options),
         "totals": totals(found),
-        "classes": listed,
+        "classes": classes(found),
         "sampled": len(chosen) < found.images - found.failed,
         "cards": cards,
     }

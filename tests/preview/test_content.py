@@ -13,7 +13,7 @@ from prelabel.detections import ImageLabel
 from prelabel.errors import ConfigError, ExportError
 from prelabel.export.colour import colour_of
 from prelabel.export.polygons import polygons_from_rle
-from prelabel.preview.content import card, classes, ink_on, path_data, totals
+from prelabel.preview.content import card, class_numbers, classes, ink_on, path_data, totals
 from prelabel.preview.options import PreviewOptions
 from prelabel.preview.page import embedded_json, page
 from prelabel.preview.survey import kept_of, survey
@@ -125,6 +125,13 @@ def test_a_failed_card_has_its_reason_and_no_secret():
     }
     signed = row("a.jpg", uri="https://me:secret@host/a.jpg?X-Signature=secret")
     assert "secret" not in json.dumps(card(signed, kept_of(signed, PreviewOptions()), {}, 1280))
+
+
+def test_marks_that_turn_the_direction_of_writing_are_shown_as_what_they_are():
+    one = row("\u202egpj.exe", found("Dog\u202e"))
+    seen = survey([one], PreviewOptions())
+    assert card(one, kept_of(one, PreviewOptions()), class_numbers(seen), 1280)["name"] == "\\u202egpj.exe"
+    assert classes(seen)[0]["name"] == "Dog\\u202e"
 
 
 def test_a_mask_that_does_not_fit_names_its_image():

@@ -106,7 +106,7 @@ if (matchMedia("(max-width: 640px)").matches) byId("charts").open = false;
 if (data.sampled) {
   const { images, failed } = data.totals;
   const some = cards.filter((card) => !card.error).length;
-  byId("sampled").textContent = `A sample: ${count.format(some)} of ${counted(images - failed, "image", "images")}, chosen so that every class and range of scores occurs. Totals and histograms are those of the whole run.`;
+  byId("sampled").textContent = `A sample: ${count.format(some)} of ${counted(images - failed, "image", "images")}, chosen to show as many classes and ranges of scores as it can. Totals and histograms are those of the whole run.`;
   byId("sampled").hidden = false;
 }
 showRun();
