@@ -14,6 +14,7 @@
      +-- DetectorError         a model cannot be fetched, loaded, recognised or run
      +-- StoreError            what was written cannot be read, does not fit, or cannot be written
      +-- ExportError           finished shards cannot be turned into the wanted format
+     +-- PushError             predictions cannot be brought into an annotation server
      +-- EvaluateError         finished shards cannot be held against a truth
      +-- RunError              the job as a whole failed
           +-- RunInterrupted     somebody ended it; what was finished stays
@@ -76,6 +77,10 @@ class StoreError(PrelabelError):
 
 class ExportError(PrelabelError):
     """Finished shards cannot be turned into the wanted format."""
+
+
+class PushError(PrelabelError):
+    """Predictions cannot be brought into an annotation server, or it did not take them as they were sent."""
 
 
 class EvaluateError(PrelabelError):
