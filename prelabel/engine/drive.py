@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from prelabel.config import LabelOptions
-from prelabel.engine import fleet as ray_fleet
+from prelabel.engine import cluster
+from prelabel.engine.events import Died, Event, Ready
+from prelabel.engine.fleet import Fleet
 from prelabel.engine.meter import Meter
 from prelabel.engine.progress import Reporter
 from prelabel.engine.schedule import LabelTask, Schedule
@@ -67,10 +69,10 @@ class Driver:
             PrelabelError: A worker cannot work at all, or workers die while they start.
         """
         options: LabelOptions = self._spec.options
-        how = ray_fleet.connect(options)
+        how = cluster.connect(options)
         fleet = None
         try:
-            fleet = ray_fleet.Fleet(self._spec, most=self._most, alone=how == "started")
+            fleet = Fleet(self._spec, most=self._most, alone=how == "started")
             while not self._schedule.finished:
                 if self._stop.is_set():
                     raise RunInterrupted("stopped")
@@ -86,26 +88,29 @@ class Driver:
             if fleet is not None:
                 fleet.stop()
             if how != "found":
-                ray_fleet.disconnect()
+                cluster.disconnect()
 
-    def _hear(self, event: ray_fleet.Event) -> Iterator[ShardRecord]:
-        if isinstance(event, ray_fleet.Ready):
+    def _hear(self, event: Event) -> Iterator[ShardRecord]:
+        if isinstance(event, Ready):
             if not self._started:
                 self._started = True
                 self._on_ready()
                 self._meter.start()
-        elif isinstance(event, ray_fleet.Died):
+        elif isinstance(event, Died):
             for task in event.tasks:
-                self._reporter.message(f"shard={task.shard}: {event.culprit.error}; it is tried again")
-                self._schedule.died(task, event.culprit)
+                self._reporter.message(
+                    f"shard={task.shard}: {event.culprit.error}; {self._schedule.died(task, event.culprit)}"
+                )
+            if not event.tasks:
+                self._reporter.message(f"a worker without work is gone: {event.culprit.error}")
         else:
             self._schedule.done(event.task)
             if event.record is not None:
                 self._meter.finished(event.record)
-                self._reporter.shard(event.record, time.monotonic() - self._handed_out[event.task.shard])
+                self._reporter.shard(event.record, time.monotonic() - self._handed_out.pop(event.task.shard))
                 yield event.record
 
-    def _hand_out(self, fleet: ray_fleet.Fleet) -> None:
+    def _hand_out(self, fleet: Fleet) -> None:
         if not self._started:
             return
         for worker in list(fleet.workers):
@@ -116,6 +121,7 @@ class Driver:
     def _give_up(self) -> Iterator[ShardRecord]:
         while self._schedule.given_up:
             shard, (task, reason) = self._schedule.given_up.popitem()
+            self._handed_out.pop(shard, None)
             self._reporter.message(f"shard={shard} is given up: {reason}")
             record = publish_given_up(task, self._spec, self._storage, self._plan)
             self._meter.finished(record)

@@ -1,4 +1,4 @@
-"""Workers as Ray actors: started as resources appear, watched, replaced when they die. The one module that knows Ray.
+"""Workers as Ray actors: started as resources appear, fed, watched, replaced when they die.
 
 Only small values cross process borders here: tasks, records, progress. Pixels and masks stay in the actor.
 """
@@ -6,81 +6,35 @@ Only small values cross process borders here: tasks, records, progress. Pixels a
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar, cast
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 
 import ray
 from ray import exceptions as ray_errors
 
-from prelabel.config import LabelOptions
+from prelabel.engine import cluster
+from prelabel.engine.events import IN_FLIGHT, Died, Done, Event, Handle, Ready
 from prelabel.engine.schedule import Culprit, LabelTask, ProbeTask, Task
 from prelabel.engine.worker import Spec, Status, Worker
-from prelabel.errors import ConfigError, PrelabelError, RunError
+from prelabel.errors import PrelabelError, RunError
+from prelabel.storage import describe
 from prelabel.store.shards import ShardRecord
 
-#: Tasks a worker holds at once: one runs while the images of the next are read ahead.
-IN_FLIGHT = 2
-
-#: Workers may die so often in a row while they start (import, model) before the run is given up.
+#: Workers may die so often in a row while they start (import, model) before no more are started.
 MAX_START_DEATHS = 3
+
+#: Seconds a process may take to load the detector, which may have to be fetched first.
+LOAD_TIMEOUT_S = 1800.0
 
 #: Seconds between two looks at whether the cluster has grown.
 GROWTH_INTERVAL_S = 15.0
 
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A worker has loaded its detector."""
-
-    worker: Handle
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A worker has finished a task; a labelled shard comes with its record."""
-
-    task: Task
-    record: ShardRecord | None
-
-
-@dataclass(frozen=True, slots=True)
-class Died:
-    """A worker is gone, and with it the tasks it had."""
-
-    tasks: tuple[Task, ...]
-    culprit: Culprit
-
-
-Event = Ready | Done | Died
-
-
-@dataclass(slots=True, eq=False)
-class Handle:
-    """One actor and what the driver knows of it."""
-
-    number: int
-    actor: Any
-    placed: bool = False
-    ready: bool = False
-    retiring: bool = False
-    images: int = 0
-    tasks: dict[Any, Task] = field(default_factory=dict)
-    status: Status = field(default_factory=lambda: Status(0, {}))
-    asked: bool = False
-    moved_at: float = field(default_factory=time.monotonic)
-    node: str = ""
-    pid: int = 0
-
-    @property
-    def free(self) -> bool:
-        """Whether it can take another task beside those it has."""
-        alone = any(task.alone for task in self.tasks.values())
-        return self.ready and not self.retiring and not alone and len(self.tasks) < IN_FLIGHT
+#: Seconds between two questions how far a worker is; more where there are thousands of them.
+POLL_INTERVAL_S = 1.0
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -123,38 +77,6 @@ class _Actor:
         self._worker.probe(task)
 
 
-def connect(options: LabelOptions) -> Literal["found", "joined", "started"]:
-    """Join the cluster this process is in, the one named, or start one on this machine.
-
-    Returns:
-        Whether this process was in a cluster already, has joined one, or has started Ray on this machine; in the last
-        two cases `disconnect` leaves it.
-
-    Raises:
-        ConfigError: No cluster answers at the address.
-    """
-    if ray.is_initialized():
-        return "found"
-    # Workers tell what they do through the run, not through the driver's terminal.
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if options.address != "local":
-        try:
-            ray.init(address=options.address, **quiet)
-            return "joined"
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            if options.address != "auto" or os.environ.get("RAY_ADDRESS"):
-                where = os.environ.get("RAY_ADDRESS") if options.address == "auto" else options.address
-                line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                raise ConfigError(f"no Ray cluster answers at {where!r}: {line[:200]}") from None
-    ray.init(address="local", include_dashboard=False, **quiet)
-    return "started"
-
-
-def disconnect() -> None:
-    """Leave Ray, and stop it where `connect` started it."""
-    ray.shutdown()
-
-
 class Fleet:
     """Starts, feeds and watches workers.
 
@@ -162,38 +84,35 @@ class Fleet:
         spec: What every worker gets.
         most: More workers than this have nothing to do.
         alone: Whether Ray was started for this run on this machine, so that no node will ever join.
+
+    Raises:
+        ConfigError: A worker needs more than this machine has.
     """
 
     def __init__(self, spec: Spec, most: int, *, alone: bool) -> None:
         self._options = spec.options
-        self._alone = alone
-        self._gpus = self._gpus_per_worker()
+        self._cpus = spec.options.cpus_per_worker
+        self._gpus = cluster.gpus_per_worker(spec.options)
+        if alone:
+            cluster.require_possible(self._cpus, self._gpus)
         self._spec = replace(spec, gpus=self._gpus)
         self._most = most
         self._numbers = itertools.count()
         self._waiting_for: dict[Any, tuple[Handle, str]] = {}
         self._events: deque[Event] = deque()
         self._start_deaths = 0
-        self._grown_at = time.monotonic()
-        self._polled_at = 0.0
+        self._grown_at = self._polled_at = time.monotonic()
         self.workers: list[Handle] = []
-        self._target = min(most, self._options.workers or self._capacity())
-        self._require_possible()
-        for _ in range(self._target):
+        for _ in range(min(most, self._options.workers or cluster.capacity(self._cpus, self._gpus))):
             self._start()
-
-    @property
-    def target(self) -> int:
-        """Workers wanted now."""
-        return self._target
 
     def waiting(self) -> str:
         """What is being waited for, in words; empty when every worker is at work."""
         placed = sum(worker.placed for worker in self.workers)
         ready = sum(worker.ready for worker in self.workers)
         if placed < len(self.workers):
-            need = f"{self._options.cpus_per_worker:g} CPU" + (f" + {self._gpus:g} GPU" if self._gpus else "")
-            have = ray.cluster_resources()
+            need = f"{self._cpus:g} CPU" + (f" + {self._gpus:g} GPU" if self._gpus else "")
+            have = cluster.offered()
             return (
                 f"{len(self.workers) - placed} of {len(self.workers)} workers wait for resources "
                 f"({need} each; the cluster has {have.get('CPU', 0):g} CPU, {have.get('GPU', 0):g} GPU)"
@@ -214,7 +133,7 @@ class Fleet:
 
         Raises:
             PrelabelError: A worker refuses to work at all: the model cannot be used, a shard cannot be written.
-            RunError: Workers die while they start.
+            RunError: Workers die while they start, and none is at work.
         """
         if self._waiting_for:
             # Ray copies the list; with thousands of workers, taking many at a time keeps the driver ahead.
@@ -222,7 +141,8 @@ class Fleet:
             done, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
             if not done:
                 done, _ = ray.wait(refs, num_returns=1, timeout=timeout_s, fetch_local=False)
-            for ref in done:
+            # What a worker has finished counts, even where its death is among the news.
+            for ref in sorted(done, key=lambda ref: self._waiting_for[ref][1] != "task"):
                 self._receive(ref)
         else:
             time.sleep(timeout_s)
@@ -230,13 +150,6 @@ class Fleet:
         self._grow()
         while self._events:
             yield self._events.popleft()
-
-    def _retire(self, worker: Handle) -> None:
-        """Replace a worker when it has finished what it has."""
-        worker.retiring = True
-        if not worker.tasks:
-            self._remove(worker)
-            self._start()
 
     def stop(self) -> None:
         """End all workers at once."""
@@ -248,10 +161,7 @@ class Fleet:
     def _start(self) -> None:
         actor_class: Any = ray.remote(concurrency_groups={"work": IN_FLIGHT, "status": 1})(_Actor)
         actor = actor_class.options(
-            num_cpus=self._options.cpus_per_worker,
-            num_gpus=self._gpus,
-            max_restarts=0,
-            max_task_retries=0,
+            num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0, max_task_retries=0
         ).remote(self._spec)
         worker = Handle(next(self._numbers), actor)
         self.workers.append(worker)
@@ -265,16 +175,15 @@ class Fleet:
         worker, kind = entry
         try:
             value = ray.get(ref)
-        except ray_errors.RayActorError as error:
+        except ray_errors.RayTaskError as error:
+            raise _refusal(error, worker.tasks.get(ref)) from None
+        except ray_errors.RayError as error:
+            # The answer cannot be had any more; mostly because process or node are gone.
             self._bury(worker, Culprit("WorkerDied", death(error)))
             return
-        except ray_errors.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, PrelabelError):
-                raise cause from None
-            raise RunError(f"a worker failed: {type(cause).__name__}: {str(cause).strip()[:500]}") from error
         if kind == "place":
             worker.placed, (worker.node, worker.pid) = True, value
+            worker.moved_at = time.monotonic()
         elif kind == "load":
             worker.ready, self._start_deaths = True, 0
             self._events.append(Ready(worker))
@@ -288,22 +197,26 @@ class Fleet:
             self._events.append(Done(worker.tasks.pop(ref), value))
             worker.images += value.rows if isinstance(value, ShardRecord) else 1
             limit = self._options.max_images_per_worker
-            if worker.retiring or (limit is not None and worker.images >= limit):
-                self._retire(worker)
+            worker.retiring |= limit is not None and worker.images >= limit
+            if worker.retiring and not worker.tasks:
+                self._remove(worker)
+                self._start()
 
     def _bury(self, worker: Handle, culprit: Culprit) -> None:
-        tasks = tuple(worker.tasks.values())
-        if not worker.ready:
-            self._start_deaths += 1
-            if self._start_deaths >= MAX_START_DEATHS:
-                raise RunError(f"{self._start_deaths} workers in a row died while starting: {culprit.error}")
+        """Take leave of a dead worker, and start another one unless that seems to be pointless."""
         self._remove(worker)
-        self._events.append(Died(tasks, culprit))
-        self._start()
+        self._events.append(Died(tuple(worker.tasks.values()), culprit))
+        # A lost node says nothing about whether workers can start.
+        if not worker.ready and (not worker.node or worker.node in cluster.alive_nodes()):
+            self._start_deaths += 1
+        if self._start_deaths < MAX_START_DEATHS:
+            self._start()
+        elif not any(other.ready for other in self.workers):
+            raise RunError(f"{self._start_deaths} workers in a row died while starting: {culprit.error}")
+        # Otherwise those at work go on by themselves: there may be memory for so many only.
 
     def _remove(self, worker: Handle) -> None:
-        if worker in self.workers:
-            self.workers.remove(worker)
+        self.workers.remove(worker)
         for ref in [ref for ref, (other, _) in self._waiting_for.items() if other is worker]:
             del self._waiting_for[ref]
         ray.kill(worker.actor, no_restart=True)
@@ -311,16 +224,21 @@ class Fleet:
     def _poll(self) -> None:
         """Ask busy workers how far they are; take one that has not moved for too long for dead."""
         now = time.monotonic()
-        if now - self._polled_at < max(1.0, len(self.workers) / 50):
+        since = now - self._polled_at
+        interval = max(POLL_INTERVAL_S, len(self.workers) / 50)
+        if since < interval:
             return
         self._polled_at = now
         for worker in list(self.workers):
-            if not worker.tasks:
-                continue
-            if now - worker.moved_at > self._options.stall_timeout:
+            if since > 10 * interval:
+                worker.moved_at += since  # this process was halted, not the worker
+            still_s = now - worker.moved_at
+            if worker.placed and not worker.ready and still_s > LOAD_TIMEOUT_S:
+                self._bury(worker, Culprit("WorkerHung", f"the detector was not loaded within {LOAD_TIMEOUT_S:g} s"))
+            elif worker.tasks and still_s > self._options.stall_timeout:
                 seconds = f"{self._options.stall_timeout:g} s"
                 self._bury(worker, Culprit("WorkerHung", f"no image was finished for {seconds}; the worker was ended"))
-            elif not worker.asked:
+            elif worker.tasks and not worker.asked:
                 worker.asked = True
                 self._waiting_for[worker.actor.status.remote()] = (worker, "status")
 
@@ -330,52 +248,31 @@ class Fleet:
         if self._options.workers or now - self._grown_at < GROWTH_INTERVAL_S:
             return
         self._grown_at = now
-        self._target = max(self._target, min(self._most, self._capacity()))
-        while len(self.workers) < self._target:
-            self._start()
-
-    def _capacity(self) -> int:
-        """Workers that fit the cluster as it is now, counted node by node."""
-        fit = 0
-        for node in ray.nodes():
-            if node["Alive"]:
-                have = node["Resources"]
-                cpus = have.get("CPU", 0.0) / self._options.cpus_per_worker
-                fit += int(min(cpus, _gpu_slots(have.get("GPU", 0.0), self._gpus)))
-        return max(1, fit)
-
-    def _gpus_per_worker(self) -> float:
-        stated = self._options.gpus_per_worker
-        if stated is not None:
-            return stated
-        return 1.0 if any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"]) else 0.0
-
-    def _require_possible(self) -> None:
-        """On a machine of one's own nothing will be added: what does not fit now is a mistake."""
-        if not self._alone:
-            return
-        have = ray.cluster_resources()
-        cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
-        if self._options.cpus_per_worker > cpus or self._gpus > gpus:
-            raise ConfigError(
-                f"a worker needs {self._options.cpus_per_worker:g} CPU and {self._gpus:g} GPU, "
-                f"but this machine offers Ray {cpus:g} CPU and {gpus:g} GPU"
-            )
+        if self._start_deaths < MAX_START_DEATHS:
+            while len(self.workers) < min(self._most, cluster.capacity(self._cpus, self._gpus)):
+                self._start()
 
 
-def _gpu_slots(gpus: float, each: float) -> float:
-    if each == 0:
-        return math.inf
-    # A fraction never spans two GPUs.
-    return gpus * int(1 / each + 1e-9) if each < 1 else gpus // each
+def _refusal(error: ray_errors.RayTaskError, task: Task | None) -> PrelabelError:
+    """What an exception inside a worker means for the run: it ends, for another worker would meet the same."""
+    cause = error.cause
+    if isinstance(cause, PrelabelError):
+        return cause
+    where = f" at shard {task.shard}" if task else ""
+    return RunError(f"a worker failed{where}: {describe(cause)}")
 
 
-def death(error: ray_errors.RayActorError) -> str:
-    """Why an actor died, in one line for a person; Ray says it in prose only."""
-    text = " ".join(str(error).split())
+def death(error: ray_errors.RayError) -> str:
+    """Why a worker is gone, in one line for a person; Ray says it in prose only."""
+    if isinstance(error, ray_errors.RayActorError) and error.actor_init_failed:
+        # The last line of a traceback: most likely something is not installed on that machine.
+        return f"a worker cannot be started: {describe(RuntimeError(str(error).strip().splitlines()[-1]))}"
     if isinstance(error, ray_errors.ActorUnavailableError):
         return "the worker could not be reached"
-    if "NODE_OUT_OF_MEMORY" in text:
+    if not isinstance(error, ray_errors.RayActorError):
+        return f"the worker was lost: {describe(error)}"
+    text = " ".join(str(error).split())
+    if "NODE_OUT_OF_MEMORY" in text or "memory on the node" in text:
         return "the worker was ended because its node ran out of memory"
     if "NODE_DIED" in text or "node has died" in text or "node died" in text:
         return "the worker's node died"

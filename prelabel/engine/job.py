@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -17,7 +18,7 @@ from prelabel.engine.planning import Planner, now
 from prelabel.engine.progress import Reporter
 from prelabel.engine.schedule import LabelTask
 from prelabel.engine.worker import Spec
-from prelabel.errors import ConfigError, RunInterrupted
+from prelabel.errors import ConfigError, RunInterrupted, StoreError
 from prelabel.storage import Storage, absolute, join, redact
 from prelabel.store.plan import Plan
 from prelabel.store.run import (
@@ -40,10 +41,9 @@ LOST = ("WorkerDied", "WorkerHung")
 #: Finished shards re-read at the same time when a run goes on.
 _CHECK_THREADS = 8
 
-#: Files that a run leaves in `shards/`: what it published, and what a killed process had not yet published.
-_TEMPORARY = re.compile(r"\.shard-\d{5,}\.parquet\.[0-9a-f]+\.tmp")
-_SHARD_FILE = re.compile(r"shard-\d{5,}\.parquet")
-_PLAN_FILE = re.compile(r"plan-\d{5,}-[0-9a-f]{8}\.parquet")
+#: Names of the files that runs write, and of what a killed process had not yet published under such a name.
+_OURS = r"shard-\d{5,}\.parquet|plan-\d{5,}-[0-9a-f]{8}\.parquet|run\.json|manifest\.json"
+_OUR_FILE = re.compile(rf"({_OURS})|\.({_OURS})\.[0-9a-f]+\.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,7 @@ class _Job:
         self._output = options.output
         self._planner = Planner(options, self._storage, reporter, stop)
         self._started = time.perf_counter()
+        self._has_manifest = self._saved = False
 
     def run(self) -> Summary:
         options = self._options
@@ -118,6 +119,7 @@ class _Job:
         if earlier is None:
             record = self._planner.plan(detector)
         else:
+            self._saved = True
             self._require_same_detector(earlier.detector, detector)
             record = self._grown(earlier) if options.add_new else earlier
         plan = Plan.open(self._output, record.parts, self._storage)
@@ -125,7 +127,11 @@ class _Job:
         tasks = self._tasks(record, plan, finished)
         if not tasks:
             self._reporter.message("nothing is left to do")
-        return self._label(record, plan, tasks, finished, is_new=earlier is None)
+        try:
+            return self._label(record, plan, tasks, finished, is_new=earlier is None)
+        finally:
+            if not self._saved:
+                self._discard_plan(record)
 
     def _require_same_settings(self, earlier: RunRecord) -> None:
         lines = differences(earlier.settings, self._options.settings())
@@ -179,7 +185,12 @@ class _Job:
     def _finished_shards(self, record: RunRecord, plan: Plan) -> dict[int, ShardRecord]:
         """Shards that need not be labelled again: read back whole and found to be what the plan says."""
         present = self._storage.names(join(self._output, "shards"))
-        manifest = read_manifest(self._output, self._storage)
+        try:
+            manifest = read_manifest(self._output, self._storage)
+        except StoreError as error:  # all it says stands in the shards, too
+            self._reporter.message(f"{error}: it is made again")
+            manifest = None
+        self._has_manifest = manifest is not None and manifest.run_id == record.run_id
         recorded = {r.shard: r for r in manifest.shards} if manifest and manifest.run_id == record.run_id else {}
         candidates = [shard for shard in range(record.shards) if shard_name(shard) in present]
         finished: dict[int, ShardRecord] = {}
@@ -258,13 +269,28 @@ class _Job:
         """Write `run.json`: from here on this is the run of the output, and what an older one left is removed."""
         self._storage.delete(join(self._output, MANIFEST))
         write_json(join(self._output, RUN), self._storage, record.to_json())
-        for name in self._storage.names(join(self._output, "shards")):
-            if _SHARD_FILE.fullmatch(name) or _TEMPORARY.fullmatch(name):
-                self._storage.delete(join(self._output, "shards", name))
-        ours = {part.name for part in record.parts}
-        for name in self._storage.names(join(self._output, "plan")):
-            if name not in ours and _PLAN_FILE.fullmatch(name):
-                self._storage.delete(join(self._output, "plan", name))
+        self._saved = True
+        self._sweep(record, shards=0)
+
+    def _sweep(self, record: RunRecord, shards: int) -> None:
+        """Remove what killed processes and older runs have left; other people's files stay.
+
+        Args:
+            record: Its plan stays.
+            shards: So many shards stay, from the first.
+        """
+        keep = {RUN, MANIFEST, *map(shard_name, range(shards)), *(part.name for part in record.parts)}
+        for folder in ("", "plan", "shards"):
+            where = join(self._output, folder) if folder else self._output
+            for name in self._storage.names(where):
+                if name not in keep and _OUR_FILE.fullmatch(name):
+                    self._storage.delete(join(where, name))
+
+    def _discard_plan(self, record: RunRecord) -> None:
+        """Take back the plan of a run that never came to be; the error that led here says more than one of this."""
+        with contextlib.suppress(OSError):
+            for part in record.parts:
+                self._storage.delete(join(self._output, "plan", part.name))
 
     def _finish(
         self,
@@ -281,10 +307,8 @@ class _Job:
         wall_s = time.perf_counter() - self._started
         shards = tuple(records[shard] for shard in sorted(records))
         manifest = Manifest(record.run_id, now(), shards, {"wall": round(wall_s, 3), **seconds})
-        if fresh or read_manifest(self._output, self._storage) is None:
-            for name in self._storage.names(join(self._output, "shards")):
-                if _TEMPORARY.fullmatch(name):
-                    self._storage.delete(join(self._output, "shards", name))
+        if fresh or not self._has_manifest:
+            self._sweep(record, record.shards)
             write_json(join(self._output, MANIFEST), self._storage, manifest.to_json())
         totals = manifest.totals
         return Summary(

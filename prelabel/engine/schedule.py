@@ -132,8 +132,8 @@ class Schedule:
         state.in_a_row = 0
         self._probe_on(task.shard, state)
 
-    def died(self, task: Task, culprit: Culprit) -> None:
-        """The worker of a task died, hung or was lost while it had the task."""
+    def died(self, task: Task, culprit: Culprit) -> str:
+        """The worker of a task died, hung or was lost while it had the task. Returns what is done now, in words."""
         images = self._running.pop(task.shard)
         state = self._troubled.setdefault(task.shard, _State(images, isinstance(task, LabelTask) and task.retry_failed))
         if isinstance(task, ProbeTask):
@@ -141,17 +141,20 @@ class Schedule:
             state.in_a_row += 1
             if state.in_a_row >= MAX_KILLERS_IN_A_ROW or len(state.set_aside) > MAX_KILLERS:
                 self._give_up(task.shard, state, f"{len(state.set_aside)} images killed their worker: {culprit.error}")
-            else:
-                self._probe_on(task.shard, state)
-        elif state.step is Step.ORDINARY:
+                return "it is given up"
+            self._probe_on(task.shard, state)
+            return f"image {task.position + 1} of the shard is set aside"
+        if state.step is Step.ORDINARY:
             state.step = Step.ALONE
             self._again.append(self._label(task.shard, state))
-        elif state.step is Step.ALONE:
+            return "it is tried again"
+        if state.step is Step.ALONE:
             state.step = Step.PROBING
             state.position = -1
             self._probe_on(task.shard, state)
-        else:
-            self._give_up(task.shard, state, culprit.error)
+            return "its images are tried one by one"
+        self._give_up(task.shard, state, culprit.error)
+        return "it is given up"
 
     def _probe_on(self, shard: int, state: _State) -> None:
         state.position += 1

@@ -1,13 +1,25 @@
-"""A detector that answers without a network: one box per image, computed from the pixels."""
+"""Detectors that answer without a network: one box per image, computed from the pixels.
+
+Those in worker processes also obey the pixels: the colour of the top left one says whether the image is harmless, kills
+the process, never ends, and so on (see `Deed`), so that a test says with its pictures what shall go wrong.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import time
 from collections.abc import Callable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from prelabel.detections import Detections
 from prelabel.detectors.base import DetectorInfo, Found, Pixels
+from prelabel.errors import DetectorError
 
 
 class BrightestCorner:
@@ -38,3 +50,87 @@ class BrightestCorner:
                 mid=["/m/corner"],
             )
         )
+
+
+class Deed(Enum):
+    """What an image does to the worker that looks at it: the colour of its top left pixel."""
+
+    NOTHING = (0, 0, 0)
+    ABORT = (200, 0, 0)  # the process aborts, as after a failed check in C++ code
+    HANG = (0, 200, 0)  # never ends
+    FREEZE = (0, 200, 200)  # the whole process stands still: nothing in it answers any more
+    REFUSE = (0, 0, 200)  # an exception
+    SLOW = (100, 100, 0)  # takes a third of a second
+    WAIT = (100, 0, 100)  # takes until the test calls `World.go`
+
+
+class ObeysPixels(BrightestCorner):
+    """Does what the pixels say before it looks for the corner."""
+
+    def __init__(self, control: Path) -> None:
+        super().__init__(before=self._obey)
+        self._control = control
+
+    def _obey(self, images: Sequence[Pixels]) -> None:
+        colour = tuple(images[0][0, 0].tolist())
+        if colour == Deed.ABORT.value:
+            os.abort()
+        elif colour == Deed.HANG.value:
+            time.sleep(3600)
+        elif colour == Deed.FREEZE.value:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif colour == Deed.REFUSE.value:
+            raise RuntimeError("the network cannot look at this")
+        elif colour == Deed.SLOW.value:
+            time.sleep(0.33)
+        elif colour == Deed.WAIT.value:
+            while not (self._control / "go").exists():
+                time.sleep(0.02)
+
+
+def note(file: Path, line: str) -> None:
+    """Append a line in one write, so that several processes can."""
+    with file.open("a") as stream:
+        stream.write(line + "\n")
+
+
+def install() -> None:
+    """Run in every worker process: the detector is a fake, and what is fetched is noted down.
+
+    Models lie at `<world>/model`, images at `<world>/photos`; what is between test and workers at `<world>/control`:
+    `load` says what loading does ("die", "refuse", "hang", a number of deaths), `workers` has a line for each worker
+    that came as far as loading, `fetched` one for each image.
+    """
+    import prelabel.detectors.savedmodel as savedmodel
+    import prelabel.engine.shard as shard
+
+    def load_detector(model: Any, options: Any, *, threads: int, gpus: float) -> ObeysPixels:
+        control = model.local.path.parent / "control"
+        seen = {
+            "pid": os.getpid(),
+            "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "threads": threads,
+            "gpus": gpus,
+        }
+        note(control / "workers", json.dumps(seen))
+        how = (control / "load").read_text() if (control / "load").exists() else ""
+        if how == "refuse":
+            raise DetectorError("this model cannot be loaded: it is made of cheese")
+        if how == "break":
+            raise ZeroDivisionError("an error nobody thought of")
+        if how == "die" or (how.isdigit() and len((control / "workers").read_text().splitlines()) <= int(how)):
+            os.abort()
+        if how == "hang":
+            time.sleep(3600)
+        return ObeysPixels(control)
+
+    real_fetch = shard.fetch
+
+    def fetch(ref: Any, *args: Any) -> bytes:
+        control = Path(ref.uri).parent.parent / "control"
+        if control.is_dir():
+            note(control / "fetched", ref.image_id)
+        return real_fetch(ref, *args)
+
+    savedmodel.load_detector = load_detector  # type: ignore[assignment]
+    shard.fetch = fetch

@@ -1,0 +1,77 @@
+"""What the driver knows of one worker, and what it hears of workers. No Ray here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from prelabel.engine.schedule import Culprit, Task
+from prelabel.engine.worker import Status
+from prelabel.store.shards import ShardRecord
+
+#: Tasks a worker holds at once: one runs while the images of the next are read ahead.
+IN_FLIGHT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker has loaded its detector."""
+
+    worker: Handle
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A worker has finished a task; a labelled shard comes with its record."""
+
+    task: Task
+    record: ShardRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A worker is gone, and with it the tasks it had."""
+
+    tasks: tuple[Task, ...]
+    culprit: Culprit
+
+
+Event = Ready | Done | Died
+
+
+@dataclass(slots=True, eq=False)
+class Handle:
+    """One actor and what the driver knows of it.
+
+    Attributes:
+        number: Counts workers of this call.
+        actor: Ray's handle.
+        placed: Whether its process runs, and then on which `node` under which `pid`.
+        ready: Whether it has loaded the detector.
+        retiring: Whether it gets no more tasks and is replaced when it has finished those it has.
+        images: Images of its finished tasks.
+        tasks: What it has to do, by the reference that brings the answer.
+        status: What it last said of itself.
+        asked: Whether a question for its status is under way.
+        moved_at: When it last finished an image or a task, or got one when it had none, or its process came up.
+    """
+
+    number: int
+    actor: Any
+    placed: bool = False
+    ready: bool = False
+    retiring: bool = False
+    images: int = 0
+    tasks: dict[Any, Task] = field(default_factory=dict)
+    status: Status = field(default_factory=lambda: Status(0, {}))
+    asked: bool = False
+    moved_at: float = field(default_factory=time.monotonic)
+    node: str = ""
+    pid: int = 0
+
+    @property
+    def free(self) -> bool:
+        """Whether it can take another task beside those it has."""
+        alone = any(task.alone for task in self.tasks.values())
+        return self.ready and not self.retiring and not alone and len(self.tasks) < IN_FLIGHT

@@ -1,0 +1,272 @@
+"""The whole job on a real Ray with a fake detector: going well, going on, refusing, starting anew, growing."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+from prelabel.engine import job
+from prelabel.errors import ConfigError, DetectorError, RunInterrupted, StoreError
+from prelabel.storage import Storage
+from prelabel.store.plan import Plan
+from prelabel.store.run import read_run
+from tests.engine.fakes import Deed
+from tests.engine.world import Recorder, World
+from tests.s3 import S3Server
+
+pytestmark = pytest.mark.ray
+
+
+def ids(*numbers: int) -> list[str]:
+    return [f"{number:03d}.png" for number in numbers]
+
+
+def stop_after(shards: int) -> tuple[Recorder, threading.Event]:
+    """A recorder that ends the run when so many shards are finished."""
+    stop = threading.Event()
+    recorder = Recorder()
+
+    def count(record: object) -> None:
+        if len(recorder.shards) == shards:
+            stop.set()
+
+    recorder._on_shard = count
+    return recorder, stop
+
+
+def test_every_image_becomes_one_row_and_a_second_call_does_nothing(world: World, monkeypatch: pytest.MonkeyPatch):
+    read: list[int] = []
+    real_read = Plan.read
+    monkeypatch.setattr(Plan, "read", lambda plan, shard: read.append(shard) or real_read(plan, shard))
+    world.add(10)
+    recorder = Recorder()
+    summary = world.label(recorder, workers=2)
+    assert read == []  # the driver never holds images of the plan
+    world.require_whole()
+    assert (summary.images, summary.failed, summary.lost, summary.detections) == (10, 0, 0, 10)
+    assert (summary.labelled, summary.skipped_shards) == (10, 0)
+    assert set(summary.seconds) == {"list", "read", "decode", "detect", "encode", "write"}
+    assert sorted(recorder.shards) == [0, 1, 2]
+    assert sorted(world.fetched) == ids(*range(10))
+
+    before = world.files()
+    world.loading("refuse")
+    recorder = Recorder()
+    summary = world.label(recorder, workers=2)
+    assert (summary.images, summary.labelled, summary.skipped_shards, summary.workers) == (10, 0, 3, 0)
+    assert recorder.said("nothing is left to do")
+    assert world.files() == before
+
+
+def test_progress_never_goes_beyond_the_total_and_ends_there(world: World):
+    world.add(12, every=Deed.SLOW, p005=Deed.ABORT)
+    recorder = Recorder()
+    world.label(recorder, workers=2)
+    done = [snapshot.done for snapshot in recorder.snapshots]
+    assert {snapshot.images for snapshot in recorder.snapshots} == {12}
+    assert max(done) == done[-1] == 12
+    assert any(count % 4 for count in done)  # images of unfinished shards count, too
+    assert max(snapshot.failed for snapshot in recorder.snapshots) == 1
+    assert max(snapshot.images_per_s for snapshot in recorder.snapshots) > 0
+    assert recorder.snapshots[-1].workers <= 2
+    assert "loading the detector" in " ".join(snapshot.waiting for snapshot in recorder.snapshots)
+
+
+def test_a_stopped_run_says_how_to_go_on_and_goes_on(world: World):
+    world.add(20, every=Deed.SLOW)
+    recorder, stop = stop_after(2)
+    with pytest.raises(RunInterrupted, match=r"stopped: [23] of 5 shards are finished and stay; the same command"):
+        world.label(recorder, stop)
+    assert not (world.out / "manifest.json").exists()
+    kept = {name: value for name, value in world.files().items() if re.fullmatch(r"shards/shard-\d+.parquet", name)}
+    assert len(kept) in (2, 3)
+    world.forget()
+    recorder = Recorder()
+    summary = world.label(recorder)
+    world.require_whole()
+    assert summary.skipped_shards == len(kept)
+    assert recorder.said(f"{len(kept)} of 5 shards are finished and sound")
+    assert len(world.fetched) == 20 - 4 * len(kept)
+    assert kept.items() <= world.files().items()
+    assert recorder.snapshots[0].done == 4 * len(kept)
+
+
+def test_a_run_stopped_before_a_worker_was_ready_leaves_nothing(world: World):
+    world.add(4)
+    world.loading("hang")
+    stop = threading.Event()
+    with pytest.raises(RunInterrupted, match="0 of 1 shards"):
+        world.label(Recorder(on_progress=lambda snapshot: stop.set()), stop)
+    assert world.files() == {}
+
+
+def test_changed_settings_are_refused_by_name_and_the_run_stays_as_it_was(world: World):
+    world.add(4)
+    world.label(score_threshold=0.4)
+    before = world.files()
+    with pytest.raises(ConfigError, match=r"score-threshold was 0\.4, now 0\.2.*--overwrite"):
+        world.label(score_threshold=0.2)
+    with pytest.raises(ConfigError, match=r"limit was not given, now 3; shard-size was 4, now 2"):
+        world.label(score_threshold=0.4, limit=3, shard_size=2)
+    (world.model / "assets").mkdir(exist_ok=True)
+    (world.model / "assets" / "another.txt").write_text("another model")
+    with pytest.raises(ConfigError, match=r"detector was .*/model \([0-9a-f]{12}\), now .*/model \([0-9a-f]{12}\)"):
+        world.label(score_threshold=0.4)
+    assert world.files() == before
+
+
+def test_overwrite_keeps_the_old_run_until_a_worker_has_loaded_the_new_detector(world: World):
+    world.add(12)
+    world.label()
+    before = world.files()
+    world.loading("refuse")
+    with pytest.raises(DetectorError, match="this model cannot be loaded: it is made of cheese"):
+        world.label(overwrite=True, score_threshold=0.4, limit=6)
+    assert world.files() == before
+    world.loading("")
+    world.label(overwrite=True, score_threshold=0.4, limit=6)
+    world.require_whole(images=6)
+    assert not {name for name in world.files() if name.startswith("plan/")} & set(before)
+    assert "shards/shard-00002.parquet" not in world.files()
+
+
+def test_what_a_killed_overwrite_left_of_the_older_run_is_cleared_away(world: World, monkeypatch: pytest.MonkeyPatch):
+    world.add(12)
+    world.label()
+    monkeypatch.setattr(job._Job, "_sweep", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):  # as if killed when run.json is new and the rest is old
+        world.label(overwrite=True, limit=6)
+    monkeypatch.undo()
+    recorder = Recorder()
+    world.label(recorder, limit=6)
+    assert len(recorder.said("was written by another run")) == 2
+    world.require_whole(images=6)
+    assert "shards/shard-00002.parquet" not in world.files()
+    assert len([name for name in world.files() if name.startswith("plan/")]) == 1
+
+
+def test_retrying_runs_the_failed_images_again_and_no_other(world: World):
+    world.add(12, p002=Deed.REFUSE, p009=Deed.REFUSE, p010=Deed.REFUSE)
+    assert world.label().failures == {"RuntimeError": 3}
+    before = world.files()
+    assert world.label().labelled == 0  # failures are results, too
+    world.make(2, Deed.NOTHING)
+    world.make(10, Deed.NOTHING)
+    world.forget()
+    summary = world.label(retry_failed=True)
+    assert sorted(world.fetched) == ids(2, 9, 10)
+    assert (summary.images, summary.failures, summary.skipped_shards) == (12, {"RuntimeError": 1}, 1)
+    world.require_whole()
+    assert world.files()["shards/shard-00001.parquet"] == before["shards/shard-00001.parquet"]
+
+
+def test_images_the_source_has_got_since_become_new_shards_and_nothing_old_is_touched(world: World):
+    world.add(6)
+    world.label()
+    before = world.files()
+    world.forget()
+    recorder = Recorder()
+    assert world.label(recorder, add_new=True).labelled == 0
+    assert recorder.said("the source holds no new image")
+    assert world.files() == before
+    world.add(5)
+    summary = world.label(add_new=True)
+    assert (summary.images, summary.labelled, summary.skipped_shards) == (11, 5, 2)
+    assert sorted(world.fetched) == ids(*range(6, 11))
+    world.require_whole()
+    after = world.files()
+    old = {name for name in before if name not in ("run.json", "manifest.json")}
+    assert {name: after[name] for name in old} == {name: before[name] for name in old}
+    assert len(after) == len(before) + 3  # a part of the plan and two shards
+    world.add(1)
+    assert world.label().labelled == 0  # without being asked to, a run does not grow
+
+
+def test_limit_takes_the_first_images(world: World):
+    world.add(9)
+    assert world.label(limit=5).images == 5
+    world.require_whole(images=5)
+
+
+def test_a_damaged_shard_or_manifest_is_made_again(world: World):
+    world.add(12)
+    world.label()
+    whole = world.files()
+    shards = world.out / "shards"
+    (shards / "shard-00000.parquet").write_bytes(whole["shards/shard-00000.parquet"][1][:-100])
+    other = bytearray(whole["shards/shard-00001.parquet"][1])
+    other[len(other) // 3] ^= 0xFF
+    (shards / "shard-00001.parquet").write_bytes(other)
+    (shards / "shard-00002.parquet").unlink()
+    world.forget()
+    recorder = Recorder()
+    world.label(recorder)
+    assert len(recorder.said("it is made again")) == 2
+    assert sorted(world.fetched) == ids(*range(12))
+    world.require_whole()
+
+    (world.out / "manifest.json").write_text('{"run_id": ')
+    recorder = Recorder()
+    assert world.label(recorder).labelled == 0
+    assert recorder.said("manifest.json cannot be read")
+    world.require_whole()
+
+
+def test_temporary_files_of_killed_processes_are_removed_and_other_files_stay(world: World):
+    world.add(4)
+    for folder, name in (
+        ("shards", ".shard-00000.parquet.0123456789ab.tmp"),
+        ("plan", ".plan-00000-01234567.parquet.0123456789ab.tmp"),
+        ("plan", "plan-00000-01234567.parquet"),
+        (".", ".run.json.0123456789ab.tmp"),
+        ("shards", "notes.txt"),
+    ):
+        (world.out / folder).mkdir(parents=True, exist_ok=True)
+        (world.out / folder / name).write_bytes(b"half")
+    world.label()
+    assert sorted(path.name for path in (world.out / "shards").iterdir()) == ["notes.txt", "shard-00000.parquet"]
+    (world.out / "shards" / "notes.txt").unlink()
+    world.require_whole()
+    assert len(list((world.out / "plan").iterdir())) == 1
+
+
+def test_an_output_that_cannot_be_written_is_one_clear_line(world: World):
+    world.add(4)
+    world.out.mkdir()
+    (world.out / "plan").write_text("a file where the folder should be")
+    with pytest.raises(StoreError, match=r"^cannot write .*/out/plan/plan-00000-[0-9a-f]+\.parquet: [^\n]*$"):
+        world.label()
+    assert [path.name for path in world.out.rglob("*")] == ["plan"]
+
+
+def test_a_bucket_that_does_not_exist_is_one_clear_line(world: World, s3_server: S3Server):
+    world.add(4)
+    with pytest.raises(StoreError, match=r"^cannot write s3://no-such-bucket-here/run/plan/[^\n]*$"):
+        world.label(output="s3://no-such-bucket-here/run", storage_options=s3_server.options)
+
+
+def test_shards_that_cannot_be_written_end_the_run_and_a_later_call_goes_on(world: World):
+    world.add(4)
+    (world.out).mkdir()
+    (world.out / "shards").write_text("a file where the folder should be")
+    with pytest.raises(StoreError, match=r"^cannot write .*/out/shards/shard-00000\.parquet: [^\n]*$"):
+        world.label()
+    assert read_run(str(world.out), Storage()) is not None
+    (world.out / "shards").unlink()
+    world.label()
+    world.require_whole()
+
+
+def test_a_source_in_a_bucket_and_a_run_in_a_bucket_are_the_same_run(world: World, s3_server: S3Server, tmp_path: Path):
+    world.add(6)
+    bucket = s3_server.new_bucket()
+    for path in world.photos.iterdir():
+        s3_server.put(bucket, f"photos/{path.name}", path.read_bytes())
+    remote = {"source": (f"s3://{bucket}/photos",), "storage_options": s3_server.options}
+    summary = world.label(output=f"s3://{bucket}/run", **remote)
+    assert (summary.images, summary.failed) == (6, 0)
+    assert world.label(output=f"s3://{bucket}/run", **remote).labelled == 0
+    assert "test-secret" not in Storage(s3_server.options).read(f"s3://{bucket}/run/run.json").decode()
