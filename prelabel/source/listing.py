@@ -33,8 +33,8 @@ __all__ = ["IMAGE_EXTENSIONS", "ImageRef", "OneSource", "SourceSummary", "list_i
 #: What counts as an image in a folder or glob; a file that turns out not to be readable becomes a failed row.
 # fmt: off
 IMAGE_EXTENSIONS = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".mpo", ".jp2", ".j2k",
-    ".jpx", ".psd", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".avif", ".tga", ".ico",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mpo", ".jp2", ".j2k",
+    ".jpx", ".psd", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".heic", ".heif", ".avif", ".tga",
 })
 # fmt: on
 
