@@ -538,3 +538,50 @@ def _export(
     shown = report.files if len(report.files) <= 4 else (*report.files[:2], "...", report.files[-1])
     rows += [["wrote" if number == 0 else "", name] for number, name in enumerate(shown)]
     click.echo(table("", rows))
+
+
+@main.group()
+def push() -> None:
+    """Bring the finished shards of OUT into annotation tools that run as servers."""
+
+
+def _push_options() -> Any:
+    from prelabel.push.options import PushOptions
+
+    return PushOptions
+
+
+@push.command(name="label-studio", cls=SectionedCommand, options=_push_options)
+@click.argument("output", metavar="OUT")
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@storage_option
+def push_label_studio(output: str, quiet: bool, storage_options: str | None, **values: Any) -> None:
+    """Bring tasks with predictions into a Label Studio project; doing it again changes nothing.
+
+    The token is read from LABEL_STUDIO_API_KEY or --token-file. Tasks that the project has are matched by image;
+    predictions of the same model version are replaced. A push that broke off is continued by the same command.
+    """
+    with clean_errors():
+        from prelabel.console import printable, reporter, table
+        from prelabel.engine.progress import Snapshot
+        from prelabel.export.reading import RunInfo
+        from prelabel.options import from_mapping
+        from prelabel.push.label_studio import push as push_run
+        from prelabel.storage import absolute
+        from prelabel.store.run import open_run
+
+        options = from_mapping(_push_options(), stated(values), "push")
+        run = open_run(absolute(output), storage_of(storage_options))
+        listener = reporter(quiet=quiet, log_json=False)
+
+        def progress(done: int) -> None:
+            listener.progress(Snapshot(run.record.images, done, failed=0, images_per_s=0.0, workers=1, waiting=""))
+
+        try:
+            report = push_run(RunInfo.of(run), run.rows, options, run.storage, progress)
+        finally:
+            listener.close()
+        for warning in report.warnings:
+            click.echo(f"note: {printable(warning)}", err=True)
+        if not quiet:
+            click.echo(table("", report.table()))

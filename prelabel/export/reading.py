@@ -30,6 +30,7 @@ class RunInfo:
         run_id: Tells runs apart.
         fingerprint: SHA-256 over the model's files, hex.
         version: The version of this package that made the run.
+        task_numbers: Whether the images came from an annotation project, so that their ids begin with task numbers.
     """
 
     detector: str
@@ -40,6 +41,7 @@ class RunInfo:
     run_id: str = ""
     fingerprint: str = ""
     version: str = ""
+    task_numbers: bool = False
 
     @classmethod
     def of(cls, run: Run) -> RunInfo:
@@ -47,6 +49,7 @@ class RunInfo:
         record = run.record
         renaming = Selection(class_map=dict(record.settings.get("class_map") or {}))
         classes = record.detector.classes
+        sources = record.source.get("sources") or []
         return cls(
             detector=record.detector.name,
             model_version=record.detector.model_version,
@@ -58,6 +61,7 @@ class RunInfo:
             run_id=record.run_id,
             fingerprint=record.detector.fingerprint,
             version=str(record.versions.get("prelabel", "")),
+            task_numbers=bool(sources) and all(one.get("kind") == "label-studio" for one in sources),
         )
 
 

@@ -1,0 +1,1 @@
+"""Bringing pre-annotations into annotation tools that run as servers."""
