@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from prelabel.evaluate.coco_scores import CocoScores, coco_scores, require_pycocotools
@@ -42,7 +42,7 @@ class Evaluation:
         together: The same of all classes.
         work: Thresholds compared.
         confusion: At the suggested thresholds.
-        given: Whether the options left out detections by their score.
+        given: Whether thresholds were to be compared.
         notes: What the user should know, one line each.
     """
 
@@ -158,7 +158,11 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
     every = outcomes(pairs, options.iou)
     rankings = {one.name: ranking(every, one.id) for one in categories}
     together = ranking(every)
-    done = work(rankings, together)
+    given = None
+    if options.compare:
+        kept = outcomes([replace(pair, found=pair.found.only_compared()) for pair in pairs], options.iou)
+        given = {one.name: ranking(kept, one.id) for one in categories}
+    done = work(rankings, together, given)
     return Evaluation(
         info=info,
         truth=truth.shown,
@@ -176,7 +180,7 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
             {one.id: done.by_class[one.name].suggested.threshold for one in categories},
             options.iou,
         ),
-        given=bool(options.class_threshold or options.score_threshold > 0),
+        given=given is not None,
         notes=(*gathered.notes, *_score_notes(together, options)),
     )
 
@@ -184,8 +188,10 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
 def _score_notes(together: Ranking, options: EvaluateOptions) -> list[str]:
     if not len(together.score):
         return ["no detection was kept: nothing was found in the truth's classes"]
+    if options.class_threshold or options.score_threshold > 0:
+        return ["detections below the class-threshold and score-threshold given were left out before all else"]
     lowest = float(together.score[-1])
-    if lowest <= LOW_ENOUGH or options.class_threshold or options.score_threshold > 0:
+    if lowest <= LOW_ENOUGH:
         return []
     return [
         f"the lowest score of the run is {lowest:.2f}: what lies below is not known, AP is lower than that of a run "

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prelabel.detections import Detections
 from prelabel.errors import EvaluateError
 from prelabel.evaluate.options import EvaluateOptions
 from prelabel.evaluate.pairing import ImageCounts, Pairing
@@ -38,12 +39,20 @@ class Found:
         xywh: `(N, 4)` float64 pixels.
         score: `(N,)` float32.
         rle: N masks as `{"size", "counts"}`, or None for detections without one.
+        compared: `(N,)` whether the thresholds of `compare` keep them; all where there are none.
     """
 
     category: npt.NDArray[np.int64]
     xywh: npt.NDArray[np.float64]
     score: npt.NDArray[np.float32]
     rle: tuple[dict[str, Any] | None, ...]
+    compared: npt.NDArray[np.bool_]
+
+    def only_compared(self) -> Found:
+        """What the thresholds of `compare` keep."""
+        chosen = np.flatnonzero(self.compared)
+        masks = tuple(self.rle[index] for index in chosen)
+        return Found(self.category[chosen], self.xywh[chosen], self.score[chosen], masks, self.compared[chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +121,7 @@ class _Gatherer:
         """The detections of a row in the truth's classes."""
         one = row.detections
         if one is None:
-            return Found(np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, np.float32), ())
+            return Found(np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, np.float32), (), np.empty(0, bool))
         categories, boxes, chosen, masks = [], [], [], []
         for index in self.options.indices(one.score, one.label, one.mid, one.xyxy).tolist():
             name = ClassName(int(one.category_id[index]), one.label[index], one.mid[index])
@@ -135,7 +144,15 @@ class _Gatherer:
             np.asarray(boxes, np.float64).reshape(-1, 4),
             one.score[chosen],
             tuple(masks),
+            self._compared(one)[chosen],
         )
+
+    def _compared(self, one: Detections) -> npt.NDArray[np.bool_]:
+        rules = self.options.compared
+        kept = np.full(len(one), rules is None)
+        if rules is not None:
+            kept[rules.indices(one.score, one.label, one.mid, one.xyxy)] = True
+        return kept
 
 
 def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) -> Gathered:
@@ -146,7 +163,9 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
         EvaluateError: No image or no class of the run is in the truth, an image is in it twice, or a mask does not fit.
     """
     if info.classes is not None:
-        options.require_known_names((one.name for one in info.classes), (one.mid for one in info.classes))
+        for rules in (options, options.compared):
+            if rules is not None:
+                rules.require_known_names((one.name for one in info.classes), (one.mid for one in info.classes))
     listed = ListedCategories(truth.categories, options)
     gatherer = _Gatherer(listed, options)
     pairing: Pairing[_Kept] = Pairing(truth, options.match)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prelabel.options import option, require
-from prelabel.select import ExportSelection
+from prelabel.select import ExportSelection, Selection
 
 _GROUP = "Truth"
+
+#: The threshold that everybody starts with.
+FLAT = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,13 @@ class EvaluateOptions(ExportSelection):
         "A box is right that overlaps an object of its class by at least this (thresholds, work, confusion).",
         group=_GROUP,
     )
+    compare: dict[str, float] = option(
+        {},
+        "Put these thresholds beside the suggested ones, e.g. a file chosen on other images (0.5 for other classes).",
+        type="float-pairs",
+        metavar="CLASS=SCORE",
+        group=_GROUP,
+    )
     to: str = option(
         "", "Folder for evaluation.json, evaluation.html and the thresholds (default: OUT/evaluation).", metavar="DIR"
     )
@@ -46,3 +56,11 @@ class EvaluateOptions(ExportSelection):
         choices = ("auto", "path", "stem")
         require(self.match in choices, f"match must be one of {', '.join(choices)}, got {self.match!r}")
         require(0 < self.iou <= 1, f"iou must be above 0 and at most 1, got {self.iou}")
+        self.compared  # noqa: B018 - checks the thresholds
+
+    @property
+    def compared(self) -> Selection | None:
+        """The rules of `compare`, or None where nothing is to be compared."""
+        if not self.compare:
+            return None
+        return Selection(score_threshold=FLAT, class_threshold=self.compare, class_map=self.class_map)

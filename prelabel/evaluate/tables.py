@@ -68,7 +68,7 @@ def work_table(done: Evaluation) -> Table:
     common = done.work.common
     rows.insert(1, _work_row(done, f"{common.threshold:g} for all classes", common))
     if done.given:
-        rows.append(_work_row(done, "the thresholds given", done.work.total("given")))
+        rows.append(_work_row(done, "the thresholds compared", done.work.total("given")))
     rows.append(("drawing all by hand", "-", *2 * (_number(done.work.per_100(done.work.objects)),), "100%"))
     return Table("", header, tuple(rows))
 
@@ -88,6 +88,10 @@ def work_lines(done: Evaluation) -> list[str]:
             f"On images that had no part in choosing: {_number(done.work.per_100(done.work.unseen))} corrections with "
             f"suggested thresholds, {_number(done.work.per_100(done.work.unseen_common))} with one for all classes."
         )
+    lines.append(
+        "The suggested thresholds are in thresholds.yaml, for --class-threshold; "
+        f"--score-threshold {done.work.common.threshold:g} serves classes that are not in it."
+    )
     return lines
 
 

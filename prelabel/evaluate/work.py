@@ -14,16 +14,15 @@ IoU of the evaluation or more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from prelabel.evaluate.options import FLAT
 from prelabel.evaluate.outcomes import Ranking
 from prelabel.evaluate.thresholds import Cut, at, best_f1, fewest_corrections
-
-#: The threshold that everybody starts with.
-FLAT = 0.5
 
 #: Corrections a class must save with a threshold of its own, in roots of the detections it is about. Tried on two
 #: real detectors: 1 follows chance, 2.5 leaves no class its own.
@@ -44,7 +43,7 @@ class ClassWork:
         own: Whether that is the class's own threshold rather than the common one.
         f1: The cut with the best F1, or None where nothing was found rightly.
         flat: The cut at 0.5.
-        given: All detections looked at: what the options of the evaluation kept.
+        given: What the thresholds of `compare` keep, or None without them.
     """
 
     objects: int
@@ -53,7 +52,7 @@ class ClassWork:
     own: bool
     f1: Cut | None
     flat: Cut
-    given: Cut
+    given: Cut | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ class Work:
         """Sums over all classes for `suggested`, `f1` (suggested where a class has none), `flat` or `given`."""
         cuts = [getattr(one, scheme) or one.suggested for one in self.by_class.values()]
         return Cut(
-            threshold=FLAT if scheme == "flat" else float("nan"),
+            threshold=FLAT if scheme == "flat" else math.nan,
             right=sum(one.right for one in cuts),
             delete=sum(one.delete for one in cuts),
             draw=sum(one.draw for one in cuts),
@@ -95,15 +94,19 @@ class Work:
         return 100 * corrections / self.images
 
 
-def work(rankings: Mapping[str, Ranking], together: Ranking) -> Work:
+def work(rankings: Mapping[str, Ranking], together: Ranking, given: Mapping[str, Ranking] | None = None) -> Work:
     """Compare thresholds.
 
     Args:
         rankings: By name of the class.
         together: The ranking of all classes.
+        given: By name of the class, of the detections that thresholds to be compared keep.
     """
     common = fewest_corrections(together, FLAT)
-    by_class = {name: _class_work(one, common.threshold) for name, one in rankings.items()}
+    by_class = {
+        name: _class_work(one, common.threshold, None if given is None else given[name])
+        for name, one in rankings.items()
+    }
     images = len(together.objects)
     unseen = _unseen(rankings, together) if images >= 2 * FOLDS else (None, None)
     return Work(images, by_class, common, *unseen)
@@ -117,7 +120,7 @@ def suggested(one: Ranking, common: float) -> tuple[Cut, bool]:
     return (best if own else shared), own
 
 
-def _class_work(one: Ranking, common: float) -> ClassWork:
+def _class_work(one: Ranking, common: float, given: Ranking | None) -> ClassWork:
     cut, own = suggested(one, common)
     return ClassWork(
         objects=one.total,
@@ -126,7 +129,7 @@ def _class_work(one: Ranking, common: float) -> ClassWork:
         own=own,
         f1=best_f1(one, common),
         flat=at(one, FLAT),
-        given=at(one, 0.0),
+        given=None if given is None else replace(at(given, 0.0), threshold=math.nan),
     )
 
 

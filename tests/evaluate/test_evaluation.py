@@ -69,8 +69,7 @@ def test_several_detections_in_the_only_crowd_of_their_class(tmp_path: Path):
 def test_a_box_of_the_wrong_class_counts_twice_and_is_a_confusion(tmp_path: Path):
     objects = [thing(LEFT), thing(RIGHT), thing(FAR, 2)]
     found_ = photo(dog(LEFT), cat(RIGHT, 0.8), cat(FAR, 0.7), dog((30, 30, 5, 5), 0.6))
-    done = evaluated(write_truth(tmp_path, objects), found_, class_threshold={"Dog": 0.1})
-    assert done.given
+    done = evaluated(write_truth(tmp_path, objects), found_)
     cut = done.work.total("flat")
     assert (cut.right, cut.delete, cut.draw) == (2, 2, 1)
     assert done.confusion.counts[("dog", "cat")] == 1
@@ -87,6 +86,74 @@ def test_confusion_counts_every_object_once(tmp_path: Path):
     assert sum(n for (_, one), n in counts.items() if one is not None) == sum(
         cut.right + cut.delete for cut in [done.work.total("suggested")]
     )
+
+
+def test_a_confused_pair_is_neither_missed_nor_on_nothing(tmp_path: Path):
+    done = evaluated(write_truth(tmp_path, [thing(LEFT), thing(RIGHT, 2)]), photo(cat(LEFT, 0.9), cat(RIGHT, 0.8)))
+    assert done.confusion.counts == {("cat", "cat"): 1, ("dog", "cat"): 1}
+
+
+def test_thresholds_can_be_compared_without_changing_the_rest(tmp_path: Path):
+    truth = write_truth(tmp_path, [thing(LEFT), thing(RIGHT, 2)])
+    run = photo(dog(LEFT, 0.4), dog(FAR, 0.3), cat(RIGHT, 0.6), cat(FAR, 0.45))
+    done = evaluated(truth, run, compare={"dog": 0.2})
+    plain = evaluated(truth, run)
+    given = done.work.by_class["dog"].given
+    assert given is not None
+    assert (given.right, given.delete, given.draw) == (1, 1, 0)
+    total = done.work.total("given")
+    assert (total.right, total.delete, total.draw) == (2, 1, 0)  # cats at 0.5
+    assert work_table(done).rows[4][0] == "the thresholds compared"
+    assert (done.boxes, done.work.total("flat")) == (plain.boxes, plain.work.total("flat"))
+    assert done.work.total("flat").corrections == 1
+    assert not plain.given
+
+
+def test_compared_thresholds_are_those_of_the_detectors_own_classes(tmp_path: Path):
+    truth = write_truth(tmp_path, [thing(LEFT)])
+    run = photo(dog(LEFT, 0.8), cat((0, 0, 10, 9), 0.7))
+    done = evaluated(truth, run, class_map={"Cat": "dog"}, compare={"Dog": 0.9, "/m/01yrx": 0.6})
+    total = done.work.total("given")
+    # Without the dog its place is the cat's.
+    assert (total.right, total.delete, total.draw) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("compare", "message"), [({"Dogg": 0.5}, "no class 'Dogg'"), ({"Dog": 1.5}, "between 0 and 1")]
+)
+def test_compared_thresholds_are_checked(tmp_path: Path, compare: dict[str, float], message: str):
+    with pytest.raises(ConfigError, match=message):
+        evaluated(write_truth(tmp_path, [thing(LEFT)]), photo(dog(LEFT)), compare=compare)
+
+
+def test_detections_left_out_by_options_are_said(tmp_path: Path):
+    done = evaluated(write_truth(tmp_path, [thing(LEFT)]), photo(dog(LEFT), dog(FAR, 0.4)), score_threshold=0.5)
+    assert len(done.together.score) == 1
+    assert any("left out before all else" in note for note in done.notes)
+
+
+def test_detections_of_all_images_are_ranked_together(tmp_path: Path):
+    images = [image(n, f"{n}.jpg") for n in (1, 2)]
+    truth = write_truth(tmp_path, [thing(LEFT, image_id=1), thing(LEFT, image_id=2)], images)
+    done = evaluated(
+        truth, photo(dog(LEFT, 0.9), dog(FAR, 0.3), name="1.jpg"), photo(dog(LEFT, 0.8), dog(FAR, 0.2), name="2.jpg")
+    )
+    for ranking in (done.rankings["dog"], done.together):
+        assert ranking.score.tolist() == pytest.approx([0.9, 0.8, 0.3, 0.2])
+        assert ranking.right.tolist() == [True, True, False, False]
+    assert done.work.total("flat").corrections == 0
+
+
+def test_unseen_images_are_judged_by_thresholds_of_the_others():
+    # Right everywhere but on the images of one fold (0 and 5), where the same scores are wrong.
+    images = np.arange(10)
+    one = Ranking(np.full(10, 0.6, np.float32), images % 5 != 0, images, (images % 5 != 0).astype(int))
+    done = work({"dog": one}, one)
+    # The other folds keep 0.6, which is 2 boxes to delete here; all images together have nothing to draw.
+    assert done.unseen == done.unseen_common == 2
+    assert done.total("suggested").corrections == 2
+    never = Ranking(one.score, ~one.right, images, np.ones(10, int))
+    assert work({"dog": never}, never).unseen == 10  # cut off everywhere: each image's object is drawn
 
 
 def test_corrections_are_per_100_images(tmp_path: Path):

@@ -44,7 +44,7 @@ def done(tmp_path: Path) -> Evaluation:
         )
         for n in range(1, 13)
     ]
-    return evaluated(write_truth(tmp_path, objects, images), *rows, class_threshold={"Dog": 0.01})
+    return evaluated(write_truth(tmp_path, objects, images), *rows, compare={"Dog": 0.01})
 
 
 def test_four_files_are_written(done: Evaluation, tmp_path: Path):

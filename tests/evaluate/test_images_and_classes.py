@@ -144,9 +144,9 @@ def test_classes_without_a_counterpart_are_listed_and_do_not_count(tmp_path: Pat
     done = evaluated(truth, row("a.jpg", DOG, boat, boat, **SIZE), info=info)
     assert done.classes.only_run == {"Boat": 2}
     assert done.classes.only_truth == ("cat",)
-    assert done.work.total("given").delete == 0
+    assert done.work.total("flat").delete == 0
     # Objects of a class the detector does not know are missed all the same.
-    assert done.work.total("given").draw == 1
+    assert done.work.total("flat").draw == 1
     assert done.boxes.overall["AP"] == pytest.approx(0.5)
 
 

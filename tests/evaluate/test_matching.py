@@ -48,6 +48,13 @@ def test_overlap_of_exactly_the_threshold_is_enough():
     assert match(np.array([[1.0]]), np.zeros(1, bool), 1.0).tolist() == [0]
 
 
+def test_a_box_is_right_at_iou_1_although_its_sides_are_rounded():
+    box = np.array([[0.1, 0.2, 0.3, 0.7]])
+    iou = overlaps(box, np.array([[0.1, 0.2, 0.30000000000001, 0.7]]), np.zeros(1, bool))
+    assert iou[0, 0] < 1
+    assert match(iou, np.zeros(1, bool), 1.0).tolist() == [0]
+
+
 def test_any_number_of_detections_in_a_crowd_region_is_ignored():
     assert match(np.array([[0.9], [0.8], [0.3]]), np.array([True]), 0.5).tolist() == [IGNORED, IGNORED, WRONG]
 
