@@ -23,13 +23,16 @@ class Table:
 
 
 def tables(done: Evaluation, *, classes: int | None = 20) -> list[Table]:
-    """All tables, in order.
+    """All tables, in order; what has to be said stands in tables of one column.
 
     Args:
         done: The result.
         classes: How many classes the table of classes has at most, those with most objects first; None for all.
     """
-    return [images_table(done), coco_table(done), work_table(done), class_table(done, classes)]
+    said = [f"note: {line}" for line in (*done.notes, *class_lines(done))]
+    below = Table("", (), tuple((line,) for line in work_lines(done)))
+    notes = [Table("", (), tuple((line,) for line in said))] if said else []
+    return [images_table(done), *notes, coco_table(done), class_table(done, classes), work_table(done), below]
 
 
 def images_table(done: Evaluation) -> Table:
@@ -128,6 +131,8 @@ def class_lines(done: Evaluation) -> list[str]:
         lines.append(f"Not in the truth, so neither right nor wrong: {_some(list(done.classes.only_run))}")
     if done.classes.only_truth:
         lines.append(f"In the truth, and never detected: {_some(list(done.classes.only_truth))}")
+    if done.classes.only_run and done.classes.only_truth:
+        lines.append("Classes that are the same can be paired: by name with class-map, by MID with truth-labels")
     if done.images.other_size:
         lines.append(f"Of another size in the truth, and left out: {done.images.other_size_example}")
     return lines

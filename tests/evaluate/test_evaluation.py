@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from prelabel.console import table
 from prelabel.errors import ConfigError
 from prelabel.evaluate.outcomes import Ranking
 from prelabel.evaluate.tables import class_table, tables, work_lines, work_table
 from prelabel.evaluate.work import work
 from prelabel.store.rows import ImageRow
 from tests.evaluate.cases import evaluated, image, thing, write_truth
-from tests.rows import found, mask_of, row
+from tests.rows import INFO, found, mask_of, row
 
 LEFT, RIGHT, FAR = (0, 0, 10, 10), (20, 0, 10, 10), (40, 20, 10, 10)
 
@@ -234,6 +236,20 @@ def test_the_table_of_classes_has_most_objects_first_and_says_what_it_leaves_out
     done = evaluated(truth, photo(dog(FAR), cat(LEFT)))
     assert [one[0] for one in class_table(done).rows] == ["cat", "dog"]
     assert class_table(done, 1).title.startswith("1 of 2 classes")
+
+
+def test_the_printed_tables_say_what_does_not_match_and_what_counts(tmp_path: Path):
+    truth = write_truth(tmp_path, [thing(LEFT), thing(FAR, 2)])
+    boat = found("Boat", 0.8, (30, 0, 40, 10), category_id=9, mid="")
+    info = dataclasses.replace(INFO, classes=None)
+    every = tables(evaluated(truth, photo(dog(LEFT), boat), info=info))
+    cells = {cell for one in every for line in one.rows for cell in line}
+    assert "note: Not in the truth, so neither right nor wrong: Boat" in cells
+    assert "note: In the truth, and never detected: cat" in cells
+    assert any("counts twice, to delete and to draw" in cell for cell in cells)
+    assert any("--class-threshold" in cell for cell in cells)
+    for one in every:
+        assert "\n" in table(one.title, one.rows, one.header) or len(one.rows) == 1
 
 
 def ranked(random: np.random.Generator, images: int, quality: float) -> Ranking:
