@@ -1,0 +1,93 @@
+"""One server and one browser for all tests of this folder, and runs of both real detectors on real photos.
+
+Screenshots go to `out/screenshots`, for looking at.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from prelabel.storage import Storage
+from prelabel.store.run import Run, open_run
+from tests.tools import browser
+from tests.tools.label_studio import ROOT, Server, running, venv
+
+HOSTILE_CLASS = '<b>&"x"'
+ROTATED = "recurser__Portrait_6.jpg"
+ODDLY_NAMED = "ein Bild \u00fc \u6f22 #1 100%.jpg"
+NOTHING = "nothing on it.png"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("tools")
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Folders below the server's document root, and the runs made of them."""
+
+    root: Path
+    runs: dict[str, Run]
+
+
+@pytest.fixture(scope="session")
+def document_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="session")
+def label_studio(tmp_path_factory: pytest.TempPathFactory, document_root: Path) -> Iterator[Server]:
+    if venv() is None:
+        pytest.skip("Label Studio is not installed: make test-tools")
+    with running(tmp_path_factory.mktemp("server"), document_root) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def page(label_studio: Server) -> Iterator[Any]:
+    pytest.importorskip("playwright", reason="playwright is not installed: make test-tools")
+    if browser.executable() is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    with browser.signed_in(label_studio) as page:
+        yield page
+
+
+@pytest.fixture(scope="session")
+def screenshots() -> Path:
+    folder = ROOT / "out" / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(assets: Path, document_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Photos:
+    """The 80 photos under both detectors (`ssd`, `mask`), and three difficult pictures under one (`odd`)."""
+    eighty, odd = document_root / "coco val", document_root / "odd \u00fc"
+    shutil.copytree(assets / "images" / "coco-val80", eighty)
+    odd.mkdir()
+    shutil.copy(assets / "images" / "hard" / ROTATED, odd)
+    shutil.copy(eighty / "000000020992.jpg", odd / ODDLY_NAMED)
+    Image.new("RGB", (320, 240), (200, 200, 200)).save(odd / NOTHING)
+    out = tmp_path_factory.mktemp("runs")
+    models = assets / "models"
+    mask = [models / "maskrcnn-tf2", "--label-map", "coco"]
+    for name, folder, detector in (
+        ("ssd", eighty, [models / "openimages-hub-module"]),
+        ("mask", eighty, mask),
+        ("odd", odd, [*mask, "--class-map", f"person={HOSTILE_CLASS}"]),
+    ):
+        command = [sys.executable, "-m", "prelabel", "label", folder, "--address", "local", "--workers", "1"]
+        command += ["--output", out / name, "--score-threshold", "0.05", "--quiet", "--detector", *detector]
+        subprocess.run([str(part) for part in command], cwd=ROOT, check=True, capture_output=True, timeout=600)
+    return Photos(document_root, {name: open_run(str(out / name), Storage()) for name in ("ssd", "mask", "odd")})

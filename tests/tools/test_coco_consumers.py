@@ -1,0 +1,253 @@
+"""Exports of 80 real photos by both real detectors, read by the tools that people load them with.
+
+Those are not among this project's dependencies. `make test-tools` makes their environments; by hand:
+
+    python -m venv .venv-consumers
+    .venv-consumers/bin/pip install datumaro faster-coco-eval supervision 'cvat-sdk[masks]'
+    python -m venv .venv-fiftyone
+    .venv-fiftyone/bin/pip install fiftyone pycocotools
+
+`CONSUMERS_VENV` and `FIFTYONE_VENV` name other places.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from prelabel import rle
+from prelabel.select import ExportSelection
+from prelabel.storage import Storage
+from prelabel.store.run import open_run
+
+pytestmark = [
+    pytest.mark.tools,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools' own
+]
+
+ROOT = Path(__file__).parents[2]
+DETECTORS = {"ssd": "openimages-hub-module", "mask": "maskrcnn-tf2"}
+THRESHOLD = "0.2"
+
+
+@dataclass(frozen=True)
+class Real:
+    """A finished run and what an export of it must hold."""
+
+    output: Path
+    masks: bool
+    images: Path
+    expected: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module", params=["ssd", "mask"])
+def real(request: pytest.FixtureRequest, assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Real:
+    output = tmp_path_factory.mktemp("runs") / request.param
+    images = assets / "images" / "coco-val80"
+    model = assets / "models" / DETECTORS[request.param]
+    prelabel("label", images, "--detector", model, "--output", output, "--score-threshold", "0.05", "--quiet")
+    selection = ExportSelection(score_threshold=float(THRESHOLD))
+    expected = []
+    for row in open_run(str(output), Storage()).rows():
+        assert row.detections is not None
+        kept = selection.apply(row.detections)
+        for index in range(len(kept)):
+            one = {
+                "image": Path(row.file_name).stem,
+                "label": kept.label[index],
+                "xyxy": kept.xyxy[index].tolist(),
+                "score": float(kept.score[index]),
+                "mask": None if kept.mask is None else kept.mask[index],
+                "size": (kept.height, kept.width),
+            }
+            if one["mask"] is None or rle.area(one["mask"], *one["size"]):
+                expected.append(one)
+    assert len(expected) > 300
+    return Real(output, request.param == "mask", images, expected)
+
+
+def prelabel(*arguments: Any) -> None:
+    command = [sys.executable, "-m", "prelabel", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def export(real: Real, form: str, to: Path, *options: str) -> None:
+    prelabel("export", form, real.output, "--to", to, "--score-threshold", THRESHOLD, *options)
+
+
+def read(reader: str, path: Path, images: Path) -> list[dict[str, Any]]:
+    """What a tool reads, in its environment."""
+    folder = ".venv-fiftyone" if reader == "fiftyone" else ".venv-consumers"
+    variable = "FIFTYONE_VENV" if reader == "fiftyone" else "CONSUMERS_VENV"
+    python = Path(os.environ.get(variable, ROOT / folder)) / "bin" / "python"
+    if not python.exists():
+        pytest.skip(f"no environment with the tools at {python} ({variable} names another one)")
+    script = Path(__file__).with_name("read_exports.py")
+    done = subprocess.run([python, script, reader, path, images], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    content = json.loads(done.stdout)
+    assert isinstance(content, list)
+    return content
+
+
+def same_kind(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """As many of each class on each image."""
+    assert Counter((one["image"], one["label"]) for one in found) == Counter(
+        (one["image"], one["label"]) for one in expected
+    )
+
+
+def same(found: list[dict[str, Any]], real: Real, *, boxes: float | None = 0.011, scores: bool = True) -> None:
+    """The same detections in the same order of scores: class, box within a tolerance, score, and mask to the pixel."""
+    same_kind(found, real.expected)
+    by_image: dict[str, list[dict[str, Any]]] = {}
+    for one in found:
+        by_image.setdefault(one["image"], []).append(one)
+    place: Counter[str] = Counter()
+    for wanted in real.expected:
+        got = by_image[wanted["image"]][place[wanted["image"]]]
+        place[wanted["image"]] += 1
+        assert got["label"] == wanted["label"]
+        if scores:
+            assert got["score"] == pytest.approx(wanted["score"], abs=1e-6)
+        if wanted["mask"] is not None and got["mask"] is not None:
+            mine, theirs = (rle.decode(counts, *wanted["size"]) for counts in (wanted["mask"], got["mask"]))
+            assert np.array_equal(mine, theirs)
+        elif boxes is not None:
+            assert got["xyxy"] == pytest.approx(wanted["xyxy"], abs=boxes)
+
+
+@pytest.mark.parametrize("reader", ["faster-coco-eval", "fiftyone", "supervision-coco"])
+def test_coco_datasets_are_read_whole(real: Real, tmp_path: Path, reader: str) -> None:
+    export(real, "coco", tmp_path / "coco.json")
+    found = read(reader, tmp_path / "coco.json", real.images)
+    assert len(found) == len(real.expected)
+    same(found, real, scores=not reader.startswith("supervision"), boxes=0.02)
+    if real.masks:
+        assert all(one["mask"] for one in found)
+
+
+def coco_folder(real: Real, tmp_path: Path, *options: str) -> Path:
+    folder = tmp_path / "coco"
+    export(real, "coco", folder / "annotations" / "instances_train.json", *options)
+    shutil.copytree(real.images, folder / "images" / "train")
+    return folder
+
+
+@pytest.mark.parametrize("options", [(), ("--score", "attribute")])
+def test_datumaro_reads_coco_with_scores_and_masks(real: Real, tmp_path: Path, options: tuple[str, ...]) -> None:
+    found = read("datumaro-coco", coco_folder(real, tmp_path, *options), real.images)
+    # It begins at the end of the file, and of an RLE makes a mask and a box beside it.
+    found = [one for one in found[::-1] if (one["mask"] is not None) == real.masks]
+    assert len(found) == len(real.expected)
+    same(found, real)
+
+
+@pytest.mark.parametrize("segmentation", ["polygon", "none"])
+def test_every_way_to_write_masks_is_read(real: Real, tmp_path: Path, segmentation: str) -> None:
+    export(real, "coco", tmp_path / "coco.json", "--segmentation", segmentation)
+    for reader in ("faster-coco-eval", "fiftyone", "supervision-coco"):
+        found = read(reader, tmp_path / "coco.json", real.images)
+        same_kind(found, real.expected)
+        if segmentation == "none":
+            assert not any(one["mask"] for one in found if reader != "supervision-coco")
+    folder = coco_folder(real, tmp_path, "--segmentation", segmentation)
+    found = read("datumaro-coco", folder, real.images)
+    assert {(one["image"], one["label"]) for one in found} == {(one["image"], one["label"]) for one in real.expected}
+
+
+def test_pycocotools_reads_every_mask_as_it_is_stored(real: Real, tmp_path: Path) -> None:
+    export(real, "coco", tmp_path / "coco.json", "--results", str(tmp_path / "results.json"))
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(tmp_path / "coco.json"))
+        loaded = coco.loadRes(str(tmp_path / "results.json"))
+    assert len(coco.anns) == len(loaded.anns) == len(real.expected)
+    for wanted, one, result in zip(real.expected, coco.anns.values(), loaded.anns.values(), strict=True):
+        assert Path(coco.imgs[one["image_id"]]["file_name"]).stem == wanted["image"]
+        assert coco.cats[one["category_id"]]["name"] == wanted["label"]
+        if wanted["mask"] is not None:
+            stored = rle.decode(wanted["mask"], *wanted["size"])
+            assert np.array_equal(coco.annToMask(one), stored)
+            assert np.array_equal(loaded.annToMask(result), stored)
+            assert one["area"] == stored.sum()
+
+
+def test_files_of_a_split_export_together_hold_the_same(real: Real, tmp_path: Path) -> None:
+    export(real, "coco", tmp_path / "coco.json", "--split", "17")
+    parts = sorted(tmp_path.glob("coco-*.json"))
+    assert len(parts) == 5
+    found = [one for part in parts for one in read("faster-coco-eval", part, real.images)]
+    same(found, real, boxes=0.02)
+    contents = [json.loads(part.read_text()) for part in parts]
+    for key in ("images", "annotations"):
+        ids = [one["id"] for content in contents for one in content[key]]
+        assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("reader", ["datumaro-cvat", "cvat-sdk"])
+def test_cvat_reads_boxes_masks_and_scores(real: Real, tmp_path: Path, reader: str) -> None:
+    export(real, "cvat", tmp_path / "annotations.xml")
+    (tmp_path / "images").symlink_to(real.images)
+    found = read(reader, tmp_path / "annotations.xml" if reader == "cvat-sdk" else tmp_path, real.images)
+    assert len(found) == len(real.expected)
+    same(found, real)
+
+
+def test_cvat_reads_polygons(real: Real, tmp_path: Path) -> None:
+    export(real, "cvat", tmp_path / "annotations.xml", "--segmentation", "polygon")
+    (tmp_path / "images").symlink_to(real.images)
+    found = read("datumaro-cvat", tmp_path, real.images)
+    assert {(one["image"], one["label"]) for one in found} == {(one["image"], one["label"]) for one in real.expected}
+    assert len(found) >= len(real.expected)
+
+
+def test_yolo_boxes_are_read_by_datumaro_and_supervision(real: Real, tmp_path: Path) -> None:
+    export(real, "yolo", tmp_path, "--segmentation", "none", "--images", "link")
+    for reader in ("datumaro-yolo", "supervision-yolo"):
+        found = read(reader, tmp_path, real.images)
+        assert len(found) == len(real.expected)
+        same(found, real, scores=False)
+
+
+def test_yolo_segments_are_the_masks(real: Real, tmp_path: Path) -> None:
+    if not real.masks:
+        pytest.skip("this detector has no masks")
+    export(real, "yolo", tmp_path, "--images", "link", "--polygon-tolerance", "0")
+    found = read("supervision-yolo", tmp_path, real.images)
+    same_kind(found, real.expected)
+    by_image: dict[str, list[dict[str, Any]]] = {}
+    for one in found:
+        by_image.setdefault(one["image"], []).append(one)
+    overlaps = []
+    for wanted in real.expected:
+        got = by_image[wanted["image"]].pop(0)
+        mine, theirs = (rle.decode(counts, *wanted["size"]) for counts in (wanted["mask"], got["mask"]))
+        overlaps.append((mine & theirs).sum() / (mine | theirs).sum())
+    # It fills the corners' own pixels too: a rim of a pixel on two sides.
+    assert np.median(overlaps) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("reader", "coordinates", "within"),
+    [("datumaro-voc", "zero", 0.011), ("datumaro-voc-one", "one", 1.0), ("supervision-voc", "one", 1.0)],
+)
+def test_voc_boxes_are_read(real: Real, tmp_path: Path, reader: str, coordinates: str, within: float) -> None:
+    # Datumaro refuses links that lead out of the dataset.
+    export(real, "voc", tmp_path, "--images", "copy", "--coordinates", coordinates)
+    found = read(reader, tmp_path, real.images)
+    assert len(found) == len(real.expected)
+    same([{**one, "mask": None} for one in found], real, boxes=within + 1e-3, scores=reader.startswith("datumaro"))
