@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote_plus
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -32,6 +33,17 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL = ("file", "local")
 _HTTP = ("http", "https")
 _EXTRA_OF = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
+
+#: Azure writes the container where others write user and password: `abfs://container@account.dfs.core.windows.net/a`.
+_CONTAINER_FIRST = ("abfs", "abfss")
+
+#: Parts of a web address's query that say who asks and until when, not what is asked for.
+_SIGNATURE = re.compile(
+    r"x-(amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id|(access_?)?token|sig",
+    re.IGNORECASE,
+)
+#: Those of Azure, too short to be taken for one anywhere but beside its `sig`.
+_AZURE_SIGNATURE = re.compile(r"s[eprvt]|spr|sip|ss|srt|sk(oid|tid|t|e|s|v)", re.IGNORECASE)
 
 # Control characters, marks that turn the direction of writing, line separators, unpaired surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -83,6 +95,33 @@ def absolute(url: str) -> str:
     # Only one's own home: a folder may well be called `~old`.
     # `..` is taken out, so that one folder has one address however it was named.
     return os.path.abspath(path.expanduser() if path.parts[:1] == ("~",) else path)  # noqa: PTH100
+
+
+def without_secrets(url: str) -> str:
+    """An address as it may be stored: without user and password, and without the signature in a web address's query.
+
+    `https://me:pw@host/a.jpg?size=2&X-Amz-Signature=ab` becomes `https://host/a.jpg?size=2`. The rest of the query
+    stays, letter by letter, since it may be what tells one image from another; unlike `redact`, the result is an
+    address that can be opened by whoever may.
+    """
+    if "@" not in url and "?" not in url:
+        return url
+    protocol = protocol_of(url)
+    if protocol in (*_LOCAL, "memory", *_CONTAINER_FIRST):
+        return url
+    start = url.index("://") + 3
+    host, slash, path = url[start:].partition("/")
+    url = url[:start] + host.rpartition("@")[2] + slash + path
+    if protocol not in _HTTP or "?" not in url:
+        return url
+    bare, _, query = url.partition("?")
+    query, mark, fragment = query.partition("#")
+    pairs = [(unquote_plus(pair.partition("=")[0]), pair) for pair in query.split("&")]
+    azure = any(name.lower() == "sig" for name, _ in pairs)
+    kept = [
+        pair for name, pair in pairs if not (_SIGNATURE.fullmatch(name) or (azure and _AZURE_SIGNATURE.fullmatch(name)))
+    ]
+    return bare + ("?" + "&".join(kept) if kept else "") + mark + fragment
 
 
 def storage_errors(*more: type[BaseException]) -> tuple[type[BaseException], ...]:
@@ -267,37 +306,19 @@ class Storage:
 
         On a disk the stream goes to a temporary file; on other stores through fsspec's multipart upload, which is
         discarded when the block raises.
+
+        Raises:
+            OSError: It could not be written.
         """
         fs, path = self.filesystem(url)
-        if protocol_of(url) == "memory":
-            # Its files are there from the moment they are opened.
-            buffer = io.BytesIO()
-            yield buffer
-            fs.pipe_file(path, buffer.getvalue())
-            return
         if isinstance(fs, LocalFileSystem):
-            target = Path(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = _temporary_name(target)
-            try:
-                with temporary.open("wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
-            return
-        file = fs.open(path, "wb", autocommit=False)
-        try:
+            opened = _published_on_disk(Path(path))
+        elif protocol_of(url) == "memory":
+            opened = _published_from_memory(fs, path)
+        else:
+            opened = _published_by_upload(fs, path)
+        with as_os_error(), opened as file:
             yield file
-            file.close()
-            file.commit()
-        except BaseException:
-            # A failed clean-up must not hide what went wrong.
-            with contextlib.suppress(*storage_errors()):
-                file.discard()
-            raise
 
     def delete(self, url: str) -> None:
         """Remove one file; nothing happens where there is none."""
@@ -313,16 +334,44 @@ def _temporary_name(target: Path) -> Path:
 
 
 def _publish_on_disk(target: Path, data: bytes) -> None:
+    with _published_on_disk(target) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def _published_on_disk(target: Path) -> Iterator[Any]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(target)
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _published_from_memory(fs: Any, path: str) -> Iterator[Any]:
+    # Files of a memory:// store are there from the moment they are opened.
+    buffer = io.BytesIO()
+    yield buffer
+    fs.pipe_file(path, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _published_by_upload(fs: Any, path: str) -> Iterator[Any]:
+    file = fs.open(path, "wb", autocommit=False)
+    try:
+        yield file
+        file.close()
+        file.commit()
+    except BaseException:
+        # A failed clean-up must not hide what went wrong.
+        with contextlib.suppress(*storage_errors()):
+            file.discard()
+        raise
 
 
 def redact(text: str) -> str:
@@ -331,7 +380,7 @@ def redact(text: str) -> str:
     Without user and password and without the query of a web address, on one line, and without characters that steer a
     terminal or cannot be printed (`\\n`, `\\x1b`, `\\u202e` stand for them).
     """
-    text = re.sub(r"(://)[^/@\s]*@", r"\1***@", text)
+    text = re.sub(r"(?<!\babfs)(?<!\babfss)(://)[^/@\s]*@", r"\1***@", text, flags=re.IGNORECASE)
     text = re.sub(r"(https?://[^\s?#'\"]*)\?[^\s#'\")]*", r"\1?***", text, flags=re.IGNORECASE)
     return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 

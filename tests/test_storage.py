@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prelabel.errors import ConfigError, StoreError
-from prelabel.storage import Storage, absolute, describe, is_local, join, protocol_of, redact
+from prelabel.storage import Storage, absolute, describe, is_local, join, protocol_of, redact, without_secrets
 from tests.s3 import S3Server
 
 
@@ -49,6 +49,27 @@ def test_secrets_of_addresses_are_not_shown() -> None:
     assert redact("s3://b/new\nline\x1b[31m\u202e\udcff.jpg") == r"s3://b/new\nline\x1b[31m\u202e\udcff.jpg"
     error = OSError("403, message='Forbidden', url='https://host/a.jpg?X-Amz-Signature=abc'")
     assert describe(error) == "OSError: 403, message='Forbidden', url='https://host/a.jpg?***'"
+
+
+@pytest.mark.parametrize(
+    ("url", "stored"),
+    [
+        ("https://me:pw@host/a.jpg?size=2&X-Amz-Signature=ab&X-Amz-Date=1", "https://host/a.jpg?size=2"),
+        ("https://host/a.jpg?Signature=ab&Expires=1&Key-Pair-Id=k", "https://host/a.jpg"),
+        ("https://host/a.jpg?sv=1&st=2&se=3&sr=b&sp=r&sig=ab#part", "https://host/a.jpg#part"),
+        ("https://host/a.jpg?st=2&id=a%20b+c&id=&flag", "https://host/a.jpg?st=2&id=a%20b+c&id=&flag"),
+        ("https://host/a@b.jpg?to=me@x", "https://host/a@b.jpg?to=me@x"),
+        ("s3://key:secret@bucket/a@b?sig=1.jpg", "s3://bucket/a@b?sig=1.jpg"),
+        ("abfs://photos@account.dfs.core.windows.net/a.jpg", "abfs://photos@account.dfs.core.windows.net/a.jpg"),
+        ("/photos/a@b?token=1.jpg", "/photos/a@b?token=1.jpg"),
+    ],
+)
+def test_a_stored_address_has_no_password_and_no_signature_but_all_the_rest(url: str, stored: str) -> None:
+    assert without_secrets(url) == stored
+
+
+def test_the_container_in_an_azure_address_is_no_secret() -> None:
+    assert redact("abfs://photos@account.dfs.core.windows.net/a.jpg").startswith("abfs://photos@account.")
 
 
 def test_options_are_for_the_stores_they_are_meant_for() -> None:

@@ -27,17 +27,13 @@ from prelabel.detectors.download import download
 from prelabel.detectors.fingerprint import fingerprint_of
 from prelabel.errors import ConfigError, DetectorError
 from prelabel.select import nearest_name
-from prelabel.storage import Storage, absolute, describe, is_http, is_local, join, redact
+from prelabel.storage import Storage, absolute, describe, is_http, is_local, join, redact, without_secrets
 
 #: Most bytes a model may unpack to.
 MAX_BYTES = 10 * 2**30
 _ARCHIVE = re.compile(r"\.(tar\.gz|tgz|tar)$", re.IGNORECASE)
-#: Parts of a query that say who asks and until when, not what is asked for.
-_SIGNATURE = re.compile(
-    r"x-(amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id|(access_?)?token"
-    r"|s[eprvt]|sig|spr|sk(oid|tid|t|e|s|v)|tf-?hub-(format|redirect)",
-    re.IGNORECASE,
-)
+#: Parts of a query in which hub servers are asked for an archive.
+_HUB_QUERY = ("tf-hub-format", "tfhub-redirect", "tf-hub-redirect")
 _IN_A_MODEL = ("", "variables", "assets")
 
 
@@ -121,7 +117,7 @@ def _from_web(
             raise problems[0]
         raise DetectorError("; ".join(map(str, problems)))
 
-    key = entry.name if entry else _without_signature(addresses[0])
+    key = entry.name if entry else _key_of(addresses[0])
     cached = cached_or_fetched(cache_root(cache_dir), folder_name(key, name), fetch)
     return LocalModel(cached.path, cached.fingerprint, name, redact(addresses[0]), entry)
 
@@ -135,12 +131,11 @@ def _download_url(address: str) -> str:
     return urlunsplit(parts._replace(query=urlencode([*query, ("tf-hub-format", "compressed")]), fragment=""))
 
 
-def _without_signature(address: str) -> str:
+def _key_of(address: str) -> str:
     """The address as a cache knows it: a link signed anew each hour is the same model."""
-    parts = urlsplit(address)
-    query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not _SIGNATURE.fullmatch(pair[0])]
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2].lower(), query=urlencode(query), fragment="")
-    return urlunsplit(bare).rstrip("/")
+    parts = urlsplit(without_secrets(address))
+    query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0].lower() not in _HUB_QUERY]
+    return urlunsplit(parts._replace(netloc=parts.netloc.lower(), query=urlencode(query), fragment="")).rstrip("/")
 
 
 def _from_disk(address: str, cache_dir: Any, max_bytes: int) -> LocalModel:

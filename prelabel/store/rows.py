@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from prelabel.detections import Detections, ImageLabel
+from prelabel.storage import without_secrets
 from prelabel.store.schema import FAILED, OK, SHARD_SCHEMA, STAGES
 
 
@@ -17,6 +18,7 @@ from prelabel.store.schema import FAILED, OK, SHARD_SCHEMA, STAGES
 class ImageRow:
     """One image of a run: where it is, what became of it, and what was found on it.
 
+    In a shard `uri` stands without password and without a signed link's signature, see `storage.without_secrets`.
     A failed image has `error_type`, `error` and `error_stage` and no detections; everything known before it failed
     (bytes, sha256, sometimes the size) is kept.
     """
@@ -64,7 +66,7 @@ def _row_to_values(row: ImageRow) -> dict[str, Any]:
     labels = row.image_labels
     return {
         "image_id": row.image_id,
-        "uri": row.uri,
+        "uri": without_secrets(row.uri),
         "file_name": row.file_name,
         "status": row.status,
         "error_type": row.error_type,
@@ -97,7 +99,7 @@ def _row_to_values(row: ImageRow) -> dict[str, Any]:
 
 
 def table_to_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRow]:
-    """Rows of Arrow batches of `SHARD_SCHEMA`, in order."""
+    """Rows of Arrow batches of `SHARD_SCHEMA`, in order; `masks` and `multiclass_scores` may be left out."""
     for batch in batches:
         for values in batch.to_pylist():
             yield _values_to_row(values)
@@ -105,7 +107,7 @@ def table_to_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRow]:
 
 def _values_to_row(values: Mapping[str, Any]) -> ImageRow:
     ok = values["status"] == OK
-    scores = values["multiclass_scores"]
+    scores = values.get("multiclass_scores")
     labels = values["image_labels"]
     return ImageRow(
         image_id=values["image_id"],
@@ -121,7 +123,7 @@ def _values_to_row(values: Mapping[str, Any]) -> ImageRow:
             score=values["scores"],
             label=values["labels"],
             mid=values["mids"],
-            mask=values["masks"],
+            mask=values.get("masks"),
             multiclass_score=None if scores is None else np.asarray(scores, np.float32).reshape(len(scores), -1),
         )
         if ok

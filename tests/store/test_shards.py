@@ -54,6 +54,25 @@ def test_rows_come_back_as_they_went(tmp_path: Path):
         assert_same(wrote, read)
 
 
+def test_costly_columns_can_be_left_out(tmp_path: Path):
+    spread = np.array([[0.25, 0.75]], np.float32)
+    one = row("a.jpg", DOG)
+    assert one.detections is not None
+    url = write(tmp_path, replace(one, detections=replace(one.detections, multiclass_score=spread)), failed_row())
+    cheap = [name for name in SHARD_SCHEMA.names if name not in ("masks", "multiclass_scores")]
+    read, failed = read_shard(url, STORAGE, cheap)
+    assert read.detections is not None
+    assert (read.detections.mask, read.detections.multiclass_score) == (None, None)
+    assert read.detections.label.tolist() == ["Dog"]
+    assert failed.error == "no such file"
+
+
+def test_no_password_and_no_signature_is_stored(tmp_path: Path):
+    url = write(tmp_path, row("a.jpg", uri="https://me:planted@host/a.jpg?v=1&X-Amz-Signature=planted"))
+    assert [one.uri for one in read_shard(url, STORAGE)] == ["https://host/a.jpg?v=1"]
+    assert b"planted" not in Path(url).read_bytes()
+
+
 def test_image_labels_and_class_distributions_come_back(tmp_path: Path):
     labels = (ImageLabel(281, "tabby", "", 0.5), ImageLabel(282, "tiger cat", "", 0.25))
     one = row("a.jpg", found(), found(), image_labels=labels)
