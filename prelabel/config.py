@@ -122,7 +122,7 @@ class LabelOptions(Selection):
         require(self.cpus_per_worker > 0, f"cpus-per-worker must be above 0, got {self.cpus_per_worker}")
         gpus = self.gpus_per_worker
         require(
-            gpus is None or 0 <= gpus <= 1 or gpus == int(gpus),
+            gpus is None or 0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer()),
             f"gpus-per-worker must be 0, a fraction below 1 or a whole number, got {gpus}",
         )
         require(self.stall_timeout > 0, f"stall-timeout must be above 0 seconds, got {self.stall_timeout}")
@@ -154,6 +154,7 @@ class LabelOptions(Selection):
                 value = values[name]
                 settings[name] = list(value) if isinstance(value, tuple) else value
         settings["source"] = [redact(absolute(source)) for source in self.source]
+        settings["image_root"] = redact(absolute(self.image_root)) if self.image_root else None
         return settings
 
 

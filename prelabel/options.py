@@ -101,46 +101,65 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     return cls(**clean)
 
 
+#: What a value must be, in words, by the type of its option.
+_WANTED = {
+    "flag": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "list": "text, or a list of texts",
+    "json": "a JSON object",
+    "pairs": "NAME=VALUE or a file",
+    "float-pairs": "NAME=NUMBER or a file",
+}
+
+
 def convert(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
     """One value as its option's type. Raises ConfigError that says what was given and what would be right."""
-    kind = field.metadata["type"]
-    label = f"{where}: {field.name.replace('_', '-')}"
     if value is None:
         return None
+    meta = field.metadata
+    kind, choices = meta["type"], meta["choices"]
     try:
-        if kind == "flag":
-            return _expect(value, bool, "true or false")
-        if kind == "int":
-            if isinstance(value, bool) or (isinstance(value, float) and value != int(value)):
-                raise TypeError("a whole number")
-            return int(value)
+        converted = _converted(kind, value)
+        wrong = bool(choices) and converted not in choices
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        wrong = True
+    if wrong:
+        wanted = f"one of {', '.join(choices)}" if choices else _WANTED[kind]
+        if kind in ("pairs", "float-pairs"):
+            wanted += f" ({', '.join(MAPPING_SUFFIXES)})"
+        shown = "" if meta["secret"] else f", got {value!r}"
+        raise ConfigError(f"{where}: {field.name.replace('_', '-')} must be {wanted}{shown}")
+    return converted
+
+
+def _converted(kind: str, value: Any) -> Any:
+    """Raises TypeError, ValueError or OverflowError for a value that is none of this type."""
+    if kind == "flag":
+        return _expect(value, bool)
+    if kind in ("int", "float"):
+        number = float(_expect(value, int | float | str, but=bool))
         if kind == "float":
-            if isinstance(value, bool):
-                raise TypeError("a number")
-            return float(value)
-        if kind == "str":
-            if isinstance(value, Path):
-                return str(value)
-            return _expect(value, str, "text")
-        if kind == "list":
-            return tuple(
-                str(v) for v in ([value] if isinstance(value, str | Path) else _expect(value, list | tuple, "a list"))
-            )
-        if kind == "json":
-            return _expect(json.loads(value) if isinstance(value, str) else value, dict, "a JSON object")
-        pairs = _pairs(value)
-        return {k: float(v) for k, v in pairs.items()} if kind == "float-pairs" else pairs
-    except TypeError as error:
-        raise ConfigError(f"{label} must be {error}, got {value!r}") from None
-    except ValueError:
-        wanted = {"int": "a whole number", "float": "a number", "json": "a JSON object"}.get(kind, "NAME=NUMBER")
-        shown = "" if field.metadata["secret"] else f", got {value!r}"
-        raise ConfigError(f"{label} must be {wanted}{shown}") from None
+            return number
+        return int(value) if isinstance(value, int | str) or number == int(number) else _expect(value, int)
+    if kind == "str":
+        return str(value) if isinstance(value, Path) else _expect(value, str)
+    if kind == "list":
+        values = [value] if isinstance(value, str | Path) else _expect(value, list | tuple)
+        # Classes may be called by numbers, which YAML does not keep as text.
+        return tuple(str(_expect(one, str | int | float | Path, but=bool)) for one in values)
+    if kind == "json":
+        return _expect(json.loads(value) if isinstance(value, str) else value, dict)
+    pairs = _pairs(value)
+    if kind == "float-pairs":
+        return {name: _converted("float", right) for name, right in pairs.items()}
+    return pairs
 
 
-def _expect(value: Any, types: Any, wanted: str) -> Any:
-    if not isinstance(value, types):
-        raise TypeError(wanted)
+def _expect(value: Any, types: Any, but: Any = ()) -> Any:
+    if not isinstance(value, types) or isinstance(value, but):
+        raise TypeError
     return value
 
 
@@ -148,14 +167,15 @@ def _pairs(value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return {str(k): v for k, v in value.items()}
     pairs: dict[str, Any] = {}
-    for text in [value] if isinstance(value, str) else value:
-        name, equals, right = str(text).rpartition("=")
+    for one in [value] if isinstance(value, str | Path) else _expect(value, list | tuple):
+        text = str(_expect(one, str | Path))
+        name, equals, right = text.rpartition("=")
         if equals and name:
             pairs[name] = right
         elif Path(text).suffix.lower() in MAPPING_SUFFIXES:
             pairs.update(read_mapping(Path(text)))
         else:
-            raise TypeError(f"NAME=VALUE or a file ({', '.join(MAPPING_SUFFIXES)})")
+            raise TypeError
     return pairs
 
 

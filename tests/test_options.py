@@ -8,6 +8,8 @@ import pytest
 
 from prelabel.config import LabelOptions, differences, label_options
 from prelabel.errors import ConfigError
+from prelabel.export.coco_options import CocoOptions
+from prelabel.options import from_mapping
 
 NEEDED = {"source": ["photos"], "detector": "d", "output": "out"}
 
@@ -58,8 +60,16 @@ def test_pairs_come_as_text_as_mappings_and_as_files(tmp_path: Path):
     [
         ({"score_threshold": 1.5}, "score-threshold must be between 0 and 1, got 1.5"),
         ({"score_threshold": "high"}, "label: score-threshold must be a number, got 'high'"),
-        ({"class_threshold": ["Person"]}, "class-threshold must be NAME=VALUE or a file"),
-        ({"class_threshold": ["Person=much"]}, "class-threshold must be NAME=NUMBER, got ['Person=much']"),
+        ({"class_threshold": ["Person"]}, "class-threshold must be NAME=NUMBER or a file (.yaml"),
+        ({"class_threshold": ["Person=much"]}, ".csv), got ['Person=much']"),
+        ({"class_threshold": {"Person": None}}, "class-threshold must be NAME=NUMBER or a file"),
+        ({"class_threshold": 0.5}, "class-threshold must be NAME=NUMBER or a file"),
+        ({"class_map": 7}, "class-map must be NAME=VALUE or a file"),
+        ({"include_class": [None]}, "include-class must be text, or a list of texts, got [None]"),
+        ({"workers": float("inf")}, "workers must be a whole number, got inf"),
+        ({"workers": [2]}, "workers must be a whole number, got [2]"),
+        ({"gpus_per_worker": float("inf")}, "gpus-per-worker must be 0, a fraction below 1 or a whole number, got inf"),
+        ({"gpus_per_worker": float("nan")}, "gpus-per-worker must be 0, a fraction below 1 or a whole number, got nan"),
         ({"workers": 0}, "workers must be 1 or more, got 0"),
         ({"workers": 1.5}, "workers must be a whole number, got 1.5"),
         ({"gpus_per_worker": 1.5}, "gpus-per-worker must be 0, a fraction below 1 or a whole number, got 1.5"),
@@ -75,13 +85,20 @@ def test_nonsense_is_refused_with_the_value_and_what_would_be_right(values: dict
     assert said in message(values)
 
 
-def test_storage_options_are_not_shown_when_they_are_wrong():
-    assert "hunter2" not in message({"storage_options": '{"secret": "hunter2"'})
+@pytest.mark.parametrize("wrong", ['{"secret": "hunter2"', '["hunter2"]', ["hunter2"], "hunter2"])
+def test_storage_options_are_not_shown_when_they_are_wrong(wrong: object):
+    assert message({"storage_options": wrong}) == "label: storage-options must be a JSON object"
+
+
+def test_one_of_several_words_is_refused_in_a_job_file_as_on_the_command_line():
+    with pytest.raises(ConfigError, match=r"^job\.yaml: segmentation must be one of .*rle.*, got 'rel'$"):
+        from_mapping(CocoOptions, {"segmentation": "rel"}, "job.yaml")
 
 
 def test_settings_hold_no_secret_and_nothing_that_changes_no_row():
     options = LabelOptions(
         source=("https://user:hunter2@example.org/a.jpg?token=hunter2",),
+        image_root="https://user:hunter2@example.org/photos",
         detector="d",
         output="out",
         storage_options={"secret": "hunter2"},
