@@ -27,7 +27,10 @@ IntArray = npt.NDArray[np.int32]
 ObjectArray = npt.NDArray[np.object_]
 
 
-def _strings(values: Sequence[Any] | ObjectArray) -> ObjectArray:
+def as_objects(values: Sequence[Any] | ObjectArray) -> ObjectArray:
+    """`(N,)` strings as an array of Python objects, which can be indexed like the numbers beside it."""
+    if isinstance(values, np.ndarray) and values.dtype == object:
+        return values
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
@@ -66,8 +69,8 @@ class Detections:
         set_(self, "score", np.asarray(self.score, dtype=np.float32))
         for name in ("label", "mid", "mask"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, np.ndarray) and value.dtype == object):
-                set_(self, name, _strings(value))
+            if value is not None:
+                set_(self, name, as_objects(value))
         for name in ("category_id", "score", "label", "mid", "mask", "multiclass_score"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.xyxy):

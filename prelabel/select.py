@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray
+from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray, as_objects
 from prelabel.options import option, require
 
 Names = Sequence[Any] | ObjectArray
@@ -114,7 +114,7 @@ class Selection:
             Positions of the kept detections by descending score; equal scores stay in the order given.
         """
         score = np.asarray(score, np.float32)
-        names = self.rename(label, mid) if self._names_matter else _objects(label)
+        names = self.rename(label, mid) if self._names_matter else as_objects(label)
         # Thresholds are compared as float32, as scores are stored: 0.7 in float64 lies above a stored 0.7.
         keep = score >= self._thresholds(label, mid, names)
         if self.include_class or self.exclude_class:
@@ -130,9 +130,9 @@ class Selection:
     def rename(self, label: Names, mid: Names) -> ObjectArray:
         """`(N,)` labels after the class map; a class the map does not name keeps the model's label."""
         if not self.class_map:
-            return _objects(label)
+            return as_objects(label)
         find = self._map_table.find
-        return _objects([find(m, text) or text for m, text in zip(mid, label, strict=True)])
+        return as_objects([find(m, text) or text for m, text in zip(mid, label, strict=True)])
 
     def apply(self, detections: Detections) -> Detections:
         """The kept detections of one image by descending score, under their labels after the class map."""
@@ -145,7 +145,7 @@ class Selection:
         best: dict[str, ImageLabel] = {}
         for one in sorted(labels, key=lambda each: -each.score):
             name = str(self.rename([one.label], [one.mid])[0])
-            threshold = self._thresholds([one.label], [one.mid], _objects([name]))
+            threshold = self._thresholds([one.label], [one.mid], as_objects([name]))
             if np.all(np.float32(one.score) >= threshold) and self._admits(one.mid, one.label, name):
                 best.setdefault(name, replace(one, label=name))
         return tuple(best.values())[: self.max_detections]
@@ -275,14 +275,6 @@ class _Table:
             if found is not None:
                 return found
         return None
-
-
-def _objects(values: Names) -> ObjectArray:
-    if isinstance(values, np.ndarray) and values.dtype == object:
-        return values
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
 
 
 def _require_share(label: str, value: float) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray
+from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray, as_objects
 from prelabel.detectors.base import Found
 from prelabel.detectors.convention import Convention
 from prelabel.detectors.masks import paste_masks
@@ -191,13 +191,6 @@ def _classes(
         category_id[i] = number
         label[i] = label[i] or mid[i] or str(number)
     return category_id, label, mid
-
-
-def as_objects(values: list[str]) -> ObjectArray:
-    """Strings as `(N,)` objects."""
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
 
 
 def _as_text(value: Any) -> str:
