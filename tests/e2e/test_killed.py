@@ -1,0 +1,73 @@
+"""A run that is killed, stopped and robbed of workers again and again ends with the rows of one that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.command import Place, local_rows, shards_of, wait_until
+from tests.e2e.conftest import Undisturbed
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_an_undisturbed_run_is_whole_and_says_so(undisturbed: Undisturbed):
+    assert undisturbed.rows.num_rows == undisturbed.count
+    assert set(undisturbed.rows["status"].to_pylist()) == {"ok"}
+    assert min(len(scores) for scores in undisturbed.rows["scores"].to_pylist()) >= 1
+    assert "80 images in 40 shards" in undisturbed.printed
+    assert "(raylet)" not in undisturbed.printed
+    assert "magic" not in undisturbed.printed
+
+
+def test_killed_and_stopped_runs_go_on_and_lose_and_double_nothing(
+    place: Place, undisturbed: Undisturbed, tmp_path: Path
+):
+    output, log = tmp_path / "out", tmp_path / "log"
+    command = ("label", str(undisturbed.photos), *undisturbed.arguments, "--output", str(output))
+    rng = random.Random(20)
+    for number, ending in enumerate([signal.SIGKILL] * 3 + [signal.SIGINT, signal.SIGTERM]):
+        before = shards_of(output)
+        said = log.stat().st_size if log.exists() else 0
+        process = place.start(*command, log=log)
+        assert wait_until(lambda before=before: shards_of(output) - before, 90), log.read_text()
+        time.sleep(rng.uniform(0, 0.4))
+        if ending == signal.SIGINT:
+            os.killpg(process.pid, ending)  # as a terminal does
+        else:
+            process.send_signal(ending)
+        asked = time.monotonic()
+        code = process.wait(30)
+        took = time.monotonic() - asked
+        print(f"call {number}: {ending.name} -> {code} after {took:.1f} s, {len(shards_of(output))} of 40 shards")
+        assert len(shards_of(output)) < 40
+        assert wait_until(lambda: not place.workers(), 15), place.processes()
+        if ending != signal.SIGKILL:
+            assert code == 128 + ending
+            assert took < 8
+            last = log.read_text()[said:].strip().splitlines()[-1]
+            assert last.startswith("prelabel: stopped: ")
+            assert last.endswith("of 40 shards are finished and stay; the same command goes on from there")
+
+    before = shards_of(output)
+    process = place.start(*command, log=log)
+    assert wait_until(lambda: shards_of(output) - before, 90), log.read_text()
+    workers = place.workers()
+    os.kill(rng.choice(workers), signal.SIGKILL)
+    assert process.wait(90) == 0, log.read_text()
+    assert "the worker's process died; it is tried again" in log.read_text()
+    assert "(raylet)" not in log.read_text()
+
+    verified = place.run("verify", str(output))
+    assert verified.returncode == 0, verified.stdout
+    assert local_rows(output).equals(undisturbed.rows)
+    assert len(set(local_rows(output)["image_id"].to_pylist())) == 80
+    assert [path for path in output.rglob("*") if path.name.startswith(".")] == []
+    # Two agents of Ray notice only a minute later that a killed driver's Ray is gone, and end by themselves.
+    agents = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+    assert wait_until(lambda: not [line for line in place.processes().values() if line not in agents], 15)
