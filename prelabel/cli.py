@@ -362,6 +362,12 @@ def _evaluate_options() -> Any:
     return EvaluateOptions
 
 
+def _compare_options() -> Any:
+    from prelabel.compare.options import CompareOptions
+
+    return CompareOptions
+
+
 def _preview_options() -> Any:
     from prelabel.preview.options import PreviewOptions
 
@@ -393,6 +399,38 @@ def evaluate(output: str, storage_options: str | None, **values: Any) -> None:
         )
         for one in tables(done):
             click.echo(table(one.title, one.rows, one.header) + "\n")
+        for name in files:
+            click.echo(f"wrote {name}")
+
+
+@main.command(cls=SectionedCommand, options=_compare_options)
+@storage_option
+def compare(storage_options: str | None, **values: Any) -> None:
+    """Say what people made of pre-annotations: kept, moved, relabelled, deleted, added, and how long it took.
+
+    Writes comparison.json, comparison.html and thresholds.yaml. Selection options must be those of the export that
+    people worked on.
+    """
+    with clean_errors():
+        from prelabel.compare.comparison import compare as run_comparison
+        from prelabel.compare.files import write_comparison
+        from prelabel.compare.tables import tables
+        from prelabel.console import printable, table
+        from prelabel.export.reading import RunInfo
+        from prelabel.options import from_mapping
+        from prelabel.storage import absolute, join
+
+        options = from_mapping(_compare_options(), stated(values), "compare")
+        run = opened(options.predictions, storage_options)
+        done = run_comparison(RunInfo.of(run), run.rows, options, run.storage)
+        files = write_comparison(
+            done, absolute(options.to) if options.to else join(run.output, "comparison"), run.storage
+        )
+        for note in done.notes:
+            click.echo(f"note: {printable(note)}", err=True)
+        for one in tables(done):
+            if one.rows:
+                click.echo(table(one.title, one.rows, one.header) + "\n")
         for name in files:
             click.echo(f"wrote {name}")
 

@@ -52,6 +52,7 @@ def test_version():
         "detectors",
         "inspect",
         "synth",
+        "compare",
         "export coco",
         "export label-studio",
         "export cvat",

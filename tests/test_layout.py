@@ -31,6 +31,9 @@ MAY_IMPORT = {
     },
     "export": {"errors", "storage", "detections", "labels", "options", "select", "rle", "store"},
     "evaluate": {"errors", "storage", "detections", "labels", "options", "select", "rle", "store", "export"},
+    "compare": {
+        *{"errors", "storage", "detections", "options", "select", "rle", "store", "export", "evaluate"},
+    },
     "preview": {"errors", "storage", "detections", "image_ref", "options", "select", "source", "store", "export"},
     "push": {"errors", "options", "storage", "select", "store", "export"},
     "synth": {"errors", "storage", "rle"},

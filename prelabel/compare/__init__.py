@@ -1,0 +1,1 @@
+"""What people made of pre-annotations: kept, moved, relabelled, deleted, added."""

@@ -1,0 +1,92 @@
+"""What people made, whatever tool it was exported from: images with regions, in shares of the image's size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from prelabel.compare.areas import Area, of_mask, of_outlines
+
+Points = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Compressed counts and the height and width they are for."""
+
+    counts: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One region as a person left it; several of one id belong together.
+
+    Attributes:
+        id: Of the tool, or `""`; a region copied from a prediction keeps the prediction's.
+        labels: Names of its classes.
+        shape: `(P, 2)` corners of outlines in shares of width and height, or `(2, 2)` two opposite corners of a box, or
+            a mask.
+    """
+
+    id: str
+    labels: tuple[str, ...]
+    shape: tuple[Points, ...] | Points | Mask
+
+    def area(self, height: int, width: int) -> Area:
+        """Where it lies on an image of so many pixels."""
+        size = np.array((width, height), np.float64)
+        if isinstance(self.shape, tuple):
+            return of_outlines([points * size for points in self.shape], height, width)
+        if isinstance(self.shape, Mask):
+            found = of_mask(self.shape.counts, self.shape.height, self.shape.width)
+            if (self.shape.height, self.shape.width) == (height, width):
+                return found
+            scale = size / (self.shape.width, self.shape.height)
+            x1, y1, x2, y2 = np.array(found.xyxy) * np.tile(scale, 2)
+            return Area((float(x1), float(y1), float(x2), float(y2)))
+        corners = np.clip(self.shape, 0, 1) * size
+        (x1, y1), (x2, y2) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+        return Area((x1, y1, x2, y2))
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """One image that a person is done with.
+
+    Attributes:
+        image_id: As the run calls it, or `""` where the export does not say.
+        path: The image's path or the path of its address, for finding it where `image_id` does not help.
+        regions: All that is on it.
+        seconds: How long it took, or None.
+        size: Height and width where the regions are bound to them, else None.
+    """
+
+    image_id: str
+    path: str
+    regions: tuple[Region, ...]
+    seconds: float | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """All that people made.
+
+    Attributes:
+        shown: Address of the file as it may be shown.
+        images: Those that somebody is done with.
+        open: Images that nobody has worked on yet.
+        skipped: Images that somebody refused to annotate.
+        notes: What the user should know of the reading, one line each.
+    """
+
+    shown: str
+    images: Sequence[AnnotatedImage]
+    open: int = 0
+    skipped: int = 0
+    notes: tuple[str, ...] = ()

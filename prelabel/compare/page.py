@@ -1,0 +1,104 @@
+"""The result as one HTML page: no script, nothing from the network."""
+
+from __future__ import annotations
+
+from prelabel.compare.comparison import BINS, Comparison
+from prelabel.compare.fates import ADDED, DELETED, KEPT, MOVED, RELABELLED
+from prelabel.compare.tables import WORDS, class_table, fates_table, images_table, relabelled_table
+from prelabel.evaluate.markup import Markup, join, tag
+from prelabel.evaluate.style import STYLE
+from prelabel.evaluate.svg import Plot, round_up
+from prelabel.evaluate.tables import Table
+
+#: Classes with a bar of their own; all are in the table.
+MOST_BARS = 25
+
+_COLOURS = {KEPT: "b", MOVED: "a", RELABELLED: "c", DELETED: "d", ADDED: "e"}
+
+_STYLE = STYLE + ".key.e { background: var(--e); } .bar.e { fill: var(--e); }\n"
+
+
+def page(done: Comparison) -> str:
+    """The whole document. Names of classes, files and models are untrusted text and escaped."""
+    title = f"{done.info.model_version} and what people made of it: {done.annotations}"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; style-src 'unsafe-inline'"),
+        tag("title", title),
+        tag("style", Markup(_STYLE)),
+    )
+    body = tag(
+        "body",
+        tag("h1", "Comparison"),
+        tag("p", title, class_="lead"),
+        *(tag("p", note, class_="note") for note in done.notes),
+        _cards(done),
+        tag("div", _table(fates_table(done)), _table(images_table(done)), class_="plots"),
+        tag("h2", "How far boxes were moved"),
+        tag("div", _overlaps(done), class_="plots"),
+        tag("h2", "Classes"),
+        tag("div", _bars(done), class_="plots"),
+        _table(class_table(done)),
+        *([tag("h2", "Given another class"), _table(relabelled_table(done))] if done.relabelled else []),
+    )
+    return "<!DOCTYPE html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def _cards(done: Comparison) -> Markup:
+    total = done.total
+    shown = max(total.shown, 1)
+    values = [(f"{total.counts[fate] / shown:.0%}", WORDS[fate]) for fate in (KEPT, MOVED, RELABELLED, DELETED)]
+    values.append((f"{total.counts[ADDED]:,}", "objects added"))
+    if total.objects:
+        values.append((f"{done.corrections / total.objects:.0%}", "corrections, of drawing all by hand"))
+    if done.times is not None:
+        values.append((f"{done.times.median:,.0f} s", "an image (median)"))
+    return tag("div", *(tag("div", tag("b", value), tag("span", words)) for value, words in values), class_="cards")
+
+
+def _overlaps(done: Comparison) -> Markup:
+    counts = done.total.overlaps
+    top = round_up(max(*counts, 1))
+    plot = Plot(
+        "Overlap (IoU) of detections with what people left of them",
+        y=(0, top),
+        x_label="IoU",
+        y_label="boxes kept or moved",
+    )
+    for place, count in enumerate(counts):
+        left, right = place / BINS, (place + 1) / BINS
+        colour = _COLOURS[KEPT if left >= done.kept_iou - 1e-9 else MOVED]
+        plot.bar((left + 0.003, right - 0.003), (0, count), colour, f"{count:,} boxes, IoU {left:.2f} to {right:.2f}")
+    plot.rule(x=done.kept_iou, class_="e")
+    return tag("figure", plot.draw(), plot.legend([(_COLOURS[KEPT], WORDS[KEPT]), (_COLOURS[MOVED], WORDS[MOVED])]))
+
+
+def _bars(done: Comparison) -> Markup:
+    names = list(done.by_class)[:MOST_BARS]
+    most = max((sum(done.by_class[name].counts.values()) for name in names), default=1)
+    rows = []
+    for name in names:
+        plot = Plot(f"{name}: what became of its boxes", x=(0, max(most, 1)), y=(0, 1), width=420, height=34, ticks=1)
+        begin = 0
+        for fate, colour in _COLOURS.items():
+            count = done.by_class[name].counts[fate]
+            if count:
+                plot.bar((begin, begin + count), (0, 1), colour, f"{count:,} {WORDS[fate]}")
+            begin += count
+        rows.append(tag("figure", tag("figcaption", name or "(none)"), plot.draw()))
+    legend = Plot("").legend([(colour, WORDS[fate]) for fate, colour in _COLOURS.items()])
+    return join(legend, *rows)
+
+
+def _table(table: Table) -> Markup:
+    head = tag("thead", tag("tr", *(tag("th", cell) for cell in table.header))) if table.header else Markup("")
+    rows = (
+        tag(
+            "tr",
+            *(tag("td" if place else "th", cell, class_=None if place else "name") for place, cell in enumerate(row)),
+        )
+        for row in table.rows
+    )
+    return tag("div", tag("table", head, tag("tbody", *rows)), class_="wide")
