@@ -1,10 +1,10 @@
 """Pre-label image datasets at scale: images in object storage -> detectors on Ray -> Parquet -> COCO, Label Studio.
 
-    import prelabel
+import prelabel
 
-    summary = prelabel.label("s3://bucket/photos", detector="openimages-ssd-mobilenet-v2", output="s3://bucket/run")
-    for row in prelabel.open_run("s3://bucket/run").rows():
-        print(row.image_id, row.detections.label if row.detections else row.error)
+summary = prelabel.label("s3://bucket/photos", detector="openimages-ssd-mobilenet-v2", output="s3://bucket/run")
+for row in prelabel.open_run("s3://bucket/run").rows():
+    print(row.image_id, row.detections.label if row.detections else row.error)
 """
 
 from __future__ import annotations
@@ -37,18 +37,19 @@ def label(
         detector: Catalogue name, URL, archive, directory or prefix of a SavedModel.
         output: Where plan, shards and manifest go. An unfinished run there is continued.
         config: Job file (YAML or TOML); what is given here wins.
-        reporter: Hears of progress; nobody by default.
+        reporter: Hears of progress; nobody by default (or standard error, with `log_json=True`).
         **options: Every option of `prelabel.config.LabelOptions`, for example `score_threshold=0.05, workers=8`.
 
     Raises:
         PrelabelError: See `prelabel.errors`. What was finished before stays, and the same call goes on with it.
     """
+    from prelabel import console
     from prelabel.config import label_options
-    from prelabel.console import QuietReporter
     from prelabel.engine.job import run
 
     values = {"source": [source] if isinstance(source, str) else list(source), "detector": detector, "output": output}
-    return run(label_options({**values, **options}, config=config), reporter or QuietReporter())
+    chosen = label_options({**values, **options}, config=config)
+    return run(chosen, reporter or console.reporter(quiet=True, log_json=chosen.log_json))
 
 
 def open_run(output: str, storage_options: Mapping[str, Any] | None = None) -> Run:

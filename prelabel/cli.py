@@ -88,7 +88,8 @@ def _option(name: str, field: dataclasses.Field[Any]) -> click.Option:
     flag = flag_name(name)
     if kind == "flag":
         flags = f"{flag}/--no-{flag[2:]}" if default else flag
-        return SectionedOption([flags, name], section=meta["group"], help=meta["help"], is_flag=True, default=None)
+        text = meta["help"] + ("  [default: yes]" if default else "")
+        return SectionedOption([flags, name], section=meta["group"], help=text, is_flag=True, default=None)
     text = meta["help"]
     if isinstance(default, int | float | str) and default != "":
         text += f"  [default: {default}]"
@@ -155,9 +156,7 @@ def _label_options() -> Any:
 @main.command(cls=SectionedCommand, options=_label_options, arguments=("source",))
 @click.argument("source", nargs=-1)
 @click.option("--config", metavar="FILE", help="Job file (YAML or TOML) of these options; the command line wins.")
-@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
-@click.option("--log-json", is_flag=True, help="One JSON object a line, for log collectors.")
-def label(config: str | None, quiet: bool, log_json: bool, **values: Any) -> None:
+def label(config: str | None, **values: Any) -> None:
     """Label the images of SOURCE... and write one row for each of them.
 
     SOURCE is a directory or prefix (recursive), a glob, an image, a list (.txt, .csv, .jsonl, .parquet with a `uri`
@@ -171,7 +170,7 @@ def label(config: str | None, quiet: bool, log_json: bool, **values: Any) -> Non
         options = label_options(stated(values), config=config)
         from prelabel.engine.job import run
 
-        listener = reporter(quiet=quiet, log_json=log_json)
+        listener = reporter(quiet=options.quiet, log_json=options.log_json)
         with stopped_by_signals() as stop:
             try:
                 summary = run(options, listener, stop.event)
@@ -180,7 +179,7 @@ def label(config: str | None, quiet: bool, log_json: bool, **values: Any) -> Non
                 _fail(str(error), stop.exit_code)
             finally:
                 listener.close()
-        show_summary(summary, listener, quiet=quiet)
+        show_summary(summary, listener, quiet=options.quiet)
         if summary.lost:
             _fail(
                 f"{summary.lost} images failed because their worker died or hung; "
@@ -209,7 +208,7 @@ def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
         rows.append(["labelled now", f"{summary.labelled:,} at {rate}"])
     rows.append(["time", f"{console.duration(summary.wall_s)} ({summary.label_s:.1f} s labelling)"])
     if summary.labelled:
-        rows.append(["seconds by stage", console.stage_seconds(summary.seconds)])
+        rows.append(["seconds by stage", f"{console.stage_seconds(summary.seconds)}; summed over workers"])
     rows.append(["output", summary.output])
     click.echo(console.table("", rows))
 

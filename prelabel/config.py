@@ -12,7 +12,7 @@ from prelabel.options import fields_of, from_mapping, option, read_mapping, requ
 from prelabel.select import Selection
 from prelabel.storage import absolute, redact
 
-_SOURCE, _DETECTOR, _RUN, _AGAIN = "Images", "Detector", "Workers", "Going on"
+_SOURCE, _DETECTOR, _RUN, _AGAIN, _SAID = "Images", "Detector", "Workers", "Going on", "What is said"
 
 #: Optional tensors of a detector that can be kept in the shards.
 KEEP = ("multiclass-scores",)
@@ -70,7 +70,11 @@ class LabelOptions(Selection):
     )
     mask_threshold: float = option(0.5, "A pixel belongs to a mask above this.", group=_DETECTOR, affects="rows")
     keep: tuple[str, ...] = option(
-        (), f"Also keep a tensor of the network: {', '.join(KEEP)}.", group=_DETECTOR, affects="rows"
+        (),
+        f"Also keep a tensor of the network: {', '.join(KEEP)}.",
+        metavar="TENSOR",
+        group=_DETECTOR,
+        affects="rows",
     )
     top_k: int = option(5, "Labels an image gets from a classifier.", group=_DETECTOR, affects="rows")
     model_cache: str | None = option(
@@ -78,7 +82,10 @@ class LabelOptions(Selection):
     )
 
     address: str = option(
-        "auto", "Ray: `auto` (the cluster this runs in, else this machine), `local`, or an address.", group=_RUN
+        "auto",
+        "Ray: `auto` (the cluster this runs in, else this machine), `local`, or an address.",
+        metavar="ADDRESS",
+        group=_RUN,
     )
     workers: int | None = option(
         None, "Detectors at work at the same time (default: as many as fit).", type="int", metavar="N", group=_RUN
@@ -109,6 +116,9 @@ class LabelOptions(Selection):
     retry_failed: bool = option(False, "Run the failed images of a finished run again.", group=_AGAIN)
     add_new: bool = option(False, "Plan images that the source has got since, as new shards.", group=_AGAIN)
     overwrite: bool = option(False, "Start anew where the output holds another run.", group=_AGAIN)
+
+    quiet: bool = option(False, "Say nothing but errors.", group=_SAID)
+    log_json: bool = option(False, "One JSON object a line on standard error, for log collectors.", group=_SAID)
 
     def __post_init__(self) -> None:
         super().__post_init__()

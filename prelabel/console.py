@@ -128,6 +128,7 @@ class JsonReporter(QuietReporter):
                 done=snapshot.done,
                 failed=snapshot.failed,
                 images_per_s=round(snapshot.images_per_s, 2),
+                left_s=None if snapshot.left_s is None else round(snapshot.left_s),
                 workers=snapshot.workers,
                 waiting=snapshot.waiting,
             )
@@ -156,12 +157,13 @@ class BarReporter(QuietReporter):
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._bar.add_task("looking at the source", total=None)
+        self._task = self._bar.add_task("looking at detector and source", total=None)
         self._bar.start()
 
     def message(self, text: str) -> None:
-        """A line above the bar."""
+        """A line above the bar, and what the bar says until the next progress."""
         self._bar.console.print(printable(text), markup=False, highlight=False)
+        self._bar.update(self._task, description=printable(text))
 
     def listed(self, images: int) -> None:
         """Shown in the bar."""

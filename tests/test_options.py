@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from prelabel.cli import label as label_command
 from prelabel.config import LabelOptions, differences, label_options
 from prelabel.errors import ConfigError
 from prelabel.export.coco_options import CocoOptions
-from prelabel.options import from_mapping
+from prelabel.options import fields_of, from_mapping
 
 NEEDED = {"source": ["photos"], "detector": "d", "output": "out"}
 
@@ -38,6 +39,12 @@ def test_the_command_line_wins_over_the_job_file(tmp_path: Path):
     options = label_options({**NEEDED, "score_threshold": 0.4}, config=str(job))
     assert (options.score_threshold, options.max_detections) == (0.4, 7)
     assert options.class_threshold == {"Person": 0.2}
+
+
+def test_every_option_of_label_can_stand_in_a_job_file():
+    command = label_command.make_context("label", [], resilient_parsing=True).command
+    flags = {param.name for param in command.params} - {"config"}
+    assert flags == set(fields_of(LabelOptions))
 
 
 def test_a_key_given_with_dash_and_underscore_is_given_twice(tmp_path: Path):
