@@ -15,7 +15,13 @@ MOST_BARS = 25
 
 _COLOURS = {KEPT: "b", MOVED: "a", RELABELLED: "c", DELETED: "d", ADDED: "e"}
 
-_STYLE = STYLE + ".key.e { background: var(--e); } .bar.e { fill: var(--e); }\n"
+_STYLE = (
+    STYLE
+    + """.key.e { background: var(--e); } .bar.e { fill: var(--e); }
+.stacks { width: min(100%, 50rem); } .stacks td { width: 100%; white-space: nowrap; text-align: left; font-size: 0; }
+.stacks .key { height: .9rem; border-radius: 0; }
+"""
+)
 
 
 def page(done: Comparison) -> str:
@@ -39,7 +45,7 @@ def page(done: Comparison) -> str:
         tag("h2", "How far boxes were moved"),
         tag("div", _overlaps(done), class_="plots"),
         tag("h2", "Classes"),
-        tag("div", _bars(done), class_="plots"),
+        _bars(done),
         _table(class_table(done)),
         *([tag("h2", "Given another class"), _table(relabelled_table(done))] if done.relabelled else []),
     )
@@ -77,19 +83,27 @@ def _overlaps(done: Comparison) -> Markup:
 
 def _bars(done: Comparison) -> Markup:
     names = list(done.by_class)[:MOST_BARS]
-    most = max((sum(done.by_class[name].counts.values()) for name in names), default=1)
+    most = max((sum(done.by_class[name].counts.values()) for name in names), default=0) or 1
     rows = []
     for name in names:
-        plot = Plot(f"{name}: what became of its boxes", x=(0, max(most, 1)), y=(0, 1), width=420, height=34, ticks=1)
-        begin = 0
-        for fate, colour in _COLOURS.items():
-            count = done.by_class[name].counts[fate]
-            if count:
-                plot.bar((begin, begin + count), (0, 1), colour, f"{count:,} {WORDS[fate]}")
-            begin += count
-        rows.append(tag("figure", tag("figcaption", name or "(none)"), plot.draw()))
+        counts = done.by_class[name].counts
+        parts = (
+            tag(
+                "i",
+                title=f"{counts[fate]:,} {WORDS[fate]}",
+                class_=f"key {colour}",
+                style=f"width:{_percent(counts[fate], most)}",
+            )
+            for fate, colour in _COLOURS.items()
+            if counts[fate]
+        )
+        rows.append(tag("tr", tag("th", name or "(none)", class_="name"), tag("td", *parts, class_="bars")))
     legend = Plot("").legend([(colour, WORDS[fate]) for fate, colour in _COLOURS.items()])
-    return join(legend, *rows)
+    return join(legend, tag("div", tag("table", tag("tbody", *rows), class_="stacks"), class_="wide"))
+
+
+def _percent(count: int, most: int) -> str:
+    return f"{100 * count / most:.2f}%"
 
 
 def _table(table: Table) -> Markup:
