@@ -26,6 +26,7 @@ class Place:
         self.folder = Path(tempfile.mkdtemp(prefix="pl", dir="/tmp"))
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "RAY_TMPDIR": str(self.folder),
             "RAY_USAGE_STATS_ENABLED": "0",
         }

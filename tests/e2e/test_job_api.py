@@ -1,0 +1,155 @@
+"""A job submitted to a real cluster through Ray's job API: from a bucket to a bucket, stopped, and submitted again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from ray.job_submission import JobSubmissionClient
+
+from prelabel.storage import Storage
+from prelabel.store.verify import verify
+from tests.e2e.command import ROOT, Place, rows_of, wait_until
+from tests.e2e.conftest import Undisturbed
+from tests.s3 import S3Server
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def ray_command(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`ray ARGUMENTS...`"""
+    return subprocess.run(["ray", *arguments], env=env, capture_output=True, text=True, timeout=90, check=False)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A cluster of one node with its dashboard, where jobs are submitted."""
+
+    place: Place
+    dashboard: str
+    client: JobSubmissionClient
+
+    def submit(self, job: str, working_dir: Path, env: dict[str, str], *arguments: str) -> None:
+        """Submit `jobs/label_images.py ARGUMENTS...` and do not wait for it."""
+        runtime_env = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "30", **env}}
+        result = ray_command(
+            self.place.env,
+            *("job", "submit", "--address", self.dashboard, "--submission-id", job, "--no-wait"),
+            *("--working-dir", str(working_dir), "--runtime-env-json", json.dumps(runtime_env), "--"),
+            *("python", "jobs/label_images.py", *arguments),
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    def ended(self, job: str) -> str:
+        """`SUCCEEDED`, `FAILED`, `STOPPED`, or `""` while it runs."""
+        status = self.client.get_job_status(job)
+        return str(status.value) if status.is_terminal() else ""
+
+    def logs(self, job: str) -> str:
+        """What the job has printed."""
+        return str(self.client.get_job_logs(job))
+
+
+@pytest.fixture
+def head(place: Place, monkeypatch: pytest.MonkeyPatch) -> Head:
+    """`ray start --head` on free ports."""
+    # A Ray started earlier on this machine may have switched tokens on.
+    place.env["RAY_AUTH_MODE"] = "disabled"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    dashboard = free_port()
+    result = ray_command(
+        place.env,
+        *("start", "--head", "--node-ip-address", "127.0.0.1", "--port", str(free_port()), "--num-cpus", "2"),
+        *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--disable-usage-stats"),
+        *("--ray-client-server-port", str(free_port()), "--temp-dir", str(place.folder)),
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    address = f"http://127.0.0.1:{dashboard}"
+    return Head(place, address, JobSubmissionClient(address))
+
+
+@pytest.fixture
+def working_dir(tmp_path: Path) -> Path:
+    """What a user would submit from a checkout, without its tests and history."""
+    folder = tmp_path / "checkout"
+    for name in ("prelabel", "jobs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def remote_rows(storage: Storage, output: str) -> pa.Table:
+    """All rows of a finished run in a bucket, without the columns that must differ from a local run."""
+    names = sorted(storage.names(f"{output}/shards"))
+    return rows_of([pa.BufferReader(storage.read(f"{output}/shards/{name}")) for name in names], ("seconds", "uri"))
+
+
+def test_a_submitted_job_goes_from_bucket_to_bucket_and_is_stopped_and_goes_on(
+    head: Head, working_dir: Path, undisturbed: Undisturbed, s3_server: S3Server, tmp_path: Path
+):
+    bucket = s3_server.new_bucket()
+    for path in undisturbed.photos.iterdir():
+        s3_server.put(bucket, f"photos/{path.name}", path.read_bytes())
+    storage = Storage(s3_server.options)
+    output = f"s3://{bucket}/runs/one"
+    secret = s3_server.options["secret"]
+    credentials = {
+        "AWS_ACCESS_KEY_ID": s3_server.options["key"],
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_ENDPOINT_URL": s3_server.endpoint,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    arguments = (f"s3://{bucket}/photos", *undisturbed.arguments, "--output", output)
+
+    head.submit("first", working_dir, credentials, *arguments)
+    assert wait_until(lambda: len(storage.names(f"{output}/shards")) > 1 or head.ended("first"), 120), head.logs(
+        "first"
+    )
+    stopping = time.monotonic()
+    ray_command(head.place.env, "job", "stop", "--address", head.dashboard, "first")
+    assert wait_until(lambda: head.ended("first"), 40), head.logs("first")
+    print(f"stopped after {time.monotonic() - stopping:.1f} s")
+    first = head.logs("first")
+    assert head.ended("first") == "STOPPED", first
+    finished = re.search(
+        r"prelabel: stopped: (\d+) of 40 shards are finished and stay; the same command goes on from there", first
+    )
+    assert finished, first
+    assert len(storage.names(f"{output}/shards")) == int(finished.group(1)) < 40
+    assert "manifest.json" not in storage.names(output)
+
+    head.submit("second", working_dir, credentials, *arguments)
+    assert wait_until(lambda: head.ended("second"), 120)
+    second = head.logs("second")
+    assert head.ended("second") == "SUCCEEDED", second
+    assert f"{finished.group(1)} of 40 shards are finished and sound" in second
+    assert re.search(r"^shard=\d+ images=2 failed=0 seconds=\d+\.\d$", second, re.MULTILINE)
+    assert re.search(r"^ +images +80$", second, re.MULTILINE)
+    for log in (first, second):
+        assert "__ray_tqdm_magic_token__" not in log
+        assert "\r" not in log
+        assert "(raylet)" not in log
+
+    assert verify(output, storage).problems == ()
+    expected = undisturbed.rows.drop_columns(["uri"])
+    found = remote_rows(storage, output)
+    assert found["image_id"].to_pylist() == expected["image_id"].to_pylist()
+    assert found.equals(expected)
+
+    everything = [storage.read(f"{output}/{name}") for name in ("run.json", "manifest.json")]
+    everything += [storage.read(f"{output}/shards/{name}") for name in storage.names(f"{output}/shards")]
+    assert not [data for data in [*everything, first.encode(), second.encode()] if secret.encode() in data]
+    assert wait_until(lambda: not head.place.workers(), 15)
