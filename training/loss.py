@@ -91,8 +91,6 @@ def losses(conv: Any, outputs: Outputs, instance_maps: Any, classes: Any, xyxy: 
     counts = tf.cast((owner != 255) | chosen, tf.float32)
     wanted = tf.one_hot(wanted_class, class_count) * target[..., None]
     cross = tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted, logits=outputs.logits)
-    # Quality focal loss: what is nearly right counts little, for a thousand empty cells surround each that matters.
-    cross *= tf.square(tf.stop_gradient(scores) - wanted)
     score_loss = tf.reduce_sum(cross * counts[..., None]) / total
 
     where = tf.where(chosen)
@@ -113,7 +111,7 @@ def losses(conv: Any, outputs: Outputs, instance_maps: Any, classes: Any, xyxy: 
 
     mask_loss = _mask_loss(conv, outputs, instance_maps, where, instance, hit_boxes, hit_wanted, iou)
     return Losses(
-        score_loss + 2.0 * box_loss + 0.5 * distance_loss + 0.7 * mask_loss,
+        score_loss + 2.0 * box_loss + 0.5 * distance_loss + 0.5 * mask_loss,
         score_loss,
         box_loss,
         distance_loss,

@@ -52,7 +52,7 @@ def forward(conv: Conv, images: Any, classes: int) -> Outputs:
     c2 = conv(x, "stem2", 16, stride=2)
     c2 = conv(c2, "stem3", 16)
     x, levels = c2, []
-    for name, channels, blocks in (("s8", 48, 1), ("s16", 80, 1), ("s32", 128, 1), ("s64", 128, 1)):
+    for name, channels, blocks in (("s8", 48, 1), ("s16", 80, 1), ("s32", 128, 2), ("s64", 128, 1)):
         x = conv(x, f"{name}/down", channels, stride=2)
         for block in range(blocks):
             y = conv(x, f"{name}/{block}/a", channels)
@@ -69,10 +69,13 @@ def forward(conv: Conv, images: Any, classes: int) -> Outputs:
         x = conv(x, "tower", NECK, level=level)
         batch, count = tf.shape(x)[0], tf.shape(x)[1] * tf.shape(x)[2]
         cells.append(tf.reshape(x, [batch, count, NECK]))
-        out = conv(x, "out", classes + 4 * BINS, size=1, relu=False, normalise=False)
-        out = tf.reshape(out, [batch, count, classes + 4 * BINS])
-        logits.append(out[..., :classes])
-        distances.append(tf.reshape(out[..., classes:], [batch, count, 4, BINS]))
+        distance = conv(x, "distances", 4 * BINS, size=1, relu=False, normalise=False)
+        distances.append(tf.reshape(distance, [batch, count, 4, BINS]))
+        # What it is needs a look of its own; where it is can be told from the shared features.
+        x = tf.nn.relu(x + conv(x, "tower/class/b", NECK, relu=False, level=level))
+        logits.append(
+            tf.reshape(conv(x, "classes", classes, size=1, relu=False, normalise=False), [batch, count, classes])
+        )
     fine = conv(c2, "mask/fine", 16, size=1, relu=False) + _double(
         conv(pyramid[0], "mask/coarse", 16, size=1, relu=False)
     )
@@ -161,11 +164,10 @@ class TrainableConvs:
     momentum = 0.98
     epsilon = 1e-3
 
-    def __init__(self, classes: int, seed: int) -> None:
+    def __init__(self, seed: int) -> None:
         self.weights: dict[str, Any] = {}
         self.averages: dict[str, Any] = {}
         self.training = True
-        self._classes = classes
         self._rng = np.random.default_rng(seed)
 
     def _variable(self, store: dict[str, Any], name: str, value: Callable[[], Any]) -> Any:
@@ -174,13 +176,13 @@ class TrainableConvs:
         return store[name]
 
     def _kernel(self, name: str, size: int, fan_in: int, channels: int) -> Any:
-        scale = np.sqrt(2 / (size * size * fan_in)) if name not in ("out", "mask/weights") else 0.01
+        scale = np.sqrt(2 / (size * size * fan_in)) if name not in ("classes", "distances", "mask/weights") else 0.01
         return self._rng.normal(0, scale, (size, size, fan_in, channels))
 
     def _bias(self, name: str, channels: int) -> Any:
         bias = np.zeros(channels)
-        if name == "out":
-            bias[: self._classes] = -4.6  # every class starts as improbable: sigmoid(-4.6) = 0.01
+        if name == "classes":
+            bias -= 4.6  # every class starts as improbable: sigmoid(-4.6) = 0.01
         if name == "mask/weights":
             # A starting mask network that is no constant: small random weights, no bias.
             bias = self._rng.normal(0, 0.3, channels)

@@ -36,7 +36,7 @@ class Trainer:
     """Network, AdamW and the running average of the weights, with one compiled step for each size of batch."""
 
     def __init__(self, seed: int) -> None:
-        self.convs = TrainableConvs(len(CLASS_NAMES), seed)
+        self.convs = TrainableConvs(seed)
         self.convs.training = False
         outputs = forward(self.convs, tf.zeros([1, 64, 64, 3]), len(CLASS_NAMES))
         mask_weights(self.convs, outputs.cells[0])
@@ -71,7 +71,9 @@ class Trainer:
         groups, step = checkpoint.load(path)
         for group, values in self.groups.items():
             for name, variable in values.items():
-                variable.assign(groups[group][name])
+                # What the architecture has gained since the checkpoint starts as it is.
+                if name in groups[group]:
+                    variable.assign(groups[group][name])
         self.step.assign(step)
 
     @tf.function(reduce_retracing=False)

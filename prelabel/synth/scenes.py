@@ -8,7 +8,8 @@
 A scene depends on its seed and its index alone, so that any process may draw any of them.
 
 The rule for what counts as an instance: at least a quarter of the shape (as drawn, cut at the picture's border) is
-visible, and the box of what is visible is at least 8 pixels wide and high. Shapes are placed so that hardly any fails.
+visible, and the box of what is visible is at least 8 pixels wide and high. Shapes are placed so that hardly any fails:
+no later one hides more than 30 % of an earlier one, since half of a cross may well be an arrow or a rectangle.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from prelabel.synth.shapes import CLASS_NAMES, Outline, random_outline
 from prelabel.synth.textures import FloatArray, background, shape_fill
 
 MIN_VISIBLE_SHARE = 0.25
+MIN_LEFT_SHARE = 0.7
 MIN_BOX_SIDE = 8
 LONG_SIDE_RANGE = (240, 512)
 
@@ -123,13 +125,13 @@ def _position(rng: np.random.Generator, half: float, length: int) -> float:
 
 
 def _leaves_others_visible(canvas: _Canvas, window: tuple[slice, slice], solid: npt.NDArray[np.bool_]) -> bool:
-    """True when every shape already there keeps 45 % of itself (well above what counts as an instance)."""
+    """True when every shape already there keeps so much of itself that one can still tell what it is."""
     hidden = np.bincount(canvas.owner[window][solid], minlength=len(canvas.drawn) + 1)[1:]
     if not hidden.any():
         return True
     seen = np.bincount(canvas.owner.ravel(), minlength=len(canvas.drawn) + 1)[1:]
     left = seen - hidden
-    return not np.any((hidden > 0) & (left < 0.45 * np.array(canvas.drawn)))
+    return not np.any((hidden > 0) & (left < MIN_LEFT_SHARE * np.array(canvas.drawn)))
 
 
 def _paint(
