@@ -9,9 +9,18 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from prelabel import __version__
+from prelabel.cli import main
+from prelabel.cli.options import Command
+from prelabel.errors import ConfigError, StoreError
+from prelabel.storage import Storage
+from prelabel.store.shards import shard_url
+from tests.rows import found, row
+from tests.runs import write_run
 
 PRELABEL = [sys.executable, "-m", "prelabel"]
 
@@ -44,26 +53,55 @@ def test_version():
     assert call("--version").stdout.strip() == f"prelabel, version {__version__}"
 
 
+def commands(group: click.Group = main, before: str = "") -> list[str]:
+    """All commands as they are typed: `label`, `export coco`, ..."""
+    found = []
+    for name, command in group.commands.items():
+        inner = commands(command, f"{before}{name} ") if isinstance(command, click.Group) else [f"{before}{name}"]
+        found += inner
+    return found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_has_help_that_says_what_each_option_does(command: str):
+    result = CliRunner().invoke(main, [*command.split(), "--help"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+    context = click.Context(main, info_name="prelabel")
+    found: click.Command = main
+    for name in command.split():
+        assert isinstance(found, click.Group)
+        found = found.commands[name]
+    for param in found.get_params(context):
+        if isinstance(param, click.Option):
+            assert (param.help and param.help.rstrip("])").endswith((".", "default: yes"))) or "[default" in param.help
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_ends_cleanly(command: str):
+    found: click.Command = main
+    for name in command.split():
+        assert isinstance(found, click.Group)
+        found = found.commands[name]
+    assert isinstance(found, Command)
+
+
 @pytest.mark.parametrize(
-    "command",
+    ("error", "code", "said"),
     [
-        "label",
-        "verify",
-        "detectors",
-        "inspect",
-        "synth",
-        "compare",
-        "export coco",
-        "export label-studio",
-        "export cvat",
-        "export yolo",
-        "export voc",
+        (ConfigError("no\x1b[31m such option"), 2, r"prelabel: no\x1b[31m such option"),
+        (StoreError("it is not there"), 1, "prelabel: it is not there"),
+        (OSError(28, "No space left on device"), 1, "prelabel: OSError: [Errno 28] No space left on device"),
+        (KeyboardInterrupt(), 130, "prelabel: stopped"),
     ],
 )
-def test_every_command_has_help(command: str):
-    result = call(*command.split(), "--help")
-    assert result.returncode == 0
-    assert "Usage: " in result.stdout
+def test_errors_end_as_one_line_and_an_exit_code(error: BaseException, code: int, said: str):
+    @click.command(cls=Command)
+    def failing() -> None:
+        raise error
+
+    result = CliRunner().invoke(failing, [])
+    assert (result.exit_code, result.stderr) == (code, said + "\n")
 
 
 def test_shell_completion_knows_the_options():
@@ -96,6 +134,26 @@ def test_an_unknown_detector_is_told_before_anything_is_started(tmp_path: Path):
 def test_verify_and_export_of_nothing(tmp_path: Path):
     for command in (["verify", str(tmp_path)], ["export", "coco", str(tmp_path), "--to", str(tmp_path / "x.json")]):
         assert "run.json is missing" in refusal(*command, code=1)
+
+
+def test_verify_counts_a_whole_run_and_names_what_is_broken(tmp_path: Path):
+    output = write_run(tmp_path / "out", [[row("a.jpg", found())], [row("b.jpg")]])
+    whole = call("verify", output)
+    assert whole.returncode == 0
+    assert dict(line.rsplit(maxsplit=1) for line in whole.stdout.splitlines()) == {
+        "  shards": "2", "  rows": "2", "  failed images": "0", "  detections": "1", "  problems": "0",
+    }  # fmt: skip
+    assert json.loads(call("verify", output, "--json").stdout)["problems"] == []
+    Storage().delete(shard_url(output, 1))
+    broken = call("verify", output)
+    assert broken.returncode == 1
+    assert broken.stdout.splitlines()[0] == f"  {output}/shards/shard-00001.parquet is missing"
+    assert broken.stderr == f"prelabel: {output} is not whole\n"
+
+
+def test_an_option_of_an_export_is_refused_under_the_name_of_its_command(tmp_path: Path):
+    said = refusal("export", "coco", str(tmp_path), "--to", "x.json", "--class-threshold", "Person", code=2)
+    assert said.startswith("prelabel: export coco: class-threshold must be NAME=NUMBER or a file (.yaml")
 
 
 def test_storage_options_that_are_no_json_are_not_shown(tmp_path: Path):

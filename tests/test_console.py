@@ -14,7 +14,7 @@ import threading
 import pytest
 
 from prelabel import console
-from prelabel.cli import show_summary
+from prelabel.cli.running import show_summary
 from prelabel.engine.job import Summary
 from prelabel.engine.progress import Snapshot
 from prelabel.store.shards import ShardRecord
@@ -111,7 +111,8 @@ def test_the_closing_table(capsys: pytest.CaptureFixture[str]):
         "  shards already done    5",
         "  labelled now           500 at 40.0 images/s with 1 worker",
         "  time                   1:15 (12.5 s labelling)",
-        "  seconds by stage       list 0.5, read 2.0, decode 3.0, detect 9.0, encode 1.0, write 0.2; summed over workers",
+        "  seconds by stage       list 0.5, read 2.0, decode 3.0, detect 9.0, encode 1.0, write 0.2;"
+        " summed over workers",
         "  output                 s3://bucket/run",
     ]
 

@@ -48,7 +48,7 @@ HOMES = {
     "PIL": {"source/", "synth/", "preview/pictures.py"},
     "requests": {"detectors/download.py"},
     "filelock": {"detectors/cache.py"},
-    "click": {"cli.py"},
+    "click": {"cli/"},
     "rich": {"console.py"},
     "yaml": {"options.py"},
     "label_studio_sdk": {"push/server.py"},

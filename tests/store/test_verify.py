@@ -14,17 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from prelabel.errors import StoreError
-from prelabel.image_ref import ImageRef
 from prelabel.storage import Storage
-from prelabel.store.plan import write_plan
 from prelabel.store.rows import ImageRow
-from prelabel.store.run import DetectorRecord, Manifest, RunRecord, open_run, write_json
+from prelabel.store.run import open_run
 from prelabel.store.shards import shard_url, write_shard
 from prelabel.store.verify import verify
 from tests.rows import found, mask_of, row
+from tests.runs import RUN_ID, write_run
 
 STORAGE = Storage()
-RUN_ID = "0123456789abcdef" * 2
 DOG = found(mask=mask_of("###...", "###...", "###...", "###..."))
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 
@@ -36,25 +34,7 @@ def rows_of(shard: int) -> list[ImageRow]:
 @pytest.fixture
 def output(tmp_path: Path) -> str:
     """A whole run of two shards of three images."""
-    out = str(tmp_path / "out")
-    refs = [ImageRef(r.image_id, r.uri, r.file_name) for shard in range(2) for r in rows_of(shard)]
-    plan = write_plan(refs, out, STORAGE, shard_size=3, plan_id="01234567")
-    records = [write_shard(rows_of(shard), out, STORAGE, shard=shard, run_id=RUN_ID) for shard in range(2)]
-    detector = DetectorRecord("d", "d", "0" * 64, "d-00000000", "test", masks=True, classes=None)
-    run = RunRecord(
-        run_id=RUN_ID,
-        created="2026-11-20T12:00:00+00:00",
-        settings={},
-        source={"images": 6, "bytes": 0, "sources": []},
-        detector=detector,
-        shard_size=3,
-        parts=plan.parts,
-        versions={},
-    )
-    write_json(f"{out}/run.json", STORAGE, run.to_json())
-    manifest = Manifest(RUN_ID, "2026-11-20T12:00:01+00:00", tuple(records), {"wall": 1.0})
-    write_json(f"{out}/manifest.json", STORAGE, manifest.to_json())
-    return out
+    return write_run(tmp_path / "out", [rows_of(shard) for shard in range(2)])
 
 
 def rewrite(output: str, shard: int, change: Callable[[list[ImageRow]], list[ImageRow]]) -> None:

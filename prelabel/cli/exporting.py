@@ -1,0 +1,100 @@
+"""`prelabel export ...` and `prelabel preview`: what finished shards are turned into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from prelabel.cli.options import Command, SectionedOption, opened, storage_option
+
+
+@click.group(short_help="Turn OUT into what annotation tools read.")
+def export() -> None:
+    """Turn the finished shards of OUT into what annotation tools read; no detector, no GPU, as often as one likes."""
+
+
+def _takes_run(to: str, metavar: str = "DIR") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """OUT, `--to` and `--storage-options`, in this order."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        decorated = storage_option(function)
+        decorated = click.option("--to", required=True, metavar=metavar, help=to, cls=SectionedOption)(decorated)
+        return click.argument("output", metavar="OUT")(decorated)
+
+    return decorate
+
+
+@export.command(cls=Command, options="prelabel.export.coco_options:CocoOptions")
+@_takes_run("The JSON file to write.", "PATH")
+def coco(**given: Any) -> None:
+    """Write a COCO dataset file, and a results file with --results."""
+    from prelabel.export.coco import export_coco
+
+    _export(export_coco, **given)
+
+
+@export.command(cls=Command, options="prelabel.export.cvat_options:CvatOptions")
+@_takes_run("The XML file to write, or the ZIP.", "PATH")
+def cvat(**given: Any) -> None:
+    """Write CVAT's XML for images: boxes, masks or polygons to upload to a task."""
+    from prelabel.export.cvat import export_cvat
+
+    _export(export_cvat, **given)
+
+
+@export.command(cls=Command, options="prelabel.export.yolo_options:YoloOptions")
+@_takes_run("The folder to write into.")
+def yolo(**given: Any) -> None:
+    """Write YOLO labels (boxes or segments), lists of images and data.yaml."""
+    from prelabel.export.yolo import export_yolo
+
+    _export(export_yolo, **given)
+
+
+@export.command(cls=Command, options="prelabel.export.voc_options:VocOptions")
+@_takes_run("The folder to write into.")
+def voc(**given: Any) -> None:
+    """Write Pascal VOC: an XML file of boxes for each image."""
+    from prelabel.export.voc import export_voc
+
+    _export(export_voc, **given)
+
+
+@export.command(name="label-studio", cls=Command, options="prelabel.export.label_studio_options:LabelStudioOptions")
+@_takes_run("The folder to write tasks into.")
+def label_studio(**given: Any) -> None:
+    """Write Label Studio tasks with predictions, and the labelling config that fits them."""
+    from prelabel.export.label_studio import export_label_studio
+
+    _export(export_label_studio, **given)
+
+
+@click.command(
+    cls=Command, options="prelabel.preview.options:PreviewOptions", short_help="Make a gallery to look at in a browser."
+)
+@_takes_run("The folder to write the page into.")
+def preview(**given: Any) -> None:
+    """Make a gallery that opens in any browser without a server: pictures, boxes, masks, failures, filters."""
+    from prelabel.preview.gallery import write_preview
+
+    _export(write_preview, **given)
+
+
+def _export(exporter: Any, output: str, to: str, storage_options: str | None, options: Any) -> None:
+    from prelabel.console import printable, table
+    from prelabel.export.reading import RunInfo
+    from prelabel.storage import absolute
+
+    run = opened(output, storage_options)
+    report = exporter(RunInfo.of(run), run.rows, absolute(to), options, run.storage)
+    for warning in report.warnings:
+        click.echo(f"note: {printable(warning)}", err=True)
+    rows = [["images", f"{report.images:,}"], ["detections", f"{report.detections:,}"]]
+    if report.failed:
+        rows.append(["failed images", f"{report.failed:,}"])
+    rows += [[f"left out: {reason}", f"{count:,}"] for reason, count in report.left_out.items()]
+    shown = report.files if len(report.files) <= 4 else (*report.files[:2], "...", report.files[-1])
+    rows += [["wrote" if number == 0 else "", name] for number, name in enumerate(shown)]
+    click.echo(table("", rows))

@@ -1,0 +1,149 @@
+"""`prelabel label` and `prelabel verify`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from prelabel.cli.exits import FAILED, fail
+from prelabel.cli.options import Command, storage_of, storage_option
+from prelabel.errors import RunInterrupted
+
+if TYPE_CHECKING:
+    from prelabel.config import LabelOptions
+    from prelabel.engine.job import Summary
+    from prelabel.engine.progress import Reporter
+
+#: Problems that `verify` prints.
+_SHOWN = 20
+
+
+class _LabelCommand(Command):
+    def make_options(self, values: dict[str, Any], ctx: click.Context) -> Any:
+        """The options from the command line, which wins, and from the job file."""
+        from prelabel.config import label_options
+
+        return label_options(values, config=ctx.params.pop("config"))
+
+
+@click.command(
+    cls=_LabelCommand,
+    options="prelabel.config:LabelOptions",
+    arguments=("source",),
+    short_help="Label images, a row for each.",
+)
+@click.argument("source", nargs=-1)
+@click.option("--config", metavar="FILE", help="Job file (YAML or TOML) of these options; the command line wins.")
+def label(options: LabelOptions) -> None:
+    """Label the images of SOURCE... and write one row for each of them.
+
+    SOURCE is a directory or prefix (recursive), a glob, an image, a list (.txt, .csv, .jsonl, .parquet with a `uri`
+    column) or a COCO JSON, on a disk or any fsspec address (s3://, gs://, abfs://, https://).
+    The same command goes on where an earlier one stopped.
+    """
+    from prelabel.console import reporter
+    from prelabel.engine.job import run
+
+    listener = reporter(quiet=options.quiet, log_json=options.log_json)
+    with stopped_by_signals() as stop:
+        try:
+            summary = run(options, listener, stop.event)
+        except RunInterrupted as error:
+            listener.close()
+            fail(str(error), stop.exit_code)
+        finally:
+            listener.close()
+    show_summary(summary, listener, quiet=options.quiet)
+    if summary.lost:
+        fail(
+            f"{summary.lost} images failed because their worker died or hung; "
+            "the same command with --retry-failed tries them again"
+        )
+
+
+def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
+    """The closing table, or its JSON line."""
+    from prelabel import console
+
+    if isinstance(listener, console.JsonReporter):
+        values = dataclasses.asdict(summary)
+        listener.emit("summary", **{k: round(v, 3) if isinstance(v, float) else v for k, v in values.items()})
+        return
+    if quiet:
+        return
+    rows = [["images", f"{summary.images:,}"], ["detections", f"{summary.detections:,}"]]
+    rows.append(["failed", f"{summary.failed:,}"])
+    rows += [[f"  {name}", f"{count:,}"] for name, count in summary.failures.items()]
+    if summary.skipped_shards:
+        rows.append(["shards already done", f"{summary.skipped_shards:,}"])
+    if summary.labelled:
+        rate = f"{summary.images_per_s:.1f} images/s with {summary.workers} worker{'s' * (summary.workers != 1)}"
+        rows.append(["labelled now", f"{summary.labelled:,} at {rate}"])
+    rows.append(["time", f"{console.duration(summary.wall_s)} ({summary.label_s:.1f} s labelling)"])
+    if summary.labelled:
+        rows.append(["seconds by stage", f"{console.stage_seconds(summary.seconds)}; summed over workers"])
+    rows.append(["output", summary.output])
+    click.echo(console.table("", rows))
+
+
+class _Stop:
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.exit_code = FAILED
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[_Stop]:
+    """Ctrl-C and SIGTERM set an event; a second one ends the process at once."""
+    stop = _Stop()
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.event.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.exit_code = 128 + number
+        stop.event.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@click.command(cls=Command, short_help="Prove that nothing of OUT is missing, doubled or broken.")
+@click.argument("output", metavar="OUT")
+@storage_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def verify(output: str, storage_options: str | None, as_json: bool) -> None:
+    """Prove that OUT misses nothing, doubles nothing and breaks nothing; exit code 1 if it does."""
+    from prelabel.console import printable, table
+    from prelabel.storage import absolute
+    from prelabel.store.verify import verify as check
+
+    report = check(absolute(output), storage_of(storage_options))
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(report), indent=1))
+    else:
+        for problem in report.problems[:_SHOWN]:
+            click.echo(f"  {printable(problem)}")
+        if len(report.problems) > _SHOWN:
+            click.echo(f"  ... and {len(report.problems) - _SHOWN} more")
+        counts = {
+            "shards": report.shards,
+            "rows": report.rows,
+            "failed images": report.failed,
+            "detections": report.detections,
+            "problems": len(report.problems),
+        }
+        click.echo(table("", [[name, f"{count:,}"] for name, count in counts.items()]))
+    if not report.whole:
+        fail(f"{output} is not whole")

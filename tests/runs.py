@@ -1,0 +1,38 @@
+"""Whole finished runs, written by hand, for the tests of whatever reads runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prelabel.image_ref import ImageRef
+from prelabel.storage import Storage
+from prelabel.store.plan import write_plan
+from prelabel.store.rows import ImageRow
+from prelabel.store.run import DetectorRecord, Manifest, RunRecord, write_json
+from prelabel.store.shards import write_shard
+
+RUN_ID = "0123456789abcdef" * 2
+DETECTOR = DetectorRecord("d", "d", "0" * 64, "d-00000000", "test", masks=True, classes=None)
+
+
+def write_run(folder: Path, shards: Sequence[Sequence[ImageRow]]) -> str:
+    """A finished run with these rows, all shards but the last of one length; returns its address."""
+    output, storage = str(folder), Storage()
+    refs = [ImageRef(row.image_id, row.uri, row.file_name) for shard in shards for row in shard]
+    plan = write_plan(refs, output, storage, shard_size=len(shards[0]), plan_id=RUN_ID[:8])
+    records = [write_shard(rows, output, storage, shard=number, run_id=RUN_ID) for number, rows in enumerate(shards)]
+    run = RunRecord(
+        run_id=RUN_ID,
+        created="2026-11-20T12:00:00+00:00",
+        settings={},
+        source={"images": len(refs), "bytes": 0, "sources": []},
+        detector=DETECTOR,
+        shard_size=len(shards[0]),
+        parts=plan.parts,
+        versions={},
+    )
+    write_json(f"{output}/run.json", storage, run.to_json())
+    manifest = Manifest(RUN_ID, "2026-11-20T12:00:01+00:00", tuple(records), {"wall": 1.0})
+    write_json(f"{output}/manifest.json", storage, manifest.to_json())
+    return output
