@@ -100,7 +100,7 @@ class Fleet:
         self._numbers = itertools.count()
         self._waiting_for: dict[Any, tuple[Handle, str]] = {}
         self._events: deque[Event] = deque()
-        self._start_deaths = 0
+        self._start_deaths = 0.0
         self._grown_at = self._polled_at = time.monotonic()
         self.workers: list[Handle] = []
         for _ in range(min(most, self._options.workers or cluster.capacity(self._cpus, self._gpus))):
@@ -179,13 +179,14 @@ class Fleet:
             raise _refusal(error, worker.tasks.get(ref)) from None
         except ray_errors.RayError as error:
             # The answer cannot be had any more; mostly because process or node are gone.
-            self._bury(worker, Culprit("WorkerDied", death(error)))
+            unreachable = isinstance(error, ray_errors.ActorUnavailableError)
+            self._bury(worker, Culprit("WorkerDied", death(error)), unreachable=unreachable)
             return
         if kind == "place":
             worker.placed, (worker.node, worker.pid) = True, value
             worker.moved_at = time.monotonic()
         elif kind == "load":
-            worker.ready, self._start_deaths = True, 0
+            worker.ready, self._start_deaths = True, 0.0
             self._events.append(Ready(worker))
         elif kind == "status":
             worker.asked = False
@@ -202,17 +203,19 @@ class Fleet:
                 self._remove(worker)
                 self._start()
 
-    def _bury(self, worker: Handle, culprit: Culprit) -> None:
+    def _bury(self, worker: Handle, culprit: Culprit, *, unreachable: bool = False) -> None:
         """Take leave of a dead worker, and start another one unless that seems to be pointless."""
         self._remove(worker)
         self._events.append(Died(tuple(worker.tasks.values()), culprit))
-        # A lost node says nothing about whether workers can start.
-        if not worker.ready and (not worker.node or worker.node in cluster.alive_nodes()):
-            self._start_deaths += 1
+        if not worker.ready:
+            # A lost node takes many workers along, and says little about whether workers can start. It is silent for
+            # some seconds before it is known to be dead.
+            lost = unreachable or (worker.node and worker.node not in cluster.alive_nodes())
+            self._start_deaths += 1 / (len(self.workers) + 1) if lost else 1.0
         if self._start_deaths < MAX_START_DEATHS:
             self._start()
         elif not any(other.ready for other in self.workers):
-            raise RunError(f"{self._start_deaths} workers in a row died while starting: {culprit.error}")
+            raise RunError(f"workers die again and again while they start: {culprit.error}")
         # Otherwise those at work go on by themselves: there may be memory for so many only.
 
     def _remove(self, worker: Handle) -> None:

@@ -119,7 +119,7 @@ def test_an_error_nobody_thought_of_ends_the_run_with_its_class(world: World):
 def test_workers_that_die_while_they_start_end_the_run_after_three(world: World):
     world.add(4)
     world.loading("die")
-    with pytest.raises(RunError, match=r"^3 workers in a row died while starting: the worker's process died$"):
+    with pytest.raises(RunError, match=r"^workers die again and again while they start: the worker's process died$"):
         world.label()
     assert len(world.workers) == 3
     assert world.files() == {}
@@ -154,6 +154,6 @@ def test_a_detector_that_never_finishes_loading_counts_as_a_death(world: World, 
     world.add(4)
     world.loading("hang")
     with pytest.raises(
-        RunError, match="3 workers in a row died while starting: the detector was not loaded within 2 s"
+        RunError, match="workers die again and again while they start: the detector was not loaded within 2 s"
     ):
         world.label()
