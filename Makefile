@@ -2,8 +2,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Servers that tests talk to have environments of their own: their dependencies are not ours.
+SERVER := .venv-label-studio
 
-.PHONY: demo test setup lock clean
+.PHONY: demo test test-tools setup lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/.ready
@@ -24,11 +26,22 @@ test: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not tools"
+
+test-tools: setup $(SERVER)/.ready  # against a real Label Studio and a real browser; needs Chromium
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+	  'label-studio-sdk>=2,<3' 'playwright>=1.49,<2'
+	@$(BIN)/python -m pytest -m tools
+
+$(SERVER)/.ready:
+	@echo "Setting up $(SERVER) (about three minutes)"
+	@$(PYTHON) -m venv $(SERVER)
+	@$(SERVER)/bin/python -m pip install --quiet --disable-pip-version-check label-studio==1.23.2
+	@touch $@
 
 lock:  # after a change of dependencies; needs uv
 	uv pip compile pyproject.toml --universal --python-version 3.10 --extra dev --no-emit-index-url --no-emit-find-links \
 	  --no-header --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) $(SERVER) out
