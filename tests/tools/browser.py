@@ -19,6 +19,8 @@ ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Nothing but this machine is asked for anything.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
 
@@ -29,20 +31,20 @@ def executable() -> str | None:
 
 @contextmanager
 def signed_in(server: Server) -> Iterator[Any]:
-    """A page (of playwright) of a browser that is signed in to the server."""
+    """A browser context (of playwright) that is signed in to the server; each page opened in it is a tab."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable(), args=list(ARGUMENTS))
         try:
-            page = browser.new_page(viewport={"width": 1600, "height": 1000})
-            # Nothing but the server is asked for anything: the page works offline, and does not wait for the world.
-            page.route(lambda url: not url.startswith((server.url, "data:", "blob:")), lambda route: route.abort())
+            context = browser.new_context(viewport={"width": 1600, "height": 1000})
+            page = context.new_page()
             page.goto(f"{server.url}/user/login/")
             page.fill("input[name=email]", server.user[0])
             page.fill("input[name=password]", server.user[1])
             page.press("input[name=password]", "Enter")
             page.wait_for_url(lambda url: "/user/login" not in url, wait_until="domcontentloaded")
-            yield page
+            page.close()
+            yield context
         finally:
             browser.close()

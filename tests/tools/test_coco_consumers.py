@@ -30,16 +30,11 @@ from pycocotools.coco import COCO
 
 from prelabel import rle
 from prelabel.select import ExportSelection
-from prelabel.storage import Storage
-from prelabel.store.run import open_run
+from tests.tools.conftest import Photos
 
-pytestmark = [
-    pytest.mark.tools,
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools' own
-]
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
 
 ROOT = Path(__file__).parents[2]
-DETECTORS = {"ssd": "openimages-hub-module", "mask": "maskrcnn-tf2"}
 THRESHOLD = "0.2"
 
 
@@ -54,14 +49,11 @@ class Real:
 
 
 @pytest.fixture(scope="module", params=["ssd", "mask"])
-def real(request: pytest.FixtureRequest, assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Real:
-    output = tmp_path_factory.mktemp("runs") / request.param
-    images = assets / "images" / "coco-val80"
-    model = assets / "models" / DETECTORS[request.param]
-    prelabel("label", images, "--detector", model, "--output", output, "--score-threshold", "0.05", "--quiet")
+def real(request: pytest.FixtureRequest, photos: Photos) -> Real:
+    run = photos.runs[request.param]
     selection = ExportSelection(score_threshold=float(THRESHOLD))
     expected = []
-    for row in open_run(str(output), Storage()).rows():
+    for row in run.rows():
         assert row.detections is not None
         kept = selection.apply(row.detections)
         for index in range(len(kept)):
@@ -76,7 +68,7 @@ def real(request: pytest.FixtureRequest, assets: Path, tmp_path_factory: pytest.
             if one["mask"] is None or rle.area(one["mask"], *one["size"]):
                 expected.append(one)
     assert len(expected) > 300
-    return Real(output, request.param == "mask", images, expected)
+    return Real(Path(run.output), request.param == "mask", photos.root / "coco val", expected)
 
 
 def prelabel(*arguments: Any) -> None:

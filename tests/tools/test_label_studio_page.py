@@ -1,0 +1,171 @@
+"""Where the labelling page draws the regions, for the person who opens it in a browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+
+from prelabel import rle
+from prelabel.export.label_studio import export_label_studio
+from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.export.reading import RunInfo
+from prelabel.store.rows import ImageRow
+from tests.tools.conftest import HOSTILE_CLASS, NOTHING, ODDLY_NAMED, ROTATED, Photos
+from tests.tools.label_studio import Server
+from tests.tools.labelling import Labelling
+
+
+class Project:
+    """A project filled from a run."""
+
+    def __init__(self, server: Server, photos: Photos, name: str, folder: Path, **options: Any) -> None:
+        run = photos.runs[name]
+        chosen = LabelStudioOptions(document_root=str(photos.root), **options)
+        export_label_studio(RunInfo.of(run), run.rows, str(folder), chosen, run.storage)
+        self.server = server
+        self.id = server.project((folder / "label_config.xml").read_text(), name)
+        server.serve(self.id, photos.root / ("odd \u00fc" if name == "odd" else "coco val"))
+        server.api("POST", f"projects/{self.id}/import", json.loads((folder / "tasks-00000.json").read_text()))
+        self.tasks = {task["data"]["image_id"]: task for task in server.tasks(self.id)}
+        self.rows = {row.image_id: row for row in run.rows()}
+
+    def open(self, page: Any, image_id: str) -> tuple[Labelling, list[dict[str, Any]]]:
+        task = self.tasks[image_id]
+        regions = task["predictions"][0]["result"]
+        return Labelling(page, self.server, self.id, task["id"], len(regions)), regions
+
+
+def on_page(xyxy: Any, row: ImageRow, task: Labelling) -> list[float]:
+    """Where a box should be: pixels of the visible part of the photo, cut to it."""
+    assert row.width
+    assert row.height
+    frame, (left, top, right, bottom) = task.frame, task.visible
+    wide, high = frame.width / row.width, frame.height / row.height
+    xs = [min(max(frame.x + float(x) * wide, left), right) - left for x in xyxy[::2]]
+    ys = [min(max(frame.y + float(y) * high, top), bottom) - top for y in xyxy[1::2]]
+    return [xs[0], ys[0], xs[1], ys[1]]
+
+
+def assert_drawn_where_found(task: Labelling, index: int, xyxy: Any, row: ImageRow) -> None:
+    """The stroke is a pixel or two wide and lies on the outline."""
+    ys, xs = np.nonzero(task.drawn(index))
+    drawn = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+    np.testing.assert_allclose(drawn, on_page(xyxy, row, task), atol=2.5)
+
+
+def ordered(row: ImageRow) -> Any:
+    assert row.detections is not None
+    return row.detections[np.argsort(-row.detections.score, kind="stable")]
+
+
+def test_rectangles_are_drawn_around_what_was_found(
+    label_studio: Server, page: Any, photos: Photos, tmp_path: Path, screenshots: Path
+) -> None:
+    project = Project(label_studio, photos, "ssd", tmp_path, score_threshold=0.3, shape="rectangle")
+    for image_id in sorted(project.tasks)[:2]:
+        task, regions = project.open(page, image_id)
+        task.screenshot(screenshots / f"rectangles-{image_id}.png")
+        row = project.rows[image_id]
+        for index in range(min(len(regions), 4)):
+            assert_drawn_where_found(task, index, ordered(row).xyxy[index], row)
+
+
+def under_page(task: Labelling, row: ImageRow) -> tuple[Any, Any]:
+    """For every line and column of the visible part, which y and x of the photo lie under its middle."""
+    frame, (left, top, right, bottom) = task.frame, task.visible
+    assert row.width
+    assert row.height
+    ys = (np.arange(top, bottom) + 0.5 - frame.y) * row.height / frame.height
+    xs = (np.arange(left, right) + 0.5 - frame.x) * row.width / frame.width
+    return ys, xs
+
+
+def iou(one: Any, other: Any) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+def test_brush_masks_are_drawn_over_what_was_found(
+    label_studio: Server, page: Any, photos: Photos, tmp_path: Path, screenshots: Path
+) -> None:
+    project = Project(label_studio, photos, "mask", tmp_path, shape="brush", score_threshold=0.4)
+    image_id = sorted(project.tasks)[0]
+    task, regions = project.open(page, image_id)
+    task.screenshot(screenshots / f"brush-{image_id}.png")
+    row = project.rows[image_id]
+    found, (ys, xs) = ordered(row), under_page(task, row)
+    assert len(regions) >= 3
+    for index in range(3):
+        mask = rle.decode(found.mask[index], found.height, found.width)
+        assert iou(mask[np.ix_(ys.astype(int), xs.astype(int))], task.drawn(index)) > 0.95
+
+
+def test_polygons_are_drawn_with_their_corners_where_they_should_be(
+    label_studio: Server, page: Any, photos: Photos, tmp_path: Path, screenshots: Path
+) -> None:
+    project = Project(label_studio, photos, "mask", tmp_path, shape="polygon", score_threshold=0.4)
+    image_id = sorted(project.tasks)[0]
+    task, regions = project.open(page, image_id)
+    task.screenshot(screenshots / f"polygons-{image_id}.png")
+    frame, (left, top, right, bottom) = task.frame, task.visible
+    large = sorted(range(len(regions)), key=lambda i: -np.ptp(regions[i]["value"]["points"], axis=0).prod())[:3]
+    for index in large:
+        points = [
+            (frame.x + x / 100 * frame.width - left, frame.y + y / 100 * frame.height - top)
+            for x, y in regions[index]["value"]["points"]
+        ]
+        canvas = Image.new("1", (right - left, bottom - top))
+        ImageDraw.Draw(canvas).polygon(points, fill=1)
+        assert iou(np.asarray(canvas), task.drawn(index)) > 0.93
+
+
+def test_a_photo_turned_by_its_exif_tag_has_its_regions_on_the_people(
+    label_studio: Server, page: Any, photos: Photos, tmp_path: Path, screenshots: Path
+) -> None:
+    project = Project(label_studio, photos, "odd", tmp_path, score_threshold=0.4, shape="rectangle")
+    task, regions = project.open(page, ROTATED)
+    task.screenshot(screenshots / "rotated.png")
+    row = project.rows[ROTATED]
+    assert row.exif_orientation == 6
+    assert task.natural_size == (row.width, row.height)
+    with Image.open(photos.root / "odd \u00fc" / ROTATED) as photo:
+        upright = ImageOps.exif_transpose(photo).convert("RGB")
+    shown = task.photo()
+    x1, y1, x2, y2 = (np.array(task.visible) - [task.frame.x, task.frame.y] * 2).tolist()
+    scale = upright.width / task.frame.width
+    part = (max(x1, 0) * scale, max(y1, 0) * scale, min(x2 * scale, upright.width), min(y2 * scale, upright.height))
+    wanted = np.asarray(upright.resize((shown.shape[1], shown.shape[0]), box=part)).astype(np.int16)
+    assert np.abs(shown - wanted).mean() < 12
+    assert np.abs(shown[::-1] - wanted).mean() > 24
+    assert len(regions) >= 1
+    for index in range(min(len(regions), 4)):
+        assert_drawn_where_found(task, index, ordered(row).xyxy[index], row)
+
+
+def test_odd_names_of_files_and_classes_are_shown_as_they_are(
+    label_studio: Server, page: Any, photos: Photos, tmp_path: Path, screenshots: Path
+) -> None:
+    project = Project(label_studio, photos, "odd", tmp_path, score_threshold=0.3, shape="rectangle")
+    task, regions = project.open(page, ODDLY_NAMED)
+    task.screenshot(screenshots / "odd-names.png")
+    labels = [region["value"]["rectanglelabels"][0] for region in regions]
+    assert HOSTILE_CLASS in labels
+    # Once as a button, and once for each region.
+    assert task.text.count(HOSTILE_CLASS) > labels.count(HOSTILE_CLASS)
+    row = project.rows[ODDLY_NAMED]
+    index = labels.index(HOSTILE_CLASS)
+    assert_drawn_where_found(task, index, ordered(row).xyxy[index], row)
+
+
+def test_an_image_with_nothing_on_it_opens_empty(
+    label_studio: Server, page: Any, photos: Photos, tmp_path: Path, screenshots: Path
+) -> None:
+    project = Project(label_studio, photos, "odd", tmp_path, score_threshold=0.3)
+    task, regions = project.open(page, NOTHING)
+    task.screenshot(screenshots / "nothing.png")
+    assert regions == []
+    assert (np.abs(task.photo() - 200).max(axis=2) <= 2).mean() > 0.999
+    assert photos.runs["odd"].record.detector.model_version[:8] in task.text

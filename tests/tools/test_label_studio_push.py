@@ -1,0 +1,162 @@
+"""`prelabel push label-studio` against a real server, with its checks of predictions on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prelabel.errors import PushError
+from prelabel.export.reading import RunInfo
+from prelabel.push.label_studio import PushReport, push
+from prelabel.push.options import PushOptions
+from prelabel.storage import Storage
+from prelabel.store.run import Run
+from tests.rows import INFO, found, row, rows
+from tests.tools.conftest import Photos
+from tests.tools.label_studio import ROOT, Server
+
+pytest.importorskip("label_studio_sdk", reason="label-studio-sdk is not installed: make test-tools")
+
+
+@pytest.fixture
+def token(label_studio: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio.token)
+    return label_studio.token
+
+
+def pushed(server: Server, run: Run, photos: Photos, title: str, **options: Any) -> PushReport:
+    chosen = PushOptions(url=server.url, project=title, document_root=str(photos.root), **options)
+    return push(RunInfo.of(run), run.rows, chosen, run.storage)
+
+
+def counts(report: PushReport) -> tuple[int, int, int, int]:
+    return report.new_tasks, report.added, report.replaced, report.unchanged
+
+
+def number_of(report: PushReport) -> int:
+    return int(report.url.rpartition("/")[2])
+
+
+def test_both_detectors_go_into_one_project_twice_and_the_counts_stay(
+    label_studio: Server, token: str, photos: Photos
+) -> None:
+    mask, ssd = photos.runs["mask"], photos.runs["ssd"]
+    options = {"shape": "rectangle", "score_threshold": 0.3}
+    team = {**options, "class_map": {"Airplane": "airplane"}}
+    first = pushed(label_studio, mask, photos, "both", **options, labels="all")
+    assert counts(first) == (80, 0, 0, 0)
+    second = pushed(label_studio, ssd, photos, "both", **team, unlisted="drop")
+    assert counts(second) == (0, 80, 0, 0)
+    project = label_studio.api("GET", f"projects/{number_of(first)}/")
+    assert project["model_version"] == ssd.record.detector.model_version
+    before = label_studio.tasks(number_of(first))
+    assert counts(pushed(label_studio, mask, photos, "both", **options)) == (0, 0, 0, 80)
+    assert counts(pushed(label_studio, ssd, photos, "both", **team, unlisted="drop")) == (0, 0, 0, 80)
+    after = label_studio.tasks(number_of(first))
+    assert (len(after), second.tasks, second.predictions) == (80, 80, 160)
+    assert [[one["id"] for one in task["predictions"]] for task in after] == [
+        [one["id"] for one in task["predictions"]] for task in before
+    ]
+
+
+def test_another_threshold_replaces_what_it_changes(label_studio: Server, token: str, photos: Photos) -> None:
+    run = photos.runs["mask"]
+    first = pushed(label_studio, run, photos, "threshold", shape="brush", score_threshold=0.5)
+    assert counts(first) == (80, 0, 0, 0)
+    again = pushed(label_studio, run, photos, "threshold", shape="brush", score_threshold=0.7)
+    assert again.replaced > 20
+    assert again.replaced + again.unchanged == 80
+    assert (again.tasks, again.predictions) == (80, 80)
+    tasks = label_studio.tasks(number_of(again))
+    kept = sum(int((one.detections.score >= 0.7).sum()) for one in run.rows() if one.detections is not None)
+    assert sum(len(task["predictions"][0]["result"]) for task in tasks) == kept == again.detections
+
+
+def test_a_push_that_is_killed_half_way_is_continued_without_doubles(
+    label_studio: Server, token: str, photos: Photos
+) -> None:
+    command = [sys.executable, "-m", "prelabel", "push", "label-studio", photos.runs["mask"].output]
+    command += ["--url", label_studio.url, "--project", "killed", "--shape", "rectangle", "--tasks-per-request", "7"]
+    command += ["--document-root", str(photos.root)]
+    environment = {**os.environ, "LABEL_STUDIO_API_KEY": token}
+
+    def held() -> int:
+        found = label_studio.api("GET", "projects/?title=killed")["results"]
+        return int(found[0]["task_number"]) if found else 0
+
+    for enough in (7, 35):
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        while held() < enough and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert 0 < held() < 80
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert held() == 80
+    assert token not in done.stdout + done.stderr
+    (project,) = label_studio.api("GET", "projects/?title=killed")["results"]
+    names = [task["data"]["image_id"] for task in label_studio.tasks(project["id"])]
+    assert len(set(names)) == len(names) == 80
+    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert "unchanged                   80" in again.stdout
+    assert project["total_predictions_number"] == 80
+
+
+def test_a_personal_access_token_opens_the_server_too(
+    label_studio: Server, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_studio.api("POST", "jwt/settings", {"api_tokens_enabled": True, "legacy_api_tokens_enabled": True})
+    personal = label_studio.api("POST", "token/", {})["token"]
+    assert personal.count(".") == 2
+    path = tmp_path / "token"
+    path.write_text(personal + "\n")
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY")
+    options = PushOptions(url=label_studio.url, project="personal", token_file=str(path))
+    assert push(INFO, rows(row("a.jpg", found())), options, Storage()).new_tasks == 1
+
+
+def test_a_wrong_token_and_an_absent_server_are_one_clear_line(
+    label_studio: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = rows(row("a.jpg", found()))
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0123456789abcdef0123456789abcdef01234567")
+    with pytest.raises(PushError, match="answered 401: Invalid token") as caught:
+        push(INFO, every, PushOptions(url=label_studio.url, project="1"), Storage())
+    assert "0123456789abcdef" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(PushError, match=r"http://127\.0\.0\.1:9 does not answer"):
+        push(INFO, every, PushOptions(url="http://127.0.0.1:9", project="1"), Storage())
+
+
+def test_annotations_and_tasks_of_people_stay(label_studio: Server, token: str) -> None:
+    every = [row(f"{i}.jpg", found(score=0.5 + i / 10)) for i in range(3)]
+    first = push(INFO, rows(*every), PushOptions(url=label_studio.url, project="people"), Storage())
+    project = number_of(first)
+    task = label_studio.tasks(project)[0]
+    result = task["predictions"][0]["result"]
+    label_studio.api("POST", f"tasks/{task['id']}/annotations/", {"result": result})
+    label_studio.api("POST", f"projects/{project}/import", [{"data": {"image": "s3://mine/x.jpg"}}])
+    again = PushOptions(url=label_studio.url, project=str(project), score_threshold=0.65)
+    assert counts(push(INFO, rows(*every), again, Storage())) == (0, 0, 2, 1)
+    tasks = label_studio.tasks(project)
+    assert [len(task["annotations"]) for task in tasks] == [1, 0, 0, 0]
+    assert tasks[0]["annotations"][0]["result"] == result
+    assert [len(task["predictions"]) for task in tasks] == [1, 1, 1, 0]
+
+
+def test_a_project_made_by_hand_gets_tools_and_a_number_that_does_not_exist_is_refused(
+    label_studio: Server, token: str
+) -> None:
+    project = label_studio.api("POST", "projects/", {"title": "by hand"})["id"]
+    report = push(INFO, rows(row("a.jpg", found())), PushOptions(url=label_studio.url, project="by hand"), Storage())
+    assert (number_of(report), report.created_project) == (project, False)
+    assert "RectangleLabels" in label_studio.api("GET", f"projects/{project}/")["label_config"]
+    with pytest.raises(PushError, match="cannot open project 99999: .* answered 404"):
+        push(INFO, rows(row("a.jpg")), PushOptions(url=label_studio.url, project="99999"), Storage())
