@@ -1,0 +1,131 @@
+"""Real photos and real detectors, by the commands a user would type, scored against the truth."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageOps
+
+from tests.e2e.command import Place
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    place = Place()
+    yield place
+    place.end()
+
+
+def done(place: Place, *arguments: object) -> str:
+    """Run a command that has to succeed; what it prints."""
+    result = place.run(*map(str, arguments), timeout_s=200)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def scores(truth: Path, results: Path, kind: str) -> tuple[float, float]:
+    """AP and AP50 by pycocotools."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset = COCO(str(truth))
+        dataset.dataset.setdefault("info", {})  # loadRes copies it
+        evaluation = COCOeval(dataset, dataset.loadRes(str(results)), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return float(evaluation.stats[0]), float(evaluation.stats[1])
+
+
+def table(output: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted((output / "shards").iterdir()) for row in pq.read_table(path).to_pylist()]
+
+
+def test_photos_through_the_hub_module(place: Place, assets: Path, tmp_path: Path):
+    output, results = tmp_path / "ssd", tmp_path / "results.json"
+    truth = assets / "images" / "coco-val80-instances.json"
+    printed = done(
+        place,
+        *("label", assets / "images" / "coco-val80", "--detector", assets / "models" / "openimages-hub-module"),
+        *("--output", output, "--score-threshold", "0.01"),
+    )
+    assert "80" in printed
+    rows = table(output)
+    assert (len(rows), {row["status"] for row in rows}) == (80, {"ok"})
+    done(place, "verify", output)
+    done(
+        place,
+        *("export", "coco", output, "--to", tmp_path / "coco.json", "--results", results, "--score-threshold", "0"),
+        *("--categories", assets / "labels" / "mscoco-91.pbtxt", "--image-ids", truth),
+        *("--class-map", "/m/0cmf2=airplane", "--class-map", "/m/02jvh9=cup"),
+    )
+    ap, ap50 = scores(truth, results, "bbox")
+    print(f"hub module: box AP {ap:.3f}, AP50 {ap50:.3f}")
+    assert ap50 >= 0.37
+
+
+def test_photos_through_the_mask_detector(place: Place, assets: Path, tmp_path: Path):
+    output, results = tmp_path / "masks", tmp_path / "results.json"
+    truth = assets / "images" / "coco-val80-instances.json"
+    done(
+        place,
+        *("label", assets / "images" / "coco-val80", "--detector", assets / "models" / "maskrcnn-tf2"),
+        *("--label-map", "coco", "--output", output, "--score-threshold", "0.01"),
+    )
+    assert [row["status"] for row in table(output)] == ["ok"] * 80
+    done(
+        place,
+        *("export", "coco", output, "--to", tmp_path / "coco.json", "--results", results, "--score-threshold", "0"),
+        *("--image-ids", truth),
+    )
+    (box, _), (mask, _) = scores(truth, results, "bbox"), scores(truth, results, "segm")
+    print(f"mask detector: box AP {box:.3f}, mask AP {mask:.3f}")
+    assert box >= 0.37
+    assert mask >= 0.295
+
+
+def test_files_that_break_readers_and_photos_turned_by_exif(place: Place, assets: Path, tmp_path: Path):
+    hard, upright = assets / "images" / "hard", tmp_path / "upright"
+    upright.mkdir()
+    turned = sorted([*hard.glob("*Portrait_6*"), *hard.glob("*Landscape_*")])
+    assert len(turned) == 3
+    for path in turned:
+        with Image.open(path) as image:
+            ImageOps.exif_transpose(image).convert("RGB").save(upright / f"{path.stem}.png")
+    output = tmp_path / "hard-run"
+    done(
+        place,
+        *("label", hard, upright, "--detector", assets / "models" / "openimages-hub-module"),
+        *("--output", output, "--score-threshold", "0.1", "--shard-size", "16"),
+    )
+    rows = table(output)
+    of_upright = {Path(row["image_id"]).stem: row for row in rows if str(upright) in row["uri"]}
+    of_hard = [row for row in rows if str(upright) not in row["uri"]]
+    with (assets / "images" / "hard-index.csv").open() as file:
+        index = {line["file"]: line for line in csv.DictReader(file)}
+    assert len(of_hard) == len(index) == 50
+    for row in of_hard:
+        assert row["status"] == "ok" or (row["error_type"] and row["error"] and "\n" not in row["error"])
+    compared = 0
+    for row in of_hard:
+        twin = of_upright.get(Path(row["image_id"]).stem)
+        if twin is not None and row["image_id"].split("/")[-1] in {path.name for path in turned}:
+            assert (row["height"], row["width"]) == (twin["height"], twin["width"])
+            for column in ("boxes", "scores", "labels"):
+                assert row[column] == twin[column], row["image_id"]
+            compared += len(row["boxes"])
+    print(f"{len(turned)} turned photos, {compared} boxes equal")
+    assert compared >= len(turned)
+    failed = {row["image_id"]: row["error_type"] for row in of_hard if row["status"] == "failed"}
+    print(json.dumps(failed))
