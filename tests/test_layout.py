@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,12 @@ def test_the_engine_drives_without_tensorflow():
     code = "import sys, prelabel.engine.drive; print('tensorflow' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_the_table_of_rooms_names_every_room():
+    text = (PACKAGE.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = text.split("| room | holds | may import |")[1].split("\n\n")[0].splitlines()[2:]
+    named = {name.strip("/") for row in rows for name in re.findall(r"`([\w/]+)`", row.split("|")[1])}
+    there = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in modules()} - {"__init__", "__main__"}
+    assert named == there
+    assert set(MAY_IMPORT) == there - {"cli", "console", "demo"}

@@ -31,7 +31,18 @@ import pyarrow.parquet as pq
 from prelabel.errors import SourceError
 from prelabel.image_ref import ImageRef
 from prelabel.source.json_stream import JsonStreamError, array_items
-from prelabel.storage import Storage, absolute, as_os_error, describe, is_http, is_known, is_local, protocol_of, redact
+from prelabel.storage import (
+    Storage,
+    absolute,
+    as_os_error,
+    describe,
+    is_http,
+    is_known,
+    is_local,
+    protocol_of,
+    redact,
+    without_secrets,
+)
 
 LIST_EXTENSIONS = frozenset((".txt", ".csv", ".jsonl", ".parquet"))
 
@@ -87,13 +98,11 @@ def list_entries(url: str, storage: Storage, *, image_root: str | None = None) -
 
 def identity_of(url: str) -> str:
     """An absolute address as a path: without scheme, leading slash, user and password, and query on the web."""
+    url = without_secrets(url)
     scheme = _SCHEME.match(url)
     path = url[scheme.end() :] if scheme else url
     if is_http(url):
         path = re.split(r"[?#]", path, maxsplit=1)[0]
-    if scheme and not is_local(url):
-        host, slash, rest = path.partition("/")
-        path = host.rpartition("@")[2] + slash + rest
     return path.lstrip("/")
 
 

@@ -330,3 +330,10 @@ def test_a_value_without_end_is_refused(data: Callable[[], bytes], monkeypatch: 
     monkeypatch.setattr(json_stream, "_LONGEST_STRING", 4 << 20)
     with pytest.raises(JsonStreamError):
         list(array_items(io.BytesIO(data()), "images"))
+
+
+def test_containers_of_one_azure_account_are_told_apart() -> None:
+    assert identity_of("abfs://photos@account.dfs.core.windows.net/a.jpg") == (
+        "photos@account.dfs.core.windows.net/a.jpg"
+    )
+    assert identity_of("https://me:pw@host/a.jpg?sig=x&v=1#part") == "host/a.jpg"

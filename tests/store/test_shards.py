@@ -167,3 +167,13 @@ def test_polars_reads_it_as_it_is(tmp_path: Path):
     frame = polars.read_parquet(write(tmp_path, row("a.jpg", found("Dog"), found("Cat")), failed_row()))
     assert frame["labels"].explode().drop_nulls().to_list() == ["Dog", "Cat"]
     assert frame["boxes"][0].to_list() == [[0, 0, 3, 4], [0, 0, 3, 4]]
+
+
+def test_the_file_is_compressed_with_dictionaries_where_values_repeat_in_row_groups_of_256(tmp_path: Path):
+    metadata = pq.ParquetFile(write(tmp_path, *[row(f"{n}.jpg", DOG, DOG) for n in range(300)])).metadata
+    assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [256, 44]
+    columns = [metadata.row_group(0).column(n) for n in range(metadata.num_columns)]
+    assert {column.compression for column in columns} == {"ZSTD"}
+    with_dictionary = {column.path_in_schema for column in columns if "RLE_DICTIONARY" in column.encodings}
+    assert {"labels.list.element", "mids.list.element", "classes.list.element", "model_version"} <= with_dictionary
+    assert not {"masks.list.element", "scores.list.element", "sha256", "uri"} & with_dictionary
