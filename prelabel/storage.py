@@ -1,7 +1,7 @@
-"""Addresses and bytes: the one module that imports fsspec.
+"""The bytes at addresses: the one module that imports fsspec.
 
-An address is a plain path (`photos/a.jpg`) or a URL (`s3://bucket/photos/a.jpg`). `Storage` holds what it takes to
-open them (credentials, endpoints), never shows it, and knows how to publish a file whole on each kind of store.
+`Storage` holds what it takes to open addresses (credentials, endpoints), never shows it, and knows how to publish a
+file whole on each kind of store.
 
 What goes wrong on a store is an `OSError` here, whatever the store's own library raises: `FileNotFoundError`,
 `PermissionError`, `TimeoutError` where that is known, else a plain `OSError` with one line of text.
@@ -14,42 +14,51 @@ import contextlib
 import io
 import os
 import posixpath
-import re
 import stat
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote_plus
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import known_implementations, registry
 
+from prelabel.address import (
+    HTTP,
+    LOCAL,
+    absolute,
+    describe,
+    is_http,
+    is_local,
+    join,
+    protocol_of,
+    redact,
+    without_secrets,
+)
 from prelabel.errors import ConfigError, StoreError
 
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-_LOCAL = ("file", "local")
-_HTTP = ("http", "https")
+#: Whoever opens addresses works with them as text, too: both come from here.
+__all__ = [
+    "Storage",
+    "absolute",
+    "as_os_error",
+    "describe",
+    "is_http",
+    "is_known",
+    "is_local",
+    "join",
+    "protocol_of",
+    "redact",
+    "storage_errors",
+    "without_secrets",
+]
+
 _EXTRA_OF = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 
-#: Azure writes the container where others write user and password: `abfs://container@account.dfs.core.windows.net/a`.
-_CONTAINER_FIRST = ("abfs", "abfss")
-
-#: Parts of a web address's query that say who asks and until when, not what is asked for.
-_SIGNATURE = re.compile(
-    r"x-(amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id|(access_?)?token|sig",
-    re.IGNORECASE,
-)
-#: Those of Azure, too short to be taken for one anywhere but beside its `sig`.
-_AZURE_SIGNATURE = re.compile(r"s[eprvt]|spr|sip|ss|srt|sk(oid|tid|t|e|s|v)", re.IGNORECASE)
-
-# Control characters, marks that turn the direction of writing, line separators, unpaired surrogates.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
 #: Protocols that are one store under several names: options given for one of them serve all.
-_SAME_STORE = (("s3", "s3a"), ("gs", "gcs"), ("abfs", "abfss", "az"), _HTTP)
+_SAME_STORE = (("s3", "s3a"), ("gs", "gcs"), ("abfs", "abfss", "az"), HTTP)
 
 #: Where the libraries below fsspec define errors that are no OSError. They are looked up only in modules that are
 #: loaded: none of these libraries has to be installed, and an error of one that is not loaded cannot be raised.
@@ -63,65 +72,10 @@ _FOREIGN_ERRORS = (
 )
 
 
-def protocol_of(url: str) -> str:
-    """`"s3"` for `s3://bucket/a.jpg`, `"file"` for a plain path (also one that holds `::` or `://` further on)."""
-    match = _SCHEME.match(url)
-    return match.group(1).lower() if match else "file"
-
-
-def is_local(url: str) -> bool:
-    """True for a plain path or a `file://` URL."""
-    return protocol_of(url) in _LOCAL
-
-
-def is_http(url: str) -> bool:
-    """True for an `http://` or `https://` URL."""
-    return protocol_of(url) in _HTTP
-
-
 def is_known(url: str) -> bool:
     """Whether fsspec has a file system of the address's protocol, installed or not."""
     protocol = protocol_of(url)
     return protocol in known_implementations or protocol in registry
-
-
-def absolute(url: str) -> str:
-    """The address as every process of the job must see it: no trailing slash; local paths absolute, without `file://`."""
-    scheme = _SCHEME.match(url)
-    if not is_local(url):
-        bare = url.rstrip("/")
-        return bare if scheme and len(bare) > scheme.end() else url
-    path = Path(url[scheme.end() :] if scheme else url)
-    # Only one's own home: a folder may well be called `~old`.
-    # `..` is taken out, so that one folder has one address however it was named.
-    return os.path.abspath(path.expanduser() if path.parts[:1] == ("~",) else path)  # noqa: PTH100
-
-
-def without_secrets(url: str) -> str:
-    """An address as it may be stored: without user and password, and without the signature in a web address's query.
-
-    `https://me:pw@host/a.jpg?size=2&X-Amz-Signature=ab` becomes `https://host/a.jpg?size=2`. The rest of the query
-    stays, letter by letter, since it may be what tells one image from another; unlike `redact`, the result is an
-    address that can be opened by whoever may.
-    """
-    if "@" not in url and "?" not in url:
-        return url
-    protocol = protocol_of(url)
-    if protocol in (*_LOCAL, "memory", *_CONTAINER_FIRST):
-        return url
-    start = url.index("://") + 3
-    host, slash, path = url[start:].partition("/")
-    url = url[:start] + host.rpartition("@")[2] + slash + path
-    if protocol not in _HTTP or "?" not in url:
-        return url
-    bare, _, query = url.partition("?")
-    query, mark, fragment = query.partition("#")
-    pairs = [(unquote_plus(pair.partition("=")[0]), pair) for pair in query.split("&")]
-    azure = any(name.lower() == "sig" for name, _ in pairs)
-    kept = [
-        pair for name, pair in pairs if not (_SIGNATURE.fullmatch(name) or (azure and _AZURE_SIGNATURE.fullmatch(name)))
-    ]
-    return bare + ("?" + "&".join(kept) if kept else "") + mark + fragment
 
 
 def storage_errors(*more: type[BaseException]) -> tuple[type[BaseException], ...]:
@@ -146,14 +100,6 @@ def as_os_error() -> Iterator[None]:
         raise kind(describe(error)) from error
 
 
-def join(base: str, *parts: str) -> str:
-    """`base` with path parts below it. Parts that would leave `base` (`..`, absolute) are refused."""
-    for part in parts:
-        if part.startswith("/") or ".." in part.split("/"):
-            raise StoreError(f"{part!r} is not a path below {base!r}")
-    return posixpath.join(base, *parts)
-
-
 class Storage:
     """Opens addresses on any fsspec file system.
 
@@ -174,7 +120,7 @@ class Storage:
         return f"Storage(<{len(self._options)} options>)"
 
     def _options_for(self, protocol: str) -> dict[str, Any]:
-        if protocol in (*_LOCAL, "memory"):
+        if protocol in (*LOCAL, "memory"):
             return {}
         # Without fsspec's cache of listings: what another process has written since must be seen, and the listing of
         # a large bucket must not stay in memory.
@@ -183,7 +129,7 @@ class Storage:
             names = next((family for family in _SAME_STORE if protocol in family), (protocol,))
             for name in names:
                 options.update(self._options.get(name, {}))
-        elif protocol not in _HTTP:
+        elif protocol not in HTTP:
             options.update(self._options)
         if protocol in ("s3", "s3a"):
             # Many threads read at once; botocore's ten connections would make them wait for each other.
@@ -372,20 +318,3 @@ def _published_by_upload(fs: Any, path: str) -> Iterator[Any]:
         with contextlib.suppress(*storage_errors()):
             file.discard()
         raise
-
-
-def redact(text: str) -> str:
-    """An address, or text that quotes some, fit to be shown and logged.
-
-    Without user and password and without the query of a web address, on one line, and without characters that steer a
-    terminal or cannot be printed (`\\n`, `\\x1b`, `\\u202e` stand for them).
-    """
-    text = re.sub(r"(?<!\babfs)(?<!\babfss)(://)[^/@\s]*@", r"\1***@", text, flags=re.IGNORECASE)
-    text = re.sub(r"(https?://[^\s?#'\"]*)\?[^\s#'\")]*", r"\1?***", text, flags=re.IGNORECASE)
-    return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
-
-
-def describe(error: BaseException) -> str:
-    """An exception as one short line: its class and first line, redacted."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {redact(text)[:300]}" if text else type(error).__name__

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from prelabel.address import describe
 from prelabel.errors import ConfigError, PrelabelError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -28,8 +29,6 @@ def clean_errors() -> Iterator[None]:
         sys.exit(FAILED)
     except OSError as error:
         # Commands name the file where they can; a disk that is full elsewhere is no reason for a traceback either.
-        from prelabel.storage import describe
-
         fail(describe(error), FAILED)
     except KeyboardInterrupt:
         fail("stopped", INTERRUPTED)
