@@ -12,7 +12,7 @@ from pathlib import Path
 # A job's working directory is uploaded, not installed; Python looks for packages beside this file only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from prelabel.cli import label  # noqa: E402 - after the line above
+from prelabel.cli import label
 
 if __name__ == "__main__":
     label(prog_name="label_images.py")
