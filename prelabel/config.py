@@ -204,16 +204,11 @@ def label_options(values: Mapping[str, Any], *, config: str | None = None) -> La
     merged: dict[str, Any] = {}
     if config is not None:
         job = load_job_file(config)
-        from_mapping_keys = {str(key).replace("-", "_"): value for key, value in job.items()}
-        _check_keys(job, config)
-        merged.update(from_mapping_keys)
+        # What is wrong in the file is found in the file as it stands, before the command line covers it.
+        from_mapping(_AnyLabelOptions, job, config)
+        merged.update({key.replace("-", "_"): value for key, value in job.items()})
     merged.update(values)
-    return from_mapping(LabelOptions, merged, config or "label")
-
-
-def _check_keys(job: Mapping[str, Any], where: str) -> None:
-    """Unknown keys and keys given twice are found in the file as it stands, before the command line covers them."""
-    from_mapping(_AnyLabelOptions, job, where)
+    return from_mapping(LabelOptions, merged, "label")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,14 @@ def test_every_option_of_label_can_stand_in_a_job_file():
     assert flags == set(fields_of(LabelOptions))
 
 
+def test_a_wrong_value_is_blamed_on_whoever_gave_it(tmp_path: Path):
+    job = tmp_path / "job.yaml"
+    job.write_text("score-threshold: high\n")
+    assert message({"score_threshold": 0.5}, str(job)).startswith(f"{job}: score-threshold must be a number")
+    job.write_text("score-threshold: 0.5\n")
+    assert message({"class_threshold": ["Person"]}, str(job)).startswith("label: class-threshold must be")
+
+
 def test_a_key_given_with_dash_and_underscore_is_given_twice(tmp_path: Path):
     job = tmp_path / "job.yaml"
     job.write_text("score-threshold: 0.1\nscore_threshold: 0.2\n")
