@@ -6,6 +6,7 @@
     s3://bucket/photos/                          s3://bucket/photos/a b.jpg
     /data/local-files/?d=photos/                 /data/local-files/?d=photos/a%20b.jpg
     (not given), source on S3, GCS, Azure, HTTP  the image's own address
+    (not given), source a Label Studio project   the path on that server
     (not given), source on a disk                /data/local-files/?d= and the path below the document root
 
 What a browser fetches is URL-quoted, exactly once. Addresses of object stores are not: Label Studio takes what follows
@@ -36,6 +37,9 @@ _STORES = {
     "az": "azure-blob",
     "azure-blob": "azure-blob",
 }
+#: Schemes of images that were taken from a Label Studio server.
+_LABEL_STUDIO = ("label-studio", "label-studio+https")
+
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -92,6 +96,9 @@ class ImageUrls:
                 None
             )
             return f"{_STORES[scheme]}://{bucket}/{key}"
+        if scheme in _LABEL_STUDIO:
+            # The server's own file: its page finds it by the path alone.
+            return "/" + row.uri.partition("://")[2].partition("/")[2]
         if not is_local(row.uri):
             raise ExportError(f"a browser cannot open {scheme}:// addresses: say with image-url where the images are")
         return self._local(row)

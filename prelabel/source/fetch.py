@@ -19,6 +19,7 @@ from typing import Any
 
 from prelabel.errors import FetchError, ImageTooLargeError
 from prelabel.image_ref import ImageRef
+from prelabel.source.label_studio import is_label_studio, read_image
 from prelabel.storage import Storage, absolute, as_os_error, describe, is_http, is_local, protocol_of, redact
 
 #: Tries for one image, counted over what the store's own library retries.
@@ -89,6 +90,8 @@ def _reader_of(ref: ImageRef, storage: Storage, max_bytes: int) -> Callable[[], 
         return lambda: _read_s3(ref, storage, max_bytes)
     if is_http(ref.uri):
         return lambda: _read_http(ref.uri, storage, max_bytes)
+    if is_label_studio(ref.uri):
+        return lambda: _read_label_studio(ref.uri, max_bytes)
     return lambda: _read_other(ref, storage, max_bytes)
 
 
@@ -178,6 +181,15 @@ async def _read_body(read: Callable[[int], Any], length: int | None, max_bytes: 
     if length is not None and len(data) < length:
         raise ConnectionError(f"only {len(data)} of {length} bytes came")
     return bytes(data)
+
+
+def _read_label_studio(url: str, max_bytes: int) -> bytes:
+    data, length = read_image(url, max_bytes)
+    if len(data) > max_bytes:
+        raise _too_large(length, max_bytes)
+    if length is not None and len(data) < length:
+        raise ConnectionError(f"only {len(data)} of {length} bytes came")
+    return data
 
 
 def _run(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, bytes]) -> bytes:

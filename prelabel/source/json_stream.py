@@ -33,8 +33,10 @@ class _File(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def array_items(file: _File, key: str) -> Iterator[Any]:
-    """The elements of the array under `key` of a JSON object; reading stops where that array ends.
+def array_items(file: _File, key: str | None) -> Iterator[Any]:
+    """The elements of the array under `key` of a JSON object, or of a JSON array where `key` is None.
+
+    Reading stops where that array ends.
 
     `list(array_items(io.BytesIO(b'{"x": {}, "images": [{"id": 1}, 2]}'), "images")) == [{"id": 1}, 2]`
 
@@ -43,6 +45,10 @@ def array_items(file: _File, key: str) -> Iterator[Any]:
         OSError: The file cannot be read.
     """
     text = _Text(file)
+    if key is None:
+        text.expect("[", "a JSON array")
+        yield from _items(text)
+        return
     text.expect("{", "a JSON object")
     if text.peek() == "}":
         raise JsonStreamError(f"it has no {key!r}")

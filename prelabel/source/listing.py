@@ -24,6 +24,7 @@ from urllib.parse import unquote
 from prelabel.errors import SourceError
 from prelabel.image_ref import ImageRef
 from prelabel.source.glob import ANYTHING, Pattern, split_glob
+from prelabel.source.label_studio import is_label_studio, is_task_list, listed_images, project_images
 from prelabel.source.lists import LIST_EXTENSIONS, check_text, identity_of, list_entries
 from prelabel.source.walk import walk
 from prelabel.storage import Storage, absolute, describe, is_http, is_known, is_local, protocol_of, redact
@@ -43,7 +44,7 @@ _MOST_EXTENSIONS = 200
 
 HIDDEN = "(hidden)"
 
-Kind = Literal["directory", "glob", "file", "list", "coco"]
+Kind = Literal["directory", "glob", "file", "list", "coco", "label-studio"]
 
 
 @dataclass(slots=True)
@@ -52,7 +53,7 @@ class OneSource:
 
     Attributes:
         source: Its address, without secrets.
-        kind: `directory`, `glob`, `file`, `list` or `coco`.
+        kind: `directory`, `glob`, `file`, `list`, `coco` or `label-studio`.
         images: Images taken.
         bytes: Their size together, as far as the listing tells sizes (lists do not).
         ignored: Files left out, by extension (`.txt`, `(no extension)`, `(hidden)`).
@@ -147,6 +148,10 @@ def _stream(sources: Sequence[_Source], storage: Storage, image_root: str | None
             refs = _found(source, storage)
         elif kind == "file":
             refs = iter([_single(source.url)])
+        elif is_label_studio(source.url):
+            refs = project_images(source.url, image_root=image_root)
+        elif kind == "label-studio":
+            refs = listed_images(source.url, storage, image_root=image_root)
         else:
             refs = list_entries(source.url, storage, image_root=image_root)
         try:
@@ -163,6 +168,8 @@ def _stream(sources: Sequence[_Source], storage: Storage, image_root: str | None
 def _resolve(source: str, storage: Storage) -> _Source:
     if not source:
         raise SourceError("an empty source address")
+    if is_label_studio(source):
+        return _Source(source, source, ANYTHING, OneSource(redact(source), "label-studio"))
     if not is_known(source):
         raise SourceError(f"{redact(source)}: unknown kind of address {protocol_of(source)}://")
     url = absolute(source)
@@ -187,7 +194,11 @@ def _resolve(source: str, storage: Storage) -> _Source:
         return _Source(url, url, ANYTHING, OneSource(shown, "directory"))
     extension = _extension(identity_of(url))
     if extension == ".json":
-        return _Source(url, url, ANYTHING, OneSource(shown, "coco"))
+        try:
+            tasks = is_task_list(url, storage)
+        except OSError as error:
+            _cannot("read", source, error)
+        return _Source(url, url, ANYTHING, OneSource(shown, "label-studio" if tasks else "coco"))
     if extension in LIST_EXTENSIONS:
         return _Source(url, url, ANYTHING, OneSource(shown, "list"))
     return _Source(url, url, ANYTHING, OneSource(shown, "file"))
@@ -261,6 +272,7 @@ def _nothing(source: _Source) -> str:
         "glob": f"no image matches {summary.source}",
         "list": f"{summary.source}: the list names no image",
         "coco": f'{summary.source}: "images" is empty',
+        "label-studio": f"{summary.source}: there is no task",
     }[summary.kind]
     total = sum(summary.ignored.values())
     if not total:
