@@ -15,6 +15,7 @@ this side. What the server says it created is compared with what was sent, after
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 from prelabel.export.image_url import ImageUrls
@@ -114,7 +115,19 @@ def push(
         PushError: The server refuses something, created something else than what was sent, or is away.
     """
     names = KnownNames(info, options)
-    server = Server(options.url, read_token(options.token_file))
+    with closing(Server(options.url, read_token(options.token_file))) as server:
+        return _push(server, info, rows, options, storage, names, progress)
+
+
+def _push(
+    server: Server,
+    info: RunInfo,
+    rows: Rows,
+    options: PushOptions,
+    storage: Storage,
+    names: KnownNames,
+    progress: Progress | None,
+) -> PushReport:
     opened = open_project(server, info, rows, options, storage)
     project = opened.project
     known = KnownTasks(opened.config.data_key, info.model_version, by_number=info.task_numbers)

@@ -82,6 +82,7 @@ class Server:
             PushError: The token has expired.
         """
         try:
+            import httpx
             from label_studio_sdk import LabelStudio
         except ImportError:
             raise ConfigError(
@@ -89,7 +90,16 @@ class Server:
             ) from None
         self.url = url.rstrip("/")
         self._token = token
-        self._client = self._call("sign in", lambda: LabelStudio(base_url=self.url, api_key=token, timeout=_TIMEOUT_S))
+        # The SDK never closes a client that it made itself.
+        http = self._http = httpx.Client(timeout=_TIMEOUT_S, follow_redirects=True)
+        self._client = self._call(
+            "sign in",
+            lambda: LabelStudio(base_url=self.url, api_key=token, timeout=_TIMEOUT_S, httpx_client=http),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
 
     def __repr__(self) -> str:
         return f"Server({redact(self.url)})"

@@ -36,6 +36,9 @@ class FakeServer:
 
     # What a push uses.
 
+    def close(self) -> None:
+        pass
+
     def project(self, number: int) -> Project:
         if self.opened is None or number != 1:
             raise PushError(f"cannot open project {number}: http://fake answered 404")

@@ -17,7 +17,7 @@ from prelabel.export.reading import RunInfo
 from prelabel.push.label_studio import PushReport, push
 from prelabel.push.options import PushOptions
 from prelabel.storage import Storage
-from prelabel.store.run import Run
+from prelabel.store.run import Run, open_run
 from tests.rows import INFO, found, row, rows
 from tests.tools.conftest import Photos
 from tests.tools.label_studio import ROOT, Server
@@ -109,6 +109,7 @@ def test_a_push_that_is_killed_half_way_is_continued_without_doubles(
     assert project["total_predictions_number"] == 80
 
 
+@pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated:DeprecationWarning")  # the SDK's own
 def test_a_personal_access_token_opens_the_server_too(
     label_studio: Server, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,5 +159,49 @@ def test_a_project_made_by_hand_gets_tools_and_a_number_that_does_not_exist_is_r
     report = push(INFO, rows(row("a.jpg", found())), PushOptions(url=label_studio.url, project="by hand"), Storage())
     assert (number_of(report), report.created_project) == (project, False)
     assert "RectangleLabels" in label_studio.api("GET", f"projects/{project}/")["label_config"]
-    with pytest.raises(PushError, match="cannot open project 99999: .* answered 404"):
+    with pytest.raises(PushError, match=r"cannot open project 99999: .* answered 404"):
         push(INFO, rows(row("a.jpg")), PushOptions(url=label_studio.url, project="99999"), Storage())
+
+
+def test_the_tasks_of_a_project_are_labelled_and_predictions_go_back_by_their_numbers(
+    label_studio: Server, token: str, photos: Photos, tmp_path: Path, assets: Path
+) -> None:
+    """One image is a file of the server, one was uploaded; neither task says anything of an image id."""
+    import urllib.request
+
+    config = '<View><Image name="pic" value="$photo"/><RectangleLabels name="box" toName="pic">{}'
+    config += "</RectangleLabels></View>"
+    labels = ("person", "bowl", "pizza", "dining table")
+    project = label_studio.project(config.format("".join(f'<Label value="{name}"/>' for name in labels)), "own")
+    label_studio.serve(project, photos.root / "odd \u00fc")
+    quoted = "odd%20%C3%BC/recurser__Portrait_6.jpg"
+    label_studio.api("POST", f"projects/{project}/import", [{"data": {"photo": f"/data/local-files/?d={quoted}"}}])
+    name, photo = "up load.jpg", (photos.root / "coco val" / "000000020992.jpg").read_bytes()
+    body = b'--x\r\nContent-Disposition: form-data; name="f"; filename="%s"\r\n\r\n%s\r\n--x--\r\n'
+    request = urllib.request.Request(  # noqa: S310 - the server started here
+        f"{label_studio.url}/api/projects/{project}/import",
+        data=body % (name.encode(), photo),
+        headers={"Authorization": f"Token {token}", "Content-Type": "multipart/form-data; boundary=x"},
+    )
+    urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
+    before = label_studio.tasks(project)
+    assert [len(task["predictions"]) for task in before] == [0, 0]
+    models = assets / "models"
+    source = label_studio.url.replace("http://", "label-studio://") + f"/{project}"
+    command = [sys.executable, "-m", "prelabel", "label", source, "--detector", models / "maskrcnn-tf2"]
+    command += ["--label-map", "coco", "--output", tmp_path / "run", "--address", "local", "--workers", "1"]
+    environment = {**os.environ, "LABEL_STUDIO_API_KEY": token}
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert token not in done.stdout + done.stderr + (tmp_path / "run" / "run.json").read_text()
+    run = open_run(str(tmp_path / "run"), Storage())
+    assert [row.error for row in run.rows()] == [None, None]
+    assert [row.image_id.partition("/")[0] for row in run.rows()] == [str(task["id"]) for task in before]
+    options = PushOptions(url=label_studio.url, project=str(project), unlisted="drop", score_threshold=0.5)
+    assert counts(push(RunInfo.of(run), run.rows, options, run.storage)) == (0, 2, 0, 0)
+    after = label_studio.tasks(project)
+    assert [task["data"] for task in after] == [task["data"] for task in before]
+    for task in after:
+        (prediction,) = task["predictions"]
+        assert "person" in [region["value"]["rectanglelabels"][0] for region in prediction["result"]]
+    assert counts(push(RunInfo.of(run), run.rows, options, run.storage)) == (0, 0, 0, 2)
