@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Servers that tests talk to have environments of their own: their dependencies are not ours.
 SERVER := .venv-label-studio
+# So do the tools that read exports.
+READERS  := .venv-consumers
+FIFTYONE := .venv-fiftyone
 
 .PHONY: demo test test-tools setup lock clean
 .DEFAULT_GOAL := demo
@@ -28,7 +31,7 @@ test: setup
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -m "not tools"
 
-test-tools: setup $(SERVER)/.ready  # against a real Label Studio and a real browser; needs Chromium
+test-tools: setup $(SERVER)/.ready $(READERS)/.ready $(FIFTYONE)/.ready  # against a real Label Studio and a real browser; needs Chromium
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2,<3' 'playwright>=1.49,<2'
 	@$(BIN)/python -m pytest -m tools
@@ -39,9 +42,20 @@ $(SERVER)/.ready:
 	@$(SERVER)/bin/python -m pip install --quiet --disable-pip-version-check label-studio==1.23.2
 	@touch $@
 
+$(READERS)/.ready:
+	@$(PYTHON) -m venv $(READERS)
+	@$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check datumaro==1.13.12 \
+	  faster-coco-eval==1.8.0 supervision==0.31.2 'cvat-sdk[masks]==2.80.0'
+	@touch $@
+
+$(FIFTYONE)/.ready:
+	@$(PYTHON) -m venv $(FIFTYONE)
+	@$(FIFTYONE)/bin/python -m pip install --quiet --disable-pip-version-check fiftyone==1.22.1 pycocotools==2.0.11
+	@touch $@
+
 lock:  # after a change of dependencies; needs uv
 	uv pip compile pyproject.toml --universal --python-version 3.10 --extra dev --no-emit-index-url --no-emit-find-links \
 	  --no-header --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) $(SERVER) out
+	rm -rf $(VENV) $(SERVER) $(READERS) $(FIFTYONE) out

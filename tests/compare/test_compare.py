@@ -14,8 +14,10 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from prelabel import rle
+from prelabel.cli import main
 from prelabel.compare.comparison import Comparison, compare
 from prelabel.compare.files import write_comparison
 from prelabel.compare.label_studio import read_tasks
@@ -421,3 +423,25 @@ def test_nonsense_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as error:
             CompareOptions(**options)
         assert str(error.value) == message
+
+
+def test_the_command_writes_its_files_and_prints_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = annotated(tmp_path, FOUR, edit_four)
+
+    class Opened:
+        output, rows, storage = str(tmp_path / "run"), staticmethod(FOUR), Storage()
+
+    monkeypatch.setattr(RunInfo, "of", classmethod(lambda cls, run: INFO))
+    monkeypatch.setattr("prelabel.store.run.open_run", lambda *_: Opened)
+    arguments = ["compare", "--predictions", str(tmp_path / "run"), "--annotations", str(path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "kept as they were" in result.output
+    assert sorted(one.name for one in (tmp_path / "run" / "comparison").iterdir()) == [
+        "comparison.html",
+        "comparison.json",
+        "thresholds.yaml",
+    ]
+    result = CliRunner().invoke(main, [*arguments[:-1], str(tmp_path / "none.json")])
+    assert result.exit_code == 2
+    assert "no such file" in result.output
