@@ -271,7 +271,8 @@ def death(error: ray_errors.RayError) -> str:
         # The last line of a traceback: most likely something is not installed on that machine.
         return f"a worker cannot be started: {describe(RuntimeError(str(error).strip().splitlines()[-1]))}"
     if isinstance(error, ray_errors.ActorUnavailableError):
-        return "the worker could not be reached"
+        # Ray has lost the connection and does not know yet what became of the other end.
+        return "the worker's process or node died, or cannot be reached"
     if not isinstance(error, ray_errors.RayActorError):
         return f"the worker was lost: {describe(error)}"
     text = " ".join(str(error).split())
