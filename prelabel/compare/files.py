@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from prelabel.compare.comparison import Comparison
 from prelabel.compare.page import page
+from prelabel.compare.result import Comparison
 from prelabel.errors import ConfigError
 from prelabel.storage import Storage, join, redact
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from prelabel.compare.comparison import BINS, Comparison
 from prelabel.compare.fates import ADDED, DELETED, KEPT, MOVED, RELABELLED
+from prelabel.compare.result import BINS, Comparison
 from prelabel.compare.tables import WORDS, class_table, fates_table, images_table, relabelled_table
 from prelabel.evaluate.markup import Markup, join, tag
 from prelabel.evaluate.style import STYLE

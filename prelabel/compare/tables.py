@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from prelabel.compare.comparison import BINS, ClassFates, Comparison
 from prelabel.compare.fates import ADDED, DELETED, FATES, KEPT, MOVED, RELABELLED
+from prelabel.compare.result import BINS, ClassFates, Comparison
 from prelabel.evaluate.tables import Table
 
 #: What the fates are called for people.

@@ -18,10 +18,11 @@ from click.testing import CliRunner
 
 from prelabel import rle
 from prelabel.cli import main
-from prelabel.compare.comparison import Comparison, compare
+from prelabel.compare.comparison import compare
 from prelabel.compare.files import write_comparison
 from prelabel.compare.label_studio import read_tasks
 from prelabel.compare.options import CompareOptions
+from prelabel.compare.result import Comparison
 from prelabel.compare.tables import tables
 from prelabel.errors import ConfigError, EvaluateError
 from prelabel.export.brush import brush_from_rle

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from prelabel.compare.comparison import Comparison, compare
+from prelabel.compare.comparison import compare
 from prelabel.compare.options import CompareOptions
+from prelabel.compare.result import Comparison
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
 from prelabel.export.reading import RunInfo
