@@ -115,6 +115,8 @@ class _Job:
         earlier = None if options.overwrite else read_run(self._output, self._storage)
         if earlier is not None:
             self._require_same_settings(earlier)
+        if earlier is None or options.add_new:
+            self._planner.look()
         detector = self._detector()
         if earlier is None:
             record = self._planner.plan(detector)

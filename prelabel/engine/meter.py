@@ -18,27 +18,29 @@ _RATE_WINDOW_S = 30.0
 class Meter:
     """Counts images done, by finished shards and by what workers say of unfinished ones."""
 
-    def __init__(self, images: int, tasks: Sequence[tuple[LabelTask, int]], already: int = 0) -> None:
+    def __init__(self, images: int, tasks: Sequence[tuple[LabelTask, int]]) -> None:
         self._images = images
         self._left = {task.shard: count for task, count in tasks}
+        self._images_left = sum(self._left.values())
         self._failed = 0
         self._started: float | None = None
         self._ended = 0.0
         self._history: deque[tuple[float, int]] = deque()
-        self.shards_done = already
         self.worked = 0
 
     def start(self) -> None:
         """The first worker is ready."""
         if self._started is None:
             self._started = time.monotonic()
+            self._history.clear()  # what passed before says nothing about the rate
 
     def finished(self, record: ShardRecord) -> None:
         """A shard was published."""
-        self.worked += self._left.pop(record.shard, 0)
+        images = self._left.pop(record.shard, 0)
+        self._images_left -= images
+        self.worked += images
         self._failed += record.failed
         self._ended = time.monotonic()
-        self.shards_done += 1
 
     @property
     def seconds(self) -> float:
@@ -48,7 +50,7 @@ class Meter:
     def snapshot(self, statuses: Iterable[Status], workers: int, waiting: str) -> Snapshot:
         """How far the run is now."""
         partial = [one for status in statuses for one in status.shards.items() if one[0] in self._left]
-        done = self._images - sum(self._left.values()) + sum(images for _, (images, _) in partial)
+        done = self._images - self._images_left + sum(images for _, (images, _) in partial)
         now = time.monotonic()
         self._history.append((now, done))
         while now - self._history[0][0] > _RATE_WINDOW_S:

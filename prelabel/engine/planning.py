@@ -39,7 +39,20 @@ class Planner:
         self._storage = storage
         self._reporter = reporter
         self._stop = stop
+        self._summary = SourceSummary()
+        self._refs: Iterator[ImageRef] = iter(())
         self.seconds = 0.0
+
+    def look(self) -> None:
+        """Look every source up, without listing it: a mistyped one is told before a model is fetched.
+
+        Raises:
+            SourceError: A source is missing.
+        """
+        start = time.perf_counter()
+        options = self._options
+        self._refs = list_images(options.source, self._storage, image_root=options.image_root, summary=self._summary)
+        self.seconds = time.perf_counter() - start
 
     def plan(self, detector: DetectorRecord) -> RunRecord:
         """List the source into a plan.
@@ -51,21 +64,20 @@ class Planner:
         """
         options, run_id = self._options, uuid.uuid4().hex
         start = time.perf_counter()
-        summary = SourceSummary()
         plan = write_plan(
-            islice(self._list(summary), options.limit),
+            islice(self._list(), options.limit),
             options.output,
             self._storage,
             shard_size=options.shard_size,
             plan_id=run_id[:8],
         )
-        self.seconds = time.perf_counter() - start
-        self._reporter.message(f"{plan.images:,} images in {plan.shards:,} shards{_ignored(summary)}")
+        self.seconds += time.perf_counter() - start
+        self._reporter.message(f"{_images_in_shards(plan.images, plan.shards)}{_ignored(self._summary)}")
         return RunRecord(
             run_id=run_id,
             created=now(),
             settings=options.settings(),
-            source=summary.to_json(),
+            source=self._summary.to_json(),
             detector=detector,
             shard_size=plan.shard_size,
             parts=plan.parts,
@@ -80,8 +92,7 @@ class Planner:
         """
         options = self._options
         start = time.perf_counter()
-        summary = SourceSummary()
-        new = new_refs(self._list(summary), Plan.open(options.output, earlier.parts, self._storage))
+        new = new_refs(self._list(), Plan.open(options.output, earlier.parts, self._storage))
         first = next(new, None)
         if first is None:
             self._reporter.message("the source holds no new image")
@@ -94,16 +105,17 @@ class Planner:
             first_shard=earlier.shards,
             plan_id=uuid.uuid4().hex[:8],
         )
-        self.seconds = time.perf_counter() - start
-        self._reporter.message(f"{added.images:,} new images in {added.shards:,} new shards{_ignored(summary)}")
+        self.seconds += time.perf_counter() - start
+        self._reporter.message(f"{_images_in_shards(added.images, added.shards, 'new ')}{_ignored(self._summary)}")
         return replace(
-            earlier, parts=(*earlier.parts, *added.parts), source=summary.to_json(), settings=options.settings()
+            earlier,
+            parts=(*earlier.parts, *added.parts),
+            source=self._summary.to_json(),
+            settings=options.settings(),
         )
 
-    def _list(self, summary: SourceSummary) -> Iterator[ImageRef]:
-        options = self._options
-        refs = list_images(options.source, self._storage, image_root=options.image_root, summary=summary)
-        for number, ref in enumerate(refs, 1):
+    def _list(self) -> Iterator[ImageRef]:
+        for number, ref in enumerate(self._refs, 1):
             if number % 1000 == 0:
                 self._reporter.listed(number)
                 if self._stop.is_set():
@@ -111,12 +123,16 @@ class Planner:
             yield ref
 
 
+def _images_in_shards(images: int, shards: int, new: str = "") -> str:
+    return f"{images:,} {new}image{'s' * (images != 1)} in {shards:,} {new}shard{'s' * (shards != 1)}"
+
+
 def _ignored(summary: SourceSummary) -> str:
     count = sum(summary.ignored.values())
     if not count:
         return ""
     common = ", ".join(f"{extension} {n:,}" for extension, n in Counter(summary.ignored).most_common(4))
-    return f" ({count:,} other files ignored: {common})"
+    return f" ({count:,} other file{'s' * (count != 1)} ignored: {common})"
 
 
 def now() -> str:
