@@ -49,6 +49,8 @@ def export_label_studio(
         ExportError: Classes that do not fit the given config, images without an address, masks that do not fit their
             image, a task that would not be shown, or a file that cannot be written.
     """
+    if options.layout == "predictions" and not info.task_numbers:
+        raise ExportError("layout predictions needs a run that was made of the tasks of a Label Studio project")
     names = KnownNames(info, options)
     tally = Tally()
     urls = ImageUrls(options.image_url, options.document_root)
@@ -60,7 +62,8 @@ def export_label_studio(
         with task_files(to, storage, options.layout, *limits) as files:
             for task in tasks_of(info, rows, urls, config, options, tally, names):
                 require_showable(task, config)
-                files.add(task)
+                for item in _for_own_tasks(task) if options.layout == "predictions" else [task]:
+                    files.add(item)
         storage.publish(join(to, CONFIG_NAME), config.xml.encode("utf-8"))
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
@@ -70,6 +73,12 @@ def export_label_studio(
     if files.largest_task > options.max_file_mb * 1e6:
         tally.warnings.append(f"a single task has {files.largest_task / 1e6:.1f} MB, more than max-file-mb")
     return tally.report()
+
+
+def _for_own_tasks(task: dict[str, Any]) -> list[dict[str, Any]]:
+    """The predictions of a task by its number, with which its image id begins."""
+    number = int(task["data"]["image_id"].partition("/")[0])
+    return [{"task": number, **prediction} for prediction in task["predictions"]]
 
 
 def tasks_of(

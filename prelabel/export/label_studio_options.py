@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from prelabel.export.task_files import LAYOUTS
 from prelabel.options import option, require
 from prelabel.select import ExportSelection
 
@@ -89,8 +90,9 @@ class LabelStudioOptions(TaskOptions):
 
     layout: str = option(
         "import",
-        "Task files for the import page and API, or for a source storage to sync: a task a file, or a line.",
-        choices=("import", "sync", "sync-jsonl"),
+        "Task files for the import page and API, or for a source storage to sync: a task a file, or a line; or "
+        "predictions for the tasks that the run was made of.",
+        choices=LAYOUTS,
         group=_GROUP,
     )
     tasks_per_file: int = option(1000, "Tasks a file at most.", group=_GROUP)

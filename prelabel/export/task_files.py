@@ -3,6 +3,8 @@
     import       tasks-00000.json, ...        JSON arrays for the import page and API, limited in tasks and bytes
     sync         tasks/5ebc....json           one task a file, for a source storage that syncs the prefix `tasks/`
     sync-jsonl   tasks/tasks-00000.jsonl      one task a line, for the same
+    predictions  predictions-00000.json, ...  predictions for the project's own tasks, by their numbers; the import API
+                                              for predictions takes them
 
 A sync reads everything under its prefix and fails on any other file, so nothing else is put there. It never reads a key
 again: the name of a task's file is made from its `image_id`, and a later export with new images adds only their files.
@@ -21,7 +23,7 @@ from typing import Any, Protocol
 from prelabel.export.reading import strict_json
 from prelabel.storage import Storage, join
 
-LAYOUTS = ("import", "sync", "sync-jsonl")
+LAYOUTS = ("import", "sync", "sync-jsonl", "predictions")
 
 #: Uploads of single tasks under way at a time.
 _THREADS = 8
@@ -49,8 +51,9 @@ def task_files(
             yield singly
             singly.finish()
         return
-    ending, folder = ("json", to) if layout == "import" else ("jsonl", join(to, "tasks"))
-    lots = _InLots(folder, ending, storage, tasks_per_file, bytes_per_file)
+    ending, folder = ("jsonl", join(to, "tasks")) if layout == "sync-jsonl" else ("json", to)
+    stem = "predictions" if layout == "predictions" else "tasks"
+    lots = _InLots(folder, stem, ending, storage, tasks_per_file, bytes_per_file)
     yield lots
     lots.finish()
 
@@ -58,8 +61,11 @@ def task_files(
 class _InLots:
     """Collects tasks and publishes numbered files of many, each whole."""
 
-    def __init__(self, folder: str, ending: str, storage: Storage, tasks_per_file: int, bytes_per_file: int) -> None:
+    def __init__(
+        self, folder: str, stem: str, ending: str, storage: Storage, tasks_per_file: int, bytes_per_file: int
+    ) -> None:
         self._folder = folder
+        self._stem = stem
         self._ending = ending
         self._storage = storage
         self._tasks_per_file = tasks_per_file
@@ -86,10 +92,10 @@ class _InLots:
         if self._waiting or not self.urls:
             self._publish()
         written = {url.rpartition("/")[2] for url in self.urls}
-        _delete_others(self._storage, self._folder, rf"tasks-\d{{5,}}\.{self._ending}", written)
+        _delete_others(self._storage, self._folder, rf"{self._stem}-\d{{5,}}\.{self._ending}", written)
 
     def _publish(self) -> None:
-        url = join(self._folder, f"tasks-{len(self.urls):05d}.{self._ending}")
+        url = join(self._folder, f"{self._stem}-{len(self.urls):05d}.{self._ending}")
         if self._ending == "json":
             data = b"[\n" + b",\n".join(self._waiting) + b"\n]\n"
         else:

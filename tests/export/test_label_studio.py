@@ -342,6 +342,19 @@ def test_sync_jsonl_puts_one_task_a_line(tmp_path: Path) -> None:
     assert [json.loads(line)["data"]["image_id"] for line in lines] == ["0.jpg", "1.jpg", "2.jpg"]
 
 
+def test_predictions_for_tasks_that_exist_name_them_by_number(tmp_path: Path) -> None:
+    own = replace(INFO, task_numbers=True)
+    uri = "label-studio://host:8080/data/upload/1/a.jpg"
+    every = rows(row("71/a.jpg", found(), uri=uri), row("72/a.jpg", uri=uri), failed_row("73/a.jpg"))
+    _, _, report = export(tmp_path, every, own, layout="predictions")
+    assert [Path(url).name for url in report.files] == ["predictions-00000.json", "label_config.xml"]
+    predictions = json.loads((tmp_path / "predictions-00000.json").read_text())
+    assert [(one["task"], len(one["result"])) for one in predictions] == [(71, 1), (72, 0)]
+    assert set(predictions[0]) == {"task", "model_version", "score", "result"}
+    with pytest.raises(ExportError, match="needs a run that was made of the tasks"):
+        export(tmp_path, rows(row("71/a.jpg")), layout="predictions")
+
+
 def test_an_export_that_fails_leaves_no_config_behind(tmp_path: Path) -> None:
     def broken() -> Iterator[ImageRow]:
         yield row("a.jpg", found())
