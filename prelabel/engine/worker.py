@@ -128,6 +128,9 @@ class Worker:
         """
         detector = self._loaded()
         refs = self._plan.read(task.shard)
+        if task.retry_failed:
+            # What failed may have been mended since: the file is not held to the size and version of the plan.
+            refs = [replace(ref, size=None, version=None) for ref in refs]
         done = finished_rows(self._spec, self._storage, task)
         partial = self._partial.setdefault(task.shard, [0, 0])
 

@@ -163,6 +163,16 @@ def test_retrying_runs_the_failed_images_again_and_no_other(world: World):
     assert world.files()["shards/shard-00001.parquet"] == before["shards/shard-00001.parquet"]
 
 
+def test_a_file_that_was_mended_since_is_taken_by_a_retry_though_its_size_has_changed(world: World):
+    world.add(3)
+    whole = (world.photos / "001.png").read_bytes()
+    (world.photos / "001.png").write_bytes(whole[: len(whole) // 2])
+    assert world.label().failures == {"TruncatedImageError": 1}
+    (world.photos / "001.png").write_bytes(whole)
+    assert world.label(retry_failed=True).failed == 0
+    world.require_whole()
+
+
 def test_images_the_source_has_got_since_become_new_shards_and_nothing_old_is_touched(world: World):
     world.add(6)
     world.label()
