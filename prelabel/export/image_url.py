@@ -54,6 +54,9 @@ class ImageUrls:
         self._template = template
         self._root = posixpath.normpath(absolute(document_root)) if document_root else None
         self._needs: dict[str, None] = {}
+        self._folders: set[str] = set()
+        self._cut = 0
+        self._first_cut = ""
         self._of: Callable[[ImageRow], str] = self._own_address
         if _PLACEHOLDER.search(template):
             self._of = self._filled_in
@@ -62,12 +65,25 @@ class ImageUrls:
 
     def of(self, row: ImageRow) -> str:
         """The address of one image. Raises ExportError where none can be made without `image_url`."""
-        return self._of(row)
+        address = self._of(row)
+        scheme = _scheme(address)
+        if scheme in ("http", "https"):
+            # The page draws the image on a canvas, and browsers let it only read what the other server allows it.
+            self._needs[f"an Access-Control-Allow-Origin for its address from {address.split('/')[2]} (CORS)"] = None
+        elif "?" in address and scheme in _STORES:
+            self._cut += 1
+            self._first_cut = self._first_cut or address
+        return address
 
     @property
     def needs(self) -> tuple[str, ...]:
         """What the server needs, one line each, for the images seen so far."""
-        return tuple(self._needs)
+        if not self._cut:
+            return tuple(self._needs)
+        cut = (
+            f"object keys without '?', where it cuts them: {self._cut} are not shown, the first is {self._first_cut!r}"
+        )
+        return (*self._needs, cut)
 
     def _below_prefix(self, row: ImageRow) -> str:
         between = "" if self._template.endswith(("/", "=")) else "/"
@@ -124,7 +140,8 @@ class ImageUrls:
             f"{variable}SERVING_ENABLED=true and {variable}DOCUMENT_ROOT={root or '/'} in its environment, and "
             f"{storage} in the project"
         ] = None
-        if len(self._needs) > 1 and self._root is None:
+        self._folders.add(source)
+        if len(self._folders) > 1 and self._root is None:
             raise ExportError("the images lie in several folders: give the document-root they share, or an image-url")
         return LOCAL_FILES + quote(below, safe="/")
 

@@ -31,9 +31,10 @@ def missing_storages(
         server: The server.
         project: The project.
         places: What `place_of` said of the images.
-        needs: What the export says of them; said where a storage for local files is missing.
+        needs: What the export says of them; of storages only those are said that are missing.
     """
-    lines = []
+    needs = list(needs)
+    lines = [f"Label Studio needs {need}" for need in needs if "storage" not in need]
     for kind, bucket in places:
         try:
             served = server.storages(project, kind)
@@ -41,9 +42,9 @@ def missing_storages(
             # Not everybody who may import tasks may see the storages.
             continue
         if kind == "local" and not served:
-            lines += [f"images are not shown yet: Label Studio needs {need}" for need in needs] or [
-                "images are not shown yet: the project has no source storage for local files"
-            ]
+            local = [f"Label Studio needs {need}" for need in needs if "storage" in need]
+            reasons = local or ["the project has no source storage for local files"]
+            lines += [f"images are not shown yet: {reason}" for reason in reasons]
         elif kind != "local" and bucket not in served:
             lines.append(f"images are not shown yet: the project has no source storage for {kind} bucket {bucket}")
     return lines

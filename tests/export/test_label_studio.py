@@ -404,6 +404,21 @@ def test_image_url_prefixes_and_templates(tmp_path: Path, template: str, expecte
     assert address(tmp_path, "x/a +#?%.jpg", image_url=template) == expected
 
 
+def test_it_is_said_what_images_of_other_servers_and_odd_keys_need(tmp_path: Path) -> None:
+    web = row("a.jpg", uri="https://host/photos/a.jpg")
+    assert export(tmp_path, rows(web, web))[2].warnings == (
+        "Label Studio needs an Access-Control-Allow-Origin for its address from host (CORS)",
+    )
+    warnings = export(tmp_path, rows(row("a?.jpg"), row("b?.jpg"), row("c.jpg")))[2].warnings
+    assert warnings[-1].endswith("2 are not shown, the first is 's3://bucket/photos/a?.jpg'")
+
+
+def test_a_disk_and_a_web_server_may_be_mixed(tmp_path: Path) -> None:
+    every = rows(row("a.jpg", uri="https://host/a.jpg"), row("b.jpg", uri="/photos/set/b.jpg"))
+    tasks, _, _ = export(tmp_path, every)
+    assert [task["data"]["image"] for task in tasks] == ["https://host/a.jpg", "/data/local-files/?d=set/b.jpg"]
+
+
 def test_an_unknown_placeholder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\{name\} is not one of \{uri\}, \{file_name\} and \{image_id\}"):
         address(tmp_path, "a.jpg", image_url="https://host/{name}")
