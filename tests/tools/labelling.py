@@ -43,7 +43,8 @@ class Labelling:
         page.goto(f"{server.url}/projects/{project}/data?task={task}", wait_until="domcontentloaded")
         page.wait_for_function(
             """([task, regions]) => window.Htx && Htx.task && String(Htx.task.id) === String(task)
-              && Htx.annotationStore.selected && Htx.annotationStore.selected.regions.length === regions
+              && window.Konva && Konva.stages.length > 0 && Htx.annotationStore.selected
+              && Htx.annotationStore.selected.regions.length === regions
               && [...document.querySelectorAll('img[alt=image]')].some(i => i.complete && i.naturalWidth > 0)""",
             arg=[task, regions],
             timeout=90_000,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,10 @@ from prelabel import rle
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
 from prelabel.export.reading import RunInfo
+from prelabel.storage import Storage
 from prelabel.store.rows import ImageRow
+from tests.rows import INFO, found, row, rows
+from tests.s3 import S3Server
 from tests.tools.conftest import HOSTILE_CLASS, NOTHING, ODDLY_NAMED, ROTATED, Photos
 from tests.tools.label_studio import Server
 from tests.tools.labelling import Labelling
@@ -169,3 +175,53 @@ def test_an_image_with_nothing_on_it_opens_empty(
     assert regions == []
     assert (np.abs(task.photo() - 200).max(axis=2) <= 2).mean() > 0.99
     assert photos.runs["odd"].record.detector.model_version[:8] in task.text
+
+
+def imported(server: Server, image: ImageRow, folder: Path, title: str) -> tuple[int, int]:
+    """A project with the task of one image: the numbers of both."""
+    export_label_studio(INFO, rows(image), str(folder), LabelStudioOptions(), Storage())
+    project = server.project((folder / "label_config.xml").read_text(), title)
+    server.api("POST", f"projects/{project}/import", json.loads((folder / "tasks-00000.json").read_text()))
+    return project, int(server.tasks(project)[0]["id"])
+
+
+GREY_BOX = found(xyxy=(80, 60, 160, 180))
+
+
+def test_images_of_a_bucket_are_shown_through_a_source_storage(
+    label_studio: Server, page: Any, photos: Photos, s3_server: S3Server, tmp_path: Path, screenshots: Path
+) -> None:
+    bucket, key = s3_server.new_bucket(), "a b/\u00fc #1 100% +.png"
+    s3_server.put(bucket, key, (photos.root / "odd \u00fc" / NOTHING).read_bytes())
+    image = row(key, GREY_BOX, height=240, width=320, uri=f"s3://{bucket}/{key}")
+    project, number = imported(label_studio, image, tmp_path, "bucket")
+    place = {"project": project, "bucket": bucket, "s3_endpoint": s3_server.endpoint, "region_name": "us-east-1"}
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test-secret"}
+    label_studio.api("POST", "storages/s3", {**place, **keys, "presign": True, "use_blob_urls": True})
+    task = Labelling(page, label_studio, project, number, 1)
+    task.screenshot(screenshots / "bucket.png")
+    assert task.natural_size == (320, 240)
+    assert_drawn_where_found(task, 0, GREY_BOX["xyxy"], image)
+
+
+def test_images_of_a_web_server_are_shown_when_it_allows_it(
+    label_studio: Server, page: Any, photos: Photos, tmp_path: Path, screenshots: Path
+) -> None:
+    class Allowing(http.server.SimpleHTTPRequestHandler):
+        def end_headers(self) -> None:
+            self.send_header("Access-Control-Allow-Origin", "*")
+            super().end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    handler = functools.partial(Allowing, directory=str(photos.root / "odd \u00fc"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{web.server_port}/nothing%20on%20it.png"
+        image = row("x.png", GREY_BOX, height=240, width=320, uri=url)
+        project, number = imported(label_studio, image, tmp_path, "web")
+        task = Labelling(page, label_studio, project, number, 1)
+        task.screenshot(screenshots / "web.png")
+        assert_drawn_where_found(task, 0, GREY_BOX["xyxy"], image)
+        web.shutdown()
