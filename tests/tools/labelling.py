@@ -59,15 +59,17 @@ class Labelling:
     @property
     def visible(self) -> tuple[int, int, int, int]:
         """The part of the page, x1 y1 x2 y2, on which the photo is seen."""
-        photo, stage = self.frame, self._box("Konva.stages[0].container()")
+        photo, stage = self.frame, self._box("Konva.stages[0]?.container()")
         x1, y1 = max(photo.x, stage.x), max(photo.y, stage.y)
         x2 = min(photo.x + photo.width, stage.x + stage.width)
         y2 = min(photo.y + photo.height, stage.y + stage.height, self._page.viewport_size["height"] - _FOOTER)
         return round(x1), round(y1), round(x2), round(y2)
 
     def _box(self, element: str) -> Frame:
-        script = f"() => {{ const b = {element}.getBoundingClientRect(); return [b.x, b.y, b.width, b.height] }}"
-        return Frame(*self._page.evaluate(script))
+        # The page takes its canvas down and makes another while it loads.
+        script = f"""() => {{ const e = {element}; if (!e) return null
+                      const b = e.getBoundingClientRect(); return b.width ? [b.x, b.y, b.width, b.height] : null }}"""
+        return Frame(*self._page.wait_for_function(script).json_value())
 
     @property
     def natural_size(self) -> tuple[int, int]:
@@ -112,12 +114,13 @@ class Labelling:
         return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(np.int16)
 
     def _settle(self) -> None:
-        """Wait until the page looks the same for a quarter of a second."""
-        before = self._pixels()
-        for _ in range(40):
-            self._page.wait_for_timeout(250)
+        """Wait until the page has looked the same for half a second."""
+        before, same = self._pixels(), 0
+        for _ in range(100):
+            self._page.wait_for_timeout(170)
             now = self._pixels()
-            if np.array_equal(before, now):
+            same = same + 1 if np.array_equal(before, now) else 0
+            if same == 3:
                 return
             before = now
         raise AssertionError("the page does not come to rest")
