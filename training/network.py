@@ -258,5 +258,10 @@ class FoldedConvs:
         else:
             bias = self._values[f"{name}/bias"]
         kernel = tf.cast(tf.constant(kernel.astype(np.float16)), tf.float32)
-        x = tf.nn.bias_add(tf.nn.conv2d(x, kernel, stride, "SAME"), tf.constant(bias.astype(np.float32)))
+        bias = tf.constant(bias.astype(np.float32))
+        if x.shape[1:3] == (1, 1):
+            # Vectors, not pictures: of none at all, as when nothing was found, a convolution makes the wrong shape.
+            x = (tf.matmul(x[:, 0, 0], kernel[0, 0]) + bias)[:, None, None]
+        else:
+            x = tf.nn.bias_add(tf.nn.conv2d(x, kernel, stride, "SAME"), bias)
         return tf.nn.relu(x) if relu else x
