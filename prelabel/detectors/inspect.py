@@ -149,7 +149,7 @@ def catalogue_table() -> list[dict[str, str]]:
             "format": entry.format,
             "published": entry.metric,
             "licence": entry.licence,
-            "address": entry.addresses[0] if entry.addresses else "in the package",
+            "address": entry.addresses[0] if entry.addresses else entry.name,  # comes with the package
             "note": entry.note,
         }
         for entry in CATALOGUE

@@ -55,6 +55,7 @@ def test_the_networks_are_these() -> None:
         "openimages-faster-rcnn-inception-resnet-v2",
         "coco-mask-rcnn-inception-resnet-v2",
         "imagenet-mobilenet-v2-035-128",
+        "demo-shapes",  # comes with the package; see test_demo_shapes.py
     ]
 
 
