@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from prelabel.cli.options import Command, SectionedOption, opened, storage_option
+from prelabel.cli.options import PATH, Command, SectionedOption, opened, storage_option
 
 
 @click.group(short_help="Turn OUT into what annotation tools read.")
@@ -21,7 +21,7 @@ def _takes_run(to: str, metavar: str = "DIR") -> Callable[[Callable[..., None]],
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         decorated = storage_option(function)
         decorated = click.option("--to", required=True, metavar=metavar, help=to, cls=SectionedOption)(decorated)
-        return click.argument("output", metavar="OUT")(decorated)
+        return click.argument("output", type=PATH, metavar="OUT")(decorated)
 
     return decorate
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from prelabel.cli.options import Command, opened, storage_option
+from prelabel.cli.options import PATH, Command, opened, storage_option
 
 if TYPE_CHECKING:
     from prelabel.compare.options import CompareOptions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     options="prelabel.evaluate.options:EvaluateOptions",
     short_help="Hold OUT against ground truth; choose thresholds.",
 )
-@click.argument("output", metavar="OUT")
+@click.argument("output", type=PATH, metavar="OUT")
 @storage_option
 def evaluate(output: str, storage_options: str | None, options: EvaluateOptions) -> None:
     """Hold OUT against ground truth: COCO AP, and the thresholds that leave annotators least to correct.

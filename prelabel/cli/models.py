@@ -7,7 +7,7 @@ import json
 import click
 
 from prelabel.cli.exits import fail
-from prelabel.cli.options import Command, storage_of, storage_option
+from prelabel.cli.options import PATH, Command, storage_of, storage_option
 
 
 @click.command(cls=Command)
@@ -27,9 +27,9 @@ def detectors(as_json: bool) -> None:
 
 
 @click.command(cls=Command, short_help="Say what a SavedModel or hub module is.")
-@click.argument("detector", metavar="D")
-@click.option("--label-map", metavar="FILE", help="A label map to try with it: a file, or `coco`.")
-@click.option("--model-cache", metavar="DIR", help="Where fetched models are kept (default: ~/.cache/prelabel).")
+@click.argument("detector", type=PATH, metavar="D")
+@click.option("--label-map", type=PATH, metavar="FILE", help="A label map to try with it: a file, or `coco`.")
+@click.option("--model-cache", type=PATH, metavar="DIR", help="Where fetched models are (default: ~/.cache/prelabel).")
 @storage_option
 def inspect(detector: str, label_map: str | None, model_cache: str | None, storage_options: str | None) -> None:
     """Say what a SavedModel or hub module is; exit code 1 where `label` would not take it.

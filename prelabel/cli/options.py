@@ -77,6 +77,13 @@ class Command(click.Command):
                 formatter.write_dl(records)
 
 
+#: A path or an address: taken as it is, completed as a path by the shell.
+PATH = click.Path()
+
+#: How options that take one are shown.
+_PATHS = ("FILE", "DIR", "PATH", "OUT", "D")
+
+
 class SectionedOption(click.Option):
     """An option that knows its heading."""
 
@@ -109,6 +116,8 @@ def _option(name: str, field: dataclasses.Field[Any]) -> click.Option:
     if isinstance(default, int | float | str) and default != "":
         text += f"  [default: {default}]"
     types: dict[str, Any] = {"int": int, "float": float}
+    if meta["metavar"] in _PATHS:
+        types["str"] = PATH
     return SectionedOption(
         [flag, name],
         section=meta["group"],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from prelabel.cli.options import Command, opened, storage_option
+from prelabel.cli.options import PATH, Command, opened, storage_option
 
 if TYPE_CHECKING:
     from prelabel.push.options import PushOptions
@@ -18,7 +18,7 @@ def push() -> None:
 
 
 @push.command(name="label-studio", cls=Command, options="prelabel.push.options:PushOptions")
-@click.argument("output", metavar="OUT")
+@click.argument("output", type=PATH, metavar="OUT")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @storage_option
 def push_label_studio(output: str, quiet: bool, storage_options: str | None, options: PushOptions) -> None:

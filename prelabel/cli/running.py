@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prelabel.cli.exits import FAILED, fail
-from prelabel.cli.options import Command, storage_of, storage_option
+from prelabel.cli.options import PATH, Command, storage_of, storage_option
 from prelabel.errors import RunInterrupted
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ class _LabelCommand(Command):
     arguments=("source",),
     short_help="Label images, a row for each.",
 )
-@click.argument("source", nargs=-1)
-@click.option("--config", metavar="FILE", help="Job file (YAML or TOML) of these options; the command line wins.")
+@click.argument("source", nargs=-1, type=PATH)
+@click.option(
+    "--config", type=PATH, metavar="FILE", help="Job file (YAML, TOML) of these options; the command line wins."
+)
 def label(options: LabelOptions) -> None:
     """Label the images of SOURCE... and write one row for each of them.
 
@@ -66,6 +68,8 @@ def label(options: LabelOptions) -> None:
             f"{summary.lost} images failed because their worker died or hung; "
             "the same command with --retry-failed tries them again"
         )
+    if summary.failed == summary.images:
+        fail(f"none of {summary.images:,} images could be labelled; the table says why")
 
 
 def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
@@ -80,12 +84,14 @@ def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
         return
     rows = [["images", f"{summary.images:,}"], ["detections", f"{summary.detections:,}"]]
     rows.append(["failed", f"{summary.failed:,}"])
-    rows += [[f"  {name}", f"{count:,}"] for name, count in summary.failures.items()]
+    for name, count in summary.failures.items():
+        example = f"    e.g. {summary.examples[name][:200]}" if name in summary.examples else ""
+        rows.append([f"  {name}", f"{count:,}{example}"])
     if summary.skipped_shards:
         rows.append(["shards already done", f"{summary.skipped_shards:,}"])
     if summary.labelled:
         rate = f"{summary.images_per_s:.1f} images/s with {summary.workers} worker{'s' * (summary.workers != 1)}"
-        rows.append(["labelled now", f"{summary.labelled:,} at {rate}"])
+        rows.append(["worked on now", f"{summary.labelled:,} at {rate}"])
     rows.append(["time", f"{console.duration(summary.wall_s)} ({summary.label_s:.1f} s labelling)"])
     if summary.labelled:
         rows.append(["seconds by stage", f"{console.stage_seconds(summary.seconds)}; summed over workers"])
@@ -120,7 +126,7 @@ def stopped_by_signals() -> Iterator[_Stop]:
 
 
 @click.command(cls=Command, short_help="Prove that nothing of OUT is missing, doubled or broken.")
-@click.argument("output", metavar="OUT")
+@click.argument("output", type=PATH, metavar="OUT")
 @storage_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(output: str, storage_options: str | None, as_json: bool) -> None:

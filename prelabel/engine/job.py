@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -32,11 +32,15 @@ from prelabel.store.run import (
     read_run,
     write_json,
 )
-from prelabel.store.shards import ShardRecord, shard_name
+from prelabel.store.schema import SHARD_SCHEMA
+from prelabel.store.shards import ShardRecord, read_shard, shard_name, shard_url
 from prelabel.store.verify import check_shard
 
 #: Error classes of rows that speak of workers, not of the image: the run did not go well.
 LOST = ("WorkerDied", "WorkerHung")
+
+#: Error classes of which a summary shows an image.
+_MOST_EXAMPLES = 8
 
 #: Finished shards re-read at the same time when a run goes on.
 _CHECK_THREADS = 8
@@ -55,6 +59,7 @@ class Summary:
         images: Rows in all, of this and earlier calls.
         failed: Failed images among them.
         failures: Their number by error class.
+        examples: One failed image of each class and what was wrong with it, in words; of the first few classes.
         lost: Images that failed because their worker died or hung; not 0 means that the run did not go well.
         detections: Detections in all.
         labelled: Images that this call worked on.
@@ -69,6 +74,7 @@ class Summary:
     images: int
     failed: int
     failures: Mapping[str, int]
+    examples: Mapping[str, str]
     lost: int
     detections: int
     labelled: int
@@ -128,7 +134,7 @@ class _Job:
         finished = {} if earlier is None else self._finished_shards(record, plan)
         tasks = self._tasks(record, plan, finished)
         if not tasks:
-            self._reporter.message("nothing is left to do")
+            self._reporter.message("nothing is left to do; --add-new looks for new images")
         try:
             return self._label(record, plan, tasks, finished, is_new=earlier is None)
         finally:
@@ -236,7 +242,8 @@ class _Job:
         is_new: bool,
     ) -> Summary:
         fresh: dict[int, ShardRecord] = {}
-        meter = Meter(record.images, tasks)
+        work = [(task, finished[task.shard].failed if task.retry_failed else images) for task, images in tasks]
+        meter = Meter(record.images, work)
         workers = 0
         if tasks:
             from prelabel.engine.drive import Driver  # Ray takes a second to import
@@ -294,6 +301,17 @@ class _Job:
             for part in record.parts:
                 self._storage.delete(join(self._output, "plan", part.name))
 
+    def _examples(self, shards: Sequence[ShardRecord]) -> dict[str, str]:
+        """The first failed image of each error class, for a person; one shard is read for each."""
+        wanted = {name: shard for shard in reversed(shards) for name in shard.failures}
+        columns = [name for name in SHARD_SCHEMA.names if name not in ("masks", "multiclass_scores")]
+        examples = {}
+        for name in sorted(wanted)[:_MOST_EXAMPLES]:
+            rows = read_shard(shard_url(self._output, wanted[name].shard), self._storage, columns)
+            row = next(row for row in rows if row.error_type == name)
+            examples[name] = f"{row.image_id}: {row.error}"
+        return examples
+
     def _finish(
         self,
         record: RunRecord,
@@ -318,6 +336,7 @@ class _Job:
             images=totals["rows"],
             failed=totals["failed"],
             failures=totals["failures"],
+            examples=self._examples(shards),
             lost=sum(totals["failures"].get(name, 0) for name in LOST),
             detections=totals["detections"],
             labelled=meter.worked,
