@@ -46,13 +46,24 @@ class Head:
     def submit(self, job: str, working_dir: Path, env: dict[str, str], *arguments: str) -> None:
         """Submit `jobs/label_images.py ARGUMENTS...` and do not wait for it."""
         runtime_env = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "30", **env}}
-        result = ray_command(
+        deadline = time.monotonic() + 90
+        while True:
+            result = self._submit(job, working_dir, runtime_env, *arguments)
+            # The agent that starts jobs comes up some time after the server that takes them.
+            if "No available agent" not in result.stderr or time.monotonic() > deadline:
+                break
+            time.sleep(2)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    def _submit(
+        self, job: str, working_dir: Path, runtime_env: dict[str, object], *arguments: str
+    ) -> subprocess.CompletedProcess[str]:
+        return ray_command(
             self.place.env,
             *("job", "submit", "--address", self.dashboard, "--submission-id", job, "--no-wait"),
             *("--working-dir", str(working_dir), "--runtime-env-json", json.dumps(runtime_env), "--"),
             *("python", "jobs/label_images.py", *arguments),
         )
-        assert result.returncode == 0, result.stdout + result.stderr
 
     def ended(self, job: str) -> str:
         """`SUCCEEDED`, `FAILED`, `STOPPED`, or `""` while it runs."""

@@ -89,7 +89,9 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(world: World):
     world.require_whole()
     assert summary.skipped_shards == len(kept)
     assert recorder.said(f"{len(kept)} of 5 shards are finished and sound")
-    assert len(world.fetched) == 20 - 4 * len(kept)
+    # As a set: a worker of the stopped run may have read a little more before its end.
+    done = {int(re.findall(r"\d+", name)[0]) for name in kept}
+    assert set(world.fetched) == set(ids(*(number for number in range(20) if number // 4 not in done)))
     assert kept.items() <= world.files().items()
     assert recorder.snapshots[0].done == 4 * len(kept)
 
