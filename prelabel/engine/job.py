@@ -115,6 +115,7 @@ class _Job:
         self._planner = Planner(options, self._storage, reporter, stop)
         self._started = time.perf_counter()
         self._has_manifest = self._saved = False
+        self._unsound: set[int] = set()
 
     def run(self) -> Summary:
         options = self._options
@@ -216,6 +217,7 @@ class _Job:
                         # What writing took is known to the manifest only.
                         finished[shard] = recorded.get(shard, found)
                     else:
+                        self._unsound.add(shard)
                         self._reporter.message(f"{problems[0]}: it is made again")
         if finished:
             self._reporter.message(f"{len(finished):,} of {record.shards:,} shards are finished and sound")
@@ -266,7 +268,10 @@ class _Job:
                 for shard in driver.run():
                     fresh[shard.shard] = shard
             except RunInterrupted:
-                done = len({*finished, *fresh})
+                # Counted where they lie: a worker may have published one more before its end.
+                there = self._storage.names(join(self._output, "shards")) if self._saved else {}
+                unsound = self._unsound - fresh.keys()
+                done = sum(shard_name(n) in there and n not in unsound for n in range(record.shards))
                 raise RunInterrupted(
                     f"stopped: {done:,} of {record.shards:,} shards are finished and stay; "
                     "the same command goes on from there"
