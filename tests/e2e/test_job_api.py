@@ -136,19 +136,19 @@ def test_a_submitted_job_goes_from_bucket_to_bucket_and_is_stopped_and_goes_on(
     first = head.logs("first")
     assert head.ended("first") == "STOPPED", first
     finished = re.search(
-        r"prelabel: stopped: (\d+) of 40 shards are finished and stay; the same command goes on from there", first
+        r"prelabel: stopped: (\d+) of 240 shards are finished and stay; the same command goes on from there", first
     )
     assert finished, first
-    assert len(storage.names(f"{output}/shards")) == int(finished.group(1)) < 40
+    assert len(storage.names(f"{output}/shards")) == int(finished.group(1)) < 240
     assert "manifest.json" not in storage.names(output)
 
     head.submit("second", working_dir, credentials, *arguments)
     assert wait_until(lambda: head.ended("second"), 120)
     second = head.logs("second")
     assert head.ended("second") == "SUCCEEDED", second
-    assert f"{finished.group(1)} of 40 shards are finished and sound" in second
+    assert f"{finished.group(1)} of 240 shards are finished and sound" in second
     assert re.search(r"^shard=\d+ images=2 failed=0 seconds=\d+\.\d$", second, re.MULTILINE)
-    assert re.search(r"^ +images +80$", second, re.MULTILINE)
+    assert re.search(r"^ +images +480$", second, re.MULTILINE)
     for log in (first, second):
         assert "__ray_tqdm_magic_token__" not in log
         assert "\r" not in log
