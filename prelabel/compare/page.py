@@ -5,10 +5,10 @@ from __future__ import annotations
 from prelabel.compare.fates import ADDED, DELETED, KEPT, MOVED, RELABELLED
 from prelabel.compare.result import BINS, Comparison
 from prelabel.compare.tables import WORDS, class_table, fates_table, images_table, relabelled_table
+from prelabel.evaluate.document import cards, document, table
 from prelabel.evaluate.markup import Markup, join, tag
 from prelabel.evaluate.style import STYLE
 from prelabel.evaluate.svg import Plot, round_up
-from prelabel.evaluate.tables import Table
 
 #: Classes with a bar of their own; all are in the table.
 MOST_BARS = 25
@@ -27,29 +27,17 @@ _STYLE = (
 def page(done: Comparison) -> str:
     """The whole document. Names of classes, files and models are untrusted text and escaped."""
     title = f"{done.info.model_version} and what people made of it: {done.annotations}"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; style-src 'unsafe-inline'"),
-        tag("title", title),
-        tag("style", Markup(_STYLE)),
-    )
-    body = tag(
-        "body",
-        tag("h1", "Comparison"),
-        tag("p", title, class_="lead"),
-        *(tag("p", note, class_="note") for note in done.notes),
+    parts = [
         _cards(done),
-        tag("div", _table(fates_table(done)), _table(images_table(done)), class_="plots"),
+        tag("div", table(fates_table(done)), table(images_table(done)), class_="plots"),
         tag("h2", "How far boxes were moved"),
         tag("div", _overlaps(done), class_="plots"),
         tag("h2", "Classes"),
         _bars(done),
-        _table(class_table(done)),
-        *([tag("h2", "Given another class"), _table(relabelled_table(done))] if done.relabelled else []),
-    )
-    return "<!DOCTYPE html>\n" + tag("html", head, body, lang="en") + "\n"
+        table(class_table(done)),
+        *([tag("h2", "Given another class"), table(relabelled_table(done))] if done.relabelled else []),
+    ]
+    return document(title, "Comparison", done.notes, parts, _STYLE)
 
 
 def _cards(done: Comparison) -> Markup:
@@ -61,7 +49,7 @@ def _cards(done: Comparison) -> Markup:
         values.append((f"{done.corrections / total.objects:.0%}", "corrections, of drawing all by hand"))
     if done.times is not None:
         values.append((f"{done.times.median:,.0f} s", "an image (median)"))
-    return tag("div", *(tag("div", tag("b", value), tag("span", words)) for value, words in values), class_="cards")
+    return cards(values)
 
 
 def _overlaps(done: Comparison) -> Markup:
@@ -104,15 +92,3 @@ def _bars(done: Comparison) -> Markup:
 
 def _percent(count: int, most: int) -> str:
     return f"{100 * count / most:.2f}%"
-
-
-def _table(table: Table) -> Markup:
-    head = tag("thead", tag("tr", *(tag("th", cell) for cell in table.header))) if table.header else Markup("")
-    rows = (
-        tag(
-            "tr",
-            *(tag("td" if place else "th", cell, class_=None if place else "name") for place, cell in enumerate(row)),
-        )
-        for row in table.rows
-    )
-    return tag("div", tag("table", head, tag("tbody", *rows)), class_="wide")

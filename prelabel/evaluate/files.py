@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
-from prelabel.errors import ConfigError
 from prelabel.evaluate.evaluation import Evaluation
 from prelabel.evaluate.page import page
+from prelabel.evaluate.report_files import as_json, write_files
 from prelabel.evaluate.threshold_files import f1_file, suggested_file
-from prelabel.storage import Storage, join, redact
+from prelabel.storage import Storage
 
 JSON, HTML, SUGGESTED, BEST_F1 = "evaluation.json", "evaluation.html", "thresholds.yaml", "thresholds-best-f1.yaml"
 
@@ -23,15 +21,10 @@ def write_evaluation(done: Evaluation, to: str, storage: Storage) -> tuple[str, 
         ConfigError: There is a file where the folder should be.
         StoreError: They cannot be written.
     """
-    if storage.kind(to) == "file":
-        raise ConfigError(f"{redact(to)} is a file; evaluate writes several files into a folder")
     contents = {
-        # Escaped to ASCII: names of files may hold what UTF-8 cannot.
-        JSON: json.dumps(done.to_json(), indent=1, allow_nan=False) + "\n",
+        JSON: as_json(done.to_json()),
         HTML: page(done),
         SUGGESTED: suggested_file(done),
         BEST_F1: f1_file(done),
     }
-    for name, text in contents.items():
-        storage.publish(join(to, name), text.encode())
-    return tuple(join(to, name) for name in contents)
+    return write_files(contents, to, storage, command="evaluate")

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from prelabel.evaluate.document import cards, document, table
 from prelabel.evaluate.evaluation import Evaluation
 from prelabel.evaluate.markup import Markup, join, tag
 from prelabel.evaluate.outcomes import Ranking
 from prelabel.evaluate.style import STYLE
 from prelabel.evaluate.svg import Plot, round_up
-from prelabel.evaluate.tables import SCHEMES, Table, class_lines, class_table, coco_table, images_table, work_lines
+from prelabel.evaluate.tables import SCHEMES, class_lines, class_table, coco_table, images_table, work_lines
 from prelabel.evaluate.tables import work_table as work_table_of
 from prelabel.evaluate.thresholds import Cut, at, precision_recall
 
@@ -27,35 +28,23 @@ _BINS = 20
 def page(done: Evaluation) -> str:
     """The whole document. Names of classes, files and models are untrusted text and escaped."""
     title = f"{done.info.model_version} against {done.truth}"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; style-src 'unsafe-inline'"),
-        tag("title", title),
-        tag("style", Markup(STYLE)),
-    )
-    body = tag(
-        "body",
-        tag("h1", "Evaluation"),
-        tag("p", title, class_="lead"),
-        *(tag("p", note, class_="note") for note in (*done.notes, *class_lines(done))),
+    parts = [
         _cards(done),
         tag("h2", "Work"),
-        _table(work_table_of(done)),
+        table(work_table_of(done)),
         *(tag("p", line) for line in work_lines(done)),
         tag("div", _work_plot(done), _scores_plot(done), class_="plots"),
         tag("h2", "Precision and recall"),
         tag("div", _curve_plot(done), _threshold_plot(done), class_="plots"),
         tag("h2", "COCO"),
-        tag("div", _table(coco_table(done)), _table(images_table(done)), class_="plots"),
+        tag("div", table(coco_table(done)), table(images_table(done)), class_="plots"),
         tag("h2", "Confusion at the suggested thresholds"),
         _confusion(done),
         tag("h2", "Classes"),
-        _table(class_table(done)),
+        table(class_table(done)),
         _class_plots(done),
-    )
-    return "<!DOCTYPE html>\n" + tag("html", head, body, lang="en") + "\n"
+    ]
+    return document(title, "Evaluation", (*done.notes, *class_lines(done)), parts, STYLE)
 
 
 def _cards(done: Evaluation) -> Markup:
@@ -70,19 +59,7 @@ def _cards(done: Evaluation) -> Markup:
         (f"{work.per_100(work.total('flat').corrections):,.0f}", "at 0.5 for all classes"),
         (f"{work.per_100(work.objects):,.0f}", "drawing all by hand"),
     ]
-    return tag("div", *(tag("div", tag("b", value), tag("span", words)) for value, words in values), class_="cards")
-
-
-def _table(table: Table) -> Markup:
-    head = tag("thead", tag("tr", *(tag("th", cell) for cell in table.header))) if table.header else Markup("")
-    rows = (
-        tag(
-            "tr",
-            *(tag("td" if place else "th", cell, class_=None if place else "name") for place, cell in enumerate(row)),
-        )
-        for row in table.rows
-    )
-    return tag("div", tag("table", head, tag("tbody", *rows)), class_="wide")
+    return cards(values)
 
 
 def _curve_plot(done: Evaluation) -> Markup:

@@ -19,7 +19,7 @@ def suggested_file(done: Evaluation) -> str:
         f"Score thresholds for {done.info.model_version} with the fewest corrections on {done.work.images} images.\n"
         f"Classes that are not here: --score-threshold {common}"
     )
-    return _file(head, [(key, done.work.by_class[name].suggested.threshold) for name, key in _keys(done)])
+    return threshold_file(head, [(key, done.work.by_class[name].suggested.threshold) for name, key in _keys(done)])
 
 
 def f1_file(done: Evaluation) -> str:
@@ -29,7 +29,7 @@ def f1_file(done: Evaluation) -> str:
         "They keep more boxes than save work: thresholds.yaml has those with the fewest corrections."
     )
     cuts = [(key, done.work.by_class[name].f1 or done.work.by_class[name].suggested) for name, key in _keys(done)]
-    return _file(head, [(key, cut.threshold) for key, cut in cuts])
+    return threshold_file(head, [(key, cut.threshold) for key, cut in cuts])
 
 
 def _keys(done: Evaluation) -> Iterator[tuple[str, str]]:
@@ -49,7 +49,8 @@ def _key(one: ClassName, shared: Counter[str]) -> str:
     return one.mid if one.mid and shared[one.name.casefold()] > 1 else one.name
 
 
-def _file(head: str, entries: list[tuple[str, float]]) -> str:
+def threshold_file(head: str, entries: list[tuple[str, float]]) -> str:
+    """The file: `head` as comments, then a threshold for each class; names are untrusted text and escaped."""
     lines = [f"# {_escaped(line)}" for line in head.split("\n")]
     lines += [f'"{_escaped(key)}": {threshold!r}' for key, threshold in entries]
     return "\n".join(lines if entries else [*lines, "{}"]) + "\n"
