@@ -138,7 +138,7 @@ def _confusion(done: Evaluation) -> Markup:
     counts = done.confusion.counts
     involved = {name for pair in counts for name in pair if name is not None}
     weight = {name: done.work.by_class[name].objects for name in involved}
-    names: list[str | None] = [*sorted(involved, key=lambda name: -weight[name])[:MOST_CONFUSED], None]
+    names: list[str | None] = [*sorted(involved, key=lambda name: (-weight[name], name))[:MOST_CONFUSED], None]
     most = {row: max((counts.get((row, column), 0) for column in names), default=0) or 1 for row in names}
     head = tag("tr", tag("th", "truth \\ run"), *(tag("th", _shown(name, "missed"), class_="turned") for name in names))
     rows = []
@@ -150,14 +150,14 @@ def _confusion(done: Evaluation) -> Markup:
             right = "hit" if row == column and row is not None else "miss"
             cells.append(tag("td", f"{count:,}" if count else "", style=shade, class_=right if count else None))
         rows.append(tag("tr", tag("th", _shown(row, "nothing there"), class_="name"), *cells))
-    table = tag("div", tag("table", tag("thead", head), tag("tbody", *rows), class_="confusion"), class_="wide")
+    grid = tag("div", tag("table", tag("thead", head), tag("tbody", *rows), class_="confusion"), class_="wide")
     pairs = [(pair, n) for pair, n in counts.items() if None not in pair and pair[0] != pair[1]]
     pairs.sort(key=lambda item: -item[1])
     said = [f"{true} taken for {found}: {n}" for (true, found), n in pairs[:15]]
     lines = [tag("p", "Most frequent: " + "; ".join(said))] if said else []
     if len(involved) > MOST_CONFUSED:
         lines.insert(0, tag("p", f"The {MOST_CONFUSED} classes with most objects of {len(involved)}."))
-    return join(table, *lines)
+    return join(grid, *lines)
 
 
 def _shown(name: str | None, background: str) -> Markup:
