@@ -18,6 +18,7 @@ import stat
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -216,17 +217,24 @@ class Storage:
 
     def names(self, url: str) -> dict[str, int]:
         """Names and sizes in bytes of the files directly inside a folder; empty where there is no such folder."""
+        return {name: int(entry.get("size") or 0) for name, entry in self._files(url)}
+
+    def times(self, url: str) -> dict[str, float | None]:
+        """Names of the files directly inside a folder, and when each was written: seconds since 1970, or None."""
+        return {name: _written_at(entry) for name, entry in self._files(url)}
+
+    def _files(self, url: str) -> list[tuple[str, dict[str, Any]]]:
         fs, path = self.filesystem(url)
         with as_os_error():
             try:
                 entries = fs.ls(path, detail=True)
             except FileNotFoundError:
-                return {}
-        return {
-            posixpath.basename(entry["name"]): int(entry.get("size") or 0)
+                return []
+        return [
+            (posixpath.basename(entry["name"]), entry)
             for entry in entries
             if entry["type"] == "file" and entry["name"].rstrip("/") != path.rstrip("/")
-        }
+        ]
 
     def publish(self, url: str, data: bytes) -> None:
         """Write a file whole: under its name there is the old content or all of the new, never a part.
@@ -271,6 +279,22 @@ class Storage:
         fs, path = self.filesystem(url)
         with as_os_error(), contextlib.suppress(FileNotFoundError):
             fs.rm_file(path)
+
+
+def _written_at(entry: Mapping[str, Any]) -> float | None:
+    """Every file system of fsspec has its own name and type for the time of the last change."""
+    for key in ("mtime", "LastModified", "updated", "last_modified", "created"):
+        value = entry.get(key)
+        if isinstance(value, str):
+            try:
+                value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+            except ValueError:
+                continue
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, (int, float)):
+            return float(value)
+    return None
 
 
 def _temporary_name(target: Path) -> Path:

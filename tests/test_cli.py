@@ -151,6 +151,17 @@ def test_verify_counts_a_whole_run_and_names_what_is_broken(tmp_path: Path):
     assert broken.stderr == f"prelabel: {output} is not whole\n"
 
 
+def test_status_tells_how_far_a_run_is(tmp_path: Path):
+    output = write_run(tmp_path / "out", [[row("a.jpg", found())], [row("b.jpg")]])
+    assert json.loads(call("status", output, "--json").stdout)["done"] == 2
+    (tmp_path / "out" / "manifest.json").unlink()
+    Storage().delete(shard_url(output, 1))
+    said = call("status", output)
+    assert said.returncode == 0
+    assert "1 of 2 in finished shards (50.0 %)" in said.stdout
+    assert "run.json is missing" in refusal("status", str(tmp_path), code=1)
+
+
 def test_an_option_of_an_export_is_refused_under_the_name_of_its_command(tmp_path: Path):
     said = refusal("export", "coco", str(tmp_path), "--to", "x.json", "--class-threshold", "Person", code=2)
     assert said.startswith("prelabel: export coco: class-threshold must be NAME=NUMBER or a file (.yaml")

@@ -10,7 +10,7 @@ from prelabel.cli.judging import compare, evaluate
 from prelabel.cli.models import detectors, inspect
 from prelabel.cli.options import Command
 from prelabel.cli.pushing import push
-from prelabel.cli.running import label, verify
+from prelabel.cli.running import label, status, verify
 from prelabel.cli.scenes import synth
 
 __all__ = ["label", "main"]
@@ -46,5 +46,5 @@ def demo(to: str, images: int, seed: int) -> None:
     click.echo(closing(to, took))
 
 
-for command in (label, verify, export, preview, evaluate, compare, push, detectors, inspect, synth):
+for command in (label, status, verify, export, preview, evaluate, compare, push, detectors, inspect, synth):
     main.add_command(command)

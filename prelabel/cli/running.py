@@ -1,4 +1,4 @@
-"""`prelabel label` and `prelabel verify`."""
+"""`prelabel label`, `prelabel status` and `prelabel verify`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prelabel.config import LabelOptions
     from prelabel.engine.job import Summary
     from prelabel.engine.progress import Reporter
+    from prelabel.store.status import Progress
 
 #: Problems that `verify` prints.
 _SHOWN = 20
@@ -153,3 +154,48 @@ def verify(output: str, storage_options: str | None, as_json: bool) -> None:
         click.echo(table("", [[name, f"{count:,}"] for name, count in counts.items()]))
     if not report.whole:
         fail(f"{output} is not whole")
+
+
+@click.command(cls=Command, short_help="How far a run is: from any machine, while it runs or after.")
+@click.argument("output", type=PATH, metavar="OUT")
+@storage_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def status(output: str, storage_options: str | None, as_json: bool) -> None:
+    """Tell how far the run at OUT is, at what rate, what fails and which shards are slow, from what is stored."""
+    from prelabel import console
+    from prelabel.storage import absolute
+    from prelabel.store.status import progress_of
+
+    found = progress_of(absolute(output), storage_of(storage_options))
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found), indent=1))
+        return
+    click.echo(console.table("", _status_rows(found)))
+
+
+def _status_rows(found: Progress) -> list[list[str]]:
+    from prelabel import console
+
+    since = "" if found.newest_s is None else console.duration(found.newest_s)
+    state = {
+        "finished": "finished" + (f" {since} ago" if since else ""),
+        "working": f"working; the newest shard came {since} ago",
+        "quiet": (f"no new shard for {since}" if since else "no shard yet")
+        + ": if no job is at work, the same `prelabel label` command goes on",
+    }
+    share = 100 * found.done / found.images if found.images else 100.0
+    rows = [
+        ["state", state[found.state]],
+        ["images", f"{found.done:,} of {found.images:,} in finished shards ({share:.1f} %)"],
+        ["shards", f"{found.finished_shards:,} of {found.shards:,}"],
+    ]
+    if found.images_per_s is not None and found.state != "finished":
+        rows.append(["rate", f"{found.images_per_s:.1f} images/s over the newest shards"])
+    if found.left_s is not None:
+        rows.append(["time left", console.duration(found.left_s)])
+    looked = "" if found.read_shards >= found.finished_shards else f" in {found.read_shards:,} shards looked at"
+    rows.append(["failed", f"{found.failed:,}{looked}"])
+    rows += [[f"  {name}", f"{count:,}"] for name, count in found.failures.items()]
+    for number, (name, seconds) in enumerate(found.slowest):
+        rows.append(["slowest shards" if number == 0 else "", f"{name}  {seconds:.1f} worker seconds"])
+    return rows

@@ -35,6 +35,9 @@ _DICTIONARY_COLUMNS = [
     "model_version",
 ]
 
+#: Bytes a reader of a few small columns fetches at once from a remote store.
+_SHORT_READ = 1 << 16
+
 _RUN_ID = b"prelabel.run_id"
 _SHARD = b"prelabel.shard"
 
@@ -158,6 +161,44 @@ def check_schema(schema: pa.Schema, url: str) -> None:
     raise StoreError(f"{redact(url)} is not a shard of this version: differing {differing}")
 
 
+def shard_outcome(output: str, shard: int, storage: Storage, run_id: str) -> ShardRecord:
+    """What became of a shard's images, read from a few small columns; its size and hash are not looked at.
+
+    Raises:
+        StoreError: Missing, damaged, of another schema or of another run.
+    """
+    url = shard_url(output, shard)
+    try:
+        with storage.open(url, block_size=_SHORT_READ) as file:
+            parquet = pq.ParquetFile(file)
+            check_schema(parquet.schema_arrow, url)
+            if (parquet.metadata.metadata or {}).get(_RUN_ID) != run_id.encode():
+                raise StoreError(f"{redact(url)} was written by another run")
+            table = parquet.read(columns=["status", "error_type", "scores", "seconds"])
+    except FileNotFoundError:
+        raise StoreError(f"{redact(url)} is missing") from None
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
+    return _record_of(shard, table, size=0, sha256="")
+
+
+def _record_of(shard: int, table: pa.Table, *, size: int, sha256: str) -> ShardRecord:
+    failed = table.filter(pc.equal(table["status"], FAILED))
+    failures = Counter(failed["error_type"].to_pylist())
+    seconds = table["seconds"].combine_chunks()
+    return ShardRecord(
+        shard=shard,
+        name=shard_name(shard),
+        rows=table.num_rows,
+        failed=failed.num_rows,
+        detections=int(np.sum(pc.list_value_length(table["scores"]).to_numpy())),
+        bytes=size,
+        sha256=sha256,
+        failures={str(k): n for k, n in sorted(failures.items(), key=str)},
+        seconds={s: round(pc.sum(seconds.field(s)).as_py() or 0.0, 3) for s in STAGES},
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ShardContent:
     """A whole shard as read for checking: its record as recomputed, its run, its table."""
@@ -184,18 +225,5 @@ def load_shard(output: str, shard: int, storage: Storage) -> ShardContent:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
     metadata = parquet.metadata.metadata or {}
-    failed = table.filter(pc.equal(table["status"], FAILED))
-    failures = Counter(failed["error_type"].to_pylist())
-    seconds = table["seconds"].combine_chunks()
-    record = ShardRecord(
-        shard=shard,
-        name=shard_name(shard),
-        rows=table.num_rows,
-        failed=failed.num_rows,
-        detections=int(np.sum(pc.list_value_length(table["scores"]).to_numpy())),
-        bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        failures={str(k): n for k, n in sorted(failures.items(), key=str)},
-        seconds={s: round(pc.sum(seconds.field(s)).as_py() or 0.0, 3) for s in STAGES},
-    )
+    record = _record_of(shard, table, size=len(data), sha256=hashlib.sha256(data).hexdigest())
     return ShardContent(record=record, run_id=metadata.get(_RUN_ID, b"").decode("ascii", "replace"), table=table)

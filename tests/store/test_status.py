@@ -1,0 +1,118 @@
+"""How far a run is, from what is stored."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from prelabel.errors import StoreError
+from prelabel.storage import Storage
+from prelabel.store.status import progress_of
+from tests.rows import failed_row, found, row
+from tests.runs import write_run
+
+STORAGE = Storage()
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> str:
+    """A finished run of four shards of two images; the third shard has a failed one. Shards came 10 s apart."""
+    shards = [[row(f"{n}-{i}.jpg", found()) for i in range(2)] for n in range(4)]
+    shards[2][1] = failed_row("2-1.jpg")
+    write_run(tmp_path, shards)
+    for number in range(4):
+        written(tmp_path, number, NOW - 100 + 10 * number)
+    return str(tmp_path)
+
+
+def written(folder: Path, shard: int, at: float) -> None:
+    os.utime(folder / "shards" / f"shard-{shard:05d}.parquet", (at, at))
+
+
+def unfinish(output: str, *missing: int) -> None:
+    (Path(output) / "manifest.json").unlink()
+    for shard in missing:
+        (Path(output) / "shards" / f"shard-{shard:05d}.parquet").unlink()
+
+
+def test_a_finished_run_is_told_by_its_manifest(output: str):
+    progress = progress_of(output, STORAGE, now=NOW)
+    assert progress.state == "finished"
+    assert (progress.images, progress.done, progress.shards, progress.finished_shards) == (8, 8, 4, 4)
+    assert (progress.failed, dict(progress.failures)) == (1, {"TruncatedImageError": 1})
+    assert progress.left_s is None
+    assert progress.newest_s == pytest.approx(70)
+
+
+def test_a_run_at_work_has_a_rate_and_time_left(output: str):
+    unfinish(output, 3)
+    progress = progress_of(output, STORAGE, now=NOW)
+    assert progress.state == "working"
+    assert (progress.done, progress.finished_shards, progress.read_shards) == (6, 3, 3)
+    assert progress.images_per_s == pytest.approx(4 / 20)  # two shards of two images in the 20 s after the first
+    assert progress.left_s == pytest.approx(2 / (4 / 20))
+    assert dict(progress.failures) == {"TruncatedImageError": 1}
+
+
+def test_a_run_without_a_new_shard_for_long_is_quiet(output: str):
+    unfinish(output, 3)
+    progress = progress_of(output, STORAGE, now=NOW + 3600)
+    assert (progress.state, progress.left_s) == ("quiet", None)
+    assert progress.newest_s == pytest.approx(3680)
+
+
+def test_a_run_of_slow_shards_is_given_its_time(output: str):
+    unfinish(output, 3)
+    for number in range(3):
+        written(Path(output), number, NOW - 1000 + 400 * number)
+    assert progress_of(output, STORAGE, now=NOW + 600).state == "working"
+
+
+def test_a_run_without_a_shard_says_so(output: str):
+    unfinish(output, 0, 1, 2, 3)
+    progress = progress_of(output, STORAGE, now=NOW)
+    assert (progress.state, progress.done, progress.images_per_s, progress.newest_s) == ("quiet", 0, None, None)
+    assert progress.slowest == ()
+
+
+def test_damaged_shards_are_not_counted_among_those_looked_at(output: str):
+    unfinish(output)
+    (Path(output) / "shards" / "shard-00002.parquet").write_bytes(b"PAR1")
+    progress = progress_of(output, STORAGE)
+    assert (progress.read_shards, progress.failed) == (3, 0)
+
+
+def test_the_slowest_shards_come_first(tmp_path: Path):
+    from dataclasses import replace
+
+    rows = [[replace(row(f"{n}.jpg", found()), seconds={"detect": float(n % 7)})] for n in range(9)]
+    write_run(tmp_path, rows)
+    (tmp_path / "manifest.json").unlink()
+    names = [name for name, _ in progress_of(str(tmp_path), STORAGE).slowest]
+    assert names == [f"shard-{n:05d}.parquet" for n in (6, 5, 4, 3, 2)]
+
+
+def test_where_there_is_no_run_nothing_is_made_up(tmp_path: Path):
+    with pytest.raises(StoreError, match="no run at"):
+        progress_of(str(tmp_path), STORAGE)
+
+
+@pytest.mark.parametrize(
+    ("entry", "seconds"),
+    [
+        ({"mtime": 12.5}, 12.5),
+        ({"LastModified": datetime(1970, 1, 1, 0, 1, tzinfo=timezone.utc)}, 60.0),
+        ({"updated": "1970-01-01T00:02:00.000Z"}, 120.0),
+        ({"last_modified": datetime(1970, 1, 1, 0, 3, tzinfo=timezone.utc)}, 180.0),
+        ({"updated": "yesterday"}, None),
+        ({}, None),
+    ],
+)
+def test_each_store_has_its_own_word_for_when_a_file_was_written(entry: dict[str, object], seconds: float | None):
+    from prelabel.storage import _written_at
+
+    assert _written_at(entry) == seconds
