@@ -8,7 +8,7 @@ SERVER := .venv-label-studio
 READERS  := .venv-consumers
 FIFTYONE := .venv-fiftyone
 
-.PHONY: demo test test-tools setup lock clean
+.PHONY: demo test test-tools bench setup lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/.ready
@@ -35,6 +35,11 @@ test-tools: setup $(SERVER)/.ready $(READERS)/.ready $(FIFTYONE)/.ready  # again
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2,<3' 'playwright>=1.49,<2'
 	@$(BIN)/python -m pytest -m tools
+
+bench: setup  # every figure with its target, in less than 20 minutes; nothing else should run meanwhile
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+	  'label-studio-sdk>=2,<3'
+	@$(BIN)/python benchmarks/run.py
 
 $(SERVER)/.ready:
 	@echo "Setting up $(SERVER) (about three minutes)"

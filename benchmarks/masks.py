@@ -2,8 +2,8 @@
 
     python benchmarks/masks.py --repeat 5
 
-Prints one JSON line. The brush part needs label-studio-sdk beside this package's dependencies; without it only our own
-time is given. One thread, whatever the machine has; the ways take turns, and every result is compared.
+Prints one JSON line. The brush part needs label-studio-sdk beside this package's dependencies. One thread, whatever the
+machine has; the ways take turns, and every result is compared.
 """
 
 from __future__ import annotations
@@ -14,17 +14,13 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
 import argparse  # noqa: E402 - the number of threads must be set before NumPy is there
-import importlib.metadata  # noqa: E402
 import importlib.util  # noqa: E402
-import json  # noqa: E402
-import platform  # noqa: E402
 import statistics  # noqa: E402
-import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
-from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
+from common import LEAST_REPEAT, Figure, figure, ratio, report, seconds_of, take_turns, versions  # noqa: E402
 from pycocotools import mask as coco  # noqa: E402
 
 from prelabel import rle  # noqa: E402
@@ -76,54 +72,34 @@ def plain_paste(masks: np.ndarray, xyxy: np.ndarray) -> list[str]:
     return counts
 
 
-def take_turns(ways: dict[str, Callable[[], Any]], repeat: int) -> dict[str, list[float]]:
-    """Seconds of each way, once per round; every second round the other way round. One round before is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repeat + 1):
-        for name in list(ways)[:: -1 if turn % 2 else 1]:
-            begin = time.perf_counter()
-            ways[name]()
-            if turn:
-                seconds[name].append(time.perf_counter() - begin)
-    return seconds
+def require(is_true: bool, what: str) -> None:
+    """A figure of something wrong is worth nothing."""
+    if not is_true:
+        raise SystemExit(f"masks: {what}")
 
 
-def spread_ms(seconds: list[float]) -> dict[str, float]:
-    """Median, least and most, in milliseconds."""
-    return {
-        "median_ms": round(statistics.median(seconds) * 1e3, 3),
-        "min_ms": round(min(seconds) * 1e3, 3),
-        "max_ms": round(max(seconds) * 1e3, 3),
-    }
-
-
-def measure_paste(masks: np.ndarray, xyxy: np.ndarray, repeat: int) -> dict[str, Any]:
+def measure_paste(masks: np.ndarray, xyxy: np.ndarray, repeat: int) -> list[Figure]:
     """100 masks of 33 x 33 into one image, thresholded and encoded."""
     ways = {"ours": lambda: paste_masks(masks, xyxy, HEIGHT, WIDTH), "plain": lambda: plain_paste(masks, xyxy)}
-    seconds = take_turns(ways, repeat)
-    ours = statistics.median(seconds["ours"])
-    return {
-        **{name: spread_ms(values) for name, values in seconds.items()},
-        "ratio": round(statistics.median(seconds["plain"]) / ours, 1),
-        "equal": ways["ours"]() == ways["plain"](),
-        "target_ms": PASTE_MS,
-        "met": ours * 1e3 < PASTE_MS,
-    }
+    require(ways["ours"]() == ways["plain"](), "pasted masks differ from the plain way's")
+    seconds = seconds_of(take_turns(ways, repeat))
+    return [
+        figure("100 masks pasted and encoded", [s * 1e3 for s in seconds["ours"]], "ms", at_most=PASTE_MS),
+        figure("the same, full image and pycocotools", [s * 1e3 for s in seconds["plain"]], "ms"),
+        ratio("pasting, times faster than the plain way", seconds["plain"], seconds["ours"]),
+    ]
 
 
-def measure_brush(rng: np.random.Generator, noise: float, repeat: int) -> dict[str, Any]:
-    """Ten masks of 1024 x 1024 as brush masks.
-
-    `sdk` is the SDK's encoder alone, given RGBA values ready made; `sdk_from_rle` starts where we do.
-    """
+def measure_brush(rng: np.random.Generator, name: str, noise: float, repeat: int) -> list[Figure]:
+    """Ten masks of 1024 x 1024 as brush masks, beside the SDK's encoder given RGBA values ready made."""
     side = 1024
     sizes = rng.uniform(100, 900, (10, 2))
     corner = rng.uniform(0, 1, (10, 2)) * (side - sizes)
     counts = paste_masks(outlines(rng, 10, 33, noise), np.concatenate((corner, corner + sizes), axis=1), side, side)
     ways: dict[str, Callable[[], Any]] = {"ours": lambda: [brush_from_rle(one, side, side) for one in counts]}
+    title = f"brush masks ({name}), times faster than the SDK's encoder"
     if importlib.util.find_spec("label_studio_sdk") is None:
-        seconds = take_turns(ways, repeat)
-        return {"ours_10_masks": spread_ms(seconds["ours"]), "sdk": None, "target_ratio": BRUSH_RATIO, "met": None}
+        return [figure(title, [], "x", at_least=BRUSH_RATIO, note="label-studio-sdk is not installed")]
     from label_studio_sdk.converter.brush import decode_rle, encode_rle
 
     def rgba(one: str) -> np.ndarray:
@@ -132,60 +108,30 @@ def measure_brush(rng: np.random.Generator, noise: float, repeat: int) -> dict[s
     ready = [rgba(one) for one in counts]
     ways["sdk"] = lambda: [encode_rle(one) for one in ready]
     ways["sdk_from_rle"] = lambda: [encode_rle(rgba(one)) for one in counts]
-    seconds = take_turns(ways, repeat)
-    ours = statistics.median(seconds["ours"])
-    ratio = statistics.median(seconds["sdk"]) / ours
-    return {
-        "runs_per_mask": round(statistics.mean(len(rle.decode_runs(one, side, side)) for one in counts)),
-        **{f"{name}_10_masks": spread_ms(values) for name, values in seconds.items()},
-        "ratio": round(ratio, 1),
-        "ratio_from_rle": round(statistics.median(seconds["sdk_from_rle"]) / ours, 1),
-        "same_bytes": [list(one) for one in ways["ours"]()] == ways["sdk"](),
-        "same_pixels": all(
-            np.array_equal(decode_rle(list(theirs)), values)
-            for theirs, values in zip(ways["ours"](), ready, strict=True)
-        ),
-        "target_ratio": BRUSH_RATIO,
-        "met": ratio >= BRUSH_RATIO,
-        "met_from_rle": statistics.median(seconds["sdk_from_rle"]) >= BRUSH_RATIO * ours,
-    }
+    ours = ways["ours"]()
+    require([list(one) for one in ours] == ways["sdk"](), "brush masks differ from the SDK's")
+    for one, values in zip(ours, ready, strict=True):
+        require(np.array_equal(decode_rle(list(one)), values), "brush masks decode to other pixels")
+    seconds = seconds_of(take_turns(ways, repeat))
+    runs = round(statistics.mean(len(rle.decode_runs(one, side, side)) for one in counts))
+    note = f"{runs} runs a mask; the same bytes"
+    return [
+        ratio(title, seconds["sdk"], seconds["ours"], at_least=BRUSH_RATIO, note=note),
+        ratio(f"brush masks ({name}), the SDK beginning with RLE, too", seconds["sdk_from_rle"], seconds["ours"]),
+        figure(f"a brush mask ({name})", [s * 100 for s in seconds["ours"]], "ms"),
+    ]
 
 
-def measure_polygons(counts: list[str], repeat: int) -> dict[str, Any]:
+def measure_polygons(counts: list[str], repeat: int) -> list[Figure]:
     """The pasted masks as polygons with a tolerance of 1 pixel."""
-    seconds = take_turns({"ours": lambda: [polygons_from_rle(one, HEIGHT, WIDTH) for one in counts]}, repeat)["ours"]
-    rate = len(counts) / statistics.median(seconds)
+    way = {"ours": lambda: [polygons_from_rle(one, HEIGHT, WIDTH) for one in counts]}
+    rates = [len(counts) / s for s in seconds_of(take_turns(way, repeat))["ours"]]
     overlap = []
     for one in counts:
         drawn = coco.merge(coco.frPyObjects(polygons_from_rle(one, HEIGHT, WIDTH), HEIGHT, WIDTH))
         overlap.append(float(coco.iou([drawn], [{"size": [HEIGHT, WIDTH], "counts": one}], [0])[0, 0]))
-    return {
-        "masks_per_s": round(rate, 1),
-        "min_masks_per_s": round(len(counts) / max(seconds), 1),
-        "max_masks_per_s": round(len(counts) / min(seconds), 1),
-        "iou_median": round(statistics.median(overlap), 4),
-        "iou_min": round(min(overlap), 4),
-        "target_masks_per_s": POLYGONS_PER_S,
-        "met": rate >= POLYGONS_PER_S,
-    }
-
-
-def processor() -> str:
-    """What the machine says of its processor."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def version(package: str) -> str | None:
-    """The installed version of a package, None without one."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    note = f"IoU with the mask: median {statistics.median(overlap):.4f}, least {min(overlap):.4f}"
+    return [figure("masks as simplified polygons", rates, "masks/s", at_least=POLYGONS_PER_S, note=note)]
 
 
 def main() -> None:
@@ -194,23 +140,17 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5, help="rounds that are counted (at least 3)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    repeat = max(arguments.repeat, 3)
+    repeat = max(arguments.repeat, LEAST_REPEAT)
     rng = np.random.default_rng(arguments.seed)
     masks, xyxy = outlines(rng, 100, 33), boxes(rng, 100)
-    result = {
-        "benchmark": "masks",
-        "paste_100_masks_33x33_into_1024x768": measure_paste(masks, xyxy, repeat),
-        "brush_1024x1024_smooth": measure_brush(rng, 0.05, repeat),
-        "brush_1024x1024_ragged": measure_brush(rng, 4.0, repeat),
-        "polygons_1024x768": measure_polygons(paste_masks(masks, xyxy, HEIGHT, WIDTH), repeat),
-        "repeat": repeat,
-        "machine": {"processor": processor(), "threads": 1, "load": os.getloadavg()[0]},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "pycocotools", "label-studio-sdk")},
-        },
-    }
-    print(json.dumps(result))
+    figures = [
+        *measure_paste(masks, xyxy, repeat),
+        *measure_brush(rng, "smooth", 0.05, repeat),
+        *measure_brush(rng, "ragged", 4.0, repeat),
+        *measure_polygons(paste_masks(masks, xyxy, HEIGHT, WIDTH), repeat),
+    ]
+    setup = {"repeat": repeat, "threads": 1, "image": [HEIGHT, WIDTH], "masks": list(masks.shape)}
+    report("masks", figures, setup={**setup, "beside": versions("pycocotools", "label-studio-sdk")})
 
 
 if __name__ == "__main__":

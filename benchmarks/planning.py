@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from common import LEAST_REPEAT, figure, report
+
+SECONDS, MEGABYTES = 20.0, 500.0
 
 _RECORDS = {
     "txt": lambda n: f"s3://bucket/photos/{n % 1000:03d}/{n:09d}-{n * 2654435761 % 2**32:08x}.jpg\n",
@@ -54,22 +56,35 @@ def measure(path: Path, output: Path) -> dict[str, float | int]:
 
 
 def main() -> None:
-    """Make the list, then measure in a fresh process, so that the peak of memory is that of planning alone."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Make the list, then measure in fresh processes, so that the peak of memory is that of planning alone."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--list", choices=sorted(_RECORDS), default="txt")
+    parser.add_argument("--repeat", type=int, default=LEAST_REPEAT, help="rounds that are counted (at least 3)")
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(*args.measure)))
         return
+    rounds = []
     with tempfile.TemporaryDirectory() as folder:
         names = Path(folder) / f"names.{args.list}"
         make_list(names, args.list, args.images)
-        command = [sys.executable, __file__, "--measure", str(names), str(Path(folder) / "out")]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "machine": platform.machine()}
-    print(json.dumps({"benchmark": "planning", "list": args.list, **found, **machine}))
+        for number in range(max(args.repeat, LEAST_REPEAT)):
+            command = [sys.executable, __file__, "--measure", str(names), str(Path(folder) / f"out{number}")]
+            rounds.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+    named = f"planning {args.images:,} names from a .{args.list} list"
+    is_whole = args.images == 1_000_000
+    figures = [
+        figure(named, [r["seconds"] for r in rounds], "s", at_most=SECONDS if is_whole else None),
+        figure(
+            f"{named}, peak memory",
+            [r["peak_rss_mb"] for r in rounds],
+            "MB",
+            at_most=MEGABYTES if is_whole else None,
+        ),
+    ]
+    report("planning", figures, setup={"images": args.images, "list": args.list, "repeat": len(rounds)}, detail=rounds)
 
 
 if __name__ == "__main__":

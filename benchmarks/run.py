@@ -1,0 +1,140 @@
+"""Run every benchmark and show all figures in one table: value, spread, target, met or not.
+
+    python benchmarks/run.py                      # all, in less than twenty minutes
+    python benchmarks/run.py masks job            # some
+    python benchmarks/run.py --readme             # and write the table into benchmarks/README.md
+
+Each script is a process of its own; its JSON lines are kept in `--to`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+#: Modules that measure nothing.
+_HELPERS = {"common", "pictures", "run"}
+
+#: A script that takes longer is ended; the others still run.
+TIME_LIMIT_S = 900
+
+_MARKS = ("<!-- figures -->", "<!-- end of figures -->")
+
+
+def scripts() -> list[str]:
+    """Names of all benchmarks."""
+    return [path.stem for path in sorted(HERE.glob("*.py")) if path.stem not in _HELPERS and path.stem[0] != "_"]
+
+
+def run(name: str, cache: Path) -> tuple[list[dict[str, Any]], str]:
+    """The lines that one script prints, and what went wrong with it or `""`."""
+    command = [sys.executable, str(HERE / f"{name}.py")]
+    if "--cache" in (HERE / f"{name}.py").read_text(encoding="utf-8"):
+        command += ["--cache", str(cache)]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, timeout=TIME_LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        return [], f"not finished within {TIME_LIMIT_S} s"
+    lines = read_lines(done.stdout.splitlines())
+    if done.returncode:
+        return lines, f"ended with exit code {done.returncode}"
+    return lines, "" if lines else "printed no figures"
+
+
+def read_lines(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """Those of the lines that are a benchmark's JSON."""
+    return [json.loads(line) for line in lines if line.startswith('{"benchmark"')]
+
+
+def rows_of(line: dict[str, Any]) -> list[list[str]]:
+    """A row for each figure of a script: benchmark, figure, value, spread, target, met."""
+    rows = []
+    for one in line["figures"]:
+        unit = one["unit"]
+        value = "-" if one["value"] is None else f"{one['value']:,g} {unit}"
+        spread = "{:,g} - {:,g}".format(*one["spread"]) if one["spread"] else ""
+        target = "" if one["target"] is None else f"{one['target']:,g}"
+        met = {True: "met", False: "NOT MET", None: ""}[one["met"]]
+        if one["target"] is not None and one["met"] is None:
+            met = "not measured"
+        rows.append([line["benchmark"], one["name"], value, spread, target, met, one["note"]])
+    return rows
+
+
+HEADER = ["benchmark", "figure", "median", "spread", "target", "", "note"]
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """For a terminal."""
+    everything = [HEADER[:6], *(row[:6] for row in rows)]
+    widths = [max(len(row[column]) for row in everything) for column in range(6)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in everything
+    )
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """For `README.md`."""
+    lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def with_figures(readme: str, table: str) -> str:
+    """A README whose table between the two marks is this one."""
+    before, rest = readme.split(_MARKS[0])
+    after = rest.split(_MARKS[1])[1]
+    return f"{before}{_MARKS[0]}\n{table}\n{_MARKS[1]}{after}"
+
+
+def main() -> int:
+    """Run, collect, show."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(scripts())}")
+    parser.add_argument("--to", type=Path, default=ROOT / "out" / "benchmarks.jsonl", help="where the lines are kept")
+    parser.add_argument("--cache", type=Path, default=ROOT / "out" / "benchmark-images", help="keeps pictures")
+    parser.add_argument("--readme", action="store_true", help="write the table into benchmarks/README.md")
+    parser.add_argument("--show", action="store_true", help="run nothing, show what --to holds")
+    args = parser.parse_args()
+    unknown = set(args.names) - set(scripts())
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    args.to.parent.mkdir(parents=True, exist_ok=True)
+    before = args.to.read_text().splitlines() if args.to.exists() else []
+    kept = {line["benchmark"]: line for line in read_lines(before)}
+    failures = []
+    for name in [] if args.show else args.names or scripts():
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        begin = time.monotonic()
+        lines, wrong = run(name, args.cache)
+        print(f"{name}: {wrong or 'done'}, {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
+        kept.pop(name, None)
+        kept.update({line["benchmark"]: line for line in lines})
+        args.to.write_text("".join(json.dumps(line) + "\n" for line in kept.values()))
+        if wrong:
+            failures.append(f"{name}: {wrong}")
+    rows = [row for name in sorted(kept) for row in rows_of(kept[name])]
+    print(text_table(rows))
+    targets = [row[5] for row in rows if row[5]]
+    print(f"\n{targets.count('met')} of {len(targets)} targets met")
+    if args.readme:
+        readme = HERE / "README.md"
+        readme.write_text(with_figures(readme.read_text(encoding="utf-8"), markdown_table(rows)), encoding="utf-8")
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""What the benchmarks share: turns, medians, targets, the table; and that every script is listed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports a script's module, as its own process would."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return load
+
+
+def test_a_figure_is_the_median_and_is_met_on_its_own_side_of_the_target(load: Any):
+    common = load("common")
+    more = common.figure("rate", [3.0, 1.0, 2.0], "images/s", at_least=2.0)
+    assert (more.value, more.spread, more.target, more.met) == (2.0, (1.0, 3.0), 2.0, True)
+    assert common.figure("rate", [3.0, 1.0, 2.0], "images/s", at_least=2.1).met is False
+    assert common.figure("time", [3.0, 1.0, 2.0], "s", at_most=2.0).met is True
+    assert common.figure("time", [3.0, 1.0, 2.0], "s", at_most=1.9).met is False
+    assert common.figure("time", [3.0], "s").met is None
+
+
+def test_what_was_not_measured_keeps_its_target_and_is_not_met_by_silence(load: Any):
+    nothing = load("common").figure("rate", [], "x", at_least=20, note="no SDK")
+    assert (nothing.value, nothing.target, nothing.met, nothing.note) == (None, 20, None, "no SDK")
+    (row,) = load("run").rows_of({"benchmark": "b", "figures": [vars_of(nothing)]})
+    assert row == ["b", "rate", "-", "", "20", "not measured", "no SDK"]
+
+
+def vars_of(figure: Any) -> dict[str, Any]:
+    return {name: getattr(figure, name) for name in figure.__slots__}
+
+
+def test_a_ratio_is_taken_round_by_round(load: Any):
+    one = load("common").ratio("faster", [10.0, 40.0, 90.0], [10.0, 20.0, 30.0], at_least=2)
+    assert (one.value, one.spread, one.unit, one.met) == (2.0, (1.0, 3.0), "x", True)
+
+
+def test_turns_alternate_and_the_first_round_does_not_count(load: Any):
+    order: list[str] = []
+    ways = {name: lambda name=name: order.append(name) or len(order) for name in ("a", "b")}
+    took = load("common").take_turns(ways, 3)
+    assert "".join(order) == "abbaabba"
+    assert [result for _, result in took["a"]] == [4, 5, 8]
+
+
+def test_a_script_prints_one_line_with_machine_and_versions(load: Any, capsys: pytest.CaptureFixture[str]):
+    common = load("common")
+    common.report("b", [common.figure("n", [1.0], "s", at_most=2)], setup={"image": [480, 640]})
+    printed = capsys.readouterr().out.splitlines()
+    (line,) = load("run").read_lines(["some noise", *printed])
+    assert json.loads(printed[0]) == line
+    assert line["setup"]["image"] == [480, 640]
+    assert line["setup"]["machine"]["cores"] >= 1
+    assert "numpy" in line["setup"]["versions"]
+    assert load("run").rows_of(line) == [["b", "n", "1 s", "1 - 1", "2", "met", ""]]
+
+
+def test_the_table_is_put_between_its_marks_and_can_be_put_there_again(load: Any):
+    run = load("run")
+    readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    once = run.with_figures(readme, run.markdown_table([["b", "n", "1 s", "1 - 1", "2", "met", ""]]))
+    assert "| b | n | 1 s | 1 - 1 | 2 | met |  |" in once
+    assert run.with_figures(once, "new") == run.with_figures(readme, "new")
+
+
+def test_the_readme_lists_every_script(load: Any):
+    listed = re.findall(r"^\| `(\w+)\.py` \|", (BENCHMARKS / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == load("run").scripts()
