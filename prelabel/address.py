@@ -100,7 +100,7 @@ def redact(text: str) -> str:
     terminal or cannot be printed (`\\n`, `\\x1b`, `\\u202e` stand for them).
     """
     text = re.sub(r"(?<!\babfs)(?<!\babfss)(://)[^/@\s]*@", r"\1***@", text, flags=re.IGNORECASE)
-    text = re.sub(r"(https?://[^\s?#'\"]*)\?[^\s#'\")]*", r"\1?***", text, flags=re.IGNORECASE)
+    text = re.sub(r"(https?://[^\s?#'\"]*)\?[^\s#'\")]+", r"\1?***", text, flags=re.IGNORECASE)
     return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 

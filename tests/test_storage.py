@@ -45,6 +45,7 @@ def test_a_path_that_leaves_its_base_is_refused() -> None:
 
 def test_secrets_of_addresses_are_not_shown() -> None:
     assert redact("https://me:pw@host/a.jpg?X-Amz-Signature=abc") == "https://***@host/a.jpg?***"
+    assert redact("was it https://host/a.jpg?") == "was it https://host/a.jpg?"
     assert redact("s3://bucket/a@b?c.jpg") == "s3://bucket/a@b?c.jpg"
     assert redact("s3://b/new\nline\x1b[31m\u202e\udcff.jpg") == r"s3://b/new\nline\x1b[31m\u202e\udcff.jpg"
     error = OSError("403, message='Forbidden', url='https://host/a.jpg?X-Amz-Signature=abc'")

@@ -18,6 +18,8 @@ from prelabel.storage import redact
 TIMEOUT_S = (10.0, 60.0)
 #: Attempts in a row that bring nothing new; an attempt that brings bytes starts the count again.
 ATTEMPTS = 5
+#: Attempts where the server's name is not known: a machine without network should hear it soon.
+_UNKNOWN_NAME_ATTEMPTS = 2
 #: The first pause between attempts; each fruitless one doubles it.
 PAUSE_S = 0.5
 _MOST_ATTEMPTS = 100
@@ -50,7 +52,7 @@ def download(url: str, target: Path, max_bytes: int) -> None:
     """
     target.unlink(missing_ok=True)
     validator = None
-    fruitless = 0
+    fruitless, attempts = 0, ATTEMPTS
     with requests.Session() as session:
         for _ in range(_MOST_ATTEMPTS):
             had = target.stat().st_size if target.exists() else 0
@@ -66,17 +68,19 @@ def download(url: str, target: Path, max_bytes: int) -> None:
                     raise DetectorError(
                         f"{redact(url)}: no secure connection; check the server's certificate"
                     ) from error
-                reason, wait_s = f"the connection failed ({_reason(error)})", 0.0
+                kind = _reason(error)
+                reason, wait_s = f"the connection failed ({kind})", 0.0
+                attempts = _UNKNOWN_NAME_ATTEMPTS if kind == "NameResolutionError" else ATTEMPTS
             except requests.RequestException as error:
                 raise DetectorError(f"{redact(url)}: {type(error).__name__}; check the address") from error
             except _Again as error:
                 reason, wait_s = str(error), error.wait_s
             now = target.stat().st_size if target.exists() else 0
             fruitless = 0 if now > had else fruitless + 1
-            if fruitless >= ATTEMPTS:
+            if fruitless >= attempts:
                 break
             time.sleep(min(60.0, max(wait_s, PAUSE_S * 2**fruitless * random.uniform(0.75, 1.25))))  # noqa: S311
-    raise DetectorError(f"{redact(url)}: {reason}, after {ATTEMPTS} attempts; check the network and the address")
+    raise DetectorError(f"{redact(url)}: {reason}, after {fruitless} attempts; check the network and the address")
 
 
 def _get(session: requests.Session, url: str, had: int, validator: str | None) -> requests.Response:

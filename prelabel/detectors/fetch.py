@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def fetch_model(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     max_bytes: int = MAX_BYTES,
+    say: Callable[[str], None] = lambda text: None,
 ) -> LocalModel:
     """The model at an address, on this machine, whole.
 
@@ -75,6 +77,7 @@ def fetch_model(
         storage: Opens object storage; a plain one by default.
         cache_dir: The cache; see `cache_root`.
         max_bytes: Most bytes it may have, packed and unpacked.
+        say: Hears what is being fetched, which may take minutes.
 
     Raises:
         ConfigError: The address is no address of a model.
@@ -85,12 +88,12 @@ def fetch_model(
     if entry and not entry.addresses:
         return _bundled(entry)
     if entry and not is_http(address):
-        return _from_web(entry.addresses, entry.name, entry, cache_dir, max_bytes)
+        return _from_web(entry.addresses, entry.name, entry, cache_dir, max_bytes, say)
     if is_http(address):
-        return _from_web((address,), entry.name if entry else _name_of(address), entry, cache_dir, max_bytes)
+        return _from_web((address,), entry.name if entry else _name_of(address), entry, cache_dir, max_bytes, say)
     if is_local(address):
         return _from_disk(address, cache_dir, max_bytes)
-    return _from_storage(address, storage, cache_dir, max_bytes)
+    return _from_storage(address, storage, cache_dir, max_bytes, say)
 
 
 def _bundled(entry: CatalogueEntry) -> LocalModel:
@@ -101,12 +104,18 @@ def _bundled(entry: CatalogueEntry) -> LocalModel:
 
 
 def _from_web(
-    addresses: tuple[str, ...], name: str, entry: CatalogueEntry | None, cache_dir: Any, max_bytes: int
+    addresses: tuple[str, ...],
+    name: str,
+    entry: CatalogueEntry | None,
+    cache_dir: Any,
+    max_bytes: int,
+    say: Callable[[str], None],
 ) -> LocalModel:
     def fetch(scratch: Path) -> Path:
         archive = scratch / "archive"
         problems = []
         for address in addresses:
+            say(f"fetching the detector from {redact(address)}, once for this machine")
             try:
                 download(_download_url(address), archive, max_bytes)
                 return _unpacked(archive, scratch / "model", max_bytes, redact(address))
@@ -163,7 +172,9 @@ def _from_disk(address: str, cache_dir: Any, max_bytes: int) -> LocalModel:
         raise DetectorError(f"{path}: cannot be read: {describe(error)}") from error
 
 
-def _from_storage(address: str, storage: Storage, cache_dir: Any, max_bytes: int) -> LocalModel:
+def _from_storage(
+    address: str, storage: Storage, cache_dir: Any, max_bytes: int, say: Callable[[str], None]
+) -> LocalModel:
     base = absolute(address)
     shown = redact(base)
     archive = _ARCHIVE.search(base) is not None
@@ -180,6 +191,7 @@ def _from_storage(address: str, storage: Storage, cache_dir: Any, max_bytes: int
     def fetch(scratch: Path) -> Path:
         if not origin:
             raise DetectorError(f"{shown}: {problem}")
+        say(f"fetching the detector from {shown}, once for this machine")
         folder = scratch / ("archive" if archive else "model")
         for name, (size, _) in origin.items():
             _copy(join(base, name) if name else base, folder / name if name else folder, size, storage)

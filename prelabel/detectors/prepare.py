@@ -5,6 +5,7 @@ A driver learns here what it must know of a detector; a worker goes on to load i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prelabel.detectors.base import DetectorInfo
@@ -42,7 +43,12 @@ class PreparedModel:
 
 
 def prepare(
-    address: str, storage: Storage | None = None, *, label_map: str | None = None, cache_dir: str | None = None
+    address: str,
+    storage: Storage | None = None,
+    *,
+    label_map: str | None = None,
+    cache_dir: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> PreparedModel:
     """Fetch a model, recognise it and find the names of its classes. No TensorFlow; a second where it is cached.
 
@@ -51,12 +57,13 @@ def prepare(
         storage: Opens object storage.
         label_map: A built-in one, or a file; else one inside the model, else the catalogue's.
         cache_dir: See `cache_root`.
+        say: Hears what is being fetched.
 
     Raises:
         ConfigError: No such detector or label map.
         DetectorError: It cannot be had or is not recognised.
     """
-    local = fetch_model(address, storage, cache_dir=cache_dir)
+    local = fetch_model(address, storage, cache_dir=cache_dir, say=say)
     graph = read_graph(local.path)
     convention = recognise(graph.signatures)
     labels = find_labels(local, label_map, storage)

@@ -165,7 +165,13 @@ class _Job:
     def _detector(self) -> DetectorRecord:
         """What is known of the detector from its files alone; the driver never loads TensorFlow."""
         options = self._options
-        model = prepare(options.detector, self._storage, label_map=options.label_map, cache_dir=options.model_cache)
+        model = prepare(
+            options.detector,
+            self._storage,
+            label_map=options.label_map,
+            cache_dir=options.model_cache,
+            say=self._reporter.message,
+        )
         classes = None
         if model.labels is not None:
             named = model.labels.classes

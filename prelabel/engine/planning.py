@@ -16,10 +16,10 @@ from platform import python_version
 from prelabel import __version__
 from prelabel.config import LabelOptions
 from prelabel.engine.progress import Reporter
-from prelabel.errors import RunInterrupted
+from prelabel.errors import ConfigError, RunInterrupted
 from prelabel.image_ref import ImageRef
 from prelabel.source.listing import SourceSummary, list_images
-from prelabel.storage import Storage
+from prelabel.storage import Storage, absolute, redact
 from prelabel.store.plan import Plan, new_refs, write_plan
 from prelabel.store.run import DetectorRecord, RunRecord
 
@@ -44,13 +44,16 @@ class Planner:
         self.seconds = 0.0
 
     def look(self) -> None:
-        """Look every source up, without listing it: a mistyped one is told before a model is fetched.
+        """Look every source and the output up, without listing: what is mistyped is told before a model is fetched.
 
         Raises:
             SourceError: A source is missing.
+            ConfigError: The output is a source itself.
         """
         start = time.perf_counter()
         options = self._options
+        if options.output in (source.rstrip("/") for source in options.source):
+            raise ConfigError(f"--output {redact(options.output)} is the source itself; name a folder of its own")
         self._refs = list_images(options.source, self._storage, image_root=options.image_root, summary=self._summary)
         self.seconds = time.perf_counter() - start
 
@@ -115,7 +118,12 @@ class Planner:
         )
 
     def _list(self) -> Iterator[ImageRef]:
+        # Where the output lies inside a source, pictures there were made of this run: a preview's, an export's.
+        inside = any(self._options.output.startswith(f"{source.rstrip('/')}/") for source in self._options.source)
+        below = f"{self._options.output.rstrip('/')}/" if inside else None
         for number, ref in enumerate(self._refs, 1):
+            if below and absolute(ref.uri).startswith(below):
+                continue
             if number % 1000 == 0:
                 self._reporter.listed(number)
                 if self._stop.is_set():

@@ -174,6 +174,8 @@ def _read_json(url: str, storage: Storage) -> Mapping[str, Any] | None:
         values = json.loads(storage.read(url))
     except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        raise StoreError(f"{redact(url.rpartition('/')[0])} is a file; the output of a run is a folder") from None
     except (ValueError, OSError) as error:
         raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
     if not isinstance(values, dict):

@@ -201,6 +201,21 @@ def test_refusal_is_not_repeated_and_says_what_to_check(server: Hub, status: int
     assert "SECRET" not in str(caught.value)
 
 
+def test_what_takes_time_is_said_and_a_cached_model_says_nothing(server: Hub) -> None:
+    server.pages[PLACE] = Page(archive(FILES))
+    said: list[str] = []
+    address = server.url + PLACE + "?X-Amz-Signature=SECRET"
+    fetch_model(address, say=said.append)
+    assert said == [f"fetching the detector from {server.url}{PLACE}?***, once for this machine"]
+    fetch_model(address, say=said.append)
+    assert len(said) == 1
+
+
+def test_machine_without_network_hears_it_after_two_attempts() -> None:
+    with pytest.raises(DetectorError, match=r"NameResolutionError\), after 2 attempts; check the network"):
+        fetch_model("http://nobody.invalid/own.tar.gz")
+
+
 def test_nobody_listening_is_a_clear_error() -> None:
     with hub() as server:
         address = server.url

@@ -282,3 +282,23 @@ def test_a_source_in_a_bucket_and_a_run_in_a_bucket_are_the_same_run(world: Worl
     assert (summary.images, summary.failed) == (6, 0)
     assert world.label(output=f"s3://{bucket}/run", **remote).labelled == 0
     assert "test-secret" not in Storage(s3_server.options).read(f"s3://{bucket}/run/run.json").decode()
+
+
+def test_pictures_below_an_output_inside_the_source_are_not_the_sources(world: World):
+    world.add(3)
+    output = world.photos / "out"
+    world.label(output=str(output))
+    (output / "look").mkdir()
+    (output / "look" / "000.png").write_bytes((world.photos / "000.png").read_bytes())
+    recorder = Recorder()
+    assert world.label(recorder, output=str(output), add_new=True).images == 3
+    assert recorder.said("no new image")
+
+
+def test_an_output_that_is_the_source_or_a_file_is_refused_before_anything_is_written(world: World):
+    world.add(1)
+    with pytest.raises(ConfigError, match="is the source itself; name a folder of its own"):
+        world.label(output=str(world.photos))
+    with pytest.raises(StoreError, match=r"000\.png is a file; the output of a run is a folder"):
+        world.label(output=str(world.photos / "000.png"))
+    assert [path.name for path in world.photos.iterdir()] == ["000.png"]
