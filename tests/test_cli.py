@@ -117,7 +117,11 @@ def test_shell_completion_knows_the_options():
 
 
 def test_an_unknown_option_is_wrong_usage():
-    assert call("label", "--scroe-threshold", "0.5").returncode == 2
+    said = refusal("label", "--scroe-threshold", "0.5", code=2)
+    assert said.startswith("prelabel: label: No such option '--scroe-threshold'")
+    assert "--score-threshold" in said
+    assert refusal("lable", code=2) == "prelabel: No such command 'lable'. Did you mean 'label'?; see `prelabel --help`"
+    assert refusal("export", "coco", code=2).startswith("prelabel: export coco: Missing argument 'OUT'")
 
 
 def test_what_is_missing_is_named():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from prelabel import __version__
+from prelabel.cli.exits import Program
 from prelabel.cli.exporting import export, preview
 from prelabel.cli.judging import compare, evaluate
 from prelabel.cli.models import detectors, inspect
@@ -16,7 +17,7 @@ from prelabel.cli.scenes import synth
 __all__ = ["label", "main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="prelabel")
 def main() -> None:
     """Pre-label image datasets at scale.

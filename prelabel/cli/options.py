@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from prelabel.cli.exits import clean_errors
+from prelabel.cli.exits import OneLine, clean_errors
 from prelabel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Command(click.Command):
+class Command(OneLine):
     """A command that ends cleanly, with its options listed under headings.
 
     With `options` it has an option for each field of a dataclass, and its function gets an object of that class as
