@@ -48,6 +48,7 @@ HOMES = {
     "tensorflow_hub": {"detectors/"},
     "fsspec": {"storage.py"},
     "PIL": {"source/", "synth/", "preview/pictures.py"},
+    "simplejpeg": {"source/jpeg.py"},
     "requests": {"detectors/download.py"},
     "filelock": {"detectors/cache.py"},
     "click": {"cli/"},

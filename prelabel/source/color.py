@@ -50,6 +50,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return white
 
 
+def srgb_pixels(pixels: npt.NDArray[np.uint8], profile: object) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) RGB pixels of a file with this embedded profile, if any, as sRGB; themselves where they are that."""
+    transform = _transform(profile, "RGB") if isinstance(profile, bytes) and profile else None
+    return pixels if transform is None else np.asarray(transform.apply(Image.fromarray(pixels)))
+
+
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """The colour of a picture in mode RGB, L, CMYK or LAB, and its opacity in mode L where it has any."""
     if image.mode in _DEEP_MODES:

@@ -39,9 +39,11 @@ from prelabel.errors import (
     TruncatedImageError,
     UnknownFormatError,
 )
-from prelabel.source.color import fit_transparency_to_8_bits, to_rgb
+from prelabel.source.color import fit_transparency_to_8_bits, srgb_pixels, to_rgb
 from prelabel.source.failures import describe, explain, is_cut
+from prelabel.source.jpeg import read_pixels
 from prelabel.source.sniff import image_format, looks_like
+from prelabel.source.upright import turned
 
 #: How each format is opened: by its plugin itself, since `Image.open` swallows the reason why a file is refused,
 #: tries formats nobody asked for, and has a pixel limit of its own.
@@ -56,16 +58,6 @@ _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "PSD": PsdImagePlugin.PsdImageFile,
     "PPM": PpmImagePlugin.PpmImageFile,
     "TGA": TgaImagePlugin.TgaImageFile,
-}
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
 }
 
 _ORIENTATION = 274
@@ -103,7 +95,7 @@ class DecodedImage:
     """A decoded picture.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB, C-contiguous, in the displayed frame; not writable, since it is Pillow's memory.
+        pixels: (H, W, 3) uint8 RGB, C-contiguous, in the displayed frame. Not to be written to.
         exif_orientation: The file's tag, 1..8, already applied; None where there is none or it makes no sense.
         frames: Pictures in the file (frames, pages, layers of a PSD); `pixels` is the first.
     """
@@ -177,26 +169,41 @@ def _finish(image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO
     # A TIFF turns itself while it loads and forgets its tag; a PNG may have it behind the pixels.
     orientation = None if name == "PNG" else _orientation(image)
     covered = image.tile[0][1] if name == "GIF" and image.tile else None
+    stored = read_pixels(image, data) if name == "JPEG" and not keep_cut else None
+    if stored is None:
+        _load(image, name, data, file, keep_cut)
+    turn = _orientation(image)
+    if stored is None:
+        stored = np.asarray(_rgb_of(image, covered))
+    else:
+        stored = srgb_pixels(stored, image.info.get("icc_profile"))
+    if name == "HEIF":  # already turned by its reader
+        orientation = image.info.get("original_orientation")
+    return DecodedImage(turned(stored, turn), orientation or turn, _frames(image))
+
+
+def _rgb_of(image: ImageFile.ImageFile, covered: tuple[int, int, int, int] | None) -> Image.Image:
+    """A loaded picture in RGB; where the first frame of a GIF covers a part of its canvas, white around it."""
+    rgb = to_rgb(image)
+    if covered and covered != (0, 0, *rgb.size):
+        # Browsers show nothing there.
+        rgb, frame = Image.new("RGB", rgb.size, (255, 255, 255)), rgb.crop(covered)
+        rgb.paste(frame, covered)
+    # A cut TIFF that is to be turned states its displayed size, its pixels are still as they are stored.
+    return rgb if rgb.size == rgb.im.size else rgb.copy()
+
+
+def _load(image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO, keep_cut: bool) -> None:
+    """Load an opened file with Pillow."""
     if keep_cut:
         _load_cut(image, name, data, file)
     else:
-        _load(image, name, data)
+        _load_whole(image, name, data)
     if name == "PNG":
         fit_transparency_to_8_bits(image, bits=data[24])
-    turn = _orientation(image)
-    rgb = to_rgb(image)
-    if covered and covered != (0, 0, *rgb.size):
-        # The first frame of a GIF may be smaller than its canvas; browsers show nothing around it.
-        rgb, frame = Image.new("RGB", rgb.size, (255, 255, 255)), rgb.crop(covered)
-        rgb.paste(frame, covered)
-    if turn in _TURNS:
-        rgb = rgb.transpose(_TURNS[turn])
-    if name == "HEIF":  # already turned by its reader
-        orientation = image.info.get("original_orientation")
-    return DecodedImage(np.asarray(rgb), orientation or turn, _frames(image))
 
 
-def _load(image: ImageFile.ImageFile, name: str, data: bytes) -> None:
+def _load_whole(image: ImageFile.ImageFile, name: str, data: bytes) -> None:
     image.load()
     # Pillow does not mind; but an orientation may have stood behind the pixels.
     if name == "PNG" and data.rfind(b"IEND") < 0:
