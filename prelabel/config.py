@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prelabel.options import fields_of, from_mapping, option, read_mapping, require
+from prelabel.options import default_of, fields_of, from_mapping, option, read_mapping, require
 from prelabel.select import Selection
 from prelabel.storage import absolute, redact
 
@@ -77,6 +77,12 @@ class LabelOptions(Selection):
         affects="rows",
     )
     top_k: int = option(5, "Labels an image gets from a classifier.", group=_DETECTOR, affects="rows")
+    trust_model: bool = option(
+        False,
+        "Run a model although its graph reads or writes files, uses the network or runs Python code.",
+        group=_DETECTOR,
+        affects="rows",
+    )
     model_cache: str | None = option(
         None, "Where fetched models are kept (default: ~/.cache/prelabel).", type="str", metavar="DIR", group=_DETECTOR
     )
@@ -171,11 +177,14 @@ class LabelOptions(Selection):
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Settings in which a stored run and the wanted one differ, one line each.
 
-    A shard size that nobody stated is taken over from the stored run.
+    A shard size that nobody stated is taken over from the stored run; an option that did not exist when the run began
+    had its default.
     """
     lines = []
-    for name in wanted:
-        was, now = stored.get(name), wanted[name]
+    unstated = {name: default_of(field) for name, field in fields_of(LabelOptions).items()}
+    for name, now in wanted.items():
+        was = stored.get(name, unstated.get(name))
+        was = list(was) if isinstance(was, tuple) else was
         if was != now and not (name == "shard_size" and now is None):
             lines.append(f"{name.replace('_', '-')} was {_shown(was)}, now {_shown(now)}")
     return lines

@@ -81,6 +81,11 @@ def fields_of(cls: Any) -> dict[str, dataclasses.Field[Any]]:
     return {f.name: f for f in dataclasses.fields(cls) if "help" in f.metadata}
 
 
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The value of an option that nobody states."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """An options object from the keys of a job file or keyword arguments.
 

@@ -140,6 +140,15 @@ def test_an_unstated_shard_size_is_no_difference_but_a_stated_one_is():
     assert differences(was, label_options({**NEEDED, "shard_size": 20}).settings()) == ["shard-size was 10, now 20"]
 
 
+def test_an_option_that_is_younger_than_the_run_had_its_default():
+    was = label_options(NEEDED).settings()
+    del was["trust_model"], was["keep"]
+    assert differences(was, label_options(NEEDED).settings()) == []
+    assert differences(was, label_options({**NEEDED, "trust_model": True}).settings()) == [
+        "trust-model was False, now True"
+    ]
+
+
 @pytest.mark.parametrize("text", ["a: [", "- just\n- a list\n", "a: !!python/object:os.system {}\n"])
 def test_a_damaged_job_file_is_one_line(tmp_path: Path, text: str):
     job = tmp_path / "job.yaml"

@@ -1,4 +1,4 @@
-"""What a `saved_model.pb` says of itself: tags, signatures, operations. Read without TensorFlow, in milliseconds.
+"""What a `saved_model.pb` says of itself: tags and signatures. Read without TensorFlow, in milliseconds.
 
 A driver and `prelabel inspect` need to know what a model is and must not spend seconds and a gigabyte on importing
 TensorFlow. The field numbers are those of saved_model, meta_graph,
@@ -8,8 +8,8 @@ saved_object_graph and struct.proto in tensorflow/core/protobuf.
 from __future__ import annotations
 
 import mmap
-from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,15 +36,12 @@ class Graph:
         tags: Its tag sets, each sorted, in the order of the file; `()` is the empty set of TF1 hub modules.
         chosen_tags: The one that is loaded.
         signatures: Of the chosen one, and the model's own call last.
-        operations: (operation, function it is in or `""`) -> how often, in the chosen one; without those that restore
-            its variables.
         tensorflow: Version that wrote it.
     """
 
     tags: tuple[tuple[str, ...], ...]
     chosen_tags: tuple[str, ...]
     signatures: tuple[Signature, ...]
-    operations: Mapping[tuple[str, str], int]
     tensorflow: str
 
 
@@ -54,12 +51,19 @@ def read_graph(folder: Path) -> Graph:
     Raises:
         DetectorError: There is none, or it is damaged or of a kind that is not read here.
     """
+    with reading(folder) as data:
+        return _graph(data)
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[memoryview]:
+    """The bytes of a model's `saved_model.pb`; what is found wrong with them inside the block is a DetectorError."""
     path = folder / "saved_model.pb"
     try:
         with path.open("rb") as file:
             # Unmapped with its last view; closed by hand it would fail while an error still holds one.
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        return _graph(data)
+        yield data
     except FileNotFoundError:
         others = [name for name in ("saved_model.pbtxt", "saved_model.cpb") if (folder / name).exists()]
         found = f"; {others[0]} is not read, save the model anew in binary form" if others else ""
@@ -70,30 +74,46 @@ def read_graph(folder: Path) -> Graph:
         raise DetectorError(f"{path}: {describe(error)}") from error
 
 
-def _graph(data: memoryview) -> Graph:
-    metas = {tuple(sorted(wire.texts(_only(meta, 1), 4))): meta for meta in wire.messages(data, 2)}
+def chosen_meta_graph(data: memoryview) -> tuple[tuple[str, ...], memoryview, tuple[tuple[str, ...], ...]]:
+    """The tags and the bytes of the graph that is loaded, and the tags of all that there are.
+
+    Raises:
+        ValueError: There is none.
+    """
+    metas: dict[tuple[str, ...], memoryview] = {}
+    for meta in wire.messages(data, 2):
+        tagged = tuple(sorted(wire.texts(only(meta, 1), 4)))
+        if tagged in metas:
+            raise ValueError(f"it holds two graphs of the tags {{{', '.join(tagged)}}}")
+        metas[tagged] = meta
     if not metas:
         raise ValueError("it holds no graph")
     tags = tuple(metas)
     # As hub.load does: a hub module's graph for use has no tag; else the one for serving.
     chosen = next((one for one in ((), ("serve",), ("gpu", "serve")) if one in metas), tags[0])
-    meta = metas[chosen]
+    return chosen, metas[chosen], tags
+
+
+def _graph(data: memoryview) -> Graph:
+    chosen, meta, tags = chosen_meta_graph(data)
     signatures = [
         Signature(name, _tensors(wire.entries(one, 1)), _tensors(wire.entries(one, 2)))
         for name, one in sorted(wire.entries(meta, 5).items())
         if name not in _INTERNAL
     ]
-    signatures += _calls(_only(meta, 7))
-    return Graph(tags, chosen, tuple(signatures), _operations(meta), wire.text(_only(meta, 1), 5))
+    signatures += _calls(only(meta, 7))
+    return Graph(tags, chosen, tuple(signatures), wire.text(only(meta, 1), 5))
 
 
-def _only(message: memoryview, number: int) -> memoryview:
-    return next(wire.messages(message, number), memoryview(b""))
+def only(message: memoryview, number: int) -> memoryview:
+    """The sub-message in a field; one given in pieces is put together, as TensorFlow does, and none is an empty one."""
+    pieces = list(wire.messages(message, number))
+    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
 
 
 def _tensors(infos: Mapping[str, memoryview]) -> tuple[Tensor, ...]:
     return tuple(
-        Tensor(name, _DTYPES.get(wire.number(info, 2), "unknown"), _shape(_only(info, 3)))
+        Tensor(name, _DTYPES.get(wire.number(info, 2), "unknown"), _shape(only(info, 3)))
         for name, info in sorted(infos.items())
     )
 
@@ -116,10 +136,10 @@ def _calls(objects: memoryview) -> Iterator[Signature]:
     for child in wire.messages(nodes[0], 1) if nodes else ():
         if wire.text(child, 2) != CALL or wire.number(child, 1) >= len(nodes):
             continue
-        for name in wire.texts(_only(nodes[wire.number(child, 1)], 6), 1):
+        for name in wire.texts(only(nodes[wire.number(child, 1)], 6), 1):
             if name in functions:
-                arguments, true = _leaves(_only(functions[name], 3))
-                outputs, _ = _leaves(_only(functions[name], 4), "output_0")
+                arguments, true = _leaves(only(functions[name], 3))
+                outputs, _ = _leaves(only(functions[name], 4), "output_0")
                 found.append((true, Signature(CALL, tuple(arguments), tuple(outputs))))
     yield from (signature for _, signature in sorted(found, key=lambda one: one[0]))
 
@@ -137,7 +157,7 @@ def _leaves(value: memoryview, key: str | None = None) -> tuple[list[Tensor], in
             true += number == 14 and inner == 1
         elif number == 33:
             dtype = _DTYPES.get(wire.number(inner, 3), "unknown")
-            tensors.append(Tensor(key or wire.text(inner, 1), dtype, _shape(_only(inner, 2))))
+            tensors.append(Tensor(key or wire.text(inner, 1), dtype, _shape(only(inner, 2))))
         elif number in (51, 52):
             inside += [(key and f"output_{i}", item) for i, item in enumerate(wire.messages(inner, 1))]
         elif number == 53:
@@ -146,26 +166,3 @@ def _leaves(value: memoryview, key: str | None = None) -> tuple[list[Tensor], in
         more, flags = _leaves(item, name)
         tensors, true = tensors + more, true + flags
     return tensors, true
-
-
-def _operations(meta: memoryview) -> Mapping[tuple[str, str], int]:
-    """How often each operation occurs where, without the restoring of variables."""
-    graph = _only(meta, 2)
-    saver = wire.text(_only(meta, 3), 3).rpartition("/")[0]
-    found: Counter[tuple[str, str]] = Counter()
-    for node in wire.messages(graph, 1):
-        operation = wire.text(node, 2)
-        if not (operation in CHECKPOINT and saver and wire.text(node, 1).startswith(f"{saver}/")):
-            found[operation, ""] += 1
-    for function in wire.messages(_only(graph, 2), 1):
-        name = wire.text(_only(function, 1), 1)
-        restores = "_traced_restore_" in name or "_traced_save_" in name
-        for node in wire.messages(function, 3):
-            operation = wire.text(node, 2)
-            if not (operation in CHECKPOINT and restores):
-                found[operation, name] += 1
-    return found
-
-
-#: Operations that read and write checkpoints; every SavedModel with variables has them where it restores those.
-CHECKPOINT = frozenset({"RestoreV2", "SaveV2", "MergeV2Checkpoints", "RestoreSlice", "SaveSlices", "Save", "Restore"})

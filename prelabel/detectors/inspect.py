@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prelabel.detectors.catalogue import CATALOGUE
 from prelabel.detectors.convention import KNOWN, Convention, recognise
 from prelabel.detectors.fetch import LocalModel, fetch_model
 from prelabel.detectors.fingerprint import model_files
-from prelabel.detectors.graph import CHECKPOINT, Graph, read_graph
+from prelabel.detectors.graph import Graph, read_graph
 from prelabel.detectors.prepare import find_labels
+from prelabel.detectors.reach import Beyond, operations_beyond
 from prelabel.errors import ConfigError, DetectorError
 from prelabel.labels.maps import LabelMap
-from prelabel.storage import Storage
-
-_READ_FILES = (
-    "ReadFile WholeFileReader WholeFileReaderV2 TextLineReader TextLineReaderV2 TFRecordReader TFRecordReaderV2 "
-    "LMDBReader FixedLengthRecordReader FixedLengthRecordReaderV2 FixedLengthRecordDataset LoadDataset "
-    "FixedLengthRecordDatasetV2 TextLineDataset TFRecordDataset TFRecordDatasetV2 CSVDataset CSVDatasetV2 "
-    "SnapshotDataset SnapshotDatasetV2 SnapshotChunkDataset ImmutableConst LoadAndRemapMatrix GenerateVocabRemapping"
-)
-_WRITE_FILES = "WriteFile SaveDataset SaveDatasetV2 DistributedSave CacheDataset PrintV2 CreateSummaryFileWriter"
-
-#: Operations that reach beyond the graph, and what each does.
-BEYOND = {
-    **dict.fromkeys(_READ_FILES.split(), "reads files"),
-    **dict.fromkeys(_WRITE_FILES.split(), "writes files"),
-    **dict.fromkeys(sorted(CHECKPOINT), "reads or writes files outside the restoring of variables"),
-    **dict.fromkeys(("InitializeTableFromTextFile", "InitializeTableFromTextFileV2"), "reads a vocabulary file"),
-    **dict.fromkeys(("MatchingFiles", "MatchingFilesDataset", "ListSnapshotChunksDataset"), "lists files"),
-    **dict.fromkeys(
-        ("DebugIdentityV2", "DebugIdentityV3", "DebugNumericSummaryV2"), "writes files or uses the network"
-    ),
-    **dict.fromkeys(("SqlDataset", "CreateSummaryDbWriter"), "uses a database"),
-    **dict.fromkeys(("DataServiceDataset", "DataServiceDatasetV2"), "uses the network"),
-    **dict.fromkeys(("DataServiceDatasetV3", "DataServiceDatasetV4"), "uses the network"),
-    **dict.fromkeys(("PyFunc", "PyFuncStateless", "EagerPyFunc"), "runs Python code"),
-    "FileSystemSetConfiguration": "changes settings of file systems",
-}
+from prelabel.storage import Storage, redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +28,7 @@ class ModelReport:
         labels: Its label map, or None.
         label_problem: Why the label map inside it cannot be used, or `""`.
         size: Bytes of its files.
-        beyond: (operation, what it does, where, how often) of operations that reach beyond the graph.
+        beyond: Operations that reach beyond the graph.
     """
 
     model: LocalModel
@@ -63,7 +38,12 @@ class ModelReport:
     labels: LabelMap | None
     label_problem: str
     size: int
-    beyond: tuple[tuple[str, str, str, int], ...]
+    beyond: tuple[Beyond, ...]
+
+    @property
+    def run_beyond(self) -> tuple[Beyond, ...]:
+        """Those of `beyond` that loading the model or asking it runs."""
+        return tuple(one for one in self.beyond if one.runs)
 
     @property
     def format(self) -> str:
@@ -95,14 +75,9 @@ def inspect_model(
         labels = find_labels(local, label_map, storage)
     except ConfigError as error:
         problem = str(error)
+    beyond = operations_beyond(local.path, convention.signature if convention else None)
     size = sum(path.stat().st_size for path in model_files(local.path).values())
-    return ModelReport(local, graph, convention, refusal, labels, problem, size, tuple(_beyond(graph)))
-
-
-def _beyond(graph: Graph) -> Iterable[tuple[str, str, str, int]]:
-    for (operation, place), number in sorted(graph.operations.items()):
-        if operation in BEYOND:
-            yield operation, BEYOND[operation], place or "the main graph", number
+    return ModelReport(local, graph, convention, refusal, labels, problem, size, beyond)
 
 
 def format_report(report: ModelReport) -> str:
@@ -131,10 +106,15 @@ def format_report(report: ModelReport) -> str:
         lines.append("label map    none: classes are called by their numbers unless --label-map names them")
     else:
         lines.append("label map    none; the network names its classes itself")
-    lines += [f"beware       {op} {does} ({where}, {n} x)" for op, does, where, n in report.beyond]
-    if not report.beyond:
-        lines.append("operations   none reaches beyond the graph (files, network, Python)")
-    return "\n".join(lines)
+    lines += [f"beware       {one.operation} {one.does} ({one.where}, {one.count} x)" for one in report.run_beyond]
+    if not report.run_beyond:
+        lines.append("operations   none that is run reaches beyond the graph (files, network, Python)")
+    elif report.convention:
+        lines.append("             `prelabel label` runs this model with --trust-model only")
+    idle = [one for one in report.beyond if not one.runs]
+    lines += [f"never run    {one.operation} {one.does} ({one.where}, {one.count} x)" for one in idle]
+    # What a model's makers have written into it is not to steer a terminal, or to look like another line.
+    return "\n".join(map(redact, lines))
 
 
 def catalogue_table() -> list[dict[str, str]]:

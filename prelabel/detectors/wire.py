@@ -61,12 +61,28 @@ def number(message: memoryview, field: int, default: int = 0) -> int:
     return found
 
 
+def packed(value: memoryview) -> list[int]:
+    """The numbers of a packed repeated field, as they lie there: without a sign."""
+    found, position = [], 0
+    while position < len(value):
+        one, position = _varint(value, position)
+        found.append(one)
+    return found
+
+
 def entries(message: memoryview, number: int) -> dict[str, memoryview]:
-    """A field of type map<string, message>; entries without a value are left out."""
-    found = {}
+    """A field of type map<string, message>; entries without a value are left out.
+
+    Raises:
+        ValueError: Two entries have one key: nobody writes that but to be read in two ways.
+    """
+    found: dict[str, memoryview] = {}
     for entry in messages(message, number):
         for value in messages(entry, 2):
-            found[text(entry, 1)] = value
+            key = text(entry, 1)
+            if key in found:
+                raise ValueError(f"two entries of one name, {key[:80]!r}")
+            found[key] = value
     return found
 
 

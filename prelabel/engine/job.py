@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from prelabel.config import LabelOptions, differences
 from prelabel.detectors.prepare import prepare
+from prelabel.detectors.reach import require_harmless
 from prelabel.engine.meter import Meter
 from prelabel.engine.planning import Planner, now
 from prelabel.engine.progress import Reporter
@@ -172,6 +173,8 @@ class _Job:
             cache_dir=options.model_cache,
             say=self._reporter.message,
         )
+        if not options.trust_model:
+            require_harmless(model)
         classes = None
         if model.labels is not None:
             named = model.labels.classes

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from prelabel.detectors.beyond import BEYOND
 from prelabel.detectors.catalogue import CATALOGUE, lookup
 from prelabel.detectors.fetch import LocalModel
-from prelabel.detectors.inspect import BEYOND, catalogue_table, format_report, inspect_model
+from prelabel.detectors.inspect import catalogue_table, format_report, inspect_model
 from prelabel.detectors.prepare import find_labels, prepare
 from prelabel.errors import DetectorError
 from tests.models import Models, build_hub_module
@@ -26,7 +27,7 @@ def test_report_of_a_hub_module(models: Models) -> None:
         in text
     )
     assert "label map    none; the network names its classes itself" in text
-    assert "operations   none reaches beyond the graph" in text
+    assert "operations   none that is run reaches beyond the graph" in text
 
 
 def test_report_of_a_mask_model(models: Models) -> None:
@@ -74,7 +75,7 @@ def test_unknown_model_is_reported_with_what_it_reaches_for(tmp_path: Path) -> N
     path = build_unknown(tmp_path / "m")
     report = inspect_model(str(path))
     assert report.convention is None
-    assert {operation for operation, *_ in report.beyond} == {"ReadFile", "WriteFile", "SaveV2"}
+    assert {one.operation for one in report.beyond if one.runs} == {"ReadFile", "WriteFile", "SaveV2"}
     text = format_report(report)
     assert "recognised   not at all; known: TF Object Detection" in text
     assert "beware       WriteFile writes files (__inference" in text

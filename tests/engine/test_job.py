@@ -302,3 +302,17 @@ def test_an_output_that_is_the_source_or_a_file_is_refused_before_anything_is_wr
     with pytest.raises(StoreError, match=r"000\.png is a file; the output of a run is a folder"):
         world.label(output=str(world.photos / "000.png"))
     assert [path.name for path in world.photos.iterdir()] == ["000.png"]
+
+
+def test_a_model_that_reads_files_runs_only_when_it_is_trusted(world: World):
+    world.add(4)
+    path = world.model / "saved_model.pb"
+    path.write_bytes(path.read_bytes().replace(b"Identity", b"ReadFile"))  # as long, and the fake detector runs neither
+    with pytest.raises(ConfigError, match=r"reaches beyond its graph: ReadFile reads files .* state --trust-model$"):
+        world.label()
+    assert world.files() == {}
+    assert world.workers == []
+    world.label(trust_model=True)
+    record = read_run(str(world.out), Storage())
+    assert record is not None
+    assert record.settings["trust_model"] is True

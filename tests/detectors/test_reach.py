@@ -1,0 +1,114 @@
+"""Which operations of a model are taken for dangerous: those that run and reach for files that are not its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from prelabel.detectors.inspect import format_report, inspect_model
+from prelabel.detectors.prepare import prepare
+from prelabel.detectors.reach import operations_beyond, require_harmless
+from prelabel.errors import ConfigError, DetectorError
+from tests.models import Models
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reach")
+    subprocess.run(
+        [sys.executable, "-m", "tests.detectors.reaching_models", folder], cwd=ROOT, check=True, capture_output=True
+    )
+    return folder
+
+
+def reached(folder: Path, signature: str | None = "serving_default") -> Mapping[str, int]:
+    return {one.operation: one.count for one in operations_beyond(folder, signature) if one.runs}
+
+
+@pytest.mark.parametrize(
+    ("name", "operations"),
+    [
+        ("plain", {}),
+        ("elsewhere", {}),
+        ("vocabulary", {}),
+        ("v1-vocabulary", {}),
+        ("says", {}),
+        ("reads", {"ReadFile": 1}),
+        ("branch", {"ReadFile": 1}),
+        ("loop", {"ReadFile": 1}),
+        ("called", {"ReadFile": 1}),
+        ("v1-reads", {"ReadFile": 1}),
+        ("prints", {"PrintV2": 1}),
+        ("saves", {"SaveV2": 1}),
+        ("python", {"PyFunc": 1}),
+    ],
+)
+def test_what_runs_and_reaches_out(name: str, operations: Mapping[str, int], built: Path) -> None:
+    assert reached(built / name) == operations
+
+
+def test_what_another_signature_does_is_told_but_not_held_against_the_model(built: Path) -> None:
+    assert reached(built / "elsewhere", None) == {"ReadFile": 1}
+    assert "WriteFile" in {one.operation for one in operations_beyond(built / "v1-reads", None) if not one.runs}
+    text = format_report(inspect_model(str(built / "v1-reads")))
+    assert "beware       ReadFile reads files (the main graph, 1 x)" in text
+    assert "never run    WriteFile writes files (the main graph, 1 x)" in text
+    assert "`prelabel label` runs this model with --trust-model only" in text
+
+
+def test_a_table_of_a_foreign_file_is_refused(built: Path, tmp_path: Path) -> None:
+    # The same models, whose asset is now said to lie outside of their folder.
+    for name in ("vocabulary", "v1-vocabulary"):
+        data = (built / name / "saved_model.pb").read_bytes()
+        assert data.count(b"\x12\x09words.txt")
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").write_bytes(data.replace(b"\x12\x09words.txt", b"\x12\x09../../etc"))
+        assert list(reached(tmp_path / name)) == ["InitializeTableFromTextFileV2"]
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field of bytes as it lies in a file; contents below 128 bytes."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def test_what_is_split_into_pieces_is_read_as_a_whole_and_what_is_doubled_is_refused(tmp_path: Path) -> None:
+    def reads(*graphs: bytes) -> Mapping[str, int]:
+        output = field(1, b"o") + field(2, field(1, b"r"))
+        signature = field(5, field(1, b"s") + field(2, field(2, output)))
+        meta = b"".join(field(2, graph) for graph in graphs) + signature
+        (tmp_path / "saved_model.pb").write_bytes(field(2, meta))
+        return reached(tmp_path, "s")
+
+    read = field(1, field(1, b"r") + field(2, b"ReadFile"))
+    harmless = field(1, field(1, b"n") + field(2, b"NoOp"))
+    assert reads(read) == reads(harmless, read) == reads(read, harmless) == {"ReadFile": 1}
+    assert reads(harmless) == {}
+    with pytest.raises(DetectorError, match="two nodes or functions of one name, 'r'"):
+        reads(read, field(1, field(1, b"r") + field(2, b"NoOp")))
+
+
+def test_real_models_are_harmless(models: Models) -> None:
+    for path in (models.hub_module, models.mask_rcnn, models.classifier, "demo-shapes"):
+        require_harmless(prepare(str(path)))
+
+
+def test_published_models_are_harmless(assets: Path) -> None:
+    for path in (assets / "models").iterdir():
+        require_harmless(prepare(str(path)))
+
+
+def test_a_refusal_is_one_line_that_names_operation_place_and_option(built: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        require_harmless(prepare(str(built / "reads")))
+    assert re.fullmatch(
+        r"the model \S+/reads is code that reaches beyond its graph: ReadFile reads files \(__inference_\S+, 1 x\)\. "
+        r"If you trust whoever made it, state --trust-model",
+        str(caught.value),
+    )
