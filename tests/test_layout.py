@@ -54,7 +54,7 @@ HOMES = {
     "click": {"cli/"},
     "rich": {"console.py"},
     "yaml": {"options.py"},
-    "label_studio_sdk": {"push/server.py"},
+    "label_studio_sdk": {"push/server.py", "export/sdk_rules.py"},
     "httpx": {"push/server.py"},
 }
 

@@ -35,11 +35,19 @@ _ILLEGAL_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uff
 
 @dataclass(frozen=True)
 class Control:
-    """One tool of a config: its kind (a key of `TAGS`), its name and its labels in order."""
+    """One tool of a config.
+
+    Attributes:
+        kind: A key of `TAGS`.
+        name: Its name.
+        labels: In order.
+        multiple: Whether an image may have several of its labels at once; of choices only.
+    """
 
     kind: str
     name: str
     labels: tuple[str, ...]
+    multiple: bool = False
 
     @property
     def type(self) -> str:
@@ -93,8 +101,9 @@ def make_config(controls: Iterable[Control], to_name: str, data_key: str = "imag
     shown = {"zoom": "true", "zoomControl": "true", "rotateControl": "true"}
     ET.SubElement(view, "Image", {"name": to_name, "value": f"${data_key}", **shown})
     for control in controls:
-        choice = {"choice": "single", "showInline": "true"} if control.kind == "choices" else {}
-        tool = ET.SubElement(view, TAGS[control.kind], {"name": control.name, "toName": to_name, **choice})
+        choice = {"choice": "multiple" if control.multiple else "single", "showInline": "true"}
+        more = choice if control.kind == "choices" else {}
+        tool = ET.SubElement(view, TAGS[control.kind], {"name": control.name, "toName": to_name, **more})
         for label in control.labels:
             if not label or label != label.strip() or _ILLEGAL_IN_XML.search(label):
                 raise ExportError(
@@ -137,7 +146,8 @@ def read_config(xml: str, where: str) -> LabelConfig:
             if to_name in tool.get("toName", "").split(",") and tool.get("name") and kind not in controls:
                 child = "Choice" if kind == "choices" else "Label"
                 labels = (each.get("alias") or each.get("value") or "" for each in tool.iter(child))
-                controls[kind] = Control(kind, tool.get("name", ""), tuple(label for label in labels if label))
+                multiple = kind == "choices" and tool.get("choice") == "multiple"
+                controls[kind] = Control(kind, tool.get("name", ""), tuple(filter(None, labels)), multiple)
     if not controls:
         raise ExportError(f"{where}: there is none of {', '.join(f'<{tag}>' for tag in TAGS.values())} for its image")
     return LabelConfig(to_name, value[1:], tuple(controls.values()), xml)

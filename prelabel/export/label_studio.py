@@ -24,7 +24,7 @@ from prelabel.export.known_names import KnownNames
 from prelabel.export.label_config import LabelConfig
 from prelabel.export.label_studio_config import config_for, kind_of
 from prelabel.export.label_studio_options import LabelStudioOptions, TaskOptions
-from prelabel.export.preflight import require_showable
+from prelabel.export.preflight import Preflight
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, shortest
 from prelabel.export.regions import Frame, Region, choice, region_id
 from prelabel.export.shaping import Shaper
@@ -57,11 +57,12 @@ def export_label_studio(
     config = config_for(info, rows, options, storage)
     if not any(control.labels for control in config.controls):
         tally.warnings.append("nothing was found and the detector has no list of classes: the config has no label")
+    preflight = Preflight(config)
     limits = (options.tasks_per_file, int(options.max_file_mb * 1e6))
     try:
         with task_files(to, storage, options.layout, *limits) as files:
             for task in tasks_of(info, rows, urls, config, options, tally, names):
-                require_showable(task, config)
+                preflight.require_showable(task)
                 for item in _for_own_tasks(task) if options.layout == "predictions" else [task]:
                     files.add(item)
         storage.publish(join(to, CONFIG_NAME), config.xml.encode("utf-8"))
@@ -103,7 +104,7 @@ def tasks_of(
         if found is not None:
             names.see(found)
             result = _image_regions(info, row, found, config, options)
-            tally.detections += len(result)
+            tally.detections += sum(len(one["value"][one["type"]]) for one in result)
             result += _regions(info, row, found, config, options, tally)
             score = task_score([region["score"] for region in result], options.task_score)
             predictions.append({"model_version": info.model_version, "score": score, "result": result})
@@ -137,14 +138,18 @@ def _regions(
 def _image_regions(
     info: RunInfo, row: ImageRow, found: Detections, config: LabelConfig, options: TaskOptions
 ) -> list[Region]:
-    """The best label of the whole image that the config has: a single choice can hold no more."""
+    """The labels of the whole image that the config has: all that are kept, or where it allows one, the best."""
     control = config.control("choices")
     if control is None or not row.image_labels:
         return []
+    scores: dict[str, float] = {}
     for one in options.apply_to_image_labels(row.image_labels):
         label = control.fit(one.label)
-        if label is not None:
-            id_ = region_id(info.model_version, row.image_id, "image")
-            frame = Frame(found.height, found.width, config.to_name)
-            return [choice(id_, control, frame, label, shortest(np.array([one.score], np.float32))[0])]
-    return []
+        if label is not None and (control.multiple or not scores):
+            scores.setdefault(label, one.score)
+    if not scores:
+        return []
+    id_ = region_id(info.model_version, row.image_id, "image")
+    frame = Frame(found.height, found.width, config.to_name)
+    best = shortest(np.array([max(scores.values())], np.float32))[0]
+    return [choice(id_, control, frame, scores, best)]

@@ -132,7 +132,8 @@ def _controls(info: RunInfo, present: _Present, options: TaskOptions) -> list[Co
     for kind in kinds:
         numbers = {**every, **present.by_kind.get(kind, {})}
         labels = tuple(sorted(numbers, key=lambda label: (numbers[label], label)))
-        controls.append(Control(kind, f"{options.from_name}_{kind}" if controls else options.from_name, labels))
+        name = f"{options.from_name}_{kind}" if controls else options.from_name
+        controls.append(Control(kind, name, labels, kind == "choices" and options.choice == "multiple"))
     return controls
 
 

@@ -43,6 +43,12 @@ class TaskOptions(ExportSelection):
         choices=("auto", "present", "all"),
         group=_GROUP,
     )
+    choice: str = option(
+        "single",
+        "Labels of the whole image in the config made: one, the best; or multiple, all that are kept.",
+        choices=("single", "multiple"),
+        group=_GROUP,
+    )
     unlisted: str = option(
         "error", "What to do with classes that --label-config does not have.", choices=("error", "drop"), group=_GROUP
     )

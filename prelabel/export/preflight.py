@@ -3,7 +3,7 @@
 The rules are the server's validator's and, beyond it, what was seen to be accepted and then wrong on the screen: a
 `model_version` of null (the whole project's labelling page stays closed), a region id that occurs twice (the second
 region vanishes), numbers given as text, `x + width` above 100, a polygon that is not closed, an encoded mask of another
-size. All of these refuse the file.
+size. All of these refuse the file. Where label-studio-sdk is installed its validator is asked, too.
 """
 
 from __future__ import annotations
@@ -14,15 +14,29 @@ from typing import Any
 
 from prelabel.errors import ExportError
 from prelabel.export.label_config import LabelConfig
+from prelabel.export.sdk_rules import sdk_rules
 
 
-def require_showable(task: Mapping[str, Any], config: LabelConfig) -> None:
-    """Raise ExportError, which names the image and the first problem, unless the task will be shown as it is."""
-    problem = next(problems(task, config), None)
-    if problem is not None:
-        data = task.get("data")
-        name = data.get("image_id") if isinstance(data, Mapping) else None
-        raise ExportError(f"the task of image {name!r} would not be shown by Label Studio: {problem}")
+class Preflight:
+    """Checks the tasks of one labelling config before they are published or sent."""
+
+    def __init__(self, config: LabelConfig, *, accepted: bool = False) -> None:
+        """Raises ExportError where the SDK refuses the config; one that a server has `accepted` is not asked about."""
+        self._config = config
+        self._sdk_rules = sdk_rules(config.xml, accepted=accepted)
+
+    def require_showable(self, task: Mapping[str, Any]) -> None:
+        """Raise ExportError, which names the image and the first problem, unless the task will be shown as it is."""
+        problem = next(problems(task, self._config), None) or next(self._sdk_problems(task), None)
+        if problem is not None:
+            data = task.get("data")
+            name = data.get("image_id") if isinstance(data, Mapping) else None
+            raise ExportError(f"the task of image {name!r} would not be shown by Label Studio: {problem}")
+
+    def _sdk_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
+        if self._sdk_rules is not None:
+            for prediction in task["predictions"]:
+                yield from (f"label-studio-sdk says: {one}" for one in self._sdk_rules(prediction))
 
 
 def problems(task: Mapping[str, Any], config: LabelConfig) -> Iterator[str]:
@@ -88,10 +102,15 @@ def _region_problems(region: Mapping[str, Any], config: LabelConfig) -> Iterator
         yield "value must be an object"
         return
     labels = value.get(control.type)
-    if not isinstance(labels, list) or len(labels) != 1:
-        yield f"value.{control.type} must be a list of one label, got {labels!r}"
-    elif not isinstance(labels[0], str) or control.fit(labels[0]) != labels[0]:
-        yield f"the config's {control.name!r} has no label {labels[0]!r}"
+    if not isinstance(labels, list) or not labels or (len(labels) > 1 and not control.multiple):
+        wanted = "labels" if control.multiple else "one label"
+        yield f"value.{control.type} must be a list of {wanted}, got {labels!r}"
+    else:
+        for place, label in enumerate(labels):
+            if not isinstance(label, str) or control.fit(label) != label:
+                yield f"the config's {control.name!r} has no label {label!r}"
+            elif label in labels[:place]:
+                yield f"the label {label!r} occurs twice"
     if control.kind != "choices":
         yield from _size_problems(region)
         yield from _VALUE_RULES[control.kind](value, region)

@@ -69,10 +69,10 @@ def brush(id_: str, control: Control, frame: Frame, label: str, score: float, rl
     return _region(id_, control, frame, label, score, {"format": "rle", "rle": list(rle)})
 
 
-def choice(id_: str, control: Control, frame: Frame, label: str, score: float) -> Region:
-    """A label of the whole image."""
+def choice(id_: str, control: Control, frame: Frame, labels: Iterable[str], score: float) -> Region:
+    """The labels of the whole image: of one control they are one item, however many."""
     names = {"from_name": control.name, "to_name": frame.to_name}
-    return {"id": id_, "type": control.type, **names, "score": score, "value": {control.type: [label]}}
+    return {"id": id_, "type": control.type, **names, "score": score, "value": {control.type: list(labels)}}
 
 
 def _region(id_: str, control: Control, frame: Frame, label: str, score: float, value: dict[str, Any]) -> Region:

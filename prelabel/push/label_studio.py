@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from prelabel.export.image_url import ImageUrls
 from prelabel.export.known_names import KnownNames
 from prelabel.export.label_studio import tasks_of
-from prelabel.export.preflight import require_showable
+from prelabel.export.preflight import Preflight
 from prelabel.export.reading import Rows, RunInfo, Tally
 from prelabel.push.images_shown import missing_storages
 from prelabel.push.known_tasks import KnownTasks
@@ -138,8 +138,9 @@ def _push(
     sender = Sender(server, project, known, opened.config.data_key, options, create=create)
     tally = Tally()
     urls = ImageUrls(options.image_url, options.document_root)
+    preflight = Preflight(opened.config, accepted=True)
     for done, task in enumerate(tasks_of(info, rows, urls, opened.config, options, tally, names), start=1):
-        require_showable(task, opened.config)
+        preflight.require_showable(task)
         sender.take(task)
         if progress is not None:
             progress(done)

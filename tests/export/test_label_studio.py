@@ -17,7 +17,7 @@ import pytest
 from prelabel.detections import ImageLabel
 from prelabel.errors import ConfigError, ExportError, StoreError
 from prelabel.export.brush import rle_from_brush
-from prelabel.export.label_config import Control, make_config, read_config
+from prelabel.export.label_config import Control, LabelConfig, make_config, read_config
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
 from prelabel.export.preflight import problems
@@ -263,6 +263,23 @@ def test_image_labels_become_one_choice(tmp_path: Path) -> None:
     assert [tag.tag for tag in config] == ["Image", "Choices"]
     assert [choice.get("value") for choice in config[1]] == ["tench", "ostrich"]
     assert tasks[0]["predictions"][0]["score"] == 0.75
+
+
+def test_image_labels_become_several_choices_where_the_config_allows_them(tmp_path: Path) -> None:
+    labels = [ImageLabel(9, "ostrich", "", 0.4), ImageLabel(4, "Tench", "", 0.75), ImageLabel(2, "kite", "", 0.1)]
+    every = rows(row("a.jpg", image_labels=labels))
+    info = RunInfo(detector="net", model_version="net-1")
+    tasks, config, report = export(tmp_path / "made", every, info, choice="multiple", score_threshold=0.3)
+    (region,) = regions(tasks)
+    assert (region["value"], region["score"]) == ({"choices": ["Tench", "ostrich"]}, 0.75)
+    assert (config[1].get("choice"), report.detections) == ("multiple", 2)
+    team = '<View><Image name="image" value="$image"/><Choices name="c" toName="image" choice="{}">'
+    team += '<Choice value="tench"/><Choice value="ostrich"/><Choice value="kite"/></Choices></View>'
+    for allowed, expected in (("multiple", ["tench", "ostrich"]), ("single", ["tench"]), ("single-radio", ["tench"])):
+        given = write_config(tmp_path, team.format(allowed))
+        tasks, _, report = export(tmp_path / allowed, every, info, label_config=given, score_threshold=0.3)
+        assert regions(tasks)[0]["value"]["choices"] == expected
+        assert report.detections == len(expected)
 
 
 @pytest.mark.parametrize(
@@ -533,6 +550,8 @@ def test_a_config_that_cannot_be_used_is_refused(text: str, message: str) -> Non
 def test_a_config_made_is_read_back_as_it_was() -> None:
     made = make_config([Control("rectangle", "r", (HOSTILE, "b")), Control("choices", "c", ("x",))], "photo", "url")
     assert read_config(made.xml, "made") == made
+    several = make_config([Control("choices", "c", ("x",), multiple=True)], "photo")
+    assert read_config(several.xml, "made") == several
 
 
 # Preflight
@@ -655,6 +674,22 @@ def test_preflight_of_polygons_and_brush_masks() -> None:
         ("rle", [0, 0, 0, 95, 0, 0, 0], "rle is of 95 values, an image of 6 x 4 has 96"),
     ):
         assert list(problems(task_of("brushlabels", {**STROKE, key: value}), BRUSHES)) == [f"region 0: {message}"]
+
+
+def test_preflight_of_choices() -> None:
+    single = make_config([Control("choices", "label", ("a", "b"))], "image")
+    multiple = make_config([Control("choices", "label", ("a", "b"), multiple=True)], "image")
+
+    def said(config: LabelConfig, *labels: str) -> list[str]:
+        task = task_of("choices", {})
+        task["predictions"][0]["result"][0]["value"] = {"choices": list(labels)}
+        return list(problems(task, config))
+
+    assert said(single, "a") == said(multiple, "a") == said(multiple, "a", "b") == []
+    assert said(single, "a", "b") == ["region 0: value.choices must be a list of one label, got ['a', 'b']"]
+    assert said(multiple) == ["region 0: value.choices must be a list of labels, got []"]
+    assert said(multiple, "a", "a") == ["region 0: the label 'a' occurs twice"]
+    assert said(multiple, "a", "c") == ["region 0: the config's 'label' has no label 'c'"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,53 @@
+"""The checks of the real label-studio-sdk, asked before files are published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prelabel.detections import ImageLabel
+from prelabel.errors import ExportError
+from prelabel.export.label_config import Control, make_config
+from prelabel.export.label_studio import export_label_studio
+from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.export.sdk_rules import sdk_rules
+from prelabel.storage import Storage
+from tests.rows import INFO, found, mask_of, row, rows
+from tests.tools.conftest import HOSTILE_CLASS
+
+pytest.importorskip("label_studio_sdk", reason="label-studio-sdk is not installed: make test-tools")
+
+MASK = mask_of("###...", "#.#...", "###...", "......")
+
+
+@pytest.mark.parametrize("shape", ["rectangle", "polygon", "brush"])
+def test_the_sdk_has_nothing_against_what_is_written(tmp_path: Path, shape: str) -> None:
+    labels = [ImageLabel(1, "indoors", "", 0.9), ImageLabel(2, "kitchen", "", 0.8)]
+    image = row("a.jpg", found(HOSTILE_CLASS, mask=MASK), found(score=0.4, mask=MASK), image_labels=labels)
+    options = LabelStudioOptions(shape=shape, choice="multiple", class_map={HOSTILE_CLASS: HOSTILE_CLASS})
+    info = type(INFO)(detector="net", model_version="net-1")
+    report = export_label_studio(info, rows(image), str(tmp_path), options, Storage())
+    assert report.detections == 4
+    assert sdk_rules((tmp_path / "label_config.xml").read_text()) is not None
+
+
+def test_the_sdk_refuses_a_region_that_the_server_would_refuse() -> None:
+    rules = sdk_rules(make_config([Control("rectangle", "label", ("Dog",))], "image").xml)
+    assert rules is not None
+    value = {"x": 0, "y": 0, "width": 101, "height": 5, "rotation": 0, "rectanglelabels": ["Dog"]}
+    region = {"id": "a", "type": "rectanglelabels", "from_name": "label", "to_name": "image", "value": value}
+    said = rules({"model_version": "m", "score": 0.5, "result": [region]})
+    assert said == ["Region 0: Invalid geometry for control 'label': width 101 out of bounds [0, 100]"]
+
+
+def test_a_given_config_that_the_server_would_refuse_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    team = tmp_path / "team.xml"
+    team.write_text(
+        '<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">'
+        '<Label value="Dog"/></RectangleLabels><RectangleLabels name="label" toName="image"/></View>'
+    )
+    options = LabelStudioOptions(label_config=str(team))
+    with pytest.raises(ExportError, match="label-studio-sdk refuses the labelling config: .*unique"):
+        export_label_studio(INFO, rows(row("a.jpg", found())), str(tmp_path / "out"), options, Storage())
+    assert not (tmp_path / "out").exists()
