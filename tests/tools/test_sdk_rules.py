@@ -48,6 +48,6 @@ def test_a_given_config_that_the_server_would_refuse_is_refused_before_anything_
         '<Label value="Dog"/></RectangleLabels><RectangleLabels name="label" toName="image"/></View>'
     )
     options = LabelStudioOptions(label_config=str(team))
-    with pytest.raises(ExportError, match="label-studio-sdk refuses the labelling config: .*unique"):
+    with pytest.raises(ExportError, match=r"label-studio-sdk refuses the labelling config: .*unique"):
         export_label_studio(INFO, rows(row("a.jpg", found())), str(tmp_path / "out"), options, Storage())
     assert not (tmp_path / "out").exists()
