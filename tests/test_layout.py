@@ -31,7 +31,9 @@ MAY_IMPORT = {
         *{"errors", "storage", "detections", "image_ref", "labels", "config"},
         *{"source", "store", "detectors"},
     },
-    "export": {"errors", "storage", "detections", "labels", "options", "select", "rle", "store"},
+    "export": {
+        *{"errors", "storage", "detections", "image_ref", "labels", "options", "select", "rle", "source", "store"},
+    },
     "evaluate": {"errors", "storage", "detections", "labels", "options", "select", "rle", "store", "export"},
     "compare": {
         *{"errors", "storage", "detections", "options", "select", "rle", "store", "export", "evaluate"},

@@ -50,7 +50,7 @@ def yolo(**given: Any) -> None:
     """Write YOLO labels (boxes or segments), lists of images and data.yaml."""
     from prelabel.export.yolo import export_yolo
 
-    _export(export_yolo, **given)
+    _export(export_yolo, fetches=given["options"].images == "copy", **given)
 
 
 @export.command(cls=Command, options="prelabel.export.voc_options:VocOptions")
@@ -59,7 +59,7 @@ def voc(**given: Any) -> None:
     """Write Pascal VOC: an XML file of boxes for each image."""
     from prelabel.export.voc import export_voc
 
-    _export(export_voc, **given)
+    _export(export_voc, fetches=given["options"].images == "copy", **given)
 
 
 @export.command(name="label-studio", cls=Command, options="prelabel.export.label_studio_options:LabelStudioOptions")
@@ -79,16 +79,19 @@ def preview(**given: Any) -> None:
     """Make a gallery that opens in any browser without a server: pictures, boxes, masks, failures, filters."""
     from prelabel.preview.gallery import write_preview
 
-    _export(write_preview, **given)
+    _export(write_preview, fetches=True, **given)
 
 
-def _export(exporter: Any, output: str, to: str, storage_options: str | None, options: Any) -> None:
+def _export(
+    exporter: Any, output: str, to: str, storage_options: str | None, options: Any, *, fetches: bool = False
+) -> None:
     from prelabel.console import printable, table
     from prelabel.export.reading import RunInfo
     from prelabel.storage import absolute
 
     run = opened(output, storage_options)
-    report = exporter(RunInfo.of(run), run.rows, absolute(to), options, run.storage)
+    rows = run.rows_to_fetch if fetches else run.rows
+    report = exporter(RunInfo.of(run), rows, absolute(to), options, run.storage)
     for warning in report.warnings:
         click.echo(f"note: {printable(warning)}", err=True)
     rows = [["images", f"{report.images:,}"], ["detections", f"{report.detections:,}"]]

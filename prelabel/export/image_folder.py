@@ -11,20 +11,25 @@ import posixpath
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prelabel.errors import ExportError
+from prelabel.errors import DecodeError, ExportError, SourceError
 from prelabel.export.class_list import ClassListOptions
 from prelabel.export.reading import Tally
+from prelabel.image_ref import ImageRef
 from prelabel.options import option
-from prelabel.storage import Storage, absolute, is_local, join
+from prelabel.source.fetch import fetch
+from prelabel.storage import Storage, absolute, describe, is_local, join, redact
 from prelabel.store.rows import ImageRow
 
 _GROUP = "Images"
 
 #: Files under way at a time, and the threads that write them: object stores answer slowly but many at once.
 _UNDER_WAY, _THREADS = 64, 8
+
+#: Of an image whose length the run did not note.
+_MAX_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +97,12 @@ class FolderWriter:
         """The image of a row at `name` below the folder, by `link` or `copy`, or not at all.
 
         Raises:
-            ExportError: A link between two places that are not both on a disk.
+            ExportError: A link between two places that are not both on a disk, or an earlier image that cannot be read.
         """
         if how == "copy":
-            self._submit(self._threads.submit(self._copy, row.uri, join(self._to, name)))
+            # The detections are not needed, and need not wait in the queue.
+            image = replace(row, detections=None)
+            self._submit(self._threads.submit(self._copy, image, join(self._to, name)))
         elif how == "link":
             if not (is_local(row.uri) and is_local(self._to)):
                 raise ExportError(f"image {row.file_name!r} cannot be linked, only copied: it is not on this disk")
@@ -111,8 +118,14 @@ class FolderWriter:
             self._under_way.popleft().result()
         self._under_way.append(one)
 
-    def _copy(self, uri: str, url: str) -> None:
-        self._storage.publish(url, self._storage.read(uri))
+    def _copy(self, row: ImageRow, url: str) -> None:
+        ref = ImageRef(row.image_id, row.uri, row.file_name, size=row.bytes)
+        try:
+            data = fetch(ref, self._storage, max_bytes=row.bytes or _MAX_BYTES)
+        except (SourceError, DecodeError) as error:
+            reason = describe(error).partition(": ")[2]
+            raise ExportError(f"image {row.file_name!r} cannot be read from {redact(row.uri)}: {reason}") from error
+        self._storage.publish(url, data)
 
 
 @contextlib.contextmanager

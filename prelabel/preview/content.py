@@ -18,7 +18,7 @@ from prelabel.export.polygons import polygons_from_rle
 from prelabel.export.reading import RunInfo
 from prelabel.preview.options import PreviewOptions
 from prelabel.preview.survey import Kept, Survey
-from prelabel.storage import redact
+from prelabel.storage import redact, without_secrets
 from prelabel.store.rows import ImageRow
 
 Corner = tuple[int, int]
@@ -93,7 +93,7 @@ def card(row: ImageRow, kept: Kept, numbers: Mapping[str, int], picture_size: in
     Raises:
         ExportError: A mask does not fit its image.
     """
-    values: dict[str, Any] = {"name": redact(row.file_name), "uri": redact(row.uri)}
+    values: dict[str, Any] = {"name": redact(row.file_name), "uri": redact(without_secrets(row.uri))}
     if row.image_id != row.file_name:
         values["id"] = redact(row.image_id)
     if row.width is not None and row.height is not None:

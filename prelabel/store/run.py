@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from prelabel.errors import StoreError
@@ -208,6 +208,18 @@ class Run:
         """All rows in plan order, one row group in memory at a time. Raises StoreError for a damaged shard."""
         for record in self.manifest.shards:
             yield from read_shard(shard_url(self.output, record.shard), self.storage, columns)
+
+    def rows_to_fetch(self) -> Iterator[ImageRow]:
+        """The same rows under the plan's addresses, signatures and all, for reading their images again.
+
+        Raises:
+            StoreError: A shard or the plan is damaged or missing.
+        """
+        plan = self.plan()
+        for record in self.manifest.shards:
+            addresses = {ref.image_id: ref.uri for ref in plan.read(record.shard)}
+            for row in read_shard(shard_url(self.output, record.shard), self.storage):
+                yield replace(row, uri=addresses.get(row.image_id, row.uri))
 
     def plan(self) -> Plan:
         """Which image is in which shard."""

@@ -1,0 +1,112 @@
+"""Exports that read the images again: from the address that the plan has, and what they say when that fails."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from prelabel.cli import main
+from prelabel.storage import Storage
+from prelabel.store.rows import ImageRow
+from prelabel.store.run import open_run
+from tests.rows import found, row
+from tests.runs import write_run
+
+SIGNATURE = "0123abcd"
+
+
+@pytest.fixture(scope="module")
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 4), (200, 30, 30)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def server(jpeg: bytes) -> Iterator[str]:
+    """Gives a picture to whoever has the signature, as stores do that hand out signed links."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = parse_qs(urlsplit(self.path).query).get("X-Amz-Signature") == [SIGNATURE]
+            self.send_response(200 if known else 403)
+            body = jpeg if known else b"no"
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def run_of(folder: Path, server: str, jpeg: bytes, signature: str = SIGNATURE) -> str:
+    def image(name: str) -> ImageRow:
+        uri = f"{server}/{name}?size=2&X-Amz-Signature={signature}"
+        return replace(row(name, found(), uri=uri), bytes=len(jpeg))
+
+    return write_run(folder / "run", [[image("a.jpg")], [image("b.jpg")]])
+
+
+def export(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(main, [str(one) for one in arguments])
+    return done.exit_code, done.output
+
+
+def test_rows_to_fetch_are_the_rows_under_the_addresses_of_the_plan(tmp_path: Path, server: str, jpeg: bytes) -> None:
+    run = open_run(run_of(tmp_path, server, jpeg), Storage())
+    stored, full = list(run.rows()), list(run.rows_to_fetch())
+    assert [one.uri for one in stored] == [f"{server}/{name}?size=2" for name in ("a.jpg", "b.jpg")]
+    assert [one.uri for one in full] == [f"{one.uri}&X-Amz-Signature={SIGNATURE}" for one in stored]
+    assert [one.image_id for one in full] == ["a.jpg", "b.jpg"]
+    assert [len(one) for one in full] == [1, 1]
+
+
+@pytest.mark.parametrize(("form", "place"), [("yolo", "images/train"), ("voc", "JPEGImages")])
+def test_images_of_signed_links_are_copied(tmp_path: Path, server: str, jpeg: bytes, form: str, place: str) -> None:
+    run = run_of(tmp_path, server, jpeg)
+    code, output = export("export", form, run, "--to", tmp_path / "out", "--images", "copy")
+    assert code == 0, output
+    assert [(tmp_path / "out" / place / name).read_bytes() for name in ("a.jpg", "b.jpg")] == [jpeg, jpeg]
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert SIGNATURE not in output + written.decode(errors="replace")
+
+
+def test_the_pictures_of_signed_links_are_in_the_gallery_and_their_signatures_are_not(
+    tmp_path: Path, server: str, jpeg: bytes
+) -> None:
+    run = run_of(tmp_path, server, jpeg)
+    code, output = export("preview", run, "--to", tmp_path / "out")
+    assert code == 0, output
+    assert "cannot be read" not in output
+    assert len(list((tmp_path / "out").rglob("*.jpg"))) == 2
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert SIGNATURE not in page + output
+    assert f"{server}/a.jpg" in page
+
+
+@pytest.mark.parametrize("form", ["yolo", "voc"])
+def test_an_image_that_cannot_be_read_is_not_a_file_that_cannot_be_written(
+    tmp_path: Path, server: str, jpeg: bytes, form: str
+) -> None:
+    run = run_of(tmp_path, server, jpeg, signature="99990000")
+    code, output = export("export", form, run, "--to", tmp_path / "out", "--images", "copy")
+    assert code == 1
+    (line,) = output.strip().splitlines()
+    assert f"image 'a.jpg' cannot be read from {server}/a.jpg?***: " in line
+    assert "403" in line
+    assert "99990000" not in output
+    assert "cannot write" not in output
