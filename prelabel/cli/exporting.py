@@ -90,8 +90,8 @@ def _export(
     from prelabel.storage import absolute
 
     run = opened(output, storage_options)
-    rows = run.rows_to_fetch if fetches else run.rows
-    report = exporter(RunInfo.of(run), rows, absolute(to), options, run.storage)
+    read = run.rows_to_fetch if fetches else run.rows
+    report = exporter(RunInfo.of(run), read, absolute(to), options, run.storage)
     for warning in report.warnings:
         click.echo(f"note: {printable(warning)}", err=True)
     rows = [["images", f"{report.images:,}"], ["detections", f"{report.detections:,}"]]
