@@ -19,12 +19,19 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _CONTAINER_FIRST = ("abfs", "abfss")
 
 #: Parts of a web address's query that say who asks and until when, not what is asked for.
-_SIGNATURE = re.compile(
-    r"x-(amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id|(access_?)?token|sig",
-    re.IGNORECASE,
+_SIGNATURE_NAMES = (
+    r"x-(?:amz|goog|oss|obs)-[\w.-]*|awsaccesskeyid|googleaccessid|ossaccesskeyid|accesskeyid|signature|expires|policy|"
+    r"key-pair-id|q-(?:sign[\w-]*|ak|key-time|header-list|url-param-list)|(?:access_?|security-)?token|__token__|"
+    r"hdn(?:ts|tl|ea)|sig|api_?key|auth(?:orization)?|jwt|secret|passw(?:or)?d"
 )
+_SIGNATURE = re.compile(_SIGNATURE_NAMES, re.IGNORECASE)
+#: The same in any text, whatever stands before the query and wherever a reader would see the address end.
+_SIGNED = re.compile(rf"([?&;](?:{_SIGNATURE_NAMES})=)[^\s&#'\"]+", re.IGNORECASE)
 #: Those of Azure, too short to be taken for one anywhere but beside its `sig`.
 _AZURE_SIGNATURE = re.compile(r"s[eprvt]|spr|sip|ss|srt|sk(oid|tid|t|e|s|v)", re.IGNORECASE)
+
+#: Of longer text, which can only be a stranger's, the search for secrets would take minutes.
+_LONGEST_SHOWN = 10_000
 
 # Control characters, marks that turn the direction of writing, line separators, unpaired surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -97,10 +104,12 @@ def redact(text: str) -> str:
     """An address, or text that quotes some, fit to be shown and logged.
 
     Without user and password and without the query of a web address, on one line, and without characters that steer a
-    terminal or cannot be printed (`\\n`, `\\x1b`, `\\u202e` stand for them).
+    terminal or cannot be printed (`\\n`, `\\x1b`, `\\u202e` stand for them). What is longer than any address is cut.
     """
-    text = re.sub(r"(?<!\babfs)(?<!\babfss)(://)[^/@\s]*@", r"\1***@", text, flags=re.IGNORECASE)
+    text = text[:_LONGEST_SHOWN]
+    text = re.sub(r"(?<!\babfs)(?<!\babfss)(://)[^/?#\s]*@", r"\1***@", text, flags=re.IGNORECASE)
     text = re.sub(r"(https?://[^\s?#'\"]*)\?[^\s#'\")]+", r"\1?***", text, flags=re.IGNORECASE)
+    text = _SIGNED.sub(r"\1***", text)
     return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from prelabel.config import LabelOptions
 from prelabel.engine import cluster
@@ -16,6 +17,7 @@ from prelabel.engine.schedule import LabelTask, Schedule
 from prelabel.engine.worker import Spec, publish_given_up
 from prelabel.errors import RunInterrupted
 from prelabel.storage import Storage
+from prelabel.store.links import Links
 from prelabel.store.plan import Plan
 from prelabel.store.shards import ShardRecord
 
@@ -34,6 +36,7 @@ class Driver:
         meter: Counts what is done.
         reporter: Hears of progress.
         stop: Ends the run when set.
+        links: Addresses that the plan has without their signatures.
         on_ready: Called when the first worker has loaded the detector, before any shard is handed out.
     """
 
@@ -46,6 +49,7 @@ class Driver:
         meter: Meter,
         reporter: Reporter,
         stop: threading.Event,
+        links: Links,
         on_ready: Callable[[], None],
     ) -> None:
         self._spec = spec
@@ -56,6 +60,7 @@ class Driver:
         self._meter = meter
         self._reporter = reporter
         self._stop = stop
+        self._links = links
         self._on_ready = on_ready
         self._started = False
         self._handed_out: dict[int, float] = {}
@@ -116,7 +121,7 @@ class Driver:
         for worker in list(fleet.workers):
             while worker.free and (task := self._schedule.next_task(worker_is_idle=not worker.tasks)):
                 self._handed_out[task.shard] = time.monotonic()
-                fleet.submit(worker, task)
+                fleet.submit(worker, replace(task, links=self._links.of(task.shard)))
 
     def _give_up(self) -> Iterator[ShardRecord]:
         while self._schedule.given_up:

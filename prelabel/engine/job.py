@@ -135,6 +135,8 @@ class _Job:
         plan = Plan.open(self._output, record.parts, self._storage)
         finished = {} if earlier is None else self._finished_shards(record, plan)
         tasks = self._tasks(record, plan, finished)
+        if tasks and earlier is not None:
+            self._planner.find_links(record, plan)
         if not tasks:
             self._reporter.message("nothing is left to do; --add-new looks for new images")
         try:
@@ -271,6 +273,7 @@ class _Job:
                 meter,
                 self._reporter,
                 self._stop,
+                self._planner.links,
                 on_ready=lambda: self._save(record) if is_new else None,
             )
             try:

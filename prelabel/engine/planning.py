@@ -20,6 +20,7 @@ from prelabel.errors import ConfigError, RunInterrupted
 from prelabel.image_ref import ImageRef
 from prelabel.source.listing import SourceSummary, list_images
 from prelabel.storage import Storage, absolute, redact
+from prelabel.store.links import Links
 from prelabel.store.plan import Plan, new_refs, write_plan
 from prelabel.store.run import DetectorRecord, RunRecord
 
@@ -42,6 +43,7 @@ class Planner:
         self._summary = SourceSummary()
         self._refs: Iterator[ImageRef] = iter(())
         self.seconds = 0.0
+        self.links = Links()
 
     def look(self) -> None:
         """Look every source and the output up, without listing: what is mistyped is told before a model is fetched.
@@ -73,6 +75,7 @@ class Planner:
             self._storage,
             shard_size=options.shard_size,
             plan_id=run_id[:8],
+            links=self.links,
         )
         self.seconds += time.perf_counter() - start
         self._reporter.message(f"{_images_in_shards(plan.images, plan.shards)}{_ignored(self._summary)}")
@@ -116,6 +119,20 @@ class Planner:
             source=self._summary.to_json(),
             settings=options.settings(),
         )
+
+    def find_links(self, record: RunRecord, plan: Plan) -> None:
+        """Where images of a run that goes on came by signed links, read those again: signatures are not stored.
+
+        Raises:
+            SourceError: The source cannot be listed any more.
+        """
+        if not any(source.get("signed") for source in record.source.get("sources", ())):
+            return
+        start, options = time.perf_counter(), self._options
+        self._refs = list_images(options.source, self._storage, image_root=options.image_root)
+        self.links.find(self._list(), plan)
+        self.seconds += time.perf_counter() - start
+        self._reporter.message(f"{self.links.count:,} signed link{'s' * (self.links.count != 1)} read again")
 
     def _list(self) -> Iterator[ImageRef]:
         # Where the output lies inside a source, pictures there were made of this run: a preview's, an export's.

@@ -45,12 +45,17 @@ class Culprit:
 
 @dataclass(frozen=True, slots=True)
 class LabelTask:
-    """Label a shard and publish it. `set_aside` are positions in the shard that are not touched."""
+    """Label a shard and publish it.
+
+    `set_aside` are positions in the shard that are not touched; `links` whole addresses by position, where the plan's
+    lack their signature.
+    """
 
     shard: int
     retry_failed: bool = False
     alone: bool = False
     set_aside: Mapping[int, Culprit] = field(default_factory=dict)
+    links: Mapping[int, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class ProbeTask:
 
     shard: int
     position: int
+    links: Mapping[int, str] = field(default_factory=dict, repr=False)
 
     @property
     def alone(self) -> bool:

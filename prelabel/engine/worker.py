@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from prelabel.config import LabelOptions
 from prelabel.detectors.answers import DetectorOptions
 from prelabel.detectors.prepare import prepare
-from prelabel.engine.schedule import LabelTask, ProbeTask
+from prelabel.engine.schedule import LabelTask, ProbeTask, Task
 from prelabel.engine.shard import Reader, Reading, label_images, label_shard, set_aside_row
 from prelabel.errors import DetectorError, StoreError
+from prelabel.image_ref import ImageRef
 from prelabel.labels.maps import ClassName, LabelMap
 from prelabel.source.decode import DecodeOptions
 from prelabel.storage import Storage
@@ -127,7 +128,7 @@ class Worker:
             StoreError: It cannot be written, or the plan or, for a retry, the shard's old file cannot be read.
         """
         detector = self._loaded()
-        refs = self._plan.read(task.shard)
+        refs = self._refs(task)
         if task.retry_failed:
             # What failed may have been mended since: the file is not held to the size and version of the plan.
             refs = [replace(ref, size=None, version=None) for ref in refs]
@@ -154,6 +155,11 @@ class Worker:
         finally:
             del self._partial[task.shard]
 
+    def _refs(self, task: Task) -> list[ImageRef]:
+        """The images of a task's shard, under the addresses by which they can be fetched."""
+        refs = self._plan.read(task.shard)
+        return [replace(ref, uri=task.links.get(position, ref.uri)) for position, ref in enumerate(refs)]
+
     def _loaded(self) -> Detector:
         if self._detector is None:
             raise DetectorError("the detector is not loaded yet")
@@ -162,7 +168,7 @@ class Worker:
     def probe(self, task: ProbeTask) -> None:
         """Take one image through everything but writing: whether the process survives it is the answer."""
         detector = self._loaded()
-        ref = self._plan.read(task.shard)[task.position]
+        ref = self._refs(task)[task.position]
         with self._turn:
             for _ in label_images(self._reader.read([ref]), detector):
                 self._images += 1

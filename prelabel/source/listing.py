@@ -27,7 +27,17 @@ from prelabel.source.glob import ANYTHING, Pattern, split_glob
 from prelabel.source.label_studio import is_label_studio, is_task_list, listed_images, project_images
 from prelabel.source.lists import LIST_EXTENSIONS, check_text, identity_of, list_entries
 from prelabel.source.walk import walk
-from prelabel.storage import Storage, absolute, describe, is_http, is_known, is_local, protocol_of, redact
+from prelabel.storage import (
+    Storage,
+    absolute,
+    describe,
+    is_http,
+    is_known,
+    is_local,
+    protocol_of,
+    redact,
+    without_secrets,
+)
 
 __all__ = ["IMAGE_EXTENSIONS", "ImageRef", "OneSource", "SourceSummary", "list_images"]
 
@@ -56,6 +66,7 @@ class OneSource:
         kind: `directory`, `glob`, `file`, `list`, `coco` or `label-studio`.
         images: Images taken.
         bytes: Their size together, as far as the listing tells sizes (lists do not).
+        signed: Those whose address holds a signature or a password, which are not stored.
         ignored: Files left out, by extension (`.txt`, `(no extension)`, `(hidden)`).
     """
 
@@ -63,6 +74,7 @@ class OneSource:
     kind: Kind
     images: int = 0
     bytes: int = 0
+    signed: int = 0
     ignored: dict[str, int] = field(default_factory=dict)
 
     def ignore(self, extension: str) -> None:
@@ -158,6 +170,7 @@ def _stream(sources: Sequence[_Source], storage: Storage, image_root: str | None
             for ref in refs:
                 summary.images += 1
                 summary.bytes += ref.size or 0
+                summary.signed += without_secrets(ref.uri) != ref.uri
                 yield ref
         except OSError as error:
             _cannot("list", source.url, error)

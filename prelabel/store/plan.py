@@ -16,18 +16,18 @@ import itertools
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prelabel.errors import SourceError, StoreError
 from prelabel.image_ref import ImageRef
-from prelabel.storage import Storage, join, redact
-from prelabel.store.plan_reader import PLAN_SCHEMA, Plan, PlanPart
+from prelabel.storage import Storage, join, redact, without_secrets
+from prelabel.store.links import Links
+from prelabel.store.plan_reader import PLAN_SCHEMA, Plan, PlanPart, digests_of
 
 __all__ = ["PLAN_SCHEMA", "Plan", "PlanPart", "PlanSummary", "automatic_shard_size", "new_refs", "write_plan"]
 
@@ -71,6 +71,7 @@ def write_plan(
     shard_size: int | None,
     first_shard: int = 0,
     plan_id: str,
+    links: Links | None = None,
 ) -> PlanSummary:
     """Deal images to shards in their order and store that under `out_url/plan/`, part by part.
 
@@ -81,6 +82,7 @@ def write_plan(
         shard_size: Images per shard, or None for `automatic_shard_size`.
         first_shard: Number of the first shard, above 0 where a plan is continued.
         plan_id: Eight hexadecimal digits in the files' names, so that a new plan never overwrites one in use.
+        links: Is given the whole addresses; they are stored without passwords and signatures.
 
     Returns:
         Totals and parts; nothing was written where there were no images.
@@ -96,7 +98,7 @@ def write_plan(
     if shard_size is None:
         start = list(itertools.islice(stream, _AUTOMATIC_SHARDS * _LARGEST))
         shard_size = automatic_shard_size(len(start))
-    writer = _Writer(out_url, storage, first_shard, plan_id)
+    writer = _Writer(out_url, storage, first_shard, plan_id, links or Links())
     # Python's own string hash: 64 bits, keyed anew in every process, so that nobody can prepare names that collide.
     hashes = array("q")
     try:
@@ -125,8 +127,8 @@ def write_plan(
 class _Writer:
     """The part that is being filled, in memory as compressed Parquet (some ten megabytes), and those published."""
 
-    def __init__(self, out_url: str, storage: Storage, first_shard: int, plan_id: str) -> None:
-        self._out_url, self._storage, self._plan_id = out_url, storage, plan_id
+    def __init__(self, out_url: str, storage: Storage, first_shard: int, plan_id: str, links: Links) -> None:
+        self._out_url, self._storage, self._plan_id, self._links = out_url, storage, plan_id, links
         self._first_shard = first_shard
         self._begin()
         self.parts: list[PlanPart] = []
@@ -147,6 +149,8 @@ class _Writer:
                 write_statistics=False,
                 write_page_checksum=True,
             )
+        self._links.add(self._first_shard + self._shards, refs)
+        refs = [replace(ref, uri=without_secrets(ref.uri)) if "://" in ref.uri else ref for ref in refs]
         columns = [[getattr(ref, name) for ref in refs] for name in PLAN_SCHEMA.names]
         arrays = [pa.array(column, type=kind) for column, kind in zip(columns, PLAN_SCHEMA.types, strict=True)]
         self._parquet.write_table(pa.Table.from_arrays(arrays, schema=PLAN_SCHEMA), row_group_size=len(refs))
@@ -213,18 +217,14 @@ def new_refs(refs: Iterable[ImageRef], plan: Plan) -> Iterator[ImageRef]:
     """Those images whose `image_id` the plan does not hold, in their order.
 
     An image is known by its `image_id` alone: one with a known id and another address is not new. Ids are compared by
-    128-bit digests (16 bytes of memory per planned image), of which two of a hundred million images are equal with a
-    chance of 1 in 10^22. Two new images with one id both pass; `write_plan` refuses them.
+    their digests, 16 bytes of memory per planned image. Two new images with one id both pass: `write_plan` refuses
+    them.
     """
-    held = np.empty(plan.images, dtype="S16")
-    filled = 0
-    for image_ids in plan.image_ids():
-        held[filled : filled + len(image_ids)] = _digests(image_ids)
-        filled += len(image_ids)
+    held = plan.digests()
     held.sort()
     stream = iter(refs)
     while batch := list(itertools.islice(stream, _BATCH)):
-        digests = _digests([ref.image_id for ref in batch])
+        digests = digests_of([ref.image_id for ref in batch])
         if not len(held):
             yield from batch
             continue
@@ -232,8 +232,3 @@ def new_refs(refs: Iterable[ImageRef], plan: Plan) -> Iterator[ImageRef]:
         for ref, known in zip(batch, (held[nearest] == digests).tolist(), strict=True):
             if not known:
                 yield ref
-
-
-def _digests(image_ids: Sequence[str]) -> npt.NDArray[np.bytes_]:
-    digests = b"".join(hashlib.blake2b(image_id.encode(), digest_size=16).digest() for image_id in image_ids)
-    return np.frombuffer(digests, dtype="S16")

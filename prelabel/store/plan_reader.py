@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import threading
 from bisect import bisect_right
@@ -11,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -109,6 +112,15 @@ class Plan:
         for batch in self._batches(["image_id"]):
             yield batch.column("image_id").to_pylist()
 
+    def digests(self) -> npt.NDArray[np.bytes_]:
+        """`digests_of` the ids of all images, in order: 16 bytes each."""
+        found = np.empty(self.images, dtype="S16")
+        filled = 0
+        for image_ids in self.image_ids():
+            found[filled : filled + len(image_ids)] = digests_of(image_ids)
+            filled += len(image_ids)
+        return found
+
     def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
         for part in self._parts:
             with self._reading(part):
@@ -162,6 +174,12 @@ class Plan:
             raise StoreError(f"{shown} is damaged ({describe(error)}): {advice}") from error
         except OSError as error:
             raise StoreError(f"{shown} cannot be read ({describe(error)}): if it is damaged, {advice}") from error
+
+
+def digests_of(image_ids: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    """128-bit digests of ids, of which two of a hundred million are equal with a chance of 1 in 10^22."""
+    digests = b"".join(hashlib.blake2b(image_id.encode(), digest_size=16).digest() for image_id in image_ids)
+    return np.frombuffer(digests, dtype="S16")
 
 
 def _parquet(file: Any, footer: Any) -> Any:
