@@ -50,15 +50,14 @@ class ImageRow:
         return 0 if self.detections is None else len(self.detections)
 
 
-def rows_to_table(rows: Sequence[ImageRow], metadata: Mapping[str, str] | None = None) -> pa.Table:
-    """Rows in order as an Arrow table of `SHARD_SCHEMA`, with key-value metadata for the Parquet footer."""
+def rows_to_table(rows: Sequence[ImageRow]) -> pa.Table:
+    """Rows in order as an Arrow table of `SHARD_SCHEMA`."""
     columns: dict[str, list[Any]] = {name: [] for name in SHARD_SCHEMA.names}
     for row in rows:
         for name, value in _row_to_values(row).items():
             columns[name].append(value)
-    schema = SHARD_SCHEMA.with_metadata(dict(metadata)) if metadata else SHARD_SCHEMA
-    arrays = [pa.array(columns[name], type=schema.field(name).type) for name in schema.names]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    arrays = [pa.array(columns[field.name], type=field.type) for field in SHARD_SCHEMA]
+    return pa.Table.from_arrays(arrays, schema=SHARD_SCHEMA)
 
 
 def _row_to_values(row: ImageRow) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import io
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -96,15 +96,22 @@ def write_shard(rows: Sequence[ImageRow], output: str, storage: Storage, *, shar
         StoreError: It cannot be written.
     """
     start = time.perf_counter()
-    metadata = {
-        "prelabel.schema_version": str(SCHEMA_VERSION),
-        _RUN_ID.decode(): run_id,
-        _SHARD.decode(): str(shard),
-    }
-    table = rows_to_table(rows, metadata)
+    record = write_table(rows_to_table(rows), output, storage, shard=shard, run_id=run_id)
+    seconds = {stage: sum(row.seconds.get(stage, 0.0) for row in rows) for stage in STAGES}
+    seconds["write"] = time.perf_counter() - start
+    return replace(record, seconds={stage: round(value, 3) for stage, value in seconds.items()})
+
+
+def write_table(table: pa.Table, output: str, storage: Storage, *, shard: int, run_id: str) -> ShardRecord:
+    """The same from a table of `SHARD_SCHEMA`; the record's seconds are those that stand in the table.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    metadata = {"prelabel.schema_version": str(SCHEMA_VERSION), _RUN_ID: run_id, _SHARD: str(shard)}
     sink = io.BytesIO()
     pq.write_table(
-        table,
+        table.replace_schema_metadata(metadata),
         sink,
         compression="zstd",
         row_group_size=ROWS_PER_GROUP,
@@ -114,19 +121,7 @@ def write_shard(rows: Sequence[ImageRow], output: str, storage: Storage, *, shar
     )
     data = sink.getvalue()
     storage.publish(shard_url(output, shard), data)
-    seconds = {stage: sum(row.seconds.get(stage, 0.0) for row in rows) for stage in STAGES}
-    seconds["write"] = time.perf_counter() - start
-    return ShardRecord(
-        shard=shard,
-        name=shard_name(shard),
-        rows=len(rows),
-        failed=sum(row.error_type is not None for row in rows),
-        detections=sum(len(row) for row in rows),
-        bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        failures=dict(sorted(Counter(row.error_type for row in rows if row.error_type is not None).items())),
-        seconds={stage: round(value, 3) for stage, value in seconds.items()},
-    )
+    return _record_of(shard, table, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def read_shard(url: str, storage: Storage, columns: Sequence[str] | None = None) -> Iterator[ImageRow]:
