@@ -41,7 +41,7 @@ BoolArray = npt.NDArray[np.bool_]
 MAX_PIXELS = 2**32 - 1
 
 #: Characters that one run of at most MAX_PIXELS can need.
-_MAX_GROUPS = 7
+MAX_GROUPS = 7
 
 
 def encode(mask: npt.NDArray[Any]) -> str:
@@ -163,7 +163,7 @@ def decode_runs(counts: str | bytes, height: int, width: int) -> Int64Array:
             f"an RLE's size must be at least 1 x 1 and at most {MAX_PIXELS} pixels, got {height} x {width}"
         )
     what = f"RLE for {height} x {width}"
-    if len(counts) > _MAX_GROUPS * (pixels + 1):
+    if len(counts) > MAX_GROUPS * (pixels + 1):
         raise StoreError(f"{what}: {len(counts)} characters are more than any mask of this size needs")
     if isinstance(counts, str):
         try:
@@ -180,8 +180,8 @@ def decode_runs(counts: str | bytes, height: int, width: int) -> Int64Array:
         raise StoreError(f"{what}: the string {'ends inside a number' if len(characters) else 'is empty'}")
     first = np.concatenate(([0], last[:-1] + 1))
     groups = last - first + 1
-    if groups.max() > _MAX_GROUPS:
-        raise StoreError(f"{what}: a number of {int(groups.max())} characters; at most {_MAX_GROUPS} are possible")
+    if groups.max() > MAX_GROUPS:
+        raise StoreError(f"{what}: a number of {int(groups.max())} characters; at most {MAX_GROUPS} are possible")
     values: Int64Array = (characters[first] & 31).astype(np.int64)
     longer = np.flatnonzero(groups > 1)
     place = 1

@@ -113,6 +113,23 @@ class Selection:
         Returns:
             Positions of the kept detections by descending score; equal scores stay in the order given.
         """
+        return self.indices_by_image(score, label, mid, xyxy, np.zeros(len(label), np.intp))
+
+    def indices_by_image(
+        self, score: FloatArray, label: Names, mid: Names, xyxy: FloatArray, image: npt.NDArray[np.intp]
+    ) -> npt.NDArray[np.intp]:
+        """The same for the detections of many images, one image's after the other's.
+
+        Args:
+            score: See `indices`, as for the three below.
+            label: `(N,)`.
+            mid: `(N,)`.
+            xyxy: `(N, 4)`.
+            image: `(N,)` a number for each image, ascending.
+
+        Returns:
+            Positions of the kept detections, image by image, each by descending score.
+        """
         score = np.asarray(score, np.float32)
         names = self.rename(label, mid) if self._names_matter else as_objects(label)
         # Thresholds are compared as float32, as scores are stored: 0.7 in float64 lies above a stored 0.7.
@@ -120,12 +137,18 @@ class Selection:
         if self.include_class or self.exclude_class:
             keep &= np.fromiter((self._admits(*one) for one in zip(mid, label, names, strict=True)), bool, len(score))
         chosen = np.flatnonzero(keep)
-        chosen = chosen[np.argsort(-score[chosen], kind="stable")]
+        chosen = chosen[np.lexsort((-score[chosen], image[chosen]))]
         if self.nms_iou is not None:
             groups = np.unique(names.astype(str), return_inverse=True)[1] if self.nms_per_class else None
             boxes = np.asarray(xyxy, np.float64).reshape(-1, 4)
-            chosen = chosen[suppress(boxes[chosen], self.nms_iou, None if groups is None else groups[chosen])]
-        return chosen[: self.max_detections]
+            each = np.split(chosen, np.flatnonzero(np.diff(image[chosen])) + 1)
+            chosen = np.concatenate(
+                [some[suppress(boxes[some], self.nms_iou, None if groups is None else groups[some])] for some in each]
+            )
+        if self.max_detections is None:
+            return chosen
+        place = np.arange(len(chosen)) - image[chosen].searchsorted(image[chosen])
+        return chosen[place < self.max_detections]
 
     def rename(self, label: Names, mid: Names) -> ObjectArray:
         """`(N,)` labels after the class map; a class the map does not name keeps the model's label."""

@@ -21,11 +21,12 @@ MAY_IMPORT = {
     "address": {"errors"},
     "storage": {"errors", "address"},
     "rle": {"errors"},
+    "rle_many": {"errors", "rle"},
     "select": {"errors", "detections", "options"},
     "config": {"errors", "options", "select", "storage"},
     "labels": {"errors", "storage"},
     "source": {"errors", "storage", "image_ref"},
-    "store": {"errors", "storage", "detections", "image_ref", "rle"},
+    "store": {"errors", "storage", "detections", "image_ref", "rle", "rle_many"},
     "detectors": {"errors", "storage", "detections", "labels", "rle", "select"},
     "engine": {
         *{"errors", "storage", "detections", "image_ref", "labels", "config"},
@@ -33,6 +34,7 @@ MAY_IMPORT = {
     },
     "export": {
         *{"errors", "storage", "detections", "image_ref", "labels", "options", "select", "rle", "source", "store"},
+        "rle_many",
     },
     "evaluate": {"errors", "storage", "detections", "labels", "options", "select", "rle", "store", "export"},
     "compare": {

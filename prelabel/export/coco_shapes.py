@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from prelabel import rle
 from prelabel.detections import FloatArray
 from prelabel.errors import ExportError, StoreError
 from prelabel.export.polygons import polygons_from_rle
+from prelabel.rle import BoolArray, Int64Array
+from prelabel.rle_many import joined, measure
 
 #: Decimals of pixels kept of coordinates.
 DECIMALS = 2
@@ -26,8 +31,7 @@ class Shaping(Protocol):
         """How far, in pixels, a polygon may be from its mask's outline."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """One annotation's geometry.
 
     Attributes:
@@ -46,42 +50,87 @@ class Shape:
 def shape_of(
     image_id: str, xyxy: FloatArray, counts: str | None, size: tuple[int, int], options: Shaping
 ) -> Shape | str:
-    """The geometry of one detection, or why it is left out.
+    """The geometry of one detection, `(4,)` pixels and maybe a mask, of an image of height and width; see `shapes_of`."""
+    height, width = (np.array([side]) for side in size)
+    return shapes_of([image_id], xyxy[None], None if counts is None else [counts], height, width, options)[0]
+
+
+def shapes_of(
+    image_ids: Sequence[str],
+    xyxy: FloatArray,
+    counts: Sequence[str | None] | None,
+    height: Int64Array,
+    width: Int64Array,
+    options: Shaping,
+) -> list[Shape | str]:
+    """The geometry of detections, or of each why it is left out.
 
     Args:
-        image_id: For messages.
-        xyxy: `(4,)` pixels.
-        counts: Compressed counts of the mask, or None.
-        size: Height and width of the image.
+        image_ids: `N`, for messages.
+        xyxy: `(N, 4)` pixels.
+        counts: `N` compressed counts of masks or None; or None for none at all.
+        height: `(N,)` pixels of the images.
+        width: `(N,)`.
         options: `segmentation` and `polygon_tolerance`.
 
     Raises:
-        ExportError: The mask does not fit the image.
+        ExportError: A mask does not fit its image.
     """
-    height, width = size
-    x1, y1, x2, y2 = (round(float(value), DECIMALS) for value in xyxy)
-    if counts is None or options.segmentation == "none":
-        x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
-        bbox = _bbox(x1, y1, x2, y2)
-        if bbox[2] <= 0 or bbox[3] <= 0:
-            return "without area"
-        return Shape(bbox, round(bbox[2] * bbox[3], DECIMALS), [], None)
-    try:
-        area = rle.area(counts, height, width)
-        left, top, w, h = rle.bbox_xywh(counts, height, width)
-    except StoreError as error:
-        raise ExportError(f"image {image_id!r}: {error}") from None
-    if area == 0:
-        return "with an empty mask"
-    # A mask's pixels are whole: it can stand out of the box by less than one. Some readers cut masks to the bbox.
-    x1, y1 = max(min(x1, left), 0.0), max(min(y1, top), 0.0)
-    x2, y2 = min(max(x2, left + w), float(width)), min(max(y2, top + h), float(height))
-    mask: dict[str, Any] = {"size": [height, width], "counts": counts}
-    written: Any = mask
-    if options.segmentation == "polygon":
-        written = polygons_from_rle(counts, height, width, options.polygon_tolerance)
-    return Shape(_bbox(x1, y1, x2, y2), float(area), written, mask)
+    limits = np.stack((width, height), axis=1).astype(np.float64)
+    corners = rounded(xyxy.astype(np.float64), DECIMALS)
+    masked = np.zeros(len(xyxy), dtype=bool)
+    if counts is not None and options.segmentation != "none":
+        masked = np.array([one is not None for one in counts], dtype=bool)
+    pixels = np.zeros(len(xyxy), dtype=np.int64)
+    some = np.flatnonzero(masked)
+    if counts is not None and len(some):
+        chosen = [str(counts[n]) for n in some.tolist()]
+        sound, pixels[some], xywh = measure(*joined(chosen), height[some], width[some])
+        _require_sound(sound, chosen, [image_ids[n] for n in some.tolist()], height[some], width[some])
+        # A mask's pixels are whole: it can stand out of the box by less than one. Some readers cut masks to the bbox.
+        corners[some, :2] = np.minimum(corners[some, :2], xywh[:, :2])
+        corners[some, 2:] = np.maximum(corners[some, 2:], xywh[:, :2] + xywh[:, 2:])
+    # Adding zero makes the zero below zero, which a box just beyond the edge is rounded to, the one above it.
+    corners[:, :2] = np.maximum(corners[:, :2], 0) + 0.0
+    corners[:, 2:] = np.minimum(corners[:, 2:], limits)
+    sides = rounded(corners[:, 2:] - corners[:, :2], DECIMALS)
+    bboxes = np.concatenate((corners[:, :2], sides), axis=1).tolist()
+    area = np.where(masked, pixels, rounded(sides[:, 0] * sides[:, 1], DECIMALS))
+    nothing = np.where(masked, pixels == 0, (sides <= 0).any(axis=1)).tolist()
+    shapes: list[Shape | str] = []
+    for n, (bbox, size, is_nothing) in enumerate(zip(bboxes, area.tolist(), nothing, strict=True)):
+        if is_nothing:
+            shapes.append("with an empty mask" if masked[n] else "without area")
+        elif counts is None or not masked[n]:
+            shapes.append(Shape(bbox, size, [], None))
+        else:
+            h, w = int(height[n]), int(width[n])
+            mask = {"size": [h, w], "counts": counts[n]}
+            written: Any = mask
+            if options.segmentation == "polygon":
+                written = polygons_from_rle(str(counts[n]), h, w, options.polygon_tolerance)
+            shapes.append(Shape(bbox, size, written, mask))
+    return shapes
 
 
-def _bbox(x1: float, y1: float, x2: float, y2: float) -> list[float]:
-    return [float(x1), float(y1), round(x2 - x1, DECIMALS), round(y2 - y1, DECIMALS)]
+def _require_sound(
+    sound: BoolArray, counts: Sequence[str], image_ids: Sequence[str], height: Int64Array, width: Int64Array
+) -> None:
+    for n in np.flatnonzero(~sound).tolist():
+        try:
+            rle.validate(counts[n], int(height[n]), int(width[n]))
+        except StoreError as error:
+            raise ExportError(f"image {image_ids[n]!r}: {error}") from None
+
+
+def rounded(values: npt.NDArray[np.float64], decimals: int) -> npt.NDArray[np.float64]:
+    """Each value as Python's `round` has it: the float nearest to the decimal number nearest to the value."""
+    scale = 10.0**decimals
+    scaled = values * scale
+    nearest = np.rint(scaled)
+    result: npt.NDArray[np.float64] = nearest / scale
+    # The product is not exact: where it is near the middle of two whole numbers, or large, it may not decide.
+    doubtful = np.flatnonzero(~((np.abs(np.abs(scaled - nearest) - 0.5) > 1e-6) & (np.abs(scaled) < 2**31)))
+    for n in doubtful.tolist():
+        result.flat[n] = round(float(values.flat[n]), decimals)
+    return result

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
+
+from prelabel.detections import Detections
 from prelabel.export.categories import Categories
-from prelabel.export.coco_shapes import Shape, Shaping, shape_of
+from prelabel.export.coco_shapes import Shape, Shaping, shapes_of
 from prelabel.export.reading import Tally, shortest
 from prelabel.select import Selection
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import ClassName
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+#: Images whose detections are worked on side by side, and detections of them at most (or those of one image).
+_IMAGES, _DETECTIONS = 256, 4096
+
+
+class Instance(NamedTuple):
     """One detection that is written.
 
     Attributes:
@@ -36,30 +43,81 @@ class Instances:
         self._selection = selection
         self._shaping = shaping
         self._tally = tally
+        self._ids: dict[tuple[int, str, str], int | None] = {}
 
-    def __call__(self, row: ImageRow) -> Iterator[Instance]:
-        """The instances of an image; each counts as written when it is handed out.
+    def __call__(self, row: ImageRow) -> list[Instance]:
+        """The instances of one image; see `each`, which is faster for many."""
+        return self._of_some([row])[0]
+
+    def each(self, rows: Iterable[ImageRow]) -> Iterator[tuple[ImageRow, list[Instance]]]:
+        """Every row, in order, with its instances; they count as written.
 
         Raises:
             ExportError: A mask does not fit its image.
         """
-        found = row.detections
-        if found is None or not len(found):
-            return
-        scores = shortest(found.score)
-        for index in self._selection.indices(found.score, found.label, found.mid, found.xyxy).tolist():
-            one = ClassName(int(found.category_id[index]), found.label[index], found.mid[index])
-            category_id = self._categories.id_of(one)
-            if category_id is None:
-                self._leave_out("of classes that are not in the list of categories")
-                continue
-            counts = None if found.mask is None else found.mask[index]
-            shape = shape_of(row.image_id, found.xyxy[index], counts, (found.height, found.width), self._shaping)
+        for some in _lots(rows):
+            yield from zip(some, self._of_some(some), strict=True)
+
+    def _of_some(self, rows: Sequence[ImageRow]) -> list[list[Instance]]:
+        instances: list[list[Instance]] = [[] for _ in rows]
+        places = [n for n, row in enumerate(rows) if row.detections is not None and len(row.detections)]
+        if not places:
+            return instances
+        found = [one for n in places if (one := rows[n].detections) is not None]
+        image = np.repeat(places, [len(one) for one in found])
+        score, xyxy = np.concatenate([one.score for one in found]), np.concatenate([one.xyxy for one in found])
+        label, mid = np.concatenate([one.label for one in found]), np.concatenate([one.mid for one in found])
+        kept = self._selection.indices_by_image(score, label, mid, xyxy, image)
+        number = np.concatenate([one.category_id for one in found])[kept].tolist()
+        ids = list(map(self._id_of, number, label[kept].tolist(), mid[kept].tolist()))
+        listed = [n for n, category_id in enumerate(ids) if category_id is not None]
+        self._leave_out("of classes that are not in the list of categories", len(ids) - len(listed))
+        if len(listed) < len(ids):
+            kept, ids = kept[listed], [ids[n] for n in listed]
+        counts = _masks(found)
+        shapes = shapes_of(
+            [rows[n].image_id for n in image[kept].tolist()],
+            xyxy[kept],
+            None if counts is None else [counts[n] for n in kept.tolist()],
+            np.repeat([one.height for one in found], [len(one) for one in found])[kept],
+            np.repeat([one.width for one in found], [len(one) for one in found])[kept],
+            self._shaping,
+        )
+        for n, category_id, one, shape in zip(image[kept].tolist(), ids, shortest(score[kept]), shapes, strict=True):
             if isinstance(shape, str):
                 self._leave_out(shape)
-                continue
-            self._tally.detections += 1
-            yield Instance(category_id, scores[index], shape)
+            elif category_id is not None:
+                self._tally.detections += 1
+                instances[n].append(Instance(category_id, one, shape))
+        return instances
 
-    def _leave_out(self, reason: str) -> None:
-        self._tally.left_out[f"detections {reason}"] += 1
+    def _id_of(self, number: int, label: str, mid: str) -> int | None:
+        key = (number, label, mid)
+        if key not in self._ids:
+            self._ids[key] = self._categories.id_of(ClassName(*key))
+        return self._ids[key]
+
+    def _leave_out(self, reason: str, count: int = 1) -> None:
+        if count:
+            self._tally.left_out[f"detections {reason}"] += count
+
+
+def _lots(rows: Iterable[ImageRow]) -> Iterator[list[ImageRow]]:
+    lot: list[ImageRow] = []
+    detections = 0
+    for row in rows:
+        if lot and (len(lot) == _IMAGES or detections + len(row) > _DETECTIONS):
+            yield lot
+            lot, detections = [], 0
+        lot.append(row)
+        detections += len(row)
+    if lot:
+        yield lot
+
+
+def _masks(found: Sequence[Detections]) -> list[str | None] | None:
+    """The masks of all detections side by side, or None where there is none at all."""
+    if all(one.mask is None for one in found):
+        return None
+    masks = (itertools.repeat(None, len(one)) if one.mask is None else one.mask.tolist() for one in found)
+    return list(itertools.chain.from_iterable(masks))

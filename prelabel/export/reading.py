@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import orjson
+
 from prelabel.detections import FloatArray
 from prelabel.select import Selection
 from prelabel.store.rows import ImageRow
@@ -111,6 +114,13 @@ class Tally:
 
 def strict_json(value: Any) -> bytes:
     """Compact JSON that every reader takes: ASCII, no NaN. Raises ValueError for a number JSON does not have."""
+    try:
+        data: bytes = orjson.dumps(value)
+    except TypeError:  # of what it does not write, some can be written all the same: half a surrogate pair in a name
+        return _STRICT.encode(value).encode("ascii")
+    # It writes other letters as they are, and null for a NaN.
+    if data.isascii() and b"null" not in data:
+        return data
     return _STRICT.encode(value).encode("ascii")
 
 
@@ -118,5 +128,13 @@ _STRICT = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def shortest(values: FloatArray) -> list[float]:
-    """float32 numbers with as few digits as tell them apart: 0.9 and not 0.8999999761581421."""
-    return [float(text) for text in values.astype(str).tolist()]
+    """float32 numbers with as few digits as tell them apart: 0.9 and not 0.8999999761581421.
+
+    Raises:
+        ValueError: One of them is no finite number.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("a number is not finite")
+    text = orjson.dumps(np.ascontiguousarray(values, np.float32), option=orjson.OPT_SERIALIZE_NUMPY)
+    numbers: list[float] = orjson.loads(text)
+    return numbers

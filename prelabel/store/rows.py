@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from prelabel.detections import Detections, ImageLabel
+from prelabel.detections import Detections, ImageLabel, as_objects
 from prelabel.storage import without_secrets
 from prelabel.store.schema import FAILED, OK, SHARD_SCHEMA, STAGES
 
@@ -98,46 +100,110 @@ def _row_to_values(row: ImageRow) -> dict[str, Any]:
 
 
 def table_to_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRow]:
-    """Rows of Arrow batches of `SHARD_SCHEMA`, in order; `masks` and `multiclass_scores` may be left out."""
+    """Rows of Arrow batches of `SHARD_SCHEMA`, in order; columns for which `ImageRow` has a default may be left out.
+
+    Raises:
+        pa.ArrowInvalid: A value is null where every detection has one.
+    """
     for batch in batches:
-        for values in batch.to_pylist():
-            yield _values_to_row(values)
+        columns = {name: _values(batch, name) for name in _PLAIN if name in batch.schema.names}
+        names = list(columns)
+        found = _detections(batch)
+        labels = _image_labels(batch)
+        for values, detections, image_labels in zip(zip(*columns.values(), strict=True), found, labels, strict=True):
+            yield ImageRow(
+                **dict(zip(names, values, strict=True)), detections=detections, image_labels=image_labels
+            )
 
 
-def _values_to_row(values: Mapping[str, Any]) -> ImageRow:
-    ok = values["status"] == OK
-    scores = values.get("multiclass_scores")
-    labels = values["image_labels"]
-    return ImageRow(
-        image_id=values["image_id"],
-        uri=values["uri"],
-        file_name=values["file_name"],
-        detector=values["detector"],
-        model_version=values["model_version"],
-        detections=Detections(
-            height=values["height"],
-            width=values["width"],
-            xyxy=values["boxes"],
-            category_id=values["classes"],
-            score=values["scores"],
-            label=values["labels"],
-            mid=values["mids"],
-            mask=values.get("masks"),
+#: Columns that are attributes of `ImageRow` as they are.
+_PLAIN = (
+    *("image_id", "uri", "file_name", "detector", "model_version", "error_type", "error", "error_stage"),
+    *("height", "width", "exif_orientation", "frames", "bytes", "sha256", "seconds"),
+)
+
+
+def _values(batch: pa.RecordBatch, name: str) -> list[Any]:
+    values: list[Any] = batch[name].to_pylist()
+    if name == "seconds":
+        return [{k: v for k, v in (one or {}).items() if v is not None} for one in values]
+    return values
+
+
+def _detections(batch: pa.RecordBatch) -> Iterator[Detections | None]:
+    """Of each row, cut out of whole columns; None of a failed image."""
+    boxes, box_bounds = _flat(batch["boxes"])
+    columns = {
+        "xyxy": (_numbers(boxes.flatten(), 4 * len(boxes)).reshape(-1, 4), box_bounds),
+        "category_id": _number_lists(batch["classes"]),
+        "score": _number_lists(batch["scores"]),
+        "label": _text_lists(batch["labels"]),
+        "mid": _text_lists(batch["mids"]),
+    }
+    masks = batch["masks"] if "masks" in batch.schema.names else None
+    classes = batch["multiclass_scores"] if "multiclass_scores" in batch.schema.names else None
+    has_mask = [False] * len(batch) if masks is None else masks.is_valid().to_pylist()
+    if any(has_mask):
+        flat, bounds = _flat(masks)
+        counts = (flat.to_numpy(zero_copy_only=False), bounds)
+    ok = pc.equal(batch["status"], OK).to_pylist()
+    sizes = zip(batch["height"].to_pylist(), batch["width"].to_pylist(), strict=True)
+    for row, (height, width) in enumerate(sizes):
+        if not ok[row]:
+            yield None
+            continue
+        scores = None if classes is None else classes[row].as_py()
+        yield Detections(
+            height=height,
+            width=width,
+            mask=_of(counts, row) if has_mask[row] else None,
             multiclass_score=None if scores is None else np.asarray(scores, np.float32).reshape(len(scores), -1),
+            **{name: _of(column, row) for name, column in columns.items()},
         )
-        if ok
-        else None,
-        image_labels=None
+
+
+_Column = tuple[npt.NDArray[Any], list[int]]
+
+
+def _of(column: _Column, row: int) -> npt.NDArray[Any]:
+    values, bounds = column
+    return values[bounds[row] : bounds[row + 1]]
+
+
+def _flat(column: pa.Array) -> tuple[pa.Array, list[int]]:
+    """The values of a column of lists side by side, and where each row's begin; null is an empty list."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    return column.flatten(), np.append(0, np.cumsum(lengths)).tolist()
+
+
+def _numbers(flat: pa.Array, expected: int) -> npt.NDArray[Any]:
+    if flat.null_count or len(flat) != expected:
+        raise pa.ArrowInvalid("a detection has null for a number")
+    values: npt.NDArray[Any] = flat.to_numpy()
+    return values
+
+
+def _number_lists(column: pa.Array) -> _Column:
+    flat, bounds = _flat(column)
+    return _numbers(flat, len(flat)), bounds
+
+
+def _text_lists(column: pa.Array) -> _Column:
+    flat, bounds = _flat(column)
+    # Few distinct texts: each becomes one Python object, however often it occurs.
+    coded = flat.dictionary_encode()
+    if flat.null_count:
+        raise pa.ArrowInvalid("a detection has null for a text")
+    return as_objects(coded.dictionary.to_pylist())[coded.indices.to_numpy()], bounds
+
+
+def _image_labels(batch: pa.RecordBatch) -> list[tuple[ImageLabel, ...] | None]:
+    column = batch["image_labels"] if "image_labels" in batch.schema.names else None
+    if column is None or column.null_count == len(column):
+        return [None] * len(batch)
+    return [
+        None
         if labels is None
-        else tuple(ImageLabel(one["class"], one["label"], one["mid"], one["score"]) for one in labels),
-        error_type=values["error_type"],
-        error=values["error"],
-        error_stage=values["error_stage"],
-        height=values["height"],
-        width=values["width"],
-        exif_orientation=values["exif_orientation"],
-        frames=values["frames"],
-        bytes=values["bytes"],
-        sha256=values["sha256"],
-        seconds={k: v for k, v in (values["seconds"] or {}).items() if v is not None},
-    )
+        else tuple(ImageLabel(one["class"], one["label"], one["mid"], one["score"]) for one in labels)
+        for labels in column.to_pylist()
+    ]
