@@ -96,9 +96,7 @@ class Tables:
             "model_version": pa.repeat(self._model_version, rows),
             "seconds": pa.StructArray.from_arrays([stage] * len(STAGES), names=list(STAGES)),
         }
-        arrays = [
-            columns[f.name].cast(f.type) if f.name in columns else pa.nulls(rows, f.type) for f in SHARD_SCHEMA
-        ]
+        arrays = [columns[f.name].cast(f.type) if f.name in columns else pa.nulls(rows, f.type) for f in SHARD_SCHEMA]
         return pa.Table.from_arrays(arrays, schema=SHARD_SCHEMA)
 
 

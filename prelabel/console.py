@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
@@ -177,6 +178,38 @@ class BarReporter(QuietReporter):
     def close(self) -> None:
         """Take the bar away."""
         self._bar.stop()
+
+
+@contextlib.contextmanager
+def counting(what: str, stream: IO[str] | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Shows how far something is that takes a while: a bar on a terminal, lines now and then elsewhere.
+
+    Args:
+        what: Is counted, in words: `images read`.
+        stream: Standard error by default.
+
+    Yields:
+        To be called with how many are done and how many there are; it may begin anew.
+    """
+    stream = stream or sys.stderr
+    if stream.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), TextColumn("{task.completed:,.0f} of {task.total:,.0f}"), TextColumn(what))
+        with Progress(*columns, TimeRemainingColumn(), console=Console(file=stream), transient=True) as bar:
+            task = bar.add_task(what, total=1)
+            yield lambda done, of: bar.update(task, completed=done, total=of)
+        return
+    said_at = time.monotonic()
+
+    def say(done: int, of: int) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= LINE_INTERVAL_S:
+            said_at = time.monotonic()
+            print(f"{done:,} of {of:,} {what}", file=stream, flush=True)
+
+    yield say
 
 
 def table(title: str, rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:

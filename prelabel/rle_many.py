@@ -65,7 +65,10 @@ def measure(
         stop = max(int(bounds.searchsorted(bounds[start] + _AT_A_TIME, side="right")) - 1, start + 1)
         some = slice(start, stop)
         many = decode_many(
-            characters[bounds[start] : bounds[stop]], bounds[start : stop + 1] - bounds[start], height[some], width[some]
+            characters[bounds[start] : bounds[stop]],
+            bounds[start : stop + 1] - bounds[start],
+            height[some],
+            width[some],
         )
         sound[some] = many.sound
         area[some], xywh[some] = extents(many, height[some])
@@ -174,7 +177,8 @@ def _undone(values: Int64Array, bounds: Int64Array) -> Int64Array:
 
 def _sums(values: Int64Array, bounds: Int64Array) -> Int64Array:
     total = np.append(0, np.cumsum(values))
-    return total[bounds[1:]] - total[bounds[:-1]]
+    sums: Int64Array = total[bounds[1:]] - total[bounds[:-1]]
+    return sums
 
 
 def _owner(bounds: Int64Array, places: Int64Array) -> Int64Array:

@@ -23,10 +23,11 @@ MAY_IMPORT = {
     "rle": {"errors"},
     "rle_many": {"errors", "rle"},
     "select": {"errors", "detections", "options"},
+    "processes": {"errors"},
     "config": {"errors", "options", "select", "storage"},
     "labels": {"errors", "storage"},
     "source": {"errors", "storage", "image_ref"},
-    "store": {"errors", "storage", "detections", "image_ref", "rle", "rle_many"},
+    "store": {"errors", "storage", "detections", "image_ref", "rle", "rle_many", "processes"},
     "detectors": {"errors", "storage", "detections", "labels", "rle", "select"},
     "engine": {
         *{"errors", "storage", "detections", "image_ref", "labels", "config"},
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     },
     "export": {
         *{"errors", "storage", "detections", "image_ref", "labels", "options", "select", "rle", "source", "store"},
-        "rle_many",
+        *{"rle_many", "processes"},
     },
     "evaluate": {"errors", "storage", "detections", "labels", "options", "select", "rle", "store", "export"},
     "compare": {

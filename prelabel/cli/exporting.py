@@ -85,13 +85,16 @@ def preview(**given: Any) -> None:
 def _export(
     exporter: Any, output: str, to: str, storage_options: str | None, options: Any, *, fetches: bool = False
 ) -> None:
-    from prelabel.console import printable, table
+    from prelabel.console import counting, printable, table
+    from prelabel.export.parts import SpreadRows
     from prelabel.export.reading import RunInfo
+    from prelabel.processes import Processes
     from prelabel.storage import absolute
 
     run = opened(output, storage_options)
-    read = run.rows_to_fetch if fetches else run.rows
-    report = exporter(RunInfo.of(run), read, absolute(to), options, run.storage)
+    with counting("images read") as progress, Processes.all_cores() as processes:
+        read = run.rows_to_fetch if fetches else SpreadRows(run.rows, processes, progress)
+        report = exporter(RunInfo.of(run), read, absolute(to), options, run.storage)
     for warning in report.warnings:
         click.echo(f"note: {printable(warning)}", err=True)
     rows = [["images", f"{report.images:,}"], ["detections", f"{report.detections:,}"]]

@@ -21,7 +21,7 @@ from prelabel.evaluate.pairing import ImageCounts, Pairing
 from prelabel.evaluate.truth import Truth, TruthObject
 from prelabel.export.categories import Category, ListedCategories
 from prelabel.export.coco_options import CocoOptions
-from prelabel.export.coco_shapes import shape_of
+from prelabel.export.coco_shapes import Shape, shapes_of
 from prelabel.export.reading import Rows, RunInfo
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import ClassName
@@ -122,16 +122,17 @@ class _Gatherer:
         one = row.detections
         if one is None:
             return Found(np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, np.float32), (), np.empty(0, bool))
-        categories, boxes, chosen, masks = [], [], [], []
+        listed: list[tuple[int, int]] = []
         for index in self.options.indices(one.score, one.label, one.mid, one.xyxy).tolist():
             name = ClassName(int(one.category_id[index]), one.label[index], one.mid[index])
             self.seen.add(name)
             category = self.listed.id_of(name)
             if category is None:
                 self.unmatched[name] += 1
-                continue
-            counts = None if one.mask is None else one.mask[index]
-            shape = shape_of(row.image_id, one.xyxy[index], counts, (one.height, one.width), _AS_EXPORTED)
+            else:
+                listed.append((index, category))
+        categories, boxes, chosen, masks = [], [], [], []
+        for (index, category), shape in zip(listed, self._shapes(row, one, [n for n, _ in listed]), strict=True):
             if isinstance(shape, str):
                 self.left_out[shape] += 1
                 continue
@@ -146,6 +147,11 @@ class _Gatherer:
             tuple(masks),
             self._compared(one)[chosen],
         )
+
+    def _shapes(self, row: ImageRow, one: Detections, chosen: list[int]) -> list[Shape | str]:
+        counts = None if one.mask is None else one.mask[chosen].tolist()
+        height, width = (np.full(len(chosen), side) for side in (one.height, one.width))
+        return shapes_of([row.image_id] * len(chosen), one.xyxy[chosen], counts, height, width, _AS_EXPORTED)
 
     def _compared(self, one: Detections) -> npt.NDArray[np.bool_]:
         rules = self.options.compared

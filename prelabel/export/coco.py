@@ -18,10 +18,10 @@ with the number of images.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import json
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -29,22 +29,24 @@ import numpy as np
 
 from prelabel.errors import ExportError
 from prelabel.export.class_list import categories_for
-from prelabel.export.coco_files import JsonList, chunks, dataset_file, delete_later_parts, list_file, numbered_name
+from prelabel.export.coco_entries import Entries, EntriesOf, ImageEntries, numbered
+from prelabel.export.coco_files import chunks, dataset_file, delete_later_parts, list_file, numbered_name
 from prelabel.export.coco_options import CocoOptions
 from prelabel.export.image_ids import Numbering, numbering
-from prelabel.export.instances import Instance, Instances
 from prelabel.export.known_names import KnownNames
-from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally
+from prelabel.export.parts import UNUSED, each_part, row_at, without
+from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, strict_json
 from prelabel.options import require
 from prelabel.select import Selection
 from prelabel.storage import Storage, describe, redact
-from prelabel.store.rows import ImageRow
+from prelabel.store.run import ClassName
 
 
 def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storage: Storage) -> ExportReport:
     """Write the dataset file at `to` (with `split` its numbered files: `x.json` -> `x-00000.json`, ...).
 
     The order of images and annotations is the plan's, within an image by descending score; ids count over all files.
+    With `SpreadRows` several processes work, and the files are the same.
 
     Raises:
         ConfigError: An option names a class that the detector does not have.
@@ -53,6 +55,9 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
             except whole files of a split export.
     """
     require(options.results != to, f"results and to are the same file {redact(to)!r}")
+    rows = without(rows, *UNUSED)
+    if options.segmentation == "none":
+        rows = without(rows, "masks")
     names = KnownNames(info, options)
     tally = Tally()
     categories = categories_for(info, rows, options, storage)
@@ -62,20 +67,22 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
     def listed() -> list[dict[str, Any]]:
         return [entry.to_json() for entry in categories.entries]
 
-    images = _Images(rows(), numbers, tally)
-    instances = Instances(categories, options, options, tally)
+    images = _Images(rows, EntriesOf(options, categories, names), numbers, tally)
+    annotations = 0
     try:
         with contextlib.ExitStack() as stack:
-            results = _Results(stack.enter_context(list_file(storage, options.results)) if options.results else None)
+            results = stack.enter_context(list_file(storage, options.results)) if options.results else None
             for number, some in enumerate(chunks(images, options.split)):
                 url = to if options.split is None else numbered_name(to, number)
                 with dataset_file(storage, url, head, listed) as file:
-                    for image, row in some:
-                        file.images.add(image)
-                        names.see(row.detections)
-                        for one in instances(row):
-                            file.annotations.add(_dataset_entry(tally.detections, image["id"], one, options))
-                            results.add(image["id"], one, row)
+                    for image_id, image, entries in some:
+                        file.images.add([image])
+                        prefix = b'"image_id":%d,' % image_id
+                        made = numbered(entries.annotations, prefix, annotations + 1)
+                        annotations += len(made)
+                        file.annotations.add(made)
+                        if results is not None:
+                            results.add(numbered(entries.results, prefix))
                 tally.files.append(url)
         if options.results:
             tally.files.append(options.results)
@@ -84,7 +91,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
     except OSError as error:
         raise ExportError(f"cannot write {redact(to)}: {describe(error)}") from error
     tally.warnings += names.warnings
-    _warn(tally, options, images.twins(rows))
+    _warn(tally, options, images.twins())
     return tally.report()
 
 
@@ -112,70 +119,54 @@ def _head(info: RunInfo, options: CocoOptions, numbers: Numbering) -> dict[str, 
 
 
 class _Images:
-    """The images of a dataset with their rows, counted; remembers enough of the names to find equal stems later."""
+    """The images of a dataset with their entries, counted; remembers enough of the names to find equal stems later."""
 
-    def __init__(self, rows: Iterable[ImageRow], numbers: Numbering, tally: Tally) -> None:
+    def __init__(self, rows: Rows, work: EntriesOf, numbers: Numbering, tally: Tally) -> None:
         self._rows = rows
+        self._work = work
         self._numbers = numbers
         self._tally = tally
         self._stems = array("q")
 
-    def __iter__(self) -> Iterator[tuple[dict[str, Any], ImageRow]]:
-        for position, row in enumerate(self._rows):
-            self._stems.append(hash(re.sub(r"\.[^./]*$", "", row.file_name)))
-            if row.detections is None:
-                self._tally.failed += 1
-                continue
-            self._tally.images += 1
-            image_id = self._numbers.number(position, row.file_name)
-            size = {"width": row.detections.width, "height": row.detections.height}
-            image = {"id": image_id, "file_name": row.file_name, **size, "image_id": row.image_id}
-            yield {**image, **self._numbers.carried.get(image_id, {})}, row
+    def __iter__(self) -> Iterator[tuple[int, bytes, ImageEntries]]:
+        """Number and finished entry of each image, and the rest of its entries."""
+        masks: set[int] = set()
+        for part in self._parts():
+            for one in part.images:
+                position = len(self._stems)
+                self._stems.append(hash(re.sub(r"\.[^./]*$", "", one.file_name)))
+                if not one.image:
+                    continue
+                # Readers look at the first entry of a results file only to tell masks from boxes.
+                masks.update(one.masks)
+                if len(masks) > 1:
+                    image_id = json.loads(b"{%b}" % one.image)["image_id"]
+                    raise ExportError(
+                        f"image {image_id!r} has detections {'with' if b'm' in one.masks else 'without'} masks, "
+                        "unlike those before it; a results file cannot mix them: say segmentation none"
+                    )
+                image_id = self._numbers.number(position, one.file_name)
+                carried = self._numbers.carried.get(image_id)
+                more = b"," + strict_json(carried)[1:-1] if carried else b""
+                yield image_id, b'{"id":%d,%b%b}' % (image_id, one.image, more), one
 
-    def twins(self, rows: Rows) -> tuple[int, str]:
+    def _parts(self) -> Iterator[Entries]:
+        """Of all rows; what they tell is added up."""
+        for part in each_part(self._rows, self._work, self._contradicts):
+            self._tally.add(part.tally)
+            self._work.names.add(part.names)
+            yield part
+
+    def _contradicts(self, part: Entries) -> bool:
+        """Whether parts made side by side gave one number to two new classes, or two to one."""
+        id_of = self._work.categories.id_of
+        return any(id_of(ClassName(*one)) != category_id for one, category_id in part.ids.items())
+
+    def twins(self) -> tuple[int, str]:
         """How many images share their path without ending with an earlier one, and the first such name."""
         _, first = np.unique(np.asarray(self._stems), return_index=True)
         again = np.setdiff1d(np.arange(len(self._stems)), first)
-        if not len(again):
-            return 0, ""
-        return len(again), next(itertools.islice(rows(), int(again[0]), None)).file_name
-
-
-def _dataset_entry(number: int, image_id: int, one: Instance, options: CocoOptions) -> dict[str, Any]:
-    entry = {
-        "id": number,
-        "image_id": image_id,
-        "category_id": one.category_id,
-        "bbox": one.shape.bbox,
-        "area": one.shape.area,
-        "iscrowd": 0,
-        "segmentation": one.shape.segmentation,
-        "score": one.score,
-    }
-    return {**entry, "attributes": {"score": one.score}} if options.score == "attribute" else entry
-
-
-class _Results:
-    """Fills a results file, or nothing where none is wanted, with entries that are all alike."""
-
-    def __init__(self, entries: JsonList | None) -> None:
-        self._entries = entries
-        self._with_masks: bool | None = None
-
-    def add(self, image_id: int, one: Instance, row: ImageRow) -> None:
-        """One more entry. Raises ExportError for a mixture of boxes and masks."""
-        if self._entries is None:
-            return
-        # Readers look at the first entry of a results file only to tell masks from boxes.
-        with_mask = one.shape.rle is not None
-        if self._with_masks not in (None, with_mask):
-            raise ExportError(
-                f"image {row.image_id!r} has detections {'with' if with_mask else 'without'} masks, unlike those "
-                "before it; a results file cannot mix them: say segmentation none"
-            )
-        self._with_masks = with_mask
-        entry = {"image_id": image_id, "category_id": one.category_id, "bbox": one.shape.bbox, "score": one.score}
-        self._entries.add({**entry, "segmentation": one.shape.rle} if with_mask else entry)
+        return (len(again), row_at(self._rows, int(again[0])).file_name) if len(again) else (0, "")
 
 
 def _warn(tally: Tally, options: CocoOptions, twins: tuple[int, str]) -> None:

@@ -15,16 +15,17 @@ from prelabel.storage import Storage
 
 
 class JsonList:
-    """Writes the entries of a JSON list one by one, a line each."""
+    """Writes the entries of a JSON list, a line each."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._count = 0
+        self._any = False
 
-    def add(self, entry: Any) -> None:
-        """One more entry."""
-        self._stream.write((b",\n" if self._count else b"\n") + strict_json(entry))
-        self._count += 1
+    def add(self, entries: Sequence[bytes]) -> None:
+        """More entries, each as compact JSON."""
+        if entries:
+            self._stream.write((b",\n" if self._any else b"\n") + b",\n".join(entries))
+            self._any = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,14 +47,6 @@ class Shape(NamedTuple):
     rle: dict[str, Any] | None
 
 
-def shape_of(
-    image_id: str, xyxy: FloatArray, counts: str | None, size: tuple[int, int], options: Shaping
-) -> Shape | str:
-    """The geometry of one detection, `(4,)` pixels and maybe a mask, of an image of height and width; see `shapes_of`."""
-    height, width = (np.array([side]) for side in size)
-    return shapes_of([image_id], xyxy[None], None if counts is None else [counts], height, width, options)[0]
-
-
 def shapes_of(
     image_ids: Sequence[str],
     xyxy: FloatArray,

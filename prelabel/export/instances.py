@@ -16,7 +16,6 @@ from prelabel.select import Selection
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import ClassName
 
-
 #: Images whose detections are worked on side by side, and detections of them at most (or those of one image).
 _IMAGES, _DETECTIONS = 256, 4096
 
@@ -43,7 +42,8 @@ class Instances:
         self._selection = selection
         self._shaping = shaping
         self._tally = tally
-        self._ids: dict[tuple[int, str, str], int | None] = {}
+        #: The classes that turned up, by number, label and MID, in their order, with their categories.
+        self.ids: dict[tuple[int, str, str], int | None] = {}
 
     def __call__(self, row: ImageRow) -> list[Instance]:
         """The instances of one image; see `each`, which is faster for many."""
@@ -83,19 +83,20 @@ class Instances:
             np.repeat([one.width for one in found], [len(one) for one in found])[kept],
             self._shaping,
         )
-        for n, category_id, one, shape in zip(image[kept].tolist(), ids, shortest(score[kept]), shapes, strict=True):
+        scores = shortest(score[kept])
+        for n, category_id, given, shape in zip(image[kept].tolist(), ids, scores, shapes, strict=True):
             if isinstance(shape, str):
                 self._leave_out(shape)
             elif category_id is not None:
                 self._tally.detections += 1
-                instances[n].append(Instance(category_id, one, shape))
+                instances[n].append(Instance(category_id, given, shape))
         return instances
 
     def _id_of(self, number: int, label: str, mid: str) -> int | None:
         key = (number, label, mid)
-        if key not in self._ids:
-            self._ids[key] = self._categories.id_of(ClassName(*key))
-        return self._ids[key]
+        if key not in self.ids:
+            self.ids[key] = self._categories.id_of(ClassName(*key))
+        return self.ids[key]
 
     def _leave_out(self, reason: str, count: int = 1) -> None:
         if count:

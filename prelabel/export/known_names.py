@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from prelabel.detections import Detections
 from prelabel.export.reading import RunInfo
 from prelabel.select import Selection
@@ -23,6 +25,17 @@ class KnownNames:
         """Take note of the classes of all detections of an image."""
         if self._seen is not None:
             self._seen.update(zip(found.label, found.mid, strict=True))
+
+    def fresh(self) -> KnownNames:
+        """Takes note of the classes of some images, to be told by `add`."""
+        other = copy.copy(self)
+        other._seen = None if self._seen is None else set()
+        return other
+
+    def add(self, other: KnownNames) -> None:
+        """Take note of what another one has seen."""
+        if self._seen is not None:
+            self._seen |= other._seen or set()
 
     @property
     def warnings(self) -> list[str]:

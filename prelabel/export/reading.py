@@ -100,6 +100,15 @@ class Tally:
     left_out: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
 
+    def add(self, other: Tally) -> None:
+        """Count what another one has counted."""
+        self.files += other.files
+        self.images += other.images
+        self.failed += other.failed
+        self.detections += other.detections
+        self.left_out.update(other.left_out)
+        self.warnings += other.warnings
+
     def report(self) -> ExportReport:
         """The counts as the export's result."""
         return ExportReport(

@@ -111,9 +111,7 @@ def table_to_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRow]:
         found = _detections(batch)
         labels = _image_labels(batch)
         for values, detections, image_labels in zip(zip(*columns.values(), strict=True), found, labels, strict=True):
-            yield ImageRow(
-                **dict(zip(names, values, strict=True)), detections=detections, image_labels=image_labels
-            )
+            yield ImageRow(**dict(zip(names, values, strict=True)), detections=detections, image_labels=image_labels)
 
 
 #: Columns that are attributes of `ImageRow` as they are.

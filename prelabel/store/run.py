@@ -16,7 +16,7 @@ from prelabel.errors import StoreError
 from prelabel.storage import Storage, describe, join, redact
 from prelabel.store.plan import Plan, PlanPart
 from prelabel.store.rows import ImageRow
-from prelabel.store.schema import SCHEMA_VERSION
+from prelabel.store.schema import SCHEMA_VERSION, SHARD_SCHEMA
 from prelabel.store.shards import ShardRecord, read_shard, shard_url
 
 RUN = "run.json"
@@ -196,6 +196,45 @@ def read_manifest(output: str, storage: Storage) -> Manifest | None:
 
 
 @dataclass(frozen=True, slots=True)
+class RunRows:
+    """The rows of finished shards in plan order; each call begins reading anew. Can be sent to another process.
+
+    Attributes:
+        output: Root of the run's output.
+        storage: Opens it.
+        shards: Number and rows of each shard, in order.
+        left_out: Columns that are not read.
+    """
+
+    output: str
+    storage: Storage
+    shards: tuple[tuple[int, int], ...]
+    left_out: frozenset[str] = frozenset()
+
+    def __call__(self, columns: Sequence[str] | None = None) -> Iterator[ImageRow]:
+        """The rows, one row group in memory at a time. Raises StoreError for a damaged shard.
+
+        Args:
+            columns: Leave out the costly columns that are not wanted, see `read_shard`.
+        """
+        if columns is None and self.left_out:
+            columns = [name for name in SHARD_SCHEMA.names if name not in self.left_out]
+        for shard, _ in self.shards:
+            yield from read_shard(shard_url(self.output, shard), self.storage, columns)
+
+    def __len__(self) -> int:
+        return sum(rows for _, rows in self.shards)
+
+    def without(self, *names: str) -> RunRows:
+        """The same rows without these columns; `ImageRow` must have a default for them."""
+        return replace(self, left_out=self.left_out | {*names})
+
+    def by_shard(self) -> list[RunRows]:
+        """The rows of each shard."""
+        return [replace(self, shards=(one,)) for one in self.shards]
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A finished run, opened for reading."""
 
@@ -204,10 +243,10 @@ class Run:
     record: RunRecord
     manifest: Manifest
 
-    def rows(self, columns: Sequence[str] | None = None) -> Iterator[ImageRow]:
-        """All rows in plan order, one row group in memory at a time. Raises StoreError for a damaged shard."""
-        for record in self.manifest.shards:
-            yield from read_shard(shard_url(self.output, record.shard), self.storage, columns)
+    @property
+    def rows(self) -> RunRows:
+        """All rows in plan order: `for row in run.rows():`."""
+        return RunRows(self.output, self.storage, tuple((one.shard, one.rows) for one in self.manifest.shards))
 
     def rows_to_fetch(self) -> Iterator[ImageRow]:
         """The same rows under the plan's addresses, signatures and all, for reading their images again.

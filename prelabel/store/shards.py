@@ -130,7 +130,8 @@ def read_shard(url: str, storage: Storage, columns: Sequence[str] | None = None)
     Args:
         url: Address of the file.
         storage: Opens it.
-        columns: Leave out the costly columns that are not wanted (`masks`, `multiclass_scores`); all others are read.
+        columns: Leave out the costly columns that are not wanted (`masks`, `multiclass_scores`), or others for which
+            `ImageRow` has a default; all others are read.
 
     Raises:
         StoreError: The file is missing, damaged, or of another schema.
@@ -139,7 +140,7 @@ def read_shard(url: str, storage: Storage, columns: Sequence[str] | None = None)
         with storage.open(url) as file:
             parquet = pq.ParquetFile(file)
             check_schema(parquet.schema_arrow, url)
-            for batch in parquet.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns):
+            for batch in parquet.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns, use_threads=False):
                 yield from table_to_rows([batch])
     except FileNotFoundError:
         raise StoreError(f"{redact(url)} is missing; the same `prelabel label` command makes it again") from None

@@ -12,6 +12,8 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
@@ -19,6 +21,7 @@ from prelabel import rle
 from prelabel.detections import ImageLabel
 from prelabel.errors import ConfigError, ExportError
 from prelabel.export.coco import CocoOptions, export_coco
+from prelabel.export.coco_shapes import rounded
 from prelabel.export.reading import ExportReport, Rows, RunInfo
 from prelabel.storage import Storage
 from prelabel.store.run import ClassName
@@ -448,3 +451,14 @@ def test_nonsense_is_refused(options: dict[str, Any], message: str) -> None:
 
 def test_an_export_keeps_all_that_the_run_kept_unless_told_otherwise():
     assert CocoOptions().score_threshold == 0
+
+
+@given(st.lists(st.floats(-1e12, 1e12), max_size=20), st.sampled_from([0, 2, 4]))
+def test_many_numbers_are_rounded_as_python_rounds_each(values: list[float], decimals: int):
+    assert rounded(np.array(values), decimals).tolist() == [round(value, decimals) for value in values]
+
+
+@given(st.lists(st.integers(-(10**6), 10**6), max_size=20))
+def test_a_number_half_way_is_rounded_as_python_rounds_it(thousandths: list[int]):
+    values = [one / 1000 for one in thousandths]
+    assert rounded(np.array(values), 2).tolist() == [round(value, 2) for value in values]

@@ -1,0 +1,116 @@
+"""An export by several processes is, byte by byte, the one that a single process writes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prelabel.errors import ExportError
+from prelabel.export.coco import export_coco
+from prelabel.export.coco_options import CocoOptions
+from prelabel.export.parts import SpreadRows, row_at, without
+from prelabel.export.reading import ExportReport, RunInfo
+from prelabel.processes import Processes
+from prelabel.storage import Storage
+from prelabel.store.rows import ImageRow
+from prelabel.store.run import Run, open_run
+from tests.rows import failed_row, found, mask_of, row
+from tests.runs import write_run
+
+MASK = mask_of("###...", "###...", "###...", "###...")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Six shards; classes that no list names turn up in all of them, and ask for the same number."""
+    shards = [
+        [
+            row(
+                f"{shard}/{n}.jpg",
+                found("Dog", 0.9 - n / 10, mask=MASK),
+                found("Cat", 0.4, (0, 0, 1.005, 2), category_id=2, mid="", mask=MASK),
+                found(f"new {shard % 3}", 0.3, category_id=-1, mid="", mask=MASK),
+                found("other", 0.2, category_id=7 + shard % 2, mid="", mask=mask_of(*["......"] * 4)),
+            )
+            for n in range(3)
+        ]
+        + [failed_row(f"{shard}/broken.jpg")]
+        for shard in range(6)
+    ]
+    output = write_run(tmp_path_factory.mktemp("run"), shards)
+    return open_run(output, Storage())
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Processes]:
+    with Processes(2, worth_s=0) as several:
+        yield several
+
+
+def both(
+    tmp_path: Path, run: Run, processes: Processes, export: Callable[[Any, str], ExportReport]
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The files by one process and by several; their reports are the same, too."""
+    reports, written = [], []
+    for name, rows in (("one", run.rows), ("several", SpreadRows(run.rows, processes))):
+        folder = tmp_path / name
+        reports.append(export(rows, str(folder)))
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        written.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
+    one, several = (dataclasses.replace(report, files=()) for report in reports)
+    assert one == several
+    return written[0], written[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"segmentation": "none", "score_threshold": 0.35}, {"split": 5}])
+def test_coco(tmp_path: Path, run: Run, processes: Processes, options: dict[str, Any]) -> None:
+    info = dataclasses.replace(RunInfo.of(run), classes=None)
+
+    def export(rows: Any, folder: str) -> ExportReport:
+        chosen = CocoOptions(results=f"{folder}/results.json", **options)
+        return export_coco(info, rows, f"{folder}/coco.json", chosen, run.storage)
+
+    one, several = both(tmp_path, run, processes, export)
+    assert len(one) >= 2
+    assert one == several
+
+
+def test_classes_beyond_the_list_get_the_same_numbers(tmp_path: Path, run: Run, processes: Processes) -> None:
+    info = dataclasses.replace(RunInfo.of(run), classes=RunInfo.of(run).classes or ())
+
+    def export(rows: Any, folder: str) -> ExportReport:
+        return export_coco(info, rows, f"{folder}/coco.json", CocoOptions(), run.storage)
+
+    one, several = both(tmp_path, run, processes, export)
+    assert one == several
+
+
+def test_the_first_error_in_the_order_of_the_plan_is_the_one_told(tmp_path: Path, processes: Processes) -> None:
+    shards = [[row(f"{n}.jpg", found(mask=MASK if n < 4 else mask_of("#")))] for n in range(8)]
+    bad = open_run(write_run(tmp_path / "run", shards), Storage())
+    rows = SpreadRows(bad.rows, processes)
+    with pytest.raises(ExportError, match=r"image '4\.jpg': RLE for 4 x 6"):
+        export_coco(RunInfo.of(bad), rows, str(tmp_path / "coco.json"), CocoOptions(), Storage())
+    assert not (tmp_path / "coco.json").exists()
+
+
+def test_progress_is_told_shard_by_shard(run: Run, processes: Processes) -> None:
+    told: list[tuple[int, int]] = []
+    rows = SpreadRows(run.rows, processes, lambda done, of: told.append((done, of)))
+    assert len(list(rows())) == 24
+    assert told == [(4 * n, 24) for n in range(1, 7)]
+
+
+def test_rows_without_columns_and_by_place(run: Run, processes: Processes) -> None:
+    rows = SpreadRows(run.rows, processes)
+    one: ImageRow = row_at(without(rows, "masks"), 13)
+    assert one.image_id == "3/1.jpg"
+    assert one.detections is not None
+    assert one.detections.mask is None
+    assert row_at(rows, 13).detections.mask is not None  # type: ignore[union-attr]
+    with pytest.raises(IndexError):
+        rows.at(24)

@@ -1,0 +1,105 @@
+"""Several processes give what one gives, in the same order, and end with the one that started them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prelabel.errors import ExportError, RunError
+from prelabel.processes import Processes
+
+
+def square(number: int) -> tuple[int, int]:
+    return number * number, os.getpid()
+
+
+def refuse_seven(number: int) -> int:
+    if number == 7:
+        raise ExportError("seven is refused")
+    return number
+
+
+def die(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_results_come_in_order_from_several_processes() -> None:
+    with Processes(2, worth_s=0) as processes:
+        results = list(processes.map(square, range(20)))
+        again = list(processes.map(square, range(3)))
+    assert [one for one, _ in results] == [n * n for n in range(20)]
+    pids = {pid for _, pid in results}
+    assert os.getpid() in pids  # the first item is worked on here
+    assert len(pids) >= 2
+    assert [one for one, _ in again] == [0, 1, 4]
+
+
+def test_little_work_starts_no_process() -> None:
+    with Processes(8) as processes:
+        assert {pid for _, pid in processes.map(square, range(20))} == {os.getpid()}
+
+
+def test_nothing_to_do() -> None:
+    with Processes(2, worth_s=0) as processes:
+        assert list(processes.map(square, [])) == []
+
+
+def test_an_error_comes_when_its_turn_comes() -> None:
+    with Processes(2, worth_s=0) as processes:
+        results = processes.map(refuse_seven, range(20))
+        assert list(itertools.islice(results, 7)) == list(range(7))
+        with pytest.raises(ExportError, match="seven is refused"):
+            next(results)
+
+
+def test_a_process_that_dies_is_one_line() -> None:
+    with Processes(2, worth_s=0) as processes, pytest.raises(RunError, match="one of several processes died"):
+        list(processes.map(die, range(20)))
+
+
+_ENDLESS = """
+import os, sys, time
+from prelabel.processes import Processes
+from tests.test_processes import sleep_long
+if __name__ == "__main__":
+    with Processes(2, worth_s=0) as processes:
+        for pid in processes.map(sleep_long, range(9)):
+            print(pid, flush=True)
+"""
+
+
+def sleep_long(number: int) -> int:
+    if number > 2:
+        time.sleep(600)
+    return os.getpid()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_no_process_outlives_the_one_that_started_it() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", _ENDLESS], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+    assert parent.stdout is not None
+    with parent.stdout as output:
+        output.readline()
+        workers = {int(output.readline()), int(output.readline())}
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 60
+    while any(_is_alive(pid) for pid in workers):
+        assert time.monotonic() < deadline, "a worker process is still there"
+        time.sleep(0.05)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
