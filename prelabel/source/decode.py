@@ -41,9 +41,9 @@ from prelabel.errors import (
 )
 from prelabel.source.color import fit_transparency_to_8_bits, srgb_pixels, to_rgb
 from prelabel.source.failures import describe, explain, is_cut
-from prelabel.source.jpeg import read_pixels
+from prelabel.source.jpeg import read_pixels, reduce, scale_of
 from prelabel.source.sniff import image_format, looks_like
-from prelabel.source.upright import turned
+from prelabel.source.upright import displayed_size, turned, window_of
 
 #: How each format is opened: by its plugin itself, since `Image.open` swallows the reason why a file is refused,
 #: tries formats nobody asked for, and has a pixel limit of its own.
@@ -78,16 +78,21 @@ class DecodeOptions:
         max_bytes: Of the file.
         allow_truncated: Take a file whose end is missing, as far as it goes. What is missing is black, or grey in a
             JPEG, and counts as transparent where there is an alpha channel.
+        shortest_side: Decode a JPEG at 1/2, 1/4 or 1/8 where its shorter side keeps at least so many pixels, 8 or more;
+            None decodes everything in full, as cut files always are. The limits hold for the size in the file.
     """
 
     max_pixels: int = 178_956_970
     max_bytes: int = 512 * 1024 * 1024
     allow_truncated: bool = False
+    shortest_side: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_pixels", "max_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.shortest_side is not None and self.shortest_side < 8:
+            raise ConfigError(f"shortest-side must be at least 8, got {self.shortest_side}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,24 +100,22 @@ class DecodedImage:
     """A decoded picture.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB, C-contiguous, in the displayed frame. Not to be written to.
+        pixels: (H, W, 3) uint8 RGB, C-contiguous, in the displayed frame; H and W are less than `height` and `width`
+            where the picture was decoded reduced. Not to be written to.
+        height: Of the whole picture as displayed, in pixels.
+        width: Of the whole picture as displayed, in pixels.
+        window: x1 y1 x2 y2 that `pixels` show, in pixels of the whole picture: all of it and, where it was decoded
+            reduced, perhaps up to 7 beyond an edge.
         exif_orientation: The file's tag, 1..8, already applied; None where there is none or it makes no sense.
         frames: Pictures in the file (frames, pages, layers of a PSD); `pixels` is the first.
     """
 
     pixels: npt.NDArray[np.uint8]
+    height: int
+    width: int
+    window: tuple[int, int, int, int]
     exif_orientation: int | None
     frames: int
-
-    @property
-    def height(self) -> int:
-        """In pixels, as displayed."""
-        return int(self.pixels.shape[0])
-
-    @property
-    def width(self) -> int:
-        """In pixels, as displayed."""
-        return int(self.pixels.shape[1])
 
 
 def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> DecodedImage:
@@ -139,38 +142,46 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> DecodedImag
     _calm_pillow(options.max_pixels)
     _check_pixels(_size_in_header(data, name), options.max_pixels)
     try:
-        return _decode(data, name, options.max_pixels)
+        return _decode(data, name, options)
     except TruncatedImageError:
         if not options.allow_truncated:
             raise
-    return _decode(data, name, options.max_pixels, keep_cut=True)
+    return _decode(data, name, options, keep_cut=True)
 
 
-def _decode(data: bytes, name: str, max_pixels: int, keep_cut: bool = False) -> DecodedImage:
+def _decode(data: bytes, name: str, options: DecodeOptions, keep_cut: bool = False) -> DecodedImage:
     """Decode a file of a known format; with `keep_cut` one whose end is missing, as far as it goes."""
     # With an end put on, libjpeg fills in what is missing by itself.
     file = io.BytesIO(data + _JPEG_END if keep_cut and name == "JPEG" else data)
-    image = None
+    image = size = None
     try:
         image = _opener(name)(file)
+        size = image.size
         _refuse_camera_raw(image, data)
-        _check_pixels(image.size, max_pixels)
-        return _finish(image, name, data, file, keep_cut)
+        _check_pixels(size, options.max_pixels)
+        # Whether anything is there of a cut file is judged in full.
+        scale = scale_of(size, options.shortest_side) if name == "JPEG" and not keep_cut else 1
+        return _finish(image, name, data, file, keep_cut, scale)
     except DecodeError:
         raise
     # Pillow meets hostile bytes with OSError, SyntaxError, ValueError, struct.error, zlib.error, KeyError, TypeError,
     # OverflowError, AssertionError and others: here, at the border of one image, all of them mean "this file".
     except Exception as error:
-        raise explain(error, data, name, image, file) from error
+        raise explain(error, data, name, image, size, file) from error
 
 
-def _finish(image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO, keep_cut: bool) -> DecodedImage:
+def _finish(
+    image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO, keep_cut: bool, scale: int
+) -> DecodedImage:
     """Load an opened file, bring its pixels to RGB, and turn them."""
     # A TIFF turns itself while it loads and forgets its tag; a PNG may have it behind the pixels.
     orientation = None if name == "PNG" else _orientation(image)
     covered = image.tile[0][1] if name == "GIF" and image.tile else None
-    stored = read_pixels(image, data) if name == "JPEG" and not keep_cut else None
+    size = image.size
+    stored = read_pixels(image, data, scale) if name == "JPEG" and not keep_cut else None
     if stored is None:
+        if scale > 1:
+            reduce(image, scale)
         _load(image, name, data, file, keep_cut)
     turn = _orientation(image)
     if stored is None:
@@ -179,7 +190,12 @@ def _finish(image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO
         stored = srgb_pixels(stored, image.info.get("icc_profile"))
     if name == "HEIF":  # already turned by its reader
         orientation = image.info.get("original_orientation")
-    return DecodedImage(turned(stored, turn), orientation or turn, _frames(image))
+    rows, columns = stored.shape[:2]
+    if scale == 1:
+        size = columns, rows  # of a TIFF that turns itself this is known only now
+    width, height = displayed_size(size, turn)
+    window = window_of(size, (columns, rows), scale, turn)
+    return DecodedImage(turned(stored, turn), height, width, window, orientation or turn, _frames(image))
 
 
 def _rgb_of(image: ImageFile.ImageFile, covered: tuple[int, int, int, int] | None) -> Image.Image:
@@ -207,7 +223,7 @@ def _load_whole(image: ImageFile.ImageFile, name: str, data: bytes) -> None:
     image.load()
     # Pillow does not mind; but an orientation may have stood behind the pixels.
     if name == "PNG" and data.rfind(b"IEND") < 0:
-        raise TruncatedImageError(f"the file ends before the picture does ({describe(name, data, image)})")
+        raise TruncatedImageError(f"the file ends before the picture does ({describe(name, data, image.size)})")
 
 
 def _load_cut(image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO) -> None:
@@ -227,7 +243,7 @@ def _load_cut(image: ImageFile.ImageFile, name: str, data: bytes, file: io.Bytes
         except Exception:  # noqa: BLE001
             raise error from None
     if _is_flat(image):
-        raise TruncatedImageError(f"the file ends before the picture begins ({describe(name, data, image)})")
+        raise TruncatedImageError(f"the file ends before the picture begins ({describe(name, data, image.size)})")
 
 
 def _is_flat(image: Image.Image) -> bool:

@@ -25,7 +25,12 @@ _TIFF_OFFSETS_AND_SIZES = ((273, 279), (324, 325))  # strips, tiles
 
 
 def explain(
-    error: Exception, data: bytes, name: str, image: ImageFile.ImageFile | None, file: io.BytesIO
+    error: Exception,
+    data: bytes,
+    name: str,
+    image: ImageFile.ImageFile | None,
+    size: tuple[int, int] | None,
+    file: io.BytesIO,
 ) -> DecodeError:
     """The DecodeError for an exception raised while a file was opened or loaded.
 
@@ -34,9 +39,10 @@ def explain(
         data: The whole file.
         name: Its format.
         image: The opened image, or None where already opening it failed.
+        size: Its width and height in the file.
         file: The stream it was read from, wherever the reader stopped.
     """
-    what = describe(name, data, image)
+    what = describe(name, data, size)
     reason = " ".join(str(error).split())[:160] or type(error).__name__
     if isinstance(error, MemoryError):
         return ImageTooLargeError(f"the picture does not fit into memory ({what})")
@@ -57,10 +63,10 @@ def explain(
     return CorruptImageError(f"the {name} data is broken: {reason} ({what})")
 
 
-def describe(name: str, data: bytes, image: ImageFile.ImageFile | None) -> str:
+def describe(name: str, data: bytes, size: tuple[int, int] | None) -> str:
     """`JPEG, 640 x 480, 48,197 bytes`, with what is known."""
-    size = "" if image is None else f"{image.size[0]} x {image.size[1]}, "
-    return f"{name}, {size}{len(data):,} bytes"
+    pixels = "" if size is None else f"{size[0]} x {size[1]}, "
+    return f"{name}, {pixels}{len(data):,} bytes"
 
 
 def is_cut(error: Exception, data: bytes, name: str, image: ImageFile.ImageFile | None, file: io.BytesIO) -> bool:

@@ -12,13 +12,34 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import ImageFile
 
+#: What the inverse cosine transform can leave out by itself: pixels of the file for one of the picture, along a side.
+_SCALES = (8, 4, 2)
 
-def read_pixels(image: ImageFile.ImageFile, data: bytes) -> npt.NDArray[np.uint8] | None:
+
+def scale_of(size: tuple[int, int], shortest_side: int | None) -> int:
+    """By how much a picture may be reduced: 1, 2, 4 or 8.
+
+    Args:
+        size: Width and height in the file.
+        shortest_side: Pixels that the shorter side must keep; None for a picture in full.
+    """
+    if shortest_side is None:
+        return 1
+    return next((scale for scale in _SCALES if min(size) // scale >= shortest_side), 1)
+
+
+def reduced(size: tuple[int, int], scale: int) -> tuple[int, int]:
+    """Width and height of a picture at 1/scale: its last pixels may stand for fewer."""
+    return -(-size[0] // scale), -(-size[1] // scale)
+
+
+def read_pixels(image: ImageFile.ImageFile, data: bytes, scale: int) -> npt.NDArray[np.uint8] | None:
     """Pixels of a JPEG that Pillow has opened and not loaded, as they are stored.
 
     Args:
         image: For its mode and size.
         data: The whole file.
+        scale: 1, 2, 4 or 8; other than 1 for sides of 8 times as many pixels at least.
 
     Returns:
         (H, W, 3) uint8 RGB, grey in all three channels; None for other modes (CMYK), for grey with a profile (which is
@@ -27,8 +48,16 @@ def read_pixels(image: ImageFile.ImageFile, data: bytes) -> npt.NDArray[np.uint8
     """
     if image.mode != "RGB" and (image.mode != "L" or image.info.get("icc_profile")):
         return None
+    width, height = size = reduced(image.size, scale)
     try:
-        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+        # Of the sizes that libjpeg can make, the smallest that is not less than this.
+        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height)
     except ValueError:
         return None
-    return pixels if pixels.shape[1::-1] == image.size else None
+    return pixels if pixels.shape[1::-1] == size else None
+
+
+def reduce(image: ImageFile.ImageFile, scale: int) -> None:
+    """Have Pillow load a JPEG that it has opened at 1/scale."""
+    width, height = image.size
+    image.draft(None, (width // scale, height // scale))

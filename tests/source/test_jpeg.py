@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import simplejpeg
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageFile
 
-from prelabel.errors import DecodeError, TruncatedImageError
+from prelabel.errors import ConfigError, DecodeError, ImageTooLargeError, TruncatedImageError
 from prelabel.source import decode as module
 from prelabel.source.decode import DecodeOptions, decode
+from prelabel.source.jpeg import scale_of
 from prelabel.source.upright import turned
 
 
@@ -167,3 +169,160 @@ def test_each_orientation_turns_two_rows_of_three(orientation: int | None, reds:
     assert upright[..., 0].tolist() == reds
     assert np.array_equal(upright[..., 2], upright[..., 0] + 2)
     assert upright.flags.c_contiguous
+
+
+# --- reduced ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "shortest_side", "scale"),
+    [
+        ((4000, 3000), None, 1),
+        ((4000, 3000), 3000, 1),
+        ((4000, 3000), 1501, 1),
+        ((4000, 3000), 1500, 2),
+        ((3000, 4000), 751, 2),
+        ((4000, 3000), 750, 4),
+        ((4000, 3000), 376, 4),
+        ((4000, 3000), 375, 8),
+        ((4000, 3000), 8, 8),
+        ((1001, 1003), 501, 1),  # 1001 pixels are 501 at 1/2, of which the last is half there
+        ((1001, 1003), 500, 2),
+        ((60_000, 1), 8, 1),
+        ((60_000, 17), 8, 2),
+    ],
+)
+def test_a_picture_is_reduced_as_far_as_its_shorter_side_allows(
+    size: tuple[int, int], shortest_side: int | None, scale: int
+) -> None:
+    assert scale_of(size, shortest_side) == scale
+
+
+def blocks(height: int, width: int, scale: int) -> np.ndarray:
+    """Each `scale` x `scale` pixels of one colour: what remains of it at 1/scale is known."""
+    rng = np.random.default_rng(3)
+    small = rng.integers(40, 215, (-(-height // scale), -(-width // scale), 3), np.uint8)
+    return small.repeat(scale, 0).repeat(scale, 1)[:height, :width]
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+@pytest.mark.parametrize("size", [(64, 128), (67, 129), (73, 200), (64, 1001)])
+def test_reduced_pixels_are_those_of_the_places_they_stand_for(scale: int, size: tuple[int, int]) -> None:
+    pixels = blocks(*size, 8)
+    data = jpeg(pixels, quality=100, subsampling=0)
+    result = decode(data, DecodeOptions(shortest_side=64 // scale))
+    height, width = size
+    assert result.pixels.shape == (-(-height // scale), -(-width // scale), 3)
+    assert (result.height, result.width) == size
+    assert result.window == (0, 0, result.pixels.shape[1] * scale, result.pixels.shape[0] * scale)
+    assert levels(result.pixels, pixels[::scale, ::scale]) <= 4
+    assert result.pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "Gray"])
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_reduced_pixels_are_those_of_pillow_reduced(
+    scale: int, subsampling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = picture(131, 270)
+    kind = "GRAY" if subsampling == "Gray" else "RGB"
+    data = simplejpeg.encode_jpeg(pixels[..., :1].copy() if kind == "GRAY" else pixels, 85, kind, subsampling)
+    ours, pillows = both_ways(data, DecodeOptions(shortest_side=128 // scale), monkeypatch)
+    assert ours[1] is not None
+    assert pillows[1] is not None
+    assert ours[1].shape == (-(-131 // scale), -(-270 // scale), 3)
+    assert levels(ours[1], pillows[1]) <= 2
+
+
+@pytest.mark.parametrize(
+    ("orientation", "shape", "window"),
+    # Stored 67 x 131 (height x width); at 1/8 that is 9 x 17 pixels, which stand for 72 x 136.
+    [
+        (1, (9, 17), (0, 0, 136, 72)),
+        (2, (9, 17), (-5, 0, 131, 72)),
+        (3, (9, 17), (-5, -5, 131, 67)),
+        (4, (9, 17), (0, -5, 136, 67)),
+        (5, (17, 9), (0, 0, 72, 136)),
+        (6, (17, 9), (-5, 0, 67, 136)),
+        (7, (17, 9), (-5, -5, 67, 131)),
+        (8, (17, 9), (0, -5, 72, 131)),
+    ],
+)
+def test_what_reduced_pixels_show_is_turned_with_them(
+    orientation: int, shape: tuple[int, int], window: tuple[int, int, int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    pixels = blocks(67, 131, 8)
+    data = jpeg(pixels, quality=100, subsampling=0, exif=exif)
+    whole = decode(data)
+    result = decode(data, DecodeOptions(shortest_side=8))
+    assert result.pixels.shape[:2] == shape
+    assert result.window == window
+    assert (result.height, result.width) == whole.pixels.shape[:2]
+    assert result.exif_orientation == orientation
+    # In the middle of what the window says a pixel stands for lies its colour.
+    y = np.clip(window[1] + 8 * np.arange(shape[0]) + 4, 0, whole.height - 1)
+    x = np.clip(window[0] + 8 * np.arange(shape[1]) + 4, 0, whole.width - 1)
+    assert levels(result.pixels, whole.pixels[np.ix_(y, x)]) <= 4
+
+
+def test_a_cut_file_is_refused_or_taken_in_full() -> None:
+    data = jpeg(picture(320, 480), quality=95)[:-4000]
+    with pytest.raises(TruncatedImageError, match="480 x 320"):
+        decode(data, DecodeOptions(shortest_side=80))
+    result = decode(data, DecodeOptions(shortest_side=80, allow_truncated=True))
+    assert np.array_equal(result.pixels, decode(data, DecodeOptions(allow_truncated=True)).pixels)
+    assert (result.height, result.width, result.window) == (320, 480, (0, 0, 480, 320))
+
+
+def test_a_reduced_cmyk_file_is_read_and_has_its_whole_size() -> None:
+    result = decode(jpeg(np.full((64, 96, 3), 200, np.uint8), "CMYK"), DecodeOptions(shortest_side=16))
+    assert (result.height, result.width, result.pixels.shape) == (64, 96, (16, 24, 3))
+    assert levels(result.pixels, np.full((16, 24, 3), 200, np.uint8)) <= 4
+
+
+def test_a_reduced_picture_keeps_the_rule_of_its_profile() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = profile.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
+    data = jpeg(np.full((64, 64, 3), (250, 10, 10), np.uint8), icc_profile=swapped)
+    red, _, blue = decode(data, DecodeOptions(shortest_side=8)).pixels[4, 4].tolist()
+    assert red < 60
+    assert blue > 200
+
+
+def test_limits_hold_for_the_size_in_the_file() -> None:
+    data = jpeg(picture(64, 64))
+    with pytest.raises(ImageTooLargeError, match="64 x 64"):
+        decode(data, DecodeOptions(shortest_side=8, max_pixels=64 * 64 - 1))
+
+
+def test_other_formats_are_decoded_in_full() -> None:
+    file = io.BytesIO()
+    Image.fromarray(picture(64, 64)).save(file, "PNG")
+    result = decode(file.getvalue(), DecodeOptions(shortest_side=8))
+    assert result.pixels.shape == (64, 64, 3)
+    assert result.window == (0, 0, 64, 64)
+
+
+def test_fewer_pixels_than_one_block_are_not_asked_for() -> None:
+    with pytest.raises(ConfigError, match="shortest-side"):
+        DecodeOptions(shortest_side=7)
+
+
+@pytest.mark.parametrize("shortest_side", [8, 100])
+def test_hard_files_have_the_same_status_size_and_orientation_reduced(assets: Path, shortest_side: int) -> None:
+    reduced = 0
+    for path in sorted((assets / "images/hard").iterdir()):
+        data = path.read_bytes()
+        for cut in (False, True):
+            verdicts = []
+            for side in (None, shortest_side):
+                try:
+                    found = decode(data, DecodeOptions(shortest_side=side, allow_truncated=cut))
+                    verdicts.append((found.height, found.width, found.exif_orientation, found.frames))
+                    reduced += found.pixels.shape[:2] != (found.height, found.width)
+                except DecodeError as error:
+                    verdicts.append((type(error).__name__, str(error)))
+            assert verdicts[0] == verdicts[1], path.name
+    assert reduced >= 16
