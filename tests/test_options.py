@@ -134,6 +134,14 @@ def test_differences_name_the_setting_and_both_values():
     ]
 
 
+def test_a_setting_that_a_stored_run_does_not_know_had_its_default():
+    was = label_options(NEEDED).settings()
+    del was["decode_scale"], was["include_class"]
+    assert differences(was, label_options(NEEDED).settings()) == []
+    changed = label_options({**NEEDED, "decode_scale": "auto"}).settings()
+    assert differences(was, changed) == ["decode-scale was full, now auto"]
+
+
 def test_an_unstated_shard_size_is_no_difference_but_a_stated_one_is():
     was = label_options({**NEEDED, "shard_size": 10}).settings()
     assert differences(was, label_options(NEEDED).settings()) == []

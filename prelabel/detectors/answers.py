@@ -67,7 +67,14 @@ def wanted_outputs(convention: Convention, options: DetectorOptions) -> list[str
 
 
 def to_found(
-    outputs: Arrays, convention: Convention, height: int, width: int, labels: LabelMap | None, options: DetectorOptions
+    outputs: Arrays,
+    convention: Convention,
+    height: int,
+    width: int,
+    labels: LabelMap | None,
+    options: DetectorOptions,
+    *,
+    window: tuple[int, int, int, int] | None = None,
 ) -> Found:
     """What was found on one image.
 
@@ -78,6 +85,7 @@ def to_found(
         width: Of the displayed image.
         labels: Names of class numbers; win over names from the network.
         options: What is kept.
+        window: x1 y1 x2 y2 of the image that the network was shown, where it is not exactly the image.
 
     Raises:
         DetectorError: The arrays do not fit together or are not what the convention says; with the array's name.
@@ -89,7 +97,9 @@ def to_found(
     if len(score) and not finite.any():
         raise DetectorError("the network's boxes and scores are not finite numbers")
     _check_ranges(yxyx[finite], score[finite])
-    exact = yxyx[:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32)
+    left, top, right, bottom = window or (0, 0, width, height)
+    shown = np.array([right - left, bottom - top] * 2, np.float32)
+    exact = yxyx[:, [1, 0, 3, 2]] * shown + np.array([left, top] * 2, np.float32)
     xyxy = np.clip(exact, 0, np.array([width, height, width, height], np.float32))
     # Where there is no count, padding is boxes without size; a real box without size can be shown to nobody either.
     usable = np.flatnonzero(finite & (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1]))

@@ -15,6 +15,27 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """The displayed image that pixels belong to, which may have been decoded reduced.
+
+    Attributes:
+        height: Of the whole image, in pixels.
+        width: Of the whole image, in pixels.
+        window: x1 y1 x2 y2 that the pixels show, in pixels of the whole image; may reach a few beyond it.
+    """
+
+    height: int
+    width: int
+    window: tuple[int, int, int, int]
+
+    @classmethod
+    def of(cls, pixels: Pixels) -> Frame:
+        """Of pixels that are the whole image."""
+        height, width = pixels.shape[:2]
+        return cls(height, width, (0, 0, width, height))
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What a detector says of one image.
 
@@ -61,5 +82,8 @@ class Detector(Protocol):
     def batch_size(self) -> int:
         """How many images `detect` takes at once; 1 for networks that do not batch."""
 
-    def detect(self, images: Sequence[Pixels]) -> list[Found]:
-        """Run up to `batch_size` images, each `(H, W, 3)` uint8 RGB of its own size; one answer each, in order."""
+    def detect(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[Found]:
+        """Run up to `batch_size` images, each `(H, W, 3)` uint8 RGB of its own size; one answer each, in order.
+
+        Boxes and masks are those of the `frames`, one for each image; left out, the pixels are the images.
+        """

@@ -23,6 +23,7 @@ class CatalogueEntry:
         format: `"TF1 hub module"` or `"TF2 SavedModel"`.
         input: The input tensor in words.
         input_size: Height and width the network was made for, or None when any size will do.
+        working_size: Pixels of the shorter side, at most, of the picture the network looks at after resizing it itself.
         classes: How many classes it knows.
         masks: Whether it gives instance masks.
         licence: SPDX identifier.
@@ -38,6 +39,7 @@ class CatalogueEntry:
     format: str
     input: str
     input_size: tuple[int, int] | None
+    working_size: int
     classes: int
     masks: bool
     licence: str
@@ -59,6 +61,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         format="TF1 hub module",
         input="float32 [1, height, width, 3] in 0..1",
         input_size=None,
+        working_size=300,
         classes=600,
         masks=False,
         licence="Apache-2.0",
@@ -78,6 +81,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         format="TF1 hub module",
         input="float32 [1, height, width, 3] in 0..1",
         input_size=None,
+        working_size=600,
         classes=600,
         masks=False,
         licence="Apache-2.0",
@@ -97,6 +101,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         format="TF2 SavedModel",
         input="uint8 [1, height, width, 3]",
         input_size=None,
+        working_size=1024,
         classes=80,
         masks=True,
         licence="Apache-2.0",
@@ -112,6 +117,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         format="TF2 SavedModel",
         input="float32 [batch, 128, 128, 3] in 0..1",
         input_size=(128, 128),
+        working_size=128,
         classes=1001,
         masks=False,
         licence="Apache-2.0",
@@ -128,6 +134,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         format="TF2 SavedModel",
         input="uint8 [1, height, width, 3]",
         input_size=None,
+        working_size=512,
         classes=14,
         masks=True,
         licence="Apache-2.0",

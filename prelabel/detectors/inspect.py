@@ -9,8 +9,9 @@ from prelabel.detectors.convention import KNOWN, Convention, recognise
 from prelabel.detectors.fetch import LocalModel, fetch_model
 from prelabel.detectors.fingerprint import model_files
 from prelabel.detectors.graph import Graph, read_graph
-from prelabel.detectors.prepare import find_labels
+from prelabel.detectors.prepare import PreparedModel, find_labels
 from prelabel.detectors.reach import Beyond, operations_beyond
+from prelabel.detectors.resize import working_size
 from prelabel.errors import ConfigError, DetectorError
 from prelabel.labels.maps import LabelMap
 from prelabel.storage import Storage, redact
@@ -44,6 +45,13 @@ class ModelReport:
     def run_beyond(self) -> tuple[Beyond, ...]:
         """Those of `beyond` that loading the model or asking it runs."""
         return tuple(one for one in self.beyond if one.runs)
+
+    @property
+    def working_size(self) -> int | None:
+        """Pixels of the shorter side of what the network looks at, see `resize.py`."""
+        if self.convention is None:
+            return None
+        return working_size(PreparedModel(self.model, self.graph, self.convention, self.labels))
 
     @property
     def format(self) -> str:
@@ -98,6 +106,12 @@ def format_report(report: ModelReport) -> str:
         lines.append(f"recognised   {report.convention.why}")
     else:
         lines.append(f"recognised   not at all; known: {KNOWN}")
+    if report.working_size:
+        lines.append(
+            f"looks at     a shorter side of at most {report.working_size} pixels, which --decode-scale auto doubles"
+        )
+    elif report.convention:
+        lines.append("looks at     pictures of a size it does not state: --decode-scale auto changes nothing")
     if report.labels:
         lines.append(f"label map    {report.labels.source}, {len(report.labels)} classes")
     elif report.label_problem:

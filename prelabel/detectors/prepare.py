@@ -15,6 +15,9 @@ from prelabel.detectors.graph import Graph, read_graph
 from prelabel.labels.maps import LabelMap, parse_label_map, read_label_map
 from prelabel.storage import Storage
 
+#: Input size for a classifier that states none and is not in the catalogue: what ImageNet networks are made for.
+_USUAL_SIZE = (224, 224)
+
 #: Label maps that are found by themselves inside a model.
 _OWN_LABEL_MAPS = tuple(
     f"assets/{stem}.{ending}" for stem in ("label_map", "labels") for ending in ("pbtxt", "csv", "json", "txt")
@@ -29,6 +32,13 @@ class PreparedModel:
     graph: Graph
     convention: Convention
     labels: LabelMap | None
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width that a picture is brought to before the network gets it; None where it takes any."""
+        if self.convention.size or self.convention.kind != "classification":
+            return self.convention.size
+        return (self.local.entry.input_size if self.local.entry else None) or _USUAL_SIZE
 
     @property
     def info(self) -> DetectorInfo:

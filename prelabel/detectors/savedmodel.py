@@ -15,14 +15,11 @@ import numpy.typing as npt
 from prelabel.detections import Detections
 from prelabel.detectors import runtime
 from prelabel.detectors.answers import DetectorOptions, to_found, to_image_labels, wanted_outputs
-from prelabel.detectors.base import DetectorInfo, Found, Pixels
+from prelabel.detectors.base import DetectorInfo, Found, Frame, Pixels
 from prelabel.detectors.convention import CALL, Convention
 from prelabel.detectors.prepare import PreparedModel
 from prelabel.errors import DetectorError
 from prelabel.storage import describe
-
-#: Input size for a classifier that states none and is not in the catalogue: what ImageNet networks are made for.
-_USUAL_SIZE = (224, 224)
 
 #: An input tensor -> output tensors by name.
 Network = Callable[[Any], Mapping[str, Any]]
@@ -39,10 +36,7 @@ class SavedModelDetector:
         self._tf = tf
         self._options = options
         self._info = model.info
-        entry = model.local.entry
-        self._size = model.convention.size
-        if model.convention.kind == "classification":
-            self._size = self._size or (entry.input_size if entry else None) or _USUAL_SIZE
+        self._size = model.input_size
 
     @property
     def info(self) -> DetectorInfo:
@@ -59,8 +53,10 @@ class SavedModelDetector:
         """Images run at once: 1 for detectors, none of which takes a batch."""
         return self._options.batch_size if self._convention.batches else 1
 
-    def detect(self, images: Sequence[Pixels]) -> list[Found]:
+    def detect(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[Found]:
         """Run up to `batch_size` images, each `(H, W, 3)` uint8 RGB; one answer each, in order.
+
+        Boxes and masks are those of the `frames`, one for each image, where its pixels do not show it one to one.
 
         Raises:
             DetectorError: The network fails on an image, or answers what cannot be.
@@ -68,25 +64,27 @@ class SavedModelDetector:
         for pixels in images:
             if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
                 raise DetectorError(f"pixels must be (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
+        shown = frames or [Frame.of(pixels) for pixels in images]
         if self._convention.kind == "classification":
-            return self._classify(images)
-        return [self._detect_one(pixels) for pixels in images]
+            return self._classify(images, shown)
+        return [self._detect_one(pixels, frame) for pixels, frame in zip(images, shown, strict=True)]
 
     def warm_up(self, height: int = 480, width: int = 640) -> None:
         """Run once on a grey picture, so that the first real image does not pay for building the graph."""
         self.detect([np.full((height, width, 3), 128, np.uint8)])
 
-    def _detect_one(self, pixels: Pixels) -> Found:
+    def _detect_one(self, pixels: Pixels, frame: Frame) -> Found:
         start = time.perf_counter()
         image = self._resized(pixels) if self._size else self._as_input(pixels)
         outputs = self._run(image[None] if self._convention.batch_dimension else image)
         ran = time.perf_counter() - start
-        height, width = pixels.shape[:2]
-        found = to_found(outputs, self._convention, height, width, self._labels, self._options)
+        found = to_found(
+            outputs, self._convention, frame.height, frame.width, self._labels, self._options, window=frame.window
+        )
         seconds = {**found.seconds, "detect": found.seconds["detect"] + ran}
         return Found(found.detections, None, seconds, found.dropped)
 
-    def _classify(self, images: Sequence[Pixels]) -> list[Found]:
+    def _classify(self, images: Sequence[Pixels], frames: Sequence[Frame]) -> list[Found]:
         if not images:
             return []
         start = time.perf_counter()
@@ -96,8 +94,8 @@ class SavedModelDetector:
         labels = [to_image_labels(row, self._labels, self._options) for row in rows]
         seconds = {"detect": (time.perf_counter() - start) / len(images), "encode": 0.0}
         return [
-            Found(Detections.empty(*pixels.shape[:2]), found, seconds)
-            for pixels, found in zip(images, labels, strict=True)
+            Found(Detections.empty(frame.height, frame.width), found, seconds)
+            for frame, found in zip(frames, labels, strict=True)
         ]
 
     def _as_input(self, pixels: Pixels) -> npt.NDArray[Any]:

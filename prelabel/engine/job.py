@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from prelabel.config import LabelOptions, differences
 from prelabel.detectors.prepare import prepare
 from prelabel.detectors.reach import require_harmless
+from prelabel.detectors.resize import working_size
 from prelabel.engine.meter import Meter
 from prelabel.engine.planning import Planner, now
 from prelabel.engine.progress import Reporter
@@ -177,6 +178,10 @@ class _Job:
         )
         if not options.trust_model:
             require_harmless(model)
+        if options.decode_scale == "auto" and working_size(model) is None:
+            self._reporter.message(
+                "decode-scale auto: the detector does not say what size it looks at, so all is decoded in full"
+            )
         classes = None
         if model.labels is not None:
             named = model.labels.classes

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from prelabel.detectors.base import Detector, Found, Pixels
+from prelabel.detectors.base import Detector, Found, Frame, Pixels
 from prelabel.engine.schedule import Culprit
 from prelabel.errors import PrelabelError
 from prelabel.source.decode import DecodedImage, DecodeOptions, decode
@@ -108,6 +108,7 @@ class Picture:
 
     row: ImageRow
     pixels: Pixels | None
+    frame: Frame | None = None
 
 
 def _fetch(ref: ImageRef, reading: Reading) -> Fetched:
@@ -138,16 +139,15 @@ def _decode(ref: ImageRef, future: Future[Fetched], reading: Reading) -> Picture
         image: DecodedImage = decode(fetched.data, reading.decoding)
     except Exception as error:  # noqa: BLE001 - the per-image boundary: decoders meet hostile bytes
         return Picture(failed(row, error, "decode"), None)
-    height, width = image.pixels.shape[:2]
     row = replace(
         row,
-        height=height,
-        width=width,
+        height=image.height,
+        width=image.width,
         exif_orientation=image.exif_orientation,
         frames=image.frames,
         seconds={**row.seconds, "decode": time.perf_counter() - start},
     )
-    return Picture(row, image.pixels)
+    return Picture(row, image.pixels, Frame(image.height, image.width, image.window))
 
 
 def failed(row: ImageRow, error: Exception, stage: str) -> ImageRow:
@@ -177,9 +177,10 @@ def label_images(
 
 def _label_batch(batch: Sequence[Picture], detector: Detector) -> Iterator[ImageRow]:
     whole = [picture.pixels for picture in batch if picture.pixels is not None]
+    frames = [picture.frame for picture in batch if picture.frame is not None]
     start = time.perf_counter()
     try:
-        answers = iter(detector.detect(whole)) if whole else iter(())
+        answers = iter(detector.detect(whole, frames)) if whole else iter(())
     except Exception as error:  # noqa: BLE001 - the per-image boundary: TensorFlow raises dozens of classes
         if len(whole) > 1:  # one image must not take its neighbours along
             for picture in batch:

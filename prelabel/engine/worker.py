@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from prelabel.config import LabelOptions
 from prelabel.detectors.answers import DetectorOptions
 from prelabel.detectors.prepare import prepare
+from prelabel.detectors.resize import working_size
 from prelabel.engine.schedule import LabelTask, ProbeTask, Task
 from prelabel.engine.shard import Reader, Reading, label_images, label_shard, set_aside_row
 from prelabel.errors import DetectorError, StoreError
@@ -28,6 +29,10 @@ from prelabel.store.shards import ShardRecord, read_shard, shard_url, write_shar
 
 if TYPE_CHECKING:
     from prelabel.detectors.base import Detector
+
+#: Pixels along each side that a reduced picture keeps for one that the detector looks at: it resizes by itself, and
+#: with less would invent what it looks at.
+KEPT_FOR_DETECTOR = 2
 
 #: Seconds between the attempts to write a shard.
 WRITE_PAUSES_S = (1.0, 4.0)
@@ -76,6 +81,7 @@ class Worker:
         self._images = 0
         self._partial: dict[int, list[int]] = {}
         self._detector: Detector | None = None
+        self._working_size: int | None = None
 
     def load(self) -> None:
         """Load the detector and run it once.
@@ -99,6 +105,8 @@ class Worker:
         model = replace(model, labels=LabelMap(named) if named else None)
         from prelabel.detectors.savedmodel import load_detector  # TensorFlow starts after the environment is set
 
+        if options.decode_scale == "auto":
+            self._working_size = working_size(model)
         self._detector = load_detector(
             model,
             DetectorOptions(
@@ -115,7 +123,7 @@ class Worker:
 
     @cached_property
     def _reader(self) -> Reader:
-        return Reader(reading_of(self._spec, self._storage), decode_threads=self.threads)
+        return Reader(reading_of(self._spec, self._storage, self._working_size), decode_threads=self.threads)
 
     @cached_property
     def _plan(self) -> Plan:
@@ -179,11 +187,15 @@ class Worker:
         return Status(self._images, partial)
 
 
-def reading_of(spec: Spec, storage: Storage) -> Reading:
-    """How the images of a run are fetched and decoded."""
+def reading_of(spec: Spec, storage: Storage, working_size: int | None = None) -> Reading:
+    """How the images of a run are fetched and decoded, for a detector that looks at shorter sides of `working_size`."""
     options = spec.options
+    reduced_for = working_size if options.decode_scale == "auto" else None
     decoding = DecodeOptions(
-        max_pixels=options.max_pixels, max_bytes=options.max_bytes, allow_truncated=options.allow_truncated
+        max_pixels=options.max_pixels,
+        max_bytes=options.max_bytes,
+        allow_truncated=options.allow_truncated,
+        shortest_side=KEPT_FOR_DETECTOR * reduced_for if reduced_for else None,
     )
     return Reading(storage, decoding, spec.detector.name, spec.detector.model_version)
 

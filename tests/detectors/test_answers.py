@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,30 @@ def test_yxyx_shares_become_xyxy_pixels() -> None:
     assert found.label.tolist() == ["dog", "toothbrush"]
     assert found.mid.tolist() == ["/m/0bt9lr", ""]
     assert found.mask is None
+
+
+def test_shares_are_those_of_what_the_network_was_shown() -> None:
+    # 131 x 67 pixels at 1/8, turned by 180 degrees: 17 x 9 of them stand for 136 x 72 that begin before the image.
+    boxes = [[0, 0, 1, 1], [4 / 9, 8 / 17, 5 / 9, 9 / 17]]
+    found = to_found(
+        outputs(detection_boxes=np.array(boxes, np.float32)), NUMBERED, 67, 131, None, ALL, window=(-5, -5, 131, 67)
+    )
+    np.testing.assert_allclose(found.detections.xyxy, [[0, 0, 131, 67], [59, 27, 67, 35]], atol=1e-4)
+    assert (found.detections.height, found.detections.width) == (67, 131)
+
+
+def test_masks_are_pasted_where_the_shown_part_lies() -> None:
+    convention = replace(NUMBERED, outputs={**NUMBERED.outputs, "masks": "detection_masks"})
+    arrays = outputs(
+        detection_boxes=np.array([[0, 0.5, 1, 1]], np.float32),
+        detection_scores=np.array([0.75], np.float32),
+        detection_classes=np.array([18], np.float32),
+        detection_masks=np.ones((1, 5, 5), np.float32),
+    )
+    found = to_found(arrays, convention, 40, 60, None, ALL, window=(-4, 0, 60, 40)).detections
+    mask = coco_mask.decode({"size": [40, 60], "counts": found.mask[0].encode()})
+    assert mask.shape == (40, 60)
+    assert np.flatnonzero(mask.any(axis=0)).tolist() == list(range(28, 60))
 
 
 def test_batch_dimension_is_taken_off() -> None:

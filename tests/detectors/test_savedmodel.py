@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from prelabel.detectors.answers import DetectorOptions
-from prelabel.detectors.base import Detector
+from prelabel.detectors.base import Detector, Frame
 from prelabel.detectors.prepare import prepare
 from prelabel.detectors.savedmodel import SavedModelDetector, load_detector
 from prelabel.errors import DetectorError
@@ -55,6 +55,23 @@ def test_open_images_module(variables: str, swapped: bool, tmp_path: Path) -> No
     assert found.detections.mid.tolist() == ["/m/0bt9lr", "/m/01yrx"]
     assert found.detections.mask is None
     assert found.image_labels is None
+
+
+def test_boxes_and_masks_of_a_reduced_picture_are_those_of_the_whole_one(models: Models) -> None:
+    detector = load(models.mask_rcnn)
+    pixels = picture(40, 60, ("red", 30, 10, 60, 40))
+    (found,) = detector.detect([pixels], [Frame(317, 477, (-3, -3, 477, 317))])
+    (box,) = found.detections.xyxy.tolist()
+    np.testing.assert_allclose(box, [237, 77, 477, 317], atol=0.01)
+    assert (found.detections.height, found.detections.width) == (317, 477)
+    mask = coco_mask.decode({"size": [317, 477], "counts": found.detections.mask[0].encode()})
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    np.testing.assert_allclose([columns[0], rows[0], columns[-1], rows[-1]], [237, 77, 476, 316], atol=5)
+
+
+def test_labels_of_a_reduced_picture_are_of_the_whole_one(models: Models) -> None:
+    (found,) = load(models.classifier).detect([TALL], [Frame(1128, 536, (0, 0, 536, 1128))])
+    assert (found.detections.height, found.detections.width) == (1128, 536)
 
 
 def test_mask_rcnn(models: Models) -> None:

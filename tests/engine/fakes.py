@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from prelabel.detections import Detections
-from prelabel.detectors.base import DetectorInfo, Found, Pixels
+from prelabel.detectors.base import DetectorInfo, Found, Frame, Pixels
 from prelabel.errors import DetectorError
 
 
@@ -31,18 +31,18 @@ class BrightestCorner:
         self.batches: list[int] = []
         self._before = before
 
-    def detect(self, images: Sequence[Pixels]) -> list[Found]:
+    def detect(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[Found]:
         self.batches.append(len(images))
         self._before(images)
-        return [self._one(image) for image in images]
+        frames = frames or [Frame.of(image) for image in images]
+        return [self._one(image, frame) for image, frame in zip(images, frames, strict=True)]
 
-    def _one(self, image: Pixels) -> Found:
-        height, width = image.shape[:2]
-        y, x = np.unravel_index(int(image.sum(axis=2, dtype=np.int64).argmax()), (height, width))
+    def _one(self, image: Pixels, frame: Frame) -> Found:
+        y, x = np.unravel_index(int(image.sum(axis=2, dtype=np.int64).argmax()), image.shape[:2])
         return Found(
             Detections(
-                height=height,
-                width=width,
+                height=frame.height,
+                width=frame.width,
                 xyxy=np.array([[x, y, x + 1, y + 1]], np.float32),
                 category_id=[1],
                 score=[0.5],

@@ -6,6 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,21 @@ def test_reading_runs_ahead_of_the_detectors_turn_within_bounds(tmp_path: Path, 
         assert module.FETCH_AHEAD <= len(fetched) <= module.FETCH_AHEAD + module.DECODE_AHEAD
     thread.join(30)
     assert len(fetched) == 100
+
+
+def test_a_reduced_picture_has_the_row_of_the_whole_one(tmp_path: Path):
+    exif = Image.Exif()
+    exif[274] = 6
+    path = tmp_path / "tall.jpg"
+    Image.new("RGB", (131, 67)).save(path, exif=exif)
+    ref = ImageRef("tall.jpg", str(path), "tall.jpg")
+    shown: list[tuple[int, ...]] = []
+    detector = BrightestCorner(before=lambda images: shown.extend(image.shape for image in images))
+    reading = replace(READING, decoding=DecodeOptions(shortest_side=16))
+    (row,) = label_shard([ref], Reader(reading), detector)
+    assert shown == [(33, 17, 3)]
+    assert (row.status, row.height, row.width, row.exif_orientation) == ("ok", 131, 67, 6)
+    assert (row.detections.height, row.detections.width) == (131, 67)
 
 
 def test_progress_hears_of_every_new_row(tmp_path: Path):
