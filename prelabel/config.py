@@ -127,6 +127,20 @@ class LabelOptions(Selection):
         300.0, "A worker that finishes no image for so many seconds is replaced.", metavar="SECONDS", group=_RUN
     )
 
+    shard_timeout: float = option(
+        6 * 3600.0,
+        "A worker that finishes no shard for so many seconds is replaced.",
+        metavar="SECONDS",
+        group=_RUN,
+    )
+    max_failed: float | None = option(
+        None,
+        "End the run when more images fail: below 1 a share (0.05, judged from 100 images on), else a number.",
+        type="float",
+        metavar="SHARE|N",
+        group=_RUN,
+    )
+
     retry_failed: bool = option(False, "Run the failed images of a finished run again.", group=_AGAIN)
     add_new: bool = option(False, "Plan images that the source has got since, as new shards.", group=_AGAIN)
     overwrite: bool = option(False, "Start anew where the output holds another run.", group=_AGAIN)
@@ -150,6 +164,12 @@ class LabelOptions(Selection):
             f"gpus-per-worker must be 0, a fraction below 1 or a whole number, got {gpus}",
         )
         require(self.stall_timeout > 0, f"stall-timeout must be above 0 seconds, got {self.stall_timeout}")
+        require(self.shard_timeout > 0, f"shard-timeout must be above 0 seconds, got {self.shard_timeout}")
+        limit = self.max_failed
+        require(
+            limit is None or 0 <= limit < 1 or float(limit).is_integer(),
+            f"max-failed must be a share from 0 to below 1 or a whole number of images, got {limit}",
+        )
         require(
             self.shard_size is None or self.shard_size <= 100_000,
             f"shard-size must be at most 100000 (a shard is written from memory), got {self.shard_size}",

@@ -17,6 +17,8 @@
      +-- PushError             predictions cannot be brought into an annotation server
      +-- EvaluateError         finished shards cannot be held against a truth
      +-- RunError              the job as a whole failed
+          +-- CredentialsError   a store takes the credentials no longer, whatever is asked for
+          +-- OutputInUseError   another job writes the output
           +-- RunInterrupted     somebody ended it; what was finished stays
 
 Every class takes one message, so that it survives pickling between Ray processes.
@@ -89,6 +91,14 @@ class EvaluateError(PrelabelError):
 
 class RunError(PrelabelError):
     """The job as a whole failed."""
+
+
+class CredentialsError(RunError):
+    """A store takes the credentials no longer, or there are none: no image is to blame."""
+
+
+class OutputInUseError(RunError):
+    """Another job writes the output, or has taken it over."""
 
 
 class RunInterrupted(RunError):  # noqa: N818 - what happened, no fault

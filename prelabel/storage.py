@@ -4,23 +4,25 @@
 file whole on each kind of store.
 
 What goes wrong on a store is an `OSError` here, whatever the store's own library raises: `FileNotFoundError`,
-`PermissionError`, `TimeoutError` where that is known, else a plain `OSError` with one line of text.
+`PermissionError`, `TimeoutError` where that is known, else a plain `OSError` with one line of text. Only credentials
+that are not taken are a `CredentialsError`, since they concern everything. What may pass is tried again (`retries`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import os
 import posixpath
 import stat
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -38,7 +40,8 @@ from prelabel.address import (
     redact,
     without_secrets,
 )
-from prelabel.errors import ConfigError, StoreError
+from prelabel.errors import ConfigError, CredentialsError, StoreError
+from prelabel.retries import PATIENT_ATTEMPTS, code_of, retried, status_of
 
 #: Whoever opens addresses works with them as text, too: both come from here.
 __all__ = [
@@ -56,6 +59,8 @@ __all__ = [
     "without_secrets",
 ]
 
+T = TypeVar("T")
+
 _EXTRA_OF = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 
 #: Protocols that are one store under several names: options given for one of them serve all.
@@ -71,6 +76,14 @@ _FOREIGN_ERRORS = (
     ("google.auth.exceptions", "GoogleAuthError"),
     ("azure.core.exceptions", "AzureError"),
 )
+
+
+#: What stores answer to credentials that have expired, were withdrawn, or do not exist ...
+_REFUSED_CREDENTIALS = frozenset(
+    ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "InvalidAccessKeyId")
+)
+#: ... and what botocore raises where it finds none.
+_NO_CREDENTIALS = frozenset(("NoCredentialsError", "PartialCredentialsError"))
 
 
 def is_known(url: str) -> bool:
@@ -91,14 +104,33 @@ def storage_errors(*more: type[BaseException]) -> tuple[type[BaseException], ...
 
 @contextlib.contextmanager
 def as_os_error() -> Iterator[None]:
-    """Inside the block every error of a file system becomes an OSError that keeps the original as its cause."""
+    """Inside the block every error of a file system becomes an OSError that keeps the original as its cause.
+
+    Raises:
+        CredentialsError: The store does not take the credentials.
+    """
     try:
         yield
     except storage_errors() as error:
+        kind = code_of(error) if code_of(error) in _REFUSED_CREDENTIALS else type(error).__name__
+        if kind in _REFUSED_CREDENTIALS or kind in _NO_CREDENTIALS:
+            raise CredentialsError(
+                f"the store does not take the credentials ({kind}): give valid ones, and the same command goes on"
+            ) from error
         if isinstance(error, OSError):
             raise
-        kind = TimeoutError if isinstance(error, asyncio.TimeoutError) else OSError
-        raise kind(describe(error)) from error
+        wrapped = TimeoutError if isinstance(error, asyncio.TimeoutError) else OSError
+        raise wrapped(describe(error)) from error
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """What a call to a store returns, tried again as long as a run can afford to wait."""
+
+    def once() -> T:
+        with as_os_error():
+            return call()
+
+    return retried(once, attempts=PATIENT_ATTEMPTS)
 
 
 class Storage:
@@ -171,8 +203,7 @@ class Storage:
         if is_local(url):
             return Path(absolute(url)).read_bytes()
         fs, path = self.filesystem(url)
-        with as_os_error():
-            return bytes(fs.cat_file(path))
+        return _patiently(lambda: bytes(fs.cat_file(path)))
 
     def open(self, url: str, *, block_size: int | None = None) -> Any:
         """A binary file object for reading, to be used in a `with` block; seekable except from some web servers.
@@ -184,8 +215,7 @@ class Storage:
         if is_local(url):
             return Path(absolute(url)).open("rb")
         fs, path = self.filesystem(url)
-        with as_os_error():
-            return fs.open(path, "rb", block_size=block_size)
+        return _patiently(lambda: fs.open(path, "rb", block_size=block_size))
 
     def kind(self, url: str) -> Literal["file", "directory"] | None:
         """What is at the address; on an object store a prefix with something below it is a directory.
@@ -200,11 +230,10 @@ class Storage:
                 return None
             return "directory" if stat.S_ISDIR(mode) else "file"
         fs, address = self.filesystem(url)
-        with as_os_error():
-            try:
-                info = fs.info(address)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+        try:
+            info = _patiently(lambda: fs.info(address))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         return "directory" if info["type"] == "directory" else "file"
 
     def exists(self, url: str) -> bool:
@@ -225,11 +254,10 @@ class Storage:
 
     def _files(self, url: str) -> list[tuple[str, dict[str, Any]]]:
         fs, path = self.filesystem(url)
-        with as_os_error():
-            try:
-                entries = fs.ls(path, detail=True)
-            except FileNotFoundError:
-                return []
+        try:
+            entries = _patiently(lambda: fs.ls(path, detail=True))
+        except FileNotFoundError:
+            return []
         return [
             (posixpath.basename(entry["name"]), entry)
             for entry in entries
@@ -246,13 +274,39 @@ class Storage:
         """
         fs, path = self.filesystem(url)
         try:
-            with as_os_error():
-                if isinstance(fs, LocalFileSystem):
-                    _publish_on_disk(Path(path), data)
-                else:
-                    fs.pipe_file(path, data)
+            if isinstance(fs, LocalFileSystem):
+                _patiently(lambda: _publish_on_disk(Path(path), data))
+            else:
+                _patiently(lambda: fs.pipe_file(path, data))
         except OSError as error:
             raise StoreError(f"cannot write {redact(url)}: {describe(error)}") from error
+
+    def create(self, url: str, data: bytes) -> bool:
+        """Write a small file where there is none; of several processes that try at once, one succeeds.
+
+        That holds on disks and on stores with conditional writes (S3, GCS, Azure); a store that does not know them
+        takes every file, so that whoever relies on this reads back what is there. On a disk the file is there for a
+        moment before its content is.
+
+        Returns:
+            False where there is a file. It may be this one after all, where a store's answer was lost on the way.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        fs, path = self.filesystem(url)
+        try:
+            if isinstance(fs, LocalFileSystem):
+                return _create_on_disk(Path(path), data)
+            _patiently(lambda: fs.pipe_file(path, data, mode="create"))
+        except OSError as error:
+            if not isinstance(fs, LocalFileSystem) and (isinstance(error, FileExistsError) or status_of(error) == 412):
+                return False
+            if error.errno == errno.ENOSYS:
+                self.publish(url, data)
+                return True
+            raise StoreError(f"cannot write {redact(url)}: {describe(error)}") from error
+        return True
 
     @contextlib.contextmanager
     def publishing(self, url: str) -> Iterator[Any]:
@@ -277,8 +331,8 @@ class Storage:
     def delete(self, url: str) -> None:
         """Remove one file; nothing happens where there is none."""
         fs, path = self.filesystem(url)
-        with as_os_error(), contextlib.suppress(FileNotFoundError):
-            fs.rm_file(path)
+        with contextlib.suppress(FileNotFoundError):
+            _patiently(lambda: fs.rm_file(path))
 
 
 def _written_at(entry: Mapping[str, Any]) -> float | None:
@@ -306,6 +360,23 @@ def _temporary_name(target: Path) -> Path:
 def _publish_on_disk(target: Path, data: bytes) -> None:
     with _published_on_disk(target) as file:
         file.write(data)
+
+
+def _create_on_disk(target: Path, data: bytes) -> bool:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = target.open("xb")
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return True
 
 
 @contextlib.contextmanager

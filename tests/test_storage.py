@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from prelabel import retries
 from prelabel.errors import ConfigError, StoreError
 from prelabel.storage import Storage, absolute, describe, is_local, join, protocol_of, redact, without_secrets
 from tests.s3 import S3Server
@@ -139,6 +140,27 @@ def test_what_is_published_is_read_back_listed_and_deleted(
         storage.read(url)
 
 
+@pytest.mark.parametrize("where", ["disk", "memory", "s3"])
+def test_a_file_is_created_only_where_there_is_none(
+    where: str, tmp_path: Path, memory: str, s3_server: S3Server
+) -> None:
+    root = {"disk": str(tmp_path / "out"), "memory": memory, "s3": f"s3://{s3_server.new_bucket()}/out"}[where]
+    storage = Storage(s3_server.options)
+    url = join(root, "lock.json")
+    assert storage.create(url, b"first")
+    assert not storage.create(url, b"second")
+    assert storage.read(url) == b"first"
+    storage.delete(url)
+    assert storage.create(url, b"third")
+    assert storage.read(url) == b"third"
+
+
+def test_what_cannot_be_created_is_no_file_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_bytes(b"")
+    with pytest.raises(StoreError, match="cannot write"):
+        Storage().create(str(tmp_path / "taken" / "x"), b"1")
+
+
 def test_what_another_process_writes_to_a_bucket_is_seen(s3_server: S3Server) -> None:
     bucket = s3_server.new_bucket()
     storage = Storage(s3_server.options)
@@ -149,7 +171,8 @@ def test_what_another_process_writes_to_a_bucket_is_seen(s3_server: S3Server) ->
     assert storage.exists(f"s3://{bucket}/out/b")
 
 
-def test_a_store_that_cannot_be_reached_is_no_missing_file() -> None:
+def test_a_store_that_cannot_be_reached_is_no_missing_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.001)
     options = {"key": "k", "secret": "s", "client_kwargs": {"endpoint_url": "http://127.0.0.1:9", "region_name": "x"}}
     storage = Storage({**options, "config_kwargs": {"retries": {"max_attempts": 0}}})
     with pytest.raises(OSError, match=r"127\.0\.0\.1:9"):

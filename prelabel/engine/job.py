@@ -20,8 +20,9 @@ from prelabel.engine.planning import Planner, now
 from prelabel.engine.progress import Reporter
 from prelabel.engine.schedule import LabelTask
 from prelabel.engine.worker import Spec
-from prelabel.errors import ConfigError, RunInterrupted, StoreError
+from prelabel.errors import ConfigError, OutputInUseError, RunInterrupted, StoreError
 from prelabel.storage import Storage, absolute, join, redact
+from prelabel.store.lock import LOCK, Lock
 from prelabel.store.plan import Plan
 from prelabel.store.run import (
     MANIFEST,
@@ -48,7 +49,7 @@ _MOST_EXAMPLES = 8
 _CHECK_THREADS = 8
 
 #: Names of the files that runs write, and of what a killed process had not yet published under such a name.
-_OURS = r"shard-\d{5,}\.parquet|plan-\d{5,}-[0-9a-f]{8}\.parquet|run\.json|manifest\.json"
+_OURS = r"shard-\d{5,}\.parquet|plan-\d{5,}-[0-9a-f]{8}\.parquet|(?:run|manifest|lock)\.json"
 _OUR_FILE = re.compile(rf"({_OURS})|\.({_OURS})\.[0-9a-f]+\.tmp")
 
 
@@ -127,12 +128,26 @@ class _Job:
         if earlier is None or options.add_new:
             self._planner.look()
         detector = self._detector()
+        # Everything that can be refused without touching the output has been.
+        with Lock(self._output, self._storage, self._reporter.message, self._stop) as lock:
+            if not options.overwrite and read_run(self._output, self._storage) != earlier:
+                raise OutputInUseError(f"another job has just changed {redact(self._output)}: give the command again")
+            try:
+                return self._work(lock, earlier, detector)
+            except RunInterrupted:
+                if lock.lost:
+                    raise lock.lost from None
+                raise
+
+    def _work(self, lock: Lock, earlier: RunRecord | None, detector: DetectorRecord) -> Summary:
+        """What changes the output, which this job holds."""
+        self._lock = lock
         if earlier is None:
             record = self._planner.plan(detector)
         else:
             self._saved = True
             self._require_same_detector(earlier.detector, detector)
-            record = self._grown(earlier) if options.add_new else earlier
+            record = self._grown(earlier) if self._options.add_new else earlier
         plan = Plan.open(self._output, record.parts, self._storage)
         finished = {} if earlier is None else self._finished_shards(record, plan)
         tasks = self._tasks(record, plan, finished)
@@ -203,6 +218,7 @@ class _Job:
         record = self._planner.add_new(earlier)
         if record is None:
             return earlier
+        self._lock.require()
         self._storage.delete(join(self._output, MANIFEST))
         write_json(join(self._output, RUN), self._storage, record.to_json())
         return record
@@ -271,7 +287,7 @@ class _Job:
                 self._storage.delete(join(self._output, MANIFEST))
             self._reporter.message("starting workers")
             driver = Driver(
-                Spec(self._options, record.run_id, record.parts, record.detector),
+                Spec(self._options, record.run_id, record.parts, record.detector, self._lock.owner),
                 self._storage,
                 plan,
                 tasks,
@@ -298,6 +314,7 @@ class _Job:
 
     def _save(self, record: RunRecord) -> None:
         """Write `run.json`: from here on this is the run of the output, and what an older one left is removed."""
+        self._lock.require()
         self._storage.delete(join(self._output, MANIFEST))
         write_json(join(self._output, RUN), self._storage, record.to_json())
         self._saved = True
@@ -310,7 +327,7 @@ class _Job:
             record: Its plan stays.
             shards: So many shards stay, from the first.
         """
-        keep = {RUN, MANIFEST, *map(shard_name, range(shards)), *(part.name for part in record.parts)}
+        keep = {RUN, MANIFEST, LOCK, *map(shard_name, range(shards)), *(part.name for part in record.parts)}
         for folder in ("", "plan", "shards"):
             where = join(self._output, folder) if folder else self._output
             for name in self._storage.names(where):
@@ -350,6 +367,7 @@ class _Job:
         shards = tuple(records[shard] for shard in sorted(records))
         manifest = Manifest(record.run_id, now(), shards, {"wall": round(wall_s, 3), **seconds})
         if fresh or not self._has_manifest:
+            self._lock.require()
             self._sweep(record, record.shards)
             write_json(join(self._output, MANIFEST), self._storage, manifest.to_json())
         totals = manifest.totals

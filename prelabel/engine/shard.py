@@ -16,7 +16,7 @@ from itertools import islice
 
 from prelabel.detectors.base import Detector, Found, Frame, Pixels
 from prelabel.engine.schedule import Culprit
-from prelabel.errors import PrelabelError
+from prelabel.errors import CredentialsError, PrelabelError
 from prelabel.source.decode import DecodedImage, DecodeOptions, decode
 from prelabel.source.fetch import fetch
 from prelabel.source.listing import ImageRef
@@ -115,6 +115,8 @@ def _fetch(ref: ImageRef, reading: Reading) -> Fetched:
     start = time.perf_counter()
     try:
         data = fetch(ref, reading.storage, reading.decoding.max_bytes)
+    except CredentialsError:
+        raise  # every other image would meet the same: that is the run's failure
     except Exception as error:  # noqa: BLE001 - the per-image boundary: whatever a store does becomes this image's row
         return Fetched(None, None, time.perf_counter() - start, error)
     return Fetched(data, hashlib.sha256(data).hexdigest(), time.perf_counter() - start, None)

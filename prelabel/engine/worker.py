@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,11 +15,12 @@ from prelabel.detectors.prepare import prepare
 from prelabel.detectors.resize import working_size
 from prelabel.engine.schedule import LabelTask, ProbeTask, Task
 from prelabel.engine.shard import Reader, Reading, label_images, label_shard, set_aside_row
-from prelabel.errors import DetectorError, StoreError
+from prelabel.errors import DetectorError
 from prelabel.image_ref import ImageRef
 from prelabel.labels.maps import ClassName, LabelMap
 from prelabel.source.decode import DecodeOptions
 from prelabel.storage import Storage
+from prelabel.store.lock import require_held
 from prelabel.store.plan import Plan, PlanPart
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import DetectorRecord
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 #: with less would invent what it looks at.
 KEPT_FOR_DETECTOR = 2
 
-#: Seconds between the attempts to write a shard.
-WRITE_PAUSES_S = (1.0, 4.0)
-
 
 @dataclass(frozen=True, slots=True)
 class Spec:
@@ -47,6 +44,7 @@ class Spec:
         run_id: Written into each shard.
         parts: The plan.
         detector: As the driver knows it from the model's files; a worker that finds other bytes refuses to work.
+        owner: Who holds the output's lock; a worker writes nothing while somebody else does.
         gpus: GPUs of this worker; 0 hides them all.
     """
 
@@ -54,6 +52,7 @@ class Spec:
     run_id: str
     parts: tuple[PlanPart, ...]
     detector: DetectorRecord
+    owner: str
     gpus: float = 0.0
 
 
@@ -209,12 +208,13 @@ def finished_rows(spec: Spec, storage: Storage, task: LabelTask) -> dict[str, Im
 
 
 def publish(rows: list[ImageRow], spec: Spec, storage: Storage, shard: int) -> ShardRecord:
-    """Write a shard, trying again a few times: a store that is slow for a moment must not cost a shard's work."""
-    for pause_s in WRITE_PAUSES_S:
-        try:
-            return write_shard(rows, spec.options.output, storage, shard=shard, run_id=spec.run_id)
-        except StoreError:
-            time.sleep(pause_s)
+    """Write a shard, unless another job has taken the output over meanwhile.
+
+    Raises:
+        OutputInUseError: It has: this process belongs to a job that was taken for dead.
+        StoreError: It cannot be written.
+    """
+    require_held(spec.options.output, storage, spec.owner)
     return write_shard(rows, spec.options.output, storage, shard=shard, run_id=spec.run_id)
 
 

@@ -11,31 +11,24 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import random
 import stat
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from prelabel.errors import FetchError, ImageTooLargeError
+from prelabel.errors import CredentialsError, FetchError, ImageTooLargeError
 from prelabel.image_ref import ImageRef
+from prelabel.retries import IMAGE_ATTEMPTS, code_of, retried
 from prelabel.source.label_studio import is_label_studio, read_image
 from prelabel.storage import Storage, absolute, as_os_error, describe, is_http, is_local, protocol_of, redact
-
-#: Tries for one image, counted over what the store's own library retries.
-ATTEMPTS = 4
-
-#: The pause before the second try is random up to this many seconds, and doubles from try to try.
-FIRST_PAUSE_S = 0.5
 
 #: Seconds without a byte after which a request is given up.
 STALL_S = 60.0
 
-_CHUNK = 1 << 20
+#: After that time a body must have come at this rate on average: what drips is given up like what stalls.
+LEAST_BYTES_PER_S = 4096
 
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-# Error numbers that no second try mends: a wrong name, too many links, an operation the store does not have.
-_FINAL_NUMBERS = frozenset((errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOSYS))
+_CHUNK = 1 << 20
 
 
 def fetch(
@@ -43,7 +36,7 @@ def fetch(
     storage: Storage,
     max_bytes: int,
     *,
-    attempts: int = ATTEMPTS,
+    attempts: int = IMAGE_ATTEMPTS,
     pause: Callable[[float], None] = time.sleep,
 ) -> bytes:
     """All bytes of an image.
@@ -62,22 +55,29 @@ def fetch(
     Raises:
         FetchError: The bytes cannot be had, or are those of another object than was planned.
         ImageTooLargeError: More than `max_bytes`.
+        CredentialsError: The store takes the credentials no longer, which is not about this image.
     """
     if ref.size is not None and ref.size > max_bytes:
         raise _too_large(ref.size, max_bytes)
     read = _reader_of(ref, storage, max_bytes)
-    for attempt in range(1, attempts + 1):
-        try:
-            data = read()
-            if ref.size is not None and len(data) < ref.size and attempt < attempts:
-                raise ConnectionError(f"only {len(data)} of {ref.size} bytes came")
-            break
-        except OSError as error:
-            if attempt == attempts or _is_final(error):
-                raise FetchError(_explain(error, attempt)) from error
-            pause(random.uniform(0, FIRST_PAUSE_S * 2 ** (attempt - 1)))  # noqa: S311 - jitter, not a secret
-        except ValueError as error:
-            raise FetchError(f"the address cannot be used ({describe(error)})") from error
+    tries = 0
+
+    def read_whole() -> bytes:
+        nonlocal tries
+        tries += 1
+        data = read()
+        if ref.size is not None and len(data) < ref.size and tries < attempts:
+            raise ConnectionError(f"only {len(data)} of {ref.size} bytes came")
+        return data
+
+    try:
+        data = retried(read_whole, attempts=attempts, pause=pause)
+    except CredentialsError as error:
+        raise CredentialsError(f"{redact(ref.uri)}: {error}") from error
+    except OSError as error:
+        raise FetchError(_explain(error, tries)) from error
+    except ValueError as error:
+        raise FetchError(f"the address cannot be used ({describe(error)})") from error
     if ref.size is not None and len(data) != ref.size:
         raise _changed(f"{len(data)} bytes instead of {ref.size}")
     return data
@@ -129,7 +129,7 @@ def _read_s3(ref: ImageRef, storage: Storage, max_bytes: int) -> bytes:
         try:
             response = await fs._call_s3("get_object", Bucket=bucket, Key=key, **condition)
         except OSError as error:
-            if _code(error) in ("PreconditionFailed", "412"):
+            if code_of(error) in ("PreconditionFailed", "412"):
                 raise _changed(f"its version is no longer {ref.version}") from None
             raise
         body = response["Body"]
@@ -171,7 +171,10 @@ async def _read_body(read: Callable[[int], Any], length: int | None, max_bytes: 
     if length is not None and length > max_bytes:
         raise _too_large(length, max_bytes)
     data = bytearray()
+    start = time.monotonic()
     while len(data) <= max_bytes:
+        if time.monotonic() - start > STALL_S + len(data) / LEAST_BYTES_PER_S:
+            raise TimeoutError(f"only {len(data)} bytes came in {time.monotonic() - start:.0f} s")
         chunk = await asyncio.wait_for(read(min(_CHUNK, max_bytes + 1 - len(data))), STALL_S)
         if not chunk:
             break
@@ -219,23 +222,6 @@ def _too_large(size: int | None, max_bytes: int) -> ImageTooLargeError:
 
 def _changed(how: str) -> FetchError:
     return FetchError(f"changed since it was listed: {how}")
-
-
-def _code(error: BaseException) -> str:
-    """The error code of an S3 answer, or `""`."""
-    response = getattr(error.__cause__, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
-
-
-def _status(error: BaseException) -> int:
-    response = getattr(error.__cause__, "response", None)
-    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if isinstance(response, dict) else 0
-
-
-def _is_final(error: OSError) -> bool:
-    if _status(error) >= 500 or _code(error) in ("SlowDown", "RequestTimeout", "Throttling"):
-        return False
-    return isinstance(error, _FINAL) or error.errno in _FINAL_NUMBERS
 
 
 def _explain(error: OSError, attempts: int) -> str:

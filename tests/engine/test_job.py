@@ -256,7 +256,7 @@ def test_an_output_that_cannot_be_written_is_one_clear_line(world: World):
 
 def test_a_bucket_that_does_not_exist_is_one_clear_line(world: World, s3_server: S3Server):
     world.add(4)
-    with pytest.raises(StoreError, match=r"^cannot write s3://no-such-bucket-here/run/plan/[^\n]*$"):
+    with pytest.raises(StoreError, match=r"^cannot write s3://no-such-bucket-here/run/lock\.json[^\n]*$"):
         world.label(output="s3://no-such-bucket-here/run", storage_options=s3_server.options)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from prelabel.errors import FetchError, ImageTooLargeError
+from prelabel.errors import CredentialsError, FetchError, ImageTooLargeError
 from prelabel.image_ref import ImageRef
 from prelabel.source import fetch as fetch_module
 from prelabel.source.fetch import fetch
@@ -254,7 +254,6 @@ def test_a_bucket_in_trouble_is_asked_again(scripted: Scripted, fault: Answer) -
     [
         (s3_error(404, "NoSuchKey"), "not found", 1),
         (s3_error(403, "AccessDenied"), "no permission", 1),
-        (s3_error(403, "ExpiredToken"), "no permission", 1),
         (s3_error(412, "PreconditionFailed"), "changed since it was listed", 1),
         (s3_error(500, "InternalError"), "cannot be read after 4 tries", 4),
         (answer(200, b"a", length=3), "after 4 tries", 4),
@@ -266,6 +265,34 @@ def test_a_bucket_that_does_not_deliver(scripted: Scripted, fault: Answer, messa
         fetch(ref("s3://bucket/a.jpg", 3, "v"), Storage(scripted.options), MAX, pause=Pauses())
     assert len(scripted.requests) == most
     assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId"])
+def test_credentials_that_are_not_taken_are_no_images_fault(scripted: Scripted, code: str) -> None:
+    scripted.answers = [s3_error(403, code)]
+    with pytest.raises(
+        CredentialsError, match=rf"^s3://bucket/a.jpg: the store does not take the credentials \({code}\)"
+    ):
+        fetch(ref("s3://bucket/a.jpg", 3), Storage(scripted.options), MAX, pause=Pauses())
+    assert len(scripted.requests) == 1
+
+
+def test_a_server_that_drips_is_given_up(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch_module, "STALL_S", 0.3)
+    ended = threading.Event()
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        answer(200, b"", length=1000)(handler)
+        while not ended.wait(0.05):
+            handler.wfile.write(b"x")
+            handler.wfile.flush()
+
+    scripted.answers = [drip]
+    try:
+        with pytest.raises(FetchError, match=r"did not answer in time after 2 tries .*bytes came in 0 s"):
+            fetch(ref(f"{scripted.url}/a.jpg"), Storage(), MAX, attempts=2, pause=Pauses())
+    finally:
+        ended.set()
 
 
 def test_a_short_object_is_a_changed_one(scripted: Scripted) -> None:
