@@ -53,6 +53,7 @@ def label(options: LabelOptions) -> None:
     """
     from prelabel.console import reporter
     from prelabel.engine.job import run
+    from prelabel.engine.meter import too_many
 
     listener = reporter(quiet=options.quiet, log_json=options.log_json)
     with stopped_by_signals() as stop:
@@ -68,6 +69,11 @@ def label(options: LabelOptions) -> None:
         fail(
             f"{summary.lost} images failed because their worker died or hung; "
             "the same command with --retry-failed tries them again"
+        )
+    if too_many(options.max_failed, summary.images, summary.failed):
+        fail(
+            f"{summary.failed:,} of {summary.images:,} images failed, more than --max-failed {options.max_failed:g} "
+            "allows; the same command with --retry-failed tries them again"
         )
     if summary.failed == summary.images:
         fail(f"none of {summary.images:,} images could be labelled; the table says why")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -14,12 +15,12 @@ from prelabel.engine.fleet import Fleet
 from prelabel.engine.meter import Meter
 from prelabel.engine.progress import Reporter
 from prelabel.engine.schedule import LabelTask, Schedule
-from prelabel.engine.worker import Spec, publish_given_up
-from prelabel.errors import RunInterrupted
+from prelabel.engine.worker import Spec, Status, publish_given_up
+from prelabel.errors import RunError, RunInterrupted
 from prelabel.storage import Storage
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan
-from prelabel.store.shards import ShardRecord
+from prelabel.store.shards import ShardRecord, failure_example
 
 #: Seconds the loop waits at most for something to happen; so long a signal may go unnoticed.
 _WAIT_S = 0.2
@@ -64,6 +65,8 @@ class Driver:
         self._on_ready = on_ready
         self._started = False
         self._handed_out: dict[int, float] = {}
+        self._failures: Counter[str] = Counter()
+        self._failed_in: dict[str, ShardRecord] = {}
         self.workers = 0
 
     def run(self) -> Iterator[ShardRecord]:
@@ -88,6 +91,11 @@ class Driver:
                 ready = sum(worker.ready for worker in fleet.workers)
                 self.workers = max(self.workers, ready)
                 statuses = [worker.status for worker in fleet.workers]
+                if said := self._meter.too_many_failed(statuses):
+                    raise RunError(
+                        f"{said}{self._most_frequent(statuses)}. Finished shards stay: mend the cause and give the "
+                        "same command again, with --retry-failed for the failures they hold"
+                    )
                 self._reporter.progress(self._meter.snapshot(statuses, ready, fleet.waiting()))
         finally:
             if fleet is not None:
@@ -112,6 +120,8 @@ class Driver:
             self._schedule.done(event.task)
             if event.record is not None:
                 self._meter.finished(event.record)
+                self._failures.update(event.record.failures)
+                self._failed_in.update(dict.fromkeys(event.record.failures, event.record))
                 self._reporter.shard(event.record, time.monotonic() - self._handed_out.pop(event.task.shard))
                 yield event.record
 
@@ -122,6 +132,21 @@ class Driver:
             while worker.free and (task := self._schedule.next_task(worker_is_idle=not worker.tasks)):
                 self._handed_out[task.shard] = time.monotonic()
                 fleet.submit(worker, replace(task, links=self._links.of(task.shard)))
+
+    def _most_frequent(self, statuses: Sequence[Status]) -> str:
+        """The error class that most images failed with, and one of them."""
+        counts = Counter(self._failures)
+        examples: dict[str, str] = {}
+        for status in statuses:
+            for name, (count, example) in status.failures.items():
+                counts[name] = max(counts[name], count)  # of unpublished shards, too
+                examples[name] = example
+        if not counts:
+            return ""
+        (name, _), *_ = counts.most_common(1)
+        if name not in examples:
+            examples[name] = failure_example(self._failed_in[name], name, self._spec.options.output, self._storage)
+        return f"; most often {name}, as {examples[name][:300]}"
 
     def _give_up(self) -> Iterator[ShardRecord]:
         while self._schedule.given_up:

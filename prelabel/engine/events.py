@@ -55,6 +55,7 @@ class Handle:
         status: What it last said of itself.
         asked: Whether a question for its status is under way.
         moved_at: When it last finished an image or a task, or got one when it had none, or its process came up.
+        began_at: When it last finished a task, or got one when it had none.
     """
 
     number: int
@@ -67,6 +68,7 @@ class Handle:
     status: Status = field(default_factory=lambda: Status(0, {}))
     asked: bool = False
     moved_at: float = field(default_factory=time.monotonic)
+    began_at: float = field(default_factory=time.monotonic)
     node: str = ""
     pid: int = 0
 

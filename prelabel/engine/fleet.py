@@ -123,7 +123,7 @@ class Fleet:
         """Give a free worker a task."""
         method = worker.actor.label if isinstance(task, LabelTask) else worker.actor.probe
         if not worker.tasks:
-            worker.moved_at = time.monotonic()
+            worker.moved_at = worker.began_at = time.monotonic()
         ref = method.remote(task)
         worker.tasks[ref] = task
         self._waiting_for[ref] = (worker, "task")
@@ -194,7 +194,7 @@ class Fleet:
                 worker.moved_at = time.monotonic()
             worker.status = value
         else:
-            worker.moved_at = time.monotonic()
+            worker.moved_at = worker.began_at = time.monotonic()
             self._events.append(Done(worker.tasks.pop(ref), value))
             worker.images += value.rows if isinstance(value, ShardRecord) else 1
             limit = self._options.max_images_per_worker
@@ -234,13 +234,18 @@ class Fleet:
         self._polled_at = now
         for worker in list(self.workers):
             if since > 10 * interval:
-                worker.moved_at += since  # this process was halted, not the worker
+                # This process was halted, not the worker.
+                worker.moved_at += since
+                worker.began_at += since
             still_s = now - worker.moved_at
             if worker.placed and not worker.ready and still_s > LOAD_TIMEOUT_S:
                 self._bury(worker, Culprit("WorkerHung", f"the detector was not loaded within {LOAD_TIMEOUT_S:g} s"))
             elif worker.tasks and still_s > self._options.stall_timeout:
                 seconds = f"{self._options.stall_timeout:g} s"
                 self._bury(worker, Culprit("WorkerHung", f"no image was finished for {seconds}; the worker was ended"))
+            elif worker.tasks and now - worker.began_at > self._options.shard_timeout:
+                seconds = f"{self._options.shard_timeout:g} s"
+                self._bury(worker, Culprit("WorkerHung", f"no shard was finished for {seconds}; the worker was ended"))
             elif worker.tasks and not worker.asked:
                 worker.asked = True
                 self._waiting_for[worker.actor.status.remote()] = (worker, "status")

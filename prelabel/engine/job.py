@@ -35,8 +35,7 @@ from prelabel.store.run import (
     read_run,
     write_json,
 )
-from prelabel.store.schema import SHARD_SCHEMA
-from prelabel.store.shards import ShardRecord, read_shard, shard_name, shard_url
+from prelabel.store.shards import ShardRecord, failure_example, shard_name
 from prelabel.store.verify import check_shard
 
 #: Error classes of rows that speak of workers, not of the image: the run did not go well.
@@ -277,7 +276,7 @@ class _Job:
     ) -> Summary:
         fresh: dict[int, ShardRecord] = {}
         work = [(task, finished[task.shard].failed if task.retry_failed else images) for task, images in tasks]
-        meter = Meter(record.images, work)
+        meter = Meter(record.images, work, self._options.max_failed)
         workers = 0
         if tasks:
             from prelabel.engine.drive import Driver  # Ray takes a second to import
@@ -343,13 +342,10 @@ class _Job:
     def _examples(self, shards: Sequence[ShardRecord]) -> dict[str, str]:
         """The first failed image of each error class, for a person; one shard is read for each."""
         wanted = {name: shard for shard in reversed(shards) for name in shard.failures}
-        columns = [name for name in SHARD_SCHEMA.names if name not in ("masks", "multiclass_scores")]
-        examples = {}
-        for name in sorted(wanted)[:_MOST_EXAMPLES]:
-            rows = read_shard(shard_url(self._output, wanted[name].shard), self._storage, columns)
-            row = next(row for row in rows if row.error_type == name)
-            examples[name] = f"{row.image_id}: {row.error}"
-        return examples
+        return {
+            name: failure_example(wanted[name], name, self._output, self._storage)
+            for name in sorted(wanted)[:_MOST_EXAMPLES]
+        }
 
     def _finish(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -63,10 +63,12 @@ class Status:
     Attributes:
         images: Images finished since it started; only ever grows.
         shards: Of its unfinished shards: images finished and failed.
+        failures: Images that have failed since it started, by error class: how many, and what was wrong with the first.
     """
 
     images: int
     shards: Mapping[int, tuple[int, int]]
+    failures: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
 class Worker:
@@ -79,6 +81,7 @@ class Worker:
         self._lock = threading.Lock()
         self._images = 0
         self._partial: dict[int, list[int]] = {}
+        self._failures: dict[str, tuple[int, str]] = {}
         self._detector: Detector | None = None
         self._working_size: int | None = None
 
@@ -147,6 +150,9 @@ class Worker:
                 self._images += 1
                 partial[0] += 1
                 partial[1] += row.status == FAILED
+                if row.error_type is not None:
+                    count, first = self._failures.get(row.error_type, (0, f"{row.image_id}: {row.error}"))
+                    self._failures[row.error_type] = count + 1, first
 
         try:
             rows = label_shard(
@@ -183,7 +189,7 @@ class Worker:
     def status(self) -> Status:
         """How far this worker is; answers while `label` runs."""
         partial = {shard: (done, failed) for shard, (done, failed) in list(self._partial.items())}
-        return Status(self._images, partial)
+        return Status(self._images, partial, dict(self._failures))
 
 
 def reading_of(spec: Spec, storage: Storage, working_size: int | None = None) -> Reading:

@@ -148,6 +148,14 @@ def read_shard(url: str, storage: Storage, columns: Sequence[str] | None = None)
         raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
 
 
+def failure_example(record: ShardRecord, error_type: str, output: str, storage: Storage) -> str:
+    """The first image of a shard that failed with an error class, and what was wrong with it. Raises StoreError."""
+    columns = [name for name in SHARD_SCHEMA.names if name not in ("masks", "multiclass_scores")]
+    rows = read_shard(shard_url(output, record.shard), storage, columns)
+    row = next(row for row in rows if row.error_type == error_type)
+    return f"{row.image_id}: {row.error}"
+
+
 def check_schema(schema: pa.Schema, url: str) -> None:
     """Raise StoreError unless a file has exactly the columns of `SHARD_SCHEMA`."""
     if schema.equals(SHARD_SCHEMA, check_metadata=False):

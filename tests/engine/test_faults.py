@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import pytest
@@ -92,6 +93,41 @@ def test_workers_killed_from_outside_cost_no_row(world: World, victims: str):
     world.require_whole()
     assert (summary.images, summary.failed, summary.lost) == (24, 0, 0)
     assert recorder.said("; it is tried again")
+
+
+def test_a_shard_that_takes_for_ever_is_given_up_though_its_images_come(world: World):
+    world.add(12, every=Deed.SLOW)
+    recorder = Recorder()
+    summary = world.label(recorder, shard_size=12, shard_timeout=1.5)
+    world.require_whole()
+    assert recorder.said("shard=0: no shard was finished for 1.5 s; the worker was ended; it is tried again")
+    assert summary.lost == 12
+
+
+@pytest.mark.parametrize(("limit", "least"), [(0.5, 100), (5, 6)])
+def test_a_run_in_which_too_much_fails_is_ended_with_the_most_frequent_reason(world: World, limit: float, least: int):
+    world.add(160, every=Deed.REFUSE)
+    with pytest.raises(RunError) as caught:
+        world.label(max_failed=limit)
+    line = str(caught.value)
+    found = re.match(
+        rf"(\d+) of \d+ images failed, more than --max-failed {limit:g} allows; most often RuntimeError, as \d+.png: "
+        r"RuntimeError: the network cannot look at this\. Finished shards stay: .* --retry-failed ",
+        line,
+    )
+    assert found, line
+    assert int(found[1]) >= least
+    assert not (world.out / "manifest.json").exists()
+    for number in range(160):
+        world.make(number, Deed.NOTHING)
+    assert world.label(max_failed=limit, retry_failed=True).failed == 0
+    world.require_whole()
+
+
+def test_few_failures_do_not_end_a_run(world: World):
+    world.add(12, p003=Deed.REFUSE)
+    assert world.label(max_failed=1).failed == 1
+    assert world.label(max_failed=0.05).failed == 1  # too few images for a share to mean anything
 
 
 def test_workers_are_replaced_after_so_many_images(world: World):

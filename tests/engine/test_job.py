@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import threading
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from prelabel.engine import job
-from prelabel.errors import ConfigError, DetectorError, RunInterrupted, StoreError
+from prelabel.errors import ConfigError, DetectorError, OutputInUseError, PrelabelError, RunInterrupted, StoreError
 from prelabel.storage import Storage
+from prelabel.store.lock import LOCK
 from prelabel.store.plan import Plan
 from prelabel.store.run import read_run
+from tests.e2e.command import wait_until
 from tests.engine.fakes import Deed
 from tests.engine.world import Recorder, World
 from tests.s3 import S3Server
@@ -316,3 +321,53 @@ def test_a_model_that_reads_files_runs_only_when_it_is_trusted(world: World):
     record = read_run(str(world.out), Storage())
     assert record is not None
     assert record.settings["trust_model"] is True
+
+
+def waiting_job(world: World) -> tuple[list[BaseException], threading.Thread]:
+    """A job in a thread whose images wait for `world.go`; it holds the output when this returns."""
+    ended: list[BaseException] = []
+
+    def job() -> None:
+        try:
+            world.label()
+        except PrelabelError as error:
+            ended.append(error)
+
+    world.add(8, every=Deed.WAIT)
+    thread = threading.Thread(target=job)
+    thread.start()
+    assert wait_until(lambda: (world.out / "run.json").exists(), 60)
+    return ended, thread
+
+
+def test_of_two_jobs_on_one_output_one_goes_on_and_the_other_is_told(world: World):
+    ended, thread = waiting_job(world)
+    before = world.files()
+    for values in ({}, {"overwrite": True}, {"retry_failed": True}):
+        with pytest.raises(
+            OutputInUseError, match=rf"^another job writes {world.out} \(process {os.getpid()} on .*\n?$"
+        ):
+            world.label(**values)
+    assert world.files().keys() == before.keys()
+    world.go()
+    thread.join(60)
+    assert ended == []
+    world.require_whole()
+    assert not (world.out / LOCK).exists()
+
+
+def test_a_job_that_was_taken_over_ends_and_its_workers_write_nothing_more(world: World):
+    ended, thread = waiting_job(world)
+    now = datetime.now(timezone.utc).isoformat()
+    other = {"owner": "other", "host": "gpu-9", "place": "there", "pid": 1, "process": "1", "since": now}
+    foreign = json.dumps({**other, "renewed": now})
+    (world.out / LOCK).write_text(foreign)
+    world.go()
+    assert wait_until(lambda: (world.out / LOCK).write_text(foreign) and ended, 60)
+    thread.join(60)
+    assert str(ended[0]).startswith(f"another job has taken over {world.out} (process 1 on gpu-9, since ")
+    assert not (world.out / "manifest.json").exists()
+    assert (world.out / LOCK).read_text() == foreign
+    (world.out / LOCK).unlink()
+    world.label()
+    world.require_whole()
