@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from prelabel.cli.options import PATH, Command, SectionedOption, opened, storage_option
+
+if TYPE_CHECKING:
+    from prelabel.store.rows import ImageRow
+    from prelabel.store.run import Run
 
 
 @click.group(short_help="Turn OUT into what annotation tools read.")
@@ -82,6 +86,23 @@ def preview(**given: Any) -> None:
     _export(write_preview, fetches=True, **given)
 
 
+def whole_addresses(run: Run, lists: Sequence[str]) -> Callable[[], Iterator[ImageRow]]:
+    """The rows of a run under addresses that can be fetched: with the signatures of the links in the lists."""
+    from prelabel.source.listing import list_images
+    from prelabel.store.links import Links
+
+    links = Links()
+    if lists:
+        links.find(list_images(lists, run.storage), run.plan())
+    elif run.signed:
+        click.echo(
+            f"note: {run.signed:,} images came by signed links, which a run does not keep: name their list, signed "
+            "anew, with --links",
+            err=True,
+        )
+    return lambda: run.rows_to_fetch(links)
+
+
 def _export(
     exporter: Any, output: str, to: str, storage_options: str | None, options: Any, *, fetches: bool = False
 ) -> None:
@@ -93,7 +114,7 @@ def _export(
 
     run = opened(output, storage_options)
     with counting("images read") as progress, Processes.all_cores() as processes:
-        read = run.rows_to_fetch if fetches else SpreadRows(run.rows, processes, progress)
+        read = whole_addresses(run, options.links) if fetches else SpreadRows(run.rows, processes, progress)
         report = exporter(RunInfo.of(run), read, absolute(to), options, run.storage)
     for warning in report.warnings:
         click.echo(f"note: {printable(warning)}", err=True)

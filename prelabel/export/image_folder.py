@@ -43,6 +43,12 @@ class FolderOptions(ClassListOptions):
         choices=("none", "link", "copy"),
         group=_GROUP,
     )
+    links: tuple[str, ...] = option(
+        (),
+        "A list of signed links by which images are read again: a run keeps no signatures.",
+        metavar="LIST",
+        group=_GROUP,
+    )
 
 
 class FolderNames:

@@ -30,6 +30,12 @@ class PreviewOptions(Selection):
     threads: int | None = option(
         None, "Pictures read and scaled at a time; by default one per CPU and at least 4.", type="int", group=_GROUP
     )
+    links: tuple[str, ...] = option(
+        (),
+        "A list of signed links by which images are read again: a run keeps no signatures.",
+        metavar="LIST",
+        group=_GROUP,
+    )
     single_file: bool = option(False, "Put the pictures into index.html, so that it is all there is.", group=_GROUP)
 
     def __post_init__(self) -> None:

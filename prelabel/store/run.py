@@ -14,6 +14,7 @@ from typing import Any
 
 from prelabel.errors import StoreError
 from prelabel.storage import Storage, describe, join, redact
+from prelabel.store.links import Links
 from prelabel.store.plan import Plan, PlanPart
 from prelabel.store.rows import ImageRow
 from prelabel.store.schema import SCHEMA_VERSION, SHARD_SCHEMA
@@ -248,17 +249,18 @@ class Run:
         """All rows in plan order: `for row in run.rows():`."""
         return RunRows(self.output, self.storage, tuple((one.shard, one.rows) for one in self.manifest.shards))
 
-    def rows_to_fetch(self) -> Iterator[ImageRow]:
-        """The same rows under the plan's addresses, signatures and all, for reading their images again.
+    @property
+    def signed(self) -> int:
+        """Images whose address held a signature or a password when the source was listed: it was not stored."""
+        return sum(int(source.get("signed") or 0) for source in self.record.source.get("sources") or ())
 
-        Raises:
-            StoreError: A shard or the plan is damaged or missing.
-        """
-        plan = self.plan()
+    def rows_to_fetch(self, links: Links) -> Iterator[ImageRow]:
+        """The same rows under their whole addresses, for reading the images again. Raises StoreError as `rows` does."""
         for record in self.manifest.shards:
-            addresses = {ref.image_id: ref.uri for ref in plan.read(record.shard)}
-            for row in read_shard(shard_url(self.output, record.shard), self.storage):
-                yield replace(row, uri=addresses.get(row.image_id, row.uri))
+            whole = links.of(record.shard)
+            rows = read_shard(shard_url(self.output, record.shard), self.storage)
+            for position, row in enumerate(rows):
+                yield replace(row, uri=whole[position]) if position in whole else row
 
     def plan(self) -> Plan:
         """Which image is in which shard."""

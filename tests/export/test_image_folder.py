@@ -1,8 +1,9 @@
-"""Exports that read the images again: from the address that the plan has, and what they say when that fails."""
+"""Exports that read the images again: by signed links, which no run keeps, and what they say when that fails."""
 
 from __future__ import annotations
 
 import io
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from prelabel.cli import main
+from prelabel.source.listing import list_images
 from prelabel.storage import Storage
+from prelabel.store.links import Links
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import open_run
 from tests.rows import found, row
@@ -53,12 +56,20 @@ def server(jpeg: bytes) -> Iterator[str]:
         server.shutdown()
 
 
-def run_of(folder: Path, server: str, jpeg: bytes, signature: str = SIGNATURE) -> str:
+def run_of(folder: Path, server: str, jpeg: bytes) -> str:
     def image(name: str) -> ImageRow:
-        uri = f"{server}/{name}?size=2&X-Amz-Signature={signature}"
+        uri = f"{server}/{name}?size=2&X-Amz-Signature=0999"
         return replace(row(name, found(), uri=uri), bytes=len(jpeg))
 
     return write_run(folder / "run", [[image("a.jpg")], [image("b.jpg")]])
+
+
+def list_of(folder: Path, server: str, signature: str = SIGNATURE) -> str:
+    """A list that was signed after the run."""
+    file = folder / "links.csv"
+    lines = [f"{server}/{name}?size=2&X-Amz-Signature={signature},{name}" for name in ("b.jpg", "a.jpg")]
+    file.write_text("\n".join(["uri,image_id", *lines]))
+    return str(file)
 
 
 def export(*arguments: object) -> tuple[int, str]:
@@ -66,9 +77,11 @@ def export(*arguments: object) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_rows_to_fetch_are_the_rows_under_the_addresses_of_the_plan(tmp_path: Path, server: str, jpeg: bytes) -> None:
+def test_rows_to_fetch_are_the_rows_under_whole_addresses(tmp_path: Path, server: str, jpeg: bytes) -> None:
     run = open_run(run_of(tmp_path, server, jpeg), Storage())
-    stored, full = list(run.rows()), list(run.rows_to_fetch())
+    links = Links()
+    links.find(list_images([list_of(tmp_path, server)], Storage()), run.plan())
+    stored, full = list(run.rows()), list(run.rows_to_fetch(links))
     assert [one.uri for one in stored] == [f"{server}/{name}?size=2" for name in ("a.jpg", "b.jpg")]
     assert [one.uri for one in full] == [f"{one.uri}&X-Amz-Signature={SIGNATURE}" for one in stored]
     assert [one.image_id for one in full] == ["a.jpg", "b.jpg"]
@@ -78,7 +91,8 @@ def test_rows_to_fetch_are_the_rows_under_the_addresses_of_the_plan(tmp_path: Pa
 @pytest.mark.parametrize(("form", "place"), [("yolo", "images/train"), ("voc", "JPEGImages")])
 def test_images_of_signed_links_are_copied(tmp_path: Path, server: str, jpeg: bytes, form: str, place: str) -> None:
     run = run_of(tmp_path, server, jpeg)
-    code, output = export("export", form, run, "--to", tmp_path / "out", "--images", "copy")
+    links = list_of(tmp_path, server)
+    code, output = export("export", form, run, "--to", tmp_path / "out", "--images", "copy", "--links", links)
     assert code == 0, output
     assert [(tmp_path / "out" / place / name).read_bytes() for name in ("a.jpg", "b.jpg")] == [jpeg, jpeg]
     written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
@@ -89,7 +103,7 @@ def test_the_pictures_of_signed_links_are_in_the_gallery_and_their_signatures_ar
     tmp_path: Path, server: str, jpeg: bytes
 ) -> None:
     run = run_of(tmp_path, server, jpeg)
-    code, output = export("preview", run, "--to", tmp_path / "out")
+    code, output = export("preview", run, "--to", tmp_path / "out", "--links", list_of(tmp_path, server))
     assert code == 0, output
     assert "cannot be read" not in output
     assert len(list((tmp_path / "out").rglob("*.jpg"))) == 2
@@ -102,11 +116,22 @@ def test_the_pictures_of_signed_links_are_in_the_gallery_and_their_signatures_ar
 def test_an_image_that_cannot_be_read_is_not_a_file_that_cannot_be_written(
     tmp_path: Path, server: str, jpeg: bytes, form: str
 ) -> None:
-    run = run_of(tmp_path, server, jpeg, signature="99990000")
-    code, output = export("export", form, run, "--to", tmp_path / "out", "--images", "copy")
+    run = run_of(tmp_path, server, jpeg)
+    links = list_of(tmp_path, server, signature="99990000")
+    code, output = export("export", form, run, "--to", tmp_path / "out", "--images", "copy", "--links", links)
     assert code == 1
     (line,) = output.strip().splitlines()
     assert f"image 'a.jpg' cannot be read from {server}/a.jpg?***: " in line
     assert "403" in line
     assert "99990000" not in output
     assert "cannot write" not in output
+
+
+def test_what_is_missing_for_signed_links_is_told(tmp_path: Path, server: str, jpeg: bytes) -> None:
+    run = run_of(tmp_path, server, jpeg)
+    record = json.loads((Path(run) / "run.json").read_text())
+    record["source"]["sources"] = [{"source": "x", "kind": "list", "images": 2, "bytes": 0, "signed": 2, "ignored": {}}]
+    (Path(run) / "run.json").write_text(json.dumps(record))
+    code, output = export("preview", run, "--to", tmp_path / "out")
+    assert code == 0
+    assert "note: 2 images came by signed links, which a run does not keep: name their list, signed" in output
