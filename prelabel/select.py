@@ -192,14 +192,15 @@ class Selection:
 
     def require_known_names(self, known_labels: Iterable[str], known_mids: Iterable[str] = ()) -> None:
         """Raise ConfigError when an option names a class the model does not have; the nearest one is suggested."""
+        unknown = self.unknown_names_hinted(known_labels, known_mids)
+        require(not unknown, f"the detector has no class {', '.join(unknown)}")
+
+    def unknown_names_hinted(self, known_labels: Iterable[str], known_mids: Iterable[str] = ()) -> list[str]:
+        """`unknown_names` as text for a message: quoted, each with the nearest name that there is."""
         labels, mids = list(known_labels), [text for text in known_mids if text]
-        unknown = self.unknown_names(labels, mids)
-        hints = [nearest_name(name, [*labels, *self.class_map.values(), *mids]) for name in unknown]
-        shown = ", ".join(
-            f"{name!r}" + (f" (did you mean {near!r}?)" if near else "")
-            for name, near in zip(unknown, hints, strict=True)
-        )
-        require(not unknown, f"the detector has no class {shown}")
+        every = [*labels, *self.class_map.values(), *mids]
+        hints = {name: nearest_name(name, every) for name in self.unknown_names(labels, mids)}
+        return [f"{name!r}" + (f" (did you mean {near!r}?)" if near else "") for name, near in hints.items()]
 
     @cached_property
     def _names_matter(self) -> bool:

@@ -143,7 +143,7 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
 
     Args:
         info: The run.
-        rows: Begins reading its rows; read once.
+        rows: Begins reading its rows, each time it is called.
         options: What it is held against, and how.
         storage: Opens the truth.
 

@@ -20,6 +20,7 @@ from prelabel.evaluate.options import EvaluateOptions
 from prelabel.evaluate.pairing import ImageCounts, Pairing
 from prelabel.evaluate.truth import Truth, TruthObject
 from prelabel.export.categories import Category, ListedCategories
+from prelabel.export.class_list import classes_in
 from prelabel.export.coco_options import CocoOptions
 from prelabel.export.coco_shapes import Shape, shapes_of
 from prelabel.export.reading import Rows, RunInfo
@@ -162,7 +163,9 @@ class _Gatherer:
 
 
 def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) -> Gathered:
-    """Read a run once and bring it together with the truth; of images the truth does not have nothing is kept.
+    """Read a run and bring it together with the truth; of images the truth does not have nothing is kept.
+
+    The rows are read once, or twice where the truth has MIDs and the detector no list of classes.
 
     Raises:
         ConfigError: An option names a class that the detector does not have.
@@ -172,7 +175,11 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
         for rules in (options, options.compared):
             if rules is not None:
                 rules.require_known_names((one.name for one in info.classes), (one.mid for one in info.classes))
-    listed = ListedCategories(truth.categories, options)
+    classes_known = info.classes
+    if classes_known is None and any(one.mid for one in truth.categories):
+        # Which name may stand against a MID is known when all classes are.
+        classes_known = tuple(classes_in(rows(), None))
+    listed = ListedCategories(truth.categories, options, classes_known)
     gatherer = _Gatherer(listed, options)
     pairing: Pairing[_Kept] = Pairing(truth, options.match)
     for row in rows():
@@ -195,7 +202,7 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
     if known and not any(classes.matched.values()):
         raise EvaluateError(_why_no_class(known, truth, options))
     masks, notes = _masks(info, pairs)
-    notes = [*truth.notes, *notes]
+    notes = [*truth.notes, *listed.notes, *notes]
     notes += [f"{count} detections {reason} are left out, as in exports" for reason, count in gatherer.left_out.items()]
     return Gathered(pairs, tuple(categories), pairing.counts(), classes, masks, tuple(notes))
 

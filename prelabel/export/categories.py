@@ -26,6 +26,9 @@ from prelabel.select import Selection
 from prelabel.storage import Storage, describe, redact
 from prelabel.store.run import ClassName
 
+#: How many classes a note names.
+_SHOWN = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Category:
@@ -48,6 +51,10 @@ class Categories(Protocol):
     @property
     def entries(self) -> Sequence[Category]:
         """All categories, ordered by number or as in the list they were taken from."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know of how the classes met so far were numbered, one line each."""
 
     def id_of(self, one: ClassName) -> int | None:
         """The category of a class, or None where it has none and its detections are left out."""
@@ -83,6 +90,11 @@ class NumberedCategories:
         """All categories, ordered by number."""
         return sorted(self._by_label.values(), key=lambda entry: entry.id)
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """Nothing: every class has its own number or name."""
+        return ()
+
     def id_of(self, one: ClassName) -> int:
         """The category of a class; a new one for a new class."""
         if one not in self._by_class:
@@ -100,19 +112,40 @@ class NumberedCategories:
 class ListedCategories:
     """The categories of a given list.
 
-    A class that the class map renames is found by its new name. Any other is found by its MID, or by its name unless
-    both have a MID and these differ: the animal Mouse is not the computer's. A class without a name, whose label is
+    A class that the class map renames is found by its new name. Any other is found by its MID, or by its name, without
+    regard to case. Where both have a MID and these differ the name decides, with a note, unless another class of the
+    detector has the MID of the list: the animal Mouse is not the computer's. A class without a name, whose label is
     its number, is found by its number.
     """
 
-    def __init__(self, listed: Sequence[Category], selection: Selection) -> None:
+    def __init__(
+        self, listed: Sequence[Category], selection: Selection, known: Iterable[ClassName] | None = None
+    ) -> None:
+        """Takes a list.
+
+        Args:
+            listed: The categories.
+            selection: May rename classes.
+            known: All classes of the detector; without them names do not count against MIDs.
+        """
         self.entries: Sequence[Category] = tuple(listed)
         self._selection = selection
+        self._known_mids = None if known is None else {one.mid for one in known}
         self._by_mid = {entry.mid: entry for entry in reversed(listed) if entry.mid}
         self._by_name = {entry.name: entry for entry in reversed(listed)}
         self._by_folded = {entry.name.casefold(): entry for entry in reversed(listed)}
         self._by_number = {str(entry.id): entry for entry in listed}
         self._by_class: dict[ClassName, int | None] = {}
+        self._against_mids: list[str] = []
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """The classes met so far that were found by their names although the MIDs differ."""
+        if not self._against_mids:
+            return ()
+        more = len(self._against_mids) - _SHOWN
+        shown = ", ".join(self._against_mids[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        return (f"paired by name although the MIDs differ: {shown}; where that is wrong, leave out with exclude-class",)
 
     def id_of(self, one: ClassName) -> int | None:
         """The category of a class, or None where the list has none."""
@@ -126,11 +159,15 @@ class ListedCategories:
         entry = self._by_name.get(label) or self._by_folded.get(label.casefold())
         if label != one.name:
             return entry
-        if one.mid and entry is not None and entry.mid not in ("", one.mid):
-            entry = None
+        by_mid = self._by_mid.get(one.mid)
+        if by_mid is None and one.mid and entry is not None and entry.mid not in ("", one.mid):
+            if self._known_mids is None or entry.mid in self._known_mids:
+                entry = None
+            else:
+                self._against_mids.append(f"{one.name!r} ({one.mid}, in the list {entry.mid})")
         if label == str(one.id) and entry is None:
             entry = self._by_number.get(label)
-        return self._by_mid.get(one.mid) or entry
+        return by_mid or entry
 
 
 def read_categories(source: str, storage: Storage) -> list[Category]:

@@ -57,7 +57,8 @@ def categories_for(info: RunInfo, rows: Rows, options: ClassListOptions, storage
     if not options.categories:
         # Without a class list the numbers come from all detections, whatever their scores, and so stay the same.
         return NumberedCategories(info.classes or classes_in(rows(), None), options)
-    categories = ListedCategories(read_categories(options.categories, storage), options)
+    known = info.classes or classes_in(rows(), None)
+    categories = ListedCategories(read_categories(options.categories, storage), options, known)
     if options.unlisted == "error":
         unlisted = [one for one in classes_in(rows(), options) if categories.id_of(one) is None]
         missing = sorted({f"{one.name} ({one.mid})" if one.mid else one.name for one in unlisted})

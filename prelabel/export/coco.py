@@ -90,7 +90,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
             delete_later_parts(to, len(tally.files) - bool(options.results), storage)
     except OSError as error:
         raise ExportError(f"cannot write {redact(to)}: {describe(error)}") from error
-    tally.warnings += names.warnings
+    tally.warnings += [*names.warnings, *categories.notes]
     _warn(tally, options, images.twins())
     return tally.report()
 

@@ -73,7 +73,7 @@ def export_cvat(info: RunInfo, rows: Rows, to: str, options: CvatOptions, storag
             tally.files.append(options.labels_file)
     except OSError as error:
         raise ExportError(f"cannot write {redact(to)}: {describe(error)}") from error
-    tally.warnings += names.warnings
+    tally.warnings += [*names.warnings, *categories.notes]
     if not tally.detections:
         tally.warnings.append("no detection was kept")
     return tally.report()

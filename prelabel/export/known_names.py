@@ -43,5 +43,5 @@ class KnownNames:
         if self._seen is None:
             return []
         labels, mids = {label for label, _ in self._seen}, {mid for _, mid in self._seen}
-        unknown = self._selection.unknown_names(labels, mids)
-        return [f"no detection of the run is of class {', '.join(map(repr, unknown))}"] if unknown else []
+        unknown = self._selection.unknown_names_hinted(labels, mids)
+        return [f"no detection of the run is of class {', '.join(unknown)}"] if unknown else []

@@ -79,7 +79,7 @@ def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage:
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
     tally.files = [join(to, "Annotations/"), listed, join(to, LABELS_NAME)]
-    tally.warnings += names.warnings + folder.warnings
+    tally.warnings += [*names.warnings, *categories.notes, *folder.warnings]
     if not tally.detections:
         tally.warnings.append("no detection was kept")
     return tally.report()

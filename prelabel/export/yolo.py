@@ -76,7 +76,7 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
     tally.files = [join(to, "labels/"), *lists.values(), join(to, DATA_NAME)]
-    tally.warnings += names.warnings + folder.warnings
+    tally.warnings += [*names.warnings, *categories.notes, *folder.warnings]
     if options.images == "none" and tally.images:
         places = " and ".join(f"images/{subset}/" for subset in subsets)
         tally.warnings.append(f"the images are looked for in {places} beside labels/: put them there, or say images")

@@ -112,6 +112,19 @@ def test_mids_go_before_names(tmp_path: Path):
     assert done.work.by_class["hound"].suggested.right == 1
 
 
+@pytest.mark.parametrize("classes", [(ClassName(1, "Dog", "/m/0bt9lr"),), None])
+def test_names_count_where_mids_differ_and_it_is_said(tmp_path: Path, classes: tuple[ClassName, ...] | None):
+    categories = [{"id": 1, "name": "dog", "mid": "/m/hound"}]
+    truth = write_truth(tmp_path, [thing(BOX)], categories=categories)
+    info = dataclasses.replace(INFO, classes=classes)
+    done = evaluated(truth, row("a.jpg", found("Dog", 0.9, BOX), **SIZE), info=info)
+    assert done.boxes.overall["AP"] == pytest.approx(1)
+    assert [note for note in done.notes if "MIDs" in note] == [
+        "paired by name although the MIDs differ: 'Dog' (/m/0bt9lr, in the list /m/hound); "
+        "where that is wrong, leave out with exclude-class"
+    ]
+
+
 def test_mids_of_the_truth_come_from_a_label_map(tmp_path: Path):
     labels = tmp_path / "map.csv"
     labels.write_text("id,name,mid\n1,hound,/m/0bt9lr\n")

@@ -281,7 +281,7 @@ def test_a_name_that_no_detection_has_is_warned_of_where_no_class_list_is_known(
     _, report = export(
         tmp_path, rows(row("a.jpg", found())), replace(INFO, classes=None), exclude_class=("Dogg", "cat")
     )
-    assert report.warnings[0] == "no detection of the run is of class 'Dogg', 'cat'"
+    assert report.warnings[0] == "no detection of the run is of class 'Dogg' (did you mean 'Dog'?), 'cat'"
     _, report = export(tmp_path, rows(row("a.jpg", found())), replace(INFO, classes=None), include_class=("dog",))
     assert not any("is of class" in warning for warning in report.warnings)
 
@@ -326,7 +326,8 @@ def test_categories_are_taken_over_by_name_and_mid(tmp_path: Path) -> None:
 def test_equal_names_with_different_mids_are_different_classes(tmp_path: Path) -> None:
     animal = found("Mouse", category_id=3, mid="/m/04rmv")
     truth = write_truth(tmp_path)
-    info = replace(INFO, classes=(*(INFO.classes or ()), ClassName(3, "Mouse", "/m/04rmv")))
+    both = (ClassName(3, "Mouse", "/m/04rmv"), ClassName(4, "Computer mouse", "/m/020lf"))
+    info = replace(INFO, classes=(*(INFO.classes or ()), *both))
     with pytest.raises(ExportError, match=r"has no category for Mouse \(/m/04rmv\): rename with class-map"):
         export(tmp_path, rows(row("a.jpg", DOG, animal)), info, categories=truth)
     assert not (tmp_path / "coco.json").exists()
@@ -337,6 +338,24 @@ def test_equal_names_with_different_mids_are_different_classes(tmp_path: Path) -
     assert [a["category_id"] for a in content["annotations"]] == [74]
     content, _ = export(tmp_path, rows(row("a.jpg", DOG, animal)), info, categories=truth, exclude_class=("Mouse",))
     assert [a["category_id"] for a in content["annotations"]] == [18]
+
+
+@pytest.mark.parametrize("classes", [(ClassName(1, "Dog", "/m/0bt9lr"), ClassName(3, "Airplane", "/m/jet")), None])
+def test_a_name_counts_against_its_mid_where_no_other_class_has_that_of_the_list(
+    tmp_path: Path, classes: tuple[ClassName, ...] | None
+) -> None:
+    plane = found("Airplane", category_id=3, mid="/m/jet")
+    info = replace(INFO, classes=classes)
+    content, report = export(tmp_path, rows(row("a.jpg", DOG, plane)), info, categories=write_truth(tmp_path))
+    assert [a["category_id"] for a in content["annotations"]] == [18, 5]
+    assert report.warnings == (
+        "paired by name although the MIDs differ: 'Airplane' (/m/jet, in the list /m/0cmf2); "
+        "where that is wrong, leave out with exclude-class",
+    )
+    glider = found("Glider", category_id=4, mid="/m/0cmf2")
+    every, info = rows(row("a.jpg", DOG, plane, glider)), replace(INFO, classes=None)
+    with pytest.raises(ExportError, match=r"has no category for Airplane \(/m/jet\)"):
+        export(tmp_path, every, info, categories=write_truth(tmp_path))
 
 
 def test_classes_without_a_name_are_taken_over_by_number(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_name_that_no_detection_has_is_warned_of_where_no_class_list_is_known(
     _, _, report = export(
         tmp_path, rows(row("a.jpg", found())), replace(INFO, classes=None), exclude_class=("Dogg", "cat")
     )
-    assert report.warnings[0] == "no detection of the run is of class 'Dogg', 'cat'"
+    assert report.warnings[0] == "no detection of the run is of class 'Dogg' (did you mean 'Dog'?), 'cat'"
     _, _, report = export(tmp_path, rows(row("a.jpg", found())), replace(INFO, classes=None), include_class=("dog",))
     assert not any("is of class" in warning for warning in report.warnings)
 
