@@ -88,9 +88,10 @@ def ultralytics(path: Path, _: Path, task: str) -> Found:
     data = check_det_dataset(str(path / "data.yaml"), autodownload=False)
     for one in YOLODataset(data["train"], data=data, task=task, augment=False, imgsz=640).labels:
         height, width = one["shape"]
-        for number, (x, y, w, h), *segment in zip(one["cls"][:, 0], one["bboxes"], *filter(None, [one["segments"]])):
+        segments = one["segments"] or [None] * len(one["cls"])
+        for number, (x, y, w, h), segment in zip(one["cls"][:, 0], one["bboxes"], segments, strict=True):
             box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
-            mask = polygon2mask((height, width), [segment[0] * (width, height)]) if segment else None
+            mask = polygon2mask((height, width), [segment * (width, height)]) if segment is not None else None
             yield _entry(Path(one["im_file"]).stem, data["names"][int(number)], box, None, mask)
 
 

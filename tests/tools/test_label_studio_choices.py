@@ -1,0 +1,62 @@
+"""Labels of the whole image: what the server takes, and what the page has ticked for the person who opens it."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prelabel.detections import ImageLabel
+from prelabel.export.label_studio import export_label_studio
+from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.storage import Storage
+from tests.rows import INFO, row, rows
+from tests.tools.conftest import HOSTILE_CLASS, NOTHING, Photos
+from tests.tools.label_studio import Server
+from tests.tools.labelling import Labelling
+
+LABELS = [ImageLabel(1, HOSTILE_CLASS, "", 0.9), ImageLabel(2, "kitchen", "", 0.6), ImageLabel(3, "dark", "", 0.1)]
+
+
+def exported(photos: Photos, folder: Path, choice: str) -> list[dict[str, Any]]:
+    photo = photos.root / "odd \u00fc" / NOTHING
+    image = row(NOTHING, height=240, width=320, uri=str(photo), image_labels=LABELS)
+    options = LabelStudioOptions(choice=choice, score_threshold=0.05, document_root=str(photos.root))
+    export_label_studio(replace(INFO, classes=None), rows(image), str(folder), options, Storage())
+    return list(json.loads((folder / "tasks-00000.json").read_text()))
+
+
+def imported(server: Server, photos: Photos, folder: Path, tasks: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+    project = server.project((folder / "label_config.xml").read_text(), "choices")
+    server.serve(project, photos.root / "odd \u00fc")
+    server.api("POST", f"projects/{project}/import", tasks)
+    (task,) = server.tasks(project)
+    return project, task
+
+
+@pytest.mark.parametrize(("choice", "kept"), [("single", 1), ("multiple", 3)])
+def test_labels_of_the_image_are_ticked_on_the_page(
+    label_studio: Server, page: Any, photos: Photos, tmp_path: Path, screenshots: Path, choice: str, kept: int
+) -> None:
+    tasks = exported(photos, tmp_path, choice)
+    project, task = imported(label_studio, photos, tmp_path, tasks)
+    (prediction,) = task["predictions"]
+    assert prediction["result"] == tasks[0]["predictions"][0]["result"]
+    Labelling(page, label_studio, project, task["id"], 0).screenshot(screenshots / f"choices-{choice}.png")
+    ticked = page.locator("input[type=checkbox]:checked, input[type=radio]:checked")
+    shown = [page.locator("label", has=ticked.nth(index)).inner_text() for index in range(ticked.count())]
+    names = [name for name in ("kitchen", "dark", HOSTILE_CLASS) if any(text.startswith(name) for text in shown)]
+    assert sorted(names) == sorted(one.label for one in LABELS[:kept])
+
+
+def test_a_label_that_the_config_does_not_have_is_refused_by_the_server_as_by_us(
+    label_studio: Server, photos: Photos, tmp_path: Path
+) -> None:
+    tasks = exported(photos, tmp_path, "multiple")
+    tasks[0]["predictions"][0]["result"][0]["value"]["choices"].append("outdoors")
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        imported(label_studio, photos, tmp_path, tasks)
