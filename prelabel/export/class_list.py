@@ -59,15 +59,16 @@ def categories_for(info: RunInfo, rows: Rows, options: ClassListOptions, storage
         return NumberedCategories(info.classes or classes_in(rows(), None), options)
     known = info.classes or classes_in(rows(), None)
     categories = ListedCategories(read_categories(options.categories, storage), options, known)
-    if options.unlisted == "error":
-        unlisted = [one for one in classes_in(rows(), options) if categories.id_of(one) is None]
-        missing = sorted({f"{one.name} ({one.mid})" if one.mid else one.name for one in unlisted})
-        if missing:
-            shown = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else "")
-            raise ExportError(
-                f"{redact(options.categories)} has no category for {shown}: rename with class-map, leave out with "
-                "exclude-class, or say unlisted drop"
-            )
+    # All are looked up here, in order: the export itself may be written by other processes, which tell no notes.
+    kept = sorted(classes_in(rows(), options), key=lambda one: (one.id, one.name, one.mid))
+    unlisted = [one for one in kept if categories.id_of(one) is None]
+    missing = sorted({f"{one.name} ({one.mid})" if one.mid else one.name for one in unlisted})
+    if missing and options.unlisted == "error":
+        shown = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else "")
+        raise ExportError(
+            f"{redact(options.categories)} has no category for {shown}: rename with class-map, leave out with "
+            "exclude-class, or say unlisted drop"
+        )
     return categories
 
 
