@@ -6,6 +6,7 @@ refs (plan) -> fetch threads -> decode threads -> detector (this thread) -> rows
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,9 @@ FETCH_THREADS = 8
 #: Encoded files held ahead of the decoder, and decoded images held ahead of the detector (36 MB each at 12 megapixels).
 FETCH_AHEAD = 24
 DECODE_AHEAD = 4
+
+#: Bytes of decoded images held ahead of the detector, beyond which no further one is begun.
+DECODE_AHEAD_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class _Queue:
         self.remaining = remaining
         self.fetching: deque[tuple[ImageRef, Future[Fetched]]] = deque()
         self.decoding: deque[Future[Picture]] = deque()
+        self.lock = threading.RLock()
+        self.closed = False
 
 
 class Reader:
@@ -64,6 +70,7 @@ class Reader:
         self.reading = reading
         self._fetchers = ThreadPoolExecutor(FETCH_THREADS, "fetch")
         self._decoders = ThreadPoolExecutor(decode_threads, "decode")
+        self._decode_threads = decode_threads
         self._decode_ahead = max(DECODE_AHEAD, 2 * decode_threads)
 
     def read(self, refs: Iterable[ImageRef]) -> Iterator[Picture]:
@@ -73,23 +80,51 @@ class Reader:
         return self._drain(queue)
 
     def _fill(self, queue: _Queue) -> None:
-        for ref in islice(queue.remaining, FETCH_AHEAD - len(queue.fetching)):
-            queue.fetching.append((ref, self._fetchers.submit(_fetch, ref, self.reading)))
-        while queue.fetching and len(queue.decoding) < self._decode_ahead:
-            ref, fetched = queue.fetching.popleft()
-            queue.decoding.append(self._decoders.submit(_decode, ref, fetched, self.reading))
+        """Begin what there is room for: when an image was taken, and in the decoding thread when one is ready."""
+        with queue.lock:
+            if queue.closed:
+                return
+            for ref in islice(queue.remaining, FETCH_AHEAD - len(queue.fetching)):
+                queue.fetching.append((ref, self._fetchers.submit(_fetch, ref, self.reading)))
+            while queue.fetching and self._has_room(queue):
+                ref, fetched = queue.fetching.popleft()
+                decoded = self._decoders.submit(_decode, ref, fetched, self.reading)
+                queue.decoding.append(decoded)
+                decoded.add_done_callback(lambda _: self._fill(queue))
+
+    def _has_room(self, queue: _Queue) -> bool:
+        """Whether another image may be decoded ahead. How large it is shows only then, so one is begun at a time."""
+        if not queue.decoding:
+            return True
+        ready = [decoded for decoded in queue.decoding if decoded.done()]
+        return (
+            len(queue.decoding) < self._decode_ahead
+            and len(queue.decoding) - len(ready) < self._decode_threads
+            and sum(map(_bytes_held, ready)) < DECODE_AHEAD_BYTES
+        )
 
     def _drain(self, queue: _Queue) -> Iterator[Picture]:
         try:
             while queue.decoding:
-                picture = queue.decoding.popleft().result()
+                with queue.lock:
+                    decoded = queue.decoding.popleft()
+                picture = decoded.result()
                 self._fill(queue)
                 yield picture
         finally:
-            for _, fetched in queue.fetching:
-                fetched.cancel()
-            for decoded in queue.decoding:
-                decoded.cancel()
+            with queue.lock:
+                queue.closed = True
+                for _, fetched in queue.fetching:
+                    fetched.cancel()
+                for decoded in queue.decoding:
+                    decoded.cancel()
+
+
+def _bytes_held(decoded: Future[Picture]) -> int:
+    if decoded.cancelled() or decoded.exception() is not None:
+        return 0
+    pixels = decoded.result().pixels
+    return 0 if pixels is None else pixels.nbytes
 
 
 @dataclass(frozen=True, slots=True)
