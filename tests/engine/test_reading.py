@@ -13,7 +13,7 @@ DETECTOR = DetectorRecord("d", "/models/d", "0" * 64, "d-00000000", "test", Fals
 
 def decoding(working_size: int | None, **options: object) -> DecodeOptions:
     stated = {"source": ("photos",), "detector": "d", "output": "out", **options}
-    spec = Spec(LabelOptions(**stated), "run", (), DETECTOR)  # type: ignore[arg-type]
+    spec = Spec(LabelOptions(**stated), "run", (), DETECTOR, owner="me")  # type: ignore[arg-type]
     return reading_of(spec, Storage(), working_size).decoding
 
 
