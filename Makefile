@@ -10,7 +10,7 @@ FIFTYONE := .venv-fiftyone
 CVAT     := .venv-datumaro-cvat
 YOLO     := .venv-ultralytics
 
-.PHONY: demo test test-tools bench setup lock clean
+.PHONY: demo test chaos test-tools bench setup lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/.ready
@@ -32,6 +32,10 @@ test: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -m "not tools"
+
+TRIALS ?= 200
+chaos: setup  # seeded faults at random moments of many runs; one of them again: .venv/bin/python -m tests.chaos --seed N
+	@$(BIN)/python -m tests.chaos --trials $(TRIALS)
 
 test-tools: setup $(SERVER)/.ready $(READERS)/.ready $(FIFTYONE)/.ready $(CVAT)/.ready $(YOLO)/.ready  # against a real Label Studio and a real browser; needs Chromium
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \

@@ -79,7 +79,7 @@ def status_of(error: BaseException) -> int:
     found: list[Any] = [_response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")]
     # aiohttp, azure, gcsfs
     found += [getattr(error.__cause__, name, None) for name in ("status", "status_code", "code")]
-    return next((value for value in found if isinstance(value, int)), 0)
+    return next((int(value) for value in found if isinstance(value, int) or str(value).isdecimal()), 0)
 
 
 def _response(error: BaseException) -> dict[str, Any]:

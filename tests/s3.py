@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,9 +91,9 @@ class S3Server:
         assert self._process.stdout.readline() == b"filled\n"
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3Server]:
-    """One server for the whole test run, on a free port of 127.0.0.1."""
+@contextmanager
+def running_s3() -> Iterator[S3Server]:
+    """A server on a free port of 127.0.0.1."""
     process = subprocess.Popen([sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -108,3 +109,10 @@ def s3_server() -> Iterator[S3Server]:
             process.kill()
             process.wait(10)
         process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One server for the whole test run."""
+    with running_s3() as server:
+        yield server
