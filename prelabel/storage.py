@@ -203,7 +203,9 @@ class Storage:
         if is_local(url):
             return Path(absolute(url)).read_bytes()
         fs, path = self.filesystem(url)
-        return _patiently(lambda: bytes(fs.cat_file(path)))
+        # One request instead of two: s3fs would ask for the size first, to read parts of large files side by side.
+        how = {"max_concurrency": 1} if protocol_of(url) in ("s3", "s3a") else {}
+        return _patiently(lambda: bytes(fs.cat_file(path, **how)))
 
     def open(self, url: str, *, block_size: int | None = None) -> Any:
         """A binary file object for reading, to be used in a `with` block; seekable except from some web servers.

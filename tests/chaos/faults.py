@@ -23,8 +23,8 @@ class Fault:
     #: Exit codes a disturbed call may end with; None for one that is killed.
     may_end: tuple[int, ...] = (0,)
 
-    #: What a line of a call that failed must hold.
-    says = ""
+    #: What the last line of a call that failed must hold one of.
+    says: tuple[str, ...] = ()
 
     def before(self, trial: Trial) -> None:
         """Before the call begins."""
@@ -159,7 +159,7 @@ class Deed(Fault):
     """Images that kill, hang, or eat all memory; some once, some always."""
 
     may_end = (0, 1)
-    says = "failed because their worker died or hung"
+    says = ("failed because their worker died or hung",)
 
     def before(self, trial: Trial) -> None:
         trial.arguments += ["--stall-timeout", "4"]
@@ -190,7 +190,7 @@ class BadStore(Fault):
     """A store in trouble: refusals, resets, lost answers, stalls, truncated bodies, slowness."""
 
     may_end = (0, 1)
-    says = "cannot"
+    says = ("cannot",)
 
     def before(self, trial: Trial) -> None:
         kinds = trial.dice.sample(KINDS, trial.dice.choice([1, 2, 3]))
@@ -208,7 +208,7 @@ class Expired(Fault):
     """Credentials that expire midway; the next call has new ones."""
 
     may_end = (0, 1)
-    says = "does not take the credentials (ExpiredToken)"
+    says = ("does not take the credentials (ExpiredToken)", "Forbidden")
 
     def strike(self, trial: Trial, process: Process) -> None:
         trial.stage.proxy.set(Weather(expired={trial.key}))
@@ -239,7 +239,7 @@ class FullDisk(_Mounted):
 
     size_kb = 64
     may_end = (1,)
-    says = "No space left on device"
+    says = ("No space left on device",)
 
     def mend(self, trial: Trial) -> None:
         trial.injected["disk full"] += 1
@@ -250,7 +250,7 @@ class ReadOnly(_Mounted):
     """The output can only be read from a moment on."""
 
     may_end = (0, 1)
-    says = "Read-only file system"
+    says = ("Read-only file system",)
 
     def strike(self, trial: Trial, process: Process) -> None:
         # Refused while a file is open for writing, as files are for moments here.

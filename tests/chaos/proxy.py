@@ -88,12 +88,12 @@ class Proxy:
         key = re.search(r"Credential=([^/]+)/", head)
         if key and key[1] in self._weather.expired:
             self.met["expired"] += 1
-            writer.write(_refusal(*_EXPIRED))
+            writer.write(_refusal(head, *_EXPIRED))
             return
         kind = self._draw()
         self.met[kind] += 1
         if kind in _CODES:
-            writer.write(_refusal(*_CODES[kind]))
+            writer.write(_refusal(head, *_CODES[kind]))
         elif kind == "stall":
             await asyncio.sleep(STALL_S)
             _break_off(writer)
@@ -131,9 +131,11 @@ class Proxy:
             writer.close()
 
 
-def _refusal(status: str, code: str) -> bytes:
-    body = f"<Error><Code>{code}</Code><Message>{code}, says the proxy</Message></Error>".encode()
-    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+def _refusal(head: str, status: str, code: str) -> bytes:
+    body = f"<Error><Code>{code}</Code><Message>{code}, says the proxy</Message></Error>"
+    # As S3 does: who asks for the head of an object only gets the status.
+    body = "" if head.startswith("HEAD ") else body
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
 
 
 def _break_off(writer: asyncio.StreamWriter) -> None:

@@ -111,7 +111,7 @@ def _judge(trial: Trial, faults: list[Fault], code: int) -> None:
         trial.complaints.append("a traceback was shown")
     if code == 1:
         last = [line for line in said.splitlines() if line.strip()][-1]
-        reasons = [fault.says for fault in faults if fault.says]
+        reasons = [text for fault in faults for text in fault.says]
         if not last.startswith("prelabel: ") or not any(reason in last for reason in reasons):
             trial.complaints.append(f"the last line is no reason: {last[:300]}")
 
