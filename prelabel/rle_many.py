@@ -12,8 +12,8 @@ The format itself is explained in `prelabel.rle`, whose functions say of one mas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,13 @@ import numpy.typing as npt
 from prelabel.errors import StoreError
 from prelabel.rle import MAX_GROUPS, MAX_PIXELS, BoolArray, Int64Array
 
+Sizes = npt.NDArray[np.integer[Any]]
+
 #: Characters that can be decoded at a time: with more, a running sum over hostile numbers of 35 bits passes 63 bits.
 MOST_CHARACTERS = 1 << 26
 
 #: Characters that are decoded at a time: each takes some hundred bytes of memory meanwhile.
-_AT_A_TIME = 1 << 20
+_AT_A_TIME = 1 << 18
 
 
 class ManyRuns(NamedTuple):
@@ -51,7 +53,7 @@ def joined(counts: Sequence[str]) -> tuple[npt.NDArray[np.uint8], Int64Array]:
 
 
 def measure(
-    characters: npt.NDArray[np.uint8], bounds: Int64Array, height: npt.NDArray[np.int_], width: npt.NDArray[np.int_]
+    characters: npt.NDArray[np.uint8], bounds: Int64Array, height: Sizes, width: Sizes
 ) -> tuple[BoolArray, Int64Array, Int64Array]:
     """Of any number of masks: whether each is sound, its ones, and the box around them; see `decode_many`, `extents`.
 
@@ -60,25 +62,30 @@ def measure(
     """
     number = len(bounds) - 1
     sound, area, xywh = np.zeros(number, dtype=bool), np.zeros(number, np.int64), np.zeros((number, 4), np.int64)
-    start = 0
-    while start < number:
-        stop = max(int(bounds.searchsorted(bounds[start] + _AT_A_TIME, side="right")) - 1, start + 1)
-        some = slice(start, stop)
-        many = decode_many(
-            characters[bounds[start] : bounds[stop]],
-            bounds[start : stop + 1] - bounds[start],
-            height[some],
-            width[some],
-        )
+    for some, many in _decoded(characters, bounds, height, width):
         sound[some] = many.sound
         area[some], xywh[some] = extents(many, height[some])
-        start = stop
     return sound, area, xywh
 
 
-def decode_many(
-    characters: npt.NDArray[np.uint8], bounds: Int64Array, height: npt.NDArray[np.int_], width: npt.NDArray[np.int_]
-) -> ManyRuns:
+def are_sound(characters: npt.NDArray[np.uint8], bounds: Int64Array, height: Sizes, width: Sizes) -> BoolArray:
+    """`(N,)` whether each of any number of masks is one of its image's size. Raises StoreError as `measure` does."""
+    parts = [many.sound for _, many in _decoded(characters, bounds, height, width)]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
+
+
+def _decoded(
+    characters: npt.NDArray[np.uint8], bounds: Int64Array, height: Sizes, width: Sizes
+) -> Iterator[tuple[slice, ManyRuns]]:
+    start, number = 0, len(bounds) - 1
+    while start < number:
+        stop = max(int(bounds.searchsorted(bounds[start] + _AT_A_TIME, side="right")) - 1, start + 1)
+        some, first, last = slice(start, stop), bounds[start], bounds[stop]
+        yield some, decode_many(characters[first:last], bounds[start : stop + 1] - first, height[some], width[some])
+        start = stop
+
+
+def decode_many(characters: npt.NDArray[np.uint8], bounds: Int64Array, height: Sizes, width: Sizes) -> ManyRuns:
     """Runs of compressed counts, each proved to fill an image of its size exactly.
 
     Args:
@@ -128,7 +135,7 @@ def decode_many(
     return ManyRuns(runs, number_bounds, ~wrong)
 
 
-def extents(many: ManyRuns, height: npt.NDArray[np.int_]) -> tuple[Int64Array, Int64Array]:
+def extents(many: ManyRuns, height: Sizes) -> tuple[Int64Array, Int64Array]:
     """`(N,)` number of ones and `(N, 4)` x y width height around them, in whole pixels; all 0 where there are none."""
     odd = _odd(many.bounds)
     area = _sums(np.where(odd, many.runs, 0), many.bounds)

@@ -138,11 +138,13 @@ def stopped_by_signals() -> Iterator[_Stop]:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(output: str, storage_options: str | None, as_json: bool) -> None:
     """Prove that OUT misses nothing, doubles nothing and breaks nothing; exit code 1 if it does."""
-    from prelabel.console import printable, table
+    from prelabel.console import counting, printable, table
+    from prelabel.processes import Processes
     from prelabel.storage import absolute
     from prelabel.store.verify import verify as check
 
-    report = check(absolute(output), storage_of(storage_options))
+    with counting("shards checked") as progress, Processes.all_cores() as processes:
+        report = check(absolute(output), storage_of(storage_options), progress=progress, processes=processes)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report), indent=1))
     else:

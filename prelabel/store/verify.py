@@ -12,16 +12,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prelabel import rle
 from prelabel.errors import StoreError
+from prelabel.processes import Processes
+from prelabel.rle_many import are_sound
 from prelabel.storage import Storage, join, redact
-from prelabel.store.plan import Plan
+from prelabel.store.plan import Plan, PlanPart
 from prelabel.store.run import MANIFEST, RUN, Manifest, RunRecord, read_manifest, read_run
 from prelabel.store.schema import OK
 from prelabel.store.shards import ShardRecord, load_shard, shard_name
 
-#: Shards read and checked at the same time; reading and hashing release Python's lock.
-_THREADS = 8
+#: Shards that one process checks at the same time: a remote store is waited for, and hashing releases Python's lock.
+_THREADS = 4
+
+#: Shards that a process checks before it tells: the part of the plan they are in is opened once for them.
+_SHARDS = 16
 
 #: Float32 pixels of a box may pass the image's edge by rounding only.
 _TOLERANCE = 1e-3
@@ -52,7 +56,12 @@ class Report:
 
 
 def verify(
-    output: str, storage: Storage, *, max_problems: int = 100, progress: Callable[[int, int], None] | None = None
+    output: str,
+    storage: Storage,
+    *,
+    max_problems: int = 100,
+    progress: Callable[[int, int], None] | None = None,
+    processes: Processes | None = None,
 ) -> Report:
     """Read everything of a run back and compare it with its plan, its manifest and its schema.
 
@@ -61,6 +70,7 @@ def verify(
         storage: Opens it.
         max_problems: Stop after so many.
         progress: Called with shards done and shards in all.
+        processes: Check shards in these; by default this process does it.
 
     Raises:
         StoreError: There is no run at all, or `run.json` or the plan cannot be read.
@@ -68,7 +78,6 @@ def verify(
     run = read_run(output, storage)
     if run is None:
         raise StoreError(f"no run at {redact(output)}: {RUN} is missing (give the --output of `prelabel label`)")
-    plan = Plan.open(output, run.parts, storage)
     problems: list[str] = []
     try:
         manifest = read_manifest(output, storage)
@@ -78,24 +87,41 @@ def verify(
     problems += _check_manifest(run, manifest, finished_needed=not problems)
     recorded = {r.shard: r for r in manifest.shards} if manifest else {}
     problems += _check_strays(output, storage, run, finished=manifest is not None)
-    rows = failed = detections = 0
-    with ThreadPoolExecutor(_THREADS) as pool:
-
-        def check(shard: int) -> tuple[ShardRecord | None, list[str]]:
-            return check_shard(output, storage, plan, shard, run.run_id, recorded.get(shard))
-
-        # Bounded: a run has more shards than results worth holding.
-        for start in range(0, run.shards, _THREADS * 4):
-            for record, found in pool.map(check, range(start, min(start + _THREADS * 4, run.shards))):
-                problems += found
-                if record is not None:
-                    rows, failed = rows + record.rows, failed + record.failed
-                    detections += record.detections
-            if progress:
-                progress(min(start + _THREADS * 4, run.shards), run.shards)
-            if len(problems) >= max_problems:
-                break
+    rows = failed = detections = done = 0
+    lots = [
+        tuple((shard, recorded.get(shard)) for shard in range(first, min(first + _SHARDS, run.shards)))
+        for first in range(0, run.shards, _SHARDS)
+    ]
+    check = _CheckShards(output, storage, run.parts, run.run_id)
+    for checked in (processes or Processes()).map(check, lots):
+        for record, found in checked:
+            problems += found
+            if record is not None:
+                rows, failed = rows + record.rows, failed + record.failed
+                detections += record.detections
+        done += len(checked)
+        if progress:
+            progress(done, run.shards)
+        if len(problems) >= max_problems:
+            break
     return Report(run.shards, rows, failed, detections, tuple(problems[:max_problems]))
+
+
+@dataclass(frozen=True, slots=True)
+class _CheckShards:
+    output: str
+    storage: Storage
+    parts: tuple[PlanPart, ...]
+    run_id: str
+
+    def __call__(self, shards: Sequence[tuple[int, ShardRecord | None]]) -> list[tuple[ShardRecord | None, list[str]]]:
+        plan = Plan.open(self.output, self.parts, self.storage)
+
+        def check(one: tuple[int, ShardRecord | None]) -> tuple[ShardRecord | None, list[str]]:
+            return check_shard(self.output, self.storage, plan, one[0], self.run_id, one[1])
+
+        with ThreadPoolExecutor(_THREADS) as threads:
+            return list(threads.map(check, shards))
 
 
 def _check_manifest(run: RunRecord, manifest: Manifest | None, *, finished_needed: bool) -> list[str]:
@@ -209,11 +235,11 @@ def _any(row: npt.NDArray[np.int64], bad: npt.NDArray[np.bool_], rows: int) -> n
 
 
 def _wrong_masks(masks: Any, height: npt.NDArray[np.int32], width: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    wrong = np.zeros(len(masks), dtype=bool)
-    for index, counts in enumerate(masks.to_pylist()):
-        for one in counts or ():
-            try:
-                rle.validate(one, int(height[index]), int(width[index]))
-            except StoreError:
-                wrong[index] = True
-    return wrong
+    flat = _flat(masks)
+    row = np.repeat(np.arange(len(masks)), _lengths(masks))
+    _, offsets, characters = flat.buffers()
+    if characters is None:  # no mask has a single character
+        return _any(row, np.ones(len(row), dtype=bool), len(masks))
+    bounds = np.frombuffer(offsets, np.int32)[flat.offset : flat.offset + len(flat) + 1].astype(np.int64)
+    sound = are_sound(np.frombuffer(characters, np.uint8), bounds, height[row], width[row])
+    return _any(row, ~sound, len(masks))

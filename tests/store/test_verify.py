@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prelabel.errors import StoreError
+from prelabel.processes import Processes
 from prelabel.storage import Storage
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import open_run
@@ -152,3 +153,17 @@ def test_a_damaged_run_json_is_a_store_error_of_one_line(output: str, text: str)
     with pytest.raises(StoreError) as caught:
         verify(output, STORAGE)
     assert "\n" not in str(caught.value)
+
+
+def test_several_processes_find_the_same_in_the_same_order(tmp_path: Path):
+    output = write_run(tmp_path / "run", [[row(f"{n}.jpg", found(mask=mask_of(*["###..."] * 4)))] for n in range(40)])
+    for shard in (3, 35):
+        path = Path(shard_url(output, shard))
+        path.write_bytes(path.read_bytes()[:-1])
+    told: list[tuple[int, int]] = []
+    with Processes(2, worth_s=0) as processes:
+        report = verify(output, STORAGE, processes=processes, progress=lambda *done: told.append(done))
+    assert report == verify(output, STORAGE)
+    assert report.rows == 38
+    assert [name in line for name, line in zip(("00003", "00035"), report.problems, strict=True)] == [True, True]
+    assert told == [(16, 40), (32, 40), (40, 40)]
