@@ -18,14 +18,15 @@ to 65,536 and its whole byte of zeros after a stream that needs none; so does th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from prelabel import rle
 from prelabel.errors import ExportError, StoreError
-from prelabel.export.sides import transposed_edges
+from prelabel.export.sides import transposed_edges, transposed_many
 from prelabel.rle import BoolArray, Int64Array
+from prelabel.rle_many import decode_many, joined
 
 _WIDTHS = (3, 4, 8, 16)
 _WIDTHS_ARRAY = np.array(_WIDTHS)
@@ -34,6 +35,9 @@ _REACHES = 1 << _WIDTHS_ARRAY[:-1]
 _LONGEST = 1 << _WIDTHS[-1]
 _VALUE_BITS = 8
 _HEADER_BITS = 32 + 5 + 16
+
+#: Characters of the masks that are worked on together: their arrays stay in the processor's cache.
+_AT_A_TIME = 1 << 13
 
 #: A pixel is in the mask from this alpha on.
 _OPAQUE = 128
@@ -46,43 +50,118 @@ def brush_from_rle(counts: str | bytes, height: int, width: int) -> bytes:
         ExportError: The counts are none of this size, the mask is absurdly ragged, or the image has too many pixels for
             the format (2**30).
     """
+    return brushes_from_rle([counts], height, width)[0]
+
+
+def brushes_from_rle(counts: Sequence[str | bytes], height: int, width: int) -> list[bytes]:
+    """The brush masks of many COCO compressed counts of images of one size; less than half the work of one by one.
+
+    Raises:
+        ExportError: See `brush_from_rle`.
+    """
     values = _number_of_values(height, width)
-    try:
-        starts, ends = rle.spans(counts, height, width)
-    except StoreError as error:
-        raise ExportError(f"no brush mask can be made: {error}") from None
-    edges = transposed_edges(starts, ends, height, width)
-    bounds = np.concatenate(([0], edges, [height * width])) * 4
-    lengths = bounds[1:] - bounds[:-1]
-    inside = np.arange(len(lengths)) & 1
-    if lengths[0] == 0:
-        lengths, inside = lengths[1:], inside[1:]
+    brushes: list[bytes] = []
+    for some in _lots(counts):
+        starts, ends = _side_by_side(some, height, width)
+        try:
+            edges, bounds = transposed_many(starts, ends, height, width, len(some))
+        except ExportError:
+            if len(some) == 1:
+                raise
+            # Together they are too ragged; which one it is by itself, if one is, is found one by one.
+            for one in some:
+                brushes += brushes_from_rle([one], height, width)
+            continue
+        brushes += _pack(values, *_runs(edges, bounds, height * width))
+    return brushes
+
+
+def _lots(counts: Sequence[str | bytes]) -> Iterator[Sequence[str | bytes]]:
+    lot, characters = 0, 0
+    for number, one in enumerate(counts):
+        if number > lot and characters + len(one) > _AT_A_TIME:
+            yield counts[lot:number]
+            lot, characters = number, 0
+        characters += len(one)
+    if len(counts) > lot:
+        yield counts[lot:]
+
+
+def _side_by_side(counts: Sequence[str | bytes], height: int, width: int) -> tuple[Int64Array, Int64Array]:
+    """Runs of ones of all masks in one wide image, with an empty column after each mask's."""
+    text = [one if isinstance(one, str) else one.decode("latin-1") for one in counts]
+    size = np.full(len(text), 1)
+    many = decode_many(*joined(text), size * height, size * width)
+    for unsound in np.flatnonzero(~many.sound).tolist():
+        try:
+            rle.validate(counts[unsound], height, width)
+        except StoreError as error:
+            raise ExportError(f"no brush mask can be made: {error}") from None
+    number = np.diff(many.bounds)
+    ends = many.runs.cumsum()
+    # All runs of a mask fill its image: the next mask's begin by an empty column more.
+    ends += np.repeat(np.arange(len(text)) * height, number)
+    # A last run of zeros ends nothing.
+    edges = np.delete(ends, many.bounds[1:][number % 2 == 1] - 1)
+    if np.any(edges[1:] == edges[:-1]):
+        edges = rle.without_pairs(edges)
+    return edges[::2], edges[1::2]
+
+
+def _runs(edges: Int64Array, bounds: Int64Array, pixels: int) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Lengths of all runs of values, whether they are inside, and `(N,)` how many each mask has; none is empty."""
+    masks = len(bounds) - 1
+    # Before each mask's edges comes 0, after them the number of pixels.
+    place = np.arange(len(edges)) + np.repeat(np.arange(masks), np.diff(bounds))
+    ends = np.full(len(edges) + masks, pixels)
+    ends[place] = edges
+    first = bounds[:-1] + np.arange(masks)
+    lengths = ends.copy()
+    lengths[1:] -= ends[:-1]
+    lengths[first] = ends[first]
+    lengths *= 4
+    number = np.diff(bounds) + 1
+    inside = (np.arange(len(ends)) - np.repeat(first, number)) & 1
+    empty = first[lengths[first] == 0]
+    if len(empty):
+        number = number - (lengths[first] == 0)
+        lengths, inside = np.delete(lengths, empty), np.delete(inside, empty)
     if lengths.max() > _LONGEST:
         full = (lengths - 1) // _LONGEST
         last = np.cumsum(full + 1) - 1
         rest = lengths - full * _LONGEST
+        added = np.add.reduceat(full, number.cumsum() - number)
         lengths, inside = np.full(int(last[-1]) + 1, _LONGEST), np.repeat(inside, full + 1)
         lengths[last] = rest
-    return _pack(values, lengths, inside)
+        number = number + added
+    return lengths, inside, number
 
 
-def _pack(values: int, lengths: Int64Array, inside: Int64Array) -> bytes:
+def _pack(values: int, lengths: Int64Array, inside: Int64Array, number: Int64Array) -> list[bytes]:
+    """The streams of masks with `number` runs each; every stream begins at a word of 32 bits of its own."""
     which = _REACHES.searchsorted(lengths)
     length_bits = _WIDTHS_ARRAY[which]
     packets = (((4 | which) << length_bits | (lengths - 1)) << _VALUE_BITS) | inside * 255
     bits = length_bits + (3 + _VALUE_BITS)
-    ends = bits.cumsum() + _HEADER_BITS
+    ends = bits.cumsum()
+    last = number.cumsum() - 1
+    size = np.diff(ends[last], prepend=0) + _HEADER_BITS
+    words = size // 32 + 2
+    begin = words.cumsum() - words
+    ends += np.repeat(begin * 32 + _HEADER_BITS - (ends[last] - size + _HEADER_BITS), number)
     first = ends - bits
     # A packet has at most 27 bits and so lies in one or two words of 32; where it shares a word, the bits are others',
     # and adding is the same as putting side by side.
     both = packets << (64 - bits - (first & 31))
-    word, size = first >> 5, int(ends[-1]) // 32 + 2
-    high = np.bincount(word, both >> 32 & 0xFFFF_FFFF, size) + np.bincount(word + 1, both & 0xFFFF_FFFF, size)
+    word, total = first >> 5, int(words.sum())
+    high = np.bincount(word, both >> 32 & 0xFFFF_FFFF, total) + np.bincount(word + 1, both & 0xFFFF_FFFF, total)
     header = values << 21 | (_VALUE_BITS - 1) << 16 | sum(width - 1 << 12 - 4 * i for i, width in enumerate(_WIDTHS))
     stream = high.astype(np.int64)
-    stream[0] |= header >> 21
-    stream[1] |= (header & 0x1F_FFFF) << 11
-    return stream.astype(">u4").tobytes()[: int(ends[-1]) // 8 + 1]
+    stream[begin] |= header >> 21
+    stream[begin + 1] |= (header & 0x1F_FFFF) << 11
+    data = stream.astype(">u4").tobytes()
+    cuts = zip((4 * begin).tolist(), (4 * begin + size // 8 + 1).tolist(), strict=True)
+    return [data[start:stop] for start, stop in cuts]
 
 
 def rle_from_brush(values: Iterable[int], height: int, width: int) -> str:

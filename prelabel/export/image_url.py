@@ -15,6 +15,7 @@ the bucket as the object's key, letter by letter.
 
 from __future__ import annotations
 
+import copy
 import posixpath
 import re
 from collections.abc import Callable
@@ -74,6 +75,20 @@ class ImageUrls:
             self._cut += 1
             self._first_cut = self._first_cut or address
         return address
+
+    def fresh(self) -> ImageUrls:
+        """Makes the same addresses of some of the images; what they need is told by `add`."""
+        other = copy.copy(self)
+        other._needs, other._folders, other._cut, other._first_cut = {}, set(), 0, ""
+        other._of = getattr(other, self._of.__name__)
+        return other
+
+    def add(self, other: ImageUrls) -> None:
+        """Remember what another one has seen. Raises ExportError where the images have no root in common."""
+        self._needs |= other._needs
+        self._cut += other._cut
+        self._first_cut = self._first_cut or other._first_cut
+        self._add_folders(other._folders)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -140,10 +155,13 @@ class ImageUrls:
             f"{variable}SERVING_ENABLED=true and {variable}DOCUMENT_ROOT={root or '/'} in its environment, and "
             f"{storage} in the project"
         ] = None
-        self._folders.add(source)
+        self._add_folders({source})
+        return LOCAL_FILES + quote(below, safe="/")
+
+    def _add_folders(self, folders: set[str]) -> None:
+        self._folders |= folders
         if len(self._folders) > 1 and self._root is None:
             raise ExportError("the images lie in several folders: give the document-root they share, or an image-url")
-        return LOCAL_FILES + quote(below, safe="/")
 
 
 def _scheme(url: str) -> str:

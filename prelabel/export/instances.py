@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from prelabel.detections import Detections
 from prelabel.export.categories import Categories
 from prelabel.export.coco_shapes import Shape, Shaping, shapes_of
 from prelabel.export.reading import Tally, shortest
+from prelabel.export.side_by_side import SideBySide, lots
 from prelabel.select import Selection
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import ClassName
-
-#: Images whose detections are worked on side by side, and detections of them at most (or those of one image).
-_IMAGES, _DETECTIONS = 256, 4096
 
 
 class Instance(NamedTuple):
@@ -55,41 +51,28 @@ class Instances:
         Raises:
             ExportError: A mask does not fit its image.
         """
-        for some in _lots(rows):
+        for some in lots(rows):
             yield from zip(some, self._of_some(some), strict=True)
 
     def _of_some(self, rows: Sequence[ImageRow]) -> list[list[Instance]]:
         instances: list[list[Instance]] = [[] for _ in rows]
-        places = [n for n, row in enumerate(rows) if row.detections is not None and len(row.detections)]
-        if not places:
+        kept = SideBySide.kept(rows, self._selection)
+        if kept is None:
             return instances
-        found = [one for n in places if (one := rows[n].detections) is not None]
-        image = np.repeat(places, [len(one) for one in found])
-        score, xyxy = np.concatenate([one.score for one in found]), np.concatenate([one.xyxy for one in found])
-        label, mid = np.concatenate([one.label for one in found]), np.concatenate([one.mid for one in found])
-        kept = self._selection.indices_by_image(score, label, mid, xyxy, image)
-        number = np.concatenate([one.category_id for one in found])[kept].tolist()
-        ids = list(map(self._id_of, number, label[kept].tolist(), mid[kept].tolist()))
-        listed = [n for n, category_id in enumerate(ids) if category_id is not None]
-        self._leave_out("of classes that are not in the list of categories", len(ids) - len(listed))
-        if len(listed) < len(ids):
-            kept, ids = kept[listed], [ids[n] for n in listed]
-        counts = _masks(found)
-        shapes = shapes_of(
-            [rows[n].image_id for n in image[kept].tolist()],
-            xyxy[kept],
-            None if counts is None else [counts[n] for n in kept.tolist()],
-            np.repeat([one.height for one in found], [len(one) for one in found])[kept],
-            np.repeat([one.width for one in found], [len(one) for one in found])[kept],
-            self._shaping,
-        )
-        scores = shortest(score[kept])
-        for n, category_id, given, shape in zip(image[kept].tolist(), ids, scores, shapes, strict=True):
+        every = list(map(self._id_of, kept.category_id.tolist(), kept.label.tolist(), kept.mid.tolist()))
+        ids = [category_id for category_id in every if category_id is not None]
+        if len(ids) < len(every):
+            self._leave_out("of classes that are not in the list of categories", len(every) - len(ids))
+            kept = kept[np.array([n for n, category_id in enumerate(every) if category_id is not None], np.intp)]
+        places = kept.row.tolist()
+        names = [rows[n].image_id for n in places]
+        shapes = shapes_of(names, kept.xyxy, kept.mask, kept.height, kept.width, self._shaping)
+        for n, category_id, score, shape in zip(places, ids, shortest(kept.score), shapes, strict=True):
             if isinstance(shape, str):
                 self._leave_out(shape)
-            elif category_id is not None:
+            else:
                 self._tally.detections += 1
-                instances[n].append(Instance(category_id, given, shape))
+                instances[n].append(Instance(category_id, score, shape))
         return instances
 
     def _id_of(self, number: int, label: str, mid: str) -> int | None:
@@ -101,24 +84,3 @@ class Instances:
     def _leave_out(self, reason: str, count: int = 1) -> None:
         if count:
             self._tally.left_out[f"detections {reason}"] += count
-
-
-def _lots(rows: Iterable[ImageRow]) -> Iterator[list[ImageRow]]:
-    lot: list[ImageRow] = []
-    detections = 0
-    for row in rows:
-        if lot and (len(lot) == _IMAGES or detections + len(row) > _DETECTIONS):
-            yield lot
-            lot, detections = [], 0
-        lot.append(row)
-        detections += len(row)
-    if lot:
-        yield lot
-
-
-def _masks(found: Sequence[Detections]) -> list[str | None] | None:
-    """The masks of all detections side by side, or None where there is none at all."""
-    if all(one.mask is None for one in found):
-        return None
-    masks = (itertools.repeat(None, len(one)) if one.mask is None else one.mask.tolist() for one in found)
-    return list(itertools.chain.from_iterable(masks))

@@ -49,7 +49,7 @@ class Control:
     labels: tuple[str, ...]
     multiple: bool = False
 
-    @property
+    @cached_property
     def type(self) -> str:
         """The `type` of its regions, which is also the key of the labels in their value."""
         return TAGS[self.kind].lower()
@@ -88,6 +88,14 @@ class LabelConfig:
     def control(self, kind: str) -> Control | None:
         """The tool of a kind, or None."""
         return next((one for one in self.controls if one.kind == kind), None)
+
+    def named(self, name: object) -> Control | None:
+        """The tool of a name, or None."""
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> dict[object, Control]:
+        return {one.name: one for one in reversed(self.controls)}
 
 
 def make_config(controls: Iterable[Control], to_name: str, data_key: str = "image") -> LabelConfig:

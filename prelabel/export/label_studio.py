@@ -12,26 +12,17 @@ the rules in `preflight` before its file is published.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
-
-from prelabel.detections import Detections
 from prelabel.errors import ExportError
 from prelabel.export.image_url import ImageUrls
 from prelabel.export.known_names import KnownNames
-from prelabel.export.label_config import LabelConfig
-from prelabel.export.label_studio_config import config_for, kind_of
-from prelabel.export.label_studio_options import LabelStudioOptions, TaskOptions
+from prelabel.export.label_studio_config import config_for
+from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.export.parts import UNUSED, each_part, without
 from prelabel.export.preflight import Preflight
-from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, shortest
-from prelabel.export.regions import Frame, Region, choice, region_id
-from prelabel.export.shaping import Shaper
+from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally
 from prelabel.export.task_files import task_files
-from prelabel.export.task_score import task_score
+from prelabel.export.tasks import TasksOf
 from prelabel.storage import Storage, describe, join, redact
-from prelabel.store.rows import ImageRow
 
 CONFIG_NAME = "label_config.xml"
 
@@ -51,20 +42,26 @@ def export_label_studio(
     """
     if options.layout == "predictions" and not info.task_numbers:
         raise ExportError("layout predictions needs a run that was made of the tasks of a Label Studio project")
+    rows = without(rows, *UNUSED)
+    if options.shape == "rectangle":
+        rows = without(rows, "masks")
     names = KnownNames(info, options)
     tally = Tally()
     urls = ImageUrls(options.image_url, options.document_root)
     config = config_for(info, rows, options, storage)
     if not any(control.labels for control in config.controls):
         tally.warnings.append("nothing was found and the detector has no list of classes: the config has no label")
-    preflight = Preflight(config)
+    Preflight(config)  # refuses a config; the tasks are checked where they are made
+    made = TasksOf(info, urls, config, options, names, options.layout == "predictions")
     limits = (options.tasks_per_file, int(options.max_file_mb * 1e6))
     try:
         with task_files(to, storage, options.layout, *limits) as files:
-            for task in tasks_of(info, rows, urls, config, options, tally, names):
-                preflight.require_showable(task)
-                for item in _for_own_tasks(task) if options.layout == "predictions" else [task]:
-                    files.add(item)
+            for part in each_part(rows, made):
+                tally.add(part.tally)
+                names.add(part.names)
+                urls.add(part.urls)
+                for image_id, task in part.tasks:
+                    files.add(image_id, task)
         storage.publish(join(to, CONFIG_NAME), config.xml.encode("utf-8"))
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
@@ -74,82 +71,3 @@ def export_label_studio(
     if files.largest_task > options.max_file_mb * 1e6:
         tally.warnings.append(f"a single task has {files.largest_task / 1e6:.1f} MB, more than max-file-mb")
     return tally.report()
-
-
-def _for_own_tasks(task: dict[str, Any]) -> list[dict[str, Any]]:
-    """The predictions of a task by its number, with which its image id begins."""
-    number = int(task["data"]["image_id"].partition("/")[0])
-    return [{"task": number, **prediction} for prediction in task["predictions"]]
-
-
-def tasks_of(
-    info: RunInfo,
-    rows: Rows,
-    urls: ImageUrls,
-    config: LabelConfig,
-    options: TaskOptions,
-    tally: Tally,
-    names: KnownNames,
-) -> Iterator[dict[str, Any]]:
-    """The tasks of a run in plan order, each with one prediction (or, of a failed image, none)."""
-    for row in rows():
-        found = row.detections
-        if found is None:
-            tally.failed += 1
-            if not options.include_failed:
-                continue
-        tally.images += 1
-        data = {config.data_key: urls.of(row), "image_id": row.image_id, "file_name": row.file_name}
-        predictions = []
-        if found is not None:
-            names.see(found)
-            result = _image_regions(info, row, found, config, options)
-            tally.detections += sum(len(one["value"][one["type"]]) for one in result)
-            result += _regions(info, row, found, config, options, tally)
-            score = task_score([region["score"] for region in result], options.task_score)
-            predictions.append({"model_version": info.model_version, "score": score, "result": result})
-        yield {"data": data, "predictions": predictions}
-
-
-def _regions(
-    info: RunInfo, row: ImageRow, found: Detections, config: LabelConfig, options: TaskOptions, tally: Tally
-) -> list[Region]:
-    kept = options.indices(found.score, found.label, found.mid, found.xyxy)
-    if not len(kept):
-        return []
-    labels = options.rename(found.label[kept], found.mid[kept])
-    scores = shortest(found.score[kept])
-    shaper = Shaper(row.image_id, Frame(found.height, found.width, config.to_name), options, tally.left_out)
-    regions: list[Region] = []
-    for index, label, score in zip(kept.tolist(), labels, scores, strict=True):
-        counts = None if found.mask is None else found.mask[index]
-        control = config.control(kind_of(options, counts is not None, config))
-        fitting = None if control is None else control.fit(label)
-        if control is None or fitting is None:
-            tally.left_out["detections of classes that the given config does not have"] += 1
-            continue
-        ids = (region_id(info.model_version, row.image_id, index, part) for part in range(1 << 30))
-        made = shaper.regions(ids, control, fitting, score, found.xyxy[index], counts)
-        tally.detections += bool(made)
-        regions += made
-    return regions
-
-
-def _image_regions(
-    info: RunInfo, row: ImageRow, found: Detections, config: LabelConfig, options: TaskOptions
-) -> list[Region]:
-    """The labels of the whole image that the config has: all that are kept, or where it allows one, the best."""
-    control = config.control("choices")
-    if control is None or not row.image_labels:
-        return []
-    scores: dict[str, float] = {}
-    for one in options.apply_to_image_labels(row.image_labels):
-        label = control.fit(one.label)
-        if label is not None and (control.multiple or not scores):
-            scores.setdefault(label, one.score)
-    if not scores:
-        return []
-    id_ = region_id(info.model_version, row.image_id, "image")
-    frame = Frame(found.height, found.width, config.to_name)
-    best = shortest(np.array([max(scores.values())], np.float32))[0]
-    return [choice(id_, control, frame, scores, best)]

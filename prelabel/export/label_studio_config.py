@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from prelabel.errors import ExportError
 from prelabel.export.categories import project_label
 from prelabel.export.label_config import TAGS, Control, LabelConfig, make_config, read_config
 from prelabel.export.label_studio_options import TaskOptions
+from prelabel.export.parts import each_part
 from prelabel.export.reading import Rows, RunInfo
+from prelabel.export.side_by_side import SideBySide, lots
 from prelabel.storage import Storage, describe, redact
 from prelabel.store.rows import ImageRow
 
@@ -22,12 +23,18 @@ MANY_LABELS = 100
 class _Present:
     """Labels that occur, by kind of tool, each with the class number that orders them."""
 
-    by_kind: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    by_kind: dict[str, dict[str, int]] = field(default_factory=dict)
     classifier: bool = False
 
     def add(self, kind: str, label: str, category_id: int) -> None:
-        known = self.by_kind[kind]
+        known = self.by_kind.setdefault(kind, {})
         known[label] = min(category_id, known.get(label, category_id))
+
+    def merge(self, other: _Present) -> None:
+        self.classifier |= other.classifier
+        for kind, labels in other.by_kind.items():
+            for label, category_id in labels.items():
+                self.add(kind, label, category_id)
 
 
 def kind_of(options: TaskOptions, has_mask: bool, config: LabelConfig | None) -> str:
@@ -68,7 +75,9 @@ def config_for(
     """
     if given is None and options.label_config:
         given, given_by = _given(options.label_config, storage), redact(options.label_config)
-    present = _present(rows(), options, given)
+    present = _Present()
+    for part in each_part(rows, _PresentIn(options, given)):
+        present.merge(part)
     if given is not None:
         if options.unlisted == "error":
             _require_fit(present, given, given_by)
@@ -84,26 +93,36 @@ def _given(url: str, storage: Storage) -> LabelConfig:
     return read_config(text, redact(url))
 
 
-def _present(rows: Iterable[ImageRow], options: TaskOptions, given: LabelConfig | None) -> _Present:
-    present = _Present()
-    for row in rows:
-        for one in options.apply_to_image_labels(row.image_labels or ()):
-            present.add("choices", one.label, one.category_id)
-        present.classifier |= row.image_labels is not None
-        found = row.detections
-        if found is None or not len(found):
-            continue
-        kept = found[options.indices(found.score, found.label, found.mid, found.xyxy)]
+@dataclass(frozen=True, slots=True)
+class _PresentIn:
+    options: TaskOptions
+    given: LabelConfig | None
+
+    def __call__(self, rows: Iterable[ImageRow]) -> _Present:
+        present = _Present()
+        for some in lots(rows):
+            for row in some:
+                if row.image_labels is not None:
+                    present.classifier = True
+                    for one in self.options.apply_to_image_labels(row.image_labels):
+                        present.add("choices", one.label, one.category_id)
+            kept = SideBySide.kept(some, self.options)
+            if kept is not None:
+                self._see(present, some, kept)
+        return present
+
+    def _see(self, present: _Present, rows: Sequence[ImageRow], kept: SideBySide) -> None:
         masks = [None] * len(kept) if kept.mask is None else kept.mask
-        labels = options.rename(kept.label, kept.mid)
-        for label, category_id, counts in zip(labels, kept.category_id.tolist(), masks, strict=True):
-            kind = kind_of(options, counts is not None, given)
-            if counts is None and kind in ("polygon", "brush"):
-                raise ExportError(
-                    f"image {row.image_id!r} has a detection without a mask: shape {kind} needs a detector with masks"
-                )
-            present.add(kind, label, category_id)
-    return present
+        has_mask = [counts is not None for counts in masks]
+        labels = self.options.rename(kept.label, kept.mid).tolist()
+        kinds = {one: kind_of(self.options, one, self.given) for one in set(has_mask)}
+        if False in kinds and kinds[False] in ("polygon", "brush"):
+            image_id = rows[int(kept.row[has_mask.index(False)])].image_id
+            raise ExportError(
+                f"image {image_id!r} has a detection without a mask: shape {kinds[False]} needs a detector with masks"
+            )
+        for one, label, category_id in set(zip(has_mask, labels, kept.category_id.tolist(), strict=True)):
+            present.add(kinds[one], label, category_id)
 
 
 def _require_fit(present: _Present, given: LabelConfig, given_by: str) -> None:

@@ -10,11 +10,15 @@ A dog on the left half of an image of 4 x 6 pixels (height x width), as a rectan
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from prelabel.detections import FloatArray
+from prelabel.export.coco_shapes import rounded
 from prelabel.export.label_config import Control
 
 #: Decimals of a percentage: a hundredth of a pixel on an image of 10,000.
@@ -45,23 +49,22 @@ def region_id(model_version: str, image_id: str, index: int | str, part: int = 0
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
-def rectangle(id_: str, control: Control, frame: Frame, label: str, score: float, xyxy: FloatArray) -> Region | None:
-    """A rectangle, or None for a box without area (in percent, after rounding)."""
-    x1, y1, x2, y2 = (float(value) for value in xyxy)
-    x, width = _percent(x1, x2, frame.width)
-    y, height = _percent(y1, y2, frame.height)
-    if width <= 0 or height <= 0:
+def rectangle(
+    id_: str, control: Control, frame: Frame, label: str, score: float, percent: Sequence[float]
+) -> Region | None:
+    """A rectangle from one of `percents`, or None for a box without area (in percent, after rounding)."""
+    x, y, width, height = percent
+    if not (width > 0 and height > 0):
         return None
     value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0}
     return _region(id_, control, frame, label, score, value)
 
 
-def polygon(
-    id_: str, control: Control, frame: Frame, label: str, score: float, points: Iterable[tuple[float, float]]
-) -> Region:
-    """A closed polygon from its corners in pixels, x before y."""
-    corners = [[_share(x, frame.width), _share(y, frame.height)] for x, y in points]
-    return _region(id_, control, frame, label, score, {"points": corners, "closed": True})
+def polygon(id_: str, control: Control, frame: Frame, label: str, score: float, points: Sequence[float]) -> Region:
+    """A closed polygon from its corners `[x1, y1, x2, y2, ...]` in pixels."""
+    corners = np.asarray(points, np.float64).reshape(-1, 2)
+    shares = _shares(corners, np.array([frame.width, frame.height], np.float64))
+    return _region(id_, control, frame, label, score, {"points": shares.tolist(), "closed": True})
 
 
 def brush(id_: str, control: Control, frame: Frame, label: str, score: float, rle: Iterable[int]) -> Region:
@@ -89,14 +92,24 @@ def _region(id_: str, control: Control, frame: Frame, label: str, score: float, 
     }
 
 
-def _share(value: float, size: int) -> float:
-    return min(max(round(100 * value / size, DECIMALS), 0.0), 100.0)
+def percents(xyxy: FloatArray, height: npt.NDArray[np.int64], width: npt.NDArray[np.int64]) -> list[list[float]]:
+    """x, y, width and height in percent of boxes in pixels; x + width is at most 100 as a computer adds them, too.
+
+    Args:
+        xyxy: `(N, 4)` pixels.
+        height: `(N,)` pixels of the images.
+        width: `(N,)`.
+    """
+    sizes = np.stack((width, height), axis=1).astype(np.float64)
+    start, end = (_shares(xyxy[:, side].astype(np.float64), sizes) for side in (slice(0, 2), slice(2, 4)))
+    extent = rounded(end - start, DECIMALS)
+    while (beyond := start + extent > 100).any():
+        # Clamped after rounding, by the least step that is written.
+        extent[beyond] = rounded(extent[beyond] - 10**-DECIMALS, DECIMALS)
+    every: list[list[float]] = np.concatenate((start, extent), axis=1).tolist()
+    return every
 
 
-def _percent(first: float, last: float, size: int) -> tuple[float, float]:
-    """Start and extent in percent, clamped after rounding: their sum is at most 100 as a computer adds them, too."""
-    start, end = _share(first, size), _share(last, size)
-    extent = round(end - start, DECIMALS)
-    while start + extent > 100:
-        extent = round(extent - 10**-DECIMALS, DECIMALS)
-    return start, extent
+def _shares(values: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    shares: npt.NDArray[np.float64] = np.clip(rounded(100 * values / sizes, DECIMALS), 0, 100) + 0.0
+    return shares

@@ -96,12 +96,46 @@ def transposed_edges(starts: Int64Array, ends: Int64Array, height: int, width: i
     Raises:
         ExportError: See `rows_of`.
     """
+    return transposed_many(starts, ends, height, width, 1)[0]
+
+
+def transposed_many(
+    starts: Int64Array, ends: Int64Array, height: int, width: int, masks: int
+) -> tuple[Int64Array, Int64Array]:
+    """The same for many masks that lie side by side in one wide image, with an empty column after each.
+
+    Args:
+        starts: `(R,)` as above; those of mask m come after `m * height * (width + 1)`.
+        ends: `(R,)`.
+        height: Pixels of each image.
+        width: Pixels of each image.
+        masks: How many.
+
+    Returns:
+        Edges of all masks, each counted from its own image's first pixel, and `(masks + 1,)` where each mask's begin.
+
+    Raises:
+        ExportError: See `rows_of`, for all masks together.
+    """
     sides = sides_of(starts, ends, height)
     length = rows_of(sides)
-    end = length.cumsum()
+    end, pixels = length.cumsum(), height * width
     # Row by row is `width` on: from the k-th place of all sides to where side s, of which the e-th is the last, has it.
-    edges = ((sides.top - end + length) * width + sides.x).repeat(length)
+    # Each mask has a place more than pixels: one's end is not the next one's begin.
+    begin = (sides.top - end + length) * width + sides.x
+    if masks > 1:
+        begin += sides.x // (width + 1) * (pixels + 1 - (width + 1))
+    edges = begin.repeat(length)
     edges += np.arange(0, len(edges) * width, width)
     edges.sort(kind="stable")
     edges = rle.without_pairs(edges)
-    return edges[:-1] if len(edges) and edges[-1] == height * width else edges
+    firsts = np.arange(masks + 1) * (pixels + 1)
+    bounds = edges.searchsorted(firsts)
+    last = bounds[1:][bounds[1:] > bounds[:-1]] - 1
+    at_end = last[(edges[last] + 1) % (pixels + 1) == 0]
+    if len(at_end):
+        edges = np.delete(edges, at_end)
+        bounds = edges.searchsorted(firsts)
+    if masks > 1:
+        edges -= np.repeat(firsts[:-1], np.diff(bounds))
+    return edges, bounds

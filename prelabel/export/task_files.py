@@ -16,11 +16,10 @@ import contextlib
 import hashlib
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Protocol
 
-from prelabel.export.reading import strict_json
 from prelabel.storage import Storage, join
 
 LAYOUTS = ("import", "sync", "sync-jsonl", "predictions")
@@ -36,8 +35,8 @@ class TaskWriter(Protocol):
     urls: list[str]
     largest_task: int
 
-    def add(self, task: Mapping[str, Any]) -> None:
-        """One more task."""
+    def add(self, image_id: str, data: bytes) -> None:
+        """One more task as JSON, and the image it is of."""
 
 
 @contextlib.contextmanager
@@ -75,9 +74,8 @@ class _InLots:
         self.urls: list[str] = []
         self.largest_task = 0
 
-    def add(self, task: Mapping[str, Any]) -> None:
+    def add(self, image_id: str, data: bytes) -> None:
         """One more task. A task that is larger than a file may be gets a file of its own."""
-        data = strict_json(task)
         self.largest_task = max(self.largest_task, len(data))
         # Each task takes a separator too, and the array its brackets.
         if self._waiting and (
@@ -117,11 +115,10 @@ class _OneByOne:
         self.urls = [folder + "/"]
         self.largest_task = 0
 
-    def add(self, task: Mapping[str, Any]) -> None:
+    def add(self, image_id: str, data: bytes) -> None:
         """One more task; waits while too many are under way."""
-        data = strict_json(task)
         self.largest_task = max(self.largest_task, len(data))
-        name = task_file_name(task["data"]["image_id"])
+        name = task_file_name(image_id)
         self._names.add(name)
         if len(self._under_way) == _UNDER_WAY:
             self._under_way.popleft().result()

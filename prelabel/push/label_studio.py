@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 from prelabel.export.image_url import ImageUrls
 from prelabel.export.known_names import KnownNames
-from prelabel.export.label_studio import tasks_of
 from prelabel.export.preflight import Preflight
 from prelabel.export.reading import Rows, RunInfo, Tally
+from prelabel.export.tasks import tasks_of
 from prelabel.push.images_shown import missing_storages
 from prelabel.push.known_tasks import KnownTasks
 from prelabel.push.options import PushOptions

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from prelabel import rle
 from prelabel.errors import ExportError
-from prelabel.export.brush import brush_from_rle, rle_from_brush
+from prelabel.export.brush import brush_from_rle, brushes_from_rle, rle_from_brush
 
 masks = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20))
 
@@ -172,3 +172,19 @@ def test_large_masks_are_those_of_label_studio(shape: tuple[int, int]) -> None:
     y, x = np.mgrid[: shape[0], : shape[1]]
     mask = np.hypot(y - shape[0] / 2, x - shape[1] / 3) % 400 > 150
     assert list(brush(mask)) == sdk.mask2rle(mask.astype(np.uint8) * 255)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2**32), max_size=7), st.integers(1, 9), st.integers(1, 9))
+def test_many_masks_are_what_each_is(seeds: list[int], height: int, width: int) -> None:
+    drawn = [np.random.default_rng(seed).random((height, width)) < seed % 11 / 10 for seed in seeds]
+    counts = [rle.encode(mask) for mask in drawn]
+    made = brushes_from_rle(counts, height, width)
+    assert made == [brush_from_rle(one, height, width) for one in counts]
+    for data, one in zip(made, counts, strict=True):
+        assert rle_from_brush(data, height, width) == one
+
+
+def test_of_many_masks_the_broken_one_is_named() -> None:
+    with pytest.raises(ExportError, match="the runs cover 9 pixels, not 12"):
+        brushes_from_rle(["344M", "9", "344M"], 3, 4)

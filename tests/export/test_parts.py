@@ -12,6 +12,8 @@ import pytest
 from prelabel.errors import ExportError
 from prelabel.export.coco import export_coco
 from prelabel.export.coco_options import CocoOptions
+from prelabel.export.label_studio import export_label_studio
+from prelabel.export.label_studio_options import LabelStudioOptions
 from prelabel.export.parts import SpreadRows, row_at, without
 from prelabel.export.reading import ExportReport, RunInfo
 from prelabel.processes import Processes
@@ -77,6 +79,35 @@ def test_coco(tmp_path: Path, run: Run, processes: Processes, options: dict[str,
     one, several = both(tmp_path, run, processes, export)
     assert len(one) >= 2
     assert one == several
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shape": "rectangle", "layout": "sync"},
+        {"shape": "polygon", "layout": "sync-jsonl", "polygon_min_area": 0.0},
+        {"shape": "brush", "tasks_per_file": 4, "max_masks": 2, "include_failed": True},
+    ],
+)
+def test_label_studio(tmp_path: Path, run: Run, processes: Processes, options: dict[str, Any]) -> None:
+    info = dataclasses.replace(RunInfo.of(run), classes=None)
+
+    def export(rows: Any, folder: str) -> ExportReport:
+        return export_label_studio(info, rows, folder, LabelStudioOptions(**options), run.storage)
+
+    one, several = both(tmp_path, run, processes, export)
+    assert len(one) >= 2
+    assert one == several
+
+
+def test_images_in_several_folders_have_no_document_root_in_several_processes_either(
+    tmp_path: Path, processes: Processes
+) -> None:
+    shards = [[row(f"{n}.jpg", found(), uri=f"/photos/{n // 6}/{n}.jpg")] for n in range(12)]
+    spread = open_run(write_run(tmp_path / "run", shards), Storage())
+    rows = SpreadRows(spread.rows, processes)
+    with pytest.raises(ExportError, match="the images lie in several folders"):
+        export_label_studio(RunInfo.of(spread), rows, str(tmp_path / "tasks"), LabelStudioOptions(), Storage())
 
 
 def test_classes_beyond_the_list_get_the_same_numbers(tmp_path: Path, run: Run, processes: Processes) -> None:
