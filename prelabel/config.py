@@ -14,6 +14,9 @@ from prelabel.storage import absolute, redact
 
 _SOURCE, _DETECTOR, _RUN, _AGAIN, _SAID = "Images", "Detector", "Workers", "Going on", "What is said"
 
+#: What workers can run on.
+RUNNERS = ("auto", "local", "ray")
+
 #: Optional tensors of a detector that can be kept in the shards.
 KEEP = ("multiclass-scores",)
 
@@ -101,6 +104,13 @@ class LabelOptions(Selection):
         metavar="ADDRESS",
         group=_RUN,
     )
+    runner: str = option(
+        "auto",
+        "What workers run on: `ray`, `local` (processes of this machine, without Ray and GPUs), or `auto`: Ray where "
+        "there is a cluster, an --address or a GPU, else local.",
+        choices=RUNNERS,
+        group=_RUN,
+    )
     workers: int | None = option(
         None, "Detectors at work at the same time (default: as many as fit).", type="int", metavar="N", group=_RUN
     )
@@ -162,6 +172,10 @@ class LabelOptions(Selection):
         require(
             gpus is None or 0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer()),
             f"gpus-per-worker must be 0, a fraction below 1 or a whole number, got {gpus}",
+        )
+        require(
+            self.runner != "local" or (self.address == "auto" and not self.gpus_per_worker),
+            "runner local is processes of this machine on its CPUs: it goes with neither address nor gpus-per-worker",
         )
         require(self.stall_timeout > 0, f"stall-timeout must be above 0 seconds, got {self.stall_timeout}")
         require(self.shard_timeout > 0, f"shard-timeout must be above 0 seconds, got {self.shard_timeout}")

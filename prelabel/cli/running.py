@@ -82,6 +82,7 @@ def label(options: LabelOptions) -> None:
 def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
     """The closing table, or its JSON line."""
     from prelabel import console
+    from prelabel.engine.runner import WHERE
 
     if isinstance(listener, console.JsonReporter):
         values = dataclasses.asdict(summary)
@@ -97,7 +98,8 @@ def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
     if summary.skipped_shards:
         rows.append(["shards already done", f"{summary.skipped_shards:,}"])
     if summary.labelled:
-        rate = f"{summary.images_per_s:.1f} images/s with {summary.workers} worker{'s' * (summary.workers != 1)}"
+        workers = f"{summary.workers} worker{'s' * (summary.workers != 1)} {WHERE[summary.runner]}"
+        rate = f"{summary.images_per_s:.1f} images/s with {workers}"
         rows.append(["worked on now", f"{summary.labelled:,} at {rate}"])
     rows.append(["time", f"{console.duration(summary.wall_s)} ({summary.label_s:.1f} s labelling)"])
     if summary.labelled:

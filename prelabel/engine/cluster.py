@@ -35,7 +35,7 @@ def connect(options: LabelOptions) -> Literal["found", "joined", "started"]:
     """
     if ray.is_initialized():
         return "found"
-    address = _address(options.address)
+    address = address_of(options.address)
     # Workers tell what they do through the run, not through the driver's terminal.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     with _own_sigterm():
@@ -57,7 +57,7 @@ def disconnect() -> None:
     _announce_deaths(yes=True)
 
 
-def _address(stated: str) -> str | None:
+def address_of(stated: str) -> str | None:
     """Address of the cluster to join, or None to start Ray on this machine. Raises ConfigError if nobody answers."""
     if stated == "auto":
         stated = os.environ.get("RAY_ADDRESS") or "auto"

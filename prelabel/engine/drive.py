@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from prelabel.config import LabelOptions
-from prelabel.engine import cluster
+from prelabel.engine.crew import Crew
 from prelabel.engine.events import Died, Event, Ready
-from prelabel.engine.fleet import Fleet
 from prelabel.engine.meter import Meter
 from prelabel.engine.progress import Reporter
+from prelabel.engine.runner import Runner
 from prelabel.engine.schedule import LabelTask, Schedule
 from prelabel.engine.worker import Spec, Status, publish_given_up
 from prelabel.errors import RunError, RunInterrupted
@@ -27,7 +26,7 @@ _WAIT_S = 0.2
 
 
 class Driver:
-    """Drives one call's tasks over a fleet of workers.
+    """Drives one call's tasks over a crew of workers.
 
     Args:
         spec: What every worker gets.
@@ -39,6 +38,7 @@ class Driver:
         stop: Ends the run when set.
         links: Addresses that the plan has without their signatures.
         on_ready: Called when the first worker has loaded the detector, before any shard is handed out.
+        runner: Provides the workers.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Driver:
         stop: threading.Event,
         links: Links,
         on_ready: Callable[[], None],
+        runner: Runner,
     ) -> None:
         self._spec = spec
         self._storage = storage
@@ -63,6 +64,7 @@ class Driver:
         self._stop = stop
         self._links = links
         self._on_ready = on_ready
+        self._runner = runner
         self._started = False
         self._handed_out: dict[int, float] = {}
         self._failures: Counter[str] = Counter()
@@ -76,32 +78,23 @@ class Driver:
             RunInterrupted: `stop` was set.
             PrelabelError: A worker cannot work at all, or workers die while they start.
         """
-        options: LabelOptions = self._spec.options
-        how = cluster.connect(options)
-        fleet = None
-        try:
-            fleet = Fleet(self._spec, most=self._most, alone=how == "started")
+        with self._runner.crew(self._spec, self._most) as crew:
             while not self._schedule.finished:
                 if self._stop.is_set():
                     raise RunInterrupted("stopped")
-                for event in fleet.wait(_WAIT_S):
+                for event in crew.wait(_WAIT_S):
                     yield from self._hear(event)
-                self._hand_out(fleet)
+                self._hand_out(crew)
                 yield from self._give_up()
-                ready = sum(worker.ready for worker in fleet.workers)
+                ready = sum(worker.ready for worker in crew.workers)
                 self.workers = max(self.workers, ready)
-                statuses = [worker.status for worker in fleet.workers]
+                statuses = [worker.status for worker in crew.workers]
                 if said := self._meter.too_many_failed(statuses):
                     raise RunError(
                         f"{said}{self._most_frequent(statuses)}. Finished shards stay: mend the cause and give the "
                         "same command again, with --retry-failed for the failures they hold"
                     )
-                self._reporter.progress(self._meter.snapshot(statuses, ready, fleet.waiting()))
-        finally:
-            if fleet is not None:
-                fleet.stop()
-            if how != "found":
-                cluster.disconnect()
+                self._reporter.progress(self._meter.snapshot(statuses, ready, crew.waiting()))
 
     def _hear(self, event: Event) -> Iterator[ShardRecord]:
         if isinstance(event, Ready):
@@ -125,13 +118,13 @@ class Driver:
                 self._reporter.shard(event.record, time.monotonic() - self._handed_out.pop(event.task.shard))
                 yield event.record
 
-    def _hand_out(self, fleet: Fleet) -> None:
+    def _hand_out(self, crew: Crew) -> None:
         if not self._started:
             return
-        for worker in list(fleet.workers):
+        for worker in list(crew.workers):
             while worker.free and (task := self._schedule.next_task(worker_is_idle=not worker.tasks)):
                 self._handed_out[task.shard] = time.monotonic()
-                fleet.submit(worker, replace(task, links=self._links.of(task.shard)))
+                crew.submit(worker, replace(task, links=self._links.of(task.shard)))
 
     def _most_frequent(self, statuses: Sequence[Status]) -> str:
         """The error class that most images failed with, and one of them."""

@@ -5,10 +5,8 @@ Only small values cross process borders here: tasks, records, progress. Pixels a
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar, cast
@@ -17,25 +15,16 @@ import ray
 from ray import exceptions as ray_errors
 
 from prelabel.engine import cluster
-from prelabel.engine.events import IN_FLIGHT, Died, Done, Event, Handle, Ready
+from prelabel.engine.crew import MAX_START_DEATHS, Crew
+from prelabel.engine.events import IN_FLIGHT, Event, Handle
 from prelabel.engine.schedule import Culprit, LabelTask, ProbeTask, Task
 from prelabel.engine.worker import Spec, Status, Worker
 from prelabel.errors import PrelabelError, RunError
 from prelabel.storage import describe
 from prelabel.store.shards import ShardRecord
 
-#: Workers may die so often in a row while they start (import, model) before no more are started.
-MAX_START_DEATHS = 3
-
-#: Seconds a process may take to load the detector, which may have to be fetched first.
-LOAD_TIMEOUT_S = 1800.0
-
 #: Seconds between two looks at whether the cluster has grown.
 GROWTH_INTERVAL_S = 15.0
-
-#: Seconds between two questions how far a worker is; more where there are thousands of them.
-POLL_INTERVAL_S = 1.0
-
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -77,8 +66,8 @@ class _Actor:
         self._worker.probe(task)
 
 
-class Fleet:
-    """Starts, feeds and watches workers.
+class Fleet(Crew):
+    """Workers on Ray: as many as fit, more when the cluster grows.
 
     Args:
         spec: What every worker gets.
@@ -90,26 +79,21 @@ class Fleet:
     """
 
     def __init__(self, spec: Spec, most: int, *, alone: bool) -> None:
-        self._options = spec.options
+        super().__init__(spec.options)
         self._cpus = spec.options.cpus_per_worker
         self._gpus = cluster.gpus_per_worker(spec.options)
         if alone:
             cluster.require_possible(self._cpus, self._gpus)
         self._spec = replace(spec, gpus=self._gpus)
         self._most = most
-        self._numbers = itertools.count()
         self._waiting_for: dict[Any, tuple[Handle, str]] = {}
-        self._events: deque[Event] = deque()
-        self._start_deaths = 0.0
-        self._grown_at = self._polled_at = time.monotonic()
-        self.workers: list[Handle] = []
+        self._grown_at = time.monotonic()
         for _ in range(min(most, self._options.workers or cluster.capacity(self._cpus, self._gpus))):
             self._start()
 
     def waiting(self) -> str:
         """What is being waited for, in words; empty when every worker is at work."""
         placed = sum(worker.placed for worker in self.workers)
-        ready = sum(worker.ready for worker in self.workers)
         if placed < len(self.workers):
             need = f"{self._cpus:g} CPU" + (f" + {self._gpus:g} GPU" if self._gpus else "")
             have = cluster.offered()
@@ -117,24 +101,17 @@ class Fleet:
                 f"{len(self.workers) - placed} of {len(self.workers)} workers wait for resources "
                 f"({need} each; the cluster has {have.get('CPU', 0):g} CPU, {have.get('GPU', 0):g} GPU)"
             )
-        return f"{placed - ready} of {len(self.workers)} workers are loading the detector" if ready < placed else ""
+        return self._loading()
 
     def submit(self, worker: Handle, task: Task) -> None:
         """Give a free worker a task."""
         method = worker.actor.label if isinstance(task, LabelTask) else worker.actor.probe
-        if not worker.tasks:
-            worker.moved_at = worker.began_at = time.monotonic()
         ref = method.remote(task)
-        worker.tasks[ref] = task
+        self._handed(worker, ref, task)
         self._waiting_for[ref] = (worker, "task")
 
     def wait(self, timeout_s: float) -> Iterator[Event]:
-        """What has happened since the last call, after at most `timeout_s`.
-
-        Raises:
-            PrelabelError: A worker refuses to work at all: the model cannot be used, a shard cannot be written.
-            RunError: Workers die while they start, and none is at work.
-        """
+        """What has happened since the last call, after at most `timeout_s`; see `Crew.wait`."""
         if self._waiting_for:
             # Ray copies the list; with thousands of workers, taking many at a time keeps the driver ahead.
             refs = list(self._waiting_for)
@@ -146,7 +123,8 @@ class Fleet:
                 self._receive(ref)
         else:
             time.sleep(timeout_s)
-        self._poll()
+        if self._watch():
+            self._ask()
         self._grow()
         while self._events:
             yield self._events.popleft()
@@ -179,74 +157,35 @@ class Fleet:
             raise _refusal(error, worker.tasks.get(ref)) from None
         except ray_errors.RayError as error:
             # The answer cannot be had any more; mostly because process or node are gone.
-            unreachable = isinstance(error, ray_errors.ActorUnavailableError)
-            self._bury(worker, Culprit("WorkerDied", death(error)), unreachable=unreachable)
+            self._bury(worker, Culprit("WorkerDied", death(error)), self._blame(worker, error))
             return
         if kind == "place":
             worker.placed, (worker.node, worker.pid) = True, value
             worker.moved_at = time.monotonic()
         elif kind == "load":
-            worker.ready, self._start_deaths = True, 0.0
-            self._events.append(Ready(worker))
+            self._loaded(worker)
         elif kind == "status":
             worker.asked = False
-            if value.images != worker.status.images:
-                worker.moved_at = time.monotonic()
-            worker.status = value
+            self._said(worker, value)
         else:
-            worker.moved_at = worker.began_at = time.monotonic()
-            self._events.append(Done(worker.tasks.pop(ref), value))
-            worker.images += value.rows if isinstance(value, ShardRecord) else 1
-            limit = self._options.max_images_per_worker
-            worker.retiring |= limit is not None and worker.images >= limit
-            if worker.retiring and not worker.tasks:
-                self._remove(worker)
-                self._start()
+            self._finished(worker, ref, value)
 
-    def _bury(self, worker: Handle, culprit: Culprit, *, unreachable: bool = False) -> None:
-        """Take leave of a dead worker, and start another one unless that seems to be pointless."""
-        self._remove(worker)
-        self._events.append(Died(tuple(worker.tasks.values()), culprit))
-        if not worker.ready:
-            # A lost node takes many workers along, and says little about whether workers can start. It is silent for
-            # some seconds before it is known to be dead.
-            lost = unreachable or (worker.node and worker.node not in cluster.alive_nodes())
-            self._start_deaths += 1 / (len(self.workers) + 1) if lost else 1.0
-        if self._start_deaths < MAX_START_DEATHS:
-            self._start()
-        elif not any(other.ready for other in self.workers):
-            raise RunError(f"workers die again and again while they start: {culprit.error}")
-        # Otherwise those at work go on by themselves: there may be memory for so many only.
+    def _blame(self, worker: Handle, error: ray_errors.RayError) -> float:
+        """A lost node takes many workers along, and says little about whether workers can start."""
+        # It is silent for some seconds before it is known to be dead.
+        unreachable = isinstance(error, ray_errors.ActorUnavailableError)
+        lost = not worker.ready and (unreachable or (worker.node and worker.node not in cluster.alive_nodes()))
+        return 1 / len(self.workers) if lost else 1.0
 
-    def _remove(self, worker: Handle) -> None:
-        self.workers.remove(worker)
+    def _end(self, worker: Handle) -> None:
         for ref in [ref for ref, (other, _) in self._waiting_for.items() if other is worker]:
             del self._waiting_for[ref]
         ray.kill(worker.actor, no_restart=True)
 
-    def _poll(self) -> None:
-        """Ask busy workers how far they are; take one that has not moved for too long for dead."""
-        now = time.monotonic()
-        since = now - self._polled_at
-        interval = max(POLL_INTERVAL_S, len(self.workers) / 50)
-        if since < interval:
-            return
-        self._polled_at = now
-        for worker in list(self.workers):
-            if since > 10 * interval:
-                # This process was halted, not the worker.
-                worker.moved_at += since
-                worker.began_at += since
-            still_s = now - worker.moved_at
-            if worker.placed and not worker.ready and still_s > LOAD_TIMEOUT_S:
-                self._bury(worker, Culprit("WorkerHung", f"the detector was not loaded within {LOAD_TIMEOUT_S:g} s"))
-            elif worker.tasks and still_s > self._options.stall_timeout:
-                seconds = f"{self._options.stall_timeout:g} s"
-                self._bury(worker, Culprit("WorkerHung", f"no image was finished for {seconds}; the worker was ended"))
-            elif worker.tasks and now - worker.began_at > self._options.shard_timeout:
-                seconds = f"{self._options.shard_timeout:g} s"
-                self._bury(worker, Culprit("WorkerHung", f"no shard was finished for {seconds}; the worker was ended"))
-            elif worker.tasks and not worker.asked:
+    def _ask(self) -> None:
+        """Ask busy workers how far they are."""
+        for worker in self.workers:
+            if worker.tasks and not worker.asked:
                 worker.asked = True
                 self._waiting_for[worker.actor.status.remote()] = (worker, "status")
 

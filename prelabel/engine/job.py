@@ -15,9 +15,11 @@ from prelabel.config import LabelOptions, differences
 from prelabel.detectors.prepare import prepare
 from prelabel.detectors.reach import require_harmless
 from prelabel.detectors.resize import working_size
+from prelabel.engine.drive import Driver
 from prelabel.engine.meter import Meter
 from prelabel.engine.planning import Planner, now
 from prelabel.engine.progress import Reporter
+from prelabel.engine.runner import WHERE, Runner
 from prelabel.engine.schedule import LabelTask
 from prelabel.engine.worker import Spec
 from prelabel.errors import ConfigError, OutputInUseError, RunInterrupted, StoreError
@@ -69,6 +71,7 @@ class Summary:
         wall_s: Seconds of this call.
         label_s: Seconds from the first worker's being ready to the last shard.
         workers: Most workers at work at the same time.
+        runner: What they ran on: `"local"` (processes of this machine) or `"ray"`.
         seconds: Seconds by stage (list, read, decode, detect, encode, write) summed over workers, of this call.
     """
 
@@ -84,6 +87,7 @@ class Summary:
     wall_s: float
     label_s: float
     workers: int
+    runner: str
     seconds: Mapping[str, float]
 
     @property
@@ -104,12 +108,14 @@ def run(options: LabelOptions, reporter: Reporter, stop: threading.Event | None 
         PrelabelError: See `prelabel.errors`; what was finished before stays and a later call goes on with it.
     """
     options = replace(options, output=absolute(options.output), source=tuple(map(absolute, options.source)))
-    return _Job(options, reporter, stop or threading.Event()).run()
+    with Runner(options) as runner:
+        return _Job(options, reporter, stop or threading.Event(), runner).run()
 
 
 class _Job:
-    def __init__(self, options: LabelOptions, reporter: Reporter, stop: threading.Event) -> None:
+    def __init__(self, options: LabelOptions, reporter: Reporter, stop: threading.Event, runner: Runner) -> None:
         self._options = options
+        self._runner = runner
         self._storage = Storage(options.storage_options)
         self._reporter = reporter
         self._stop = stop
@@ -122,7 +128,9 @@ class _Job:
     def run(self) -> Summary:
         options = self._options
         earlier = None if options.overwrite else read_run(self._output, self._storage)
-        if earlier is not None:
+        if earlier is None:
+            self._runner.start()
+        else:
             self._require_same_settings(earlier)
         if earlier is None or options.add_new:
             self._planner.look()
@@ -279,12 +287,10 @@ class _Job:
         meter = Meter(record.images, work, self._options.max_failed)
         workers = 0
         if tasks:
-            from prelabel.engine.drive import Driver  # Ray takes a second to import
-
             if not is_new:
                 # From here on the output changes; it is finished again when the manifest is written again.
                 self._storage.delete(join(self._output, MANIFEST))
-            self._reporter.message("starting workers")
+            self._reporter.message(f"starting workers {WHERE[self._runner.name]}")
             driver = Driver(
                 Spec(self._options, record.run_id, record.parts, record.detector, self._lock.owner),
                 self._storage,
@@ -295,6 +301,7 @@ class _Job:
                 self._stop,
                 self._planner.links,
                 on_ready=lambda: self._save(record) if is_new else None,
+                runner=self._runner,
             )
             try:
                 for shard in driver.run():
@@ -380,5 +387,6 @@ class _Job:
             wall_s=wall_s,
             label_s=meter.seconds,
             workers=workers,
+            runner=self._runner.name,
             seconds=dict(seconds),
         )

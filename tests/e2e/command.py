@@ -46,7 +46,11 @@ class Place:
 
     def workers(self) -> list[int]:
         """Processes that hold a detector."""
-        return [pid for pid, line in self.processes().items() if line.startswith("ray::_Actor")]
+        return [
+            pid
+            for pid, line in self.processes().items()
+            if line.startswith("ray::_Actor") or line.endswith(" prelabel worker")
+        ]
 
     def start(self, *arguments: str, log: Path, **env: str) -> subprocess.Popen[bytes]:
         """`prelabel ARGUMENTS...`, what it prints appended to a file."""

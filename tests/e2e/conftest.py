@@ -50,10 +50,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Ite
             boxes.append((colour, x, y, x + rng.randrange(20, 200), y + rng.randrange(20, 200)))
         Image.fromarray(picture(height, width, *boxes)).save(photos / f"{number:03d}.png", compress_level=1)
     arguments = ("--detector", str(models.mask_rcnn), "--label-map", "coco", "--shard-size", "2", "--workers", "2")
+    on_ray = ("--runner", "ray")
     place = Place()
     try:
         output = folder / "out"
-        result = place.run("label", str(photos), *arguments, "--output", str(output))
+        result = place.run("label", str(photos), *arguments, *on_ray, "--output", str(output))
         assert result.returncode == 0, result.stderr
         yield Undisturbed(arguments, photos, count, local_rows(output), result.stdout + result.stderr)
     finally:

@@ -25,11 +25,12 @@ def test_an_undisturbed_run_is_whole_and_says_so(undisturbed: Undisturbed):
     assert "magic" not in undisturbed.printed
 
 
+@pytest.mark.parametrize("runner", ["ray", "local"])
 def test_killed_and_stopped_runs_go_on_and_lose_and_double_nothing(
-    place: Place, undisturbed: Undisturbed, tmp_path: Path
+    place: Place, undisturbed: Undisturbed, tmp_path: Path, runner: str
 ):
     output, log = tmp_path / "out", tmp_path / "log"
-    command = ("label", str(undisturbed.photos), *undisturbed.arguments, "--output", str(output))
+    command = ("label", str(undisturbed.photos), *undisturbed.arguments, "--output", str(output), "--runner", runner)
     rng = random.Random(20)
     for number, ending in enumerate([signal.SIGKILL] * 3 + [signal.SIGINT, signal.SIGTERM]):
         before = shards_of(output)

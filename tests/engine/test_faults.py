@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from prelabel.engine import fleet
+from prelabel.engine import crew
 from prelabel.engine.progress import Snapshot
 from prelabel.errors import DetectorError, RunError
 from tests.engine.fakes import Deed
@@ -21,19 +21,19 @@ def errors(world: World) -> dict[str, tuple[str | None, str | None, str | None]]
     return {row.image_id: (row.error_type, row.error_stage, row.error) for row in world.rows() if row.status != "ok"}
 
 
-def test_trouble_is_kept_to_the_images_that_make_it(world: World, capfd: pytest.CaptureFixture[str]):
-    world.add(16, p001=Deed.ABORT, p003=Deed.ABORT, p006=Deed.REFUSE, p009=Deed.HANG)
+def test_trouble_is_kept_to_the_images_that_make_it(anywhere: World, capfd: pytest.CaptureFixture[str]):
+    anywhere.add(16, p001=Deed.ABORT, p003=Deed.ABORT, p006=Deed.REFUSE, p009=Deed.HANG)
     recorder = Recorder()
-    summary = world.label(recorder, workers=2, stall_timeout=3)
-    world.require_whole()
-    found = errors(world)
+    summary = anywhere.label(recorder, workers=2, stall_timeout=6)
+    anywhere.require_whole()
+    found = errors(anywhere)
     for killer in ("001.png", "003.png"):
         kind, stage, text = found.pop(killer)
         assert (kind, stage) == ("WorkerDied", "worker")
         assert str(text).startswith("the worker's process ")  # died; at times Ray does not know more yet
     assert found == {
         "006.png": ("RuntimeError", "detect", "RuntimeError: the network cannot look at this"),
-        "009.png": ("WorkerHung", "worker", "no image was finished for 3 s; the worker was ended"),
+        "009.png": ("WorkerHung", "worker", "no image was finished for 6 s; the worker was ended"),
     }
     assert (summary.images, summary.failed, summary.lost, summary.labelled) == (16, 4, 3, 16)
     assert summary.failures == {"RuntimeError": 1, "WorkerDied": 2, "WorkerHung": 1}
@@ -46,51 +46,51 @@ def test_trouble_is_kept_to_the_images_that_make_it(world: World, capfd: pytest.
 
     # Mended, the images are tried again, and the run is well.
     for number in (1, 3, 6, 9):
-        world.make(number, Deed.NOTHING)
-    world.forget()
-    summary = world.label(retry_failed=True)
+        anywhere.make(number, Deed.NOTHING)
+    anywhere.forget()
+    summary = anywhere.label(retry_failed=True)
     assert (summary.failed, summary.lost) == (0, 0)
-    assert sorted(world.fetched) == ["001.png", "003.png", "006.png", "009.png"]
-    world.require_whole()
+    assert sorted(anywhere.fetched) == ["001.png", "003.png", "006.png", "009.png"]
+    anywhere.require_whole()
 
 
-def test_a_worker_that_stands_still_is_replaced(world: World):
-    world.add(8, p005=Deed.FREEZE)
-    summary = world.label(stall_timeout=3)
-    world.require_whole()
-    assert errors(world) == {
-        "005.png": ("WorkerHung", "worker", "no image was finished for 3 s; the worker was ended"),
+def test_a_worker_that_stands_still_is_replaced(anywhere: World):
+    anywhere.add(8, p005=Deed.FREEZE)
+    summary = anywhere.label(stall_timeout=6)
+    anywhere.require_whole()
+    assert errors(anywhere) == {
+        "005.png": ("WorkerHung", "worker", "no image was finished for 6 s; the worker was ended"),
     }
     assert summary.lost == 1
 
 
-def test_a_shard_whose_every_image_kills_is_given_up_and_the_others_are_saved(world: World):
-    world.add(12, **{f"p{number:03d}": Deed.ABORT for number in range(6)})
+def test_a_shard_whose_every_image_kills_is_given_up_and_the_others_are_saved(anywhere: World):
+    anywhere.add(12, **{f"p{number:03d}": Deed.ABORT for number in range(6)})
     recorder = Recorder()
-    summary = world.label(recorder, workers=2, shard_size=6)
-    world.require_whole()
+    summary = anywhere.label(recorder, workers=2, shard_size=6)
+    anywhere.require_whole()
     assert recorder.said("shard=0 is given up: 5 images killed their worker: the worker's process ")
-    assert set(errors(world)) == {f"{number:03d}.png" for number in range(6)}
+    assert set(errors(anywhere)) == {f"{number:03d}.png" for number in range(6)}
     assert (summary.lost, summary.detections) == (6, 6)
-    assert "the shard was given up" in str(errors(world)["005.png"])
+    assert "the shard was given up" in str(errors(anywhere)["005.png"])
 
 
 @pytest.mark.parametrize("victims", ["one", "all"])
-def test_workers_killed_from_outside_cost_no_row(world: World, victims: str):
-    world.add(24, every=Deed.SLOW)
+def test_workers_killed_from_outside_cost_no_row(anywhere: World, victims: str):
+    anywhere.add(24, every=Deed.SLOW)
     killed: list[int] = []
 
     def kill(snapshot: Snapshot) -> None:
         if not killed and snapshot.done % 4 == 2:
-            pids = [worker["pid"] for worker in world.workers][: 1 if victims == "one" else None]
+            pids = [worker["pid"] for worker in anywhere.workers][: 1 if victims == "one" else None]
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             killed.extend(pids)
 
     recorder = Recorder(on_progress=kill)
-    summary = world.label(recorder, workers=2)
+    summary = anywhere.label(recorder, workers=2)
     assert len(killed) == (1 if victims == "one" else 2)
-    world.require_whole()
+    anywhere.require_whole()
     assert (summary.images, summary.failed, summary.lost) == (24, 0, 0)
     assert recorder.said("; it is tried again")
 
@@ -130,68 +130,68 @@ def test_few_failures_do_not_end_a_run(world: World):
     assert world.label(max_failed=0.05).failed == 1  # too few images for a share to mean anything
 
 
-def test_workers_are_replaced_after_so_many_images(world: World):
-    world.add(24)
-    summary = world.label(max_images_per_worker=8)
-    world.require_whole()
-    pids = {worker["pid"] for worker in world.workers}
+def test_workers_are_replaced_after_so_many_images(anywhere: World):
+    anywhere.add(24)
+    summary = anywhere.label(max_images_per_worker=8)
+    anywhere.require_whole()
+    pids = {worker["pid"] for worker in anywhere.workers}
     assert len(pids) >= 2
     assert summary.lost == 0
 
 
-def test_a_detector_that_cannot_be_loaded_ends_the_run_with_its_own_line(world: World):
-    world.add(4)
-    world.loading("refuse")
+def test_a_detector_that_cannot_be_loaded_ends_the_run_with_its_own_line(anywhere: World):
+    anywhere.add(4)
+    anywhere.loading("refuse")
     with pytest.raises(DetectorError, match=r"^this model cannot be loaded: it is made of cheese$"):
-        world.label(workers=2)
-    assert world.files() == {}
+        anywhere.label(workers=2)
+    assert anywhere.files() == {}
 
 
-def test_an_error_nobody_thought_of_ends_the_run_with_its_class(world: World):
-    world.add(4)
-    world.loading("break")
+def test_an_error_nobody_thought_of_ends_the_run_with_its_class(anywhere: World):
+    anywhere.add(4)
+    anywhere.loading("break")
     with pytest.raises(RunError, match=r"^a worker failed: ZeroDivisionError: an error nobody thought of$"):
-        world.label()
+        anywhere.label()
 
 
-def test_workers_that_die_while_they_start_end_the_run_after_three(world: World):
-    world.add(4)
-    world.loading("die")
+def test_workers_that_die_while_they_start_end_the_run_after_three(anywhere: World):
+    anywhere.add(4)
+    anywhere.loading("die")
     with pytest.raises(RunError, match=r"^workers die again and again while they start: the worker's process "):
-        world.label()
-    assert len(world.workers) == 3
-    assert world.files() == {}
+        anywhere.label()
+    assert len(anywhere.workers) == 3
+    assert anywhere.files() == {}
 
 
-def test_two_deaths_at_the_start_are_survived(world: World):
-    world.add(4)
-    world.loading("2")
-    summary = world.label()
+def test_two_deaths_at_the_start_are_survived(anywhere: World):
+    anywhere.add(4)
+    anywhere.loading("2")
+    summary = anywhere.label()
     assert (summary.images, summary.lost) == (4, 0)
-    assert len(world.workers) == 3
+    assert len(anywhere.workers) == 3
 
 
-def test_workers_at_work_go_on_where_further_ones_die_at_the_start(world: World):
-    world.add(16, every=Deed.WAIT)
+def test_workers_at_work_go_on_where_further_ones_die_at_the_start(anywhere: World):
+    anywhere.add(16, every=Deed.WAIT)
 
     def turn(snapshot: Snapshot) -> None:
-        if snapshot.workers == 2 and len(world.workers) == 2:
-            world.loading("die")
-            os.kill(world.workers[1]["pid"], signal.SIGKILL)
-        if len(world.workers) == 2 + fleet.MAX_START_DEATHS and snapshot.workers == 1:
-            world.go()
+        if snapshot.workers == 2 and len(anywhere.workers) == 2:
+            anywhere.loading("die")
+            os.kill(anywhere.workers[1]["pid"], signal.SIGKILL)
+        if len(anywhere.workers) == 2 + crew.MAX_START_DEATHS and snapshot.workers == 1:
+            anywhere.go()
 
-    summary = world.label(Recorder(on_progress=turn), workers=2)
-    world.require_whole()
+    summary = anywhere.label(Recorder(on_progress=turn), workers=2)
+    anywhere.require_whole()
     assert (summary.images, summary.lost) == (16, 0)
-    assert len(world.workers) == 2 + fleet.MAX_START_DEATHS
+    assert len(anywhere.workers) == 2 + crew.MAX_START_DEATHS
 
 
-def test_a_detector_that_never_finishes_loading_counts_as_a_death(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(fleet, "LOAD_TIMEOUT_S", 2.0)
-    world.add(4)
-    world.loading("hang")
+def test_a_detector_that_never_finishes_loading_counts_as_a_death(anywhere: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(crew, "LOAD_TIMEOUT_S", 2.0)
+    anywhere.add(4)
+    anywhere.loading("hang")
     with pytest.raises(
         RunError, match="workers die again and again while they start: the detector was not loaded within 2 s"
     ):
-        world.label()
+        anywhere.label()

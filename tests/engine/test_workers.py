@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from prelabel.config import LabelOptions
-from prelabel.engine import cluster, drive
+from prelabel.engine import cluster
 from prelabel.engine.progress import Snapshot
 from prelabel.errors import ConfigError, RunInterrupted
 from tests.engine.fakes import Deed
@@ -65,8 +65,8 @@ def test_on_a_machine_of_its_own_a_need_that_cannot_be_met_is_one_clear_line(
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
     world.add(1)
-    monkeypatch.setattr(drive.cluster, "connect", lambda options: "started")
-    monkeypatch.setattr(drive.cluster, "disconnect", lambda: None)
+    monkeypatch.setattr(cluster, "connect", lambda options: "started")
+    monkeypatch.setattr(cluster, "disconnect", lambda: None)
     with pytest.raises(
         ConfigError, match=r"^a worker needs 1 CPU and 3 GPU, but this machine offers Ray 4 CPU and 2 GPU$"
     ):

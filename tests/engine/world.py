@@ -67,8 +67,9 @@ class Recorder:
 class World:
     """`photos/`, `model/`, `control/` and `out/` below one folder."""
 
-    def __init__(self, folder: Path, model: Path) -> None:
+    def __init__(self, folder: Path, model: Path, runner: str = "ray") -> None:
         self.folder = folder
+        self.runner = runner
         self.photos = folder / "photos"
         self.control = folder / "control"
         self.model = folder / "model"
@@ -104,13 +105,14 @@ class World:
         (self.control / "load").write_text(how)
 
     def options(self, **values: Any) -> LabelOptions:
-        """Shards of 4 images, one worker, unless stated."""
+        """Shards of 4 images, one worker on what the world is for, unless stated."""
         defaults: dict[str, Any] = {
             "source": (str(self.photos),),
             "detector": str(self.model),
             "output": str(self.out),
             "shard_size": 4,
             "workers": 1,
+            "runner": self.runner,
         }
         return LabelOptions(**{**defaults, **values})
 

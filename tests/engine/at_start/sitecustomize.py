@@ -1,0 +1,8 @@
+"""Python runs this in every process that starts with this folder on its path: workers of tests without Ray."""
+
+from prelabel.detectors import runtime
+from tests.engine.fakes import install
+
+install()
+# A fake needs no TensorFlow, and importing it takes seconds.
+runtime.tensorflow_hub = lambda: None

@@ -1,0 +1,162 @@
+"""Workers as processes of this machine: when they are chosen, what they share with Ray's, and that none is left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prelabel.config import LabelOptions
+from prelabel.engine import cluster, local, runner
+from prelabel.engine.local import Process
+from prelabel.errors import ConfigError, SourceError
+from tests.e2e.command import wait_until
+from tests.engine.fakes import Deed
+from tests.engine.world import Recorder, World
+
+
+def options(**values: Any) -> LabelOptions:
+    return LabelOptions(source=("a",), detector="d", output="o", **values)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine without Ray, cluster or GPU; the folder where Ray would leave notes."""
+    for name in ("RAY_ADDRESS", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(runner, "_is_in_ray", lambda: False)
+    monkeypatch.setattr(runner, "_has_gpu", lambda: False)
+    return tmp_path
+
+
+def test_processes_are_chosen_where_this_machine_is_all_there_is(alone: Path):
+    assert runner.choose(options()) == "local"
+    assert runner.choose(options(gpus_per_worker=0, workers=1)) == "local"
+    assert runner.choose(options(runner="ray")) == "ray"
+
+
+@pytest.mark.parametrize("stated", [{"address": "local"}, {"address": "h:1"}, {"gpus_per_worker": 0.5}])
+def test_ray_is_chosen_where_it_is_asked_for(alone: Path, stated: dict[str, Any]):
+    assert runner.choose(options(**stated)) == "ray"
+
+
+def test_ray_is_chosen_in_a_cluster_and_where_there_are_gpus(alone: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "h:1")
+        assert runner.choose(options()) == "ray"
+        assert runner.choose(options(runner="local")) == "local"
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_is_in_ray", lambda: True)
+        assert runner.choose(options()) == "ray"
+    monkeypatch.setattr(runner, "_has_gpu", lambda: True)
+    assert runner.choose(options()) == "ray"
+    assert runner.choose(options(gpus_per_worker=0)) == "local"
+
+
+def test_a_cluster_of_this_machine_counts_only_while_it_answers(alone: Path, monkeypatch: pytest.MonkeyPatch):
+    notes = alone / "ray" / "ray_current_cluster"
+    notes.parent.mkdir()
+    notes.write_text("127.0.0.1:1")
+    monkeypatch.setattr(cluster.ray_utils, "read_ray_address", notes.read_text)
+    assert runner.choose(options()) == "local"
+    monkeypatch.setattr(cluster, "_refusal", lambda address: "")
+    assert runner.choose(options()) == "ray"
+
+
+@pytest.mark.parametrize("stated", [{"address": "local"}, {"gpus_per_worker": 1}])
+def test_processes_go_with_neither_a_cluster_nor_gpus(stated: dict[str, Any]):
+    with pytest.raises(ConfigError, match=r"^runner local is processes of this machine on its CPUs"):
+        options(runner="local", **stated)
+
+
+def test_as_many_workers_as_cpus_unless_stated(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(local, "cpus", lambda: 8)
+    assert [local.workers_wanted(options(cpus_per_worker=cpus)) for cpus in (1, 0.5, 3, 8)] == [8, 16, 2, 1]
+    assert local.workers_wanted(options(workers=3)) == 3
+    with pytest.raises(ConfigError, match=r"^a worker needs 9 CPU, but this machine has 8$"):
+        local.workers_wanted(options(cpus_per_worker=9))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "period", "cpus"),
+    [
+        ("cpu.max", "150000 100000\n", "", 1),
+        ("cpu.max", "400000 100000\n", "", 4),
+        ("cpu.max", "10000 100000\n", "", 1),
+        ("cpu.max", "max 100000\n", "", 0),
+        ("cpu.cfs_quota_us", "300000\n", "100000\n", 3),
+        ("cpu.cfs_quota_us", "-1\n", "100000\n", 0),
+        ("cpu.max", "\n", "", 0),
+    ],
+)
+def test_a_containers_share_of_the_cpus_is_kept_to(tmp_path: Path, name: str, text: str, period: str, cpus: int):
+    (tmp_path / name).write_text(text)
+    (tmp_path / "cpu.cfs_period_us").write_text(period)
+    assert local._share(tmp_path / name) == cpus
+
+
+def test_it_labels_without_loading_ray_and_says_where(local_world: World):
+    local_world.add(6)
+    call = (
+        "import sys, prelabel; s = prelabel.label(sys.argv[1], detector=sys.argv[2], output=sys.argv[3], shard_size=2, "
+        "runner='local', workers=2); print(s.runner, s.images, s.failed, [m for m in sys.modules if m == 'ray'])"
+    )
+    place = [str(local_world.photos), str(local_world.model), str(local_world.out)]
+    done = subprocess.run([sys.executable, "-c", call, *place], capture_output=True, text=True, check=True)
+    assert done.stdout == "local 6 0 []\n"
+    local_world.require_whole()
+
+
+@pytest.mark.ray
+def test_rows_and_messages_are_the_same_as_on_ray(local_world: World, shared_ray: None):
+    local_world.add(12, p002=Deed.REFUSE, p005=Deed.ABORT)
+    heard, rows = {}, {}
+    for name in ("local", "ray"):
+        recorder = Recorder()
+        summary = local_world.label(recorder, runner=name, overwrite=True)
+        assert (summary.runner, summary.failed, summary.lost) == (name, 2, 1)
+        heard[name] = recorder.said("shard=")
+        table = [row for row in local_world.rows() if row.error_type != "WorkerDied"]
+        rows[name] = [(row.image_id, row.error, row.detections and row.detections.xyxy.tolist()) for row in table]
+    assert rows["local"] == rows["ray"]
+    assert [line.rpartition(";")[2] for line in heard["local"]] == [line.rpartition(";")[2] for line in heard["ray"]]
+
+
+def test_a_process_started_ahead_is_ended_where_the_run_comes_to_nothing(
+    local_world: World, monkeypatch: pytest.MonkeyPatch
+):
+    started: list[Process] = []
+    real_init = Process.__init__
+
+    def init(process: Process) -> None:
+        real_init(process)
+        started.append(process)
+
+    monkeypatch.setattr(Process, "__init__", init)
+    with pytest.raises(SourceError):
+        local_world.label(source=(str(local_world.folder / "nowhere"),))
+    (process,) = started
+    assert process.connection.closed
+    assert not Path(f"/proc/{process.pid}").exists()
+
+
+def test_what_a_process_cannot_be_started_for_is_said(local_world: World, monkeypatch: pytest.MonkeyPatch):
+    local_world.add(1)
+    monkeypatch.setattr(local, "_BOOT", "raise ImportError('no module named so')")
+    from prelabel.errors import RunError
+
+    with pytest.raises(
+        RunError, match=r"while they start: a worker cannot be started: .*ImportError: no module named so"
+    ):
+        local_world.label()
+
+
+def test_a_process_ends_when_nobody_holds_the_other_end(local_world: World):
+    process = Process()
+    process.connection.close()
+    assert wait_until(lambda: process._popen.poll() is not None, 30)
+    process.end()
