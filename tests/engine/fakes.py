@@ -79,6 +79,7 @@ class ObeysPixels(BrightestCorner):
             time.sleep(3600)
         elif colour == Deed.FREEZE.value:
             os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(3600)  # the signal may reach another thread first
         elif colour == Deed.REFUSE.value:
             raise RuntimeError("the network cannot look at this")
         elif colour == Deed.SLOW.value:
