@@ -35,6 +35,8 @@ SUMMARY = Summary(
     wall_s=75.0,
     label_s=12.5,
     workers=1,
+    runner="local",
+    busy=0.72,
     seconds={"write": 0.25, "detect": 9.0, "list": 0.5, "encode": 1.0, "read": 2.0, "decode": 3.0, "other": 1.0},
 )
 
@@ -110,8 +112,9 @@ def test_the_closing_table(capsys: pytest.CaptureFixture[str]):
         "    FetchError           1    e.g. gone.jpg: no such file",
         "    TruncatedImageError  2",
         "  shards already done    5",
-        "  worked on now          500 at 40.0 images/s with 1 worker",
+        "  worked on now          500 at 40.0 images/s with 1 worker on this machine, without Ray",
         "  time                   1:15 (12.5 s labelling)",
+        "  model at work          72% of the labelling time",
         "  seconds by stage       list 0.5, read 2.0, decode 3.0, detect 9.0, encode 1.0, write 0.2;"
         " summed over workers",
         "  output                 s3://bucket/run",

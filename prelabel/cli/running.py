@@ -103,6 +103,7 @@ def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
         rows.append(["worked on now", f"{summary.labelled:,} at {rate}"])
     rows.append(["time", f"{console.duration(summary.wall_s)} ({summary.label_s:.1f} s labelling)"])
     if summary.labelled:
+        rows.append(["model at work", f"{summary.busy:.0%} of the labelling time"])
         rows.append(["seconds by stage", f"{console.stage_seconds(summary.seconds)}; summed over workers"])
     rows.append(["output", summary.output])
     click.echo(console.table("", rows))

@@ -72,6 +72,8 @@ class Summary:
         label_s: Seconds from the first worker's being ready to the last shard.
         workers: Most workers at work at the same time.
         runner: What they ran on: `"local"` (processes of this machine) or `"ray"`.
+        busy: Share of the labelling time, 0 to 1, in which a worker's model was at work, over all workers; the rest
+            went by waiting for pictures and for shards to be written.
         seconds: Seconds by stage (list, read, decode, detect, encode, write) summed over workers, of this call.
     """
 
@@ -88,6 +90,7 @@ class Summary:
     label_s: float
     workers: int
     runner: str
+    busy: float
     seconds: Mapping[str, float]
 
     @property
@@ -388,5 +391,6 @@ class _Job:
             label_s=meter.seconds,
             workers=workers,
             runner=self._runner.name,
+            busy=min(1.0, seconds["detect"] / (workers * meter.seconds)) if workers and meter.seconds else 0.0,
             seconds=dict(seconds),
         )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LOCAL, RAY = "local", "ray"
 
 #: The same for a person.
-WHERE = {LOCAL: "as processes of this machine", RAY: "on Ray"}
+WHERE = {LOCAL: "on this machine, without Ray", RAY: "on Ray"}
 
 
 class Runner:
