@@ -10,7 +10,7 @@ FIFTYONE := .venv-fiftyone
 CVAT     := .venv-datumaro-cvat
 YOLO     := .venv-ultralytics
 
-.PHONY: demo test chaos test-tools bench setup lock clean
+.PHONY: demo test chaos test-tools test-tools-core test-tools-setup bench setup lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/.ready
@@ -37,10 +37,17 @@ TRIALS ?= 200
 chaos: setup  # seeded faults at random moments of many runs; one of them again: .venv/bin/python -m tests.chaos --seed N
 	@$(BIN)/python -m tests.chaos --trials $(TRIALS)
 
-test-tools: setup $(SERVER)/.ready $(READERS)/.ready $(FIFTYONE)/.ready $(CVAT)/.ready $(YOLO)/.ready  # against a real Label Studio and a real browser; needs Chromium
+# Against the real tools: a Label Studio server, a browser (Debian: apt-get install chromium), readers of exports.
+test-tools: test-tools-setup $(FIFTYONE)/.ready $(CVAT)/.ready $(YOLO)/.ready
+	@$(BIN)/python -m pytest -m tools
+
+# The part of it that fits into continuous integration: without browser, and with the readers that are quickly had.
+test-tools-core: test-tools-setup
+	@$(BIN)/python -m pytest -m "tools and not browser"
+
+test-tools-setup: setup $(SERVER)/.ready $(READERS)/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2,<3' 'playwright>=1.49,<2'
-	@$(BIN)/python -m pytest -m tools
 
 bench: setup  # every figure with its target, in less than 20 minutes; nothing else should run meanwhile
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \

@@ -33,6 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("tools")
+            if "signed_in" in getattr(item, "fixturenames", ()):
+                item.add_marker("browser")
 
 
 @dataclass(frozen=True)
