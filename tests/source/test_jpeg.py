@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -326,3 +328,19 @@ def test_hard_files_have_the_same_status_size_and_orientation_reduced(assets: Pa
                     verdicts.append((type(error).__name__, str(error)))
             assert verdicts[0] == verdicts[1], path.name
     assert reduced >= 16
+
+
+def test_other_threads_run_while_a_jpeg_is_decoded() -> None:
+    data = jpeg(np.random.default_rng(1).integers(0, 255, (2500, 2500, 3), np.uint8))
+    most = 0
+    for _ in range(20):  # on a busy machine this thread may not get its turn in one of them
+        thread = threading.Thread(target=decode, args=(data,))
+        turns = 0
+        thread.start()
+        while thread.is_alive():
+            time.sleep(0.001)
+            turns += 1
+        most = max(most, turns)
+        if most > 8:
+            break
+    assert most > 8

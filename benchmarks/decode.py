@@ -1,0 +1,274 @@
+"""Decoding JPEGs beside Pillow, in full and reduced; what reducing does to detections; how long a detector waits.
+
+Decoders are compared by the processor time of one thread, which other work on the machine moves least. Reduced, a
+picture is faithful where every detection above the threshold has its counterpart (IoU 0.95, same class, score within
+0.02) and none appears.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import ASSETS, Figure, figure, ratio, report, take_turns
+from pictures import pictures
+from PIL import Image
+
+from prelabel.detectors.answers import DetectorOptions
+from prelabel.detectors.base import Detector, Frame
+from prelabel.detectors.prepare import prepare
+from prelabel.detectors.resize import working_size
+from prelabel.detectors.savedmodel import load_detector
+from prelabel.engine.shard import Reader, Reading, label_images
+from prelabel.engine.worker import KEPT_FOR_DETECTOR
+from prelabel.select import Selection
+from prelabel.source.color import to_rgb
+from prelabel.source.decode import DecodeOptions, decode
+from prelabel.source.listing import ImageRef
+from prelabel.storage import Storage
+
+#: What is to be reached on files of 12 megapixels.
+TARGET = 3.0
+
+IOU, SCORE, THRESHOLD = 0.95, 0.02, 0.3
+
+#: Scores from here on count for AP.
+LOWEST = 0.01
+
+FULL = DecodeOptions()
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    """Pillow's full decode, with the same rule for colour profiles."""
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return np.asarray(to_rgb(image))
+
+
+def by_ours(options: DecodeOptions) -> Callable[[bytes], np.ndarray]:
+    """Pixels by `decode` with options."""
+    return lambda data: decode(data, options).pixels
+
+
+def processor_seconds(way: Callable[[bytes], Any], files: Sequence[bytes]) -> Callable[[], float]:
+    """Decodes all files once and says what processor time of this thread that took."""
+
+    def run() -> float:
+        begin = time.thread_time()
+        for data in files:
+            way(data)
+        return time.thread_time() - begin
+
+    return run
+
+
+def measure_decoders(files: dict[str, list[bytes]], repeat: int) -> tuple[list[Figure], dict[str, Any]]:
+    """Ours beside Pillow for each kind of file, in full and for detectors that look at 300 and 512 pixels."""
+    figures, detail = [], {}
+    for kind, some in files.items():
+        ways = {"Pillow": by_pillow, "full": by_ours(FULL)}
+        if "12 MP" in kind:
+            for looks_at in (512, 300):
+                ways[f"auto, {looks_at}"] = by_ours(DecodeOptions(shortest_side=KEPT_FOR_DETECTOR * looks_at))
+        took = take_turns({name: processor_seconds(way, some) for name, way in ways.items()}, repeat)
+        seconds = {name: [cpu for _, cpu in rounds] for name, rounds in took.items()}
+        for name in list(ways)[1:]:
+            target = TARGET if name.startswith("auto") else None
+            shown = "in full" if name == "full" else f"for a detector of {name[6:]} pixels"
+            figures.append(ratio(f"{kind} {shown}, beside Pillow", seconds["Pillow"], seconds[name], at_least=target))
+        worst = max(int(np.abs(by_pillow(one).astype(np.int16) - decode(one).pixels).max()) for one in some)
+        figures.append(figure(f"{kind}: largest difference from Pillow", [worst], "levels", at_most=2))
+        detail[kind] = {name: round(min(values) / len(some) * 1e3, 2) for name, values in seconds.items()}
+    return figures, {"ms_per_image_best_round": detail}
+
+
+def enlarged(photo: Path, number: int) -> bytes:
+    """A real photo at 12 megapixels, with grain as of a sensor, as a JPEG."""
+    image = Image.open(photo).convert("RGB")
+    image = image.resize((4000, 3000) if image.width >= image.height else (3000, 4000), Image.Resampling.LANCZOS)
+    grain = np.random.default_rng(number).standard_normal((image.height, image.width, 1), np.float32) * 3
+    pixels = np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A detector, what it looks at, pictures to show it, and the photos behind them where their truth is known."""
+
+    name: str
+    address: str
+    looks_at: int
+    files: Sequence[Callable[[], bytes]]
+    photos: Sequence[str] = ()
+
+
+def detections(detector: Detector, data: bytes, options: DecodeOptions) -> Any:
+    """What is found on one file."""
+    image = decode(data, options)
+    (found,) = detector.detect([image.pixels], [Frame(image.height, image.width, image.window)])
+    return found.detections
+
+
+def unmatched(ours: Any, theirs: Any) -> int:
+    """Detections above the threshold on one side without a counterpart on the other, whose scores may lie below it."""
+    low = np.maximum(ours.xyxy[:, None, :2], theirs.xyxy[None, :, :2])
+    high = np.minimum(ours.xyxy[:, None, 2:], theirs.xyxy[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [(one.xyxy[:, 2:] - one.xyxy[:, :2]).prod(axis=1) for one in (ours, theirs)]
+    fits = shared >= IOU * (areas[0][:, None] + areas[1][None] - shared)
+    fits &= np.abs(ours.score[:, None] - theirs.score[None]) <= SCORE + 1e-6
+    fits &= ours.category_id[:, None] == theirs.category_id[None]
+    missing = (ours.score >= THRESHOLD) & ~fits.any(axis=1)
+    appeared = (theirs.score >= THRESHOLD) & ~fits.any(axis=0)
+    return int(missing.sum() + appeared.sum())
+
+
+def measure_fidelity(subject: Subject, detector: Detector) -> tuple[list[Figure], dict[str, Any]]:
+    """Share of images on which reducing moves no detection beyond the limits; box AP in full and reduced."""
+    reduced = DecodeOptions(shortest_side=KEPT_FOR_DETECTOR * subject.looks_at)
+    kept = moved = same = 0
+    found: list[tuple[Any, Any]] = []
+    for file in subject.files:
+        data = file()
+        whole, small = detections(detector, data, FULL), detections(detector, data, reduced)
+        found.append((whole, small))
+        wrong = unmatched(whole, small)
+        kept += int((whole.score >= THRESHOLD).sum())
+        moved += wrong
+        same += wrong == 0
+    share = 100 * same / len(subject.files)
+    note = f"{moved} of {kept} detections above {THRESHOLD} moved, vanished or appeared; {len(subject.files)} images"
+    figures = [figure(f"{subject.name}: images faithful with auto", [share], "%", note=note)]
+    counts = {"images": len(subject.files), "faithful": same, "detections": kept, "moved": moved}
+    if subject.photos and importlib.util.find_spec("pycocotools"):
+        labels = {label.lower() for pair in found for one in pair for label in one.label}
+        ap = [average_precision(subject.photos, side, labels) for side in zip(*found, strict=True)]
+        figures.append(
+            figure(
+                f"{subject.name}: box AP with auto, less that in full", [ap[1] - ap[0]], "", note=f"{ap[0]:.3f} in full"
+            )
+        )
+        counts["box AP"] = [round(one, 4) for one in ap]
+    return figures, counts
+
+
+def average_precision(photos: Sequence[str], found: Sequence[Any], labels: set[str]) -> float:
+    """COCO box AP of what was found on photos (by file name) over the classes of these names."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    content = json.loads((ASSETS / "images/coco-val80-instances.json").read_text())
+    images = {image["file_name"]: image for image in content["images"]}
+    classes = {category["name"]: category["id"] for category in content["categories"]}
+    results = []
+    for name, one in zip(photos, found, strict=True):
+        image = images[name]
+        scale = np.array([image["width"] / one.width, image["height"] / one.height] * 2)
+        for (x1, y1, x2, y2), score, label in zip(one.xyxy * scale, one.score, one.label, strict=True):
+            if label.lower() in classes:
+                box = [float(x1), float(y1), float(x2 - x1), float(y2 - y1)]
+                about = {"image_id": image["id"], "category_id": classes[label.lower()]}
+                results.append({**about, "bbox": box, "score": float(score)})
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = {"info": {}, **content}
+        truth.createIndex()
+        scores = COCOeval(truth, truth.loadRes(results), "bbox")
+        scores.params.imgIds = [images[name]["id"] for name in photos]
+        scores.params.catIds = sorted(number for name, number in classes.items() if name in labels)
+        scores.evaluate()
+        scores.accumulate()
+        scores.summarize()
+    return float(scores.stats[0])
+
+
+def measure_waiting(name: str, folder: Path, images: int, detector: Detector, decoding: DecodeOptions) -> Figure:
+    """Share of the time in which a detector waits for pictures, with one thread for each."""
+    files = sorted(folder.glob("*.jpg"))
+    refs = [ImageRef(str(n), str(files[n % len(files)]), f"{n}.jpg") for n in range(images)]
+    shares = []
+    for _ in range(3):
+        reader = Reader(Reading(Storage(), decoding, "d", "d"), decode_threads=1)
+        waited = 0.0
+
+        def pictures_of(reader: Reader) -> Iterator[Any]:
+            nonlocal waited
+            ahead = reader.read(refs)
+            while True:
+                begin = time.perf_counter()
+                picture = next(ahead, None)
+                waited += time.perf_counter() - begin
+                if picture is None:
+                    return
+                yield picture
+
+        begin = time.perf_counter()
+        assert sum(1 for _ in label_images(pictures_of(reader), detector)) == images
+        shares.append(100 * waited / (time.perf_counter() - begin))
+    return figure(f"{name}: the detector waits", shares, "%", note="of its time, one decoding and one network thread")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--photos", type=int, default=10, help="real photos that are enlarged for the detectors")
+    parser.add_argument("--cache", type=Path, default=Path("out/benchmark-images"), help="keeps pictures")
+    args = parser.parse_args()
+    small = pictures(args.cache, 200, 640, 480)
+    large = pictures(args.cache, 24, 4000, 3000)
+    files = {
+        "640 x 480": [path.read_bytes() for path in sorted(small.glob("*.jpg"))[:40]],
+        "12 MP": [path.read_bytes() for path in sorted(large.glob("*.jpg"))[:6]],
+    }
+    photos = sorted((ASSETS / "images/coco-val80").glob("*.jpg"))
+    if photos:
+        files["real photos of 640 pixels"] = [path.read_bytes() for path in photos]
+    figures, detail = measure_decoders(files, args.repeat)
+
+    shown = [lambda path=path: path.read_bytes() for path in sorted(large.glob("*.jpg"))]
+    subjects = [Subject("demo-shapes, 12 MP", "demo-shapes", 512, shown)]
+    if photos:
+        grown = [lambda path=path, n=n: enlarged(path, n) for n, path in enumerate(photos[: args.photos])]
+        models, names = ASSETS / "models", [path.name for path in photos[: args.photos]]
+        subjects.append(
+            Subject("SSD of 300 pixels, photos at 12 MP", str(models / "openimages-hub-module"), 300, grown, names)
+        )
+        # This network says nothing of its 640 pixels, so `auto` leaves its pictures alone: what would happen otherwise.
+        subjects.append(
+            Subject("mask network of 640 pixels, photos at 12 MP", str(models / "maskrcnn-tf2"), 640, grown, names)
+        )
+    options = DetectorOptions(selection=Selection(score_threshold=LOWEST))
+    detail["fidelity"] = {}
+    for subject in subjects:
+        model = prepare(subject.address, label_map="coco" if "mask network" in subject.name else None)
+        assert working_size(model) in (subject.looks_at, None)
+        detector = load_detector(model, options)
+        some, counts = measure_fidelity(subject, detector)
+        figures += some
+        detail["fidelity"][subject.name] = counts
+        if subject.address == "demo-shapes":
+            auto = replace(FULL, shortest_side=KEPT_FOR_DETECTOR * subject.looks_at)
+            for name, folder, images, decoding in (
+                ("640 x 480", small, 200, FULL),
+                ("12 MP in full", large, 24, FULL),
+                ("12 MP with auto", large, 24, auto),
+            ):
+                figures.append(measure_waiting(f"demo-shapes, {name}", folder, images, detector, decoding))
+    setup = {"images": {kind: len(some) for kind, some in files.items()}, "repeat": args.repeat}
+    report("decode", figures, setup=setup, detail=detail)
+
+
+if __name__ == "__main__":
+    main()
