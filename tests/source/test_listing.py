@@ -3,11 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import uuid
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,25 +29,6 @@ def plant(root: Path, *names: str) -> Path:
 
 def ids(*sources: Any, storage: Storage = STORAGE, **options: Any) -> list[str]:
     return [ref.image_id for ref in list_images([str(s) for s in sources], storage, **options)]
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A web server of the standard library, and the folder it serves."""
-    root = tmp_path / "web"
-    root.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(root)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", root
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 # What sorts apart by path parts, by characters and by bytes: all must come in the order of the bytes.

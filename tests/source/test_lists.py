@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 import tracemalloc
 import uuid
-from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,25 +179,6 @@ def test_an_error_names_no_secret(tmp_path: Path) -> None:
 )
 def test_the_identity_of_an_absolute_address(address: str, path: str) -> None:
     assert identity_of(address) == path
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A web server of the standard library, which serves whole files only, and its folder."""
-    root = tmp_path / "web"
-    root.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(root)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", root
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def test_lists_from_the_web(web: tuple[str, Path]) -> None:
