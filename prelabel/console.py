@@ -42,6 +42,10 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
+def _about(shard: int | None, text: str) -> str:
+    return text if shard is None else f"shard={shard}: {text}"
+
+
 def progress_text(snapshot: Snapshot) -> str:
     """`1,200 of 5,000 images, 3 failed, 41.2 images/s, 1:32 left`."""
     parts = [f"{snapshot.done:,} of {snapshot.images:,} images"]
@@ -57,8 +61,16 @@ def progress_text(snapshot: Snapshot) -> str:
 class QuietReporter:
     """Says nothing."""
 
-    def message(self, text: str) -> None:
+    def started(self, run_id: str) -> None:
         """Nothing."""
+
+    def message(self, text: str, *, shard: int | None = None) -> None:
+        """Nothing."""
+
+    def died(self, worker: str, text: str, *, shards: Sequence[int]) -> None:
+        """What no message about one of its shards is going to say."""
+        if not shards:
+            self.message(f"a worker without work is gone: {text}")
 
     def listed(self, images: int) -> None:
         """Nothing."""
@@ -66,7 +78,7 @@ class QuietReporter:
     def progress(self, snapshot: Snapshot) -> None:
         """Nothing."""
 
-    def shard(self, record: ShardRecord, seconds: float) -> None:
+    def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -81,9 +93,9 @@ class LineReporter(QuietReporter):
         self._said_at = time.monotonic()
         self._waiting = ""
 
-    def message(self, text: str) -> None:
+    def message(self, text: str, *, shard: int | None = None) -> None:
         """One line."""
-        self._say(text)
+        self._say(_about(shard, text))
 
     def listed(self, images: int) -> None:
         """A line now and then."""
@@ -96,7 +108,7 @@ class LineReporter(QuietReporter):
             waiting = f"; {snapshot.waiting}" if snapshot.waiting else ""
             self._say(progress_text(snapshot) + waiting)
 
-    def shard(self, record: ShardRecord, seconds: float) -> None:
+    def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
         """One line."""
         self._say(f"shard={record.shard} images={record.rows} failed={record.failed} seconds={seconds:.1f}")
 
@@ -109,15 +121,24 @@ class LineReporter(QuietReporter):
 
 
 class JsonReporter(QuietReporter):
-    """One JSON object a line: `time`, `event`, and what belongs to it."""
+    """One JSON object a line: `time`, `event`, `run` once that is known, and what belongs to it."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self._said_at = 0.0
+        self._run: dict[str, str] = {}
 
-    def message(self, text: str) -> None:
-        """`{"event": "message", "message": ...}`"""
-        self.emit("message", message=text)
+    def started(self, run_id: str) -> None:
+        """Every later line has it as `run`."""
+        self._run = {"run": run_id}
+
+    def message(self, text: str, *, shard: int | None = None) -> None:
+        """`{"event": "message", "message": ..., "shard": ...}`"""
+        self.emit("message", message=text, **({} if shard is None else {"shard": shard}))
+
+    def died(self, worker: str, text: str, *, shards: Sequence[int]) -> None:
+        """`{"event": "worker_died", "worker": ..., "message": ..., "shards": [...]}`"""
+        self.emit("worker_died", worker=worker, message=text, shards=list(shards))
 
     def progress(self, snapshot: Snapshot) -> None:
         """`{"event": "progress", "images": ..., "done": ..., "failed": ..., "images_per_s": ..., ...}`"""
@@ -134,14 +155,24 @@ class JsonReporter(QuietReporter):
                 waiting=snapshot.waiting,
             )
 
-    def shard(self, record: ShardRecord, seconds: float) -> None:
-        """`{"event": "shard", "shard": ..., "images": ..., "failed": ..., "seconds": ...}`"""
-        self.emit("shard", shard=record.shard, images=record.rows, failed=record.failed, seconds=round(seconds, 1))
+    def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
+        """`{"event": "shard", "shard": ..., "worker": ..., "images": ..., "failed": ..., "failures": {...}, ...}`"""
+        self.emit(
+            "shard",
+            shard=record.shard,
+            worker=worker,
+            images=record.rows,
+            failed=record.failed,
+            failures=dict(record.failures),
+            detections=record.detections,
+            seconds=round(seconds, 1),
+            stage_seconds=dict(record.seconds),
+        )
 
     def emit(self, event: str, **values: Any) -> None:
         """Write one line."""
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        print(json.dumps({"time": now, "event": event, **values}), file=self._stream, flush=True)
+        print(json.dumps({"time": now, "event": event, **self._run, **values}), file=self._stream, flush=True)
 
 
 class BarReporter(QuietReporter):
@@ -161,9 +192,9 @@ class BarReporter(QuietReporter):
         self._task = self._bar.add_task("looking at detector and source", total=None)
         self._bar.start()
 
-    def message(self, text: str) -> None:
+    def message(self, text: str, *, shard: int | None = None) -> None:
         """A line above the bar, and what the bar says until the next progress."""
-        self._bar.console.print(printable(text), markup=False, highlight=False)
+        self._bar.console.print(printable(_about(shard, text)), markup=False, highlight=False)
         self._bar.update(self._task, description=printable(text))
 
     def listed(self, images: int) -> None:

@@ -69,12 +69,17 @@ def test_without_a_terminal_there_are_plain_lines_and_progress_now_and_then(monk
     stream = io.StringIO()
     reporter = console.reporter(quiet=False, log_json=False, stream=stream)
     reporter.message("80 images in 5 shards")
+    reporter.message("given up: it kills", shard=3)
+    reporter.died("gpu-1:77", "its node died", shards=[])
+    reporter.died("gpu-1:78", "its node died", shards=[3])  # a message about shard 3 follows
     reporter.progress(HALF)  # too soon for a line
     monkeypatch.setattr(console, "LINE_INTERVAL_S", 0.0)
     reporter.progress(WAITING)
-    reporter.shard(SHARD, 41.23)
+    reporter.shard(SHARD, 41.23, worker="gpu-1:77")
     assert stream.getvalue().splitlines() == [
         "80 images in 5 shards",
+        "shard=3: given up: it kills",
+        "a worker without work is gone: its node died",
         "0 of 1,000 images; 2 of 2 workers wait for a GPU",
         "shard=12 images=100 failed=3 seconds=41.2",
     ]
@@ -84,21 +89,27 @@ def test_json_lines_each_say_when_and_what():
     stream = io.StringIO()
     reporter = console.reporter(quiet=True, log_json=True, stream=stream)
     reporter.message("x\ny")
+    reporter.started("0123abcd")
+    reporter.message("given up: it kills", shard=3)
+    reporter.died("gpu-1:77", "the worker's process died", shards=[12, 13])
     reporter.progress(HALF)
-    reporter.shard(SHARD, 41.23)
+    reporter.shard(SHARD, 41.23, worker="gpu-1:77")
     show_summary(SUMMARY, reporter, quiet=True)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [line["event"] for line in lines] == ["message", "progress", "shard", "summary"]
+    assert [line["event"] for line in lines] == ["message", "message", "worker_died", "progress", "shard", "summary"]
+    assert [line.get("run") for line in lines] == [None] + 5 * ["0123abcd"]
+    assert [line.get("shard") for line in lines] == [None, 3, None, None, 12, None]
+    assert [line.get("worker") for line in lines] == [None, None, "gpu-1:77", None, "gpu-1:77", None]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"]) for line in lines)
-    assert lines[1]["left_s"] == 12
-    assert lines[3]["failures"] == {"FetchError": 1, "TruncatedImageError": 2}
+    assert lines[3]["left_s"] == 12
+    assert lines[5]["failures"] == {"FetchError": 1, "TruncatedImageError": 2}
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]):
     reporter = console.reporter(quiet=True, log_json=False)
     reporter.message("x")
     reporter.progress(HALF)
-    reporter.shard(SHARD, 1.0)
+    reporter.shard(SHARD, 1.0, worker="gpu-1:77")
     show_summary(SUMMARY, reporter, quiet=True)
     assert capsys.readouterr() == ("", "")
 

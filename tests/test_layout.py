@@ -49,7 +49,7 @@ MAY_IMPORT = {
 
 #: Libraries with one home each.
 HOMES = {
-    "ray": {"engine/cluster.py", "engine/fleet.py"},
+    "ray": {"engine/cluster.py", "engine/fleet.py", "engine/metrics.py"},
     "tensorflow": {"detectors/"},
     "tensorflow_hub": {"detectors/"},
     "fsspec": {"storage.py"},

@@ -14,6 +14,7 @@ from typing import Any
 
 from prelabel.config import LabelOptions
 from prelabel.engine.events import Died, Done, Event, Handle, Ready
+from prelabel.engine.progress import Reporter
 from prelabel.engine.schedule import Culprit, Task
 from prelabel.engine.worker import Status
 from prelabel.errors import RunError
@@ -61,6 +62,10 @@ class Crew(ABC):
             RunError: Workers die while they start, and none is at work.
         """
 
+    def metrics(self) -> Reporter | None:
+        """Who besides the run's reporter should hear of its progress, if anybody."""
+        return None
+
     @abstractmethod
     def stop(self) -> None:
         """End all workers at once."""
@@ -98,7 +103,7 @@ class Crew(ABC):
     def _finished(self, worker: Handle, key: Any, record: ShardRecord | None) -> None:
         """A worker has finished a task."""
         worker.moved_at = worker.began_at = time.monotonic()
-        self._events.append(Done(worker.tasks.pop(key), record))
+        self._events.append(Done(worker, worker.tasks.pop(key), record))
         worker.images += 1 if record is None else record.rows
         limit = self._options.max_images_per_worker
         worker.retiring |= limit is not None and worker.images >= limit
@@ -122,7 +127,7 @@ class Crew(ABC):
             RunError: It is pointless, and no other worker is at work.
         """
         self._remove(worker)
-        self._events.append(Died(tuple(worker.tasks.values()), culprit))
+        self._events.append(Died(worker, tuple(worker.tasks.values()), culprit))
         if not worker.ready:
             self._start_deaths += blame
         if self._start_deaths < MAX_START_DEATHS:

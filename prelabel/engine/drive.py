@@ -11,7 +11,7 @@ from dataclasses import replace
 from prelabel.engine.crew import Crew
 from prelabel.engine.events import Died, Event, Ready
 from prelabel.engine.meter import Meter
-from prelabel.engine.progress import Reporter
+from prelabel.engine.progress import Reporter, Several
 from prelabel.engine.runner import Runner
 from prelabel.engine.schedule import LabelTask, Schedule
 from prelabel.engine.worker import Spec, Status, publish_given_up
@@ -79,6 +79,8 @@ class Driver:
             PrelabelError: A worker cannot work at all, or workers die while they start.
         """
         with self._runner.crew(self._spec, self._most) as crew:
+            if (metrics := crew.metrics()) is not None:
+                self._reporter = Several(self._reporter, metrics)
             while not self._schedule.finished:
                 if self._stop.is_set():
                     raise RunInterrupted("stopped")
@@ -103,19 +105,18 @@ class Driver:
                 self._on_ready()
                 self._meter.start()
         elif isinstance(event, Died):
+            error = event.culprit.error
+            self._reporter.died(event.worker.name, error, shards=[task.shard for task in event.tasks])
             for task in event.tasks:
-                self._reporter.message(
-                    f"shard={task.shard}: {event.culprit.error}; {self._schedule.died(task, event.culprit)}"
-                )
-            if not event.tasks:
-                self._reporter.message(f"a worker without work is gone: {event.culprit.error}")
+                self._reporter.message(f"{error}; {self._schedule.died(task, event.culprit)}", shard=task.shard)
         else:
             self._schedule.done(event.task)
             if event.record is not None:
                 self._meter.finished(event.record)
                 self._failures.update(event.record.failures)
                 self._failed_in.update(dict.fromkeys(event.record.failures, event.record))
-                self._reporter.shard(event.record, time.monotonic() - self._handed_out.pop(event.task.shard))
+                seconds = time.monotonic() - self._handed_out.pop(event.task.shard)
+                self._reporter.shard(event.record, seconds, worker=event.worker.name)
                 yield event.record
 
     def _hand_out(self, crew: Crew) -> None:
@@ -145,7 +146,7 @@ class Driver:
         while self._schedule.given_up:
             shard, (task, reason) = self._schedule.given_up.popitem()
             self._handed_out.pop(shard, None)
-            self._reporter.message(f"shard={shard} is given up: {reason}")
+            self._reporter.message(f"given up: {reason}", shard=shard)
             record = publish_given_up(task, self._spec, self._storage, self._plan)
             self._meter.finished(record)
             yield record

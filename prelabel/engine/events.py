@@ -25,6 +25,7 @@ class Ready:
 class Done:
     """A worker has finished a task; a labelled shard comes with its record."""
 
+    worker: Handle
     task: Task
     record: ShardRecord | None
 
@@ -33,6 +34,7 @@ class Done:
 class Died:
     """A worker is gone, and with it the tasks it had."""
 
+    worker: Handle
     tasks: tuple[Task, ...]
     culprit: Culprit
 
@@ -47,7 +49,7 @@ class Handle:
     Attributes:
         number: Counts workers of this call.
         actor: Ray's handle.
-        placed: Whether its process runs, and then on which `node` under which `pid`.
+        placed: Whether its process runs, and then on which `node` on `host` under which `pid`.
         ready: Whether it has loaded the detector.
         retiring: Whether it gets no more tasks and is replaced when it has finished those it has.
         images: Images of its finished tasks.
@@ -70,7 +72,13 @@ class Handle:
     moved_at: float = field(default_factory=time.monotonic)
     began_at: float = field(default_factory=time.monotonic)
     node: str = ""
+    host: str = ""
     pid: int = 0
+
+    @property
+    def name(self) -> str:
+        """What logs call it, `host:pid`; `""` before its process runs."""
+        return f"{self.host}:{self.pid}" if self.placed else ""
 
     @property
     def free(self) -> bool:

@@ -6,6 +6,7 @@ Only small values cross process borders here: tasks, records, progress. Pixels a
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from ray import exceptions as ray_errors
 from prelabel.engine import cluster
 from prelabel.engine.crew import MAX_START_DEATHS, Crew
 from prelabel.engine.events import IN_FLIGHT, Event, Handle
+from prelabel.engine.metrics import MetricsReporter
 from prelabel.engine.schedule import Culprit, LabelTask, ProbeTask, Task
 from prelabel.engine.worker import Spec, Status, Worker
 from prelabel.errors import PrelabelError, RunError
@@ -41,9 +43,9 @@ class _Actor:
         self._worker = Worker(spec)
 
     @_in_group("status")
-    def place(self) -> tuple[str, int]:
-        """Node and process, as soon as the process runs."""
-        return ray.get_runtime_context().get_node_id(), os.getpid()
+    def place(self) -> tuple[str, str, int]:
+        """Node, host and process, as soon as the process runs."""
+        return ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid()
 
     @_in_group("status")
     def status(self) -> Status:
@@ -129,6 +131,10 @@ class Fleet(Crew):
         while self._events:
             yield self._events.popleft()
 
+    def metrics(self) -> MetricsReporter:
+        """Ray's own metrics, which its nodes show to Prometheus."""
+        return MetricsReporter(self._spec.run_id, self._spec.detector.name)
+
     def stop(self) -> None:
         """End all workers at once."""
         for worker in self.workers:
@@ -160,7 +166,7 @@ class Fleet(Crew):
             self._bury(worker, Culprit("WorkerDied", death(error)), self._blame(worker, error))
             return
         if kind == "place":
-            worker.placed, (worker.node, worker.pid) = True, value
+            worker.placed, (worker.node, worker.host, worker.pid) = True, value
             worker.moved_at = time.monotonic()
         elif kind == "load":
             self._loaded(worker)

@@ -158,6 +158,7 @@ class _Job:
             self._saved = True
             self._require_same_detector(earlier.detector, detector)
             record = self._grown(earlier) if self._options.add_new else earlier
+        self._reporter.started(record.run_id)
         plan = Plan.open(self._output, record.parts, self._storage)
         finished = {} if earlier is None else self._finished_shards(record, plan)
         tasks = self._tasks(record, plan, finished)

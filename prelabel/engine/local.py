@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -135,7 +136,8 @@ class LocalCrew(Crew):
     def _start(self) -> None:
         process, self._ahead = self._ahead or Process(), None
         process.send(self._spec)
-        self.workers.append(Handle(next(self._numbers), process, placed=True, pid=process.pid))
+        host = socket.gethostname()
+        self.workers.append(Handle(next(self._numbers), process, placed=True, host=host, pid=process.pid))
 
     def _listen(self, worker: Handle) -> None:
         """Everything a worker has said, and its death behind it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,8 +38,14 @@ class Snapshot:
 class Reporter(Protocol):
     """Hears of a run's progress; called from one thread."""
 
-    def message(self, text: str) -> None:
-        """Something a person wants to know once."""
+    def started(self, run_id: str) -> None:
+        """From here on what is told belongs to this run."""
+
+    def message(self, text: str, *, shard: int | None = None) -> None:
+        """Something a person wants to know once, about one shard or about the run."""
+
+    def died(self, worker: str, text: str, *, shards: Sequence[int]) -> None:
+        """A worker (`host:pid`, or `""` where it was never heard of) is gone; messages about its shards follow."""
 
     def listed(self, images: int) -> None:
         """Images found so far while the source is listed."""
@@ -46,8 +53,50 @@ class Reporter(Protocol):
     def progress(self, snapshot: Snapshot) -> None:
         """How far the run is; called a few times a second."""
 
-    def shard(self, record: ShardRecord, seconds: float) -> None:
-        """A shard was published, so many seconds after it was handed out."""
+    def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
+        """A shard was published by a worker (`host:pid`), so many seconds after it was handed out."""
 
     def close(self) -> None:
         """Nothing more will come."""
+
+
+class Several:
+    """Reporters that hear the same."""
+
+    def __init__(self, *reporters: Reporter) -> None:
+        self._reporters = reporters
+
+    def started(self, run_id: str) -> None:
+        """To each."""
+        for reporter in self._reporters:
+            reporter.started(run_id)
+
+    def message(self, text: str, *, shard: int | None = None) -> None:
+        """To each."""
+        for reporter in self._reporters:
+            reporter.message(text, shard=shard)
+
+    def died(self, worker: str, text: str, *, shards: Sequence[int]) -> None:
+        """To each."""
+        for reporter in self._reporters:
+            reporter.died(worker, text, shards=shards)
+
+    def listed(self, images: int) -> None:
+        """To each."""
+        for reporter in self._reporters:
+            reporter.listed(images)
+
+    def progress(self, snapshot: Snapshot) -> None:
+        """To each."""
+        for reporter in self._reporters:
+            reporter.progress(snapshot)
+
+    def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
+        """To each."""
+        for reporter in self._reporters:
+            reporter.shard(record, seconds, worker=worker)
+
+    def close(self) -> None:
+        """To each."""
+        for reporter in self._reporters:
+            reporter.close()

@@ -69,7 +69,7 @@ def test_a_shard_whose_every_image_kills_is_given_up_and_the_others_are_saved(an
     recorder = Recorder()
     summary = anywhere.label(recorder, workers=2, shard_size=6)
     anywhere.require_whole()
-    assert recorder.said("shard=0 is given up: 5 images killed their worker: the worker's process ")
+    assert recorder.said("shard=0: given up: 5 images killed their worker: the worker's process ")
     assert set(errors(anywhere)) == {f"{number:03d}.png" for number in range(6)}
     assert (summary.lost, summary.detections) == (6, 6)
     assert "the shard was given up" in str(errors(anywhere)["005.png"])

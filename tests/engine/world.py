@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,22 @@ class Recorder:
         self.messages: list[str] = []
         self.snapshots: list[Snapshot] = []
         self.shards: list[int] = []
+        self.by: list[str] = []
+        self.deaths: list[str] = []
+        self.run_id = ""
         self._on_shard = on_shard
         self._on_progress = on_progress
 
-    def message(self, text: str) -> None:
-        self.messages.append(text)
+    def started(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    def message(self, text: str, *, shard: int | None = None) -> None:
+        self.messages.append(text if shard is None else f"shard={shard}: {text}")
+
+    def died(self, worker: str, text: str, *, shards: Sequence[int]) -> None:
+        self.deaths.append(worker)
+        if not shards:
+            self.messages.append(text)
 
     def listed(self, images: int) -> None:
         pass
@@ -52,8 +63,9 @@ class Recorder:
         self.snapshots.append(snapshot)
         self._on_progress(snapshot)
 
-    def shard(self, record: ShardRecord, seconds: float) -> None:
+    def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
         self.shards.append(record.shard)
+        self.by.append(worker)
         self._on_shard(record)
 
     def close(self) -> None:
