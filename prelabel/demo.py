@@ -16,8 +16,11 @@ def commands(to: str, images: int, seed: int) -> list[tuple[str, list[str]]]:
     return [
         ("draw scenes and their truth", ["synth", "--images", str(images), "--seed", str(seed), "--to", scenes]),
         (
-            "label them on this machine; a low threshold leaves the choice to the exports",
-            ["label", scenes, "--detector", "demo-shapes", "--output", run, "--score-threshold", "0.05"],
+            "label them on a Ray of this machine; a low threshold leaves the choice to the exports",
+            [
+                *["label", scenes, "--detector", "demo-shapes", "--output", run],
+                *["--score-threshold", "0.05", "--runner", "ray"],
+            ],
         ),
         ("prove that nothing is missing", ["verify", run]),
         (

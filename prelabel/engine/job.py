@@ -204,6 +204,8 @@ class _Job:
         )
         if not options.trust_model:
             require_harmless(model)
+        if model.labels is None and not model.convention.strings:
+            self._reporter.message("the detector only numbers its classes; --label-map names them (a file, or `coco`)")
         if options.decode_scale == "auto" and working_size(model) is None:
             self._reporter.message(
                 "decode-scale auto: the detector does not say what size it looks at, so all is decoded in full"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import threading
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,6 +21,7 @@ from prelabel.store.run import read_run
 from tests.e2e.command import wait_until
 from tests.engine.fakes import Deed
 from tests.engine.world import Recorder, World
+from tests.models import Models
 from tests.s3 import S3Server
 
 pytestmark = pytest.mark.ray
@@ -371,3 +373,16 @@ def test_a_job_that_was_taken_over_ends_and_its_workers_write_nothing_more(world
     (world.out / LOCK).unlink()
     world.label()
     world.require_whole()
+
+
+def test_a_detector_that_only_numbers_its_classes_is_told_how_they_get_names(world: World, models: Models):
+    world.add(1)
+    recorder = Recorder()
+    world.label(recorder)  # names its classes by itself
+    assert not recorder.said("--label-map")
+    numbering = str(shutil.copytree(models.mask_rcnn, world.folder / "numbering"))
+    world.label(recorder, detector=numbering, output=str(world.folder / "numbers"))
+    assert recorder.said("only numbers its classes; --label-map names them")
+    named = Recorder()
+    world.label(named, detector=numbering, label_map="coco", output=str(world.folder / "names"))
+    assert not named.said("--label-map")
