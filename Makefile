@@ -85,9 +85,24 @@ $(YOLO)/.ready:
 	  torchvision==0.28.0 pycocotools==2.0.11
 	@touch $@
 
+# Damaged files without end: mutants through the decoder and every reader, then a fuzzer that sees what it reaches.
+FUZZER := .venv-fuzz
+FUZZ_MUTANTS ?= 20000
+FUZZ_SECONDS ?= 600
+
+.PHONY: fuzz
+fuzz: setup $(FUZZER)/.ready
+	@$(BIN)/python -m tests.hostile.decoding --mutants $(FUZZ_MUTANTS)
+	@$(BIN)/python -m tests.hostile.readers --mutants $(FUZZ_MUTANTS)
+	@PYTHONPATH=$(FUZZER) $(BIN)/python -m tests.hostile.guided --seconds $(FUZZ_SECONDS)
+
+$(FUZZER)/.ready:
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(FUZZER) atheris==3.0.0
+	@touch $@
+
 lock:  # after a change of dependencies; needs uv
 	uv pip compile pyproject.toml --universal --python-version 3.10 --extra dev --no-emit-index-url --no-emit-find-links \
 	  --no-header --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) $(SERVER) $(READERS) $(FIFTYONE) $(CVAT) $(YOLO) out
+	rm -rf $(VENV) $(FUZZER) $(SERVER) $(READERS) $(FIFTYONE) $(CVAT) $(YOLO) out

@@ -15,6 +15,7 @@ import dataclasses
 import difflib
 import io
 import json
+import reprlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,14 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
+
+#: A few lines of YAML can say a value of gigabytes: never quote one whole.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+_SHORT.maxlevel = 2
+
+#: Values that a file may hold, each counted as often as YAML's aliases name it.
+_MOST_VALUES = 1_000_000
 
 
 def option(
@@ -134,7 +143,7 @@ def convert(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
         wanted = f"one of {', '.join(choices)}" if choices else _WANTED[kind]
         if kind in ("pairs", "float-pairs"):
             wanted += f" ({', '.join(MAPPING_SUFFIXES)})"
-        shown = "" if meta["secret"] else f", got {value!r}"
+        shown = "" if meta["secret"] else f", got {_SHORT.repr(value)}"
         raise ConfigError(f"{where}: {field.name.replace('_', '-')} must be {wanted}{shown}")
     return converted
 
@@ -218,8 +227,21 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (ValueError, csv.Error, RecursionError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     values = {} if values is None else values
+    require(_is_bounded(values), f"{path}: it names more than {_MOST_VALUES:,} values")
     require(isinstance(values, dict), f"{path}: expected names and values, got a {type(values).__name__}")
     return {str(key): value for key, value in values.items()}
+
+
+def _is_bounded(values: Any) -> bool:
+    waiting, count = [values], 0
+    while waiting and count <= _MOST_VALUES:
+        inner = waiting.pop()
+        if isinstance(inner, dict):
+            waiting += [*inner, *inner.values()]
+        elif isinstance(inner, list | tuple | set):
+            waiting += inner
+        count += 1
+    return count <= _MOST_VALUES
 
 
 def require(condition: bool, message: str) -> None:

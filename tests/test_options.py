@@ -164,5 +164,21 @@ def test_a_damaged_job_file_is_one_line(tmp_path: Path, text: str):
     assert str(job) in message({}, str(job))
 
 
+@pytest.mark.parametrize("key", ["limit: [", "class-map: {x: ["])
+def test_a_few_lines_of_yaml_that_stand_for_gigabytes_are_one_short_line(key: str, tmp_path: Path):
+    job = tmp_path / "job.yaml"
+    folds = "".join(
+        f", &{name} [{', '.join([f'*{before}'] * 9)}]" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    job.write_text(f"{key}&a [l, l, l, l, l, l, l, l, l]{folds}]{'}' * ('{' in key)}\n")
+    assert message({}, str(job)) == f"{job}: it names more than 1,000,000 values"
+
+
+def test_a_value_that_holds_itself_is_one_short_line(tmp_path: Path):
+    job = tmp_path / "job.yaml"
+    job.write_text("limit: &a [*a]\n")
+    assert message({}, str(job)) == f"{job}: it names more than 1,000,000 values"
+
+
 def test_a_missing_job_file_is_one_line():
     assert message({}, "nowhere.yaml") == "nowhere.yaml: No such file or directory"

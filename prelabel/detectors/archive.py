@@ -57,6 +57,8 @@ def _require_tar(file: IO[bytes], shown: str) -> None:
     if head[257:262] != b"ustar":
         beginning = head[:15].decode("ascii", "replace").strip()
         raise DetectorError(f"{shown}: no .tar.gz archive (it begins with {beginning!r})")
+    if file.seek(0, io.SEEK_END) < 1024:
+        raise DetectorError(f"{shown}: the archive is damaged (its end is missing)")
     file.seek(-512, io.SEEK_END)
     if any(file.read(512)):
         raise DetectorError(f"{shown}: the archive is damaged (its end is missing)")

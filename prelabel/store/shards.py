@@ -118,6 +118,7 @@ def write_table(table: pa.Table, output: str, storage: Storage, *, shard: int, r
         use_dictionary=_DICTIONARY_COLUMNS,
         write_statistics=["image_id", "status", "height", "width"],
         store_schema=True,
+        write_page_checksum=True,
     )
     data = sink.getvalue()
     storage.publish(shard_url(output, shard), data)
@@ -138,13 +139,13 @@ def read_shard(url: str, storage: Storage, columns: Sequence[str] | None = None)
     """
     try:
         with storage.open(url) as file:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
             check_schema(parquet.schema_arrow, url)
             for batch in parquet.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns, use_threads=False):
                 yield from table_to_rows([batch])
     except FileNotFoundError:
         raise StoreError(f"{redact(url)} is missing; the same `prelabel label` command makes it again") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
 
 
@@ -174,14 +175,14 @@ def shard_outcome(output: str, shard: int, storage: Storage, run_id: str) -> Sha
     url = shard_url(output, shard)
     try:
         with storage.open(url, block_size=_SHORT_READ) as file:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
             check_schema(parquet.schema_arrow, url)
             if (parquet.metadata.metadata or {}).get(_RUN_ID) != run_id.encode():
                 raise StoreError(f"{redact(url)} was written by another run")
             table = parquet.read(columns=["status", "error_type", "scores", "seconds"])
     except FileNotFoundError:
         raise StoreError(f"{redact(url)} is missing") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
     return _record_of(shard, table, size=0, sha256="")
 
@@ -221,7 +222,7 @@ def load_shard(output: str, shard: int, storage: Storage) -> ShardContent:
     url = shard_url(output, shard)
     try:
         data = storage.read(url)
-        parquet = pq.ParquetFile(pa.BufferReader(data))
+        parquet = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         check_schema(parquet.schema_arrow, url)
         table = parquet.read()
     except FileNotFoundError:
