@@ -211,7 +211,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         elif suffix == ".csv":
             rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
             wrong = next((row for row in rows if len(row) != 2), None)
-            require(wrong is None, f"{path}: a line must hold two columns, got {wrong}")
+            require(wrong is None, f"{path}: a line must hold two columns, got {_SHORT.repr(wrong)}")
             values = {row[0]: row[1] for row in rows}
         elif suffix == ".json":
             values = json.loads(text)

@@ -197,7 +197,7 @@ def _from_json(url: str, storage: Storage) -> list[Category]:
     shown = redact(url)
     try:
         content = json.loads(storage.read(url))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ExportError(f"categories cannot be read from {shown}: {describe(error)}") from None
     entries = content.get("categories") if isinstance(content, dict) else content
     if not isinstance(entries, list):

@@ -57,7 +57,7 @@ def numbering(how: str, storage: Storage) -> Numbering:
 
 def _stem_number(file_name: str) -> int:
     text = stem(file_name)
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) > 0):
         raise ExportError(f"image-ids stem: the name of {file_name!r} is not a number of 1 or more")
     return int(text)
 
@@ -83,7 +83,7 @@ def _from_dataset(url: str, storage: Storage) -> Numbering:
         by_name = {str(image["file_name"]): int(image["id"]) for image in images}
         carried = {int(image["id"]): {k: image[k] for k in CARRIED if k in image} for image in images}
         licenses, description = tuple(content.get("licenses") or ()), content.get("info")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, OverflowError) as error:
         raise ExportError(f"image ids cannot be read from {shown}: {describe(error)}") from None
     except (KeyError, TypeError, AttributeError):
         raise ExportError(f"{shown} is no COCO dataset: it needs images with id and file_name") from None

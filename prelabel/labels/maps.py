@@ -134,7 +134,7 @@ def parse_label_map(name: str, data: bytes) -> LabelMap:
             if number in classes:
                 raise MalformedError(place, f"class {number} is named twice ({classes[number].label!r}, {one.label!r})")
             classes[number] = one
-    except MalformedError as error:
+    except (MalformedError, csv.Error) as error:
         raise ConfigError(f"label map {shown!r}: {error}") from None
     if not classes:
         raise ConfigError(f"label map {shown!r}: names no class")
@@ -152,6 +152,11 @@ def _named(*texts: str) -> ClassName:
     return ClassName(next((text for text in stripped if text != mid), mid), mid)
 
 
+def _is_number(text: str) -> bool:
+    # Other scripts' digits and superscripts are digits to Python, too.
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
 def _count(named: Iterable[tuple[int, ClassName]]) -> _Entries:
     number = -1
     for line, one in named:
@@ -165,7 +170,7 @@ def _from_pbtxt(text: str) -> tuple[bool, _Entries]:
     def entries() -> _Entries:
         for line, fields in read_items(text):
             number = fields.get("id", "missing")
-            if not number.isdigit():
+            if not _is_number(number):
                 raise MalformedError(line, f"an item whose id is {number}, not a number")
             yield line, int(number), _named(fields.get("display_name", ""), fields.get("name", ""))
 
@@ -186,19 +191,19 @@ def _from_csv(text: str) -> tuple[bool, _Entries]:
     number = next(
         (header.index(key) for key in ("id", "class_id", "category_id", "index", "class") if key in header), -1
     )
-    if number >= 0 and not rows[0][1][number].isdigit():
+    if number >= 0 and not _is_number(rows[0][1][number]):
         keys = [key for key in ("display_name", "label", "name", "mid", "labelname") if key in header]
         rows, order = rows[1:], [header.index(key) for key in keys]
         if not order:
             raise MalformedError(1, "the header has no column name or label")
-    elif rows[0][1][0].isdigit():
+    elif _is_number(rows[0][1][0]):
         number, order = 0, [1, 2]
     else:
         return True, _count((line, _named(*reversed(row[:2]))) for line, row in rows)
 
     def entries() -> _Entries:
         for line, row in rows:
-            if len(row) <= number or not row[number].isdigit():
+            if len(row) <= number or not _is_number(row[number]):
                 raise MalformedError(line, f"{row[number] if len(row) > number else ''!r} is no class number")
             yield line, int(row[number]), _named(*(row[i] for i in order if i < len(row)))
 
@@ -210,6 +215,8 @@ def _from_json(text: str) -> tuple[bool, _Entries]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise MalformedError(error.lineno, error.msg) from None
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(0, f"no JSON that can be read: {error}") from None
     if isinstance(value, dict) and isinstance(value.get("categories"), list):
         value = value["categories"]
     if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
@@ -224,7 +231,7 @@ def _from_json(text: str) -> tuple[bool, _Entries]:
 def _from_json_objects(items: list[dict[str, Any]]) -> _Entries:
     for item in items:
         number = item.get("id", item.get("class_id", item.get("category_id")))
-        if isinstance(number, str) and number.isdigit():
+        if isinstance(number, str) and _is_number(number):
             number = int(number)
         if not isinstance(number, int) or isinstance(number, bool):
             raise MalformedError(0, f"an entry without a class number: {str(item)[:80]}")
@@ -234,9 +241,9 @@ def _from_json_objects(items: list[dict[str, Any]]) -> _Entries:
 
 def _from_json_pairs(pairs: dict[str, Any]) -> _Entries:
     for key, value in pairs.items():
-        if key.isdigit() and isinstance(value, str):
+        if _is_number(key) and isinstance(value, str):
             yield 0, int(key), _named(value)
-        elif key.isdigit() and isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        elif _is_number(key) and isinstance(value, list) and value and all(isinstance(one, str) for one in value):
             yield 0, int(key), _named(*reversed(value))
         elif isinstance(value, int) and not isinstance(value, bool):
             yield 0, value, _named(key)

@@ -27,6 +27,7 @@ class MalformedError(ValueError):
     """Text that is not what it should be; the message names the line where there is one."""
 
     def __init__(self, line: int, what: str) -> None:
+        what = what[:300]
         super().__init__(f"line {line}: {what}" if line else what)
 
 
@@ -43,7 +44,7 @@ def read_items(text: str) -> Iterator[tuple[int, dict[str, str]]]:
             depth += 1
             if depth == 1:
                 if key != "item":
-                    raise MalformedError(line, f"expected item {{ ... }}, found {key or part!r}")
+                    raise MalformedError(line, f"expected item {{ ... }}, found {(key or part)[:80]!r}")
                 started, fields = line, {}
             key = ""
         elif kind == "mark" and part in "}>":
@@ -57,7 +58,7 @@ def read_items(text: str) -> Iterator[tuple[int, dict[str, str]]]:
             key = part
         elif kind != "mark":
             if depth == 0:
-                raise MalformedError(line, f"expected item {{ ... }}, found {key or part!r}")
+                raise MalformedError(line, f"expected item {{ ... }}, found {(key or part)[:80]!r}")
             if depth == 1:
                 fields[key] = part
             key = ""

@@ -187,7 +187,7 @@ def _csv(url: str, storage: Storage) -> Iterator[_Entry]:
         header = next(reader, [])
         names = [name.strip() for name in header]
         if "uri" not in names:
-            raise SourceError(f"{shown}: line 1: the first line must name a column uri, got {header[:10]!r}")
+            raise SourceError(f"{shown}: line 1: the first line must name a column uri, got {str(header[:10])[:200]}")
         uri, image_id = names.index("uri"), names.index("image_id") if "image_id" in names else None
         for row in reader:
             if not row:
@@ -225,7 +225,7 @@ def _parquet(url: str, storage: Storage) -> Iterator[_Entry]:
         with _seekable(url, storage) as file, pq.ParquetFile(file) as parquet:
             names = parquet.schema_arrow.names
             if "uri" not in names:
-                raise SourceError(f"{shown}: must have a column uri, got {', '.join(names[:10])}")
+                raise SourceError(f"{shown}: must have a column uri, got {', '.join(names[:10])[:200]}")
             columns = [name for name in ("uri", "image_id") if name in names]
             row = 0
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns):

@@ -177,7 +177,7 @@ def _read_json(url: str, storage: Storage) -> Mapping[str, Any] | None:
         return None
     except NotADirectoryError:
         raise StoreError(f"{redact(url.rpartition('/')[0])} is a file; the output of a run is a folder") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
     if not isinstance(values, dict):
         raise StoreError(f"{redact(url)} is damaged: not a JSON object")

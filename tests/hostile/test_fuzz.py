@@ -65,6 +65,37 @@ def test_any_bytes_are_read_or_refused(name: str, data: bytes, tmp_path_factory:
     assert not readers.outcome_of(readers.TARGETS[name], data, folder).startswith("foreign")
 
 
+#: What parsers are known to stumble over.
+HARD = {
+    "deep": b"[" * 200_000,
+    "deep objects": b'{"a":' * 100_000,
+    "deep tasks": b'[{"data":' + b"[" * 100_000,
+    "deep images": b'{"images":[' + b"[" * 100_000,
+    "long number": b"1" * 5_000,
+    "long number in JSON": b'{"images": [{"file_name": "a", "id": ' + b"1" * 5_000 + b'}], "categories": []}',
+    "long id": b'{"uri": ' + b"9" * 5_000 + b"}",
+    "superscript": "²,dog\n".encode(),
+    "superscript id": b"item { id: \xc2\xb2 name: 'a' }",
+    "not a number": b'{"images": [], "annotations": [{"bbox": [NaN, 0, 1, Infinity], "image_id": 1}]}',
+    "carriage returns": b"uri\r\r\ra\rb",
+    "NUL": b"uri,image_id\n\0,\0\n",
+    "half a surrogate": b'{"uri": "\\ud800", "image_id": "\\udfff"}',
+    "quotes": b'uri\n"' + b'""' * 50_000,
+    "fields": b"," * 300_000,
+    "not UTF-8": b"\xff\xfe\xff" * 100,
+    "byte order": b"\xef\xbb\xbfuri\na\n",
+    "separators": "uri\na\u2028b\x85c\x1cd\n".encode(),
+    "gzip": b"\x1f\x8b\x08" + bytes(40),
+}
+
+
+@pytest.mark.parametrize("case", HARD)
+@pytest.mark.parametrize("name", readers.TARGETS)
+def test_hard_cases_are_read_or_refused(name: str, case: str, tmp_path: Path) -> None:
+    outcome = readers.outcome_of(readers.TARGETS[name], HARD[case], tmp_path)
+    assert not outcome.startswith("foreign"), outcome
+
+
 def test_sound_files_are_read(tmp_path: Path) -> None:
     for name, target in readers.TARGETS.items():
         for number, data in enumerate(target.sound()):
