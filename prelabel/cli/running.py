@@ -190,9 +190,11 @@ def _status_rows(found: Progress) -> list[list[str]]:
     since = "" if found.newest_s is None else console.duration(found.newest_s)
     state = {
         "finished": "finished" + (f" {since} ago" if since else ""),
-        "working": f"working; the newest shard came {since} ago",
-        "quiet": (f"no new shard for {since}" if since else "no shard yet")
-        + ": if no job is at work, the same `prelabel label` command goes on",
+        "working": f"at work: {found.held_by}; "
+        + (f"the newest shard came {since} ago" if since else "no shard has come yet"),
+        "stopped": "stopped"
+        + (f"; the newest shard came {since} ago" if since else "")
+        + ": the same `prelabel label` command goes on",
     }
     share = 100 * found.done / found.images if found.images else 100.0
     rows = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Literal
 
 from prelabel.errors import StoreError
 from prelabel.storage import Storage, join, redact
+from prelabel.store.lock import STALE_S, read_lock
 from prelabel.store.plan import Plan
 from prelabel.store.run import RUN, Manifest, RunRecord, read_manifest, read_run
 from prelabel.store.shards import ShardRecord, shard_name, shard_outcome
@@ -29,18 +29,14 @@ _RATE_WINDOW_S = 600.0
 #: Slowest shards named.
 _SLOWEST = 5
 
-#: A job whose newest shard is this many times older than its shards usually take apart seems to have stopped.
-_OVERDUE = 5.0
-_OVERDUE_AT_LEAST_S = 120.0
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a run is.
 
     Attributes:
-        state: `finished`; `working`, when shards have come at the usual pace; `quiet`, when none has come for long, so
-            that the job has stopped, is stuck, or has not begun.
+        state: `finished`; `working`, while a job holds the output; `stopped` otherwise.
+        held_by: The job that holds the output: process, machine and since when; `""` where none does.
         images: Images planned.
         done: Rows in finished shards.
         shards: Shards planned.
@@ -55,7 +51,8 @@ class Progress:
         slowest: Names of the shards that took most worker seconds, with these seconds; of the shards looked at.
     """
 
-    state: Literal["finished", "working", "quiet"]
+    state: Literal["finished", "working", "stopped"]
+    held_by: str
     images: int
     done: int
     shards: int
@@ -75,7 +72,8 @@ def progress_of(output: str, storage: Storage, *, now: float | None = None) -> P
     Args:
         output: Root of the run's output.
         storage: Opens it.
-        now: Seconds since 1970; by default this machine's clock, which the store's times are compared with.
+        now: Seconds since 1970; by default this machine's clock, which the store's times are compared with. A job that
+            has not renewed its lock for a minute by that clock counts as dead.
 
     Raises:
         StoreError: There is no run, or `run.json` cannot be read.
@@ -96,15 +94,17 @@ def progress_of(output: str, storage: Storage, *, now: float | None = None) -> P
     records = _records(output, storage, run, manifest, there)
     rate = _rate(plan, written)
     newest = max(0.0, now - max(written.values())) if written else None
-    working = rate is not None and newest is not None and newest < _overdue_after(written)
-    finished = manifest is not None
+    holder = read_lock(output, storage)
+    working = holder is not None and holder.silent_s <= STALE_S
+    finished = manifest is not None and not working
     failures: Counter[str] = Counter()
     for record in records:
         failures.update(record.failures)
     done = sum(plan.count(shard) for shard in there)
     slowest = sorted(records, key=lambda record: -sum(record.seconds.values()))[:_SLOWEST]
     return Progress(
-        state="finished" if finished else "working" if working else "quiet",
+        state="finished" if finished else "working" if working else "stopped",
+        held_by=str(holder) if working else "",
         images=run.images,
         done=done,
         shards=run.shards,
@@ -113,7 +113,7 @@ def progress_of(output: str, storage: Storage, *, now: float | None = None) -> P
         failed=sum(record.failed for record in records),
         failures=dict(failures.most_common()),
         images_per_s=rate,
-        left_s=(run.images - done) / rate if rate and working and not finished else None,
+        left_s=(run.images - done) / rate if rate and working else None,
         newest_s=newest,
         slowest=tuple((record.name, round(sum(record.seconds.values()), 3)) for record in slowest),
     )
@@ -146,10 +146,3 @@ def _rate(plan: Plan, written: Mapping[int, float]) -> float | None:
     recent = [shard for shard in ordered if last - written[shard] <= _RATE_WINDOW_S]
     span = last - written[recent[0]]
     return sum(plan.count(shard) for shard in recent[1:]) / span if span > 0 else None
-
-
-def _overdue_after(written: Mapping[int, float]) -> float:
-    """Seconds without a new shard after which a job seems to have stopped."""
-    ordered = sorted(written.values())
-    gaps = [after - before for before, after in itertools.pairwise(ordered)]
-    return max(_OVERDUE_AT_LEAST_S, _OVERDUE * max(gaps[-20:], default=0.0))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import threading
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from prelabel.errors import StoreError
 from prelabel.storage import Storage
+from prelabel.store.lock import Lock
 from prelabel.store.status import progress_of
 from tests.rows import failed_row, found, row
 from tests.runs import write_run
@@ -48,34 +51,37 @@ def test_a_finished_run_is_told_by_its_manifest(output: str):
     assert progress.newest_s == pytest.approx(70)
 
 
-def test_a_run_at_work_has_a_rate_and_time_left(output: str):
+def test_a_run_at_work_has_a_rate_time_left_and_a_holder(output: str):
     unfinish(output, 3)
-    progress = progress_of(output, STORAGE, now=NOW)
+    with Lock(output, STORAGE, lambda text: None, threading.Event()):
+        progress = progress_of(output, STORAGE, now=NOW)
     assert progress.state == "working"
+    assert f"process {os.getpid()} on " in progress.held_by
     assert (progress.done, progress.finished_shards, progress.read_shards) == (6, 3, 3)
     assert progress.images_per_s == pytest.approx(4 / 20)  # two shards of two images in the 20 s after the first
     assert progress.left_s == pytest.approx(2 / (4 / 20))
     assert dict(progress.failures) == {"TruncatedImageError": 1}
 
 
-def test_a_run_without_a_new_shard_for_long_is_quiet(output: str):
+def test_a_run_that_nobody_works_on_has_stopped(output: str):
     unfinish(output, 3)
     progress = progress_of(output, STORAGE, now=NOW + 3600)
-    assert (progress.state, progress.left_s) == ("quiet", None)
+    assert (progress.state, progress.left_s, progress.held_by) == ("stopped", None, "")
     assert progress.newest_s == pytest.approx(3680)
 
 
-def test_a_run_of_slow_shards_is_given_its_time(output: str):
+def test_a_job_that_is_silent_for_long_is_dead(output: str):
     unfinish(output, 3)
-    for number in range(3):
-        written(Path(output), number, NOW - 1000 + 400 * number)
-    assert progress_of(output, STORAGE, now=NOW + 600).state == "working"
+    silent = {"owner": "a", "host": "gpu-9", "place": "b", "pid": 1, "process": "1"}
+    silent |= {"since": "2026-01-01T00:00:00+00:00", "renewed": "2026-01-01T00:00:00+00:00"}
+    (Path(output) / "lock.json").write_text(json.dumps(silent))
+    assert progress_of(output, STORAGE).state == "stopped"
 
 
 def test_a_run_without_a_shard_says_so(output: str):
     unfinish(output, 0, 1, 2, 3)
     progress = progress_of(output, STORAGE, now=NOW)
-    assert (progress.state, progress.done, progress.images_per_s, progress.newest_s) == ("quiet", 0, None, None)
+    assert (progress.state, progress.done, progress.images_per_s, progress.newest_s) == ("stopped", 0, None, None)
     assert progress.slowest == ()
 
 
