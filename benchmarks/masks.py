@@ -25,7 +25,7 @@ from pycocotools import mask as coco  # noqa: E402
 
 from prelabel import rle  # noqa: E402
 from prelabel.detectors.masks import paste_masks  # noqa: E402
-from prelabel.export.brush import brush_from_rle  # noqa: E402
+from prelabel.export.brush import brushes_from_rle  # noqa: E402
 from prelabel.export.polygons import polygons_from_rle  # noqa: E402
 
 HEIGHT, WIDTH = 768, 1024
@@ -96,7 +96,7 @@ def measure_brush(rng: np.random.Generator, name: str, noise: float, repeat: int
     sizes = rng.uniform(100, 900, (10, 2))
     corner = rng.uniform(0, 1, (10, 2)) * (side - sizes)
     counts = paste_masks(outlines(rng, 10, 33, noise), np.concatenate((corner, corner + sizes), axis=1), side, side)
-    ways: dict[str, Callable[[], Any]] = {"ours": lambda: [brush_from_rle(one, side, side) for one in counts]}
+    ways: dict[str, Callable[[], Any]] = {"ours": lambda: brushes_from_rle(counts, side, side)}
     title = f"brush masks ({name}), times faster than the SDK's encoder"
     if importlib.util.find_spec("label_studio_sdk") is None:
         return [figure(title, [], "x", at_least=BRUSH_RATIO, note="label-studio-sdk is not installed")]

@@ -1,8 +1,10 @@
-"""How long, and in how much memory, a list of names becomes a plan on disk.
+"""How long, and in how much memory, a list of names becomes a plan on disk; and how long a bucket takes to be listed.
 
-    python benchmarks/planning.py --images 1000000 --list txt
+    python benchmarks/planning.py --images 1000000 --list txt --objects 20000
 
-Prints one JSON line. The list is made first, in a process of its own, and is not counted.
+Prints one JSON line. The list is made first, in a process of its own, and is not counted. The bucket is on a server of
+S3's protocol on this machine (moto's), and is listed by turns as a source and by botocore's bare paginator, which does
+nothing with what it gets: both wait for the same server, so their ratio says who is waited for.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import LEAST_REPEAT, figure, report
+from common import LEAST_REPEAT, Figure, figure, ratio, report, seconds_of, take_turns
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.s3 import running_s3
 
 SECONDS, MEGABYTES = 20.0, 500.0
 
@@ -55,11 +60,40 @@ def measure(path: Path, output: Path) -> dict[str, float | int]:
     }
 
 
+def measure_listing(objects: int, repeat: int) -> list[Figure]:
+    """Listing a bucket, beside botocore's paginator over the same server."""
+    from prelabel.source.listing import list_images
+    from prelabel.storage import Storage
+
+    with running_s3() as server:
+        bucket = server.new_bucket()
+        server.fill(bucket, [f"photos/{n % 100:03d}/{n:09d}.jpg" for n in range(objects)], b"")
+        client, storage = server.client(), Storage(server.options)
+
+        def bare() -> int:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+            return sum(len(page["Contents"]) for page in pages)
+
+        def ours() -> int:
+            return sum(1 for _ in list_images([f"s3://{bucket}/photos"], storage))
+
+        took = take_turns({"ours": ours, "bare": bare}, repeat, warm_up=False)
+    if any(count != objects for rounds in took.values() for _, count in rounds):
+        raise SystemExit("a listing left objects out")
+    seconds = seconds_of(took)
+    note = "1 is: bound by the server"
+    return [
+        figure(f"listing a bucket of {objects:,} objects", [objects / s for s in seconds["ours"]], "objects/s"),
+        ratio("that, time beside botocore's bare paginator", seconds["ours"], seconds["bare"], at_most=1.1, note=note),
+    ]
+
+
 def main() -> None:
     """Make the list, then measure in fresh processes, so that the peak of memory is that of planning alone."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--list", choices=sorted(_RECORDS), default="txt")
+    parser.add_argument("--objects", type=int, default=20_000, help="objects of the bucket that is listed")
     parser.add_argument("--repeat", type=int, default=LEAST_REPEAT, help="rounds that are counted (at least 3)")
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -84,7 +118,13 @@ def main() -> None:
             at_most=MEGABYTES if is_whole else None,
         ),
     ]
-    report("planning", figures, setup={"images": args.images, "list": args.list, "repeat": len(rounds)}, detail=rounds)
+    figures += measure_listing(args.objects, args.repeat)
+    report(
+        "planning",
+        figures,
+        setup={"images": args.images, "objects": args.objects, "list": args.list, "repeat": len(rounds)},
+        detail=rounds,
+    )
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ _LONGEST = 1 << _WIDTHS[-1]
 _VALUE_BITS = 8
 _HEADER_BITS = 32 + 5 + 16
 
-#: Characters of the masks that are worked on together: their arrays stay in the processor's cache.
-_AT_A_TIME = 1 << 13
+#: Characters of the masks that are worked on together; beyond this a mask costs no less.
+_AT_A_TIME = 1 << 16
 
 #: A pixel is in the mask from this alpha on.
 _OPAQUE = 128

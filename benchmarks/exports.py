@@ -1,0 +1,159 @@
+"""Exports and `verify` of a large run: rows a second, memory of all processes together, cores at work.
+
+    python benchmarks/exports.py --rows 200000 --repeat 3
+    python benchmarks/exports.py --rows 1000000 --repeat 1     # the whole of it
+
+The run is made first (`made_run.py`), with `--cache` only once. The ways take turns. Memory is the sum of the peaks
+(VmHWM) of the command and of the processes it has started, looked up ten times a second: pages that they share count
+for each, so it is rather too much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import LEAST_REPEAT, Figure, figure, report, take_turns
+from made_run import DETECTIONS, MASKED_EVERY, make_run
+
+from prelabel.labels.maps import read_label_map
+from prelabel.storage import Storage
+from prelabel.store.run import open_run
+from prelabel.store.verify import check_shard
+
+MEGABYTES = 1500.0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one command took: seconds, processor seconds of all its processes, peak megabytes of them together."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+
+
+def peaks_kb(pid: int) -> dict[int, int]:
+    """VmHWM of a process and of all below it."""
+    found: dict[int, int] = {}
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return found
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            found[pid] = int(line.split()[1])
+    for child in children:
+        found.update(peaks_kb(int(child)))
+    return found
+
+
+def run(*arguments: str) -> Taken:
+    """A command of this package in a process of its own. Raises CalledProcessError when it fails."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begin = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "prelabel", *arguments], stdout=subprocess.DEVNULL)
+    peaks: dict[int, int] = {}
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.1):
+            for pid, peak in peaks_kb(process.pid).items():
+                peaks[pid] = max(peak, peaks.get(pid, 0))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    code = process.wait()
+    wall_s = time.perf_counter() - begin
+    ended.set()
+    watcher.join()
+    if code:
+        raise subprocess.CalledProcessError(code, arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Taken(wall_s, cpu_s, sum(peaks.values()) / 1024)
+
+
+def check_finished(output: str) -> Taken:
+    """What a run that is gone on with does before it begins: all finished shards are read back, eight at a time."""
+    begin, cpu = time.perf_counter(), time.process_time()
+    opened = open_run(output, Storage())
+    plan = opened.plan()
+
+    def check(shard: int) -> bool:
+        record = opened.manifest.shards[shard]
+        return not check_shard(output, Storage(), plan, shard, opened.record.run_id, record)[1]
+
+    with ThreadPoolExecutor(8) as threads:
+        if not all(threads.map(check, range(opened.record.shards))):
+            raise SystemExit("a finished shard is not sound")
+    return Taken(time.perf_counter() - begin, time.process_time() - cpu, 0.0)
+
+
+def label_config() -> str:
+    """A labelling config with brush masks where there are masks, and rectangles elsewhere."""
+    labels = "".join(f'<Label value="{one.label}"/>' for one in read_label_map("coco", Storage()).classes.values())
+    tools = "".join(
+        f'<{tag} name="{tag}" toName="image">{labels}</{tag}>' for tag in ("BrushLabels", "RectangleLabels")
+    )
+    return f'<View><Image name="image" value="$image"/>{tools}</View>'
+
+
+def measure(output: str, folder: Path, rows: int, repeat: int) -> list[Figure]:
+    """Each export as often as asked for, by turns."""
+    config = folder / "config.xml"
+    config.write_text(label_config())
+    studio = ("export", "label-studio", output, "--to", str(folder / "tasks"))
+    ways: dict[str, Callable[[], Taken]] = {
+        "COCO": lambda: run("export", "coco", output, "--to", str(folder / "coco.json")),
+        "Label Studio, rectangles": lambda: run(*studio, "--shape", "rectangle"),
+        "Label Studio, brush masks and rectangles": lambda: run(*studio, "--label-config", str(config)),
+        "verify": lambda: run("verify", output),
+        "resuming: finished shards checked": lambda: check_finished(output),
+    }
+    if repeat < LEAST_REPEAT:
+        rounds = {name: [way() for _ in range(repeat)] for name, way in ways.items()}
+    else:
+        rounds = {name: [taken for _, taken in some] for name, some in take_turns(ways, repeat, warm_up=False).items()}
+    figures = []
+    for name, some in rounds.items():
+        cores = sum(one.cpu_s for one in some) / sum(one.wall_s for one in some)
+        note = f"{rows:,} rows; {cores:.1f} cores at work"
+        figures.append(figure(name, [rows / one.wall_s for one in some], "rows/s", note=note))
+        if any(one.peak_mb for one in some):
+            peaks = [one.peak_mb for one in some]
+            figures.append(figure(f"{name}, memory of all processes", peaks, "MB", at_most=MEGABYTES))
+    return figures
+
+
+def main() -> None:
+    """Make the run, measure, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--repeat", type=int, default=LEAST_REPEAT)
+    parser.add_argument("--cache", type=Path, help="keep the run made here for the next time")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        output = (arguments.cache or Path(temporary)) / f"made-run-{arguments.rows}"
+        if not (output / "manifest.json").exists():
+            shutil.rmtree(output, ignore_errors=True)
+            make_run(str(output), arguments.rows)
+        figures = measure(str(output), Path(temporary), arguments.rows, arguments.repeat)
+    setup: dict[str, Any] = {"rows": arguments.rows, "repeat": arguments.repeat, "detections": DETECTIONS}
+    report("exports", figures, setup={**setup, "rows with masks": 1 / MASKED_EVERY})
+
+
+if __name__ == "__main__":
+    main()
