@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     injected = sum((outcome.injected for outcome in outcomes), Counter())
     totals = {
         "trials": len(outcomes),
+        "on_ray": sum(outcome.runner == "ray" for outcome in outcomes),
         "calls": sum(outcome.calls for outcome in outcomes),
         "faults": dict(sorted(injected.items())),
         "faults_in_all": sum(injected.values()),
@@ -50,8 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _tell(outcome: Outcome, trials: int, number: int) -> None:
     faults = ", ".join(f"{kind} x{count}" for kind, count in sorted(outcome.injected.items())) or "none came to be"
     print(
-        f"trial {number}/{trials} --seed {outcome.seed}: {'+'.join(outcome.faults)} ({faults}); {outcome.calls} calls, "
-        f"{outcome.seconds:.0f} s: {'well' if outcome.well else 'NOT WELL'}",
+        f"trial {number}/{trials} --seed {outcome.seed}: {outcome.runner}, {'+'.join(outcome.faults)} ({faults}); "
+        f"{outcome.calls} calls, {outcome.seconds:.0f} s: {'well' if outcome.well else 'NOT WELL'}",
         flush=True,
     )
     if not outcome.well:

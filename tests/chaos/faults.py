@@ -112,13 +112,20 @@ class KillDriver(Fault):
 
 
 class KillCluster(Fault):
-    """Every process of the cluster and the driver at once; the next call finds a new cluster, and dies with it, too."""
+    """Every process of the cluster at once, mostly the driver, too; some next calls find a new cluster that dies again.
 
-    may_end = (0, -signal.SIGKILL)
+    A driver that is left alone is ended by Ray itself, in words of its own.
+    """
+
+    may_end = (0, 1, -signal.SIGKILL)
+    says = ("GCS may have been killed",)
 
     def strike(self, trial: Trial, process: Process) -> None:
-        process.kill()
-        trial.stage.nodes.kill()
+        if trial.dice.random() < 0.3:
+            trial.stage.nodes.kill(but=process.pid)
+        else:
+            process.kill()
+            trial.stage.nodes.kill()
         trial.injected["cluster killed"] += 1
         if trial.dice.random() < 0.5:
             process.wait()
@@ -294,11 +301,11 @@ class Changed(Fault):
                 trial.injected["object vanished"] += 1
 
 
-#: Faults of processes, one of which every trial has unless its other fault is enough by itself.
+#: Faults of processes; those of nodes are for trials on the cluster.
 PROCESSES: tuple[Callable[[], Fault], ...] = (
-    *(KillWorker, FreezeWorker, KillNode, KillNode, AllNodesGone, LateNodes, KillDriver, KillDriver, KillCluster),
-    *(StopDriver, SecondDriver, Deed, Deed),
+    *(KillWorker, FreezeWorker, KillDriver, KillDriver, StopDriver, SecondDriver, Deed, Deed, Deed),
 )
+NODES: tuple[Callable[[], Fault], ...] = (KillNode, KillNode, AllNodesGone, LateNodes, KillCluster)
 STORES: tuple[Callable[[], Fault], ...] = (BadStore, BadStore, BadStore, Expired, Changed)
 DISKS: tuple[Callable[[], Fault], ...] = (FullDisk, ReadOnly)
 
@@ -312,7 +319,7 @@ def draw(trial: Trial) -> list[Fault]:
     elif not trial.output_in_bucket and dice.random() < 0.3 and os.getuid() == 0:
         faults.append(dice.choice(DISKS)())
     if not faults or (dice.random() < 0.5 and not isinstance(faults[0], _Mounted)):
-        faults.append(dice.choice(PROCESSES)())
+        faults.append(dice.choice(NODES if trial.on_ray and dice.random() < 0.5 else PROCESSES)())
     return faults
 
 

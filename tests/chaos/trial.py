@@ -24,6 +24,7 @@ class Outcome:
 
     seed: int
     faults: list[str]
+    runner: str
     seconds: float = 0.0
     lost: int = 0
     doubled: int = 0
@@ -43,10 +44,11 @@ def run_trial(stage: Stage, seed: int) -> Outcome:
     """Do one trial from beginning to end; the same seed draws the same faults, though not the same moments."""
     trial = Trial.begin(stage, seed)
     faults = draw(trial)
-    outcome = Outcome(seed, [type(fault).__name__ for fault in faults])
+    outcome = Outcome(seed, [type(fault).__name__ for fault in faults], "ray" if trial.on_ray else "local")
     began = time.monotonic()
     try:
-        stage.nodes.ready(2)
+        if trial.on_ray:
+            stage.nodes.ready(2)
         _disturb(trial, faults, outcome)
         _go_on(trial, outcome)
         if not outcome.hangs:
@@ -112,7 +114,7 @@ def _judge(trial: Trial, faults: list[Fault], code: int) -> None:
     if code == 1:
         last = [line for line in said.splitlines() if line.strip()][-1]
         reasons = [text for fault in faults for text in fault.says]
-        if not last.startswith("prelabel: ") or not any(reason in last for reason in reasons):
+        if not any(reason in last for reason in reasons) or not last.startswith(("prelabel: ", "[")):
             trial.complaints.append(f"the last line is no reason: {last[:300]}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -111,6 +112,7 @@ class Trial:
     Attributes:
         stage: What it shares with others.
         seed: Of everything random.
+        on_ray: Whether its workers are on the cluster; else they are processes of this machine.
         injected: Faults by kind, as far as they came to be.
         changed: Images that are not what was listed: they may be failed rows.
         complaints: What went wrong that must not.
@@ -118,6 +120,7 @@ class Trial:
 
     stage: Stage
     seed: int
+    on_ray: bool
     source_in_bucket: bool
     output_in_bucket: bool
     folder: Path
@@ -138,7 +141,7 @@ class Trial:
         folder = stage.folder / f"trial-{seed}"
         (folder / "control").mkdir(parents=True)
         shutil.copytree(stage.model, folder / "model")
-        trial = cls(stage, seed, dice.random() < 0.5, dice.random() < 0.5, folder, dice)
+        trial = cls(stage, seed, dice.random() < 0.5, dice.random() < 0.5, dice.random() < 0.5, folder, dice)
         trial.source = f"s3://{stage.bucket}/photos" if trial.source_in_bucket else str(stage.photos)
         trial.output = f"s3://{stage.bucket}/out-{seed}" if trial.output_in_bucket else str(folder / "disk" / "out")
         trial.pace(dice.choice([0.05, 0.1, 0.15]))
@@ -182,12 +185,21 @@ class Trial:
         settings = ["--detector", str(self.folder / "model"), "--shard-size", str(SHARD), "--workers", "2"]
         options = ["--storage-options", json.dumps(self.options)]
         command = ["label", self.source, "--output", self.output, *settings, *options, *self.arguments, *more]
-        env = {**self.stage.nodes.place.env, "PYTHONPATH": str(ROOT), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+        python_path = [str(ROOT)] if self.on_ray else [str(ROOT / "tests" / "chaos" / "at_start"), str(ROOT)]
+        env = {
+            **self.stage.nodes.place.env,
+            "PYTHONPATH": os.pathsep.join(python_path),
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+        }
+        if self.on_ray:
+            command = ["tests.chaos.driver", self.stage.nodes.address, *command]
+        else:
+            command = ["prelabel", *command, "--runner", "local"]
         with self.log.open("ab") as stream:
             stream.write(f"--- {' '.join(more) or 'call'}\n".encode())
             stream.flush()
             return subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.driver", self.stage.nodes.address, *command],
+                [sys.executable, "-m", *command],
                 cwd=ROOT,
                 env=env,
                 stdin=subprocess.DEVNULL,

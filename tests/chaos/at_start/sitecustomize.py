@@ -1,0 +1,8 @@
+"""Python runs this in every process that starts with this folder on its path: workers of trials without Ray."""
+
+from prelabel.detectors import runtime
+from tests.chaos.stub import install
+
+install()
+# The stub needs no TensorFlow, and importing it takes seconds.
+runtime.tensorflow_hub = lambda: None
