@@ -223,7 +223,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--photos", type=int, default=10, help="real photos that are enlarged for the detectors")
+    parser.add_argument("--photos", type=int, default=20, help="real photos that are enlarged for the detectors")
     parser.add_argument("--cache", type=Path, default=Path("out/benchmark-images"), help="keeps pictures")
     args = parser.parse_args()
     small = pictures(args.cache, 200, 640, 480)
