@@ -5,8 +5,10 @@ Loading takes seconds and hundreds of megabytes; an object of this module lives 
 
 from __future__ import annotations
 
+import logging
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,19 +18,36 @@ from prelabel.detections import Detections
 from prelabel.detectors import runtime
 from prelabel.detectors.answers import DetectorOptions, to_found, to_image_labels, wanted_outputs
 from prelabel.detectors.base import DetectorInfo, Found, Frame, Pixels
-from prelabel.detectors.convention import CALL, Convention
+from prelabel.detectors.choice import EXACT, OFF, Choice
+from prelabel.detectors.convention import Convention
+from prelabel.detectors.fidelity import SAME, Answer, difference
+from prelabel.detectors.frozen import FrozenGraph, Network, folded, freeze, keep, kept_at, key_of, read_kept
+from prelabel.detectors.loaded import STUMBLES, as_loaded, spec_of
+from prelabel.detectors.lowered import largest, lower, work_of
 from prelabel.detectors.prepare import PreparedModel
 from prelabel.errors import DetectorError
 from prelabel.storage import describe
 
-#: An input tensor -> output tensors by name.
-Network = Callable[[Any], Mapping[str, Any]]
+_log = logging.getLogger(__name__)
 
 
 class SavedModelDetector:
-    """A loaded network with the adapter around it; implements `prelabel.detectors.base.Detector`."""
+    """A loaded network with the adapter around it; implements `prelabel.detectors.base.Detector`.
 
-    def __init__(self, model: PreparedModel, loaded: Any, network: Network, tf: Any, options: DetectorOptions) -> None:
+    Attributes:
+        choice: How its network is run.
+    """
+
+    def __init__(
+        self,
+        model: PreparedModel,
+        network: Network,
+        tf: Any,
+        options: DetectorOptions,
+        choice: Choice = OFF,
+        loaded: Any = None,
+    ) -> None:
+        self.choice = choice
         self._loaded = loaded  # its functions do not keep the variables they read alive
         self._convention = model.convention
         self._labels = model.labels
@@ -75,14 +94,44 @@ class SavedModelDetector:
 
     def _detect_one(self, pixels: Pixels, frame: Frame) -> Found:
         start = time.perf_counter()
-        image = self._resized(pixels) if self._size else self._as_input(pixels)
-        outputs = self._run(image[None] if self._convention.batch_dimension else image)
+        outputs = self._outputs(pixels)
         ran = time.perf_counter() - start
         found = to_found(
             outputs, self._convention, frame.height, frame.width, self._labels, self._options, window=frame.window
         )
         seconds = {**found.seconds, "detect": found.seconds["detect"] + ran}
         return Found(found.detections, None, seconds, found.dropped)
+
+    def _outputs(self, pixels: Pixels) -> dict[str, npt.NDArray[Any]]:
+        image = self._resized(pixels) if self._size else self._as_input(pixels)
+        return self._run(image[None] if self._convention.batch_dimension else image)
+
+    def run_network(self, pixels: Pixels) -> float:
+        """Seconds that the network takes for one image.
+
+        Raises:
+            DetectorError: The network fails on it.
+        """
+        start = time.perf_counter()
+        self._outputs(pixels)
+        return time.perf_counter() - start
+
+    def answer(self, pixels: Pixels, more: DetectorOptions) -> Answer:
+        """What one run of the network says under this detector's options and under others that keep more.
+
+        Raises:
+            DetectorError: The network fails on the image, or answers what cannot be.
+        """
+        outputs = self._outputs(pixels)
+        height, width = pixels.shape[:2]
+
+        def under(options: DetectorOptions) -> Found:
+            if self._convention.kind == "classification":
+                row = outputs[self._convention.outputs["rows"]][0]
+                return Found(Detections.empty(height, width), to_image_labels(row, self._labels, options))
+            return to_found(outputs, self._convention, height, width, self._labels, options)
+
+        return Answer(under(self._options), under(more))
 
     def _classify(self, images: Sequence[Pixels], frames: Sequence[Frame]) -> list[Found]:
         if not images:
@@ -136,6 +185,8 @@ def load_detector(
     threads: int = 1,
     gpus: float = 0.0,
     warm_up: tuple[int, int] | None = (480, 640),
+    choice: Choice = OFF,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> SavedModelDetector:
     """Load a model and run it once.
 
@@ -145,69 +196,75 @@ def load_detector(
         threads: TensorFlow threads of this process.
         gpus: GPU share of this process; see `runtime.configure`.
         warm_up: Height and width of the first picture, or None to run none.
+        choice: How its network is run. A network that cannot be made one constant graph, or that would then say
+            something else, is run as loaded; see the detector's `choice`.
+        cache_dir: Where models and their constant graphs are kept; see `cache_root`.
 
     Raises:
-        DetectorError: It cannot be loaded or fails on an empty picture.
+        DetectorError: It cannot be loaded or fails on an empty picture, or cannot be run as chosen.
     """
     options = options or DetectorOptions()
     wanted = wanted_outputs(model.convention, options)
     tf = runtime.configure(threads, gpus)
-    hub = runtime.tensorflow_hub()
-    # What TensorFlow's loader raises for a damaged model depends on where it stumbles.
-    stumbles = (
-        tf.errors.OpError,
-        OSError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        RuntimeError,
-        AssertionError,
-    )
-    try:
-        loaded = hub.load(str(model.local.path), tags=list(model.graph.chosen_tags))
-        network = _network(loaded, model.convention, wanted, tf)
-    except stumbles as error:
-        raise DetectorError(f"{model.local.path}: TensorFlow cannot load this model: {describe(error)}") from error
-    detector = SavedModelDetector(model, loaded, network, tf, options)
+    detector = None
+    if choice != OFF:
+        frozen = frozen_graph(model, options, tf, cache_dir)
+        if frozen is not None and choice.lowers:
+            frozen = lowered_graph(frozen, choice, tf)
+        if frozen is not None:
+            detector = SavedModelDetector(model, frozen.network(tf), tf, options, choice)
+        elif choice.lowers:
+            raise DetectorError(f"{model.local.path}: the network cannot be run in {choice}")
+    if detector is None:
+        loaded, network = as_loaded(model, wanted, tf)
+        detector = SavedModelDetector(model, network, tf, options, OFF, loaded)
     if warm_up:
         detector.warm_up(*warm_up)
     return detector
 
 
-def _network(loaded: Any, convention: Convention, wanted: Sequence[str], tf: Any) -> Network:
-    """A function of one tensor that computes the wanted outputs and nothing else.
+def frozen_graph(
+    model: PreparedModel, options: DetectorOptions, tf: Any, cache_dir: str | os.PathLike[str] | None = None
+) -> FrozenGraph | None:
+    """The model's network as one constant graph, kept or made now; None where it cannot be one that says the same.
 
-    Of a TF1 graph the rest is cut off. A TF2 signature is wrapped in a function that returns the wanted outputs only;
-    TensorFlow inlines the call and drops what leads nowhere else.
+    Raises:
+        DetectorError: The model cannot be loaded.
     """
-    if convention.signature == CALL:
-        call = loaded
-    else:
-        signature = loaded.signatures[convention.signature]
-        if hasattr(signature, "prune"):
-            feed = next(one for one in signature.inputs if one.dtype != tf.resource)
-            outputs = {name: signature.structured_outputs[name] for name in wanted}
-            pruned = signature.prune(feed, outputs)
+    wanted = wanted_outputs(model.convention, options)
+    key = key_of(model.local.fingerprint, wanted, tf)
+    path = kept_at(key, cache_dir)
+    kept = read_kept(path, key)
+    if kept is not None:
+        return kept
+    loaded, network = as_loaded(model, wanted, tf)
+    try:
+        frozen = folded(freeze(network, spec_of(model.convention, tf), wanted, tf), tf)
+        pair = (
+            SavedModelDetector(model, network, tf, options, OFF, loaded),
+            SavedModelDetector(model, frozen.network(tf), tf, options, EXACT),
+        )
+        pixels = _motley(*(model.convention.size or (480, 640)))
+        before, after = (detector.answer(pixels, options) for detector in pair)
+        unlike = difference(before, after, SAME)
+    except (tf.errors.OpError, DetectorError, *STUMBLES) as error:
+        unlike = describe(error)
+    if unlike:
+        _log.info("%s: the network is run as loaded, not as one constant graph: %s", model.local.path, unlike)
+        return None
+    keep(frozen, path, key)
+    return frozen
 
-            def run(image: Any) -> Mapping[str, Any]:
-                answer: Mapping[str, Any] = pruned(image)
-                return answer
 
-            return run
+def lowered_graph(frozen: FrozenGraph, choice: Choice, tf: Any) -> FrozenGraph | None:
+    """The graph with as many of its convolutions lowered as were chosen; None where it has none that could be."""
+    convolutions = largest(work_of(frozen, tf), choice.share)
+    return lower(frozen, convolutions, choice.numbers, tf) if convolutions else None
 
-        def call(image: Any) -> Any:
-            return signature(**{convention.input.name: image})
 
-    shape = convention.input.shape
-    spec = tf.TensorSpec(shape, getattr(tf, convention.input.dtype))
-
-    def needed(image: Any) -> dict[str, Any]:
-        answer = call(image)
-        if not isinstance(answer, Mapping):
-            parts = answer if isinstance(answer, tuple | list) else [answer]
-            answer = {f"output_{i}": part for i, part in enumerate(parts)}
-        return {name: answer[name] for name in wanted}
-
-    network: Network = tf.function(needed, input_signature=[spec], autograph=False).get_concrete_function()
-    return network
+def _motley(height: int, width: int) -> Pixels:
+    """A picture with edges and colours of all kinds, always the same."""
+    random = np.random.default_rng(1)
+    patches = random.integers(0, 256, (-(-height // 32), -(-width // 32), 3), np.uint8)
+    pixels: Pixels = np.repeat(np.repeat(patches, 32, axis=0), 32, axis=1)[:height, :width]
+    return pixels
