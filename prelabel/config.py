@@ -17,6 +17,9 @@ _SOURCE, _DETECTOR, _RUN, _AGAIN, _SAID = "Images", "Detector", "Workers", "Goin
 #: What workers can run on.
 RUNNERS = ("auto", "local", "ray")
 
+#: How the network is run.
+OPTIMIZE = ("exact", "auto", "off")
+
 #: Optional tensors of a detector that can be kept in the shards.
 KEEP = ("multiclass-scores",)
 
@@ -91,6 +94,14 @@ class LabelOptions(Selection):
     trust_model: bool = option(
         False,
         "Run a model although its graph reads or writes files, uses the network or runs Python code.",
+        group=_DETECTOR,
+        affects="rows",
+    )
+    optimize: str = option(
+        "exact",
+        "How the network is run: `exact` (constants folded, the same answers), `off` (as loaded), or `auto`: in fewer "
+        "digits where that is faster and, on the run's first images, changes no detection.",
+        choices=OPTIMIZE,
         group=_DETECTOR,
         affects="rows",
     )

@@ -38,6 +38,7 @@ SUMMARY = Summary(
     runner="local",
     busy=0.72,
     seconds={"write": 0.25, "detect": 9.0, "list": 0.5, "encode": 1.0, "read": 2.0, "decode": 3.0, "other": 1.0},
+    optimization="exact; the run is too small for trying to pay",
 )
 
 
@@ -124,6 +125,7 @@ def test_the_closing_table(capsys: pytest.CaptureFixture[str]):
         "    TruncatedImageError  2",
         "  shards already done    5",
         "  worked on now          500 at 40.0 images/s with 1 worker on this machine, without Ray",
+        "  network run            exact; the run is too small for trying to pay",
         "  time                   1:15 (12.5 s labelling)",
         "  model at work          72% of the labelling time",
         "  seconds by stage       list 0.5, read 2.0, decode 3.0, detect 9.0, encode 1.0, write 0.2;"

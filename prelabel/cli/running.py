@@ -101,6 +101,8 @@ def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
         workers = f"{summary.workers} worker{'s' * (summary.workers != 1)} {WHERE[summary.runner]}"
         rate = f"{summary.images_per_s:.1f} images/s with {workers}"
         rows.append(["worked on now", f"{summary.labelled:,} at {rate}"])
+    if summary.labelled:
+        rows.append(["network run", summary.optimization])
     rows.append(["time", f"{console.duration(summary.wall_s)} ({summary.label_s:.1f} s labelling)"])
     if summary.labelled:
         rows.append(["model at work", f"{summary.busy:.0%} of the labelling time"])

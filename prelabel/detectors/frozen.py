@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from prelabel.detectors.cache import cache_root
+from prelabel.detectors.convention import Convention
 from prelabel.storage import Storage
 
 #: An input tensor -> output tensors by name.
@@ -98,6 +99,30 @@ def freeze(network: Network, spec: Any, wanted: Sequence[str], tf: Any) -> Froze
         raise ValueError(f"the graph needs {[one.name for one in frozen.inputs[1:]]} beside the image")
     outputs = {name: tensor.name for name, tensor in zip(wanted, frozen.outputs, strict=True)}
     return FrozenGraph(frozen.graph.as_graph_def(), frozen.inputs[0].name, outputs)
+
+
+def freeze_tf1(path: Path, tags: Sequence[str], convention: Convention, wanted: Sequence[str], tf: Any) -> FrozenGraph:
+    """The constant graph of a TF1 model, whose variables may be of the kind that TF2 functions cannot capture.
+
+    Args:
+        path: The model's folder.
+        tags: Of the graph in it.
+        convention: Which signature is asked for, and its image.
+        wanted: Names of its outputs that are needed.
+        tf: TensorFlow.
+
+    Raises:
+        ValueError: A variable cannot be had.
+    """
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session(config=v1.ConfigProto(device_count={"GPU": 0})) as session:
+        meta = v1.saved_model.load(session, list(tags), str(path))
+        signature = meta.signature_def[convention.signature]
+        feed = signature.inputs[convention.input.name].name
+        outputs = {name: signature.outputs[name].name for name in wanted}
+        nodes = sorted({tensor.partition(":")[0] for tensor in outputs.values()})
+        frozen = v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), nodes)
+    return FrozenGraph(frozen, feed, outputs)
 
 
 def folded(frozen: FrozenGraph, tf: Any) -> FrozenGraph:

@@ -35,6 +35,11 @@ def spec_of(convention: Convention, tf: Any) -> Any:
     return tf.TensorSpec(convention.input.shape, getattr(tf, convention.input.dtype))
 
 
+def is_tf1(loaded: Any, convention: Convention) -> bool:
+    """Whether the network comes from a graph of TF1, whose signatures can be cut."""
+    return convention.signature != CALL and hasattr(loaded.signatures[convention.signature], "prune")
+
+
 def _network(loaded: Any, convention: Convention, wanted: Sequence[str], tf: Any) -> Network:
     """A function of one tensor that computes the wanted outputs and nothing else.
 
@@ -45,7 +50,7 @@ def _network(loaded: Any, convention: Convention, wanted: Sequence[str], tf: Any
         call = loaded
     else:
         signature = loaded.signatures[convention.signature]
-        if hasattr(signature, "prune"):
+        if is_tf1(loaded, convention):
             feed = next(one for one in signature.inputs if one.dtype != tf.resource)
             outputs = {name: signature.structured_outputs[name] for name in wanted}
             pruned = signature.prune(feed, outputs)

@@ -139,7 +139,7 @@ def try_faster(
         elif not found.enough:
             return nothing(f"only {found.images} images with {found.detections} detections could be compared")
         else:
-            words = f"every detection is the same on {found.images} images"
+            words = f"every detection is found again on {found.images} images"
             return Trial(choice, found.gain, found.images, f"{words}{_not(refused)}"), candidate
     return nothing(f"{numbers} changes detections: {why}", found.images)
 

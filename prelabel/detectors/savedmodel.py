@@ -18,11 +18,11 @@ from prelabel.detections import Detections
 from prelabel.detectors import runtime
 from prelabel.detectors.answers import DetectorOptions, to_found, to_image_labels, wanted_outputs
 from prelabel.detectors.base import DetectorInfo, Found, Frame, Pixels
-from prelabel.detectors.choice import EXACT, OFF, Choice
+from prelabel.detectors.choice import EXACT, OFF, Choice, lower_numbers
 from prelabel.detectors.convention import Convention
 from prelabel.detectors.fidelity import SAME, Answer, difference
-from prelabel.detectors.frozen import FrozenGraph, Network, folded, freeze, keep, kept_at, key_of, read_kept
-from prelabel.detectors.loaded import STUMBLES, as_loaded, spec_of
+from prelabel.detectors.frozen import FrozenGraph, Network, folded, freeze, freeze_tf1, keep, kept_at, key_of, read_kept
+from prelabel.detectors.loaded import STUMBLES, as_loaded, is_tf1, spec_of
 from prelabel.detectors.lowered import largest, lower, work_of
 from prelabel.detectors.prepare import PreparedModel
 from prelabel.errors import DetectorError
@@ -206,6 +206,11 @@ def load_detector(
     options = options or DetectorOptions()
     wanted = wanted_outputs(model.convention, options)
     tf = runtime.configure(threads, gpus)
+    if choice.lowers and lower_numbers(tf) != choice.numbers:
+        raise DetectorError(
+            f"this machine does not compute in {choice.numbers}, in which the run was begun: go on where that can be "
+            "done, or begin anew with --overwrite --optimize exact"
+        )
     detector = None
     if choice != OFF:
         frozen = frozen_graph(model, options, tf, cache_dir)
@@ -239,7 +244,11 @@ def frozen_graph(
         return kept
     loaded, network = as_loaded(model, wanted, tf)
     try:
-        frozen = folded(freeze(network, spec_of(model.convention, tf), wanted, tf), tf)
+        if is_tf1(loaded, model.convention):
+            frozen = freeze_tf1(model.local.path, model.graph.chosen_tags, model.convention, wanted, tf)
+        else:
+            frozen = freeze(network, spec_of(model.convention, tf), wanted, tf)
+        frozen = folded(frozen, tf)
         pair = (
             SavedModelDetector(model, network, tf, options, OFF, loaded),
             SavedModelDetector(model, frozen.network(tf), tf, options, EXACT),

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from prelabel.engine.events import IN_FLIGHT
-from prelabel.engine.schedule import LabelTask, Task
+from prelabel.engine.schedule import LabelTask, Task, TrialTask
 from prelabel.engine.worker import Worker
 from prelabel.errors import PrelabelError, RunError
 from prelabel.storage import describe
@@ -62,6 +62,8 @@ class _Child:
     def _work(self, key: int, task: Task) -> None:
         if isinstance(task, LabelTask):
             self._send(DONE, key, self._worker.label(task))
+        elif isinstance(task, TrialTask):
+            self._send(DONE, key, self._worker.trial(task))
         else:
             self._worker.probe(task)
             self._send(DONE, key, None)

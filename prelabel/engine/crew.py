@@ -18,6 +18,7 @@ from prelabel.engine.progress import Reporter
 from prelabel.engine.schedule import Culprit, Task
 from prelabel.engine.worker import Status
 from prelabel.errors import RunError
+from prelabel.store.run import OptimizationRecord
 from prelabel.store.shards import ShardRecord
 
 #: Workers may die so often in a row while they start (import, model) before no more are started.
@@ -100,11 +101,11 @@ class Crew(ABC):
             worker.moved_at = time.monotonic()
         worker.status = status
 
-    def _finished(self, worker: Handle, key: Any, record: ShardRecord | None) -> None:
+    def _finished(self, worker: Handle, key: Any, record: ShardRecord | OptimizationRecord | None) -> None:
         """A worker has finished a task."""
         worker.moved_at = worker.began_at = time.monotonic()
         self._events.append(Done(worker, worker.tasks.pop(key), record))
-        worker.images += 1 if record is None else record.rows
+        worker.images += record.rows if isinstance(record, ShardRecord) else 1
         limit = self._options.max_images_per_worker
         worker.retiring |= limit is not None and worker.images >= limit
         if worker.retiring and not worker.tasks:

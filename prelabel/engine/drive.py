@@ -13,12 +13,13 @@ from prelabel.engine.events import Died, Event, Ready
 from prelabel.engine.meter import Meter
 from prelabel.engine.progress import Reporter, Several
 from prelabel.engine.runner import Runner
-from prelabel.engine.schedule import LabelTask, Schedule
+from prelabel.engine.schedule import LabelTask, Schedule, TrialTask
 from prelabel.engine.worker import Spec, Status, publish_given_up
 from prelabel.errors import RunError, RunInterrupted
 from prelabel.storage import Storage
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan
+from prelabel.store.run import OptimizationRecord
 from prelabel.store.shards import ShardRecord, failure_example
 
 #: Seconds the loop waits at most for something to happen; so long a signal may go unnoticed.
@@ -37,8 +38,10 @@ class Driver:
         reporter: Hears of progress.
         stop: Ends the run when set.
         links: Addresses that the plan has without their signatures.
-        on_ready: Called when the first worker has loaded the detector, before any shard is handed out.
+        on_ready: Called when the first worker has loaded the detector, before any shard is handed out; with what a
+            worker has found out about how the network is run fastest, where that was asked for.
         runner: Provides the workers.
+        try_faster: Whether to ask the first worker for that.
     """
 
     def __init__(
@@ -51,8 +54,10 @@ class Driver:
         reporter: Reporter,
         stop: threading.Event,
         links: Links,
-        on_ready: Callable[[], None],
+        on_ready: Callable[[OptimizationRecord | None], None],
         runner: Runner,
+        *,
+        try_faster: bool = False,
     ) -> None:
         self._spec = spec
         self._storage = storage
@@ -66,6 +71,8 @@ class Driver:
         self._on_ready = on_ready
         self._runner = runner
         self._started = False
+        self._trial = TrialTask(tasks[0][0].shard, sum(images for _, images in tasks)) if try_faster else None
+        self._is_tried = False
         self._handed_out: dict[int, float] = {}
         self._failures: Counter[str] = Counter()
         self._failed_in: dict[str, ShardRecord] = {}
@@ -100,15 +107,21 @@ class Driver:
 
     def _hear(self, event: Event) -> Iterator[ShardRecord]:
         if isinstance(event, Ready):
-            if not self._started:
-                self._started = True
-                self._on_ready()
-                self._meter.start()
+            if self._trial is None:
+                self._start(None)
         elif isinstance(event, Died):
             error = event.culprit.error
             self._reporter.died(event.worker.name, error, shards=[task.shard for task in event.tasks])
             for task in event.tasks:
-                self._reporter.message(f"{error}; {self._schedule.died(task, event.culprit)}", shard=task.shard)
+                if isinstance(task, TrialTask):
+                    why = f"{error} while faster ways were tried"
+                    self._reporter.message(why)
+                    self._start(OptimizationRecord("exact", why=why))
+                else:
+                    self._reporter.message(f"{error}; {self._schedule.died(task, event.culprit)}", shard=task.shard)
+        elif isinstance(event.record, OptimizationRecord):
+            self._reporter.message(f"the network is run as: {event.record}")
+            self._start(event.record)
         else:
             self._schedule.done(event.task)
             if event.record is not None:
@@ -119,8 +132,26 @@ class Driver:
                 self._reporter.shard(event.record, seconds, worker=event.worker.name)
                 yield event.record
 
+    def _start(self, optimization: OptimizationRecord | None) -> None:
+        """From here on there is a run, and shards are handed out."""
+        if not self._started:
+            self._started = True
+            self._on_ready(optimization)
+            self._meter.start()
+
+    def _try_faster(self, crew: Crew, trial: TrialTask) -> None:
+        """Have one worker find out how the network is run fastest, as soon as one is ready; the others wait."""
+        ready = next((worker for worker in crew.workers if worker.free), None)
+        if ready is not None and not self._is_tried:
+            self._is_tried = True
+            self._reporter.message("a worker finds out how the network is run fastest")
+            each = trial.images / len(crew.workers)
+            crew.submit(ready, replace(trial, images=each, links=self._links.of(trial.shard)))
+
     def _hand_out(self, crew: Crew) -> None:
         if not self._started:
+            if self._trial is not None:
+                self._try_faster(crew, self._trial)
             return
         for worker in list(crew.workers):
             while worker.free and (task := self._schedule.next_task(worker_is_idle=not worker.tasks)):

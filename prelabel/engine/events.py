@@ -8,6 +8,7 @@ from typing import Any
 
 from prelabel.engine.schedule import Culprit, Task
 from prelabel.engine.worker import Status
+from prelabel.store.run import OptimizationRecord
 from prelabel.store.shards import ShardRecord
 
 #: Tasks a worker holds at once: one runs while the images of the next are read ahead.
@@ -23,11 +24,11 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A worker has finished a task; a labelled shard comes with its record."""
+    """A worker has finished a task; a labelled shard comes with its record, a trial with what was chosen."""
 
     worker: Handle
     task: Task
-    record: ShardRecord | None
+    record: ShardRecord | OptimizationRecord | None
 
 
 @dataclass(frozen=True, slots=True)

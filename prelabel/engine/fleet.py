@@ -19,10 +19,11 @@ from prelabel.engine import cluster
 from prelabel.engine.crew import MAX_START_DEATHS, Crew
 from prelabel.engine.events import IN_FLIGHT, Event, Handle
 from prelabel.engine.metrics import MetricsReporter
-from prelabel.engine.schedule import Culprit, LabelTask, ProbeTask, Task
+from prelabel.engine.schedule import Culprit, LabelTask, ProbeTask, Task, TrialTask
 from prelabel.engine.worker import Spec, Status, Worker
 from prelabel.errors import PrelabelError, RunError
 from prelabel.storage import describe
+from prelabel.store.run import OptimizationRecord
 from prelabel.store.shards import ShardRecord
 
 #: Seconds between two looks at whether the cluster has grown.
@@ -61,6 +62,11 @@ class _Actor:
     def label(self, task: LabelTask) -> ShardRecord:
         """Label and publish one shard."""
         return self._worker.label(task)
+
+    @_in_group("work")
+    def trial(self, task: TrialTask) -> OptimizationRecord:
+        """Find out how the network is run fastest."""
+        return self._worker.trial(task)
 
     @_in_group("work")
     def probe(self, task: ProbeTask) -> None:
@@ -107,7 +113,8 @@ class Fleet(Crew):
 
     def submit(self, worker: Handle, task: Task) -> None:
         """Give a free worker a task."""
-        method = worker.actor.label if isinstance(task, LabelTask) else worker.actor.probe
+        actor = worker.actor
+        method = {LabelTask: actor.label, ProbeTask: actor.probe, TrialTask: actor.trial}[type(task)]
         ref = method.remote(task)
         self._handed(worker, ref, task)
         self._waiting_for[ref] = (worker, "task")

@@ -32,6 +32,7 @@ from prelabel.store.run import (
     ClassName,
     DetectorRecord,
     Manifest,
+    OptimizationRecord,
     RunRecord,
     read_manifest,
     read_run,
@@ -75,6 +76,7 @@ class Summary:
         busy: Share of the labelling time, 0 to 1, in which a worker's model was at work, over all workers; the rest
             went by waiting for pictures and for shards to be written.
         seconds: Seconds by stage (list, read, decode, detect, encode, write) summed over workers, of this call.
+        optimization: How the network was run, in words.
     """
 
     output: str
@@ -92,6 +94,7 @@ class Summary:
     runner: str
     busy: float
     seconds: Mapping[str, float]
+    optimization: str
 
     @property
     def images_per_s(self) -> float:
@@ -126,6 +129,7 @@ class _Job:
         self._planner = Planner(options, self._storage, reporter, stop)
         self._started = time.perf_counter()
         self._has_manifest = self._saved = False
+        self._optimization = OptimizationRecord()
         self._unsound: set[int] = set()
 
     def run(self) -> Summary:
@@ -156,6 +160,7 @@ class _Job:
             record = self._planner.plan(detector)
         else:
             self._saved = True
+            self._optimization = earlier.optimization
             self._require_same_detector(earlier.detector, detector)
             record = self._grown(earlier) if self._options.add_new else earlier
         self._reporter.started(record.run_id)
@@ -306,8 +311,9 @@ class _Job:
                 self._reporter,
                 self._stop,
                 self._planner.links,
-                on_ready=lambda: self._save(record) if is_new else None,
+                on_ready=lambda found: self._begin(record, found) if is_new else None,
                 runner=self._runner,
+                try_faster=is_new and self._options.optimize == "auto",
             )
             try:
                 for shard in driver.run():
@@ -323,6 +329,11 @@ class _Job:
                 ) from None
             workers = driver.workers
         return self._finish(record, {**finished, **fresh}, fresh, meter, workers)
+
+    def _begin(self, record: RunRecord, found: OptimizationRecord | None) -> None:
+        """Write down the run with how its network is run."""
+        self._optimization = found or OptimizationRecord(self._options.optimize)
+        self._save(replace(record, optimization=self._optimization))
 
     def _save(self, record: RunRecord) -> None:
         """Write `run.json`: from here on this is the run of the output, and what an older one left is removed."""
@@ -396,4 +407,5 @@ class _Job:
             runner=self._runner.name,
             busy=min(1.0, seconds["detect"] / (workers * meter.seconds)) if workers and meter.seconds else 0.0,
             seconds=dict(seconds),
+            optimization=str(self._optimization),
         )

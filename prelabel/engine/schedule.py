@@ -72,7 +72,24 @@ class ProbeTask:
         return True
 
 
-Task = LabelTask | ProbeTask
+@dataclass(frozen=True, slots=True)
+class TrialTask:
+    """Find out on a shard's images how the network is run fastest, write nothing.
+
+    `images` is how many a worker has before it in all: trying must be worth it.
+    """
+
+    shard: int
+    images: float
+    links: Mapping[int, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def alone(self) -> bool:
+        """What is measured is speed."""
+        return True
+
+
+Task = LabelTask | ProbeTask | TrialTask
 
 
 @dataclass(slots=True)

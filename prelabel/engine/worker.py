@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prelabel.config import LabelOptions
 from prelabel.detectors.answers import DetectorOptions
-from prelabel.detectors.prepare import prepare
+from prelabel.detectors.choice import EXACT, Choice
+from prelabel.detectors.prepare import PreparedModel, prepare
 from prelabel.detectors.resize import working_size
-from prelabel.engine.schedule import LabelTask, ProbeTask, Task
+from prelabel.engine.schedule import LabelTask, ProbeTask, Task, TrialTask
 from prelabel.engine.shard import Reader, Reading, label_images, label_shard, set_aside_row
 from prelabel.errors import DetectorError
 from prelabel.image_ref import ImageRef
@@ -23,12 +24,12 @@ from prelabel.storage import Storage
 from prelabel.store.lock import require_held
 from prelabel.store.plan import Plan, PlanPart
 from prelabel.store.rows import ImageRow
-from prelabel.store.run import DetectorRecord
+from prelabel.store.run import DetectorRecord, OptimizationRecord, read_run
 from prelabel.store.schema import FAILED, OK
 from prelabel.store.shards import ShardRecord, read_shard, shard_url, write_shard
 
 if TYPE_CHECKING:
-    from prelabel.detectors.base import Detector
+    from prelabel.detectors.base import Detector, Pixels
 
 #: Pixels along each side that a reduced picture keeps for one that the detector looks at: it resizes by itself, and
 #: with less would invent what it looks at.
@@ -82,7 +83,10 @@ class Worker:
         self._images = 0
         self._partial: dict[int, list[int]] = {}
         self._failures: dict[str, tuple[int, str]] = {}
+        self._model: PreparedModel | None = None
         self._detector: Detector | None = None
+        self._choosing = threading.Lock()
+        self._is_chosen = False
         self._working_size: int | None = None
 
     def load(self) -> None:
@@ -105,18 +109,43 @@ class Worker:
         # A label map may be a file that only the driver's machine has.
         named = {one.id: ClassName(one.name, one.mid) for one in wanted.classes or ()}
         model = replace(model, labels=LabelMap(named) if named else None)
-        from prelabel.detectors.savedmodel import load_detector  # TensorFlow starts after the environment is set
-
         if options.decode_scale == "auto":
             self._working_size = working_size(model)
-        self._detector = load_detector(
-            model,
-            DetectorOptions(
-                selection=options, mask_threshold=options.mask_threshold, keep=options.keep, top_k=options.top_k
-            ),
-            threads=self.threads,
-            gpus=self._spec.gpus,
+        self._model = model
+        way = self._way()
+        self._is_chosen = way is not None
+        self._load(way or EXACT)
+
+    def _load(self, choice: Choice) -> None:
+        from prelabel.detectors.savedmodel import load_detector  # TensorFlow starts after the environment is set
+
+        self._detector = load_detector(self._prepared(), self._detector_options, choice=choice, **self._process)
+
+    @property
+    def _detector_options(self) -> DetectorOptions:
+        options = self._spec.options
+        return DetectorOptions(
+            selection=options, mask_threshold=options.mask_threshold, keep=options.keep, top_k=options.top_k
         )
+
+    @property
+    def _process(self) -> dict[str, Any]:
+        """What the detector is told of this process and machine."""
+        return {"threads": self.threads, "gpus": self._spec.gpus, "cache_dir": self._spec.options.model_cache}
+
+    def _prepared(self) -> PreparedModel:
+        if self._model is None:
+            raise DetectorError("the detector is not loaded yet")
+        return self._model
+
+    def _way(self) -> Choice | None:
+        """How the run's network is run; None while that is being found out. `run.json` says it to every worker."""
+        if self._spec.options.optimize != "auto":
+            return Choice(self._spec.options.optimize)
+        record = read_run(self._spec.options.output, self._storage)
+        if record is None or record.run_id != self._spec.run_id:
+            return None
+        return Choice(record.optimization.numbers, record.optimization.share)
 
     @property
     def threads(self) -> int:
@@ -174,9 +203,40 @@ class Worker:
         return [replace(ref, uri=task.links.get(position, ref.uri)) for position, ref in enumerate(refs)]
 
     def _loaded(self) -> Detector:
+        with self._choosing:
+            if not self._is_chosen and (way := self._way()):
+                if way != EXACT:
+                    self._load(way)
+                self._is_chosen = True
         if self._detector is None:
             raise DetectorError("the detector is not loaded yet")
         return self._detector
+
+    def trial(self, task: TrialTask) -> OptimizationRecord:
+        """Find out on a shard's images how the network is run fastest; this worker runs it so from then on.
+
+        Raises:
+            DetectorError: The model cannot be loaded any more.
+        """
+        from prelabel.detectors.optimize import try_faster
+        from prelabel.detectors.savedmodel import SavedModelDetector
+
+        if not isinstance(self._detector, SavedModelDetector):
+            raise DetectorError("the detector is not loaded yet")
+        refs = self._refs(task)
+
+        def pictures() -> Iterator[Pixels]:
+            for picture in self._reader.read(refs):
+                self._images += 1
+                if picture.pixels is not None:
+                    yield picture.pixels
+
+        found, self._detector = try_faster(
+            self._detector, self._prepared(), self._detector_options, pictures, task.images, **self._process
+        )
+        self._is_chosen = True
+        gain = None if found.gain is None else round(found.gain, 3)
+        return OptimizationRecord(found.choice.numbers, found.choice.share, gain, found.images, found.why)
 
     def probe(self, task: ProbeTask) -> None:
         """Take one image through everything but writing: whether the process survives it is the answer."""

@@ -57,6 +57,32 @@ class DetectorRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class OptimizationRecord:
+    """How the network of a run is run: decided once, the same for every worker and every call that goes on with it.
+
+    Attributes:
+        numbers: `"off"` (as loaded), `"exact"` (as one constant graph where it can be one), `"bfloat16"` or
+            `"float16"` (so, with its largest convolutions in that type).
+        share: Of the convolutions' work, so much is done in that type.
+        gain: How many times faster than exact that was, or None where it was not measured.
+        images: Images of the run on which it was compared.
+        why: In words, where there was a choice.
+    """
+
+    numbers: str = "off"
+    share: float = 1.0
+    gain: float | None = None
+    images: int = 0
+    why: str = ""
+
+    def __str__(self) -> str:
+        words = [self.numbers]
+        if self.numbers not in ("off", "exact"):
+            words = [f"{self.numbers} in {self.share:.0%} of the convolutions' work, {self.gain or 1:.2f} x faster"]
+        return "; ".join([*words, self.why] if self.why else words)
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """The content of `run.json`."""
 
@@ -68,6 +94,7 @@ class RunRecord:
     shard_size: int
     parts: tuple[PlanPart, ...]
     versions: Mapping[str, str]
+    optimization: OptimizationRecord = OptimizationRecord()
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -111,6 +138,8 @@ class RunRecord:
                 shard_size=values["plan"]["shard_size"],
                 parts=tuple(PlanPart(**part) for part in values["plan"]["parts"]),
                 versions=values["versions"],
+                # Runs from before there was a choice ran their network as loaded.
+                optimization=OptimizationRecord(**values.get("optimization", {})),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{RUN} is damaged: {describe(error)}") from None

@@ -1,0 +1,111 @@
+"""What counts as the same answer, on literal answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prelabel import rle
+from prelabel.detections import Detections, ImageLabel
+from prelabel.detectors.answers import DetectorOptions
+from prelabel.detectors.base import Found
+from prelabel.detectors.fidelity import Answer, difference, generous
+from prelabel.select import Selection
+
+BOX = [10.0, 10, 50, 90]
+
+
+def found(*rows: tuple[list[float], int, float], masks: list[Any] | None = None) -> Found:
+    return Found(
+        Detections(
+            height=100,
+            width=100,
+            xyxy=np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
+            category_id=[row[1] for row in rows],
+            score=[row[2] for row in rows],
+            label=["dog"] * len(rows),
+            mid=[""] * len(rows),
+            mask=None if masks is None else [rle.encode(mask) for mask in masks],
+        )
+    )
+
+
+def answer(*rows: tuple[list[float], int, float], threshold: float = 0.3, **more: Any) -> Answer:
+    """What a run with that threshold keeps of the rows, and all of them."""
+    return Answer(found(*(row for row in rows if row[2] >= threshold), **more), found(*rows, **more))
+
+
+def test_the_same_is_the_same() -> None:
+    assert difference(answer((BOX, 1, 0.5)), answer((BOX, 1, 0.5))) == ""
+    assert difference(answer(), answer()) == ""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (BOX, 1, 0.519),  # the score may differ by 0.02
+        ([10.0, 10, 50, 86.5], 1, 0.5),  # 76.5 of 80 pixels overlap
+    ],
+)
+def test_small_changes_are_the_same(other: tuple[list[float], int, float]) -> None:
+    assert difference(answer((BOX, 1, 0.5)), answer(other)) == ""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (BOX, 1, 0.53),
+        (BOX, 2, 0.5),  # another class
+        ([10.0, 10, 50, 85], 1, 0.5),  # 75 of 80 pixels overlap
+    ],
+)
+def test_changes_are_found_in_both_directions(other: tuple[list[float], int, float]) -> None:
+    assert "is not found" in difference(answer((BOX, 1, 0.5)), answer(other))
+    assert difference(answer(other), answer((BOX, 1, 0.5)))
+
+
+def test_what_vanishes_and_what_appears_is_named() -> None:
+    one, two = answer((BOX, 1, 0.5)), answer((BOX, 1, 0.5), ([60.0, 60, 90, 90], 1, 0.4))
+    assert difference(two, one) == "dog 0.40 at [60, 60, 90, 90] is not found"
+    assert difference(one, two) == "dog 0.40 at [60, 60, 90, 90] appears"
+
+
+def test_a_score_may_cross_the_threshold_by_little() -> None:
+    assert difference(answer((BOX, 1, 0.301)), answer((BOX, 1, 0.299))) == ""
+    assert difference(answer((BOX, 1, 0.299)), answer((BOX, 1, 0.301))) == ""
+
+
+def test_two_detections_have_two_counterparts() -> None:
+    assert "appears" in difference(answer((BOX, 1, 0.5)), answer((BOX, 1, 0.5), (BOX, 1, 0.5)))
+
+
+def test_masks_count() -> None:
+    whole, half = np.zeros((100, 100), bool), np.zeros((100, 100), bool)
+    whole[10:90, 10:50] = half[10:50, 10:50] = True
+    one, same, other = (answer((BOX, 1, 0.5), masks=[mask]) for mask in (whole, whole, half))
+    assert difference(one, same) == ""
+    assert "is not found" in difference(one, other)
+
+
+def labels(*scores: tuple[int, float]) -> Found:
+    return Found(Detections.empty(4, 4), tuple(ImageLabel(number, str(number), "", score) for number, score in scores))
+
+
+def test_labels_of_a_classifier() -> None:
+    one = Answer(labels((1, 0.6), (2, 0.1)), labels((1, 0.6), (2, 0.1), (3, 0.09)))
+    swapped = Answer(labels((1, 0.61), (3, 0.1)), labels((1, 0.61), (3, 0.1), (2, 0.09)))
+    assert difference(one, swapped) == ""
+    assert difference(one, Answer(labels((1, 0.57)), labels((1, 0.57), (2, 0.1), (3, 0.09)))) != ""
+
+
+def test_generous_options_keep_what_may_have_crossed_a_threshold() -> None:
+    options = DetectorOptions(
+        selection=Selection(score_threshold=0.01, class_threshold={"Dog": 0.5}, max_detections=3, nms_iou=0.5)
+    )
+    selection = generous(options).selection
+    assert selection.score_threshold == 0
+    assert selection.class_threshold == {"Dog": pytest.approx(0.48)}
+    assert selection.max_detections is None
+    assert selection.nms_iou == 0.5

@@ -1,0 +1,113 @@
+"""How the network is run is found out once, written down, and followed by every worker and every later call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from prelabel.errors import ConfigError
+from prelabel.storage import Storage
+from prelabel.store.run import OptimizationRecord, RunRecord, read_run
+from tests.engine.fakes import Deed
+from tests.engine.world import Recorder, World
+
+pytestmark = pytest.mark.ray
+
+#: What the workers' trial finds out; see `fakes.install`.
+FOUND = OptimizationRecord("bfloat16", 0.8, 1.5, 16, "made up")
+
+
+def stored(world: World) -> OptimizationRecord:
+    record = read_run(str(world.out), Storage())
+    assert record is not None
+    return record.optimization
+
+
+def trials(world: World) -> list[Any]:
+    file = world.control / "trials"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def choices(world: World) -> dict[int, list[str]]:
+    """How each worker's process loaded the detector, one after the other."""
+    loaded: dict[int, list[str]] = {}
+    for worker in world.workers:
+        loaded.setdefault(worker["pid"], []).append(worker["choice"])
+    return loaded
+
+
+def test_nothing_is_tried_unless_asked_for(local_world: World) -> None:
+    world = local_world
+    world.add(6)
+    assert world.label().optimization == "exact"
+    assert stored(world) == OptimizationRecord("exact")
+    assert list(choices(world).values()) == [["exact"]]
+    world.forget()
+    assert world.label(optimize="off", overwrite=True).optimization == "off"
+    assert stored(world) == OptimizationRecord("off")
+    assert list(choices(world).values()) == [["off"]]
+    assert trials(world) == []
+
+
+def test_one_worker_tries_and_all_follow(anywhere: World) -> None:
+    world = anywhere
+    world.add(40, every=Deed.SLOW)
+    summary = world.label(optimize="auto", workers=2, shard_size=4)
+    assert trials(world) == [[0, 20.0]]
+    assert stored(world) == FOUND
+    assert summary.optimization == "bfloat16 in 80% of the convolutions' work, 1.50 x faster; made up"
+    assert summary.workers == 2
+    # Before it labels anything; a worker that comes late is told at once.
+    assert len(choices(world)) == 2
+    assert all(ways in (["exact", "bfloat16"], ["bfloat16"]) for ways in choices(world).values())
+    world.require_whole()
+
+
+def test_a_later_call_follows_without_trying(local_world: World) -> None:
+    world = local_world
+    world.add(6)
+    world.label(optimize="auto")
+    world.add(4)
+    world.forget()
+    summary = world.label(optimize="auto", add_new=True)
+    assert len(trials(world)) == 1
+    assert stored(world) == FOUND
+    assert summary.optimization.startswith("bfloat16 in 80%")
+    assert list(choices(world).values()) == [["bfloat16"]]
+    world.require_whole()
+
+
+def test_a_worker_that_dies_while_it_tries_leaves_the_network_exact(anywhere: World) -> None:
+    world = anywhere
+    (world.control / "trial").write_text("die")
+    world.add(6)
+    recorder = Recorder()
+    summary = world.label(recorder, optimize="auto")
+    assert recorder.said("the worker's process died while faster ways were tried")
+    assert summary.optimization == "exact; the worker's process died while faster ways were tried"
+    assert {way for ways in choices(world).values() for way in ways} == {"exact"}
+    world.require_whole()
+
+
+def test_a_run_is_not_continued_another_way(local_world: World) -> None:
+    world = local_world
+    world.add(6)
+    world.label(optimize="auto")
+    with pytest.raises(ConfigError, match="optimize was auto, now off"):
+        world.label(optimize="off")
+
+
+def test_what_was_chosen_stands_in_the_file_as_the_contract_says(local_world: World) -> None:
+    world = local_world
+    world.add(2)
+    world.label(optimize="auto")
+    values = json.loads((world.out / "run.json").read_text())
+    schema = json.loads((Path(__file__).parents[2] / "schemas" / "run.schema.json").read_text())
+    jsonschema.validate(values, schema)
+    assert values["optimization"] == {"numbers": "bfloat16", "share": 0.8, "gain": 1.5, "images": 16, "why": "made up"}
+    del values["optimization"]
+    assert RunRecord.from_json(values).optimization == OptimizationRecord("off")
