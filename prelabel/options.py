@@ -131,6 +131,7 @@ _WANTED = {
 def convert(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
     """One value as its option's type. Raises ConfigError that says what was given and what would be right."""
     if value is None:
+        require(default_of(field) is None, f"{where}: {field.name.replace('_', '-')} has no value")
         return None
     meta = field.metadata
     kind, choices = meta["type"], meta["choices"]

@@ -63,6 +63,9 @@ T = TypeVar("T")
 
 _EXTRA_OF = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 
+#: Protocols whose addresses begin with a bucket's name.
+_BUCKETS = ("s3", "s3a", "gs", "gcs")
+
 #: Protocols that are one store under several names: options given for one of them serve all.
 _SAME_STORE = (("s3", "s3a"), ("gs", "gcs"), ("abfs", "abfss", "az"), HTTP)
 
@@ -176,6 +179,9 @@ class Storage:
             ConfigError: The protocol is unknown, its package is missing, or the storage options do not fit it.
         """
         protocol = protocol_of(url)
+        if protocol in _BUCKETS and "@" in url.split("/")[2]:
+            # It would be taken for a part of the bucket's name, and quoted as such.
+            raise ConfigError(f"{redact(url)}: an address in a bucket has no user and password, see storage-options")
         try:
             fs = fsspec.filesystem(protocol, **self._options_for(protocol))
         except ImportError:

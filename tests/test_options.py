@@ -180,5 +180,12 @@ def test_a_value_that_holds_itself_is_one_short_line(tmp_path: Path):
     assert message({}, str(job)) == f"{job}: it names more than 1,000,000 values"
 
 
+@pytest.mark.parametrize("key", ["source", "detector", "class-map", "score-threshold", "quiet"])
+def test_a_key_without_a_value_is_one_line(key: str, tmp_path: Path):
+    job = tmp_path / "job.yaml"
+    job.write_text(f"{key}:\n")
+    assert message({}, str(job)) == f"{job}: {key} has no value"
+
+
 def test_a_missing_job_file_is_one_line():
     assert message({}, "nowhere.yaml") == "nowhere.yaml: No such file or directory"

@@ -203,3 +203,8 @@ def test_importing_storage_loads_no_cloud_library() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_bucket_has_no_password() -> None:
+    with pytest.raises(ConfigError, match=r"^s3://\*\*\*@bucket/a: an address in a bucket has no user and password"):
+        Storage().read("s3://me:pw@bucket/a")
