@@ -24,6 +24,9 @@ ROOT = HERE.parent
 #: Modules that measure nothing.
 _HELPERS = {"common", "made_run", "pictures", "run"}
 
+#: Too long to be run unless named.
+_BY_NAME = {"endurance"}
+
 #: A script that takes longer is ended; the others still run.
 TIME_LIMIT_S = 900
 
@@ -114,7 +117,7 @@ def main() -> int:
     before = args.to.read_text().splitlines() if args.to.exists() else []
     kept = {line["benchmark"]: line for line in read_lines(before)}
     failures = []
-    for name in [] if args.show else args.names or scripts():
+    for name in [] if args.show else args.names or [name for name in scripts() if name not in _BY_NAME]:
         print(f"{name} ...", file=sys.stderr, flush=True)
         begin = time.monotonic()
         lines, wrong = run(name, args.cache)

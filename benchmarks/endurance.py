@@ -1,0 +1,205 @@
+"""One long run: does it stay as fast, as small and as whole at the end as it was at the beginning?
+
+    python benchmarks/endurance.py                            # 20,000 pictures of 320 x 240, some minutes
+    python benchmarks/endurance.py --images 2000 --curve out/curve.csv
+
+Labels many small pictures with workers that are replaced underway, looks at memory and open files of driver and workers
+every few seconds, verifies what was written, and prints one JSON line. Not part of `make bench`: it takes as long as
+that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from common import cores, figure, report
+from pictures import pictures
+
+#: Seconds between two looks.
+_LOOK_S = 2.0
+
+#: What the end of a run may need more than its beginning, as a share; allocators breathe.
+_GROWTH = 1.1
+
+#: What the second half of a run may be slower than the first.
+_STEADY = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Driver and workers at one moment; of workers the largest one."""
+
+    seconds: float
+    done: int
+    workers: int
+    driver_mb: float
+    worker_mb: float
+    driver_files: int
+    worker_files: int
+
+
+class Watch:
+    """Looks at a process and its children until it ends."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._begin = time.monotonic()
+        self.done = 0
+        self.looks: list[Look] = []
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the last look."""
+        self._thread.join()
+
+    def _look(self) -> None:
+        while self._process.poll() is None:
+            children = _descendants(self._process.pid)
+            sizes = [(_rss_mb(pid), _open_files(pid)) for pid in children]
+            # What has loaded TensorFlow is a worker.
+            workers = [size for size in sizes if size[0] > 400]
+            self.looks.append(
+                Look(
+                    round(time.monotonic() - self._begin, 1),
+                    self.done,
+                    len(workers),
+                    _rss_mb(self._process.pid),
+                    max((size for size, _ in workers), default=0.0),
+                    _open_files(self._process.pid),
+                    max((files for _, files in workers), default=0),
+                )
+            )
+            time.sleep(_LOOK_S)
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in task.read_text().split()]
+        except OSError:
+            continue
+        for child in children:
+            found += [child, *_descendants(child)]
+    return found
+
+
+def _rss_mb(pid: int) -> float:
+    try:
+        return round(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+    except (OSError, IndexError):
+        return 0.0
+
+
+def _open_files(pid: int) -> int:
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return 0
+
+
+def label(folder: Path, output: Path, runner: str, worker_images: int) -> tuple[list[Look], dict[str, float], float]:
+    """Label a folder; what was seen meanwhile, the summary, and seconds in all."""
+    command = [
+        *[sys.executable, "-m", "prelabel", "label", str(folder), "--detector", "demo-shapes"],
+        *["--output", str(output), "--runner", runner, "--shard-size", "256", "--log-json"],
+        *["--max-images-per-worker", str(worker_images)],
+    ]
+    begin = time.monotonic()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        watch = Watch(process)
+        summary: dict[str, float] = {}
+        for line in process.stderr or ():
+            event = json.loads(line) if line.startswith("{") else {"event": "other"}
+            if event["event"] == "progress":
+                watch.done = event["done"]
+            elif event["event"] == "summary":
+                summary = event
+        watch.join()
+    if process.returncode:
+        sys.exit(f"the run ended with exit code {process.returncode}")
+    return watch.looks, summary, time.monotonic() - begin
+
+
+def halves(looks: Sequence[Look]) -> tuple[float, float]:
+    """Images a second in the first and in the second half of the images, from the first image that was done."""
+    busy = [look for look in looks if look.done]
+    first, last = busy[0], busy[-1]
+    middle = min(busy, key=lambda look: abs(look.done - (first.done + last.done) / 2))
+    return (
+        (middle.done - first.done) / (middle.seconds - first.seconds),
+        (last.done - middle.done) / (last.seconds - middle.seconds),
+    )
+
+
+def growth(looks: Sequence[Look], name: str) -> float:
+    """The median of the last fifth over that of the second fifth, the first one being start-up."""
+    values = [getattr(look, name) for look in looks if look.done]
+    fifth = max(1, len(values) // 5)
+    return statistics.median(values[-fifth:]) / max(1e-9, statistics.median(values[fifth : 2 * fifth]))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--max-images-per-worker", type=int, default=4_000)
+    parser.add_argument("--runner", choices=("local", "ray"), default="ray")
+    parser.add_argument("--cache", type=Path, default=Path("out/benchmark-images"))
+    parser.add_argument("--curve", type=Path, help="write every look as CSV")
+    args = parser.parse_args()
+    folder = pictures(args.cache, args.images, 320, 240, distinct=min(args.images, 500))
+    with tempfile.TemporaryDirectory() as scratch:
+        looks, summary, seconds = label(folder, Path(scratch) / "run", args.runner, args.max_images_per_worker)
+        verify = [sys.executable, "-m", "prelabel", "verify", str(Path(scratch) / "run"), "--json"]
+        proof = json.loads(subprocess.run(verify, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    if args.curve:
+        args.curve.parent.mkdir(parents=True, exist_ok=True)
+        with args.curve.open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow([field.name for field in fields(Look)])
+            table.writerows(astuple(look) for look in looks)
+    first, second = halves(looks)
+    lost = args.images - proof["rows"] + len(proof["problems"])
+    replaced = args.images // args.max_images_per_worker
+    note = f"{args.images:,} pictures, a new worker each {args.max_images_per_worker:,} (some {replaced} in all)"
+    peak = max(look.driver_mb for look in looks), max(look.worker_mb for look in looks)
+    report(
+        "endurance",
+        [
+            figure("rows lost or wrong", [lost], "", at_most=0, note=note),
+            figure("second half beside first, images/s", [second / first], "x", at_least=_STEADY),
+            figure("images/s once ready", [summary["labelled"] / summary["label_s"]], "images/s"),
+            figure("memory of the driver, end beside beginning", [growth(looks, "driver_mb")], "x", at_most=_GROWTH),
+            figure("memory of the workers, end beside beginning", [growth(looks, "worker_mb")], "x", at_most=_GROWTH),
+            figure("files of the driver, end beside beginning", [growth(looks, "driver_files")], "x", at_most=_GROWTH),
+            figure("files of the workers, end beside beginning", [growth(looks, "worker_files")], "x", at_most=_GROWTH),
+            figure("most memory of the driver", [peak[0]], "MB"),
+            figure("most memory of a worker", [peak[1]], "MB"),
+        ],
+        setup={
+            "images": args.images,
+            "size": [320, 240],
+            "detector": "demo-shapes",
+            "runner": args.runner,
+            "workers": cores(),
+            "seconds": round(seconds, 1),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
