@@ -95,6 +95,10 @@ def ultralytics(path: Path, _: Path, task: str) -> Found:
             yield _entry(Path(one["im_file"]).stem, data["names"][int(number)], box, None, mask)
 
 
+#: What is declared lives as long as the library it was declared in.
+_HELD: list[Any] = []
+
+
 def _declare_torchvision() -> None:
     # The compiled part of torchvision from PyPI does not load beside a torch without CUDA, and the Python part wants
     # its operators declared, which reading a dataset never calls.
@@ -104,6 +108,7 @@ def _declare_torchvision() -> None:
         import torchvision  # noqa: F401
     except RuntimeError:
         library = torch.library.Library("torchvision", "DEF")
+        _HELD.append(library)
         pooling = ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d")
         for name in ("nms", "qnms", "qroi_align", *pooling, *(f"_{one}_backward" for one in pooling)):
             library.define(f"{name}(Tensor a) -> Tensor")
