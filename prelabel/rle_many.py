@@ -21,6 +21,9 @@ import numpy.typing as npt
 from prelabel.errors import StoreError
 from prelabel.rle import MAX_GROUPS, MAX_PIXELS, BoolArray, Int64Array
 
+#: The value of a number's last group of five bits, whose highest bit is the sign.
+_SIGNED: Int64Array = np.tile(np.concatenate((np.arange(16), np.arange(-16, 0))), 8)
+
 Sizes = npt.NDArray[np.integer[Any]]
 
 #: Characters that can be decoded at a time: with more, a running sum over hostile numbers of 35 bits passes 63 bits.
@@ -111,27 +114,32 @@ def decode_many(characters: npt.NDArray[np.uint8], bounds: Int64Array, height: S
     if wrong.any():
         # Every character of an unsound mask becomes a number of its own, so that the others' stay within their bounds.
         groups[np.repeat(wrong, length)] = 0
-    is_last = groups < 32
-    last = np.flatnonzero(is_last)
-    first = np.append(0, last[:-1] + 1)[: len(last)]
-    number_bounds = np.append(0, np.cumsum(is_last))[bounds]
-    size = last - first + 1
-    endless = np.flatnonzero(size > MAX_GROUPS)
-    wrong[_owner(number_bounds, endless)] = True
-    size[endless] = MAX_GROUPS
-    values = (groups[first] & 31).astype(np.int64)
-    longer, place = np.flatnonzero(size > 1), 1
+    last = np.flatnonzero(groups < 32)
+    number_bounds = last.searchsorted(bounds)
+    size = np.diff(last, prepend=-1)
+    if len(endless := np.flatnonzero(size > MAX_GROUPS)):
+        wrong[_owner(number_bounds, endless)] = True
+        size[endless] = MAX_GROUPS
+    # The last group has the sign; most numbers have no other.
+    values = _SIGNED[groups[last]]
+    longer, place = np.flatnonzero(size > 1), 0
+    if len(longer):
+        values[longer] <<= 5 * (size[longer] - 1)
     while len(longer):
-        values[longer] |= (groups[first[longer] + place] & 31).astype(np.int64) << 5 * place
+        values[longer] += (groups[last[longer] - size[longer] + 1 + place] & 31).astype(np.int64) << 5 * place
         place += 1
-        longer = longer[size[longer] > place]
-    values -= ((groups[last] & 16) != 0) * (np.int64(1) << 5 * size)
+        longer = longer[size[longer] > place + 1]
     runs = _undone(values, number_bounds)
-    bad = np.flatnonzero((runs < 0) | (runs > np.repeat(pixels, np.diff(number_bounds))))
-    wrong[_owner(number_bounds, bad)] = True
-    runs[np.repeat(wrong, np.diff(number_bounds))] = 0
-    wrong |= _sums(runs, number_bounds) != pixels
-    runs[np.repeat(wrong, np.diff(number_bounds))] = 0
+    if len(runs) and (runs.min() < 0 or runs.max() > pixels.min()):
+        bad = np.flatnonzero((runs < 0) | (runs > np.repeat(pixels, np.diff(number_bounds))))
+        wrong[_owner(number_bounds, bad)] = True
+    if wrong.any():
+        # Their sums could pass 63 bits.
+        runs[np.repeat(wrong, np.diff(number_bounds))] = 0
+    uneven = ~wrong & (_sums(runs, number_bounds) != pixels)
+    if uneven.any():
+        wrong |= uneven
+        runs[np.repeat(wrong, np.diff(number_bounds))] = 0
     return ManyRuns(runs, number_bounds, ~wrong)
 
 
@@ -166,18 +174,22 @@ def _odd(bounds: Int64Array) -> BoolArray:
 
 def _undone(values: Int64Array, bounds: Int64Array) -> Int64Array:
     """Runs from the numbers written: from a mask's fourth on, each is the difference to the run two before."""
-    odd = _odd(bounds)
     starts = bounds[:-1][np.diff(bounds) > 0]
-    numbers = np.diff(np.append(starts, len(values)))
+    if len(starts) == 0:
+        return values
+    ends = np.append(starts[1:], len(values))
     plain = values[starts]
-    chained = values.copy()
-    chained[starts] = 0
-    runs = np.empty_like(values)
-    for kind in (odd, ~odd):
-        total = np.cumsum(np.where(kind, chained, 0))
-        # At a mask's first number, which is in no chain, the sum is that of all masks before.
-        total -= np.repeat(total[starts], numbers)
-        runs[kind] = total[kind]
+    runs: Int64Array = values.copy()
+    runs[starts] = 0
+    # Two chains, of the numbers at even places and at odd ones, go through all masks; a mask's first number is in none.
+    for chain in (0, 1):
+        np.cumsum(runs[chain::2], out=runs[chain::2])
+    for chain in (0, 1):
+        # What a chain has come to before a mask stands at its first place, or at the one before that.
+        before = starts - ((starts & 1) != chain)
+        come_to = np.where(before < 0, 0, runs[before])
+        number = (ends + 1 - chain) // 2 - (starts + 1 - chain) // 2
+        runs[chain::2] -= np.repeat(come_to, number)
     runs[starts] = plain
     return runs
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from prelabel.export.categories import Categories
 from prelabel.export.coco_options import CocoOptions
@@ -19,6 +20,9 @@ from prelabel.export.instances import Instance, Instances
 from prelabel.export.known_names import KnownNames
 from prelabel.export.reading import Tally, strict_json
 from prelabel.store.rows import ImageRow
+
+#: Nothing within an entry reads like this: there is no list of objects in it, and no text with braces.
+_BETWEEN = b"},{"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class ImageEntries:
     Attributes:
         file_name: Of the image.
         image: Its entry, without braces and number; empty of a failed image.
-        annotations: Their entries, without braces and numbers, a line each.
+        annotations: Their entries, without numbers, with braces only between them.
         results: The same for a results file where one is wanted.
         masks: What those results have: b"m" for a mask and b"b" for a box alone, one after the other.
     """
@@ -81,14 +85,18 @@ class EntriesOf:
             about = {"file_name": row.file_name, "width": found.width, "height": found.height, "image_id": row.image_id}
             results = masks = b""
             if self.options.results:
-                results = b"\n".join(map(_result, every))
+                results = _listed(map(_result, every))
                 masks = b"".join(b"b" if one.shape.rle is None else b"m" for one in every)
-            annotations = b"\n".join([_annotation(one, self.options.score) for one in every])
+            annotations = _listed(_annotation(one, self.options.score) for one in every)
             images.append(ImageEntries(row.file_name, strict_json(about)[1:-1], annotations, results, masks))
         return Entries(images, tally, names, instances.ids)
 
 
-def _annotation(one: Instance, score: str) -> bytes:
+def _listed(entries: Iterable[dict[str, Any]]) -> bytes:
+    return strict_json(list(entries))[2:-2]
+
+
+def _annotation(one: Instance, score: str) -> dict[str, Any]:
     shape = one.shape
     entry = {
         "category_id": one.category_id,
@@ -100,14 +108,14 @@ def _annotation(one: Instance, score: str) -> bytes:
     }
     if score == "attribute":
         entry["attributes"] = {"score": one.score}
-    return strict_json(entry)[1:-1]
+    return entry
 
 
-def _result(one: Instance) -> bytes:
-    entry = {"category_id": one.category_id, "bbox": one.shape.bbox, "score": one.score}
+def _result(one: Instance) -> dict[str, Any]:
+    entry: dict[str, Any] = {"category_id": one.category_id, "bbox": one.shape.bbox, "score": one.score}
     if one.shape.rle is not None:
         entry["segmentation"] = one.shape.rle
-    return strict_json(entry)[1:-1]
+    return entry
 
 
 def numbered(lines: bytes, prefix: bytes, first: int | None = None) -> list[bytes]:
@@ -121,5 +129,7 @@ def numbered(lines: bytes, prefix: bytes, first: int | None = None) -> list[byte
     if not lines:
         return []
     if first is None:
-        return [b"{%b%b}" % (prefix, line) for line in lines.split(b"\n")]
-    return [b'{"id":%d,%b%b}' % (number, prefix, line) for number, line in enumerate(lines.split(b"\n"), start=first)]
+        return [b"{%b%b}" % (prefix, line) for line in lines.split(_BETWEEN)]
+    return [
+        b'{"id":%d,%b%b}' % (number, prefix, line) for number, line in enumerate(lines.split(_BETWEEN), start=first)
+    ]
