@@ -36,6 +36,7 @@ class Crew(ABC):
 
     Attributes:
         workers: Those that are not known to be dead.
+        takers: Those that may take another task, the one that has waited longest first (a dict is an ordered set).
     """
 
     def __init__(self, options: LabelOptions) -> None:
@@ -45,6 +46,7 @@ class Crew(ABC):
         self._start_deaths = 0.0
         self._watched_at = time.monotonic()
         self.workers: list[Handle] = []
+        self.takers: dict[Handle, None] = {}
 
     @abstractmethod
     def waiting(self) -> str:
@@ -89,10 +91,13 @@ class Crew(ABC):
         if not worker.tasks:
             worker.moved_at = worker.began_at = time.monotonic()
         worker.tasks[key] = task
+        if not worker.free:
+            self.takers.pop(worker, None)
 
     def _loaded(self, worker: Handle) -> None:
         """A worker has loaded its detector."""
         worker.ready, self._start_deaths = True, 0.0
+        self.takers[worker] = None
         self._events.append(Ready(worker))
 
     def _said(self, worker: Handle, status: Status) -> None:
@@ -108,12 +113,15 @@ class Crew(ABC):
         worker.images += record.rows if isinstance(record, ShardRecord) else 1
         limit = self._options.max_images_per_worker
         worker.retiring |= limit is not None and worker.images >= limit
-        if worker.retiring and not worker.tasks:
+        if not worker.retiring:
+            self.takers[worker] = None
+        elif not worker.tasks:
             self._remove(worker)
             self._start()
 
     def _remove(self, worker: Handle) -> None:
         self.workers.remove(worker)
+        self.takers.pop(worker, None)
         self._end(worker)
 
     def _bury(self, worker: Handle, culprit: Culprit, blame: float = 1.0) -> None:

@@ -76,6 +76,7 @@ class Driver:
         self._handed_out: dict[int, float] = {}
         self._failures: Counter[str] = Counter()
         self._failed_in: dict[str, ShardRecord] = {}
+        self._looked_at = 0.0
         self.workers = 0
 
     def run(self) -> Iterator[ShardRecord]:
@@ -95,15 +96,23 @@ class Driver:
                     yield from self._hear(event)
                 self._hand_out(crew)
                 yield from self._give_up()
-                ready = sum(worker.ready for worker in crew.workers)
-                self.workers = max(self.workers, ready)
-                statuses = [worker.status for worker in crew.workers]
-                if said := self._meter.too_many_failed(statuses):
-                    raise RunError(
-                        f"{said}{self._most_frequent(statuses)}. Finished shards stay: mend the cause and give the "
-                        "same command again, with --retry-failed for the failures they hold"
-                    )
-                self._reporter.progress(self._meter.snapshot(statuses, ready, crew.waiting()))
+                # Not every time once shards come in: with thousands of workers the loop goes round for a few of them.
+                is_time = time.monotonic() - self._looked_at >= _WAIT_S
+                if is_time or not self._started or self._schedule.finished:
+                    self._look(crew)
+                    self._looked_at = time.monotonic()
+
+    def _look(self, crew: Crew) -> None:
+        """Tell how far all workers are, and end a run in which too much fails."""
+        ready = sum(worker.ready for worker in crew.workers)
+        self.workers = max(self.workers, ready)
+        statuses = [worker.status for worker in crew.workers]
+        if said := self._meter.too_many_failed(statuses):
+            raise RunError(
+                f"{said}{self._most_frequent(statuses)}. Finished shards stay: mend the cause and give the "
+                "same command again, with --retry-failed for the failures they hold"
+            )
+        self._reporter.progress(self._meter.snapshot(statuses, ready, crew.waiting()))
 
     def _hear(self, event: Event) -> Iterator[ShardRecord]:
         if isinstance(event, Ready):
@@ -153,7 +162,9 @@ class Driver:
             if self._trial is not None:
                 self._try_faster(crew, self._trial)
             return
-        for worker in list(crew.workers):
+        if not self._schedule.waiting:
+            return
+        for worker in list(crew.takers):
             while worker.free and (task := self._schedule.next_task(worker_is_idle=not worker.tasks)):
                 self._handed_out[task.shard] = time.monotonic()
                 crew.submit(worker, replace(task, links=self._links.of(task.shard)))
