@@ -147,7 +147,7 @@ def drive(runner: Any, options: LabelOptions, shards: int) -> tuple[dict[int, Sh
         QuietReporter(),
         threading.Event(),
         Links(),
-        on_ready=lambda: None,
+        on_ready=lambda optimization: None,
         runner=runner,
     )
     records = {record.shard: record for record in driver.run()}
