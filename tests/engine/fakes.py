@@ -22,6 +22,7 @@ from prelabel.detectors.base import DetectorInfo, Found, Frame, Pixels
 from prelabel.engine.schedule import TrialTask
 from prelabel.engine.worker import Worker
 from prelabel.errors import DetectorError
+from prelabel.source.decode import DecodedImage
 from prelabel.store.run import OptimizationRecord
 
 
@@ -53,6 +54,10 @@ class BrightestCorner:
                 mid=["/m/corner"],
             )
         )
+
+
+#: A file that ends so takes the process along when it is decoded, as a fault in a codec does.
+CODEC_ABORTS = b"the codec aborts"
 
 
 class Deed(Enum):
@@ -142,7 +147,12 @@ def install() -> None:
 
     Worker.trial = trial  # type: ignore[method-assign]
 
-    real_fetch = shard.fetch
+    real_fetch, real_decode = shard.fetch, shard.decode
+
+    def decode(data: bytes, *args: Any) -> DecodedImage:
+        if data.endswith(CODEC_ABORTS):
+            os.abort()
+        return real_decode(data, *args)
 
     def fetch(ref: Any, *args: Any) -> bytes:
         control = Path(ref.uri).parent.parent / "control"
@@ -152,3 +162,4 @@ def install() -> None:
 
     savedmodel.load_detector = load_detector  # type: ignore[assignment]
     shard.fetch = fetch
+    shard.decode = decode

@@ -11,7 +11,7 @@ import pytest
 from prelabel.engine import crew
 from prelabel.engine.progress import Snapshot
 from prelabel.errors import DetectorError, RunError
-from tests.engine.fakes import Deed
+from tests.engine.fakes import CODEC_ABORTS, Deed
 from tests.engine.world import Recorder, World
 
 pytestmark = pytest.mark.ray
@@ -52,6 +52,20 @@ def test_trouble_is_kept_to_the_images_that_make_it(anywhere: World, capfd: pyte
     assert (summary.failed, summary.lost) == (0, 0)
     assert sorted(anywhere.fetched) == ["001.png", "003.png", "006.png", "009.png"]
     anywhere.require_whole()
+
+
+def test_a_file_that_makes_a_codec_abort_costs_no_other_row(world: World):
+    world.add(8)
+    for number in (2, 7):
+        path = world.photos / f"{number:03d}.png"
+        path.write_bytes(path.read_bytes() + CODEC_ABORTS)
+    summary = world.label(workers=2)
+    world.require_whole()
+    assert {name: kind for name, (kind, _, _) in errors(world).items()} == {
+        "002.png": "WorkerDied",
+        "007.png": "WorkerDied",
+    }
+    assert (summary.images, summary.failed, summary.lost) == (8, 2, 2)
 
 
 def test_a_worker_that_stands_still_is_replaced(anywhere: World):
