@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from prelabel.detectors.answers import DetectorOptions
+from prelabel.detectors.choice import EXACT
+from prelabel.detectors.fidelity import SAME, difference, generous
 from prelabel.detectors.prepare import prepare
 from prelabel.detectors.runtime import tensorflow_hub
 from prelabel.detectors.savedmodel import load_detector
@@ -79,3 +81,15 @@ def test_open_images_names_and_mids_fit_the_published_label_map(assets: Path) ->
         assert one.mid.tolist() == other.mid.tolist()
         seen += len(one)
     assert seen > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["openimages-hub-module", "maskrcnn-tf2"])
+def test_a_constant_graph_finds_the_same(name: str, assets: Path, tmp_path: Path) -> None:
+    model = prepare(str(assets / "models" / name))
+    off = load_detector(model, EVERYTHING)
+    exact = load_detector(model, EVERYTHING, choice=EXACT, cache_dir=tmp_path)
+    assert exact.choice == EXACT
+    more = generous(EVERYTHING)
+    for pixels in photos(assets, 24):
+        assert difference(off.answer(pixels, more), exact.answer(pixels, more), SAME) == ""
