@@ -167,3 +167,25 @@ def test_on_a_terminal_there_is_a_bar_that_leaves_only_its_messages():
     assert any(frame.endswith("━ 2 of 2 workers wait for a GPU") for frame in frames)
     assert any(frame.endswith("━ 500 of 1,000 images, 3 failed, 41.2 images/s, 0:12 left") for frame in frames)
     assert frames[-1] == "end"
+
+
+def test_counting_says_now_and_then_how_far_it_is(monkeypatch: pytest.MonkeyPatch):
+    stream = io.StringIO()
+    with console.counting("images read", stream) as tell:
+        tell(500, 20_000)
+        monkeypatch.setattr(console, "LINE_INTERVAL_S", 0.0)
+        tell(1_000, 20_000)
+    assert stream.getvalue() == "1,000 of 20,000 images read\n"
+
+
+def test_counting_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TERM", "xterm")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with console.counting("shards checked", stream) as tell:
+        tell(16, 1_954)
+    assert "16 of 1,954 shards checked" in stream.getvalue()
