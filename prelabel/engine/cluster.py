@@ -21,6 +21,9 @@ from prelabel.errors import ConfigError, RunInterrupted
 #: Seconds a cluster's address may take to answer a connection. Ray itself would try for minutes.
 _CONNECT_TIMEOUT_S = 10.0
 
+#: Ray looks at this whenever it has something to say.
+_IGNORE_UNHANDLED = "RAY_IGNORE_UNHANDLED_ERRORS"
+
 
 def connect(options: LabelOptions) -> Literal["found", "joined", "started"]:
     """Join the cluster this process is in, the one named, or start one on this machine.
@@ -105,11 +108,15 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def _announce_deaths(*, yes: bool) -> None:
-    """Whether Ray prints a paragraph on standard output about each dead worker; the run reports deaths itself.
+    """Whether Ray prints a paragraph about each dead worker and a traceback for each failed task nobody asks after.
 
-    There is no public switch; Ray's debugger uses this one.
+    The run reports deaths itself, and a failure once. For deaths there is no public switch; Ray's debugger uses this.
     """
     ray_worker._worker_logs_enabled = yes
+    if yes:
+        os.environ.pop(_IGNORE_UNHANDLED, None)
+    else:
+        os.environ[_IGNORE_UNHANDLED] = "1"
 
 
 def offered() -> dict[str, float]:

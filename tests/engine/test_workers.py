@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import ray
@@ -160,3 +161,15 @@ def test_a_sigterm_while_ray_starts_reaches_the_handler_that_was_there(monkeypat
         assert heard == [signal.SIGTERM, signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_ray_prints_no_traceback_of_tasks_that_fail_beside_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Both shards of a worker cannot be written: the run says so once, in its own line."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **kwargs: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    options = LabelOptions(source=("photos",), detector="d", output=str(tmp_path), address="local")
+    assert cluster.connect(options) == "started"
+    assert os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] == "1"
+    cluster.disconnect()
+    assert "RAY_IGNORE_UNHANDLED_ERRORS" not in os.environ
