@@ -77,8 +77,9 @@ def code_of(error: BaseException) -> str:
 def status_of(error: BaseException) -> int:
     """The HTTP status of a store's answer, or 0."""
     found: list[Any] = [_response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")]
-    # aiohttp, azure, gcsfs
-    found += [getattr(error.__cause__, name, None) for name in ("status", "status_code", "code")]
+    # aiohttp, azure, gcsfs; only the first there is, for aiohttp's `code` warns whoever asks for it.
+    names = (name for name in ("status", "status_code") if hasattr(error.__cause__, name))
+    found.append(getattr(error.__cause__, next(names, "code"), None))
     return next((int(value) for value in found if isinstance(value, int) or str(value).isdecimal()), 0)
 
 
