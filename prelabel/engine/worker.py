@@ -213,7 +213,7 @@ class Worker:
         return self._detector
 
     def trial(self, task: TrialTask) -> OptimizationRecord:
-        """Find out on a shard's images how the network is run fastest; this worker runs it so from then on.
+        """Find out on images from a shard on how the network is run fastest; this worker runs it so from then on.
 
         Raises:
             DetectorError: The model cannot be loaded any more.
@@ -223,10 +223,15 @@ class Worker:
 
         if not isinstance(self._detector, SavedModelDetector):
             raise DetectorError("the detector is not loaded yet")
-        refs = self._refs(task)
+
+        def refs() -> Iterator[ImageRef]:
+            yield from self._refs(task)
+            # Where a shard is small; without links, which are those of the first.
+            for shard in range(task.shard + 1, self._plan.shards):
+                yield from self._plan.read(shard)
 
         def pictures() -> Iterator[Pixels]:
-            for picture in self._reader.read(refs):
+            for picture in self._reader.read(refs()):
                 self._images += 1
                 if picture.pixels is not None:
                     yield picture.pixels
