@@ -118,12 +118,13 @@ def _pixels(files: list[Path]) -> list[Any]:
 
 def limit(args: argparse.Namespace) -> dict[str, Any]:
     """The model alone, loaded as a worker loads it, one thread, on decoded images in memory: CPU seconds an image."""
+    from prelabel.detectors.choice import EXACT
     from prelabel.detectors.prepare import prepare
     from prelabel.detectors.savedmodel import load_detector
     from prelabel.storage import Storage
 
-    model = prepare(args.model, Storage())
-    detector = load_detector(model, threads=1)
+    # As `prelabel label` runs it unless told otherwise.
+    detector = load_detector(prepare(args.model, Storage()), threads=1, choice=EXACT)
     images = _pixels(sorted(args.pictures.glob("*.jpg"))[args.part :: args.parts][: args.kept])
     for image in images[:8]:
         detector.detect([image])

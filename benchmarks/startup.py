@@ -33,7 +33,8 @@ STAGES: dict[str, str] = {
     "TensorFlow and TensorFlow Hub": "from prelabel.detectors import runtime; runtime.tensorflow_hub()",
     "the model, loaded and run once": (
         "from prelabel.detectors.prepare import prepare; from prelabel.detectors.savedmodel import load_detector; "
-        "from prelabel.storage import Storage; detector = load_detector(prepare('demo-shapes', Storage()), threads=1)"
+        "from prelabel.storage import Storage; from prelabel.detectors.choice import EXACT; "
+        "detector = load_detector(prepare('demo-shapes', Storage()), threads=1, choice=EXACT)"
     ),
     "one image": (
         "from pathlib import Path; from prelabel.source.decode import decode; "
