@@ -1,6 +1,6 @@
 """From trained weights to the shipped SavedModel: resizing, decoding, suppression and masks inside the graph.
 
-python training/export.py --checkpoint /tmp/demo_shapes_ckpt/latest.npz --to prelabel/detectors/demo_shapes
+python training/export.py --checkpoint /tmp/demo_shapes_ckpt --to prelabel/detectors/demo_shapes
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from checkpoint import averaged_weights
+from loss import overlap
 from network import (
     MASK_SIZE,
     FoldedConvs,
     cell_centres,
     decode_boxes,
+    deviations,
     forward,
     mask_logits,
     mask_weights,
 )
+from refine import refine
 
 from prelabel.synth.shapes import CLASS_NAMES
 
@@ -29,18 +33,22 @@ CANDIDATES = 300
 MAX_DETECTIONS = 100
 LEAST_SCORE = 0.01
 SAME_OBJECT_IOU = 0.6
+AGREED_IOU = 0.65
+SCORE_PER_DOUBT = 0.2
 
 
 class Detector(tf.Module):
     """A callable `uint8 [1, h, w, 3] -> dict` with the outputs of the TF Object Detection API's Mask R-CNN.
 
     Args:
-        values: Name -> array, the weights and moving averages of a `TrainableConvs`.
+        values: Name -> array, the weights and moving averages of a `TrainableConvs`; without those of `refine`
+            boxes are given as first seen.
     """
 
     def __init__(self, values: dict[str, np.ndarray]) -> None:
         super().__init__()
         self._convs = FoldedConvs(values)
+        self._looks_again = any(name.startswith("refine/") for name in values)
 
     @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], tf.uint8, name="input_tensor")])
     def __call__(self, input_tensor: Any) -> dict[str, Any]:
@@ -53,7 +61,8 @@ class Detector(tf.Module):
 
         top = tf.math.top_k(tf.reshape(scores, [-1]), tf.minimum(CANDIDATES, tf.size(scores)))
         cell, category = top.indices // len(CLASS_NAMES), top.indices % len(CLASS_NAMES)
-        boxes = decode_boxes(tf.gather(outputs.distances[0], cell), tf.gather(points, cell), tf.gather(strides, cell))
+        distances, strides = tf.gather(outputs.distances[0], cell), tf.gather(strides, cell)
+        boxes = decode_boxes(distances, tf.gather(points, cell), strides)
         limit = tf.cast(tf.reverse(inner, [0]), tf.float32)
         boxes = tf.clip_by_value(boxes, 0.0, tf.tile(limit, [2])[None])
         # Classes are moved apart so that one suppression serves all of them.
@@ -61,23 +70,57 @@ class Detector(tf.Module):
         kept = tf.image.non_max_suppression(
             boxes + apart, top.values, MAX_DETECTIONS, iou_threshold=SAME_OBJECT_IOU, score_threshold=LEAST_SCORE
         )
-        boxes, cell = tf.gather(boxes, kept), tf.gather(cell, kept)
+        doubt = deviations(distances) * strides[:, None]
+        boxes = _agreed(boxes, boxes + apart, top.values, doubt, kept)
+        cell = tf.gather(cell, kept)
+        boxes, fit = self._look_again(outputs, boxes, cell)
+        all_scores = tf.gather(scores, cell) * fit[:, None]
+        score, order = tf.math.top_k(tf.gather(top.values, kept) * fit, tf.size(kept))
+        boxes = tf.clip_by_value(tf.gather(boxes, order), 0.0, tf.tile(limit, [2])[None])
+        cell, category = tf.gather(cell, order), tf.gather(category, tf.gather(kept, order))
+        all_scores = tf.gather(all_scores, order)
         normalised = boxes / tf.tile(limit, [2])
         weights = mask_weights(self._convs, tf.gather(outputs.cells[0], cell))
         where = _paste_indices(normalised, size, inner)
         masks = tf.sigmoid(mask_logits(outputs.mask_features, tf.zeros_like(cell), where, weights))
 
-        all_scores = tf.gather(scores, cell)
         nothing = 1 - tf.reduce_max(all_scores, axis=1, keepdims=True)
         results = {
             "detection_boxes": tf.gather(normalised, [1, 0, 3, 2], axis=1),
-            "detection_classes": tf.cast(tf.gather(category, kept) + 1, tf.float32),
-            "detection_scores": tf.gather(top.values, kept),
+            "detection_classes": tf.cast(category + 1, tf.float32),
+            "detection_scores": score,
             "detection_masks": tf.reshape(masks, [-1, MASK_SIZE, MASK_SIZE]),
             "detection_multiclass_scores": tf.concat([nothing, all_scores], axis=1),
         }
         padded = {name: _pad(value) for name, value in results.items()}
         return {**padded, "num_detections": tf.cast(tf.shape(kept), tf.float32)}
+
+    def _look_again(self, outputs: Any, boxes: Any, cell: Any) -> tuple[Any, Any]:
+        """Corrected boxes, and `(N,)` what to multiply their scores by."""
+        if not self._looks_again:
+            return boxes, tf.ones_like(boxes[:, 0])
+        # One box more than asked for: of none at all, convolutions make the wrong shape.
+        some, cell = tf.pad(boxes, [[0, 1], [0, 0]]), tf.pad(cell, [[0, 1]])
+        refined = refine(self._convs, outputs, tf.zeros_like(cell), some, tf.gather(outputs.cells[0], cell))
+        # A box whose sides are not certain is likely to fit less well than its class score says.
+        fit = tf.exp(-SCORE_PER_DOUBT * tf.reduce_mean(deviations(refined.sides), axis=-1))
+        return refined.xyxy[:-1], fit[:-1]
+
+
+def _agreed(boxes: Any, apart: Any, scores: Any, doubt: Any, kept: Any) -> Any:
+    """The boxes kept, each side where the boxes that say the same have it, by their scores and certainty.
+
+    Args:
+        boxes: `(N, 4)` pixels.
+        apart: `(N, 4)` the same, far from each other where they are of different classes.
+        scores: `(N,)`.
+        doubt: `(N, 4)` pixels.
+        kept: `(K,)` int32 which of the N.
+    """
+    iou, _ = overlap(tf.gather(apart, kept)[:, None], apart)
+    agree = tf.where(iou > AGREED_IOU, scores, 0.0)
+    weight = agree[..., None] / tf.square(1 + doubt)
+    return tf.reduce_sum(weight * boxes, 1) / (tf.reduce_sum(weight, 1) + 1e-9)
 
 
 def _fit(input_tensor: Any, size: Any) -> tuple[Any, Any]:
@@ -136,9 +179,13 @@ def export(values: dict[str, np.ndarray], to: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Export a checkpoint as the bundled detector.")
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="Directory with latest.npz and refine.npz.")
     parser.add_argument("--to", type=Path, required=True)
     arguments = parser.parse_args()
-    from checkpoint import averaged_weights
-
-    export(averaged_weights(arguments.checkpoint), arguments.to)
+    export(
+        {
+            **averaged_weights(arguments.checkpoint / "latest.npz"),
+            **averaged_weights(arguments.checkpoint / "refine.npz"),
+        },
+        arguments.to,
+    )

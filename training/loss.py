@@ -33,7 +33,7 @@ class Losses(NamedTuple):
     mask: Any
 
 
-def _overlap(a: Any, b: Any) -> tuple[Any, Any]:
+def overlap(a: Any, b: Any) -> tuple[Any, Any]:
     """IoU and generalised IoU of boxes `(..., 4)` x1 y1 x2 y2, broadcast."""
     low, high = tf.maximum(a[..., :2], b[..., :2]), tf.minimum(a[..., 2:], b[..., 2:])
     shared = tf.reduce_prod(tf.maximum(high - low, 0), -1)
@@ -43,13 +43,23 @@ def _overlap(a: Any, b: Any) -> tuple[Any, Any]:
     return iou, iou - (hull - union) / hull
 
 
+def spread_cross_entropy(logits: Any, place: Any, count: int) -> Any:
+    """`(N,)` cross-entropy of `(N, 4, count)` logits, all weight on the two whole numbers around `(N, 4)` places."""
+    place = tf.clip_by_value(place, 0, count - 1.01)
+    below = tf.floor(place)
+    share = (place - below)[..., None]
+    bins = tf.cast(below, tf.int32)
+    spread = tf.one_hot(bins, count) * (1 - share) + tf.one_hot(bins + 1, count) * share
+    return -tf.reduce_mean(tf.reduce_sum(tf.nn.log_softmax(logits) * spread, -1), -1)
+
+
 def _assign(scores: Any, boxes: Any, points: Any, classes: Any, xyxy: Any) -> tuple[Any, Any, Any]:
     """For each cell: responsible or not `(B, A)`, for which instance `(B, A)`, and its class target 0..1 `(B, A)`."""
     valid = classes >= 0
     low = points[None, None] - xyxy[:, :, None, :2]
     high = xyxy[:, :, None, 2:] - points[None, None]
     inside = tf.reduce_min(tf.concat([low, high], -1), -1) > 0.01
-    iou, _ = _overlap(boxes[:, None], xyxy[:, :, None])
+    iou, _ = overlap(boxes[:, None], xyxy[:, :, None])
     of_class = tf.gather(tf.transpose(scores, [0, 2, 1]), tf.maximum(classes, 0), batch_dims=1)
     # The small constant keeps the order of overlaps alive while everything is still bad.
     metric = tf.sqrt(of_class) * tf.pow(iou, 6.0) + 1e-9 * iou
@@ -96,18 +106,13 @@ def losses(conv: Any, outputs: Outputs, instance_maps: Any, classes: Any, xyxy: 
     where = tf.where(chosen)
     weight = tf.gather_nd(target, where)
     hit_boxes, hit_wanted = tf.gather_nd(boxes, where), tf.gather_nd(wanted_box, where)
-    iou, generalised = _overlap(hit_boxes, hit_wanted)
+    iou, generalised = overlap(hit_boxes, hit_wanted)
     box_loss = tf.reduce_sum((1 - generalised) * weight) / total
 
     hit_points, hit_strides = tf.gather(points, where[:, 1]), tf.gather(strides, where[:, 1])
     distance = tf.concat([hit_points - hit_wanted[:, :2], hit_wanted[:, 2:] - hit_points], -1) / hit_strides[:, None]
-    distance = tf.clip_by_value(distance, 0, BINS - 1.01)
-    below = tf.floor(distance)
-    share = distance - below
-    log_p = tf.nn.log_softmax(tf.gather_nd(outputs.distances, where))
-    bins = tf.cast(below, tf.int32)
-    spread = tf.one_hot(bins, BINS) * (1 - share)[..., None] + tf.one_hot(bins + 1, BINS) * share[..., None]
-    distance_loss = -tf.reduce_sum(tf.reduce_mean(tf.reduce_sum(log_p * spread, -1), -1) * weight) / total
+    cross = spread_cross_entropy(tf.gather_nd(outputs.distances, where), distance, BINS)
+    distance_loss = tf.reduce_sum(cross * weight) / total
 
     mask_loss = _mask_loss(conv, outputs, instance_maps, where, instance, hit_boxes, hit_wanted, iou)
     return Losses(

@@ -21,11 +21,14 @@ import tensorflow as tf
 
 STRIDES = (8, 16, 32, 64)
 BINS = 10
+EARLY = 16
 NECK = 48
 MASK_FEATURES = 12
 MASK_HIDDEN = 8
 MASK_SIZE = 33
 MASK_WEIGHTS = (MASK_FEATURES + 2 + 1) * MASK_HIDDEN + (MASK_HIDDEN + 1) * MASK_HIDDEN + MASK_HIDDEN + 1
+
+SMALL_AT_FIRST = ("classes", "distances", "mask/weights", "sides", "tune", "place")
 
 Conv = Callable[..., Any]
 
@@ -38,19 +41,23 @@ class Outputs(NamedTuple):
         distances: `(B, A, 4, BINS)` logits of left, top, right, bottom.
         cells: `(B, A, NECK)` the feature vector of each cell, from which `mask_weights` makes the mask network.
         mask_features: `(B, H/4, W/4, MASK_FEATURES)`.
+        early: `(B, H/4, W/4, EARLY)` what is there before the pyramid, for a second look at boxes.
+        pyramid: `(B, H/8, W/8, NECK)` the finest level of the pyramid, for the same.
     """
 
     logits: Any
     distances: Any
     cells: Any
     mask_features: Any
+    early: Any
+    pyramid: Any
 
 
 def forward(conv: Conv, images: Any, classes: int) -> Outputs:
     """Run the network on `(B, H, W, 3)` float32 in -1..1, H and W multiples of 64."""
     x = conv(images, "stem1", 12, stride=2)
-    c2 = conv(x, "stem2", 16, stride=2)
-    c2 = conv(c2, "stem3", 16)
+    c2 = conv(x, "stem2", EARLY, stride=2)
+    c2 = conv(c2, "stem3", EARLY)
     x, levels = c2, []
     for name, channels, blocks in (("s8", 48, 1), ("s16", 80, 1), ("s32", 128, 2), ("s64", 128, 1)):
         x = conv(x, f"{name}/down", channels, stride=2)
@@ -62,7 +69,7 @@ def forward(conv: Conv, images: Any, classes: int) -> Outputs:
     pyramid: list[Any] = []
     for level in reversed(range(4)):
         lateral = conv(levels[level], f"neck/lateral{level}", NECK, size=1, relu=False)
-        top = lateral if top is None else lateral + _double(top)
+        top = lateral if top is None else lateral + double(top)
         pyramid.insert(0, conv(tf.nn.relu(top), f"neck/smooth{level}", NECK))
     logits, distances, cells = [], [], []
     for level, x in enumerate(pyramid):
@@ -76,14 +83,20 @@ def forward(conv: Conv, images: Any, classes: int) -> Outputs:
         logits.append(
             tf.reshape(conv(x, "classes", classes, size=1, relu=False, normalise=False), [batch, count, classes])
         )
-    fine = conv(c2, "mask/fine", 16, size=1, relu=False) + _double(
+    fine = conv(c2, "mask/fine", 16, size=1, relu=False) + double(
         conv(pyramid[0], "mask/coarse", 16, size=1, relu=False)
     )
-    fine = conv(tf.nn.relu(fine), "mask/out", MASK_FEATURES)
-    return Outputs(tf.concat(logits, 1), tf.concat(distances, 1), tf.concat(cells, 1), fine)
+    return Outputs(
+        tf.concat(logits, 1),
+        tf.concat(distances, 1),
+        tf.concat(cells, 1),
+        conv(tf.nn.relu(fine), "mask/out", MASK_FEATURES),
+        c2,
+        pyramid[0],
+    )
 
 
-def _double(x: Any) -> Any:
+def double(x: Any) -> Any:
     """Each pixel as a block of 2 x 2."""
     shape = tf.shape(x)
     x = tf.tile(x[:, :, None, :, None, :], [1, 1, 2, 1, 2, 1])
@@ -107,6 +120,13 @@ def decode_boxes(distances: Any, points: Any, strides: Any) -> Any:
     """Distance logits `(..., 4, BINS)` at `(..., 2)` points -> x1 y1 x2 y2 pixels of the input."""
     mean = tf.reduce_sum(tf.nn.softmax(distances) * tf.range(BINS, dtype=tf.float32), axis=-1) * strides[..., None]
     return tf.concat([points - mean[..., :2], points + mean[..., 2:]], axis=-1)
+
+
+def deviations(logits: Any) -> Any:
+    """How far from their means the places drawn from `(..., N)` logits are: `(...)` standard deviations, in places."""
+    p, places = tf.nn.softmax(logits), tf.range(logits.shape[-1], dtype=tf.float32)
+    mean = tf.reduce_sum(p * places, axis=-1, keepdims=True)
+    return tf.sqrt(tf.reduce_sum(p * tf.square(places - mean), axis=-1))
 
 
 def mask_logits(mask_features: Any, image_index: Any, xyxy: Any, weights: Any) -> Any:
@@ -175,9 +195,9 @@ class TrainableConvs:
             store[name] = tf.Variable(np.asarray(value(), np.float32), trainable=False, name=name.replace("/", "_"))
         return store[name]
 
-    def _kernel(self, name: str, size: int, fan_in: int, channels: int) -> Any:
-        scale = np.sqrt(2 / (size * size * fan_in)) if name not in ("classes", "distances", "mask/weights") else 0.01
-        return self._rng.normal(0, scale, (size, size, fan_in, channels))
+    def _kernel(self, name: str, size: tuple[int, int], fan_in: int, channels: int) -> Any:
+        scale = 0.01 if name.endswith(SMALL_AT_FIRST) else np.sqrt(2 / (size[0] * size[1] * fan_in))
+        return self._rng.normal(0, scale, (*size, fan_in, channels))
 
     def _bias(self, name: str, channels: int) -> Any:
         bias = np.zeros(channels)
@@ -194,15 +214,15 @@ class TrainableConvs:
         name: str,
         channels: int,
         *,
-        size: int = 3,
+        size: int | tuple[int, int] = 3,
         stride: int = 1,
         relu: bool = True,
         normalise: bool = True,
         level: int | None = None,
     ) -> Any:
         """Convolution, normalisation or bias, and relu. `level`: one kernel for all levels, averages for each."""
-        fan_in = x.shape[-1]
-        kernel = self._variable(self.weights, f"{name}/kernel", lambda: self._kernel(name, size, fan_in, channels))
+        fan_in, shape = x.shape[-1], (size, size) if isinstance(size, int) else size
+        kernel = self._variable(self.weights, f"{name}/kernel", lambda: self._kernel(name, shape, fan_in, channels))
         if not normalise:
             x = tf.nn.conv2d(x, kernel, stride, "SAME")
             return x + self._variable(self.weights, f"{name}/bias", lambda: self._bias(name, channels))
@@ -242,7 +262,7 @@ class FoldedConvs:
         name: str,
         channels: int,
         *,
-        size: int = 3,
+        size: int | tuple[int, int] = 3,
         stride: int = 1,
         relu: bool = True,
         normalise: bool = True,

@@ -16,6 +16,7 @@ from typing import Any
 import checkpoint
 import numpy as np
 import tensorflow as tf
+from adamw import AdamW
 from data import batches
 from evaluate import evaluate
 from export import Detector
@@ -25,9 +26,7 @@ from network import TrainableConvs, forward, mask_weights
 from prelabel.synth.shapes import CLASS_NAMES
 
 PEAK_RATE = 2e-3
-WEIGHT_DECAY = 0.02
 WARM_UP = 300
-SMOOTHING = 0.999
 PLAN = [(16, 320), (16, 320), (7, 512)]
 HELD_OUT_SEED = 770001
 
@@ -41,15 +40,7 @@ class Trainer:
         outputs = forward(self.convs, tf.zeros([1, 64, 64, 3]), len(CLASS_NAMES))
         mask_weights(self.convs, outputs.cells[0])
         self.convs.training = True
-        self.names = sorted(self.convs.weights)
-        self.variables = [self.convs.weights[name] for name in self.names]
-        self.first, self.second = (
-            {name: tf.Variable(tf.zeros_like(self.convs.weights[name]), trainable=False) for name in self.names}
-            for _ in range(2)
-        )
-        everything = {**self.convs.weights, **self.convs.averages}
-        self.smooth = {name: tf.Variable(value, trainable=False) for name, value in everything.items()}
-        self.step = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self.adamw = AdamW(self.convs.weights, self.convs.averages)
 
     @property
     def groups(self) -> dict[str, dict[str, Any]]:
@@ -57,48 +48,19 @@ class Trainer:
         return {
             "weights": self.convs.weights,
             "averages": self.convs.averages,
-            "first": self.first,
-            "second": self.second,
-            "smooth": self.smooth,
+            "first": self.adamw.first,
+            "second": self.adamw.second,
+            "smooth": self.adamw.smooth,
         }
-
-    def numpy(self) -> dict[str, dict[str, np.ndarray]]:
-        """The same as arrays."""
-        return {group: {k: v.numpy() for k, v in values.items()} for group, values in self.groups.items()}
-
-    def restore(self, path: Path) -> None:
-        """Take everything from a checkpoint."""
-        groups, step = checkpoint.load(path)
-        for group, values in self.groups.items():
-            for name, variable in values.items():
-                # What the architecture has gained since the checkpoint starts as it is.
-                if name in groups[group]:
-                    variable.assign(groups[group][name])
-        self.step.assign(step)
 
     @tf.function(reduce_retracing=False)
     def train(self, images: Any, instance_maps: Any, classes: Any, xyxy: Any, rate: Any) -> Any:
-        """One step of AdamW with the gradient's norm limited to 10; returns the losses as a vector."""
+        """One step of AdamW; returns the losses as a vector."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self.variables)
+            tape.watch([self.convs.weights[name] for name in self.adamw.names])
             outputs = forward(self.convs, tf.cast(images, tf.float32) / 127.5 - 1.0, len(CLASS_NAMES))
             parts = losses(self.convs, outputs, instance_maps, classes, xyxy)
-        gradients, norm = tf.clip_by_global_norm(tape.gradient(parts.total, self.variables), 10.0)
-        self.step.assign_add(1)
-        t = tf.cast(self.step, tf.float32)
-        fix1, fix2 = 1 - tf.pow(0.9, t), 1 - tf.pow(0.999, t)
-        for name, variable, gradient in zip(self.names, self.variables, gradients, strict=True):
-            first, second = self.first[name], self.second[name]
-            first.assign(0.9 * first + 0.1 * gradient)
-            second.assign(0.999 * second + 0.001 * tf.square(gradient))
-            update = (first / fix1) / (tf.sqrt(second / fix2) + 1e-8)
-            if name.endswith("/kernel"):
-                update += WEIGHT_DECAY * variable
-            variable.assign_sub(rate * update)
-        keep = tf.minimum(SMOOTHING, (1 + t) / (10 + t))
-        for name, value in self.smooth.items():
-            source = self.convs.weights[name] if name in self.convs.weights else self.convs.averages[name]
-            value.assign(keep * value + (1 - keep) * source)
+        norm = self.adamw.apply(tape, parts.total, rate)
         return tf.stack([*parts, norm])
 
 
@@ -124,8 +86,8 @@ def main() -> None:
     trainer = Trainer(arguments.seed)
     latest = arguments.checkpoint / "latest.npz"
     if latest.exists():
-        trainer.restore(latest)
-    start = step = int(trainer.step.numpy())
+        trainer.adamw.step.assign(checkpoint.restore(latest, trainer.groups))
+    start = step = int(trainer.adamw.step.numpy())
     started, recent = time.monotonic(), []
     with (arguments.checkpoint / "log.jsonl").open("a") as log:
 
@@ -145,9 +107,10 @@ def main() -> None:
                 note(loss=total, score=score, box=box, distance=distance, mask=mask, norm=norm)
                 recent.clear()
             if step % arguments.save_every == 0 or step == arguments.steps:
-                checkpoint.save(latest, trainer.numpy(), step)
+                checkpoint.save(latest, trainer.groups, step)
             if step % arguments.evaluate_every == 0 or step == arguments.steps:
-                scores = evaluate(Detector(trainer.numpy()["smooth"]), HELD_OUT_SEED, 100)
+                smooth = {name: value.numpy() for name, value in trainer.adamw.smooth.items()}
+                scores = evaluate(Detector(smooth), HELD_OUT_SEED, 100)
                 note(**{name: value for name, value in scores.items() if "/" not in name})
 
 
