@@ -1,6 +1,6 @@
 """Train the second look of `demo-shapes` (`refine.py`) on the features of a trained network, which stays as it is.
 
-    python training/train_refine.py --cache /tmp/scenes --checkpoint /tmp/demo_shapes_ckpt --steps 4000
+    python training/train_refine.py --cache /tmp/scenes --checkpoint /tmp/demo_shapes_ckpt --steps 5000
 
 Takes `latest.npz` of the checkpoint, writes `refine.npz` beside it, and goes on from there when started again. The
 features of a batch are computed once and looked at several times, each time at other boxes.
@@ -28,14 +28,12 @@ from refine import PLACES, places, refine
 from prelabel.synth.shapes import CLASS_NAMES
 
 HELD_OUT_SEED = 770001
-PEAK_RATE = 2e-3
 WARM_UP = 200
 PLAN = [(16, 320), (7, 512)]
 FOUND_PER_IMAGE = 48
 LOOKS_PER_IMAGE = 24
 LOOKS_PER_BATCH = 5
 KEPT_BATCHES = 200
-SHARPNESS = 2.0
 FAIR_IOU = 0.5
 LARGE_SIDE = 96.0
 LARGE_WEIGHT = 2.0
@@ -108,7 +106,7 @@ class Looker:
         best = tf.reduce_max(outputs.logits, -1)
         # The highest of values with such noise are draws without replacement, likely where the score is high.
         noise = -tf.math.log(-tf.math.log(tf.random.uniform(tf.shape(best), 1e-6, 1 - 1e-6)))
-        cell = tf.math.top_k(tf.where(ignored, -1e4, SHARPNESS * best + noise), FOUND_PER_IMAGE).indices
+        cell = tf.math.top_k(tf.where(ignored, -1e4, best + noise), FOUND_PER_IMAGE).indices
         found = decode_boxes(
             tf.gather(outputs.distances, cell, batch_dims=1), tf.gather(points, cell), tf.gather(strides, cell)
         )
@@ -150,9 +148,9 @@ class Looker:
         )
 
 
-def _rate(step: int, steps: int) -> float:
+def _rate(step: int, steps: int, peak: float) -> float:
     warm = min(1.0, (step + 1) / WARM_UP)
-    return PEAK_RATE * warm * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * min(1.0, step / steps))))
+    return peak * warm * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * min(1.0, step / steps))))
 
 
 def main() -> None:
@@ -160,7 +158,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cache", type=Path, required=True, help="Scenes drawn by training/data.py.")
     parser.add_argument("--checkpoint", type=Path, required=True, help="Directory with the latest.npz of train.py.")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--rate", type=float, default=2e-3, help="Highest learning rate.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=250)
     parser.add_argument("--threads", type=int, default=2)
@@ -182,7 +181,7 @@ def main() -> None:
                 kept.pop(0)
             kept.append(looker.see(batch))
             for _ in range(LOOKS_PER_BATCH):
-                rate = tf.constant(_rate(step, arguments.steps), tf.float32)
+                rate = tf.constant(_rate(step, arguments.steps, arguments.rate), tf.float32)
                 recent.append(looker.train(kept[rng.integers(len(kept))], rate))
                 step += 1
                 if step % 50 == 0:
