@@ -35,6 +35,8 @@ LEAST_SCORE = 0.01
 SAME_OBJECT_IOU = 0.6
 AGREED_IOU = 0.65
 SCORE_PER_DOUBT = 0.2
+USUAL_DOUBT = 1.5
+LEAST_LOOKED_AT = 0.05
 
 
 class Detector(tf.Module):
@@ -73,7 +75,7 @@ class Detector(tf.Module):
         doubt = deviations(distances) * strides[:, None]
         boxes = _agreed(boxes, boxes + apart, top.values, doubt, kept)
         cell = tf.gather(cell, kept)
-        boxes, fit = self._look_again(outputs, boxes, cell)
+        boxes, fit = self._look_again(outputs, boxes, cell, tf.gather(top.values, kept))
         all_scores = tf.gather(scores, cell) * fit[:, None]
         score, order = tf.math.top_k(tf.gather(top.values, kept) * fit, tf.size(kept))
         boxes = tf.clip_by_value(tf.gather(boxes, order), 0.0, tf.tile(limit, [2])[None])
@@ -95,16 +97,20 @@ class Detector(tf.Module):
         padded = {name: _pad(value) for name, value in results.items()}
         return {**padded, "num_detections": tf.cast(tf.shape(kept), tf.float32)}
 
-    def _look_again(self, outputs: Any, boxes: Any, cell: Any) -> tuple[Any, Any]:
-        """Corrected boxes, and `(N,)` what to multiply their scores by."""
+    def _look_again(self, outputs: Any, boxes: Any, cell: Any, score: Any) -> tuple[Any, Any]:
+        """Corrected boxes, and `(N,)` what to multiply their scores by; `score` descends."""
         if not self._looks_again:
             return boxes, tf.ones_like(boxes[:, 0])
+        # The hardly likely ones stay as they are: there are many, and nobody looks at their sides.
+        looked = tf.reduce_sum(tf.cast(score >= LEAST_LOOKED_AT, tf.int32))
+        some, others = boxes[:looked], boxes[looked:]
         # One box more than asked for: of none at all, convolutions make the wrong shape.
-        some, cell = tf.pad(boxes, [[0, 1], [0, 0]]), tf.pad(cell, [[0, 1]])
+        some, cell = tf.pad(some, [[0, 1], [0, 0]]), tf.pad(cell[:looked], [[0, 1]])
         refined = refine(self._convs, outputs, tf.zeros_like(cell), some, tf.gather(outputs.cells[0], cell))
         # A box whose sides are not certain is likely to fit less well than its class score says.
         fit = tf.exp(-SCORE_PER_DOUBT * tf.reduce_mean(deviations(refined.sides), axis=-1))
-        return refined.xyxy[:-1], fit[:-1]
+        lowest = tf.fill([tf.shape(others)[0]], tf.exp(-SCORE_PER_DOUBT * USUAL_DOUBT))
+        return tf.concat([refined.xyxy[:-1], others], 0), tf.concat([fit[:-1], lowest], 0)
 
 
 def _agreed(boxes: Any, apart: Any, scores: Any, doubt: Any, kept: Any) -> Any:
