@@ -10,7 +10,7 @@
     (not given), source on a disk                /data/local-files/?d= and the path below the document root
 
 What a browser fetches is URL-quoted, exactly once. Addresses of object stores are not: Label Studio takes what follows
-the bucket as the object's key, letter by letter.
+the bucket as the object's key, letter by letter, but for what it alters: such images are counted and said.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ _STORES = {
 #: Schemes of images that were taken from a Label Studio server.
 _LABEL_STUDIO = ("label-studio", "label-studio+https")
 
+#: What Label Studio makes another key of: it drops slashes at the front, tabs, line breaks and blanks at the end, and
+#: what follows a question mark.
+_ALTERED = re.compile(r"[^:]+://[^/]*/(?:/|.*[?\t\r\n]|.*\s\Z)", re.DOTALL)
+
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -56,8 +60,8 @@ class ImageUrls:
         self._root = posixpath.normpath(absolute(document_root)) if document_root else None
         self._needs: dict[str, None] = {}
         self._folders: set[str] = set()
-        self._cut = 0
-        self._first_cut = ""
+        self._altered = 0
+        self._first_altered = ""
         self._of: Callable[[ImageRow], str] = self._own_address
         if _PLACEHOLDER.search(template):
             self._of = self._filled_in
@@ -71,34 +75,35 @@ class ImageUrls:
         if scheme in ("http", "https"):
             # The page draws the image on a canvas, and browsers let it only read what the other server allows it.
             self._needs[f"an Access-Control-Allow-Origin for its address from {address.split('/')[2]} (CORS)"] = None
-        elif "?" in address and scheme in _STORES:
-            self._cut += 1
-            self._first_cut = self._first_cut or address
+        elif scheme in _STORES and _ALTERED.match(address):
+            self._altered += 1
+            self._first_altered = self._first_altered or address
         return address
 
     def fresh(self) -> ImageUrls:
         """Makes the same addresses of some of the images; what they need is told by `add`."""
         other = copy.copy(self)
-        other._needs, other._folders, other._cut, other._first_cut = {}, set(), 0, ""
+        other._needs, other._folders, other._altered, other._first_altered = {}, set(), 0, ""
         other._of = getattr(other, self._of.__name__)
         return other
 
     def add(self, other: ImageUrls) -> None:
         """Remember what another one has seen. Raises ExportError where the images have no root in common."""
         self._needs |= other._needs
-        self._cut += other._cut
-        self._first_cut = self._first_cut or other._first_cut
+        self._altered += other._altered
+        self._first_altered = self._first_altered or other._first_altered
         self._add_folders(other._folders)
 
     @property
     def needs(self) -> tuple[str, ...]:
         """What the server needs, one line each, for the images seen so far."""
-        if not self._cut:
+        if not self._altered:
             return tuple(self._needs)
-        cut = (
-            f"object keys without '?', where it cuts them: {self._cut} are not shown, the first is {self._first_cut!r}"
+        altered = (
+            "object keys without '?', tabs, line breaks, '/' at the front and blanks at the end, which it drops: "
+            f"{self._altered} are not shown, the first is {self._first_altered!r}"
         )
-        return (*self._needs, cut)
+        return (*self._needs, altered)
 
     def _below_prefix(self, row: ImageRow) -> str:
         between = "" if self._template.endswith(("/", "=")) else "/"

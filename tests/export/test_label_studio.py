@@ -430,6 +430,14 @@ def test_it_is_said_what_images_of_other_servers_and_odd_keys_need(tmp_path: Pat
     assert warnings[-1].endswith("2 are not shown, the first is 's3://bucket/photos/a?.jpg'")
 
 
+@pytest.mark.parametrize("key", ["/a.jpg", "photos/a.jpg ", "a\tb.jpg", "a\r\nb.jpg", "a.jpg\u2003"])
+def test_keys_that_the_server_alters_are_counted(tmp_path: Path, key: str) -> None:
+    fine = [row("x.jpg", uri=f"s3://bucket/{name}") for name in ("a b.jpg", " a.jpg", "a//b.jpg", "a#%;=&\x1b.jpg")]
+    assert len(export(tmp_path, rows(*fine))[2].warnings) == 1
+    (_, said) = export(tmp_path, rows(*fine, row("y.jpg", uri=f"s3://bucket/{key}")))[2].warnings
+    assert said.endswith(f"1 are not shown, the first is {f's3://bucket/{key}'!r}")
+
+
 def test_a_disk_and_a_web_server_may_be_mixed(tmp_path: Path) -> None:
     every = rows(row("a.jpg", uri="https://host/a.jpg"), row("b.jpg", uri="/photos/set/b.jpg"))
     tasks, _, _ = export(tmp_path, every)
