@@ -7,6 +7,7 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ET
+import zipfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -181,6 +182,21 @@ def test_cvat_xml_is_inert(run: Path, tmp_path: Path) -> None:
     names = [one.get("name") for one in ET.parse(tmp_path / "a.xml").iter("image")]  # noqa: S314
     assert set(names) <= set(NAMES.values())
     assert len(names) >= len(NAMES) - 3
+
+
+def test_a_cvat_zip_holds_one_file_whatever_images_are_called(tmp_path: Path) -> None:
+    slipping = ["../a.png", "../../etc/cron.d/a", "/etc/a.png", "a/../../b.png", "..\\..\\a.png", "annotations.xml"]
+    no_xml = ["a\0b.png", "\x1b[31m.png", "a\ufffe.png"]
+    kept = [*slipping, *(name for name in NAMES.values() if not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe]", name))]
+    every = [row(name, found(), height=6, width=8) for name in (*kept, *no_xml)]
+    report = export_cvat(INFO, lambda: iter(every), str(tmp_path / "a.zip"), CvatOptions(zip=True), STORAGE)
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert archive.namelist() == ["annotations.xml"]
+        document = archive.read("annotations.xml")
+    names = [one.get("name") for one in ET.fromstring(document).iter("image")]  # noqa: S314
+    assert names == kept
+    assert report.images == len(kept)
+    assert report.left_out == {"images whose names XML cannot hold": len(no_xml)}
 
 
 def test_what_goes_wrong_with_such_names_is_inert_on_a_terminal(photos: Path, tmp_path: Path) -> None:
