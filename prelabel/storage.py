@@ -41,6 +41,7 @@ from prelabel.address import (
     without_secrets,
 )
 from prelabel.errors import ConfigError, CredentialsError, StoreError
+from prelabel.redirects import RedirectError, web_client
 from prelabel.retries import PATIENT_ATTEMPTS, code_of, retried, status_of
 
 #: Whoever opens addresses works with them as text, too: both come from here.
@@ -115,6 +116,9 @@ def as_os_error() -> Iterator[None]:
     try:
         yield
     except storage_errors() as error:
+        if isinstance(error.__cause__, RedirectError):
+            # fsspec says of whatever goes wrong with a web server's answer that nothing was found.
+            raise error.__cause__ from None
         kind = code_of(error) if code_of(error) in _REFUSED_CREDENTIALS else type(error).__name__
         if kind in _REFUSED_CREDENTIALS or kind in _NO_CREDENTIALS:
             raise CredentialsError(
@@ -161,6 +165,8 @@ class Storage:
         # Without fsspec's cache of listings: what another process has written since must be seen, and the listing of
         # a large bucket must not stay in memory.
         options: dict[str, Any] = {"use_listings_cache": False}
+        if protocol in HTTP:
+            options["get_client"] = web_client
         if self._by_protocol:
             names = next((family for family in _SAME_STORE if protocol in family), (protocol,))
             for name in names:

@@ -32,6 +32,7 @@ from urllib.parse import quote, unquote, urlencode
 
 from prelabel.errors import SourceError
 from prelabel.image_ref import ImageRef
+from prelabel.redirects import require_followed
 from prelabel.source.json_stream import JsonStreamError, array_items
 from prelabel.storage import Storage, absolute, describe, protocol_of, redact
 
@@ -209,7 +210,13 @@ def _open(base: str, path: str) -> Any:
     request = urllib.request.Request(root + path)  # noqa: S310 - http or https, from the table above
     # Not sent on when the server points elsewhere, as it does for files in a bucket.
     request.add_unredirected_header("Authorization", _authorization(root))
-    return urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
+    return urllib.request.build_opener(_Redirects).open(request, timeout=_TIMEOUT_S)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        require_followed(req.full_url, newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _authorization(root: str) -> str:
