@@ -30,6 +30,9 @@ _GREY_MODES = frozenset({"1", "L", "LA", "La"})
 #: Modes an ICC profile can be applied to.
 _PROFILE_MODES = frozenset({"RGB", "L", "CMYK", "LAB"})
 
+#: Pixels whose colours are converted at a time.
+_BAND_PIXELS = 1 << 20
+
 _PHOTOMETRIC = 262
 _BITS_PER_SAMPLE = 258
 _MAX_SAMPLE_VALUE = 281
@@ -53,7 +56,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def srgb_pixels(pixels: npt.NDArray[np.uint8], profile: object) -> npt.NDArray[np.uint8]:
     """(H, W, 3) RGB pixels of a file with this embedded profile, if any, as sRGB; themselves where they are that."""
     transform = _transform(profile, "RGB") if isinstance(profile, bytes) and profile else None
-    return pixels if transform is None else np.asarray(transform.apply(Image.fromarray(pixels)))
+    if transform is None:
+        return pixels
+    # In bands: Pillow's copies of a whole picture would be three times its size.
+    converted = np.empty_like(pixels)
+    rows = max(1, _BAND_PIXELS // pixels.shape[1])
+    for top in range(0, len(pixels), rows):
+        band = slice(top, top + rows)
+        converted[band] = np.asarray(transform.apply(Image.fromarray(pixels[band])))
+    return converted
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

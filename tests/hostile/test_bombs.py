@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from prelabel.source.decode import DecodeOptions
+from tests.source.test_decode import swapped_profile
+
 ROOT = Path(__file__).parents[2]
 
 #: Decodes the files named and prints for each what came of it and by how many megabytes the process has grown.
@@ -18,7 +21,7 @@ _DECODE = """
 import json, sys, warnings
 from pathlib import Path
 from prelabel.errors import DecodeError
-from prelabel.source.decode import decode
+from prelabel.source.decode import DecodeOptions, decode
 warnings.simplefilter("error")
 
 def peak():
@@ -27,7 +30,7 @@ def peak():
 start = peak()
 for name in sys.argv[1:]:
     try:
-        image = decode(Path(name).read_bytes())
+        image = decode(Path(name).read_bytes(), DecodeOptions(max_pixels=LIMIT))
         outcome = [image.height, image.width, *image.pixels.shape]
     except DecodeError as error:
         outcome = type(error).__name__
@@ -35,9 +38,10 @@ for name in sys.argv[1:]:
 """
 
 
-def decoded(*files: Path) -> list[tuple[object, float]]:
+def decoded(*files: Path, max_pixels: int = DecodeOptions().max_pixels) -> list[tuple[object, float]]:
+    code = _DECODE.replace("LIMIT", str(max_pixels))
     done = subprocess.run(
-        [sys.executable, "-c", _DECODE, *map(str, files)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *map(str, files)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return [(outcome, grown) for outcome, grown in map(json.loads, done.stdout.splitlines())]
@@ -104,3 +108,29 @@ def test_a_bomb_is_refused_from_its_head(
     else:
         assert came == outcome
     assert grown < megabytes
+
+
+#: Writes a picture of one colour in a process of its own, which Pillow leaves large.
+_WRITE = """
+import sys
+from PIL import Image
+name, width, height, profile = sys.argv[1:]
+Image.new("RGB", (int(width), int(height)), (200, 120, 40)).save(name, quality=75, icc_profile=bytes.fromhex(profile))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("width", "height", "profile", "bytes_a_pixel"),
+    [(20_000, 15_000, b"", 3.5), (5_000, 4_000, swapped_profile(), 7.5)],
+    ids=["300 megapixels", "a profile"],
+)
+def test_a_large_jpeg_takes_little_more_than_its_pixels(
+    width: int, height: int, profile: bytes, bytes_a_pixel: float, tmp_path: Path
+) -> None:
+    file = tmp_path / "large.jpg"
+    arguments = [str(file), str(width), str(height), profile.hex()]
+    subprocess.run([sys.executable, "-c", _WRITE, *arguments], check=True)
+    ((outcome, grown),) = decoded(file, max_pixels=300_000_000)
+    assert outcome == [height, width, height, width, 3]
+    assert grown * (1 << 20) < width * height * bytes_a_pixel + (20 << 20)

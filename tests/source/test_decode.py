@@ -255,6 +255,14 @@ def test_srgb_profile_leaves_the_pixels_alone() -> None:
     assert np.array_equal(decode(save(picture, "PNG", icc_profile=profile("sRGB"))).pixels, np.asarray(picture))
 
 
+def test_a_profile_is_applied_to_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = save(noise(50, 30), "JPEG", icc_profile=swapped_profile())
+    whole = decode(data).pixels
+    assert not np.array_equal(whole, decode(save(noise(50, 30), "JPEG")).pixels)
+    monkeypatch.setattr(color, "_BAND_PIXELS", 7 * 30)
+    assert np.array_equal(decode(data).pixels, whole)
+
+
 @pytest.mark.parametrize("broken", [b"no profile", profile("sRGB")[:200], profile("LAB"), black_profile()])
 def test_unusable_profile_is_ignored(broken: bytes) -> None:
     assert np.array_equal(decode(save(Image.fromarray(corners()), "PNG", icc_profile=broken)).pixels, corners())
