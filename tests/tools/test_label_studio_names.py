@@ -21,6 +21,8 @@ from prelabel.export.label_studio_options import LabelStudioOptions
 from prelabel.export.reading import ExportReport
 from prelabel.push.label_studio import push
 from prelabel.push.options import PushOptions
+from prelabel.source.fetch import fetch
+from prelabel.source.listing import list_images
 from prelabel.storage import Storage
 from tests.hostile.names import NAMES
 from tests.rows import INFO, found, row, rows
@@ -82,6 +84,34 @@ def test_local_files_of_odd_names_are_shown_by_their_tasks(label_studio: Server,
     project = imported(label_studio, tasks, config, "local names")
     label_studio.serve(project, folder)
     assert shown(label_studio, project) == {name: content(name) for name in NAMES.values()}
+
+
+#: What an `<img>` of that address gets, byte by byte.
+_GET = "async address => Array.from(new Uint8Array(await (await fetch(address)).arrayBuffer()))"
+
+
+def test_a_browser_gets_local_files_of_odd_names(label_studio: Server, page: Any, folder: Path, tmp_path: Path) -> None:
+    tasks, config, _ = exported({name: f"{folder}/{name}" for name in NAMES.values()}, tmp_path)
+    project = imported(label_studio, tasks, config, "names in a browser")
+    label_studio.serve(project, folder)
+    page.goto(f"{label_studio.url}/projects/{project}/settings")
+    got = {task["data"]["image_id"]: bytes(page.evaluate(_GET, task["data"]["image"])) for task in tasks}
+    assert got == {name: content(name) for name in NAMES.values()}
+
+
+def test_tasks_of_odd_names_are_read_from_their_project(
+    label_studio: Server, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio.token)
+    tasks, config, _ = exported({name: f"{folder}/{name}" for name in NAMES.values()}, tmp_path)
+    project = imported(label_studio, tasks, config, "names to label")
+    label_studio.serve(project, folder)
+    numbers = {task["id"]: task["data"]["image_id"] for task in label_studio.tasks(project)}
+    address = label_studio.url.replace("http://", "label-studio://")
+    refs = list(list_images([f"{address}/{project}"], Storage()))
+    assert [ref.image_id for ref in refs] == [f"{number}/{name}" for number, name in numbers.items()]
+    for ref, name in zip(refs, numbers.values(), strict=True):
+        assert fetch(ref, Storage(), 1 << 20) == content(name)
 
 
 def test_odd_names_below_a_web_address_are_shown_by_their_tasks(
