@@ -107,7 +107,7 @@ def install() -> None:
     """Run in every worker process: the detector is a fake, and what is fetched is noted down.
 
     Models lie at `<world>/model`, images at `<world>/photos`; what is between test and workers at `<world>/control`:
-    `load` says what loading does ("die", "refuse", "hang", a number of deaths), `workers` has a line for each worker
+    `load` says what loading does ("die", "refuse", "hang", "slow", a number of deaths), `workers` has a line for each worker
     that came as far as loading, `fetched` one for each image.
     """
     import prelabel.detectors.savedmodel as savedmodel
@@ -132,8 +132,8 @@ def install() -> None:
             raise ZeroDivisionError("an error nobody thought of")
         if how == "die" or (how.isdigit() and len((control / "workers").read_text().splitlines()) <= int(how)):
             os.abort()
-        if how == "hang":
-            time.sleep(3600)
+        if how in ("hang", "slow"):
+            time.sleep(3600 if how == "hang" else 2)
         return ObeysPixels(control)
 
     def trial(self: Worker, task: TrialTask) -> OptimizationRecord:

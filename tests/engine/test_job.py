@@ -70,6 +70,7 @@ def test_every_image_becomes_one_row_and_a_second_call_does_nothing(world: World
 
 def test_progress_never_goes_beyond_the_total_and_ends_there(world: World):
     world.add(12, every=Deed.SLOW, p005=Deed.ABORT)
+    world.loading("slow")
     recorder = Recorder()
     world.label(recorder, workers=2)
     done = [snapshot.done for snapshot in recorder.snapshots]
