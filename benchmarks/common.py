@@ -148,6 +148,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def rss_mb(pid: int) -> float:
+    """Memory that a process has at the moment, in MB; 0 where it is gone."""
+    try:
+        return round(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+    except (OSError, IndexError):
+        return 0.0
+
+
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from common import cores, figure, report
+from common import cores, figure, report, rss_mb
 from pictures import pictures
 
 #: Seconds between two looks.
@@ -68,7 +67,7 @@ class Watch:
     def _look(self) -> None:
         while self._process.poll() is None:
             children = _descendants(self._process.pid)
-            sizes = [(_rss_mb(pid), _open_files(pid)) for pid in children]
+            sizes = [(rss_mb(pid), _open_files(pid)) for pid in children]
             # What has loaded TensorFlow is a worker.
             workers = [size for size in sizes if size[0] > 400]
             self.looks.append(
@@ -76,7 +75,7 @@ class Watch:
                     round(time.monotonic() - self._begin, 1),
                     self.done,
                     len(workers),
-                    _rss_mb(self._process.pid),
+                    rss_mb(self._process.pid),
                     max((size for size, _ in workers), default=0.0),
                     _open_files(self._process.pid),
                     max((files for _, files in workers), default=0),
@@ -95,13 +94,6 @@ def _descendants(pid: int) -> list[int]:
         for child in children:
             found += [child, *_descendants(child)]
     return found
-
-
-def _rss_mb(pid: int) -> float:
-    try:
-        return round(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
-    except (OSError, IndexError):
-        return 0.0
 
 
 def _open_files(pid: int) -> int:

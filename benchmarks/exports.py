@@ -141,7 +141,7 @@ def measure(output: str, folder: Path, rows: int, repeat: int) -> list[Figure]:
 def main() -> None:
     """Make the run, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--repeat", type=int, default=LEAST_REPEAT)
     parser.add_argument("--cache", type=Path, help="keep the run made here for the next time")
     arguments = parser.parse_args()

@@ -3,17 +3,17 @@
     python benchmarks/job.py --cache out/benchmark-images
     python benchmarks/job.py --long                       # every way on every set, and memory at 20,000 images
 
-Prints one JSON line. The ways take turns, each as a process of its own. `plain` is the loop of the TensorFlow Hub
-tutorial with TensorFlow's default threads; `ray-data` is what Ray's documentation teaches, with one actor or one per
-core, whichever is faster; `limit` is the model alone on decoded images, one process with one thread per core, and what
-decoding them costs. Seconds with start-up count from the command to its end, those without from the first ready model.
+Prints a JSON line for each set. The ways take turns, each as a process of its own. `plain` is the loop of the
+TensorFlow Hub tutorial with TensorFlow's default threads; `ray-data` is what Ray's documentation teaches, with one
+actor or one per core, whichever is faster; `limit` is the model alone on decoded images, one process with one thread
+per core, and what decoding them costs. Seconds with start-up count from the command to its end, those without from the
+first ready model.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import ASSETS, LEAST_REPEAT, Figure, cores, figure, ratio, report, take_turns
+from common import ASSETS, LEAST_REPEAT, Figure, cores, figure, ratio, report, rss_mb, take_turns
 from pictures import pictures, repeated
 
 HERE = Path(__file__).resolve().parent
@@ -145,9 +145,9 @@ class _Memory:
 
     def _look(self) -> None:
         while not self._ended.wait(0.5):
-            children = [_rss_mb(pid) for pid, parent in _parents().items() if parent == self._pid]
+            children = [rss_mb(pid) for pid, parent in _parents().items() if parent == self._pid]
             self.peak_mb = (
-                max(self.peak_mb[0], _rss_mb(self._pid)),
+                max(self.peak_mb[0], rss_mb(self._pid)),
                 max(self.peak_mb[1], *children, 0.0),
             )
 
@@ -166,13 +166,6 @@ def _parents() -> dict[int, int]:
     return found
 
 
-def _rss_mb(pid: int) -> float:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    except (OSError, IndexError):
-        return 0.0
-
-
 def sets(cache: Path, images: int, large: int) -> list[Set]:
     """What is labelled: drawn pictures of two sizes, and real photos where they are."""
     found = [
@@ -181,7 +174,7 @@ def sets(cache: Path, images: int, large: int) -> list[Set]:
     ]
     photos = sorted((ASSETS / "images" / "coco-val80").glob("*.jpg"))
     if photos:
-        for model, count in (("openimages-hub-module", 320), ("maskrcnn-tf2", 160)):
+        for model, count in (("openimages-hub-module", 160), ("maskrcnn-tf2", 80)):
             folder = repeated(photos, count, cache / f"photos-{count}")
             found.append(Set(f"photos, {model}", folder, count, "640x480", str(ASSETS / "models" / model), 80))
     return found
@@ -287,19 +280,22 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "prelabel-benchmark-images")
     parser.add_argument("--repeat", type=int, default=LEAST_REPEAT, help="rounds that are counted (at least 3)")
     parser.add_argument("--images", type=int, default=2000, help="of 640x480")
-    parser.add_argument("--large", type=int, default=None, help="of 12 megapixels (default: 100, with --long 300)")
+    parser.add_argument("--large", type=int, default=None, help="of 12 megapixels (default: 40, with --long 300)")
     parser.add_argument(
         "--long", action="store_true", help="every way on every set, and memory at ten times the images"
     )
     parser.add_argument("--only", default="", help="sets whose name contains this")
     args = parser.parse_args()
-    all_sets = sets(args.cache, args.images, args.large or (300 if args.long else 100))
-    figures: list[Figure] = []
+    all_sets = sets(args.cache, args.images, args.large or (300 if args.long else 40))
     for number, one in enumerate(all_sets):
         if args.only in one.name:
             others = number == 0 or args.long
-            figures += beside_the_others(one, args.repeat) if others else against_the_limit(one, args.repeat)
-            print(f"job: {one.name} done", file=sys.stderr, flush=True)
+            measured = beside_the_others(one, args.repeat) if others else against_the_limit(one, args.repeat)
+            # A line for each set: what has been measured is kept where the rest takes too long.
+            setup = {"images": one.images, "size": one.size, "detector": Path(one.detector).name}
+            repeat = max(args.repeat, LEAST_REPEAT)
+            report(f"job, {one.name}", measured, setup={**setup, "repeat": repeat, "cores": cores()})
+    figures: list[Figure] = []
     first = all_sets[0]
     if args.long:
         folder = repeated(
@@ -318,10 +314,7 @@ def main() -> None:
             )
             for whose in ("the driver", "a worker")
         ]
-    setup = {
-        one.name: {"images": one.images, "size": one.size, "detector": Path(one.detector).name} for one in all_sets
-    }
-    report("job", figures, setup={**setup, "repeat": max(args.repeat, LEAST_REPEAT), "cores": cores()})
+    report("job, memory", figures, setup={"detector": first.detector, "size": first.size, "cores": cores()})
 
 
 if __name__ == "__main__":

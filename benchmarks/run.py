@@ -47,8 +47,10 @@ def run(name: str, cache: Path) -> tuple[list[dict[str, Any]], str]:
         done = subprocess.run(
             command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, timeout=TIME_LIMIT_S
         )
-    except subprocess.TimeoutExpired:
-        return [], f"not finished within {TIME_LIMIT_S} s"
+    except subprocess.TimeoutExpired as error:
+        said = error.stdout or b""
+        text = said.decode() if isinstance(said, bytes) else said
+        return read_lines(text.splitlines()), f"not finished within {TIME_LIMIT_S} s"
     lines = read_lines(done.stdout.splitlines())
     if done.returncode:
         return lines, f"ended with exit code {done.returncode}"
@@ -122,7 +124,8 @@ def main() -> int:
         begin = time.monotonic()
         lines, wrong = run(name, args.cache)
         print(f"{name}: {wrong or 'done'}, {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
-        kept.pop(name, None)
+        for old in [one for one in kept if one.partition(",")[0] == name]:
+            del kept[old]
         kept.update({line["benchmark"]: line for line in lines})
         args.to.write_text("".join(json.dumps(line) + "\n" for line in kept.values()))
         if wrong:

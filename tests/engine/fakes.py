@@ -107,8 +107,8 @@ def install() -> None:
     """Run in every worker process: the detector is a fake, and what is fetched is noted down.
 
     Models lie at `<world>/model`, images at `<world>/photos`; what is between test and workers at `<world>/control`:
-    `load` says what loading does ("die", "refuse", "hang", "slow", a number of deaths), `workers` has a line for each worker
-    that came as far as loading, `fetched` one for each image.
+    `load` says what loading does ("die", "refuse", "hang", "slow", a number of deaths), `workers` has a line for each
+    worker that came as far as loading, `fetched` one for each image.
     """
     import prelabel.detectors.savedmodel as savedmodel
     import prelabel.engine.shard as shard
