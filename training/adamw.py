@@ -20,13 +20,24 @@ class AdamW:
 
     def __init__(self, weights: dict[str, Any], averages: dict[str, Any]) -> None:
         self.names = sorted(weights)
-        self.weights = weights
+        self.weights, self.averages = weights, averages
         self.sources = {**weights, **averages}
         self.first, self.second = (
             {name: tf.Variable(tf.zeros_like(weights[name]), trainable=False) for name in self.names} for _ in range(2)
         )
         self.smooth = {name: tf.Variable(value, trainable=False) for name, value in self.sources.items()}
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64)
+
+    @property
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """Everything a checkpoint holds."""
+        return {
+            "weights": self.weights,
+            "averages": self.averages,
+            "first": self.first,
+            "second": self.second,
+            "smooth": self.smooth,
+        }
 
     def apply(self, tape: Any, loss: Any, rate: Any) -> Any:
         """One step, with the gradient's norm limited to 10; returns the norm."""

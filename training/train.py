@@ -42,17 +42,6 @@ class Trainer:
         self.convs.training = True
         self.adamw = AdamW(self.convs.weights, self.convs.averages)
 
-    @property
-    def groups(self) -> dict[str, dict[str, Any]]:
-        """Everything a checkpoint holds."""
-        return {
-            "weights": self.convs.weights,
-            "averages": self.convs.averages,
-            "first": self.adamw.first,
-            "second": self.adamw.second,
-            "smooth": self.adamw.smooth,
-        }
-
     @tf.function(reduce_retracing=False)
     def train(self, images: Any, instance_maps: Any, classes: Any, xyxy: Any, rate: Any) -> Any:
         """One step of AdamW; returns the losses as a vector."""
@@ -86,7 +75,7 @@ def main() -> None:
     trainer = Trainer(arguments.seed)
     latest = arguments.checkpoint / "latest.npz"
     if latest.exists():
-        trainer.adamw.step.assign(checkpoint.restore(latest, trainer.groups))
+        trainer.adamw.step.assign(checkpoint.restore(latest, trainer.adamw.groups))
     start = step = int(trainer.adamw.step.numpy())
     started, recent = time.monotonic(), []
     with (arguments.checkpoint / "log.jsonl").open("a") as log:
@@ -107,7 +96,7 @@ def main() -> None:
                 note(loss=total, score=score, box=box, distance=distance, mask=mask, norm=norm)
                 recent.clear()
             if step % arguments.save_every == 0 or step == arguments.steps:
-                checkpoint.save(latest, trainer.groups, step)
+                checkpoint.save(latest, trainer.adamw.groups, step)
             if step % arguments.evaluate_every == 0 or step == arguments.steps:
                 smooth = {name: value.numpy() for name, value in trainer.adamw.smooth.items()}
                 scores = evaluate(Detector(smooth), HELD_OUT_SEED, 100)

@@ -79,17 +79,6 @@ class Looker:
         self.convs.training = True
         self.adamw = AdamW(self.convs.weights, self.convs.averages)
 
-    @property
-    def groups(self) -> dict[str, dict[str, Any]]:
-        """Everything a checkpoint holds."""
-        return {
-            "weights": self.convs.weights,
-            "averages": self.convs.averages,
-            "first": self.adamw.first,
-            "second": self.adamw.second,
-            "smooth": self.adamw.smooth,
-        }
-
     def see(self, batch: Batch) -> Seen:
         """What the frozen network makes of a batch."""
         early, pyramid, found, cells = self._see(tf.constant(batch.images), tf.constant(batch.instance_maps))
@@ -171,7 +160,7 @@ def main() -> None:
     looker = Looker(network, arguments.seed)
     target = arguments.checkpoint / "refine.npz"
     if target.exists():
-        looker.adamw.step.assign(checkpoint.restore(target, looker.groups))
+        looker.adamw.step.assign(checkpoint.restore(target, looker.adamw.groups))
     start = step = int(looker.adamw.step.numpy())
     rng = np.random.default_rng([arguments.seed, start])
     started, recent, kept = time.monotonic(), [], []
@@ -191,7 +180,7 @@ def main() -> None:
                     log.flush()
                     recent.clear()
                 if step % arguments.save_every == 0 or step == arguments.steps:
-                    checkpoint.save(target, looker.groups, step)
+                    checkpoint.save(target, looker.adamw.groups, step)
                 if step >= arguments.steps:
                     smooth = {name: value.numpy() for name, value in looker.adamw.smooth.items()}
                     scores = evaluate(Detector({**network, **smooth}), HELD_OUT_SEED, 100)
