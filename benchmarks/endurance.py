@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from common import cores, figure, report, rss_mb
+from common import cores, descendants, figure, report, rss_mb
 from pictures import pictures
 
 #: Seconds between two looks.
@@ -66,7 +66,7 @@ class Watch:
 
     def _look(self) -> None:
         while self._process.poll() is None:
-            children = _descendants(self._process.pid)
+            children = descendants(self._process.pid)
             sizes = [(rss_mb(pid), _open_files(pid)) for pid in children]
             # What has loaded TensorFlow is a worker.
             workers = [size for size in sizes if size[0] > 400]
@@ -82,18 +82,6 @@ class Watch:
                 )
             )
             time.sleep(_LOOK_S)
-
-
-def _descendants(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in task.read_text().split()]
-        except OSError:
-            continue
-        for child in children:
-            found += [child, *_descendants(child)]
-    return found
 
 
 def _open_files(pid: int) -> int:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import LEAST_REPEAT, Figure, figure, report, take_turns
+from common import LEAST_REPEAT, Figure, descendants, figure, report, take_turns
 from made_run import DETECTIONS, MASKED_EVERY, make_run
 
 from prelabel.labels.maps import read_label_map
@@ -47,16 +47,14 @@ class Taken:
 def peaks_kb(pid: int) -> dict[int, int]:
     """VmHWM of a process and of all below it."""
     found: dict[int, int] = {}
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return found
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            found[pid] = int(line.split()[1])
-    for child in children:
-        found.update(peaks_kb(int(child)))
+    for one in (pid, *descendants(pid)):
+        try:
+            status = Path(f"/proc/{one}/status").read_text()
+        except OSError:
+            continue
+        for line in status.splitlines():
+            if line.startswith("VmHWM:"):
+                found[one] = int(line.split()[1])
     return found
 
 

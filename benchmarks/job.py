@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import ASSETS, LEAST_REPEAT, Figure, cores, figure, ratio, report, rss_mb, take_turns
+from common import ASSETS, LEAST_REPEAT, Figure, cores, descendants, figure, ratio, report, rss_mb, take_turns
 from pictures import pictures, repeated
 
 HERE = Path(__file__).resolve().parent
@@ -145,7 +145,7 @@ class _Memory:
 
     def _look(self) -> None:
         while not self._ended.wait(0.5):
-            children = [rss_mb(pid) for pid, parent in _parents().items() if parent == self._pid]
+            children = [rss_mb(pid) for pid in descendants(self._pid)]
             self.peak_mb = (
                 max(self.peak_mb[0], rss_mb(self._pid)),
                 max(self.peak_mb[1], *children, 0.0),
@@ -154,16 +154,6 @@ class _Memory:
     def stop(self) -> None:
         self._ended.set()
         self._thread.join()
-
-
-def _parents() -> dict[int, int]:
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            found[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            continue
-    return found
 
 
 def sets(cache: Path, images: int, large: int) -> list[Set]:
