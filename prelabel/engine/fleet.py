@@ -29,6 +29,9 @@ from prelabel.store.shards import ShardRecord
 #: Seconds between two looks at whether the cluster has grown.
 GROWTH_INTERVAL_S = 15.0
 
+#: What is said of a worker that was lost with its machine.
+NODE_DIED = "the worker's node died"
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -170,7 +173,7 @@ class Fleet(Crew):
             raise _refusal(error, worker.tasks.get(ref)) from None
         except ray_errors.RayError as error:
             # The answer cannot be had any more; mostly because process or node are gone.
-            self._bury(worker, Culprit("WorkerDied", death(error)), self._blame(worker, error))
+            self._bury(worker, Culprit("WorkerDied", death(error)), blame(worker, error, len(self.workers)))
             return
         if kind == "place":
             worker.placed, (worker.node, worker.host, worker.pid) = True, value
@@ -182,13 +185,6 @@ class Fleet(Crew):
             self._said(worker, value)
         else:
             self._finished(worker, ref, value)
-
-    def _blame(self, worker: Handle, error: ray_errors.RayError) -> float:
-        """A lost node takes many workers along, and says little about whether workers can start."""
-        # It is silent for some seconds before it is known to be dead.
-        unreachable = isinstance(error, ray_errors.ActorUnavailableError)
-        lost = not worker.ready and (unreachable or (worker.node and worker.node not in cluster.alive_nodes()))
-        return 1 / len(self.workers) if lost else 1.0
 
     def _end(self, worker: Handle) -> None:
         for ref in [ref for ref, (other, _) in self._waiting_for.items() if other is worker]:
@@ -236,5 +232,17 @@ def death(error: ray_errors.RayError) -> str:
     if "NODE_OUT_OF_MEMORY" in text or "memory on the node" in text:
         return "the worker was ended because its node ran out of memory"
     if "NODE_DIED" in text or "node has died" in text or "node died" in text:
-        return "the worker's node died"
+        return NODE_DIED
     return "the worker's process died"
+
+
+def blame(worker: Handle, error: ray_errors.RayError, workers: int) -> float:
+    """How much the death of a worker says about whether any can start, 0 to 1.
+
+    A lost node takes many of the `workers` along; it is silent for some seconds before it is known to be dead.
+    """
+    if not worker.placed and death(error) == NODE_DIED:
+        return 0.0  # Ray chose a node that it did not know yet to be dead: nothing of the worker ever ran
+    unreachable = isinstance(error, ray_errors.ActorUnavailableError)
+    lost = not worker.ready and (unreachable or (worker.node and worker.node not in cluster.alive_nodes()))
+    return 1 / workers if lost else 1.0
