@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,8 +10,7 @@ import click
 from prelabel.cli.options import PATH, Command, SectionedOption, opened, storage_option
 
 if TYPE_CHECKING:
-    from prelabel.store.rows import ImageRow
-    from prelabel.store.run import Run
+    from prelabel.store.run import Run, RunRows
 
 
 @click.group(short_help="Turn OUT into what annotation tools read.")
@@ -83,10 +82,10 @@ def preview(**given: Any) -> None:
     """Make a gallery that opens in any browser without a server: pictures, boxes, masks, failures, filters."""
     from prelabel.preview.gallery import write_preview
 
-    _export(write_preview, fetches=True, **given)
+    _export(write_preview, fetches=True, pictures=True, **given)
 
 
-def whole_addresses(run: Run, lists: Sequence[str]) -> Callable[[], Iterator[ImageRow]]:
+def whole_addresses(run: Run, lists: Sequence[str]) -> RunRows:
     """The rows of a run under addresses that can be fetched: with the signatures of the links in the lists."""
     from prelabel.source.listing import list_images
     from prelabel.store.links import Links
@@ -100,11 +99,18 @@ def whole_addresses(run: Run, lists: Sequence[str]) -> Callable[[], Iterator[Ima
             "anew, with --links",
             err=True,
         )
-    return lambda: run.rows_to_fetch(links)
+    return run.rows_to_fetch(links)
 
 
 def _export(
-    exporter: Any, output: str, to: str, storage_options: str | None, options: Any, *, fetches: bool = False
+    exporter: Any,
+    output: str,
+    to: str,
+    storage_options: str | None,
+    options: Any,
+    *,
+    fetches: bool = False,
+    pictures: bool = False,
 ) -> None:
     from prelabel.console import counting, printable, table
     from prelabel.export.parts import SpreadRows
@@ -114,8 +120,9 @@ def _export(
 
     run = opened(output, storage_options)
     with counting("images read") as progress, Processes.all_cores() as processes:
-        read = whole_addresses(run, options.links) if fetches else SpreadRows(run.rows, processes, progress)
-        report = exporter(RunInfo.of(run), read, absolute(to), options, run.storage)
+        read = SpreadRows(whole_addresses(run, options.links) if fetches else run.rows, processes, progress)
+        told = {"progress": progress} if pictures else {}
+        report = exporter(RunInfo.of(run), read, absolute(to), options, run.storage, **told)
     for warning in report.warnings:
         click.echo(f"note: {printable(warning)}", err=True)
     rows = [["images", f"{report.images:,}"], ["detections", f"{report.detections:,}"]]

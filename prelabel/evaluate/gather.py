@@ -178,7 +178,7 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
     classes_known = info.classes
     if classes_known is None and any(one.mid for one in truth.categories):
         # Which name may stand against a MID is known when all classes are.
-        classes_known = tuple(classes_in(rows(), None))
+        classes_known = tuple(classes_in(rows, None))
     listed = ListedCategories(truth.categories, options, classes_known)
     gatherer = _Gatherer(listed, options)
     pairing: Pairing[_Kept] = Pairing(truth, options.match)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from prelabel.detections import Detections
 from prelabel.errors import ExportError
 from prelabel.export.categories import Categories, ListedCategories, NumberedCategories, read_categories
+from prelabel.export.parts import UNUSED, each_part, without
 from prelabel.export.reading import Rows, RunInfo
+from prelabel.export.side_by_side import SideBySide, lots
 from prelabel.options import option, require
 from prelabel.select import ExportSelection, Selection
 from prelabel.storage import Storage, redact
@@ -56,12 +59,11 @@ def categories_for(info: RunInfo, rows: Rows, options: ClassListOptions, storage
     """
     if not options.categories:
         # Without a class list the numbers come from all detections, whatever their scores, and so stay the same.
-        return NumberedCategories(info.classes or classes_in(rows(), None), options)
-    known = info.classes or classes_in(rows(), None)
+        return NumberedCategories(info.classes or classes_in(rows, None), options)
+    known = info.classes or classes_in(rows, None)
     categories = ListedCategories(read_categories(options.categories, storage), options, known)
     # All are looked up here, in order: the export itself may be written by other processes, which tell no notes.
-    kept = sorted(classes_in(rows(), options), key=lambda one: (one.id, one.name, one.mid))
-    unlisted = [one for one in kept if categories.id_of(one) is None]
+    unlisted = [one for one in classes_in(rows, options) if categories.id_of(one) is None]
     missing = sorted({f"{one.name} ({one.mid})" if one.mid else one.name for one in unlisted})
     if missing and options.unlisted == "error":
         shown = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else "")
@@ -72,17 +74,30 @@ def categories_for(info: RunInfo, rows: Rows, options: ClassListOptions, storage
     return categories
 
 
-def classes_in(rows: Iterable[ImageRow], selection: Selection | None) -> set[ClassName]:
-    """The classes of all detections, or of those that a selection keeps."""
+def classes_in(rows: Rows, selection: Selection | None) -> list[ClassName]:
+    """The classes of all detections, or of those that a selection keeps, by number; reads all rows."""
     classes: set[ClassName] = set()
-    for row in rows:
-        found = row.detections
-        if found is None or not len(found):
-            continue
-        if selection is not None:
-            found = found[selection.indices(found.score, found.label, found.mid, found.xyxy)]
-        classes.update(map(ClassName, found.category_id.tolist(), found.label, found.mid))
-    return classes
+    for some in each_part(without(rows, "masks", *UNUSED), _ClassesOf(selection)):
+        classes |= some
+    return sorted(classes, key=lambda one: (one.id, one.name, one.mid))
+
+
+@dataclass(frozen=True, slots=True)
+class _ClassesOf:
+    selection: Selection | None
+
+    def __call__(self, rows: Iterable[ImageRow]) -> set[ClassName]:
+        classes: set[ClassName] = set()
+        for some in lots(rows):
+            for found in self._found(some):
+                classes.update(map(ClassName, found.category_id.tolist(), found.label.tolist(), found.mid.tolist()))
+        return classes
+
+    def _found(self, rows: Sequence[ImageRow]) -> Iterable[Detections | SideBySide]:
+        if self.selection is None:
+            return [row.detections for row in rows if row.detections is not None]
+        kept = SideBySide.kept(rows, self.selection)
+        return [] if kept is None else [kept]
 
 
 def closed_categories(
@@ -105,7 +120,8 @@ def closed_categories(
         ExportError: See `categories_for`.
     """
     categories = categories_for(info, rows, options, storage)
-    present = {number for one in classes_in(rows(), options) if (number := categories.id_of(one)) is not None}
+    # In order: a class that no list has gets its number when it is asked for, and all processes are to agree on it.
+    present = {number for one in classes_in(rows, options) if (number := categories.id_of(one)) is not None}
     names = {entry.id: entry.name for entry in categories.entries}
     if which == "present" or (which == "auto" and len(names) > MANY_CLASSES):
         names = {number: name for number, name in names.items() if number in present}

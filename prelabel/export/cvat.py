@@ -8,7 +8,8 @@ One image of 4 x 6 pixels (height x width) with a dog on its left half becomes
       </mask>
     </image>
 
-A box is `<box xtl ytl xbr ybr>`; a mask written as polygons is one `<polygon>` a part, several in one group. CVAT keeps
+A box is `<box xtl ytl xbr ybr>`; a mask written as polygons is one `<polygon>` a part, several in one group, groups
+counted within the image as CVAT's own imports do. CVAT keeps
 the attribute `score` only where the task's label has it: `--labels-file` is the JSON for making them so. It finds the
 image of a task by `name`, and failing that takes `id` for the number of the task's image: here the place in the plan.
 """
@@ -19,17 +20,20 @@ import contextlib
 import itertools
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from prelabel import rle
 from prelabel.errors import ExportError
+from prelabel.export.categories import Categories
 from prelabel.export.class_list import closed_categories
 from prelabel.export.colour import colour_of
 from prelabel.export.cvat_options import CvatOptions
 from prelabel.export.instances import Instance, Instances
 from prelabel.export.known_names import KnownNames
+from prelabel.export.parts import UNUSED, each_part, without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, strict_json
 from prelabel.export.sides import transposed_edges
 from prelabel.export.xml_text import HEAD, fits_xml, opening, tag
@@ -58,14 +62,21 @@ def export_cvat(info: RunInfo, rows: Rows, to: str, options: CvatOptions, storag
     for label in listed.values():
         if not fits_xml(label) or not label.strip():
             raise ExportError(f"{label!r} cannot be a label in CVAT: rename it with class-map")
-    writer = _Images(Instances(categories, options, options, tally), listed, options, tally)
+    rows = without(rows, *UNUSED)
+    if options.segmentation == "none":
+        rows = without(rows, "masks")
+    work = _ImagesOf(categories, listed, options, names)
+    position = 0
     try:
         with _xml_file(storage, to, options.zip) as stream:
             stream.write(_head(info, listed.values()).encode())
-            for position, row in enumerate(rows()):
-                if row.detections is not None:
-                    names.see(row.detections)
-                stream.write(writer.image(position, row).encode())
+            for part in each_part(rows, work):
+                tally.add(part.tally)
+                names.add(part.names)
+                for image in part.images:
+                    if image:
+                        stream.write(b'  <image id="%d"%b' % (position, image))
+                    position += 1
             stream.write(b"</annotations>\n")
         tally.files.append(to)
         if options.labels_file:
@@ -108,46 +119,73 @@ def _label_json(label: str) -> dict[str, Any]:
     return {"name": label, "color": colour_of(label), "type": "any", "attributes": [_SCORE]}
 
 
-class _Images:
-    """Writes one image after another."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a part of the rows becomes, and what was seen on the way.
 
-    def __init__(self, instances: Instances, labels: Mapping[int, str], options: CvatOptions, tally: Tally) -> None:
-        self._instances = instances
-        self._labels = labels
-        self._polygons = options.segmentation == "polygon"
-        self._tally = tally
-        self._groups = itertools.count(1)
+    Attributes:
+        images: The element of each row with all its shapes, from after its id on; empty where it has none.
+        tally: Of this part.
+        names: Of this part.
+    """
 
-    def image(self, position: int, row: ImageRow) -> str:
-        """The element of an image with all its shapes; nothing for a failed one."""
-        if row.detections is None:
-            self._tally.failed += 1
-            return ""
-        if not fits_xml(row.file_name):
-            self._tally.left_out["images whose names XML cannot hold"] += 1
-            return ""
-        self._tally.images += 1
-        size = {"width": row.detections.width, "height": row.detections.height}
-        lines = [f"  {opening('image', {'id': position, 'name': row.file_name, **size})}"]
-        for one in self._instances(row):
-            lines += self._shapes(one, row.detections.height, row.detections.width)
-        return "\n".join([*lines, "  </image>\n"])
+    images: list[bytes]
+    tally: Tally
+    names: KnownNames
 
-    def _shapes(self, one: Instance, height: int, width: int) -> Iterator[str]:
-        common = {"label": self._labels[one.category_id], "source": "auto", "occluded": 0}
+
+@dataclass(frozen=True, slots=True)
+class _ImagesOf:
+    """Makes the elements of a part of the rows."""
+
+    categories: Categories
+    labels: Mapping[int, str]
+    options: CvatOptions
+    names: KnownNames
+
+    def __call__(self, rows: Iterable[ImageRow]) -> _Part:
+        part = _Part([], Tally(), self.names.fresh())
+        instances = Instances(self.categories, self.options, self.options, part.tally)
+        for row, every in instances.each(_fitting(rows, part)):
+            found = row.detections
+            if found is None:
+                part.images.append(b"")
+                continue
+            part.names.see(found)
+            about = opening("", {"name": row.file_name, "width": found.width, "height": found.height})
+            groups = itertools.count(1)
+            shapes = (shape for one in every for shape in self._shapes(one, found.height, found.width, groups))
+            part.images.append("\n".join([about[1:], *shapes, "  </image>\n"]).encode())
+        return part
+
+    def _shapes(self, one: Instance, height: int, width: int, groups: Iterator[int]) -> Iterator[str]:
+        common = {"label": self.labels[one.category_id], "source": "auto", "occluded": 0}
         score = f"\n      {tag('attribute', {'name': 'score'}, str(one.score))}\n    "
         shape = one.shape
         if shape.rle is None:
             x, y, w, h = shape.bbox
             corners = zip(("xtl", "ytl", "xbr", "ybr"), (x, y, x + w, y + h), strict=True)
             yield _element("box", {**common, **{key: f"{value:.2f}" for key, value in corners}, "z_order": 0}, score)
-        elif not self._polygons:
+        elif self.options.segmentation == "rle":
             yield _element("mask", {**common, **cvat_mask(shape.rle["counts"], height, width), "z_order": 0}, score)
         else:
-            group = {"group_id": next(self._groups)} if len(shape.segmentation) > 1 else {}
+            group = {"group_id": next(groups)} if len(shape.segmentation) > 1 else {}
             for part in shape.segmentation:
                 points = ";".join(f"{x:.2f},{y:.2f}" for x, y in zip(part[::2], part[1::2], strict=True))
                 yield _element("polygon", {**common, "points": points, "z_order": 0, **group}, score)
+
+
+def _fitting(rows: Iterable[ImageRow], part: _Part) -> Iterator[ImageRow]:
+    """Every row; one that is left out, without detections, so that none of them counts."""
+    for row in rows:
+        if row.detections is None:
+            part.tally.failed += 1
+        elif fits_xml(row.file_name):
+            part.tally.images += 1
+        else:
+            part.tally.left_out["images whose names XML cannot hold"] += 1
+            row = replace(row, detections=None)
+        yield row
 
 
 def _element(name: str, attributes: Mapping[str, object], content: str) -> str:

@@ -1,22 +1,16 @@
-"""A file for each image in a folder: under which name, written how, and the image itself beside it.
-
-The file of photos/a.jpg is photos/a.txt (or .xml): tools find one by the other. Therefore of two images that differ in
-their ending alone only the first can be in such a folder.
-"""
+"""A file for each image in a folder: how it is written, and the image itself beside it."""
 
 from __future__ import annotations
 
 import contextlib
-import posixpath
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from prelabel.errors import DecodeError, ExportError, SourceError
 from prelabel.export.class_list import ClassListOptions
-from prelabel.export.reading import Tally
 from prelabel.image_ref import ImageRef
 from prelabel.options import option
 from prelabel.source.fetch import fetch
@@ -51,41 +45,6 @@ class FolderOptions(ClassListOptions):
     )
 
 
-class FolderNames:
-    """Checks the names of images and finds those that cannot be in the folder; counts them."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-        self._seen: set[int] = set()
-        self._example = ""
-
-    def stem(self, row: ImageRow) -> str | None:
-        """`photos/a` for photos/a.jpg, or None where the image is left out.
-
-        Raises:
-            ExportError: The name leads out of the folder.
-        """
-        name = row.file_name
-        parts = name.split("/")
-        if name.startswith("/") or ".." in parts or "\0" in name:
-            raise ExportError(f"image {name!r} has a name that leads out of the export's folder")
-        if len(name.splitlines()) != 1 or "" in parts or "." in parts:
-            self._tally.left_out["images whose names cannot stand in a list of files"] += 1
-            return None
-        stem = posixpath.join(posixpath.dirname(name), parts[-1].rpartition(".")[0] or parts[-1])
-        if hash(stem) in self._seen:
-            self._tally.left_out["images whose name up to the ending another image has"] += 1
-            self._example = self._example or name
-            return None
-        self._seen.add(hash(stem))
-        return stem
-
-    @property
-    def warnings(self) -> list[str]:
-        """A line that names the first image whose name is taken."""
-        return [f"{self._example!r} is left out: another image has its name up to the ending"] if self._example else []
-
-
 class FolderWriter:
     """Publishes files, several at a time, and puts images beside them."""
 
@@ -106,9 +65,7 @@ class FolderWriter:
             ExportError: A link between two places that are not both on a disk, or an earlier image that cannot be read.
         """
         if how == "copy":
-            # The detections are not needed, and need not wait in the queue.
-            image = replace(row, detections=None)
-            self._submit(self._threads.submit(self._copy, image, join(self._to, name)))
+            self._submit(self._threads.submit(self._copy, row, join(self._to, name)))
         elif how == "link":
             if not (is_local(row.uri) and is_local(self._to)):
                 raise ExportError(f"image {row.file_name!r} cannot be linked, only copied: it is not on this disk")

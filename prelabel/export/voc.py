@@ -18,21 +18,23 @@ with `a` in `ImageSets/Main/train.txt` and the classes in `labelmap.txt`, as CVA
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from prelabel.errors import ExportError
 from prelabel.export.class_list import closed_categories
 from prelabel.export.coco_options import CocoOptions
 from prelabel.export.colour import colour_of
-from prelabel.export.image_folder import FolderNames, folder_writer
-from prelabel.export.instances import Instance, Instances
+from prelabel.export.folder_files import UNLISTED, UNUSED, FilesOf, each_file, stem_of
+from prelabel.export.image_folder import folder_writer
+from prelabel.export.instances import Instance
 from prelabel.export.known_names import KnownNames
+from prelabel.export.parts import without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally
 from prelabel.export.voc_options import VocOptions
 from prelabel.export.xml_text import HEAD, fits_xml, tag
 from prelabel.storage import Storage, describe, join, redact
-from prelabel.store.rows import ImageRow
 
 LABELS_NAME = "labelmap.txt"
 
@@ -52,34 +54,22 @@ def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage:
     tally = Tally()
     categories, labels = closed_categories(info, rows, options, storage, options.labels)
     _require_safe(labels.values())
-    instances = Instances(categories, options, _BOXES, tally)
-    folder = FolderNames(tally)
+    rows = without(rows, "masks", *UNUSED)
+    work = FilesOf(_Annotations(info, labels, options.coordinates == "one"), categories, options, _BOXES, names)
     listed = join(to, f"ImageSets/Main/{options.subset}.txt")
     try:
         with ExitStack() as stack:
             stream = stack.enter_context(storage.publishing(listed))
             writer = stack.enter_context(folder_writer(to, storage))
-            for row in rows():
-                if row.detections is None:
-                    tally.failed += 1
-                    continue
-                if not fits_xml(row.file_name):
-                    tally.left_out["images whose names XML cannot hold"] += 1
-                    continue
-                stem = folder.stem(row)
-                if stem is None:
-                    continue
-                names.see(row.detections)
-                tally.images += 1
-                objects = [_object(one, labels, options.coordinates == "one") for one in instances(row)]
-                writer.add(f"Annotations/{stem}.xml", _annotation(info, row, objects).encode())
-                writer.add_image(f"JPEGImages/{row.file_name}", row, options.images)
-                stream.write(f"{stem}\n".encode())
+            for one in each_file(rows, work, tally):
+                writer.add(f"Annotations/{one.stem}.xml", one.content)
+                writer.add_image(f"JPEGImages/{one.row.file_name}", one.row, options.images)
+                stream.write(f"{one.stem}\n".encode())
         storage.publish(join(to, LABELS_NAME), _label_map(labels.values()).encode())
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
     tally.files = [join(to, "Annotations/"), listed, join(to, LABELS_NAME)]
-    tally.warnings += [*names.warnings, *categories.notes, *folder.warnings]
+    tally.warnings += [*names.warnings, *categories.notes]
     if not tally.detections:
         tally.warnings.append("no detection was kept")
     return tally.report()
@@ -95,14 +85,35 @@ def _require_safe(labels: Iterable[str]) -> None:
             )
 
 
-def _annotation(info: RunInfo, row: ImageRow, objects: Iterable[str]) -> str:
-    lines = [HEAD + "<annotation>", "  <folder>JPEGImages</folder>", "  " + tag("filename", text=row.file_name)]
+@dataclass(frozen=True, slots=True)
+class _Annotations:
+    """The XML of an image."""
+
+    info: RunInfo
+    labels: Mapping[int, str]
+    from_one: bool
+
+    def unfit(self, file_name: str) -> str:
+        if not fits_xml(file_name):
+            return "images whose names XML cannot hold"
+        # Readers drop blanks around a line, and some take one with a # in front for a comment.
+        stem = stem_of(file_name)
+        return UNLISTED if stem != stem.strip() or stem.startswith("#") else ""
+
+    def content(self, file_name: str, size: tuple[int, int], every: Sequence[Instance]) -> bytes:
+        objects = [_object(one, self.labels, self.from_one) for one in every]
+        return _annotation(self.info, file_name, size, objects).encode()
+
+
+def _annotation(info: RunInfo, file_name: str, size: tuple[int, int], objects: Iterable[str]) -> str:
+    height, width = size
+    lines = [HEAD + "<annotation>", "  <folder>JPEGImages</folder>", "  " + tag("filename", text=file_name)]
     source = (
         tag("database", text="prelabel") + tag("annotation", text=info.model_version) + tag("image", text="Unknown")
     )
     # The depth is a constant of the format: what was detected is always shown in three channels.
-    size = tag("width", text=str(row.width)) + tag("height", text=str(row.height)) + tag("depth", text="3")
-    lines += [f"  <source>{source}</source>", f"  <size>{size}</size>", "  <segmented>0</segmented>"]
+    shape = tag("width", text=str(width)) + tag("height", text=str(height)) + tag("depth", text="3")
+    lines += [f"  <source>{source}</source>", f"  <size>{shape}</size>", "  <segmented>0</segmented>"]
     return "\n".join([*lines, *objects, "</annotation>\n"])
 
 

@@ -18,15 +18,18 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from prelabel.errors import ExportError
 from prelabel.export.class_list import closed_categories
-from prelabel.export.image_folder import FolderNames, folder_writer
-from prelabel.export.instances import Instance, Instances
+from prelabel.export.folder_files import UNLISTED, UNUSED, FilesOf, each_file
+from prelabel.export.image_folder import folder_writer
+from prelabel.export.instances import Instance
 from prelabel.export.known_names import KnownNames
+from prelabel.export.parts import without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally
 from prelabel.export.yolo_options import YoloOptions
 from prelabel.storage import Storage, describe, join, redact
@@ -49,40 +52,50 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
     tally = Tally()
     categories, listed = closed_categories(info, rows, options, storage, options.labels)
     numbers = {category: number for number, category in enumerate(listed)}
-    instances = Instances(categories, options, options, tally)
-    folder = FolderNames(tally)
+    rows = without(rows, *UNUSED)
+    if options.segmentation == "none":
+        rows = without(rows, "masks")
+    work = FilesOf(_Labels(numbers, options.scores), categories, options, options, names)
     subsets = ("train", "val") if options.val_share else ("train",)
     lists = {subset: join(to, f"{subset}.txt") for subset in subsets}
     try:
         with ExitStack() as stack:
             streams = {subset: stack.enter_context(storage.publishing(url)) for subset, url in lists.items()}
             writer = stack.enter_context(folder_writer(to, storage))
-            for row in rows():
-                found = row.detections
-                if found is None:
-                    tally.failed += 1
-                    continue
-                if folder.stem(row) is None:
-                    continue
-                names.see(found)
-                tally.images += 1
-                subset = _subset(row.image_id, options.val_share)
-                image = f"images/{subset}/{row.file_name}"
-                lines = _lines(list(instances(row)), numbers, (found.height, found.width), options.scores)
-                writer.add(label_path(image), "".join(line + "\n" for line in lines).encode())
-                writer.add_image(image, row, options.images)
+            for one in each_file(rows, work, tally):
+                subset = _subset(one.row.image_id, options.val_share)
+                image = f"images/{subset}/{one.row.file_name}"
+                writer.add(label_path(image), one.content)
+                writer.add_image(image, one.row, options.images)
                 streams[subset].write(f"./{image}\n".encode("utf-8", "surrogateescape"))
         storage.publish(join(to, DATA_NAME), _data(info, listed, subsets).encode())
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
     tally.files = [join(to, "labels/"), *lists.values(), join(to, DATA_NAME)]
-    tally.warnings += [*names.warnings, *categories.notes, *folder.warnings]
+    tally.warnings += [*names.warnings, *categories.notes]
     if options.images == "none" and tally.images:
         places = " and ".join(f"images/{subset}/" for subset in subsets)
         tally.warnings.append(f"the images are looked for in {places} beside labels/: put them there, or say images")
     if not tally.detections:
         tally.warnings.append("no detection was kept")
     return tally.report()
+
+
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """The text file of an image; classes have other numbers here than categories."""
+
+    numbers: Mapping[int, int]
+    scores: bool
+
+    def unfit(self, file_name: str) -> str:
+        # Ultralytics puts the folder of the list in place of every "./" in it, not of the first alone.
+        folders = file_name.split("/")[:-1]
+        return UNLISTED if any(one.endswith(".") and one not in (".", "..") for one in folders) else ""
+
+    def content(self, file_name: str, size: tuple[int, int], every: Sequence[Instance]) -> bytes:
+        lines = _lines(every, self.numbers, size, self.scores)
+        return "".join(line + "\n" for line in lines).encode()
 
 
 def label_path(image: str) -> str:

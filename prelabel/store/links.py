@@ -44,6 +44,15 @@ class Links:
         self._pack()
         return self._unpacked(shard)
 
+    def only(self, shard: int) -> Links:
+        """The addresses of one shard's images, to be sent to another process."""
+        self._pack()
+        one = Links()
+        if shard in self._packed:
+            one._packed[shard] = self._packed[shard]
+            one.count = len(self._unpacked(shard))
+        return one
+
     def find(self, refs: Iterable[ImageRef], plan: Plan) -> None:
         """Keep the addresses of images that a plan holds, known by their `image_id`."""
         known = plan.digests()

@@ -234,12 +234,14 @@ class RunRows:
         storage: Opens it.
         shards: Number and rows of each shard, in order.
         left_out: Columns that are not read.
+        links: Addresses that stand in place of those stored.
     """
 
     output: str
     storage: Storage
     shards: tuple[tuple[int, int], ...]
     left_out: frozenset[str] = frozenset()
+    links: Links | None = None
 
     def __call__(self, columns: Sequence[str] | None = None) -> Iterator[ImageRow]:
         """The rows, one row group in memory at a time. Raises StoreError for a damaged shard.
@@ -250,7 +252,9 @@ class RunRows:
         if columns is None and self.left_out:
             columns = [name for name in SHARD_SCHEMA.names if name not in self.left_out]
         for shard, _ in self.shards:
-            yield from read_shard(shard_url(self.output, shard), self.storage, columns)
+            whole = {} if self.links is None else self.links.of(shard)
+            for position, row in enumerate(read_shard(shard_url(self.output, shard), self.storage, columns)):
+                yield replace(row, uri=whole[position]) if position in whole else row
 
     def __len__(self) -> int:
         return sum(rows for _, rows in self.shards)
@@ -261,7 +265,10 @@ class RunRows:
 
     def by_shard(self) -> list[RunRows]:
         """The rows of each shard."""
-        return [replace(self, shards=(one,)) for one in self.shards]
+        links = self.links
+        return [
+            replace(self, shards=(one,), links=None if links is None else links.only(one[0])) for one in self.shards
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,13 +290,9 @@ class Run:
         """Images whose address held a signature or a password when the source was listed: it was not stored."""
         return sum(int(source.get("signed") or 0) for source in self.record.source.get("sources") or ())
 
-    def rows_to_fetch(self, links: Links) -> Iterator[ImageRow]:
-        """The same rows under their whole addresses, for reading the images again. Raises StoreError as `rows` does."""
-        for record in self.manifest.shards:
-            whole = links.of(record.shard)
-            rows = read_shard(shard_url(self.output, record.shard), self.storage)
-            for position, row in enumerate(rows):
-                yield replace(row, uri=whole[position]) if position in whole else row
+    def rows_to_fetch(self, links: Links) -> RunRows:
+        """The same rows under their whole addresses, for reading the images again."""
+        return replace(self.rows, links=links)
 
     def plan(self) -> Plan:
         """Which image is in which shard."""

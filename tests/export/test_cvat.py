@@ -110,6 +110,10 @@ def test_boxes_and_polygons(tmp_path: Path) -> None:
         ("0.00,0.00;3.00,0.00;3.00,4.00;0.00,4.00", None),
     ]
     assert report.detections == 2
+    two = [row(name, found(mask=parts), found(mask=parts)) for name in ("a.jpg", "b.jpg")]
+    root, _ = export(tmp_path, rows(*two), segmentation="polygon")
+    groups = [[one.get("group_id") for one in image] for image in root.iter("image")]
+    assert groups == [["1", "1", "2", "2"]] * 2
     root, _ = export(tmp_path, rows(row("a.jpg", found(mask=LEFT_HALF))), segmentation="none")
     assert [one.tag for one in root.find("image") or ()] == ["box"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -81,11 +82,14 @@ def test_rows_to_fetch_are_the_rows_under_whole_addresses(tmp_path: Path, server
     run = open_run(run_of(tmp_path, server, jpeg), Storage())
     links = Links()
     links.find(list_images([list_of(tmp_path, server)], Storage()), run.plan())
-    stored, full = list(run.rows()), list(run.rows_to_fetch(links))
+    stored, full = list(run.rows()), list(run.rows_to_fetch(links)())
     assert [one.uri for one in stored] == [f"{server}/{name}?size=2" for name in ("a.jpg", "b.jpg")]
     assert [one.uri for one in full] == [f"{one.uri}&X-Amz-Signature={SIGNATURE}" for one in stored]
     assert [one.image_id for one in full] == ["a.jpg", "b.jpg"]
     assert [len(one) for one in full] == [1, 1]
+    # Each part has its own links, when it is sent to another process.
+    parts = pickle.loads(pickle.dumps(run.rows_to_fetch(links).by_shard()))  # noqa: S301
+    assert [one.uri for part in parts for one in part()] == [one.uri for one in full]
 
 
 @pytest.mark.parametrize(("form", "place"), [("yolo", "images/train"), ("voc", "JPEGImages")])
@@ -135,3 +139,16 @@ def test_what_is_missing_for_signed_links_is_told(tmp_path: Path, server: str, j
     code, output = export("preview", run, "--to", tmp_path / "out")
     assert code == 0
     assert "note: 2 images came by signed links, which a run does not keep: name their list, signed" in output
+
+
+@pytest.mark.parametrize("command", [("export", "voc"), ("preview",)])
+def test_how_far_it_is_is_told_where_images_are_read_again(
+    tmp_path: Path, server: str, jpeg: bytes, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prelabel.console.LINE_INTERVAL_S", 0.0)
+    arguments = ["--to", tmp_path / "out", "--links", list_of(tmp_path, server)]
+    copied = ["--images", "copy"] if command == ("export", "voc") else []
+    code, output = export(*command, run_of(tmp_path, server, jpeg), *arguments, *copied)
+    assert code == 0, output
+    # The classes twice and the images; or the totals, and after a reading that ends early the pictures.
+    assert output.splitlines().count("2 of 2 images read") == (3 if copied else 2)

@@ -12,10 +12,16 @@ import pytest
 from prelabel.errors import ExportError
 from prelabel.export.coco import export_coco
 from prelabel.export.coco_options import CocoOptions
+from prelabel.export.cvat import export_cvat
+from prelabel.export.cvat_options import CvatOptions
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
 from prelabel.export.parts import SpreadRows, row_at, without
 from prelabel.export.reading import ExportReport, RunInfo
+from prelabel.export.voc import export_voc
+from prelabel.export.voc_options import VocOptions
+from prelabel.export.yolo import export_yolo
+from prelabel.export.yolo_options import YoloOptions
 from prelabel.processes import Processes
 from prelabel.storage import Storage
 from prelabel.store.rows import ImageRow
@@ -98,6 +104,72 @@ def test_label_studio(tmp_path: Path, run: Run, processes: Processes, options: d
     one, several = both(tmp_path, run, processes, export)
     assert len(one) >= 2
     assert one == several
+
+
+@pytest.mark.parametrize("options", [{}, {"segmentation": "polygon"}, {"segmentation": "none", "zip": True}])
+def test_cvat(tmp_path: Path, run: Run, processes: Processes, options: dict[str, Any]) -> None:
+    info = dataclasses.replace(RunInfo.of(run), classes=None)
+
+    def export(rows: Any, folder: str) -> ExportReport:
+        return export_cvat(info, rows, f"{folder}/cvat.xml", CvatOptions(**options), run.storage)
+
+    one, several = both(tmp_path, run, processes, export)
+    assert len(one) == 1
+    assert one == several
+
+
+@pytest.mark.parametrize("options", [{}, {"segmentation": "none", "scores": True, "val_share": 0.5}])
+def test_yolo(tmp_path: Path, run: Run, processes: Processes, options: dict[str, Any]) -> None:
+    info = dataclasses.replace(RunInfo.of(run), classes=None)
+
+    def export(rows: Any, folder: str) -> ExportReport:
+        return export_yolo(info, rows, folder, YoloOptions(**options), run.storage)
+
+    one, several = both(tmp_path, run, processes, export)
+    assert len(one) >= 18 + 2
+    assert one == several
+
+
+def test_voc(tmp_path: Path, run: Run, processes: Processes) -> None:
+    info = dataclasses.replace(RunInfo.of(run), classes=None)
+
+    def export(rows: Any, folder: str) -> ExportReport:
+        return export_voc(info, rows, folder, VocOptions(), run.storage)
+
+    one, several = both(tmp_path, run, processes, export)
+    assert len(one) == 18 + 2
+    assert one == several
+
+
+@pytest.mark.parametrize("ending", ["png", "gif"])
+def test_of_twins_in_different_shards_the_first_has_the_file(tmp_path: Path, processes: Processes, ending: str) -> None:
+    names = ["a.jpg", "b.jpg", f"a.{ending}", "c.jpg", "d.jpg", "a.webp", f"b.{ending}", "e.jpg"]
+    shards = [[row(name, found(score=0.1 + n / 10))] for n, name in enumerate(names)]
+    twins = open_run(write_run(tmp_path / "run", shards), Storage())
+
+    def export(rows: Any, folder: str) -> ExportReport:
+        report = export_yolo(RunInfo.of(twins), rows, folder, YoloOptions(segmentation="none", scores=True), Storage())
+        assert report.left_out == {"images whose name up to the ending another image has": 3}
+        assert (report.images, report.detections) == (5, 5)
+        assert f"'a.{ending}' is left out: another image has its name up to the ending" in report.warnings
+        return report
+
+    one, several = both(tmp_path, twins, processes, export)
+    assert one == several
+    assert one["labels/train/a.txt"].endswith(b" 0.1\n")
+
+
+def test_images_are_copied_from_several_processes_too(tmp_path: Path, processes: Processes) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shards = []
+    for n in range(6):
+        (photos / f"{n}.jpg").write_bytes(b"%d" % n)
+        shards.append([dataclasses.replace(row(f"{n}.jpg", found(), uri=str(photos / f"{n}.jpg")), bytes=1)])
+    copied = open_run(write_run(tmp_path / "run", shards), Storage())
+    rows = SpreadRows(copied.rows, processes)
+    export_voc(RunInfo.of(copied), rows, str(tmp_path / "out"), VocOptions(images="copy"), Storage())
+    assert [(tmp_path / f"out/JPEGImages/{n}.jpg").read_bytes() for n in range(6)] == [b"%d" % n for n in range(6)]
 
 
 def test_images_in_several_folders_have_no_document_root_in_several_processes_either(

@@ -77,7 +77,7 @@ def test_a_mask_gives_the_detectors_box(tmp_path: Path) -> None:
 
 def test_hostile_names_survive(tmp_path: Path) -> None:
     info = RunInfo(detector="stub", model_version=HOSTILE, classes=(ClassName(7, HOSTILE),))
-    name = f"ph \u00e4/{HOSTILE}/\u00e9 .jpg".replace("</b>", "")
+    name = f"ph \u00e4/{HOSTILE}/ \u00e9.jpg".replace("</b>", "")
     export(tmp_path, rows(row(name, found(HOSTILE, category_id=7, mid=""))), info)
     root = ET.parse(tmp_path / "Annotations" / f"{name[:-4]}.xml").getroot()  # noqa: S314
     assert (root.findtext("filename"), root.findtext("object/name")) == (name, HOSTILE)
@@ -100,6 +100,17 @@ def test_names_never_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(ExportError, match="has a name that leads out of the export's folder"):
         export(tmp_path / "x" / "y", rows(row(name, found())))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_names_that_readers_of_the_list_alter_are_left_out_and_counted(tmp_path: Path) -> None:
+    names = [" a.jpg", "#b.jpg", "c .jpg", "d/ e.jpg", "d/#f.jpg", "g#.jpg"]
+    report = export(tmp_path, rows(*(row(name, found()) for name in names)))
+    stems = (tmp_path / "ImageSets/Main/train.txt").read_text().split("\n")[:-1]
+    read = [line.strip() for line in stems if not line.strip().startswith("#")]
+    assert read == stems == ["d/ e", "d/#f", "g#"]
+    assert all((tmp_path / "Annotations" / f"{stem}.xml").exists() for stem in read)
+    assert report.left_out == {"images whose names cannot stand in a list of files": 3}
+    assert (report.images, report.detections) == (3, 3)
 
 
 def test_twins_are_left_out_and_named(tmp_path: Path) -> None:

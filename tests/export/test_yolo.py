@@ -122,6 +122,18 @@ def test_names_that_no_list_can_hold_and_twins_are_left_out_and_counted(tmp_path
     assert (report.images, report.detections) == (2, 1)
 
 
+def test_names_that_readers_of_the_list_alter_are_left_out_and_counted(tmp_path: Path) -> None:
+    every = rows(row("vol./a.jpg", found()), row("b..jpg", found()), row("v.o/c.jpg"), row(".../d.jpg"))
+    report = export(tmp_path, every)
+    lines = (tmp_path / "train.txt").read_text().splitlines()
+    # As Ultralytics makes whole paths of them.
+    assert [line.replace("./", "/data/") for line in lines] == [
+        "/data/images/train/b..jpg",
+        "/data/images/train/v.o/c.jpg",
+    ]
+    assert report.left_out == {"images whose names cannot stand in a list of files": 2}
+
+
 @pytest.mark.parametrize(
     ("image", "label"),
     [
