@@ -85,7 +85,7 @@ def without_pairs(positions: Int64Array) -> Int64Array:
     same = np.flatnonzero(positions[1:] == positions[:-1])
     if len(same) == 0:
         return positions
-    keep = np.ones(len(positions), dtype=bool)
+    keep: BoolArray = np.ones(len(positions), dtype=bool)
     keep[same] = False
     # That leaves the last of every group of equals; where the group is even, it goes too.
     gap = np.flatnonzero(np.diff(same) > 1)

@@ -82,9 +82,9 @@ def find_edges(
     margin = np.float32(largest * _ROUNDING)
     # Score and slope towards the next mask column, with a line of a mask from top to bottom in one piece. A row far
     # below the threshold, above and below, makes a column's begin and end changes like any other.
-    score = np.full((number, columns, rows + 2), -1 - largest, dtype=np.float32)
+    score: FloatArray = np.full((number, columns, rows + 2), -1 - largest, dtype=np.float32)
     score[:, :, 1:-1] = masks.transpose(0, 2, 1)
-    slope = np.zeros_like(score)
+    slope: FloatArray = np.zeros_like(score)
     np.subtract(score[:, 1:], score[:, :-1], out=slope[:, :-1])
     crossed = _crossed(score, threshold, 2 * margin)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from prelabel.evaluate.document import cards, document, table
 from prelabel.evaluate.evaluation import Evaluation
@@ -23,6 +24,8 @@ MOST_PLOTS = 60
 MOST_CONFUSED = 24
 
 _BINS = 20
+
+Counts = npt.NDArray[np.intp]
 
 
 def page(done: Evaluation) -> str:
@@ -121,12 +124,12 @@ def _scores_plot(done: Evaluation) -> Markup:
     return tag("figure", *parts, legend)
 
 
-def _histogram(one: Ranking) -> tuple[np.ndarray, np.ndarray]:
+def _histogram(one: Ranking) -> tuple[Counts, Counts]:
     edges = np.linspace(0, 1, _BINS + 1)
     return np.histogram(one.score[one.right], edges)[0], np.histogram(one.score[~one.right], edges)[0]
 
 
-def _bars(plot: Plot, low: np.ndarray, high: np.ndarray, class_: str, words: str) -> None:
+def _bars(plot: Plot, low: Counts, high: Counts, class_: str, words: str) -> None:
     for number in np.flatnonzero(high > low).tolist():
         left, right = number / _BINS, (number + 1) / _BINS
         count = int(high[number] - low[number])

@@ -92,7 +92,8 @@ def precision_recall(one: Ranking) -> tuple[Floats, Floats]:
 
 def _kept_and_right(one: Ranking) -> tuple[Floats, Floats]:
     """`(N + 1,)` each: after keeping the best 0, 1, ... N."""
-    return np.arange(len(one.score) + 1.0), np.concatenate(([0.0], np.cumsum(one.right, dtype=np.float64)))
+    kept = np.arange(len(one.score) + 1, dtype=np.float64)
+    return kept, np.concatenate(([0.0], np.cumsum(one.right, dtype=np.float64)))
 
 
 def _best(one: Ranking, cost: Floats, near: float) -> float:

@@ -113,7 +113,7 @@ def _runs(edges: Int64Array, bounds: Int64Array, pixels: int) -> tuple[Int64Arra
     masks = len(bounds) - 1
     # Before each mask's edges comes 0, after them the number of pixels.
     place = np.arange(len(edges)) + np.repeat(np.arange(masks), np.diff(bounds))
-    ends = np.full(len(edges) + masks, pixels)
+    ends: Int64Array = np.full(len(edges) + masks, pixels)
     ends[place] = edges
     first = bounds[:-1] + np.arange(masks)
     lengths = ends.copy()

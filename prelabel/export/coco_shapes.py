@@ -70,7 +70,7 @@ def shapes_of(
     """
     limits = np.stack((width, height), axis=1).astype(np.float64)
     corners = rounded(xyxy.astype(np.float64), DECIMALS)
-    masked = np.zeros(len(xyxy), dtype=bool)
+    masked: npt.NDArray[np.bool_] = np.zeros(len(xyxy), dtype=bool)
     if counts is not None and options.segmentation != "none":
         masked = np.array([one is not None for one in counts], dtype=bool)
     pixels = np.zeros(len(xyxy), dtype=np.int64)

@@ -130,6 +130,7 @@ def joined(parts: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
     Args:
         parts: Outlines `[x1, y1, x2, y2, ...]` that do not overlap, all the same way round.
     """
+    whole: npt.NDArray[np.float64]
     whole, *rest = (np.asarray(part, np.float64).reshape(-1, 2) for part in parts)
     for part in rest:
         distance = ((whole[:, None] - part[None]) ** 2).sum(axis=2)
