@@ -30,6 +30,9 @@ from prelabel.options import option, require
 Names = Sequence[Any] | ObjectArray
 _GROUP = "Selection"
 
+#: Classes that are named where none is like the one that was asked for.
+_NAMED = 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
@@ -191,15 +194,21 @@ class Selection:
         return list(dict.fromkeys(name for name, fits in used if name not in fits and name.casefold() not in fits))
 
     def require_known_names(self, known_labels: Iterable[str], known_mids: Iterable[str] = ()) -> None:
-        """Raise ConfigError when an option names a class the model does not have; the nearest one is suggested."""
-        unknown = self.unknown_names_hinted(known_labels, known_mids)
-        require(not unknown, f"the detector has no class {', '.join(unknown)}")
+        """Raise ConfigError when an option names a class the model does not have, naming the nearest or some."""
+        labels = list(known_labels)
+        unknown = self.unknown_names_hinted(labels, known_mids)
+        some = ", ".join([*labels[:_NAMED], "..."] if len(labels) > _NAMED else labels)
+        has = f"; it has {some}" if labels and not all("did you mean" in text for text in unknown) else ""
+        require(not unknown, f"the detector has no class {', '.join(unknown)}{has}")
 
     def unknown_names_hinted(self, known_labels: Iterable[str], known_mids: Iterable[str] = ()) -> list[str]:
         """`unknown_names` as text for a message: quoted, each with the nearest name that there is."""
         labels, mids = list(known_labels), [text for text in known_mids if text]
-        every = [*labels, *self.class_map.values(), *mids]
-        hints = {name: nearest_name(name, every) for name in self.unknown_names(labels, mids)}
+        mapped = [*labels, *self.class_map.values(), *mids]
+        hints = {
+            name: nearest_name(name, [*labels, *mids] if name in self.class_map else mapped)
+            for name in self.unknown_names(labels, mids)
+        }
         return [f"{name!r}" + (f" (did you mean {near!r}?)" if near else "") for name, near in hints.items()]
 
     @cached_property

@@ -119,6 +119,8 @@ def as_os_error() -> Iterator[None]:
         if isinstance(error.__cause__, RedirectError):
             # fsspec says of whatever goes wrong with a web server's answer that nothing was found.
             raise error.__cause__ from None
+        if isinstance(error, FileNotFoundError) and (hidden := _hidden(error)):
+            raise hidden from error.__cause__
         kind = code_of(error) if code_of(error) in _REFUSED_CREDENTIALS else type(error).__name__
         if kind in _REFUSED_CREDENTIALS or kind in _NO_CREDENTIALS:
             raise CredentialsError(
@@ -128,6 +130,16 @@ def as_os_error() -> Iterator[None]:
             raise
         wrapped = TimeoutError if isinstance(error, asyncio.TimeoutError) else OSError
         raise wrapped(describe(error)) from error
+
+
+def _hidden(error: FileNotFoundError) -> OSError | None:
+    """What fsspec reported as "not found" although a web server was not reached, failed, or refused."""
+    cause, status = error.__cause__, status_of(error)
+    if isinstance(cause, FileNotFoundError) or not isinstance(cause, storage_errors()):
+        return None
+    if status in (401, 403):
+        return PermissionError(describe(cause))
+    return OSError(describe(cause)) if not status or status == 429 or status >= 500 else None
 
 
 def _patiently(call: Callable[[], T]) -> T:

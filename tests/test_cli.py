@@ -152,7 +152,8 @@ def test_verify_counts_a_whole_run_and_names_what_is_broken(tmp_path: Path):
     broken = call("verify", output)
     assert broken.returncode == 1
     assert broken.stdout.splitlines()[0] == f"  {output}/shards/shard-00001.parquet is missing"
-    assert broken.stderr == f"prelabel: {output} is not whole\n"
+    advice = "the same `prelabel label` command makes again what is missing or broken"
+    assert broken.stderr == f"prelabel: {output} is not whole; {advice}\n"
 
 
 def test_status_tells_how_far_a_run_is(tmp_path: Path):

@@ -171,8 +171,13 @@ def test_unknown_names_are_found_and_the_nearest_is_suggested() -> None:
         class_map={"Cat": "pet", "Hound": "x"},
     )
     assert selection.unknown_names(LABEL, MID) == ["dgo", "Hound"]
-    with pytest.raises(ConfigError, match=r"^the detector has no class 'dgo' \(did you mean 'Dog'\?\), 'Hound'$"):
+    missing = r"^the detector has no class 'dgo' \(did you mean 'Dog'\?\), 'Hound'; it has " + ", ".join(LABEL) + "$"
+    with pytest.raises(ConfigError, match=missing):
         selection.require_known_names(LABEL, MID)
+    with pytest.raises(ConfigError, match=r"no class 'zzz'; it has c0, .*, c19, \.\.\.$"):
+        Selection(include_class=("zzz",)).require_known_names([f"c{n}" for n in range(21)])
+    # What a class is mapped to is no name that the detector could have.
+    assert Selection(class_map={"human": "humane"}).unknown_names_hinted(["Dog"]) == ["'human'"]
     Selection(include_class=("dog",)).require_known_names(LABEL, MID)
     assert nearest_name("zzz", LABEL) is None
 

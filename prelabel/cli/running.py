@@ -166,7 +166,7 @@ def verify(output: str, storage_options: str | None, as_json: bool) -> None:
         }
         click.echo(table("", [[name, f"{count:,}"] for name, count in counts.items()]))
     if not report.whole:
-        fail(f"{output} is not whole")
+        fail(f"{output} is not whole; the same `prelabel label` command makes again what is missing or broken")
 
 
 @click.command(cls=Command, short_help="How far a run is: from any machine, while it runs or after.")

@@ -79,13 +79,13 @@ def relabelled_table(done: Comparison, most: int = 15) -> Table:
 
 
 def _median(one: ClassFates) -> str:
-    """The middle of the bin in which the middle overlap lies."""
+    """The bin in which the middle overlap lies: more of it is not kept."""
     every = sum(one.overlaps)
     if not every:
         return "-"
     seen = itertools.accumulate(one.overlaps)
     place = next(place for place, count in enumerate(seen) if 2 * count >= every)
-    return f"{(place + 0.5) / BINS:.2f}"
+    return f"{place / BINS:g} to {(place + 1) / BINS:g}"
 
 
 def _share(count: int, every: int) -> str:

@@ -170,7 +170,8 @@ class _Job:
         if tasks and earlier is not None:
             self._planner.find_links(record, plan)
         if not tasks:
-            self._reporter.message("nothing is left to do; --add-new looks for new images")
+            hint = "" if self._options.add_new else "; --add-new looks for new images"
+            self._reporter.message(f"nothing is left to do{hint}")
         try:
             return self._label(record, plan, tasks, finished, is_new=earlier is None)
         finally:
@@ -220,6 +221,11 @@ class _Job:
             named = model.labels.classes
             classes = tuple(ClassName(number, named[number].label, named[number].mid) for number in sorted(named))
             options.require_known_names([c.name for c in classes], [c.mid for c in classes])
+        elif model.convention.strings and (names := options.unknown_names(())):
+            self._reporter.message(
+                "the detector names its classes only while it runs, so nobody has checked that it has "
+                + ", ".join(map(repr, names))
+            )
         info = model.info
         return DetectorRecord(
             name=info.name,
@@ -247,7 +253,7 @@ class _Job:
         try:
             manifest = read_manifest(self._output, self._storage)
         except StoreError as error:  # all it says stands in the shards, too
-            self._reporter.message(f"{error}: it is made again")
+            self._reporter.message(f"{str(error).rstrip('.')}: it is made again")
             manifest = None
         self._has_manifest = manifest is not None and manifest.run_id == record.run_id
         recorded = {r.shard: r for r in manifest.shards} if manifest and manifest.run_id == record.run_id else {}
@@ -268,7 +274,7 @@ class _Job:
                         finished[shard] = recorded.get(shard, found)
                     else:
                         self._unsound.add(shard)
-                        self._reporter.message(f"{problems[0]}: it is made again")
+                        self._reporter.message(f"{problems[0].rstrip('.')}: it is made again")
         if finished:
             self._reporter.message(f"{len(finished):,} of {record.shards:,} shards are finished and sound")
         return finished

@@ -132,7 +132,7 @@ def class_lines(done: Evaluation) -> list[str]:
     if done.classes.only_truth:
         lines.append(f"In the truth, and never detected: {_some(list(done.classes.only_truth))}")
     if done.classes.only_run and done.classes.only_truth:
-        lines.append("Classes that are the same can be paired: by name with class-map, by MID with truth-labels")
+        lines.append("Classes that are the same can be paired: by name with --class-map, by MID with --truth-labels")
     if done.images.other_size:
         lines.append(f"Of another size in the truth, and left out: {done.images.other_size_example}")
     return lines

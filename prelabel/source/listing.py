@@ -193,12 +193,13 @@ def _resolve(source: str, storage: Storage) -> _Source:
     if is_http(source) and source.endswith("/"):
         return _Source(url, url, ANYTHING, OneSource(shown, "directory"))
     try:
-        kind = storage.kind(url)
+        kind = _kind(url, storage)
         if kind is None:
-            root, pattern = split_glob(url, lambda folder: storage.kind(folder) == "directory")
+            # A web server has no folders that it would tell of.
+            root, pattern = split_glob(url, lambda at: not is_http(at) and storage.kind(at) == "directory")
             if pattern is None:
                 raise SourceError(f"{shown}: no such file or folder")
-            if storage.kind(root) != "directory" and not is_http(root):
+            if not is_http(root) and storage.kind(root) != "directory":
                 raise SourceError(f"{shown}: no such folder {redact(root)}")
             return _Source(url, root, pattern, OneSource(shown, "glob"))
     except OSError as error:
@@ -215,6 +216,16 @@ def _resolve(source: str, storage: Storage) -> _Source:
     if extension in LIST_EXTENSIONS:
         return _Source(url, url, ANYTHING, OneSource(shown, "list"))
     return _Source(url, url, ANYTHING, OneSource(shown, "file"))
+
+
+def _kind(url: str, storage: Storage) -> Literal["file", "directory"] | None:
+    try:
+        return storage.kind(url)
+    except PermissionError:
+        # A pattern is no address that a web server would have to know.
+        if is_http(url) and split_glob(url, lambda at: False)[1] is not None:
+            return None
+        raise
 
 
 def _single(url: str) -> ImageRef:

@@ -75,7 +75,7 @@ class Holder:
     renewed: str
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, since {self.since}"
+        return f"process {self.pid} on {self.host}, since {self.since[:19].replace('T', ' ')} UTC"
 
     @property
     def silent_s(self) -> float:

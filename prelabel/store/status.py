@@ -35,7 +35,7 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        state: `finished`; `working`, while a job holds the output; `stopped` otherwise.
+        state: `finished`, with every shard there; `working`, while a job holds the output; `stopped` otherwise.
         held_by: The job that holds the output: process, machine and since when; `""` where none does.
         images: Images planned.
         done: Rows in finished shards.
@@ -96,7 +96,7 @@ def progress_of(output: str, storage: Storage, *, now: float | None = None) -> P
     newest = max(0.0, now - max(written.values())) if written else None
     holder = read_lock(output, storage)
     working = holder is not None and holder.silent_s <= STALE_S
-    finished = manifest is not None and not working
+    finished = manifest is not None and not working and len(there) == run.shards
     failures: Counter[str] = Counter()
     for record in records:
         failures.update(record.failures)
@@ -124,7 +124,8 @@ def _records(
 ) -> list[ShardRecord]:
     """What finished shards hold: from the manifest, or, while there is none, from the shards themselves."""
     if manifest is not None:
-        return list(manifest.shards)
+        present = set(there)
+        return [record for record in manifest.shards if record.shard in present]
     step = max(1, math.ceil(len(there) / _MOST_READ))
 
     def read(shard: int) -> ShardRecord | None:

@@ -339,6 +339,7 @@ def test_tables_say_what_became_of_them(tmp_path: Path) -> None:
         ("deleted", "1", "20%"),
     )
     assert classes.rows[0][:8] == ("Dog", "3", "1", "1", "1", "0", "1", "3")
+    assert classes.rows[1][8] == "0.95 to 1"  # untouched boxes are not said to have moved
     assert relabelled.rows == (("Dog", "Cat", "1"),)
 
 

@@ -191,6 +191,7 @@ def test_images_the_source_has_got_since_become_new_shards_and_nothing_old_is_to
     recorder = Recorder()
     assert world.label(recorder, add_new=True).labelled == 0
     assert recorder.said("the source holds no new image")
+    assert recorder.said("nothing is left to do") == ["nothing is left to do"]  # not: with --add-new there might be
     assert world.files() == before
     world.add(5)
     summary = world.label(add_new=True)
@@ -381,6 +382,9 @@ def test_a_detector_that_only_numbers_its_classes_is_told_how_they_get_names(wor
     recorder = Recorder()
     world.label(recorder)  # names its classes by itself
     assert not recorder.said("--label-map")
+    assert not recorder.said("nobody has checked")
+    world.label(recorder, include_class=("Dogg",), output=str(world.folder / "misspelt"))
+    assert recorder.said("names its classes only while it runs, so nobody has checked that it has 'Dogg'")
     numbering = str(shutil.copytree(models.mask_rcnn, world.folder / "numbering"))
     world.label(recorder, detector=numbering, output=str(world.folder / "numbers"))
     assert recorder.said("only numbers its classes; --label-map names them")

@@ -13,7 +13,13 @@ import pytest
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves whole files and logs nothing."""
+    """Serves whole files and logs nothing; `private/` and wildcards are refused."""
+
+    def send_head(self) -> Any:
+        """Answer with the file, or with 403."""
+        if self.path.startswith("/private/") or "*" in self.path:
+            return self.send_error(403)
+        return super().send_head()
 
     def log_message(self, *args: Any) -> None:
         """Nothing."""

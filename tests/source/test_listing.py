@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from prelabel import retries
 from prelabel.errors import ConfigError, SourceError
 from prelabel.image_ref import ImageRef
 from prelabel.source.glob import Pattern, split_glob
@@ -239,6 +241,21 @@ def test_web_folders_and_files(web: tuple[str, Path]) -> None:
     with pytest.raises(SourceError, match="no such file") as caught:
         ids(f"{address}/nothing.jpg?token=secret")
     assert "secret" not in str(caught.value)
+
+
+def test_a_web_server_that_is_not_there_or_refuses_is_no_missing_file(
+    web: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.001)
+    address, root = web
+    plant(root, "photos/a.jpg")
+    with pytest.raises(SourceError, match=r"/private/list.csv: no permission to look up it .*403"):
+        ids(f"{address}/private/list.csv")
+    assert ids(f"{address}/photos/*.jpg") == ["a.jpg"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        closed = taken.getsockname()[1]
+    with pytest.raises(SourceError, match=r"^cannot look up http://127\.0\.0\.1:\d+/list.csv: .*Cannot connect"):
+        ids(f"http://127.0.0.1:{closed}/list.csv")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from datetime import datetime, timezone
 from pathlib import Path
@@ -51,12 +52,19 @@ def test_a_finished_run_is_told_by_its_manifest(output: str):
     assert progress.newest_s == pytest.approx(70)
 
 
+def test_a_finished_run_that_has_lost_a_shard_is_not_finished(output: str):
+    (Path(output) / "shards" / "shard-00002.parquet").unlink()
+    progress = progress_of(output, STORAGE, now=NOW)
+    assert (progress.state, progress.done, progress.finished_shards, progress.read_shards) == ("stopped", 6, 3, 3)
+    assert (progress.failed, len(progress.slowest)) == (0, 3)
+
+
 def test_a_run_at_work_has_a_rate_time_left_and_a_holder(output: str):
     unfinish(output, 3)
     with Lock(output, STORAGE, lambda text: None, threading.Event()):
         progress = progress_of(output, STORAGE, now=NOW)
     assert progress.state == "working"
-    assert f"process {os.getpid()} on " in progress.held_by
+    assert re.fullmatch(rf"process {os.getpid()} on .*, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC", progress.held_by)
     assert (progress.done, progress.finished_shards, progress.read_shards) == (6, 3, 3)
     assert progress.images_per_s == pytest.approx(4 / 20)  # two shards of two images in the 20 s after the first
     assert progress.left_s == pytest.approx(2 / (4 / 20))
