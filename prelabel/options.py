@@ -15,6 +15,7 @@ import dataclasses
 import difflib
 import io
 import json
+import math
 import reprlib
 import sys
 from collections.abc import Mapping
@@ -156,6 +157,8 @@ def _converted(kind: str, value: Any) -> Any:
     if kind in ("int", "float"):
         number = float(_expect(value, int | float | str, but=bool))
         if kind == "float":
+            if not math.isfinite(number):
+                raise ValueError
             return number
         return int(value) if isinstance(value, int | str) or number == int(number) else _expect(value, int)
     if kind == "str":

@@ -121,22 +121,31 @@ def _shape(item: Mapping[str, Any], value: Mapping[str, Any], where: str) -> Any
         if "rle" in value:
             height, width = int(item["original_height"]), int(item["original_width"])
             return Mask(rle_from_brush(value["rle"], height, width), height, width)
-        if "points" in value:
-            points = np.asarray(value["points"], np.float64).reshape(-1, 2) / 100
-            return (points,) if len(points) >= 3 else None
-        if "radiusX" in value:
-            angle = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
-            radii = np.array((float(value["radiusX"]), float(value["radiusY"])))
-            offsets = np.stack((np.cos(angle), np.sin(angle)), axis=1) * radii
-            return (_turned(item, value, offsets),)
-        if "width" in value and "height" in value:
-            across, down = float(value["width"]), float(value["height"])
-            if not value.get("rotation"):
-                x, y = float(value["x"]), float(value["y"])
-                return np.array([(x, y), (x + across, y + down)]) / 100
-            return (_turned(item, value, np.array([(0, 0), (across, 0), (across, down), (0, down)])),)
-    except (KeyError, TypeError, ValueError, ExportError) as error:
+        shape = _corners(item, value)
+        # NumPy takes null for a number that is none.
+        if shape is not None and not np.isfinite(shape[0] if isinstance(shape, tuple) else shape).all():
+            raise ValueError("a coordinate is no number")
+    except (KeyError, TypeError, ValueError, OverflowError, ExportError) as error:
         raise EvaluateError(f"{where} cannot be read: {error}") from None
+    return shape
+
+
+def _corners(item: Mapping[str, Any], value: Mapping[str, Any]) -> tuple[Points] | Points | None:
+    """An outline in a tuple, or two opposite corners of a box."""
+    if "points" in value:
+        points = np.asarray(value["points"], np.float64).reshape(-1, 2) / 100
+        return (points,) if len(points) >= 3 else None
+    if "radiusX" in value:
+        angle = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
+        radii = np.array((float(value["radiusX"]), float(value["radiusY"])))
+        offsets = np.stack((np.cos(angle), np.sin(angle)), axis=1) * radii
+        return (_turned(item, value, offsets),)
+    if "width" in value and "height" in value:
+        across, down = float(value["width"]), float(value["height"])
+        if not value.get("rotation"):
+            x, y = float(value["x"]), float(value["y"])
+            return np.array([(x, y), (x + across, y + down)]) / 100
+        return (_turned(item, value, np.array([(0, 0), (across, 0), (across, down), (0, down)])),)
     return None
 
 

@@ -15,6 +15,7 @@ tolerance of 0 it has a corner wherever the outline turns and fills exactly the 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ def polygons_from_rle(
     Raises:
         ExportError: The counts are none of this size, the mask is too ragged, or tolerance or min_area is negative.
     """
-    if not (tolerance >= 0 and min_area >= 0):
+    if not (0 <= tolerance < math.inf and min_area >= 0):
         raise ExportError(f"tolerance and min_area must be 0 or more, got {tolerance} and {min_area}")
     try:
         starts, ends = rle.spans(counts, height, width)

@@ -401,6 +401,16 @@ def test_names_of_a_separate_tool_belong_to_the_shape_of_their_id() -> None:
             '[{"data": {}, "annotations": [{"result": [{"id": "r", "value": {"rle": [1]}}]}]}]',
             r"task 0, region r cannot be read: ",
         ),
+        (
+            '[{"data": {}, "annotations": [{"result": [{"id": "r", "value": '
+            '{"points": [[null, 1], [2, 3], [4, 5]]}}]}]}]',
+            r"task 0, region r cannot be read: a coordinate is no number$",
+        ),
+        (
+            '[{"data": {}, "annotations": [{"result": [{"id": "r", "value": '
+            '{"x": NaN, "y": 0, "width": 1, "height": 1}}]}]}]',
+            r"task 0, region r cannot be read: a coordinate is no number$",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(tmp_path: Path, content: str, message: str) -> None:

@@ -189,7 +189,7 @@ def test_a_narrow_band_keeps_its_area() -> None:
     assert iou(filled(polygons(mask, 1.0), 60, 60) > 0, mask) > 0.6
 
 
-@pytest.mark.parametrize(("tolerance", "min_area"), [(-1, 0), (float("nan"), 0), (0, -1)])
+@pytest.mark.parametrize(("tolerance", "min_area"), [(-1, 0), (float("nan"), 0), (float("inf"), 0), (0, -1)])
 def test_nonsense_is_refused(tolerance: float, min_area: float) -> None:
     with pytest.raises(ExportError, match="0 or more"):
         polygons(np.ones((2, 2), bool), tolerance, min_area)
