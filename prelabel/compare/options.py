@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prelabel.export.option_rules import require_not_negative
 from prelabel.options import option, require
 from prelabel.select import ExportSelection
 
@@ -48,6 +49,4 @@ class CompareOptions(ExportSelection):
         require(bool(self.annotations), "annotations is missing: name the file that people's work was exported to")
         require(0 < self.iou <= 1, f"iou must be above 0 and at most 1, got {self.iou}")
         require(self.iou <= self.kept_iou <= 1, f"kept-iou must be from iou ({self.iou}) to 1, got {self.kept_iou}")
-        for name in ("polygon_tolerance", "polygon_min_area"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name.replace('_', '-')} must be 0 or more, got {value}")
+        require_not_negative(self, "polygon_tolerance", "polygon_min_area")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prelabel.export.option_rules import require_choices
 from prelabel.options import option, require
 from prelabel.select import ExportSelection, Selection
 
@@ -53,8 +54,7 @@ class EvaluateOptions(ExportSelection):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(bool(self.truth), "truth is missing: give a COCO dataset of the same images")
-        choices = ("auto", "path", "stem")
-        require(self.match in choices, f"match must be one of {', '.join(choices)}, got {self.match!r}")
+        require_choices(self)
         require(0 < self.iou <= 1, f"iou must be above 0 and at most 1, got {self.iou}")
         self.compared  # noqa: B018 - checks the thresholds
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from prelabel.detections import Detections
 from prelabel.errors import ExportError
 from prelabel.export.categories import Categories, ListedCategories, NumberedCategories, read_categories
+from prelabel.export.option_rules import require_choices
 from prelabel.export.parts import UNUSED, each_part, without
 from prelabel.export.reading import Rows, RunInfo
 from prelabel.export.side_by_side import SideBySide, lots
-from prelabel.options import option, require
+from prelabel.options import option
 from prelabel.select import ExportSelection, Selection
 from prelabel.storage import Storage, redact
 from prelabel.store.rows import ImageRow
@@ -41,14 +41,6 @@ class ClassListOptions(ExportSelection):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choices(self)
-
-
-def require_choices(options: Any) -> None:
-    """Raise ConfigError for an option whose value is none of its choices."""
-    for field in fields(options):
-        choices, value = field.metadata.get("choices"), getattr(options, field.name)
-        name = field.name.replace("_", "-")
-        require(not choices or value in choices, f"{name} must be one of {', '.join(choices or ())}, got {value!r}")
 
 
 def categories_for(info: RunInfo, rows: Rows, options: ClassListOptions, storage: Storage) -> Categories:

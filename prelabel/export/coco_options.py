@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prelabel.export.class_list import ClassListOptions
+from prelabel.export.option_rules import require_not_negative
 from prelabel.options import option, require
 
 _GROUP = "COCO"
@@ -39,5 +40,5 @@ class CocoOptions(ClassListOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.polygon_tolerance >= 0, f"polygon-tolerance must be 0 or more, got {self.polygon_tolerance}")
+        require_not_negative(self, "polygon_tolerance")
         require(self.split is None or self.split >= 1, f"split must be 1 or more, got {self.split}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prelabel.export.class_list import ClassListOptions
-from prelabel.options import option, require
+from prelabel.export.option_rules import require_not_negative
+from prelabel.options import option
 
 _GROUP = "CVAT"
 
@@ -39,4 +40,4 @@ class CvatOptions(ClassListOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.polygon_tolerance >= 0, f"polygon-tolerance must be 0 or more, got {self.polygon_tolerance}")
+        require_not_negative(self, "polygon_tolerance")

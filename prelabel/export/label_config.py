@@ -13,7 +13,6 @@ config is made from the same data as the tasks, or the tasks are made to fit a c
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from functools import cached_property
 
 from prelabel.errors import ExportError
 from prelabel.export.colour import colour_of
+from prelabel.export.xml_text import fits_xml
 
 #: The tag of each kind of region; a region's `type` is the tag in lower case.
 TAGS = {
@@ -29,8 +29,6 @@ TAGS = {
     "brush": "BrushLabels",
     "choices": "Choices",
 }
-
-_ILLEGAL_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def make_config(controls: Iterable[Control], to_name: str, data_key: str = "imag
         more = choice if control.kind == "choices" else {}
         tool = ET.SubElement(view, TAGS[control.kind], {"name": control.name, "toName": to_name, **more})
         for label in control.labels:
-            if not label or label != label.strip() or _ILLEGAL_IN_XML.search(label):
+            if not label or label != label.strip() or not fits_xml(label):
                 raise ExportError(
                     f"{label!r} cannot be a label in Label Studio (empty, blanks at its ends or control characters): "
                     "rename it with class-map"
@@ -126,6 +124,20 @@ def make_config(controls: Iterable[Control], to_name: str, data_key: str = "imag
     return LabelConfig(to_name, data_key, controls, ET.tostring(view, encoding="unicode") + "\n")
 
 
+def has_tools(xml: str, where: str) -> bool:
+    """Whether there is anything in a config. Raises ExportError for one that is no XML or declares a document type."""
+    return len(_parsed(xml, where)) > 0
+
+
+def _parsed(xml: str, where: str) -> ET.Element:
+    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
+        raise ExportError(f"{where}: a labelling config has no document type declaration")
+    try:
+        return ET.fromstring(xml)  # noqa: S314 - without a document type there are no entities to expand
+    except ET.ParseError as error:
+        raise ExportError(f"{where} is not well-formed XML: {error}") from None
+
+
 def read_config(xml: str, where: str) -> LabelConfig:
     """A config that a team already has.
 
@@ -136,12 +148,7 @@ def read_config(xml: str, where: str) -> LabelConfig:
     Raises:
         ExportError: It is no XML, declares a document type, or has no image or several.
     """
-    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
-        raise ExportError(f"{where}: a labelling config has no document type declaration")
-    try:
-        root = ET.fromstring(xml)  # noqa: S314 - without a document type there are no entities to expand
-    except ET.ParseError as error:
-        raise ExportError(f"{where} is not well-formed XML: {error}") from None
+    root = _parsed(xml, where)
     images = [tag for tag in root.iter("Image") if tag.get("name")]
     if len(images) != 1:
         raise ExportError(f"{where}: a labelling config needs one <Image> with a name, found {len(images)}")

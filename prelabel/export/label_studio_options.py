@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
+from prelabel.export.option_rules import require_choices, require_not_negative, require_positive
 from prelabel.export.task_files import LAYOUTS
 from prelabel.options import option, require
 from prelabel.select import ExportSelection
@@ -75,15 +76,9 @@ class TaskOptions(ExportSelection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in fields(self):
-            choices, value = field.metadata["choices"], getattr(self, field.name)
-            name = field.name.replace("_", "-")
-            require(not choices or value in choices, f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        for name in ("max_points", "max_masks"):
-            require_positive(name, getattr(self, name))
-        for name in ("polygon_tolerance", "polygon_min_area"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name.replace('_', '-')} must be 0 or more, got {value}")
+        require_choices(self)
+        require_positive(self, "max_points", "max_masks")
+        require_not_negative(self, "polygon_tolerance", "polygon_min_area")
         for name in ("from_name", "to_name"):
             value = getattr(self, name)
             require(bool(value.strip()), f"{name.replace('_', '-')} must not be empty")
@@ -106,10 +101,4 @@ class LabelStudioOptions(TaskOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("tasks_per_file", "max_file_mb"):
-            require_positive(name, getattr(self, name))
-
-
-def require_positive(name: str, value: float) -> None:
-    """Raise ConfigError unless the value of an option is above 0."""
-    require(value > 0, f"{name.replace('_', '-')} must be above 0, got {value}")
+        require_positive(self, "tasks_per_file", "max_file_mb")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prelabel.export.image_folder import FolderOptions
+from prelabel.export.option_rules import require_not_negative
 from prelabel.options import option, require
 
 _GROUP = "YOLO"
@@ -42,7 +43,7 @@ class YoloOptions(FolderOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.polygon_tolerance >= 0, f"polygon-tolerance must be 0 or more, got {self.polygon_tolerance}")
+        require_not_negative(self, "polygon_tolerance")
         require(0 <= self.val_share < 1, f"val-share must be at least 0 and below 1, got {self.val_share}")
         require(
             not (self.scores and self.segmentation != "none"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prelabel.export.label_studio_options import TaskOptions, require_positive
+from prelabel.export.label_studio_options import TaskOptions
+from prelabel.export.option_rules import require_positive
 from prelabel.options import option, require
 
 _GROUP = "Server"
@@ -41,5 +42,4 @@ class PushOptions(TaskOptions):
             else "url is missing: say where the Label Studio server is",
         )
         require(bool(self.project.strip()), "project is missing: give its number or a title")
-        for name in ("tasks_per_request", "max_request_mb"):
-            require_positive(name, getattr(self, name))
+        require_positive(self, "tasks_per_request", "max_request_mb")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from dataclasses import dataclass, replace
 
 from prelabel.errors import PushError
-from prelabel.export.label_config import LabelConfig, read_config
+from prelabel.export.label_config import LabelConfig, has_tools, read_config
 from prelabel.export.label_studio_config import config_for
 from prelabel.export.reading import Rows, RunInfo
 from prelabel.push.options import PushOptions
@@ -33,10 +32,11 @@ def open_project(server: Server, info: RunInfo, rows: Rows, options: PushOptions
         PushError: There is no project of that number, or there are several of that title.
     """
     project = _find(server, options.project.strip())
-    if project is not None and _has_tools(project.label_config):
+    if project is not None:
         name = f"the labelling config of project {project.id} ({project.title!r})"
-        config = read_config(project.label_config, name)
-        return OpenProject(project, config_for(info, rows, options, storage, given=config, given_by=name), False)
+        if has_tools(project.label_config, name):
+            config = read_config(project.label_config, name)
+            return OpenProject(project, config_for(info, rows, options, storage, given=config, given_by=name), False)
     config = config_for(info, rows, options, storage)
     if project is None:
         return OpenProject(server.create_project(options.project.strip(), config.xml), config, True)
@@ -52,10 +52,3 @@ def _find(server: Server, name: str) -> Project | None:
         numbers = ", ".join(str(one.id) for one in found)
         raise PushError(f"there are several projects titled {name!r}: give the number of one of them ({numbers})")
     return found[0] if found else None
-
-
-def _has_tools(label_config: str) -> bool:
-    try:
-        return len(ET.fromstring(label_config)) > 0  # noqa: S314 - `read_config` refuses document types first
-    except ET.ParseError:
-        return True

@@ -13,6 +13,7 @@ from prelabel.errors import ConfigError, ExportError, PushError
 from prelabel.export.reading import Rows
 from prelabel.push.label_studio import PushReport, push
 from prelabel.push.options import PushOptions
+from prelabel.push.server import Project
 from prelabel.push.token import read_token
 from prelabel.storage import Storage
 from tests.push.fake_server import FakeServer
@@ -57,6 +58,14 @@ def test_a_project_is_created_with_its_config_and_shows_the_predictions(server: 
     assert server.opened.title == "dogs"
     assert server.opened.model_version == INFO.model_version
     assert '<Label value="Dog"' in server.opened.label_config
+
+
+def test_a_config_with_a_document_type_is_neither_read_nor_replaced(server: FakeServer) -> None:
+    config = '<!DOCTYPE x [<!ENTITY a "b">]><View>&a;</View>'
+    server.opened = Project(1, "dogs", config, "", 0, 0)
+    with pytest.raises(ExportError, match=r"^the labelling config of project 1 .* has no document type declaration$"):
+        pushed()
+    assert server.opened.label_config == config
 
 
 def test_pushing_twice_changes_nothing(server: FakeServer) -> None:

@@ -1,0 +1,35 @@
+"""Rules that the options of several exports share; each raises ConfigError with the option's name and value."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from prelabel.options import require
+
+
+def require_choices(options: Any) -> None:
+    """Every option that has choices is one of them."""
+    for field in fields(options):
+        choices, value = field.metadata["choices"], getattr(options, field.name)
+        require(
+            not choices or value in choices, f"{_said(field.name)} must be one of {', '.join(choices)}, got {value!r}"
+        )
+
+
+def require_positive(options: Any, *names: str) -> None:
+    """These options are above 0."""
+    for name in names:
+        value = getattr(options, name)
+        require(value > 0, f"{_said(name)} must be above 0, got {value}")
+
+
+def require_not_negative(options: Any, *names: str) -> None:
+    """These options are 0 or more."""
+    for name in names:
+        value = getattr(options, name)
+        require(value >= 0, f"{_said(name)} must be 0 or more, got {value}")
+
+
+def _said(name: str) -> str:
+    return name.replace("_", "-")
