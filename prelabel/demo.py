@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -77,7 +79,9 @@ def closing(to: str, took: Sequence[tuple[str, float]]) -> str:
         ["for COCO tools", f"{to}/coco.json"],
         ["the rows", f"{to}/run/shards/"],
     ]
-    following = "prelabel label YOUR_PHOTOS --detector openimages-ssd-mobilenet-v2 --output out/run"
+    # `make demo` leaves no environment active.
+    program = "prelabel" if shutil.which("prelabel") else shlex.quote(sys.argv[0])
+    following = f"{program} label YOUR_PHOTOS --detector openimages-ssd-mobilenet-v2 --output out/run"
     return "\n".join(
         [
             "",

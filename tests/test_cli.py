@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from prelabel import __version__
 from prelabel.cli import main
 from prelabel.cli.options import Command
+from prelabel.demo import closing
 from prelabel.errors import ConfigError, StoreError
 from prelabel.storage import Storage
 from prelabel.store.shards import shard_url
@@ -170,6 +171,30 @@ def test_status_tells_how_far_a_run_is(tmp_path: Path):
 def test_an_option_of_an_export_is_refused_under_the_name_of_its_command(tmp_path: Path):
     said = refusal("export", "coco", str(tmp_path), "--to", "x.json", "--class-threshold", "Person", code=2)
     assert said.startswith("prelabel: export coco: class-threshold must be NAME=NUMBER or a file (.yaml")
+
+
+def test_a_folder_in_place_of_a_file_and_the_reverse_are_refused_before_anything_is_read(tmp_path: Path):
+    (tmp_path / "file").touch()
+    said = refusal("export", "coco", str(tmp_path), "--to", str(tmp_path), code=2)
+    assert f"'--to': {tmp_path} is a folder; name a file in it;" in said
+    said = refusal("export", "yolo", str(tmp_path), "--to", str(tmp_path / "file"), code=2)
+    assert f"'--to': {tmp_path}/file is a file; name a folder;" in said
+
+
+def test_an_export_of_a_damaged_shard_says_what_makes_it_again(tmp_path: Path):
+    output = write_run(tmp_path / "out", [[row("a.jpg", found())]])
+    Path(shard_url(output, 0)).write_bytes(b"PAR1")
+    said = refusal("export", "coco", output, "--to", str(tmp_path / "x.json"), code=1)
+    assert "shard-00000.parquet cannot be read (Arrow" in said
+    assert said.endswith("the same `prelabel label` command makes it again")
+
+
+def test_the_demonstration_ends_with_a_command_that_can_be_given_as_it_stands(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", [".venv/bin/prelabel", "demo"])
+    monkeypatch.setenv("PATH", "")
+    assert "\n  .venv/bin/prelabel label YOUR_PHOTOS" in closing("out", [])
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert "\n  prelabel label YOUR_PHOTOS" in closing("out", [])
 
 
 def test_storage_options_that_are_no_json_are_not_shown(tmp_path: Path):

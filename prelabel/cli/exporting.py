@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,16 +22,26 @@ def export() -> None:
 def _takes_run(to: str, metavar: str = "DIR") -> Callable[[Callable[..., None]], Callable[..., None]]:
     """OUT, `--to` and `--storage-options`, in this order."""
 
+    def check(ctx: click.Context, parameter: click.Parameter, given: str) -> str:
+        # On a disk; a store may have both under one name. An export that has read everything would say it late.
+        path = Path(given)
+        if metavar == "DIR" and path.is_file():
+            raise click.BadParameter(f"{given} is a file; name a folder")
+        if metavar == "FILE" and path.is_dir():
+            raise click.BadParameter(f"{given} is a folder; name a file in it")
+        return given
+
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         decorated = storage_option(function)
-        decorated = click.option("--to", required=True, metavar=metavar, help=to, cls=SectionedOption)(decorated)
+        option = click.option("--to", required=True, metavar=metavar, help=to, callback=check, cls=SectionedOption)
+        decorated = option(decorated)
         return click.argument("output", type=PATH, metavar="OUT")(decorated)
 
     return decorate
 
 
 @export.command(cls=Command, options="prelabel.export.coco_options:CocoOptions")
-@_takes_run("The JSON file to write.", "PATH")
+@_takes_run("The JSON file to write.", "FILE")
 def coco(**given: Any) -> None:
     """Write a COCO dataset file, and a results file with --results."""
     from prelabel.export.coco import export_coco
@@ -39,7 +50,7 @@ def coco(**given: Any) -> None:
 
 
 @export.command(cls=Command, options="prelabel.export.cvat_options:CvatOptions")
-@_takes_run("The XML file to write, or the ZIP.", "PATH")
+@_takes_run("The XML file to write, or the ZIP.", "FILE")
 def cvat(**given: Any) -> None:
     """Write CVAT's XML for images: boxes, masks or polygons to upload to a task."""
     from prelabel.export.cvat import export_cvat

@@ -38,7 +38,7 @@ from prelabel.export.parts import UNUSED, each_part, row_at, without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, strict_json
 from prelabel.options import require
 from prelabel.select import Selection
-from prelabel.storage import Storage, describe, redact
+from prelabel.storage import Storage, absolute, describe, redact
 from prelabel.store.run import ClassName
 
 
@@ -85,7 +85,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
                             results.add(numbered(entries.results, prefix))
                 tally.files.append(url)
         if options.results:
-            tally.files.append(options.results)
+            tally.files.append(absolute(options.results))
         if options.split is not None:
             delete_later_parts(to, len(tally.files) - bool(options.results), storage)
     except OSError as error:

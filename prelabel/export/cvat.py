@@ -38,7 +38,7 @@ from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, strict_j
 from prelabel.export.sides import transposed_edges
 from prelabel.export.xml_text import HEAD, fits_xml, opening, tag
 from prelabel.options import require
-from prelabel.storage import Storage, describe, redact
+from prelabel.storage import Storage, absolute, describe, redact
 from prelabel.store.rows import ImageRow
 
 #: The name of the XML in a ZIP.
@@ -51,11 +51,13 @@ def export_cvat(info: RunInfo, rows: Rows, to: str, options: CvatOptions, storag
     """Write the XML, or the ZIP, at `to`; the rows are read twice, first for the labels.
 
     Raises:
-        ConfigError: An option names a class that the detector does not have.
+        ConfigError: An option names a class that the detector does not have, or `to` is called what it is not.
         ExportError: Detections of classes that `categories` does not have, a label that XML cannot hold, masks that do
             not fit their image, or a file that cannot be written. Nothing is written under a final name then.
     """
     require(options.labels_file != to, f"labels-file and to are the same file {redact(to)!r}")
+    require(options.zip or not to.lower().endswith(".zip"), f"a ZIP is written with --zip only, got {redact(to)!r}")
+    require(not options.zip or not to.lower().endswith(".xml"), f"with --zip name a .zip file, got {redact(to)!r}")
     names = KnownNames(info, options)
     tally = Tally()
     categories, listed = closed_categories(info, rows, options, storage, options.labels)
@@ -81,7 +83,7 @@ def export_cvat(info: RunInfo, rows: Rows, to: str, options: CvatOptions, storag
         tally.files.append(to)
         if options.labels_file:
             storage.publish(options.labels_file, strict_json([_label_json(label) for label in listed.values()]) + b"\n")
-            tally.files.append(options.labels_file)
+            tally.files.append(absolute(options.labels_file))
     except OSError as error:
         raise ExportError(f"cannot write {redact(to)}: {describe(error)}") from error
     tally.warnings += [*names.warnings, *categories.notes]

@@ -124,7 +124,7 @@ def write_preview(
         failed=found.failed,
         detections=sum(len(one.get("found", ())) for one in cards),
         left_out={reason: count for reason, count in left_out.items() if count},
-        warnings=(f"{unreadable} pictures cannot be read any more: the page says why",) if unreadable else (),
+        warnings=(f"{unreadable} of the pictures cannot be read any more: the page says why",) if unreadable else (),
         bytes=len(html) + pictures.bytes,
     )
 

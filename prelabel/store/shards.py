@@ -146,7 +146,10 @@ def read_shard(url: str, storage: Storage, columns: Sequence[str] | None = None)
     except FileNotFoundError:
         raise StoreError(f"{redact(url)} is missing; the same `prelabel label` command makes it again") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
+        raise StoreError(
+            f"{redact(url)} cannot be read ({describe(error)}): if it is damaged, the same `prelabel label` command "
+            "makes it again"
+        ) from None
 
 
 def failure_example(record: ShardRecord, error_type: str, output: str, storage: Storage) -> str:

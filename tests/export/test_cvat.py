@@ -158,6 +158,12 @@ def test_a_zip_holds_the_same_xml_and_the_same_bytes_each_time(tmp_path: Path) -
     assert Storage().read(f"memory://{tmp_path.name}/c.zip") == (tmp_path / "1.zip").read_bytes()
 
 
+@pytest.mark.parametrize(("name", "zipped"), [("cvat.zip", False), ("cvat.XML", True)])
+def test_a_file_is_not_called_what_it_is_not(tmp_path: Path, name: str, zipped: bool) -> None:
+    with pytest.raises(ConfigError, match=rf"zip.*got '.*{name}'$"):
+        export_cvat(INFO, rows(row("a.jpg")), str(tmp_path / name), CvatOptions(zip=zipped), Storage())
+
+
 def test_labels_are_stated_with_the_attribute_that_keeps_the_score(tmp_path: Path) -> None:
     path = tmp_path / "labels.json"
     root, report = export(tmp_path, rows(row("a.jpg", found())), labels_file=str(path), labels="present")

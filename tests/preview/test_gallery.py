@@ -123,7 +123,7 @@ def test_images_that_cannot_be_read_any_more_are_cards_with_a_reason(tmp_path: P
     cards = data_of(tmp_path / "out")["cards"]
     assert ["missing" in card for card in cards] == [True, True, True, True, False]
     assert cards[3]["missing"] == "it is now 61 x 40 pixels; the run saw 60 x 40"
-    assert report.warnings == ("4 pictures cannot be read any more: the page says why",)
+    assert report.warnings == ("4 of the pictures cannot be read any more: the page says why",)
     assert report.images == 5
 
 
