@@ -1,6 +1,6 @@
 """The ways to label a folder of JPEGs that `job.py` compares with `prelabel label`, each as a process of its own.
 
-    python benchmarks/_ways.py plain|ray-data|limit|decode --pictures DIR --model DIR ...
+    python benchmarks/_ways.py plain|ray-data --pictures DIR --model DIR ...
 
 Prints one JSON object: images, seconds once the model was ready, and what else the way has to say.
 """
@@ -110,64 +110,7 @@ def ray_data(args: argparse.Namespace) -> dict[str, Any]:
     return {"images": count, "steady_s": ended - ready}
 
 
-def _pixels(files: list[Path]) -> list[Any]:
-    from prelabel.source.decode import decode
-
-    return [decode(file.read_bytes()).pixels for file in files]
-
-
-def limit(args: argparse.Namespace) -> dict[str, Any]:
-    """The model alone, loaded as a worker loads it, one thread, on decoded images in memory: CPU seconds an image."""
-    from prelabel.detectors.choice import EXACT
-    from prelabel.detectors.prepare import prepare
-    from prelabel.detectors.savedmodel import load_detector
-    from prelabel.storage import Storage
-
-    # As `prelabel label` runs it unless told otherwise.
-    detector = load_detector(prepare(args.model, Storage()), threads=1, choice=EXACT)
-    images = _pixels(sorted(args.pictures.glob("*.jpg"))[args.part :: args.parts][: args.kept])
-    for image in images[:8]:
-        detector.detect([image])
-    _meet(args)
-    began, cpu, encode, detect, count = time.perf_counter(), time.process_time(), 0.0, 0.0, 0
-    while time.perf_counter() - began < args.seconds or count < len(images):
-        for image in images:
-            (found,) = detector.detect([image])
-            detect += found.seconds["detect"]
-            encode += found.seconds.get("encode", 0.0)
-            count += 1
-    took, used = time.perf_counter() - began, time.process_time() - cpu
-    # What is done with the network's answer is no part of the limit.
-    share = detect / (detect + encode)
-    return {"images": count, "steady_s": took * share, "cpu_s": used * share / count, "encode_s": encode / count}
-
-
-def decode_alone(args: argparse.Namespace) -> dict[str, Any]:
-    """Reading and decoding alone, as a worker does it, in one thread: CPU seconds an image."""
-    files = sorted(args.pictures.glob("*.jpg"))[args.part :: args.parts][: args.kept]
-    _pixels(files[:4])
-    _meet(args)
-    began, cpu, count = time.perf_counter(), time.process_time(), 0
-    while time.perf_counter() - began < args.seconds or count < len(files):
-        for file in files:
-            _pixels([file])
-            count += 1
-    return {
-        "images": count,
-        "steady_s": time.perf_counter() - began,
-        "cpu_s": (time.process_time() - cpu) / count,
-    }
-
-
-def _meet(args: argparse.Namespace) -> None:
-    """Wait until the processes of the other cores are ready, too."""
-    (args.to / f"here-{args.part}").touch()
-    deadline = time.monotonic() + 120
-    while len(list(args.to.glob("here-*"))) < args.parts and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
-WAYS = {"plain": plain, "ray-data": ray_data, "limit": limit, "decode": decode_alone}
+WAYS = {"plain": plain, "ray-data": ray_data}
 
 
 def main() -> None:
@@ -178,10 +121,6 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--actors", type=int, default=1)
-    parser.add_argument("--part", type=int, default=0)
-    parser.add_argument("--parts", type=int, default=1)
-    parser.add_argument("--kept", type=int, default=100, help="images in memory")
-    parser.add_argument("--seconds", type=float, default=5.0)
     args = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -148,12 +148,15 @@ def machine() -> dict[str, Any]:
     }
 
 
-def rss_mb(pid: int) -> float:
-    """Memory that a process has at the moment, in MB; 0 where it is gone."""
+def memory_mb(pid: int) -> tuple[float, float]:
+    """Memory that a process has at the moment and the most it has had, in MB; zeros where it is gone."""
     try:
-        return round(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
-    except (OSError, IndexError):
-        return 0.0
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0, 0.0
+    # Each in kB: `VmRSS:    12345 kB`.
+    found = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines) if "Vm" in name}
+    return round(found.get("VmRSS", 0) * 1024 / 1e6, 1), round(found.get("VmHWM", 0) * 1024 / 1e6, 1)
 
 
 def descendants(pid: int) -> list[int]:

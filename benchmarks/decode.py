@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import io
 import json
@@ -91,6 +92,7 @@ def measure_decoders(files: dict[str, list[bytes]], repeat: int) -> tuple[list[F
     return figures, {"ms_per_image_best_round": detail}
 
 
+@functools.cache
 def enlarged(photo: Path, number: int) -> bytes:
     """A real photo at 12 megapixels, with grain as of a sensor, as a JPEG."""
     image = Image.open(photo).convert("RGB")

@@ -17,13 +17,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 
-from common import cores, descendants, figure, report, rss_mb
+from _labelled import Look, label
+from common import cores, figure, report
 from pictures import pictures
 
 #: Seconds between two looks.
@@ -34,84 +33,6 @@ _GROWTH = 1.1
 
 #: What the second half of a run may be slower than the first.
 _STEADY = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Driver and workers at one moment; of workers the largest one."""
-
-    seconds: float
-    done: int
-    workers: int
-    driver_mb: float
-    worker_mb: float
-    driver_files: int
-    worker_files: int
-
-
-class Watch:
-    """Looks at a process and its children until it ends."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self._begin = time.monotonic()
-        self.done = 0
-        self.looks: list[Look] = []
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait for the last look."""
-        self._thread.join()
-
-    def _look(self) -> None:
-        while self._process.poll() is None:
-            children = descendants(self._process.pid)
-            sizes = [(rss_mb(pid), _open_files(pid)) for pid in children]
-            # What has loaded TensorFlow is a worker.
-            workers = [size for size in sizes if size[0] > 400]
-            self.looks.append(
-                Look(
-                    round(time.monotonic() - self._begin, 1),
-                    self.done,
-                    len(workers),
-                    rss_mb(self._process.pid),
-                    max((size for size, _ in workers), default=0.0),
-                    _open_files(self._process.pid),
-                    max((files for _, files in workers), default=0),
-                )
-            )
-            time.sleep(_LOOK_S)
-
-
-def _open_files(pid: int) -> int:
-    try:
-        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:
-        return 0
-
-
-def label(folder: Path, output: Path, runner: str, worker_images: int) -> tuple[list[Look], dict[str, float], float]:
-    """Label a folder; what was seen meanwhile, the summary, and seconds in all."""
-    command = [
-        *[sys.executable, "-m", "prelabel", "label", str(folder), "--detector", "demo-shapes"],
-        *["--output", str(output), "--runner", runner, "--shard-size", "256", "--log-json"],
-        *["--max-images-per-worker", str(worker_images)],
-    ]
-    begin = time.monotonic()
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        watch = Watch(process)
-        summary: dict[str, float] = {}
-        for line in process.stderr or ():
-            event = json.loads(line) if line.startswith("{") else {"event": "other"}
-            if event["event"] == "progress":
-                watch.done = event["done"]
-            elif event["event"] == "summary":
-                summary = event
-        watch.join()
-    if process.returncode:
-        sys.exit(f"the run ended with exit code {process.returncode}")
-    return watch.looks, summary, time.monotonic() - begin
 
 
 def halves(looks: Sequence[Look]) -> tuple[float, float]:
@@ -143,9 +64,12 @@ def main() -> None:
     args = parser.parse_args()
     folder = pictures(args.cache, args.images, 320, 240, distinct=min(args.images, 500))
     with tempfile.TemporaryDirectory() as scratch:
-        looks, summary, seconds = label(folder, Path(scratch) / "run", args.runner, args.max_images_per_worker)
+        further = ("--runner", args.runner, "--shard-size", "256")
+        further += ("--max-images-per-worker", str(args.max_images_per_worker))
+        done = label(folder, "demo-shapes", Path(scratch) / "run", *further, every_s=_LOOK_S)
         verify = [sys.executable, "-m", "prelabel", "verify", str(Path(scratch) / "run"), "--json"]
         proof = json.loads(subprocess.run(verify, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    looks, summary = done.looks, done.summary
     if args.curve:
         args.curve.parent.mkdir(parents=True, exist_ok=True)
         with args.curve.open("w", newline="") as file:
@@ -156,7 +80,6 @@ def main() -> None:
     lost = args.images - proof["rows"] + len(proof["problems"])
     replaced = args.images // args.max_images_per_worker
     note = f"{args.images:,} pictures, a new worker each {args.max_images_per_worker:,} (some {replaced} in all)"
-    peak = max(look.driver_mb for look in looks), max(look.worker_mb for look in looks)
     report(
         "endurance",
         [
@@ -167,8 +90,8 @@ def main() -> None:
             figure("memory of the workers, end beside beginning", [growth(looks, "worker_mb")], "x", at_most=_GROWTH),
             figure("files of the driver, end beside beginning", [growth(looks, "driver_files")], "x", at_most=_GROWTH),
             figure("files of the workers, end beside beginning", [growth(looks, "worker_files")], "x", at_most=_GROWTH),
-            figure("most memory of the driver", [peak[0]], "MB"),
-            figure("most memory of a worker", [peak[1]], "MB"),
+            figure("most memory of the driver", [done.peak_mb[0]], "MB"),
+            figure("most memory of a worker", [done.peak_mb[1]], "MB"),
         ],
         setup={
             "images": args.images,
@@ -176,7 +99,7 @@ def main() -> None:
             "detector": "demo-shapes",
             "runner": args.runner,
             "workers": cores(),
-            "seconds": round(seconds, 1),
+            "seconds": round(done.seconds, 1),
         },
     )
 

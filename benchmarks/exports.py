@@ -1,6 +1,6 @@
 """Exports and `verify` of a large run: rows a second, memory of all processes together, cores at work.
 
-    python benchmarks/exports.py --rows 200000 --repeat 3
+    python benchmarks/exports.py                               # 40,000 rows
     python benchmarks/exports.py --rows 1000000 --repeat 1     # the whole of it
 
 The run is made first (`made_run.py`), with `--cache` only once. The ways take turns. Memory is the sum of the peaks
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import LEAST_REPEAT, Figure, descendants, figure, report, take_turns
+from common import LEAST_REPEAT, Figure, descendants, figure, memory_mb, report, take_turns
 from made_run import DETECTIONS, MASKED_EVERY, make_run
 
 from prelabel.labels.maps import read_label_map
@@ -44,32 +44,18 @@ class Taken:
     peak_mb: float
 
 
-def peaks_kb(pid: int) -> dict[int, int]:
-    """VmHWM of a process and of all below it."""
-    found: dict[int, int] = {}
-    for one in (pid, *descendants(pid)):
-        try:
-            status = Path(f"/proc/{one}/status").read_text()
-        except OSError:
-            continue
-        for line in status.splitlines():
-            if line.startswith("VmHWM:"):
-                found[one] = int(line.split()[1])
-    return found
-
-
 def run(*arguments: str) -> Taken:
     """A command of this package in a process of its own. Raises CalledProcessError when it fails."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begin = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "prelabel", *arguments], stdout=subprocess.DEVNULL)
-    peaks: dict[int, int] = {}
+    peaks: dict[int, float] = {}
     ended = threading.Event()
 
     def look() -> None:
         while not ended.wait(0.1):
-            for pid, peak in peaks_kb(process.pid).items():
-                peaks[pid] = max(peak, peaks.get(pid, 0))
+            for pid in (process.pid, *descendants(process.pid)):
+                peaks[pid] = max(memory_mb(pid)[1], peaks.get(pid, 0.0))
 
     watcher = threading.Thread(target=look)
     watcher.start()
@@ -81,7 +67,7 @@ def run(*arguments: str) -> Taken:
         raise subprocess.CalledProcessError(code, arguments)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Taken(wall_s, cpu_s, sum(peaks.values()) / 1024)
+    return Taken(wall_s, cpu_s, sum(peaks.values()))
 
 
 def check_finished(output: str) -> Taken:
@@ -139,7 +125,7 @@ def measure(output: str, folder: Path, rows: int, repeat: int) -> list[Figure]:
 def main() -> None:
     """Make the run, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=40_000)
     parser.add_argument("--repeat", type=int, default=LEAST_REPEAT)
     parser.add_argument("--cache", type=Path, help="keep the run made here for the next time")
     arguments = parser.parse_args()

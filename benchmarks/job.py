@@ -1,32 +1,32 @@
 """The whole job beside a plain loop, Ray Data, and what the machine allows at best.
 
     python benchmarks/job.py --cache out/benchmark-images
-    python benchmarks/job.py --long                       # every way on every set, and memory at 20,000 images
+    python benchmarks/job.py --long                       # every way on every set
 
 Prints a JSON line for each set. The ways take turns, each as a process of its own. `plain` is the loop of the
 TensorFlow Hub tutorial with TensorFlow's default threads; `ray-data` is what Ray's documentation teaches, with one
-actor or one per core, whichever is faster; `limit` is the model alone on decoded images, one process with one thread
+actor or one per core, whichever is faster; the limit is the model alone on decoded images, one process with one thread
 per core, and what decoding them costs. Seconds with start-up count from the command to its end, those without from the
-first ready model.
+first ready model. Last, whether ten times the images take more memory: on small pictures, because their number counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common import ASSETS, LEAST_REPEAT, Figure, cores, descendants, figure, ratio, report, rss_mb, take_turns
+from _labelled import label
+from _limit import Allowed, Limit
+from common import ASSETS, LEAST_REPEAT, Figure, cores, figure, ratio, report, take_turns
 from pictures import pictures, repeated
 
 HERE = Path(__file__).resolve().parent
@@ -35,6 +35,12 @@ OF_LIMIT = 0.95
 RAY_DATA_STARTED, RAY_DATA_READY = 1.6, 2.0
 PLAIN_STARTED, PLAIN_READY = 1.2, 1.6
 MEMORY_GROWTH = 1.1
+
+#: Pictures on which Ray Data's number of actors is tried.
+TRIED = 300
+
+#: Side of the pictures of which many are labelled, in pixels.
+SMALL = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +57,11 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """One run: images, seconds from command to end, seconds once the first model was ready; CPU seconds an image."""
+    """One run: images, seconds from command to end, those from the first ready model; share the model was busy."""
 
     images: int
     started_s: float
     ready_s: float
-    cpu_s: float = 0.0
-    encode_s: float = 0.0
     busy: float = 0.0
     peak_mb: tuple[float, float] = (0.0, 0.0)
 
@@ -72,56 +76,30 @@ class Took:
         return self.images / self.ready_s
 
 
-def label(one: Set, *further: str) -> Took:
+def ours(one: Set) -> Took:
     """`prelabel label`, as anybody would call it."""
     with tempfile.TemporaryDirectory() as to:
-        command = [sys.executable, "-m", "prelabel", "label", str(one.folder), "--detector", one.detector]
-        command += ["--output", f"{to}/run", "--log-json", *further]
-        began = time.perf_counter()
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=to) as process:
-            memory = _Memory(process.pid)
-            said = process.stderr.read() if process.stderr else ""
-        took = time.perf_counter() - began
-        memory.stop()
-    if process.returncode:
-        raise SystemExit(f"job: {' '.join(command)} failed: {said[-2000:]}")
-    (summary,) = (line for line in map(json.loads, said.splitlines()) if line["event"] == "summary")
-    if summary["failed"] or summary["images"] != one.images:
-        raise SystemExit(f"job: {summary}")
-    return Took(one.images, took, summary["label_s"], busy=summary.get("busy", 0.0), peak_mb=memory.peak_mb)
+        done = label(one.folder, one.detector, Path(to) / "run")
+    if done.summary["failed"] or done.summary["images"] != one.images:
+        raise SystemExit(f"job: {done.summary}")
+    return Took(one.images, done.seconds, done.summary["label_s"], done.summary.get("busy", 0.0), done.peak_mb)
 
 
 def way(name: str, one: Set, *further: str) -> Took:
     """One of the other ways."""
     with tempfile.TemporaryDirectory() as to:
+        command = [sys.executable, str(HERE / "_ways.py"), name, "--pictures", str(one.folder)]
+        command += ["--model", _model(one.detector), "--to", to, *further]
         began = time.perf_counter()
-        (answer,) = _processes(name, one, Path(to), [further])
-        return Took(answer["images"], time.perf_counter() - began, answer["steady_s"])
-
-
-def on_each_core(name: str, one: Set, seconds: float) -> Took:
-    """A way that needs one core, on all of them at the same time."""
-    with tempfile.TemporaryDirectory() as to:
-        part = [("--part", str(n), "--parts", str(cores()), "--kept", str(one.kept)) for n in range(cores())]
-        answers = _processes(name, one, Path(to), [(*each, "--seconds", str(seconds)) for each in part])
-    images = sum(answer["images"] for answer in answers)
-    rate = sum(answer["images"] / answer["steady_s"] for answer in answers)
-    cpu_s = statistics.mean(answer["cpu_s"] for answer in answers)
-    encode_s = statistics.mean(answer.get("encode_s", 0.0) for answer in answers)
-    return Took(images, images / rate, images / rate, cpu_s, encode_s)
-
-
-def _processes(name: str, one: Set, to: Path, each: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    command = [sys.executable, str(HERE / "_ways.py"), name, "--pictures", str(one.folder)]
-    command += ["--model", _model(one.detector), "--to", str(to)]
-    log = (to / "log").open("w+")
-    running = [
-        subprocess.Popen([*command, *further], stdout=subprocess.PIPE, stderr=log, text=True) for further in each
-    ]
-    printed = [process.communicate()[0] for process in running]
-    if any(process.returncode for process in running):
-        raise SystemExit(f"job: {name} failed: {(to / 'log').read_text()[-2000:]}")
-    return [json.loads(text.splitlines()[-1]) for text in printed]
+        # A file, not a pipe: whatever Ray leaves behind for a moment would hold that open.
+        with (Path(to) / "log").open("w+") as log:
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            took = time.perf_counter() - began
+            log.seek(0)
+            if done.returncode:
+                raise SystemExit(f"job: {name} failed: {log.read()[-2000:]}")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return Took(answer["images"], took, answer["steady_s"])
 
 
 def _model(detector: str) -> str:
@@ -134,28 +112,6 @@ def _model(detector: str) -> str:
     return str(prepare(detector, Storage()).local.path)
 
 
-class _Memory:
-    """Most memory of a process, and of the largest of its children, looked at twice a second."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid, self._ended = pid, threading.Event()
-        self.peak_mb = (0.0, 0.0)
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-
-    def _look(self) -> None:
-        while not self._ended.wait(0.5):
-            children = [rss_mb(pid) for pid in descendants(self._pid)]
-            self.peak_mb = (
-                max(self.peak_mb[0], rss_mb(self._pid)),
-                max(self.peak_mb[1], *children, 0.0),
-            )
-
-    def stop(self) -> None:
-        self._ended.set()
-        self._thread.join()
-
-
 def sets(cache: Path, images: int, large: int) -> list[Set]:
     """What is labelled: drawn pictures of two sizes, and real photos where they are."""
     found = [
@@ -164,7 +120,7 @@ def sets(cache: Path, images: int, large: int) -> list[Set]:
     ]
     photos = sorted((ASSETS / "images" / "coco-val80").glob("*.jpg"))
     if photos:
-        for model, count in (("openimages-hub-module", 160), ("maskrcnn-tf2", 80)):
+        for model, count in (("openimages-hub-module", 320), ("maskrcnn-tf2", 160)):
             folder = repeated(photos, count, cache / f"photos-{count}")
             found.append(Set(f"photos, {model}", folder, count, "640x480", str(ASSETS / "models" / model), 80))
     return found
@@ -172,49 +128,49 @@ def sets(cache: Path, images: int, large: int) -> list[Set]:
 
 def against_the_limit(one: Set, repeat: int) -> list[Figure]:
     """prelabel and what the machine allows, by turns."""
-    ways: dict[str, Callable[[], Took]] = {
-        "prelabel": lambda: label(one),
-        "limit": lambda: on_each_core("limit", one, 5),
-        "decode": lambda: on_each_core("decode", one, 2),
-    }
-    return _of_limit(
-        one, {name: [t for _, t in rounds] for name, rounds in take_turns(ways, repeat, warm_up=False).items()}
-    )
+    with Limit(one.folder, one.detector, one.kept) as limit:
+        return _of_limit(one, _turns({"prelabel": lambda: ours(one), "limit": limit}, repeat))
 
 
-def _of_limit(one: Set, took: dict[str, list[Took]]) -> list[Figure]:
+def _turns(ways: dict[str, Callable[[], Any]], repeat: int) -> dict[str, list[Any]]:
+    return {name: [t for _, t in rounds] for name, rounds in take_turns(ways, repeat, warm_up=False).items()}
+
+
+def _of_limit(one: Set, took: dict[str, list[Any]]) -> list[Figure]:
     name = f"{one.images} of {one.name}"
-    model_ms = [t.cpu_s * 1e3 for t in took["limit"]]
-    decode_ms = [t.cpu_s * 1e3 for t in took["decode"]]
+    limits: list[Allowed] = took["limit"]
     share = [
-        ours.ready * (limit.cpu_s + decode.cpu_s) / cores()
-        for ours, limit, decode in zip(took["prelabel"], took["limit"], took["decode"], strict=True)
+        run.ready * (limit.model_s + limit.decode_s) / cores()
+        for run, limit in zip(took["prelabel"], limits, strict=True)
     ]
-    encode = statistics.median(t.encode_s for t in took["limit"]) * 1e3
+    model, decode, encode = (
+        1e3 * statistics.median(values)
+        for values in zip(*((t.model_s, t.decode_s, t.encode_s) for t in limits), strict=True)
+    )
     busy = statistics.median(t.busy for t in took["prelabel"])
-    note = f"CPU ms an image: model {statistics.median(model_ms):.1f}, decoding {statistics.median(decode_ms):.1f}"
-    note += f", not counted: answers and masks {encode:.1f}; the model was busy {busy:.0%} of the time"
+    note = f"CPU ms an image: model {model:.1f}, decoding {decode:.1f}, not counted: answers and masks {encode:.1f}"
+    note += f"; the model was busy {busy:.0%} of the time"
     return [
         figure(f"{name}: share of what the machine allows", share, "", at_least=OF_LIMIT, note=note),
         figure(f"{name}: prelabel, once ready", [t.ready for t in took["prelabel"]], "images/s"),
-        figure(f"{name}: the model alone", [t.ready for t in took["limit"]], "images/s"),
+        figure(f"{name}: the model alone", [t.rate for t in limits], "images/s"),
     ]
 
 
 def beside_the_others(one: Set, repeat: int) -> list[Figure]:
     """prelabel, the plain loop, the better Ray Data, and the limit, by turns."""
     actors, note = _best_actors(one)
-    ways: dict[str, Callable[[], Took]] = {
-        "prelabel": lambda: label(one),
-        "plain": lambda: way("plain", one),
-        "ray-data": lambda: way("ray-data", one, "--actors", str(actors)),
-        "limit": lambda: on_each_core("limit", one, 5),
-        "decode": lambda: on_each_core("decode", one, 2),
-    }
-    took = {name: [t for _, t in rounds] for name, rounds in take_turns(ways, repeat, warm_up=False).items()}
+    with Limit(one.folder, one.detector, one.kept) as limit:
+        ways: dict[str, Callable[[], Any]] = {
+            "prelabel": lambda: ours(one),
+            "plain": lambda: way("plain", one),
+            "ray-data": lambda: way("ray-data", one, "--actors", str(actors)),
+            "limit": limit,
+        }
+        took = _turns(ways, repeat)
     name = f"{one.images} of {one.name}"
-    ours, data, loop = took["prelabel"], took["ray-data"], took["plain"]
-    started, ready = [t.started for t in ours], [t.ready for t in ours]
+    here, data, loop = took["prelabel"], took["ray-data"], took["plain"]
+    started, ready = [t.started for t in here], [t.ready for t in here]
     return [
         *_of_limit(one, took),
         ratio(
@@ -236,31 +192,41 @@ def beside_the_others(one: Set, repeat: int) -> list[Figure]:
         figure(f"{name}: Ray Data, once ready", [t.ready for t in data], "images/s"),
         figure(f"{name}: the plain loop, with start-up", [t.started for t in loop], "images/s"),
         figure(f"{name}: the plain loop, once ready", [t.ready for t in loop], "images/s"),
-        figure(f"{name}: most memory of the driver", [t.peak_mb[0] for t in ours], "MB"),
-        figure(f"{name}: most memory of a worker", [t.peak_mb[1] for t in ours], "MB"),
+        figure(f"{name}: most memory of the driver", [t.peak_mb[0] for t in here], "MB"),
+        figure(f"{name}: most memory of a worker", [t.peak_mb[1] for t in here], "MB"),
     ]
 
 
 def _best_actors(one: Set) -> tuple[int, str]:
-    """Actors with which Ray Data is faster on a quarter of the pictures."""
+    """Actors with which Ray Data is faster on some of the pictures."""
+    count = min(one.images, TRIED)
     with tempfile.TemporaryDirectory() as folder:
-        for file in sorted(one.folder.glob("*.jpg"))[: max(50, one.images // 4)]:
-            (Path(folder) / file.name).symlink_to(file)
-        part = Set(one.name, Path(folder), one.images // 4, one.size, one.detector, one.kept)
+        for file in sorted(one.folder.glob("*.jpg"))[:count]:
+            (Path(folder) / file.name).symlink_to(file.absolute())
+        part = replace(one, folder=Path(folder), images=count)
         rates = {actors: way("ray-data", part, "--actors", str(actors)).ready for actors in sorted({1, cores()})}
     best = max(rates, key=lambda actors: rates[actors])
     tried = ", ".join(f"{actors}: {rate:.1f} images/s" for actors, rate in rates.items())
-    return best, f"with the better number of actors ({tried} on a quarter)"
+    return best, f"with the better number of actors ({tried} on {count})"
 
 
-def memory(one: Set, many: Set) -> list[Figure]:
+def memory(cache: Path, images: int) -> list[Figure]:
     """Whether ten times the images take more memory."""
-    few, long = label(one), label(many)
-    note = f"{one.images:,} images: {few.peak_mb[0]:.0f} and {few.peak_mb[1]:.0f} MB"
+    side = f"{SMALL}x{SMALL}"
+    few, many = (
+        ours(Set("small", pictures(cache, count, SMALL, SMALL, distinct=100), count, side, "demo-shapes", 0))
+        for count in (images, 10 * images)
+    )
     name = f"{many.images:,} images: most memory"
     return [
-        ratio(f"{name} of the driver", [long.peak_mb[0]], [few.peak_mb[0]], at_most=MEMORY_GROWTH, note=note),
-        ratio(f"{name} of a worker", [long.peak_mb[1]], [few.peak_mb[1]], at_most=MEMORY_GROWTH, note=note),
+        ratio(
+            f"{name} of {whose}",
+            [many.peak_mb[which]],
+            [few.peak_mb[which]],
+            at_most=MEMORY_GROWTH,
+            note=f"{many.peak_mb[which]:.0f} MB; {few.images:,} images: {few.peak_mb[which]:.0f} MB; {side}",
+        )
+        for which, whose in enumerate(("the driver", "a worker"))
     ]
 
 
@@ -270,14 +236,11 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "prelabel-benchmark-images")
     parser.add_argument("--repeat", type=int, default=LEAST_REPEAT, help="rounds that are counted (at least 3)")
     parser.add_argument("--images", type=int, default=2000, help="of 640x480")
-    parser.add_argument("--large", type=int, default=None, help="of 12 megapixels (default: 40, with --long 300)")
-    parser.add_argument(
-        "--long", action="store_true", help="every way on every set, and memory at ten times the images"
-    )
+    parser.add_argument("--large", type=int, default=100, help="of 12 megapixels")
+    parser.add_argument("--long", action="store_true", help="every way on every set")
     parser.add_argument("--only", default="", help="sets whose name contains this")
     args = parser.parse_args()
-    all_sets = sets(args.cache, args.images, args.large or (300 if args.long else 40))
-    for number, one in enumerate(all_sets):
+    for number, one in enumerate(sets(args.cache, args.images, args.large)):
         if args.only in one.name:
             others = number == 0 or args.long
             measured = beside_the_others(one, args.repeat) if others else against_the_limit(one, args.repeat)
@@ -285,26 +248,9 @@ def main() -> None:
             setup = {"images": one.images, "size": one.size, "detector": Path(one.detector).name}
             repeat = max(args.repeat, LEAST_REPEAT)
             report(f"job, {one.name}", measured, setup={**setup, "repeat": repeat, "cores": cores()})
-    figures: list[Figure] = []
-    first = all_sets[0]
-    if args.long:
-        folder = repeated(
-            sorted(first.folder.glob("*.jpg")), 10 * first.images, args.cache / f"repeated-{10 * first.images}"
-        )
-        figures += memory(first, Set(first.name, folder, 10 * first.images, first.size, first.detector, first.kept))
-        shutil.rmtree(folder)
-    else:
-        figures += [
-            figure(
-                f"{10 * first.images:,} images: most memory of {whose}",
-                [],
-                "x",
-                at_most=MEMORY_GROWTH,
-                note="with --long",
-            )
-            for whose in ("the driver", "a worker")
-        ]
-    report("job, memory", figures, setup={"detector": first.detector, "size": first.size, "cores": cores()})
+    if args.only in "memory":
+        setup = {"images": [args.images, 10 * args.images], "size": [SMALL, SMALL], "detector": "demo-shapes"}
+        report("job, memory", memory(args.cache, args.images), setup={**setup, "cores": cores()})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,10 +34,10 @@ _QUALITY = 90
 
 
 def pictures(cache: Path, count: int, width: int, height: int, *, distinct: int | None = None, seed: int = 0) -> Path:
-    """The folder of `count` JPEGs of one size below `cache`; drawn on all cores where it is not there yet.
+    """The folder of `count` JPEGs of one size below `cache`; drawn on all cores where they are not there yet.
 
     Args:
-        cache: Keeps the pictures for further runs.
+        cache: Keeps the pictures for further runs; what was drawn for one folder is not drawn again for another.
         count: How many.
         width: Of each, in pixels.
         height: Of each, in pixels.
@@ -47,12 +48,14 @@ def pictures(cache: Path, count: int, width: int, height: int, *, distinct: int 
     folder = cache / f"{width}x{height}-{count}-{distinct}-{seed}"
     if folder.is_dir():
         return folder
-    making = folder.with_name(folder.name + ".part")
-    making.mkdir(parents=True, exist_ok=True)
-    draw = partial(_draw, making, width, height, seed)
-    with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
-        list(pool.map(draw, range(distinct), chunksize=8))
-    return repeated(sorted(making.glob("*.jpg"))[:distinct], count, folder)
+    drawn = cache / f"{width}x{height}-{seed}"
+    drawn.mkdir(parents=True, exist_ok=True)
+    files = [drawn / f"{number:06d}.jpg" for number in range(distinct)]
+    missing = [number for number, file in enumerate(files) if not file.exists()]
+    if missing:
+        with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
+            list(pool.map(partial(_draw, drawn, width, height, seed), missing, chunksize=8))
+    return repeated(files, count, folder)
 
 
 def repeated(files: Sequence[Path], count: int, folder: Path) -> Path:
@@ -60,19 +63,21 @@ def repeated(files: Sequence[Path], count: int, folder: Path) -> Path:
     if folder.is_dir():
         return folder
     making = folder.with_name(folder.name + ".part")
-    making.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(parents=True)
+    # Each of them is copied once, from whatever disk it is on; all further ones are links to that copy.
     for number in range(count):
         path = making / f"{number:06d}.jpg"
-        if not path.exists():
-            shutil.copyfile(files[number % len(files)], path)
+        if number < len(files):
+            shutil.copyfile(files[number], path)
+        else:
+            os.link(making / f"{number % len(files):06d}.jpg", path)
     making.rename(folder)
     return folder
 
 
 def _draw(folder: Path, width: int, height: int, seed: int, number: int) -> None:
     path = folder / f"{number:06d}.jpg"
-    if path.exists():
-        return
     across, down = max(1, round(width / _SCENE_SIDE)), max(1, round(height / _SCENE_SIDE))
     cell = (math.ceil(width / across), math.ceil(height / down))
     scenes = [

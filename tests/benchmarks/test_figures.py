@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -82,3 +84,23 @@ def test_the_table_is_put_between_its_marks_and_can_be_put_there_again(load: Any
 def test_the_readme_lists_every_script(load: Any):
     listed = re.findall(r"^\| `(\w+)\.py` \|", (BENCHMARKS / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(listed) == load("run").scripts()
+
+
+def test_what_was_drawn_for_one_folder_is_not_drawn_again_for_another(load: Any, tmp_path: Path):
+    pictures = load("pictures")
+    two = sorted(pictures.pictures(tmp_path, 2, 32, 24).iterdir())
+    (tmp_path / "32x24-0" / "000000.jpg").write_bytes(b"was drawn")
+    five = sorted(pictures.pictures(tmp_path, 5, 32, 24, distinct=3).iterdir())
+    assert [file.name for file in five] == [f"{number:06d}.jpg" for number in range(5)]
+    assert five[0].read_bytes() == five[3].read_bytes() == b"was drawn"
+    assert five[1].read_bytes() == five[4].read_bytes() == two[1].read_bytes() != five[2].read_bytes()
+    assert five[3].samefile(five[0])
+
+
+def test_the_most_memory_of_a_process_outlasts_what_it_has_now(load: Any):
+    common = load("common")
+    held = np.ones(50_000_000, np.uint8)
+    del held
+    now, most = common.memory_mb(os.getpid())
+    assert 10 < now <= most - 25
+    assert common.memory_mb(2**30) == (0.0, 0.0)

@@ -1,0 +1,108 @@
+"""`prelabel label` as anybody would call it, with looks at its memory and files while it works."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import descendants, memory_mb
+
+#: What has loaded TensorFlow is a worker.
+_WORKER_MB = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Driver and workers at one moment; of workers the largest one."""
+
+    seconds: float
+    done: int
+    workers: int
+    driver_mb: float
+    worker_mb: float
+    driver_files: int
+    worker_files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One run: its summary, seconds from command to end, looks, and the most memory of driver and of any worker."""
+
+    summary: dict[str, Any]
+    seconds: float
+    looks: Sequence[Look]
+    peak_mb: tuple[float, float]
+
+
+def label(folder: Path, detector: str, output: Path, *further: str, every_s: float = 0.5) -> Labelled:
+    """Label all images of a folder, looking every `every_s` seconds. Raises SystemExit where the run fails."""
+    command = [sys.executable, "-m", "prelabel", "label", str(folder.absolute()), "--detector", detector]
+    command += ["--output", str(output), "--log-json", *further]
+    began = time.perf_counter()
+    summary: dict[str, Any] = {}
+    other: list[str] = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=output.parent) as process:
+        watch = _Watch(process.pid, every_s)
+        for line in process.stderr or ():
+            event = json.loads(line) if line.startswith("{") else {"event": "other"}
+            if event["event"] == "progress":
+                watch.done = event["done"]
+            elif event["event"] == "summary":
+                summary = event
+            else:
+                other.append(line)
+    seconds = time.perf_counter() - began
+    watch.stop()
+    if process.returncode or not summary:
+        raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}: {''.join(other)[-2000:]}")
+    return Labelled(summary, seconds, watch.looks, watch.peak_mb)
+
+
+class _Watch:
+    """Looks at a process and its children until it is stopped."""
+
+    def __init__(self, pid: int, every_s: float) -> None:
+        self._pid, self._every_s, self._ended = pid, every_s, threading.Event()
+        self._began = time.monotonic()
+        self.done = 0
+        self.looks: list[Look] = []
+        self.peak_mb = (0.0, 0.0)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after the look that is under way."""
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._every_s):
+            now, most = memory_mb(self._pid)
+            sizes = [(*memory_mb(pid), _open_files(pid)) for pid in descendants(self._pid)]
+            workers = [size for size in sizes if size[0] > _WORKER_MB]
+            self.peak_mb = max(self.peak_mb[0], most), max(self.peak_mb[1], *(peak for _, peak, _ in sizes), 0.0)
+            self.looks.append(
+                Look(
+                    round(time.monotonic() - self._began, 1),
+                    self.done,
+                    len(workers),
+                    now,
+                    max((size for size, _, _ in workers), default=0.0),
+                    _open_files(self._pid),
+                    max((files for _, _, files in workers), default=0),
+                )
+            )
+
+
+def _open_files(pid: int) -> int:
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return 0

@@ -1,0 +1,139 @@
+"""What the machine allows at best: the model alone on decoded images, and decoding alone, each on every core.
+
+A process for each core loads the model once and measures whenever it is told, so that other ways can take turns with
+it without it being loaded again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from common import cores
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """One round: images a second of the model alone on all cores; CPU seconds of one image."""
+
+    rate: float
+    model_s: float
+    encode_s: float
+    decode_s: float
+
+
+class Limit:
+    """Measures when it is called; its processes are ready once it is entered, and wait in between."""
+
+    def __init__(self, folder: Path, detector: str, kept: int) -> None:
+        self._command = [sys.executable, __file__, "--pictures", str(folder), "--detector", detector]
+        self._command += ["--parts", str(cores()), "--kept", str(kept)]
+
+    def __enter__(self) -> Limit:
+        self._log = tempfile.TemporaryFile("w+")
+        self._processes = [
+            subprocess.Popen(
+                [*self._command, "--part", str(part)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+            )
+            for part in range(cores())
+        ]
+        self._answers()
+        return self
+
+    def __call__(self) -> Allowed:
+        for process in self._processes:
+            print("measure", file=process.stdin, flush=True)
+        answers = self._answers()
+        return Allowed(
+            sum(one["images"] / one["model_wall_s"] for one in answers),
+            *(statistics.mean(one[name] for one in answers) for name in ("model_s", "encode_s", "decode_s")),
+        )
+
+    def _answers(self) -> list[dict[str, Any]]:
+        lines = [process.stdout.readline() if process.stdout else "" for process in self._processes]
+        if not all(lines):
+            self._log.seek(0)
+            raise SystemExit(f"{' '.join(self._command)} failed: {self._log.read()[-2000:]}")
+        return [json.loads(line) for line in lines]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._processes:
+            process.communicate()
+        self._log.close()
+
+
+def _pixels(file: Path) -> Any:
+    from prelabel.source.decode import decode
+
+    return decode(file.read_bytes()).pixels
+
+
+def _decoding(files: list[Path], seconds: float) -> dict[str, float]:
+    """Reading and decoding, as a worker does it, in one thread."""
+    began, cpu, count = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - began < seconds or not count:
+        for file in files:
+            _pixels(file)
+            count += 1
+    return {"decode_s": (time.process_time() - cpu) / count}
+
+
+def _model(detector: Any, images: list[Any], seconds: float) -> dict[str, float]:
+    """The model as a worker runs it, one thread, on images in memory; what is done with its answers is set apart."""
+    began, cpu, encode, detect, count = time.perf_counter(), time.process_time(), 0.0, 0.0, 0
+    while time.perf_counter() - began < seconds or not count:
+        for image in images:
+            (found,) = detector.detect([image])
+            detect += found.seconds["detect"]
+            encode += found.seconds.get("encode", 0.0)
+            count += 1
+    took, used = time.perf_counter() - began, time.process_time() - cpu
+    share = detect / (detect + encode)
+    return {"images": count, "model_wall_s": took * share, "model_s": used * share / count, "encode_s": encode / count}
+
+
+def main() -> None:
+    """Load, say so, and measure for each line that comes in."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--detector", required=True)
+    parser.add_argument("--part", type=int, required=True)
+    parser.add_argument("--parts", type=int, required=True)
+    parser.add_argument("--kept", type=int, required=True, help="images in memory")
+    args = parser.parse_args()
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from prelabel.detectors.choice import EXACT
+    from prelabel.detectors.prepare import prepare
+    from prelabel.detectors.savedmodel import load_detector
+    from prelabel.storage import Storage
+
+    # As `prelabel label` runs it unless told otherwise.
+    detector = load_detector(prepare(args.detector, Storage()), threads=1, choice=EXACT)
+    files = sorted(args.pictures.glob("*.jpg"))[args.part :: args.parts][: args.kept]
+    images = [_pixels(file) for file in files]
+    for image in images[:8]:
+        detector.detect([image])
+    print("{}", flush=True)
+    for _ in sys.stdin:
+        print(json.dumps({**_decoding(files, 1.0), **_model(detector, images, 4.0)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
