@@ -135,7 +135,7 @@ class LabelOptions(Selection):
     )
     shard_size: int | None = option(
         None,
-        "Images a shard (default: from the number of images, 16 to 512).",
+        "Images a shard (default: from the number of images, 4 to 512).",
         type="int",
         metavar="N",
         group=_RUN,

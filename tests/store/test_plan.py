@@ -55,7 +55,7 @@ def test_the_plan_is_parquet_that_others_read_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "size"), [(1, 16), (80, 16), (512, 16), (513, 17), (1000, 32), (16_384, 512), (1_000_000, 512)]
+    ("images", "size"), [(1, 4), (80, 4), (128, 4), (129, 5), (513, 17), (1000, 32), (16_384, 512), (1_000_000, 512)]
 )
 def test_the_automatic_size_depends_on_the_count_alone(images: int, size: int) -> None:
     assert automatic_shard_size(images) == size
