@@ -30,7 +30,7 @@ IMAGES = 8
 STAGES: dict[str, str] = {
     "interpreter": "pass",
     "prelabel's modules": "import prelabel.engine.worker",
-    "TensorFlow and TensorFlow Hub": "from prelabel.detectors import runtime; runtime.tensorflow_hub()",
+    "TensorFlow": "from prelabel.detectors import runtime; runtime.tensorflow(keras=False)",
     "the model, loaded and run once": (
         "from prelabel.detectors.prepare import prepare; from prelabel.detectors.savedmodel import load_detector; "
         "from prelabel.storage import Storage; from prelabel.detectors.choice import EXACT; "

@@ -19,13 +19,19 @@ _log = logging.getLogger(__name__)
 Runner = Callable[[list[str]], str]
 
 
-def tensorflow() -> Any:
-    """The module, imported without its greetings on standard error; what it prints when the import fails is shown."""
+def tensorflow(*, keras: bool = True) -> Any:
+    """The module, imported without its greetings on standard error; what it prints when the import fails is shown.
+
+    Args:
+        keras: False leaves Keras (and pandas with it, a fifth of the time) out while TensorFlow is imported, as where
+            it is not installed: for a process of our own, since `import tensorflow.keras` fails there afterwards.
+            Networks need none of it to be loaded and run.
+    """
     if "tensorflow" not in sys.modules:
         # Both are read by the C++ side while it loads; what the user has set stays.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-        with _quiet_stderr():
+        with _quiet_stderr(), contextlib.nullcontext() if keras else _hidden("keras"):
             importlib.import_module("tensorflow")
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return sys.modules["tensorflow"]
@@ -121,6 +127,20 @@ def total_memory_mib(runner: Runner | None = None) -> list[int]:
 
 def _run(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+
+
+@contextlib.contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Have the import of a module fail for the time being, unless it has been imported already."""
+    if name in sys.modules:
+        yield
+        return
+    # Of Python: an entry of None says that there is no such module.
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 @contextlib.contextmanager

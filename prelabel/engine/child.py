@@ -99,7 +99,8 @@ class _Child:
 def _import() -> None:
     from prelabel.detectors import runtime
 
-    runtime.tensorflow_hub()
+    # Without the hub package either: a network that is kept as a constant graph is loaded without it.
+    runtime.tensorflow(keras=False)
 
 
 def _end_with_parent() -> None:

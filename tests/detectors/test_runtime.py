@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -139,3 +140,20 @@ def test_gpu_memory_is_limited_or_grows(
         *expected,
         ("list_logical_devices",),
     ]
+
+
+def test_a_process_of_our_own_loads_and_runs_networks_without_keras(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from prelabel.detectors.runtime import tensorflow, tensorflow_hub\n"
+        "tf = tensorflow(keras=False)\n"
+        "assert not {'keras', 'tf_keras', 'pandas'} & sys.modules.keys()\n"
+        "module = tf.Module(); module.double = tf.function(lambda x: 2 * x, [tf.TensorSpec([], tf.float32)])\n"
+        f"tf.saved_model.save(module, {str(tmp_path)!r})\n"
+        f"print(float(tensorflow_hub().load({str(tmp_path)!r}).double(4.0)))\n"
+        "import keras\n"
+        "print(float(keras.ops.add(1.0, 2.0)), tf.keras.__name__)\n"
+    )
+    done = run(code)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert done.stdout.startswith("8.0\n3.0 keras")
