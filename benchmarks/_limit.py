@@ -132,7 +132,7 @@ def main() -> None:
         detector.detect([image])
     print("{}", flush=True)
     for _ in sys.stdin:
-        print(json.dumps({**_decoding(files, 1.0), **_model(detector, images, 4.0)}), flush=True)
+        print(json.dumps({**_decoding(files, 0.5), **_model(detector, images, 3.0)}), flush=True)
 
 
 if __name__ == "__main__":

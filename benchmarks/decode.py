@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import importlib.util
 import io
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ASSETS, Figure, figure, ratio, report, take_turns
+from common import ASSETS, Figure, cores, figure, ratio, report, take_turns
 from pictures import pictures
 from PIL import Image
 
@@ -92,7 +93,6 @@ def measure_decoders(files: dict[str, list[bytes]], repeat: int) -> tuple[list[F
     return figures, {"ms_per_image_best_round": detail}
 
 
-@functools.cache
 def enlarged(photo: Path, number: int) -> bytes:
     """A real photo at 12 megapixels, with grain as of a sensor, as a JPEG."""
     image = Image.open(photo).convert("RGB")
@@ -242,8 +242,11 @@ def main() -> None:
     shown = [lambda path=path: path.read_bytes() for path in sorted(large.glob("*.jpg"))]
     subjects = [Subject("demo-shapes, 12 MP", "demo-shapes", 512, shown)]
     if photos:
-        grown = [lambda path=path, n=n: enlarged(path, n) for n, path in enumerate(photos[: args.photos])]
-        models, names = ASSETS / "models", [path.name for path in photos[: args.photos]]
+        chosen = photos[: args.photos]
+        with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
+            large_photos = list(pool.map(enlarged, chosen, range(len(chosen))))
+        grown = [lambda data=data: data for data in large_photos]
+        models, names = ASSETS / "models", [path.name for path in chosen]
         subjects.append(
             Subject("SSD of 300 pixels, photos at 12 MP", str(models / "openimages-hub-module"), 300, grown, names)
         )
@@ -263,7 +266,7 @@ def main() -> None:
         if subject.address == "demo-shapes":
             auto = replace(FULL, shortest_side=KEPT_FOR_DETECTOR * subject.looks_at)
             for name, folder, images, decoding in (
-                ("640 x 480", small, 200, FULL),
+                ("640 x 480", small, 120, FULL),
                 ("12 MP in full", large, 24, FULL),
                 ("12 MP with auto", large, 24, auto),
             ):

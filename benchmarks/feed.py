@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=100_000, help="shards of the run without service time")
     parser.add_argument("--ray-shards", type=int, default=4000)
     parser.add_argument("--actors", type=int, default=4 * cores())
-    parser.add_argument("--seconds", type=float, default=12.0, help="of the run with 1,000 workers at 300 images/s")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of the run with 1,000 workers at 300 images/s")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:

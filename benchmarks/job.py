@@ -37,7 +37,7 @@ PLAIN_STARTED, PLAIN_READY = 1.2, 1.6
 MEMORY_GROWTH = 1.1
 
 #: Pictures on which Ray Data's number of actors is tried.
-TRIED = 300
+TRIED = 200
 
 #: Side of the pictures of which many are labelled, in pixels.
 SMALL = 64
@@ -45,7 +45,7 @@ SMALL = 64
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """Pictures, and the detector that labels them; `kept` of them are in memory for the limit."""
+    """Pictures, and the detector that labels them; `kept` of them are in memory for the limit, on each core."""
 
     name: str
     folder: Path
@@ -113,16 +113,16 @@ def _model(detector: str) -> str:
 
 
 def sets(cache: Path, images: int, large: int) -> list[Set]:
-    """What is labelled: drawn pictures of two sizes, and real photos where they are."""
+    """What is labelled: drawn pictures of two sizes, and real photos where they are; few of each, again and again."""
     found = [
-        Set("640x480", pictures(cache, images, 640, 480), images, "640x480", "demo-shapes", 100),
+        Set("640x480", pictures(cache, images, 640, 480, distinct=500), images, "640x480", "demo-shapes", 100),
         Set("12 MP", pictures(cache, large, 4000, 3000, distinct=40), large, "4000x3000", "demo-shapes", 12),
     ]
     photos = sorted((ASSETS / "images" / "coco-val80").glob("*.jpg"))
     if photos:
         for model, count in (("openimages-hub-module", 320), ("maskrcnn-tf2", 160)):
             folder = repeated(photos, count, cache / f"photos-{count}")
-            found.append(Set(f"photos, {model}", folder, count, "640x480", str(ASSETS / "models" / model), 80))
+            found.append(Set(f"photos, {model}", folder, count, "640x480", str(ASSETS / "models" / model), 40))
     return found
 
 

@@ -1,6 +1,6 @@
 """How long, and in how much memory, a list of names becomes a plan on disk; and how long a bucket takes to be listed.
 
-    python benchmarks/planning.py --images 1000000 --list txt --objects 20000
+    python benchmarks/planning.py --images 1000000 --list txt
 
 Prints one JSON line. The list is made first, in a process of its own, and is not counted. The bucket is on a server of
 S3's protocol on this machine (moto's), and is listed by turns as a source and by botocore's bare paginator, which does
@@ -93,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--list", choices=sorted(_RECORDS), default="txt")
-    parser.add_argument("--objects", type=int, default=20_000, help="objects of the bucket that is listed")
+    parser.add_argument("--objects", type=int, default=10_000, help="objects of the bucket that is listed")
     parser.add_argument("--repeat", type=int, default=LEAST_REPEAT, help="rounds that are counted (at least 3)")
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
