@@ -24,7 +24,6 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from prelabel.detectors.archive import unpack
 from prelabel.detectors.cache import cache_root, cached_or_fetched, folder_name
 from prelabel.detectors.catalogue import CATALOGUE, CatalogueEntry, lookup
-from prelabel.detectors.download import download
 from prelabel.detectors.fingerprint import fingerprint_of
 from prelabel.errors import ConfigError, DetectorError
 from prelabel.select import nearest_name
@@ -111,6 +110,9 @@ def _from_web(
     max_bytes: int,
     say: Callable[[str], None],
 ) -> LocalModel:
+    # Takes its time to be imported, and models that are on this machine need none of it.
+    from prelabel.detectors.download import download
+
     def fetch(scratch: Path) -> Path:
         archive = scratch / "archive"
         problems = []

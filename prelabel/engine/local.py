@@ -67,6 +67,10 @@ class Process:
         with contextlib.suppress(OSError):
             self.connection.send(message)
 
+    def kill(self) -> None:
+        """Have it end, whatever it does, without waiting until it has."""
+        self._popen.kill()
+
     def end(self) -> str:
         """End it, whatever it does, or take leave of it where it is dead; a second time does nothing.
 
@@ -75,7 +79,7 @@ class Process:
         """
         if self._errors.closed:
             return ""
-        self._popen.kill()
+        self.kill()
         self.connection.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(_END_TIMEOUT_S)
@@ -129,6 +133,9 @@ class LocalCrew(Crew):
 
     def stop(self) -> None:
         """End all workers at once."""
+        # All before any is waited for: each takes a moment to give its memory back.
+        for worker in self.workers:
+            worker.actor.kill()
         for worker in self.workers:
             worker.actor.end()
         self.workers.clear()
