@@ -89,6 +89,12 @@ _REFUSED_CREDENTIALS = frozenset(
 #: ... and what botocore raises where it finds none.
 _NO_CREDENTIALS = frozenset(("NoCredentialsError", "PartialCredentialsError"))
 
+#: What an S3 server's refusal means where it may not say why: the answer to a HEAD has no body, hence no code either.
+_WITHOUT_REASON = {
+    "400": (errno.EINVAL, "HTTP 400 Bad Request: so S3 answers credentials that have expired or are of another region"),
+    "403": (errno.EACCES, "HTTP 403 Forbidden: see whether the credentials are right, and whether they allow this"),
+}
+
 
 def is_known(url: str) -> bool:
     """Whether fsspec has a file system of the address's protocol, installed or not."""
@@ -126,6 +132,8 @@ def as_os_error() -> Iterator[None]:
             raise CredentialsError(
                 f"the store does not take the credentials ({kind}): give valid ones, and the same command goes on"
             ) from error
+        if code_of(error) in _WITHOUT_REASON:
+            raise OSError(*_WITHOUT_REASON[code_of(error)]) from error.__cause__ or error
         if isinstance(error, OSError):
             raise
         wrapped = TimeoutError if isinstance(error, asyncio.TimeoutError) else OSError

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import threading
 import time
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -208,3 +211,32 @@ def test_importing_storage_loads_no_cloud_library() -> None:
 def test_a_bucket_has_no_password() -> None:
     with pytest.raises(ConfigError, match=r"^s3://\*\*\*@bucket/a: an address in a bucket has no user and password"):
         Storage().read("s3://me:pw@bucket/a")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (403, PermissionError, "HTTP 403 Forbidden: see whether the credentials are right, and whether they allow this"),
+        (400, OSError, "HTTP 400 Bad Request: so S3 answers credentials that have expired or are of another region"),
+    ],
+)
+def test_a_refusal_without_a_body_says_what_to_look_at(status: int, kind: type[OSError], words: str) -> None:
+    asked: list[str] = []
+
+    class Refuses(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client = {"endpoint_url": f"http://127.0.0.1:{server.server_port}", "region_name": "us-east-1"}
+        storage = Storage({"key": "k", "secret": "s", "client_kwargs": client})
+        with pytest.raises(kind, match=re.escape(words)):
+            storage.kind("s3://bucket/photos/a.jpg")
+        server.shutdown()
+    assert len(asked) <= 2  # s3fs may look whether the bucket is there; nothing is tried again
