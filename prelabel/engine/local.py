@@ -12,11 +12,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from prelabel.config import LabelOptions
@@ -55,6 +57,11 @@ class Process:
                 stderr=self._errors,
                 start_new_session=True,  # Ctrl-C is for this process, which ends its workers itself
             )
+        # One that stands still reads nothing, and the links of a shard are more than a pipe holds: who drives all the
+        # others must not wait for it.
+        self._outbox: SimpleQueue[Any] = SimpleQueue()
+        self._sender = threading.Thread(target=self._deliver, name="outbox", daemon=True)
+        self._sender.start()
         self.send(list(sys.path))
 
     @property
@@ -63,9 +70,13 @@ class Process:
         return self._popen.pid
 
     def send(self, message: object) -> None:
-        """Tell it something. That it is dead is heard when it is listened to."""
-        with contextlib.suppress(OSError):
-            self.connection.send(message)
+        """Tell it something, without waiting until it listens. That it is dead is heard when it is listened to."""
+        self._outbox.put(message)
+
+    def _deliver(self) -> None:
+        while (message := self._outbox.get()) is not None:
+            with contextlib.suppress(OSError):
+                self.connection.send(message)
 
     def kill(self) -> None:
         """Have it end, whatever it does, without waiting until it has."""
@@ -80,6 +91,8 @@ class Process:
         if self._errors.closed:
             return ""
         self.kill()
+        self._outbox.put(None)
+        self._sender.join(_END_TIMEOUT_S)
         self.connection.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(_END_TIMEOUT_S)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +163,16 @@ def test_a_process_ends_when_nobody_holds_the_other_end(local_world: World):
     process.connection.close()
     assert wait_until(lambda: process._popen.poll() is not None, 30)
     process.end()
+
+
+def test_a_process_that_stands_still_keeps_nobody_waiting_who_tells_it_something(local_world: World):
+    process = Process()
+    try:
+        os.kill(process.pid, signal.SIGSTOP)
+        telling = threading.Thread(target=process.send, args=(bytes(8 << 20),), daemon=True)
+        telling.start()
+        telling.join(30)
+        assert not telling.is_alive()
+    finally:
+        process.end()
+    assert wait_until(lambda: "outbox" not in {thread.name for thread in threading.enumerate()}, 30)
