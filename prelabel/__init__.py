@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prelabel.engine.job import Summary
     from prelabel.engine.progress import Reporter
+    from prelabel.engine.summary import Summary
     from prelabel.store.run import Run
 
 __version__ = "0.1.0"

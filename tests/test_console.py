@@ -15,8 +15,8 @@ import pytest
 
 from prelabel import console
 from prelabel.cli.running import show_summary
-from prelabel.engine.job import Summary
 from prelabel.engine.progress import Snapshot
+from prelabel.engine.summary import Summary
 from prelabel.store.shards import ShardRecord
 
 HALF = Snapshot(images=1000, done=500, failed=3, images_per_s=41.25, workers=2, waiting="")

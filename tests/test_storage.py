@@ -216,7 +216,11 @@ def test_a_bucket_has_no_password() -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (403, PermissionError, "HTTP 403 Forbidden: see whether the credentials are right, and whether they allow this"),
+        (
+            403,
+            PermissionError,
+            "HTTP 403 Forbidden: see whether the credentials are right, and whether they allow this",
+        ),
         (400, OSError, "HTTP 400 Bad Request: so S3 answers credentials that have expired or are of another region"),
     ],
 )

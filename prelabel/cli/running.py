@@ -18,8 +18,8 @@ from prelabel.errors import RunInterrupted
 
 if TYPE_CHECKING:
     from prelabel.config import LabelOptions
-    from prelabel.engine.job import Summary
     from prelabel.engine.progress import Reporter
+    from prelabel.engine.summary import Summary
     from prelabel.store.status import Progress
 
 #: Problems that `verify` prints.

@@ -42,6 +42,10 @@ class Driver:
             worker has found out about how the network is run fastest, where that was asked for.
         runner: Provides the workers.
         try_faster: Whether to ask the first worker for that.
+
+    Attributes:
+        workers: Most workers that were ready at the same time.
+        tried_again: Shards whose worker was taken for dead: more than one may have published them.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Driver:
         self._failed_in: dict[str, ShardRecord] = {}
         self._looked_at = 0.0
         self.workers = 0
+        self.tried_again: set[int] = set()
 
     def run(self) -> Iterator[ShardRecord]:
         """Records of finished shards, in the order in which they finish.
@@ -127,6 +132,7 @@ class Driver:
                     self._reporter.message(why)
                     self._start(OptimizationRecord("exact", why=why))
                 else:
+                    self.tried_again.add(task.shard)
                     self._reporter.message(f"{error}; {self._schedule.died(task, event.culprit)}", shard=task.shard)
         elif isinstance(event.record, OptimizationRecord):
             self._reporter.message(f"the network is run as: {event.record}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -193,7 +193,7 @@ class Worker:
                 turn=self._turn,
                 on_image=on_image,
             )
-            return publish(rows, self._spec, self._storage, task.shard)
+            return publish(rows, self._spec, self._storage, task.shard, done.keys())
         finally:
             del self._partial[task.shard]
 
@@ -278,15 +278,16 @@ def finished_rows(spec: Spec, storage: Storage, task: LabelTask) -> dict[str, Im
     return {row.image_id: row for row in rows if row.status == OK}
 
 
-def publish(rows: list[ImageRow], spec: Spec, storage: Storage, shard: int) -> ShardRecord:
-    """Write a shard, unless another job has taken the output over meanwhile.
+def publish(rows: list[ImageRow], spec: Spec, storage: Storage, shard: int, taken_over: Collection[str]) -> ShardRecord:
+    """Write a shard, some of whose rows may stand in its old file, unless another job has taken the output over.
 
     Raises:
         OutputInUseError: It has: this process belongs to a job that was taken for dead.
         StoreError: It cannot be written.
     """
     require_held(spec.options.output, storage, spec.owner)
-    return write_shard(rows, spec.options.output, storage, shard=shard, run_id=spec.run_id)
+    output = spec.options.output
+    return write_shard(rows, output, storage, shard=shard, run_id=spec.run_id, taken_over=taken_over)
 
 
 def publish_given_up(task: LabelTask, spec: Spec, storage: Storage, plan: Plan) -> ShardRecord:
@@ -297,4 +298,4 @@ def publish_given_up(task: LabelTask, spec: Spec, storage: Storage, plan: Plan) 
         done.get(ref.image_id) or set_aside_row(ref, reading, task.set_aside[position])
         for position, ref in enumerate(plan.read(task.shard))
     ]
-    return publish(rows, spec, storage, task.shard)
+    return publish(rows, spec, storage, task.shard, done.keys())

@@ -147,12 +147,21 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The content of `manifest.json`."""
+    """The content of `manifest.json`.
+
+    Attributes:
+        run_id: As in `run.json`.
+        finished: When, UTC.
+        shards: Every one of the run.
+        seconds: Of the call that finished it: `wall`, and by stage summed over workers.
+        runner: What that call's workers ran on, `"local"` or `"ray"`; `""` where that was not written down.
+    """
 
     run_id: str
     finished: str
     shards: tuple[ShardRecord, ...]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    runner: str = ""
 
     @property
     def totals(self) -> dict[str, Any]:
@@ -177,6 +186,7 @@ class Manifest:
             "finished": self.finished,
             "totals": self.totals,
             "seconds": dict(self.seconds),
+            "runner": self.runner,
             "shards": [record.to_json() for record in self.shards],
         }
 
@@ -189,6 +199,7 @@ class Manifest:
                 finished=values["finished"],
                 shards=tuple(ShardRecord.from_json(record) for record in values["shards"]),
                 seconds=values["seconds"],
+                runner=values.get("runner", ""),
             )
         except (KeyError, TypeError) as error:
             raise StoreError(f"{MANIFEST} is damaged: {describe(error)}") from None

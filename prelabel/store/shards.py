@@ -6,7 +6,7 @@ import hashlib
 import io
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -44,7 +44,10 @@ _SHARD = b"prelabel.shard"
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """What one finished shard reports: small enough to hold one of each in the driver and in `manifest.json`."""
+    """What one finished shard reports: small enough to hold one of each in the driver and in `manifest.json`.
+
+    Its `seconds` by stage are those of the call that wrote the file, where it is known what that took over.
+    """
 
     shard: int
     name: str
@@ -79,7 +82,15 @@ def shard_url(output: str, shard: int) -> str:
     return join(output, "shards", shard_name(shard))
 
 
-def write_shard(rows: Sequence[ImageRow], output: str, storage: Storage, *, shard: int, run_id: str) -> ShardRecord:
+def write_shard(
+    rows: Sequence[ImageRow],
+    output: str,
+    storage: Storage,
+    *,
+    shard: int,
+    run_id: str,
+    taken_over: Collection[str] = (),
+) -> ShardRecord:
     """Encode rows in memory and publish them whole as the shard's file.
 
     Args:
@@ -88,16 +99,19 @@ def write_shard(rows: Sequence[ImageRow], output: str, storage: Storage, *, shar
         storage: Opens the output.
         shard: Its number.
         run_id: Identity of the run, kept in the footer so that a later run never takes over a foreign file.
+        taken_over: Ids of images whose rows stood in the file before, as they are.
 
     Returns:
-        The shard's record; its seconds are those of the rows, by stage, and `write`: encoding and publishing the file.
+        The shard's record; its seconds are what was spent now, by stage: that of the rows that were not taken over, and
+        `write`, encoding and publishing the file.
 
     Raises:
         StoreError: It cannot be written.
     """
     start = time.perf_counter()
     record = write_table(rows_to_table(rows), output, storage, shard=shard, run_id=run_id)
-    seconds = {stage: sum(row.seconds.get(stage, 0.0) for row in rows) for stage in STAGES}
+    fresh = [row for row in rows if row.image_id not in taken_over]
+    seconds = {stage: sum(row.seconds.get(stage, 0.0) for row in fresh) for stage in STAGES}
     seconds["write"] = time.perf_counter() - start
     return replace(record, seconds={stage: round(value, 3) for stage, value in seconds.items()})
 

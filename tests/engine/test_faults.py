@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+from dataclasses import replace
 
 import pytest
 
 from prelabel.engine import crew
 from prelabel.engine.progress import Snapshot
 from prelabel.errors import DetectorError, RunError
+from prelabel.storage import Storage
+from prelabel.store.shards import ShardRecord, read_shard, shard_url, write_shard
 from tests.engine.fakes import CODEC_ABORTS, Deed
 from tests.engine.world import Recorder, World
 
@@ -107,6 +110,22 @@ def test_workers_killed_from_outside_cost_no_row(anywhere: World, victims: str):
     anywhere.require_whole()
     assert (summary.images, summary.failed, summary.lost) == (24, 0, 0)
     assert recorder.said("; it is tried again")
+
+
+def test_what_a_worker_taken_for_dead_publishes_later_is_what_the_manifest_says(anywhere: World):
+    """On a machine that was cut off for a while it may publish after the one that has got its shard since."""
+    anywhere.add(8, p001=Deed.ABORT)
+
+    def publish_again(record: ShardRecord) -> None:
+        if record.shard == 0:
+            rows = list(read_shard(shard_url(str(anywhere.out), 0), Storage()))
+            slower = [replace(row, seconds={"read": 7.0}) for row in rows]
+            write_shard(slower, str(anywhere.out), Storage(), shard=0, run_id=recorder.run_id)
+
+    recorder = Recorder(on_shard=publish_again)
+    summary = anywhere.label(recorder)
+    anywhere.require_whole()
+    assert (summary.images, summary.lost) == (8, 1)
 
 
 def test_a_shard_that_takes_for_ever_is_given_up_though_its_images_come(world: World):

@@ -7,17 +7,19 @@ import os
 import re
 import shutil
 import threading
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
-from prelabel.engine import job
+from prelabel.engine.output import Output
 from prelabel.errors import ConfigError, DetectorError, OutputInUseError, PrelabelError, RunInterrupted, StoreError
 from prelabel.storage import Storage
 from prelabel.store.lock import LOCK
 from prelabel.store.plan import Plan
 from prelabel.store.run import read_run
+from prelabel.store.shards import read_shard, shard_url, write_shard
 from tests.e2e.command import wait_until
 from tests.engine.fakes import Deed
 from tests.engine.world import Recorder, World
@@ -146,7 +148,7 @@ def test_overwrite_keeps_the_old_run_until_a_worker_has_loaded_the_new_detector(
 def test_what_a_killed_overwrite_left_of_the_older_run_is_cleared_away(world: World, monkeypatch: pytest.MonkeyPatch):
     world.add(12)
     world.label()
-    monkeypatch.setattr(job._Job, "_sweep", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Output, "_sweep", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):  # as if killed when run.json is new and the rest is old
         world.label(overwrite=True, limit=6)
     monkeypatch.undo()
@@ -171,6 +173,24 @@ def test_retrying_runs_the_failed_images_again_and_no_other(world: World):
     assert (summary.images, summary.failures, summary.skipped_shards) == (12, {"RuntimeError": 1}, 1)
     world.require_whole()
     assert world.files()["shards/shard-00001.parquet"] == before["shards/shard-00001.parquet"]
+
+
+def test_a_retry_counts_the_seconds_of_what_it_ran_not_those_of_rows_it_took_over(world: World):
+    world.add(4, p002=Deed.REFUSE)
+    world.label()
+    url = shard_url(str(world.out), 0)
+    rows = [replace(row, seconds={**row.seconds, "detect": 1000.0}) for row in read_shard(url, Storage())]
+    run_id = json.loads((world.out / "run.json").read_text())["run_id"]
+    write_shard(rows, str(world.out), Storage(), shard=0, run_id=run_id)
+    (world.out / "manifest.json").unlink()
+    world.make(2, Deed.NOTHING)
+    recorder = Recorder()
+    summary = world.label(recorder, retry_failed=True)
+    manifest = json.loads((world.out / "manifest.json").read_text())
+    assert summary.labelled == 1
+    for seconds in (summary.seconds, manifest["seconds"], manifest["shards"][0]["seconds"]):
+        assert 0 <= seconds["detect"] < 1000
+    world.require_whole()
 
 
 def test_a_file_that_was_mended_since_is_taken_by_a_retry_though_its_size_has_changed(world: World):

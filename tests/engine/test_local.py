@@ -16,6 +16,8 @@ from prelabel.config import LabelOptions
 from prelabel.engine import cluster, local, runner
 from prelabel.engine.local import Process
 from prelabel.errors import ConfigError, SourceError
+from prelabel.storage import Storage
+from prelabel.store.run import open_run
 from tests.e2e.command import wait_until
 from tests.engine.fakes import Deed
 from tests.engine.world import Recorder, World
@@ -122,6 +124,7 @@ def test_rows_and_messages_are_the_same_as_on_ray(local_world: World, shared_ray
         recorder = Recorder()
         summary = local_world.label(recorder, runner=name, overwrite=True)
         assert (summary.runner, summary.failed, summary.lost) == (name, 2, 1)
+        assert open_run(str(local_world.out), Storage()).manifest.runner == name
         heard[name] = recorder.said("shard=")
         table = [row for row in local_world.rows() if row.error_type != "WorkerDied"]
         rows[name] = [(row.image_id, row.error, row.detections and row.detections.xyxy.tolist()) for row in table]

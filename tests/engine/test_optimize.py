@@ -105,9 +105,10 @@ def test_what_was_chosen_stands_in_the_file_as_the_contract_says(local_world: Wo
     world = local_world
     world.add(2)
     world.label(optimize="auto")
-    values = json.loads((world.out / "run.json").read_text())
-    schema = json.loads((Path(__file__).parents[2] / "schemas" / "run.schema.json").read_text())
-    jsonschema.validate(values, schema)
+    for name in ("manifest", "run"):
+        values = json.loads((world.out / f"{name}.json").read_text())
+        schema = json.loads((Path(__file__).parents[2] / "schemas" / f"{name}.schema.json").read_text())
+        jsonschema.validate(values, schema)
     assert values["optimization"] == {"numbers": "bfloat16", "share": 0.8, "gain": 1.5, "images": 16, "why": "made up"}
     del values["optimization"]
     assert RunRecord.from_json(values).optimization == OptimizationRecord("off")

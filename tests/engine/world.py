@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from prelabel.config import LabelOptions
-from prelabel.engine.job import Summary, run
+from prelabel.engine.job import run
 from prelabel.engine.progress import Snapshot
+from prelabel.engine.summary import Summary
 from prelabel.storage import Storage
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import open_run
