@@ -2,20 +2,19 @@
 
     python training/data.py --to /tmp/scenes --seed 800001 --scenes 12000
 
-The cache is a folder of pickles of 200 scenes each (JPEG, PNG of the instance map, classes); training reads whatever
-is there and sees new pickles as they appear.
+The cache is a folder of `.npz` files of 200 scenes each (JPEG, PNG of the instance map, classes); training reads
+whatever is there and sees new files as they appear.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import Queue
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -25,6 +24,10 @@ from prelabel.synth.scenes import MIN_BOX_SIDE, MIN_VISIBLE_SHARE, draw_scene
 SHARD = 200
 MAX_INSTANCES = 12
 IGNORED = 255
+
+
+#: A scene as the cache has it: JPEG, PNG of the instance map, classes from 1.
+Row = tuple[bytes, bytes, np.ndarray]
 
 
 class Batch(NamedTuple):
@@ -38,10 +41,10 @@ class Batch(NamedTuple):
 
 
 def draw_cache(to: Path, seed: int, scenes: int) -> None:
-    """Draw scenes 0..scenes-1 of a seed; pickles that exist are kept."""
+    """Draw scenes 0..scenes-1 of a seed; files that exist are kept."""
     to.mkdir(parents=True, exist_ok=True)
     for start in range(0, scenes, SHARD):
-        target = to / f"scenes-{start:06d}.pickle"
+        target = to / f"scenes-{start:06d}.npz"
         if target.exists():
             continue
         rows = []
@@ -53,8 +56,30 @@ def draw_cache(to: Path, seed: int, scenes: int) -> None:
             Image.fromarray(scene.instance_map).save(png, "PNG", compress_level=1)
             rows.append((jpeg.getvalue(), png.getvalue(), scene.category_ids))
         temporary = target.with_suffix(".tmp")
-        temporary.write_bytes(pickle.dumps(rows))
+        with temporary.open("wb") as file:
+            write_rows(file, rows)
         temporary.replace(target)
+
+
+def write_rows(file: IO[bytes], rows: Sequence[Row]) -> None:
+    """Scenes as arrays, all bytes of pictures in one and all classes in one: reading them runs nothing."""
+    np.savez(
+        file,
+        pictures=np.frombuffer(b"".join(jpeg + png for jpeg, png, _ in rows), np.uint8),
+        lengths=np.array([(len(jpeg), len(png)) for jpeg, png, _ in rows], np.int64).reshape(-1),
+        classes=np.concatenate([classes for _, _, classes in rows]),
+        instances=np.array([len(classes) for _, _, classes in rows], np.int64),
+    )
+
+
+def read_rows(path: Path) -> list[Row]:
+    """What `write_rows` has written."""
+    with np.load(path, allow_pickle=False) as file:
+        lengths, instances = file["lengths"], file["instances"]
+        pictures = np.split(file["pictures"], np.cumsum(lengths)[:-1])
+        classes = np.split(file["classes"], np.cumsum(instances)[:-1])
+    files = [picture.tobytes() for picture in pictures]
+    return list(zip(files[::2], files[1::2], classes, strict=True))
 
 
 def batches(cache: Path, seed: int, plan: list[tuple[int, int]], threads: int = 1) -> Iterator[Batch]:
@@ -77,12 +102,12 @@ def batches(cache: Path, seed: int, plan: list[tuple[int, int]], threads: int = 
             yield queue.get()
 
 
-def _rows(cache: Path, rng: np.random.Generator) -> Iterator[tuple[bytes, bytes, np.ndarray]]:
+def _rows(cache: Path, rng: np.random.Generator) -> Iterator[Row]:
     while True:
-        shards = sorted(cache.glob("scenes-*.pickle"))
-        # Four pickles mixed at a time: shuffling without holding everything in memory.
+        shards = sorted(cache.glob("scenes-*.npz"))
+        # Four files mixed at a time: shuffling without holding everything in memory.
         chosen = rng.choice(len(shards), min(4, len(shards)), replace=False)
-        rows = [row for number in chosen for row in pickle.loads(shards[number].read_bytes())]  # noqa: S301 - our own
+        rows = [row for number in chosen for row in read_rows(shards[number])]
         for number in rng.permutation(len(rows)):
             # Crowded scenes teach more for the same computation: the emptier one is, the more often it is passed over.
             if rng.random() < max(0.25, len(rows[number][2]) / 9):
