@@ -3,26 +3,23 @@
 `Storage` holds what it takes to open addresses (credentials, endpoints), never shows it, and knows how to publish a
 file whole on each kind of store.
 
-What goes wrong on a store is an `OSError` here, whatever the store's own library raises: `FileNotFoundError`,
-`PermissionError`, `TimeoutError` where that is known, else a plain `OSError` with one line of text. Only credentials
-that are not taken are a `CredentialsError`, since they concern everything. What may pass is tried again (`retries`).
+What goes wrong on a store is an `OSError` here, or a `CredentialsError` (`foreign`); what may pass is tried again
+(`retries`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import io
 import os
 import posixpath
 import stat
-import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -40,9 +37,10 @@ from prelabel.address import (
     redact,
     without_secrets,
 )
-from prelabel.errors import ConfigError, CredentialsError, StoreError
-from prelabel.redirects import RedirectError, web_client
-from prelabel.retries import PATIENT_ATTEMPTS, code_of, retried, status_of
+from prelabel.errors import ConfigError, StoreError
+from prelabel.foreign import ForeignFile, as_os_error, patiently, storage_errors
+from prelabel.redirects import web_client
+from prelabel.retries import status_of
 
 #: Whoever opens addresses works with them as text, too: both come from here.
 __all__ = [
@@ -60,8 +58,6 @@ __all__ = [
     "without_secrets",
 ]
 
-T = TypeVar("T")
-
 _EXTRA_OF = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 
 #: Protocols whose addresses begin with a bucket's name.
@@ -70,94 +66,11 @@ _BUCKETS = ("s3", "s3a", "gs", "gcs")
 #: Protocols that are one store under several names: options given for one of them serve all.
 _SAME_STORE = (("s3", "s3a"), ("gs", "gcs"), ("abfs", "abfss", "az"), HTTP)
 
-#: Where the libraries below fsspec define errors that are no OSError. They are looked up only in modules that are
-#: loaded: none of these libraries has to be installed, and an error of one that is not loaded cannot be raised.
-_FOREIGN_ERRORS = (
-    ("aiohttp", "ClientError"),
-    ("botocore.exceptions", "BotoCoreError"),
-    ("botocore.exceptions", "ClientError"),
-    ("gcsfs.retry", "HttpError"),
-    ("google.auth.exceptions", "GoogleAuthError"),
-    ("azure.core.exceptions", "AzureError"),
-)
-
-
-#: What stores answer to credentials that have expired, were withdrawn, or do not exist ...
-_REFUSED_CREDENTIALS = frozenset(
-    ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "InvalidAccessKeyId")
-)
-#: ... and what botocore raises where it finds none.
-_NO_CREDENTIALS = frozenset(("NoCredentialsError", "PartialCredentialsError"))
-
-#: What an S3 server's refusal means where it may not say why: the answer to a HEAD has no body, hence no code either.
-_WITHOUT_REASON = {
-    "400": (errno.EINVAL, "HTTP 400 Bad Request: so S3 answers credentials that have expired or are of another region"),
-    "403": (errno.EACCES, "HTTP 403 Forbidden: see whether the credentials are right, and whether they allow this"),
-}
-
 
 def is_known(url: str) -> bool:
     """Whether fsspec has a file system of the address's protocol, installed or not."""
     protocol = protocol_of(url)
     return protocol in known_implementations or protocol in registry
-
-
-def storage_errors(*more: type[BaseException]) -> tuple[type[BaseException], ...]:
-    """Everything a file system raises for reasons of its own, for `except storage_errors() as error`."""
-    found: list[type[BaseException]] = [OSError, asyncio.TimeoutError, *more]
-    for module, name in _FOREIGN_ERRORS:
-        kind = getattr(sys.modules.get(module), name, None)
-        if isinstance(kind, type) and issubclass(kind, BaseException):
-            found.append(kind)
-    return tuple(found)
-
-
-@contextlib.contextmanager
-def as_os_error() -> Iterator[None]:
-    """Inside the block every error of a file system becomes an OSError that keeps the original as its cause.
-
-    Raises:
-        CredentialsError: The store does not take the credentials.
-    """
-    try:
-        yield
-    except storage_errors() as error:
-        if isinstance(error.__cause__, RedirectError):
-            # fsspec says of whatever goes wrong with a web server's answer that nothing was found.
-            raise error.__cause__ from None
-        if isinstance(error, FileNotFoundError) and (hidden := _hidden(error)):
-            raise hidden from error.__cause__
-        kind = code_of(error) if code_of(error) in _REFUSED_CREDENTIALS else type(error).__name__
-        if kind in _REFUSED_CREDENTIALS or kind in _NO_CREDENTIALS:
-            raise CredentialsError(
-                f"the store does not take the credentials ({kind}): give valid ones, and the same command goes on"
-            ) from error
-        if code_of(error) in _WITHOUT_REASON:
-            raise OSError(*_WITHOUT_REASON[code_of(error)]) from error.__cause__ or error
-        if isinstance(error, OSError):
-            raise
-        wrapped = TimeoutError if isinstance(error, asyncio.TimeoutError) else OSError
-        raise wrapped(describe(error)) from error
-
-
-def _hidden(error: FileNotFoundError) -> OSError | None:
-    """What fsspec reported as "not found" although a web server was not reached, failed, or refused."""
-    cause, status = error.__cause__, status_of(error)
-    if isinstance(cause, FileNotFoundError) or not isinstance(cause, storage_errors()):
-        return None
-    if status in (401, 403):
-        return PermissionError(describe(cause))
-    return OSError(describe(cause)) if not status or status == 429 or status >= 500 else None
-
-
-def _patiently(call: Callable[[], T]) -> T:
-    """What a call to a store returns, tried again as long as a run can afford to wait."""
-
-    def once() -> T:
-        with as_os_error():
-            return call()
-
-    return retried(once, attempts=PATIENT_ATTEMPTS)
 
 
 class Storage:
@@ -237,7 +150,7 @@ class Storage:
         fs, path = self.filesystem(url)
         # One request instead of two: s3fs would ask for the size first, to read parts of large files side by side.
         how = {"max_concurrency": 1} if protocol_of(url) in ("s3", "s3a") else {}
-        return _patiently(lambda: bytes(fs.cat_file(path, **how)))
+        return patiently(lambda: bytes(fs.cat_file(path, **how)))
 
     def open(self, url: str, *, block_size: int | None = None) -> Any:
         """A binary file object for reading, to be used in a `with` block; seekable except from some web servers.
@@ -249,7 +162,8 @@ class Storage:
         if is_local(url):
             return Path(absolute(url)).open("rb")
         fs, path = self.filesystem(url)
-        return _patiently(lambda: fs.open(path, "rb", block_size=block_size))
+        file = patiently(lambda: fs.open(path, "rb", block_size=block_size))
+        return ForeignFile(file, again=not is_http(url))
 
     def kind(self, url: str) -> Literal["file", "directory"] | None:
         """What is at the address; on an object store a prefix with something below it is a directory.
@@ -263,12 +177,21 @@ class Storage:
             except (FileNotFoundError, NotADirectoryError):
                 return None
             return "directory" if stat.S_ISDIR(mode) else "file"
-        fs, address = self.filesystem(url)
         try:
-            info = _patiently(lambda: fs.info(address))
+            info = self.info(url)
         except (FileNotFoundError, NotADirectoryError):
             return None
         return "directory" if info["type"] == "directory" else "file"
+
+    def info(self, url: str) -> dict[str, Any]:
+        """What the store says of a file or folder, in fsspec's words: `type`, `size`, and others of its own.
+
+        Raises:
+            OSError: There is nothing (FileNotFoundError), or the store cannot say.
+        """
+        fs, path = self.filesystem(url)
+        found: dict[str, Any] = patiently(lambda: fs.info(path))
+        return found
 
     def exists(self, url: str) -> bool:
         """Whether something (a file or a folder) is at the address. Raises OSError when the store cannot say."""
@@ -289,7 +212,7 @@ class Storage:
     def _files(self, url: str) -> list[tuple[str, dict[str, Any]]]:
         fs, path = self.filesystem(url)
         try:
-            entries = _patiently(lambda: fs.ls(path, detail=True))
+            entries = patiently(lambda: fs.ls(path, detail=True))
         except FileNotFoundError:
             return []
         return [
@@ -309,9 +232,9 @@ class Storage:
         fs, path = self.filesystem(url)
         try:
             if isinstance(fs, LocalFileSystem):
-                _patiently(lambda: _publish_on_disk(Path(path), data))
+                patiently(lambda: _publish_on_disk(Path(path), data))
             else:
-                _patiently(lambda: fs.pipe_file(path, data))
+                patiently(lambda: fs.pipe_file(path, data))
         except OSError as error:
             raise StoreError(f"cannot write {redact(url)}: {describe(error)}") from error
 
@@ -332,7 +255,7 @@ class Storage:
         try:
             if isinstance(fs, LocalFileSystem):
                 return _create_on_disk(Path(path), data)
-            _patiently(lambda: fs.pipe_file(path, data, mode="create"))
+            patiently(lambda: fs.pipe_file(path, data, mode="create"))
         except OSError as error:
             if not isinstance(fs, LocalFileSystem) and (isinstance(error, FileExistsError) or status_of(error) == 412):
                 return False
@@ -366,7 +289,7 @@ class Storage:
         """Remove one file; nothing happens where there is none."""
         fs, path = self.filesystem(url)
         with contextlib.suppress(FileNotFoundError):
-            _patiently(lambda: fs.rm_file(path))
+            patiently(lambda: fs.rm_file(path))
 
 
 def _written_at(entry: Mapping[str, Any]) -> float | None:

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
+from s3fs import S3FileSystem
 
 from prelabel import retries
 from prelabel.errors import ConfigError, StoreError
@@ -244,3 +246,40 @@ def test_a_refusal_without_a_body_says_what_to_look_at(status: int, kind: type[O
             storage.kind("s3://bucket/photos/a.jpg")
         server.shutdown()
     assert len(asked) <= 2  # s3fs may look whether the bucket is there; nothing is tried again
+
+
+def _unreachable(*_: object, **__: object) -> None:
+    raise EndpointConnectionError(endpoint_url="https://bucket.example")
+
+
+def test_a_file_of_a_bucket_that_is_open_is_read_as_patiently_as_a_whole_one(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.0)
+    bucket, data = s3_server.new_bucket(), bytes(range(256)) * 2000
+    s3_server.put(bucket, "plan/a", data)
+    real, bad = S3FileSystem._call_s3, iter(range(3))
+
+    async def call(fs: S3FileSystem, method: str, *args: object, **kwargs: object) -> object:
+        return _unreachable() if next(bad, None) is not None else await real(fs, method, *args, **kwargs)
+
+    with Storage(s3_server.options).open(f"s3://{bucket}/plan/a", block_size=1 << 16) as file:
+        begin = file.read(1000)
+        monkeypatch.setattr(S3FileSystem, "_call_s3", call)
+        assert begin + file.read() == data
+        assert next(bad, None) is None
+        file.seek(-3, 2)
+        assert (file.tell(), file.read()) == (len(data) - 3, data[-3:])
+
+
+def test_what_cannot_be_read_of_an_open_file_is_an_error_of_the_store(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.0)
+    bucket = s3_server.new_bucket()
+    s3_server.put(bucket, "a", bytes(300_000))
+    with Storage(s3_server.options).open(f"s3://{bucket}/a", block_size=1 << 16) as file:
+        file.read(1000)
+        monkeypatch.setattr(S3FileSystem, "_call_s3", _unreachable)
+        with pytest.raises(OSError, match="EndpointConnectionError: Could not connect"):
+            file.read()

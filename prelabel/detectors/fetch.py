@@ -206,9 +206,8 @@ def _from_storage(
 
 def _remote_files(base: str, storage: Storage, archive: bool) -> dict[str, list[Any]]:
     """Size and version of each file of a model in object storage, by its path below the address (archive: `""`)."""
-    fs, path = storage.filesystem(base)
     if archive:
-        return {"": _size_and_version(fs.info(path))}
+        return {"": _size_and_version(storage.info(base))}
     found = {}
     for folder in _IN_A_MODEL:
         below = join(base, folder) if folder else base
@@ -216,7 +215,7 @@ def _remote_files(base: str, storage: Storage, archive: bool) -> dict[str, list[
         for name in sorted(inside):
             relative = f"{folder}/{name}" if folder else name
             if folder or name in ("saved_model.pb", "tfhub_module.pb"):
-                found[relative] = _size_and_version(fs.info(f"{path.rstrip('/')}/{relative}"))
+                found[relative] = _size_and_version(storage.info(join(base, relative)))
     return found
 
 

@@ -29,11 +29,6 @@ def look_at_detector(options: LabelOptions, storage: Storage, say: Callable[[str
         require_harmless(model)
     if model.labels is None and not model.convention.strings:
         say("the detector only numbers its classes; --label-map names them (a file, or `coco`)")
-    elif model.convention.strings and (names := options.unknown_names(())):
-        say(
-            "the detector names its classes only while it runs, so nobody has checked that it has "
-            + ", ".join(map(repr, names))
-        )
     if options.decode_scale == "auto" and working_size(model) is None:
         say("decode-scale auto: the detector does not say what size it looks at, so all is decoded in full")
     classes = None
@@ -41,6 +36,11 @@ def look_at_detector(options: LabelOptions, storage: Storage, say: Callable[[str
         named = model.labels.classes
         classes = tuple(ClassName(number, named[number].label, named[number].mid) for number in sorted(named))
         options.require_known_names([c.name for c in classes], [c.mid for c in classes])
+    elif model.convention.strings and (names := options.unknown_names(())):
+        say(
+            "the detector names its classes only while it runs, so nobody has checked that it has "
+            + ", ".join(map(repr, names))
+        )
     info = model.info
     return DetectorRecord(
         name=info.name,

@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from prelabel.storage import as_os_error
-
 _CHUNK = 1 << 20
 
 #: The largest element that is decoded; an entry of COCO's `images` has some hundred bytes.
@@ -94,8 +92,7 @@ class _Text:
         """Read on; False at the end of the file."""
         if self._at_end:
             return False
-        with as_os_error():
-            chunk = self._file.read(_CHUNK)
+        chunk = self._file.read(_CHUNK)
         self._at_end = not chunk
         try:
             more = self._decode(chunk, self._at_end)

@@ -34,7 +34,6 @@ from prelabel.source.json_stream import JsonStreamError, array_items
 from prelabel.storage import (
     Storage,
     absolute,
-    as_os_error,
     describe,
     is_http,
     is_known,
@@ -148,8 +147,7 @@ def _lines(url: str, storage: Storage) -> Iterator[bytes]:
     number = 0
     with storage.open(url) as file:
         while True:
-            with as_os_error():
-                chunk = file.read(_CHUNK)
+            chunk = file.read(_CHUNK)
             if not chunk:
                 break
             lines = (kept + chunk).split(b"\n")
@@ -245,7 +243,7 @@ def _parquet(url: str, storage: Storage) -> Iterator[_Entry]:
 def _seekable(url: str, storage: Storage) -> Any:
     if not is_http(url):
         return storage.open(url)
-    with storage.open(url) as file, as_os_error():
+    with storage.open(url) as file:
         data = bytearray()
         while chunk := file.read(_CHUNK):
             data += chunk

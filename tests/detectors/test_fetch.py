@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prelabel import retries
 from prelabel.detectors import cache, download, fetch
 from prelabel.detectors.fetch import fetch_model
 from prelabel.detectors.fingerprint import fingerprint_of
@@ -385,3 +386,14 @@ def test_marker_is_plain_json(server: Hub) -> None:
 
 def test_errors_are_of_the_package() -> None:
     assert issubclass(DetectorError, PrelabelError)
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/model.tar.gz", "s3://bucket/model"])
+def test_a_store_that_cannot_be_reached_is_one_clear_line(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.0)
+    client = {"endpoint_url": "http://127.0.0.1:1", "region_name": "us-east-1"}
+    options = {"key": "k", "secret": "s", "client_kwargs": client, "config_kwargs": {"retries": {"max_attempts": 0}}}
+    with pytest.raises(DetectorError, match=rf"^{address}: .*EndpointConnectionError: Could not connect"):
+        fetch_model(address, Storage(options), cache_dir=tmp_path)
