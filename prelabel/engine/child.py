@@ -69,7 +69,7 @@ class _Child:
             self._send(DONE, key, None)
 
     def _do(self, work: Any, *arguments: Any) -> None:
-        """Whatever goes wrong ends the run, as it does when Ray carries it: another worker would meet the same."""
+        """Whatever goes wrong is told, as it is when Ray carries it."""
         try:
             work(*arguments)
         except PrelabelError as error:

@@ -17,7 +17,7 @@ from prelabel.engine.events import Died, Done, Event, Handle, Ready
 from prelabel.engine.progress import Reporter
 from prelabel.engine.schedule import Culprit, Task
 from prelabel.engine.worker import Status
-from prelabel.errors import RunError
+from prelabel.errors import PrelabelError, RunError
 from prelabel.store.run import OptimizationRecord
 from prelabel.store.shards import ShardRecord
 
@@ -61,7 +61,7 @@ class Crew(ABC):
         """What has happened since the last call, after at most `timeout_s`.
 
         Raises:
-            PrelabelError: A worker refuses to work at all: the model cannot be used, a shard cannot be written.
+            PrelabelError: A worker cannot load the detector, and none is at work; or a shard cannot be written.
             RunError: Workers die while they start, and none is at work.
         """
 
@@ -100,6 +100,18 @@ class Crew(ABC):
         self.takers[worker] = None
         self._events.append(Ready(worker))
 
+    def _refused(self, worker: Handle, error: PrelabelError) -> None:
+        """A worker cannot load its detector.
+
+        Raises:
+            PrelabelError: The error, while none is at work: then it is likely to be so everywhere, and somebody is
+                still looking. Once others work it is that machine's, and no reason to end what they do.
+        """
+        if not any(other.ready for other in self.workers):
+            raise error
+        where = f" on {worker.host}" if worker.host else ""
+        self._bury(worker, Culprit("WorkerDied", f"a worker{where} cannot be used: {error}"))
+
     def _said(self, worker: Handle, status: Status) -> None:
         """A worker says how far it is."""
         if status.images != worker.status.images:
@@ -127,6 +139,8 @@ class Crew(ABC):
     def _bury(self, worker: Handle, culprit: Culprit, blame: float = 1.0) -> None:
         """Take leave of a dead worker, and start another one unless that seems to be pointless.
 
+        One that was at work left room for another, whatever became of those beyond.
+
         Args:
             worker: The dead one.
             culprit: How it died.
@@ -139,7 +153,7 @@ class Crew(ABC):
         self._events.append(Died(worker, tuple(worker.tasks.values()), culprit))
         if not worker.ready:
             self._start_deaths += blame
-        if self._start_deaths < MAX_START_DEATHS:
+        if worker.ready or self._start_deaths < MAX_START_DEATHS:
             self._start()
         elif not any(other.ready for other in self.workers):
             raise RunError(f"workers die again and again while they start: {culprit.error}")

@@ -170,7 +170,11 @@ class Fleet(Crew):
         try:
             value = ray.get(ref)
         except ray_errors.RayTaskError as error:
-            raise _refusal(error, worker.tasks.get(ref)) from None
+            refusal = _refusal(error, worker.tasks.get(ref))
+            if kind != "load":
+                raise refusal from None
+            self._refused(worker, refusal)
+            return
         except ray_errors.RayError as error:
             # The answer cannot be had any more; mostly because process or node are gone.
             self._bury(worker, Culprit("WorkerDied", death(error)), blame(worker, error, len(self.workers)))
@@ -210,7 +214,7 @@ class Fleet(Crew):
 
 
 def _refusal(error: ray_errors.RayTaskError, task: Task | None) -> PrelabelError:
-    """What an exception inside a worker means for the run: it ends, for another worker would meet the same."""
+    """What an exception inside a worker says; at a task it ends the run, for another worker would meet the same."""
     cause = error.cause
     if isinstance(cause, PrelabelError):
         return cause

@@ -172,8 +172,10 @@ class LocalCrew(Crew):
             self._loaded(worker)
         elif kind == child.STATUS:
             self._said(worker, value)
-        elif kind == child.REFUSED:
+        elif kind == child.REFUSED and worker.ready:
             raise value
+        elif kind == child.REFUSED:
+            self._refused(worker, value)
         else:
             self._finished(worker, key, value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -101,10 +102,11 @@ class Worker:
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         wanted = self._spec.detector
         model = prepare(options.detector, self._storage, cache_dir=options.model_cache)
-        if model.info.fingerprint != wanted.fingerprint:
+        found = model.info.fingerprint
+        if found != wanted.fingerprint:
             raise DetectorError(
-                f"the model at {wanted.address} differs between machines: fingerprint "
-                f"{model.info.fingerprint[:12]} here, {wanted.fingerprint[:12]} where the job began"
+                f"the model at {wanted.address} differs between machines: fingerprint {found[:12]} on "
+                f"{socket.gethostname()}, {wanted.fingerprint[:12]} where the job began"
             )
         # A label map may be a file that only the driver's machine has.
         named = {one.id: ClassName(one.name, one.mid) for one in wanted.classes or ()}

@@ -204,20 +204,51 @@ def test_two_deaths_at_the_start_are_survived(anywhere: World):
     assert len(anywhere.workers) == 3
 
 
-def test_workers_at_work_go_on_where_further_ones_die_at_the_start(anywhere: World):
+@pytest.mark.parametrize(
+    ("how", "says"), [("die", "the worker's process "), ("refuse", "cannot be used: this model cannot be loaded: ")]
+)
+def test_workers_at_work_go_on_where_further_ones_cannot_start(anywhere: World, how: str, says: str):
     anywhere.add(16, every=Deed.WAIT)
 
     def turn(snapshot: Snapshot) -> None:
         if snapshot.workers == 2 and len(anywhere.workers) == 2:
-            anywhere.loading("die")
+            anywhere.loading(how)
             os.kill(anywhere.workers[1]["pid"], signal.SIGKILL)
         if len(anywhere.workers) == 2 + crew.MAX_START_DEATHS and snapshot.workers == 1:
             anywhere.go()
 
-    summary = anywhere.label(Recorder(on_progress=turn), workers=2)
+    recorder = Recorder(on_progress=turn)
+    summary = anywhere.label(recorder, workers=2)
     anywhere.require_whole()
     assert (summary.images, summary.lost) == (16, 0)
     assert len(anywhere.workers) == 2 + crew.MAX_START_DEATHS
+    assert len(recorder.said(says)) >= crew.MAX_START_DEATHS
+
+
+def test_the_last_worker_at_work_is_replaced_though_others_died_at_the_start(local_world: World):
+    local_world.add(8, every=Deed.WAIT)
+    killed: list[int] = []
+
+    def kill(number: int) -> None:
+        if number not in killed:
+            killed.append(number)
+            os.kill(local_world.workers[number]["pid"], signal.SIGKILL)
+
+    def turn(snapshot: Snapshot) -> None:
+        started = len(local_world.workers)
+        if snapshot.workers == 2 and started == 2:
+            local_world.loading("die")
+            kill(1)
+        if len(recorder.deaths) == 1 + crew.MAX_START_DEATHS:
+            local_world.loading("")
+            kill(0)
+        if started == 3 + crew.MAX_START_DEATHS:
+            local_world.go()
+
+    recorder = Recorder(on_progress=turn)
+    summary = local_world.label(recorder, workers=2)
+    local_world.require_whole()
+    assert (summary.images, summary.lost) == (8, 0)
 
 
 def test_a_detector_that_never_finishes_loading_counts_as_a_death(anywhere: World, monkeypatch: pytest.MonkeyPatch):
