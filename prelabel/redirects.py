@@ -1,4 +1,4 @@
-"""Which redirects of a web server are followed when images and lists are read.
+"""Which redirects of a web server are followed when images, lists and models are read.
 
 An address that somebody stated is their choice, whatever it is. Where a server points from there is the server's: it
 may not lead from https to http, to another scheme, or to the addresses at which machines of a cloud tell who they are.

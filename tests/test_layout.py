@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "labels": {"errors", "storage"},
     "source": {"errors", "storage", "image_ref", "redirects", "retries"},
     "store": {"errors", "storage", "detections", "image_ref", "rle", "rle_many", "processes"},
-    "detectors": {"errors", "storage", "detections", "labels", "rle", "select"},
+    "detectors": {"errors", "storage", "detections", "labels", "redirects", "rle", "select"},
     "engine": {
         *{"errors", "storage", "detections", "image_ref", "labels", "config"},
         *{"source", "store", "detectors"},

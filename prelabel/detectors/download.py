@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 import urllib3
 
 from prelabel import __version__
 from prelabel.errors import DetectorError
+from prelabel.redirects import RedirectError, require_followed
 from prelabel.storage import redact
 
 #: Seconds to connect, and seconds without a byte.
@@ -73,6 +74,8 @@ def download(url: str, target: Path, max_bytes: int) -> None:
                 attempts = _UNKNOWN_NAME_ATTEMPTS if kind == "NameResolutionError" else ATTEMPTS
             except requests.RequestException as error:
                 raise DetectorError(f"{redact(url)}: {type(error).__name__}; check the address") from error
+            except ValueError as error:
+                raise DetectorError(f"{redact(url)}: it, or where it redirects to, is no address") from error
             except _Again as error:
                 reason, wait_s = str(error), error.wait_s
             now = target.stat().st_size if target.exists() else 0
@@ -93,11 +96,12 @@ def _get(session: requests.Session, url: str, had: int, validator: str | None) -
         response = session.get(here, headers=headers, stream=True, timeout=TIMEOUT_S, allow_redirects=False)
         if response.status_code not in (301, 302, 303, 307, 308):
             return _accepted(response, url)
-        there = urljoin(here, response.headers.get("Location", ""))
         response.close()
-        was, now = urlsplit(here).scheme.lower(), urlsplit(there).scheme.lower()
-        if now not in ("http", "https") or (was == "https" and now == "http"):
-            raise DetectorError(f"{redact(url)}: redirects from {was}:// to {now}://, which is not followed")
+        try:
+            there = urljoin(here, response.headers.get("Location", ""))
+            require_followed(here, there)
+        except RedirectError as error:
+            raise DetectorError(f"{redact(url)}: {error}") from None
         here = there
     raise DetectorError(f"{redact(url)}: more than {_MOST_REDIRECTS} redirects")
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -225,10 +226,19 @@ def test_nobody_listening_is_a_clear_error() -> None:
     assert "SECRET" not in str(caught.value)
 
 
-@pytest.mark.parametrize("there", ["file:///etc/passwd", "ftp://127.0.0.1/x", "//"])
-def test_redirect_out_of_the_web_is_refused(server: Hub, there: str) -> None:
+@pytest.mark.parametrize(
+    ("there", "why"),
+    [
+        ("file:///etc/passwd", "redirects from http:// to file://, which is not followed"),
+        ("ftp://127.0.0.1/x", "redirects from http:// to ftp://, which is not followed"),
+        ("http://169.254.169.254/x", "redirects to the link-local address 169.254.169.254, which is not followed"),
+        ("http://[", "it, or where it redirects to, is no address"),
+        ("//", "more than 10 redirects"),
+    ],
+)
+def test_redirect_out_of_the_web_is_refused(server: Hub, there: str, why: str) -> None:
     server.pages[PLACE] = lambda request: request.answer(302, Location=there)
-    with pytest.raises(DetectorError):
+    with pytest.raises(DetectorError, match=re.escape(why)):
         fetch_model(server.url + PLACE)
 
 
