@@ -52,6 +52,7 @@ __all__ = [
     "is_known",
     "is_local",
     "join",
+    "patiently",
     "protocol_of",
     "redact",
     "storage_errors",

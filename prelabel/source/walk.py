@@ -9,15 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from prelabel.storage import Storage, absolute, as_os_error, is_http, is_local, protocol_of
-
-#: Objects taken from a bucket's listing at a time; S3 gives as many per request.
-_PAGE = 1000
+from prelabel.storage import Storage, absolute, is_http, is_local, patiently, protocol_of
 
 Choose = Callable[[str], bool]
 
@@ -122,8 +119,7 @@ def _walk_folders(root: str, storage: Storage, enter: Choose, choose: Choose) ->
 def _entries(fs: Any, folder: str) -> list[dict[str, Any]]:
     """What lies directly in a folder, in order; names of folders end with a slash."""
     page = is_http(folder)
-    with as_os_error():
-        listed = fs.ls(folder + "/" if page else folder, detail=True)
+    listed = patiently(lambda: fs.ls(folder + "/" if page else folder, detail=True))
     entries = []
     for entry in listed:
         name = entry["name"].rstrip("/")
@@ -168,31 +164,34 @@ def _first_refused(folder: str, previous: str, enter: Choose) -> str | None:
 
 def _s3_entries(fs: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
     """The objects of a bucket page by page. The next page is on its way while the last one is worked on."""
-    listing = fs._iterdir(bucket, delimiter="", prefix=prefix)
+    place: dict[str, str] = {}
 
     def ask() -> Any:
-        return asyncio.run_coroutine_threadsafe(_take(listing, _PAGE), fs.loop)
+        page = fs._call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **place, **fs.req_kw)
+        return asyncio.run_coroutine_threadsafe(page, fs.loop)
 
     pending = ask()
+
+    def receive() -> dict[str, Any]:
+        # Asked for anew where it did not come: a listing of hours goes on from where it broke off.
+        nonlocal pending
+        asked, pending = pending or ask(), None
+        found: dict[str, Any] = asked.result()
+        return found
+
     try:
         while True:
-            with as_os_error():
-                page = pending.result()
-            if not page:
+            page = patiently(receive)
+            if page.get("IsTruncated"):
+                place["ContinuationToken"] = page["NextContinuationToken"]
+                pending = ask()
+            for entry in page.get("Contents", ()):
+                yield {"name": f"{bucket}/{entry['Key']}", "size": entry["Size"], "ETag": entry.get("ETag")}
+            if pending is None:
                 return
-            pending = ask()
-            yield from page
     finally:
-        pending.cancel()
-
-
-async def _take(listing: AsyncIterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    page: list[dict[str, Any]] = []
-    async for entry in listing:
-        page.append(entry)
-        if len(page) == count:
-            break
-    return page
+        if pending is not None:
+            pending.cancel()
 
 
 def _etag(entry: dict[str, Any]) -> str | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
+from s3fs import S3FileSystem
 
 from prelabel import retries
 from prelabel.errors import ConfigError, SourceError
@@ -90,6 +92,24 @@ def test_a_reference_says_what_the_listing_knows(tmp_path: Path, s3_server: S3Se
     s3_server.put(bucket, "b.jpg", b"x")
     (ref,) = list_images([f"s3://{bucket}"], Storage(s3_server.options))
     assert ref == ImageRef("b.jpg", f"s3://{bucket}/b.jpg", "b.jpg", 1, "9dd4e461268c8034f5c8564e155c67a6")
+
+
+def test_a_bucket_that_is_away_for_a_while_is_listed_from_where_it_broke_off(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.0)
+    bucket, names = s3_server.new_bucket(), [f"{number:04d}.jpg" for number in range(1500)]
+    s3_server.fill(bucket, [f"photos/{name}" for name in names], b"x")
+    real, bad = S3FileSystem._call_s3, iter(range(retries.PATIENT_ATTEMPTS - 1))
+
+    async def call(fs: S3FileSystem, method: str, *args: Any, **kwargs: Any) -> Any:
+        if "ContinuationToken" in kwargs and next(bad, None) is not None:
+            raise EndpointConnectionError(endpoint_url="https://bucket.example")
+        return await real(fs, method, *args, **kwargs)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", call)
+    assert ids(f"s3://{bucket}/photos", storage=Storage(s3_server.options)) == names
+    assert next(bad, None) is None
 
 
 def test_a_bucket_of_several_pages_comes_complete_and_in_order(s3_server: S3Server) -> None:
