@@ -34,9 +34,9 @@ from prelabel.export.coco_files import chunks, dataset_file, delete_later_parts,
 from prelabel.export.coco_options import CocoOptions
 from prelabel.export.image_ids import Numbering, numbering
 from prelabel.export.known_names import KnownNames
+from prelabel.export.option_rules import require_other_file
 from prelabel.export.parts import UNUSED, each_part, row_at, without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, strict_json
-from prelabel.options import require
 from prelabel.select import Selection
 from prelabel.storage import Storage, absolute, describe, redact
 from prelabel.store.run import ClassName
@@ -54,7 +54,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
             do not fit their image, or a file that cannot be written. Nothing is written under a final name then,
             except whole files of a split export.
     """
-    require(options.results != to, f"results and to are the same file {redact(to)!r}")
+    require_other_file(options, "results", to)
     rows = without(rows, *UNUSED)
     if options.segmentation == "none":
         rows = without(rows, "masks")

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from prelabel.options import require
+from prelabel.storage import absolute, redact
 
 
 def require_choices(options: Any) -> None:
@@ -29,6 +30,12 @@ def require_not_negative(options: Any, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         require(value >= 0, f"{_said(name)} must be 0 or more, got {value}")
+
+
+def require_other_file(options: Any, name: str, to: str) -> None:
+    """The file of this option, where it is given, is not the one that is written at `to`."""
+    file = getattr(options, name)
+    require(not file or absolute(file) != absolute(to), f"{_said(name)} and to are the same file {redact(to)!r}")
 
 
 def _said(name: str) -> str:

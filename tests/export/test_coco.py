@@ -22,6 +22,8 @@ from prelabel.detections import ImageLabel
 from prelabel.errors import ConfigError, ExportError
 from prelabel.export.coco import CocoOptions, export_coco
 from prelabel.export.coco_shapes import rounded
+from prelabel.export.cvat import export_cvat
+from prelabel.export.cvat_options import CvatOptions
 from prelabel.export.reading import ExportReport, Rows, RunInfo
 from prelabel.storage import Storage
 from prelabel.store.run import ClassName
@@ -289,6 +291,19 @@ def test_a_name_that_no_detection_has_is_warned_of_where_no_class_list_is_known(
 def test_results_and_dataset_must_be_two_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="are the same file"):
         export(tmp_path, rows(), results=str(tmp_path / "coco.json"))
+
+
+@pytest.mark.parametrize("same", ["coco.json", "./coco.json", "sub/../coco.json"])
+def test_one_file_is_not_written_twice_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    every, to = rows(row("a.jpg", found())), str(tmp_path / "coco.json")
+    with pytest.raises(ConfigError, match=r"^results and to are the same file '.*/coco\.json'$"):
+        export_coco(INFO, every, to, CocoOptions(results=same), Storage())
+    with pytest.raises(ConfigError, match=r"^labels-file and to are the same file '.*/coco\.json'$"):
+        export_cvat(INFO, every, to, CvatOptions(labels_file=same), Storage())
+    assert list(tmp_path.iterdir()) == []
 
 
 def write_truth(tmp_path: Path, **more: Any) -> str:
