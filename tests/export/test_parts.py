@@ -111,7 +111,8 @@ def test_cvat(tmp_path: Path, run: Run, processes: Processes, options: dict[str,
     info = dataclasses.replace(RunInfo.of(run), classes=None)
 
     def export(rows: Any, folder: str) -> ExportReport:
-        return export_cvat(info, rows, f"{folder}/cvat.xml", CvatOptions(**options), run.storage)
+        name = "cvat.zip" if options.get("zip") else "cvat.xml"
+        return export_cvat(info, rows, f"{folder}/{name}", CvatOptions(**options), run.storage)
 
     one, several = both(tmp_path, run, processes, export)
     assert len(one) == 1
