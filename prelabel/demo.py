@@ -8,13 +8,22 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from prelabel.errors import ConfigError
+
 #: Runs one `prelabel` command in this process.
 Call = Callable[[Sequence[str]], None]
 
+EVALUATION = "compare with the truth and choose thresholds"
 
-def commands(to: str, images: int, seed: int) -> list[tuple[str, list[str]]]:
-    """What the demonstration runs, each with what it is for."""
+
+def commands(to: str, images: int, seed: int, evaluate: bool) -> list[tuple[str, list[str]]]:
+    """What the demonstration runs, each with what it is for; the exports use what is evaluated, where it is."""
     scenes, run = f"{to}/scenes", f"{to}/run"
+    evaluation = (
+        EVALUATION,
+        ["evaluate", run, "--truth", f"{scenes}/instances.json", "--to", f"{to}/evaluation"],
+    )
+    chosen = ["--class-threshold", f"{to}/evaluation/thresholds.yaml"] if evaluate else ["--score-threshold", "0.3"]
     return [
         ("draw scenes and their truth", ["synth", "--images", str(images), "--seed", str(seed), "--to", scenes]),
         (
@@ -25,27 +34,15 @@ def commands(to: str, images: int, seed: int) -> list[tuple[str, list[str]]]:
             ],
         ),
         ("prove that nothing is missing", ["verify", run]),
-        (
-            "compare with the truth and choose thresholds",
-            ["evaluate", run, "--truth", f"{scenes}/instances.json", "--to", f"{to}/evaluation"],
-        ),
-        (
-            "write a COCO file",
-            ["export", "coco", run, "--to", f"{to}/coco.json", "--class-threshold", f"{to}/evaluation/thresholds.yaml"],
-        ),
-        (
-            "write Label Studio tasks",
-            [
-                *["export", "label-studio", run, "--to", f"{to}/label-studio"],
-                *["--class-threshold", f"{to}/evaluation/thresholds.yaml"],
-            ],
-        ),
+        *([evaluation] if evaluate else []),
+        ("write a COCO file", ["export", "coco", run, "--to", f"{to}/coco.json", *chosen]),
+        ("write Label Studio tasks", ["export", "label-studio", run, "--to", f"{to}/label-studio", *chosen]),
         ("make a page to look at", ["preview", run, "--to", f"{to}/preview", "--score-threshold", "0.3"]),
     ]
 
 
 def run_demo(to: str, images: int, seed: int, call: Call, say: Callable[[str], None]) -> list[tuple[str, float]]:
-    """Run the commands one after the other, saying each before it runs.
+    """Run the commands one after the other, saying each before it runs; evaluation only where its extra is installed.
 
     Args:
         to: Folder for everything.
@@ -57,8 +54,16 @@ def run_demo(to: str, images: int, seed: int, call: Call, say: Callable[[str], N
     Returns:
         Each command's purpose and seconds.
     """
+    from prelabel.evaluate.coco_scores import require_pycocotools
+
+    evaluate = True
+    try:
+        require_pycocotools()
+    except ConfigError as missing:
+        evaluate = False
+        say(f"Left out: {missing}")
     took = []
-    for what, arguments in commands(to, images, seed):
+    for what, arguments in commands(to, images, seed, evaluate):
         say(f"\n# {what}\n$ prelabel {shlex.join(arguments)}")
         start = time.perf_counter()
         call(arguments)
@@ -72,9 +77,10 @@ def closing(to: str, took: Sequence[tuple[str, float]]) -> str:
 
     total = sum(seconds for _, seconds in took)
     rows = [[what, f"{seconds:.1f} s"] for what, seconds in took]
+    evaluated = any(what == EVALUATION for what, _ in took)
     look = [
         ["the pictures", f"{to}/preview/index.html"],
-        ["how good it is", f"{to}/evaluation/evaluation.html"],
+        *([["how good it is", f"{to}/evaluation/evaluation.html"]] if evaluated else []),
         ["for Label Studio", f"{to}/label-studio/"],
         ["for COCO tools", f"{to}/coco.json"],
         ["the rows", f"{to}/run/shards/"],
