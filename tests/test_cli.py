@@ -17,6 +17,7 @@ from prelabel import __version__
 from prelabel.cli import main
 from prelabel.cli.options import Command
 from prelabel.demo import closing
+from prelabel.engine.summary import Summary
 from prelabel.errors import ConfigError, StoreError
 from prelabel.storage import Storage
 from prelabel.store.shards import shard_url
@@ -195,6 +196,17 @@ def test_the_demonstration_ends_with_a_command_that_can_be_given_as_it_stands(mo
     assert "\n  .venv/bin/prelabel label YOUR_PHOTOS" in closing("out", [])
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     assert "\n  prelabel label YOUR_PHOTOS" in closing("out", [])
+
+
+def test_a_run_in_which_all_images_fail_says_why_in_its_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    failed = Summary(
+        *(str(tmp_path), 5, 5, {"A": 1, "B": 4}, {"A": "a.jpg: x", "B": "b.jpg: y"}, 0, 0, 5, 0, 1.0, 1.0, 1, "local"),
+        *(0.0, {}, "exact"),
+    )
+    monkeypatch.setattr("prelabel.engine.job.run", lambda *_: failed)
+    done = CliRunner().invoke(main, ["label", str(tmp_path), "--detector", "d", "--output", "o", "--quiet"])
+    assert done.exit_code == 1
+    assert done.output == "prelabel: none of 5 images could be labelled; most often B, as b.jpg: y\n"
 
 
 def test_storage_options_that_are_no_json_are_not_shown(tmp_path: Path):

@@ -76,7 +76,9 @@ def label(options: LabelOptions) -> None:
             "allows; the same command with --retry-failed tries them again"
         )
     if summary.failed == summary.images:
-        fail(f"none of {summary.images:,} images could be labelled; the table says why")
+        name = max(summary.failures, key=lambda one: summary.failures[one])
+        example = f", as {summary.examples[name][:300]}" if name in summary.examples else ""
+        fail(f"none of {summary.images:,} images could be labelled; most often {name}{example}")
 
 
 def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:

@@ -11,6 +11,9 @@ from prelabel.detectors.resize import working_size
 from prelabel.storage import Storage
 from prelabel.store.run import ClassName, DetectorRecord
 
+#: Names of classes that a message lists.
+_MOST_NAMES = 5
+
 
 def look_at_detector(options: LabelOptions, storage: Storage, say: Callable[[str], None]) -> DetectorRecord:
     """Fetch a model where that is needed, recognise it, and refuse what must not be run.
@@ -39,7 +42,8 @@ def look_at_detector(options: LabelOptions, storage: Storage, say: Callable[[str
     elif model.convention.strings and (names := options.unknown_names(())):
         say(
             "the detector names its classes only while it runs, so nobody has checked that it has "
-            + ", ".join(map(repr, names))
+            + ", ".join(map(repr, names[:_MOST_NAMES]))
+            + (f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else "")
         )
     info = model.info
     return DetectorRecord(

@@ -403,8 +403,12 @@ def test_a_detector_that_only_numbers_its_classes_is_told_how_they_get_names(wor
     world.label(recorder)  # names its classes by itself
     assert not recorder.said("--label-map")
     assert not recorder.said("nobody has checked")
-    world.label(recorder, include_class=("Dogg",), output=str(world.folder / "misspelt"))
-    assert recorder.said("names its classes only while it runs, so nobody has checked that it has 'Dogg'")
+    names = ("Dogg", "b", "c", "d", "e", "f", "g")
+    world.label(recorder, include_class=names, output=str(world.folder / "misspelt"))
+    said = (
+        "names its classes only while it runs, so nobody has checked that it has 'Dogg', 'b', 'c', 'd', 'e' and 2 more"
+    )
+    assert recorder.said(said)
     numbering = str(shutil.copytree(models.mask_rcnn, world.folder / "numbering"))
     world.label(recorder, detector=numbering, output=str(world.folder / "numbers"))
     assert recorder.said("only numbers its classes; --label-map names them")
