@@ -292,6 +292,9 @@ class Changed(Fault):
 
     def strike(self, trial: Trial, process: Process) -> None:
         client, bucket, prefix = trial.stage.server.client(), trial.stage.bucket, f"photos-{trial.seed}"
+        # Workers start while the source is still being listed; what changes before that is no change.
+        if not wait_until(lambda: trial.planned() or process.poll() is not None, 60):
+            return
         for number in trial.dice.sample(range(IMAGES), 4):
             name = f"{number:03d}.png"
             trial.changed.add(name)

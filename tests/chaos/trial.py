@@ -57,7 +57,7 @@ def run_trial(stage: Stage, seed: int) -> Outcome:
         outcome.complaints += trial.complaints
         outcome.injected = trial.injected
         outcome.seconds = time.monotonic() - began
-        outcome.log = trial.log.read_text(errors="replace") if trial.log.exists() else ""
+        outcome.log = trial.log
         close(faults, trial)
         trial.end()
     return outcome
@@ -80,7 +80,7 @@ def _disturb(trial: Trial, faults: list[Fault], outcome: Outcome) -> None:
     striking.join(PATIENCE_S)
     if not ended:
         _stuck(trial, outcome, process)
-    _judge(trial, faults, process.returncode)
+    _judge(trial, faults, process)
     for fault in faults:
         fault.mend(trial)
 
@@ -103,16 +103,16 @@ def _strike(trial: Trial, faults: list[Fault], process: subprocess.Popen[bytes],
             trial.complaints.append(f"the trial itself failed: {type(error).__name__}: {error}")
 
 
-def _judge(trial: Trial, faults: list[Fault], code: int) -> None:
+def _judge(trial: Trial, faults: list[Fault], process: subprocess.Popen[bytes]) -> None:
     """A call ends well, as it was killed, or with exit code 1 and one line that says why."""
+    code = process.returncode
     allowed = {0, *(code for fault in faults for code in fault.may_end)}
     if code not in allowed:
         trial.complaints.append(f"the call ended with {code}, not one of {sorted(allowed)}")
-    said = trial.log.read_text(errors="replace")
-    if "Traceback" in said:
+    if "Traceback" in trial.log:
         trial.complaints.append("a traceback was shown")
     if code == 1:
-        last = [line for line in said.splitlines() if line.strip()][-1]
+        last = [line for line in trial.said(process).splitlines() if line.strip()][-1]
         reasons = [text for fault in faults for text in fault.says]
         if not any(reason in last for reason in reasons) or not last.startswith(("prelabel: ", "[")):
             trial.complaints.append(f"the last line is no reason: {last[:300]}")
@@ -129,7 +129,7 @@ def _go_on(trial: Trial, outcome: Outcome) -> None:
         if not finished(process, PATIENCE_S):
             _stuck(trial, outcome, process)
         if process.returncode:
-            last = trial.log.read_text(errors="replace").strip().splitlines()[-1]
+            last = trial.said(process).strip().splitlines()[-1]
             trial.complaints.append(f"a call after everything was mended ended with {process.returncode}: {last[:300]}")
     if _failed(trial) is None:
         trial.complaints.append("the run does not come to an end")

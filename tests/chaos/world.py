@@ -132,6 +132,7 @@ class Trial:
     injected: Counter[str] = field(default_factory=Counter)
     changed: set[str] = field(default_factory=set)
     complaints: list[str] = field(default_factory=list)
+    logs: dict[int, Path] = field(default_factory=dict)
     ended: bool = False
 
     @classmethod
@@ -176,9 +177,13 @@ class Trial:
         return Storage(self.stage.server.options)
 
     @property
-    def log(self) -> Path:
-        """What the calls printed."""
-        return self.folder / "log"
+    def log(self) -> str:
+        """What the calls printed, one after the other."""
+        return "".join(path.read_text(errors="replace") for path in self.logs.values())
+
+    def said(self, process: subprocess.Popen[bytes]) -> str:
+        """What one of the calls printed; others may have been begun before it ended."""
+        return self.logs[process.pid].read_text(errors="replace")
 
     def call(self, *more: str) -> subprocess.Popen[bytes]:
         """Begin `prelabel label` with the trial's arguments."""
@@ -195,10 +200,11 @@ class Trial:
             command = ["tests.chaos.driver", self.stage.nodes.address, *command]
         else:
             command = ["prelabel", *command, "--runner", "local"]
-        with self.log.open("ab") as stream:
+        log = self.folder / f"log-{len(self.logs)}"
+        with log.open("ab") as stream:
             stream.write(f"--- {' '.join(more) or 'call'}\n".encode())
             stream.flush()
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=ROOT,
                 env=env,
@@ -207,6 +213,12 @@ class Trial:
                 stderr=stream,
                 start_new_session=True,
             )
+        self.logs[process.pid] = log
+        return process
+
+    def planned(self) -> bool:
+        """Whether the source has been listed and the plan published."""
+        return any(not name.startswith(".") for name in self.storage.names(join(self.output, "plan")))
 
     def shards(self) -> set[str]:
         """Names of the published shards."""
