@@ -32,7 +32,7 @@ from prelabel.detectors import runtime
 from prelabel.detectors.answers import DetectorOptions
 from prelabel.detectors.choice import EXACT, OFF, Choice, lower_numbers, processor_flags
 from prelabel.detectors.frozen import folded, freeze
-from prelabel.detectors.lowered import largest, lower, work_of
+from prelabel.detectors.lowered import lower, rewarding, work_of
 from prelabel.detectors.optimize import try_faster
 from prelabel.detectors.prepare import prepare
 from prelabel.detectors.savedmodel import load_detector
@@ -90,9 +90,15 @@ def detector_figures(name: str, repeat: int, cache: Path) -> tuple[list[Figure],
     took = _took(ways, images, repeat)
     base = "hub.load" if hub is not None else "off"
     figures = [figure(f"{name}: {way}", [1e3 * s / _ROUND for s in took[way]], "CPU ms/image") for way in took]
-    figures.append(ratio(f"{name}: exact", took[base], took["exact"], note=f"beside {base}"))
+    figures.append(ratio(f"{name}: exact, beside {base}", took[base], took["exact"]))
     figures.append(
-        ratio(f"{name}: auto", took[base], took["auto"], at_least=TARGETS.get(name), note=_note(str(trial.choice)))
+        ratio(
+            f"{name}: auto, beside {base}",
+            took[base],
+            took["auto"],
+            at_least=TARGETS.get(name),
+            note=_note(str(trial.choice)),
+        )
     )
     if (ASSETS / "images/coco-val80-instances.json").exists() and name == "maskrcnn-tf2":
         figures += accuracy(model, name, trial.choice, cache)
@@ -181,7 +187,7 @@ def backbone_figures(name: str, repeat: int, side: int) -> tuple[list[Figure], d
     networks = {"as loaded": loaded, "exact": frozen.network(tf)}
     numbers = lower_numbers(tf)
     if numbers:
-        lowered = lower(frozen, largest(work_of(frozen, tf), 1.0), numbers, tf)
+        lowered = lower(frozen, rewarding(frozen, work_of(frozen, tf), 1.0), numbers, tf)
         networks[numbers] = lowered.network(tf)
     took = _took({way: partial(_features, one) for way, one in networks.items()}, [image], repeat)
     answers = {way: _features(one, image) for way, one in networks.items()}
@@ -189,17 +195,19 @@ def backbone_figures(name: str, repeat: int, side: int) -> tuple[list[Figure], d
     errors = {way: float(np.abs(one - answers["as loaded"]).mean()) / scale for way, one in answers.items()}
     label = f"{name} at {side}"
     figures = [figure(f"{label}: {way}", [1e3 * s for s in took[way]], "CPU ms/image") for way in took]
-    figures.append(ratio(f"{label}: exact", took["as loaded"], took["exact"]))
+    figures.append(ratio(f"{label}: exact, beside as loaded", took["as loaded"], took["exact"]))
     figures.append(
         ratio(
-            f"{label}: lowered",
+            f"{label}: lowered, beside as loaded",
             took["as loaded"],
             took[numbers] if numbers else [],
             at_least=TARGETS.get(name),
             note=_note(f"{numbers}, relative error {errors[numbers]:.3f}" if numbers else "no faster type"),
         )
         if numbers
-        else figure(f"{label}: lowered", [], "x", at_least=TARGETS.get(name), note=_note("no faster type"))
+        else figure(
+            f"{label}: lowered, beside as loaded", [], "x", at_least=TARGETS.get(name), note=_note("no faster type")
+        )
     )
     return figures, {"relative_error": errors}
 
@@ -226,7 +234,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             elif name == "demo-shapes" or (ASSETS / "models" / name).is_dir():
                 found, detail[name] = detector_figures(name, args.repeat, Path(cache) / "models")
             else:
-                found = [figure(f"{name}: auto", [], "x", at_least=TARGETS.get(name), note="the model is not here")]
+                found = [
+                    figure(
+                        f"{name}: auto, beside hub.load",
+                        [],
+                        "x",
+                        at_least=TARGETS.get(name),
+                        note="the model is not here",
+                    )
+                ]
             figures += found
     setup = {"images": _ROUND, "repeat": args.repeat, "side": args.side, "threads": 1}
     report("models", figures, setup=setup, detail=detail)

@@ -41,6 +41,8 @@ OFF, EXACT = Choice("off"), Choice("exact")
 def lower_numbers(tf: Any, cpu_flags: frozenset[str] | None = None) -> str | None:
     """The type of half the size that this process computes faster than float32, or None.
 
+    What the processor can, TensorFlow may have been told not to use: one convolution is tried.
+
     Args:
         tf: TensorFlow, configured: a visible GPU counts, and then the processor does not.
         cpu_flags: Of the processor; looked up where None.
@@ -51,7 +53,15 @@ def lower_numbers(tf: Any, cpu_flags: frozenset[str] | None = None) -> str | Non
         able = all((one.get("compute_capability") or (0, 0)) >= _FLOAT16_GPU for one in details)
         return "float16" if able else None
     flags = processor_flags() if cpu_flags is None else cpu_flags
-    return "bfloat16" if flags & _BFLOAT16_FLAGS else None
+    return "bfloat16" if flags & _BFLOAT16_FLAGS and _convolves(tf.bfloat16, tf) else None
+
+
+def _convolves(numbers: Any, tf: Any) -> bool:
+    try:
+        tf.nn.conv2d(tf.ones([1, 8, 8, 8], numbers), tf.ones([3, 3, 8, 8], numbers), 1, "SAME")
+    except tf.errors.OpError:
+        return False
+    return True
 
 
 def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:

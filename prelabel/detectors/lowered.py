@@ -2,14 +2,14 @@
 
 TensorFlow's own rewriting lowers whatever lies between convolutions, too: the arithmetic on box coordinates then has
 eight binary digits, and boxes jump by pixels. Here a convolution and its bias alone are lowered, their input is
-rounded before and their output widened behind them, and the convolutions with most of the work go first: they bring
-the speed, and few rounded layers bring few errors.
+rounded before and their output widened behind them. Those with most work for each convolution behind them go first:
+work brings the speed, and whatever is computed from a rounded result carries its error.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -45,10 +45,19 @@ def work_of(frozen: FrozenGraph, tf: Any) -> dict[str, float]:
     return work
 
 
-def largest(work: Mapping[str, float], share: float) -> frozenset[str]:
-    """The fewest convolutions that do so much of all work."""
+def rewarding(frozen: FrozenGraph, work: Mapping[str, float], share: float) -> frozenset[str]:
+    """Convolutions that do so much of all work, those with most work for each convolution behind them first.
+
+    Args:
+        frozen: The graph they are in.
+        work: From `work_of`.
+        share: 0..1.
+    """
     chosen, done, total = [], 0.0, sum(work.values())
-    for name in sorted(work, key=lambda name: (-work[name], name)):
+    reward = {
+        name: amount / (1 + behind) for (name, amount), behind in zip(work.items(), _behind(frozen, work), strict=True)
+    }
+    for name in sorted(work, key=lambda name: (-reward[name], name)):
         if done >= share * total:
             break
         chosen.append(name)
@@ -133,6 +142,18 @@ def _users(frozen: FrozenGraph) -> dict[str, list[str]]:
     for tensor in frozen.outputs.values():
         users[_node_of(tensor)].append("")
     return users
+
+
+def _behind(frozen: FrozenGraph, names: Collection[str]) -> Iterator[int]:
+    """For each of these nodes, how many others of them compute with what it says, directly or not."""
+    users = _users(frozen)
+    for name in names:
+        seen, stack = {name}, [name]
+        while stack:
+            new = set(users[stack.pop()]) - seen
+            seen |= new
+            stack.extend(new)
+        yield sum(other in seen for other in names) - 1
 
 
 def _bias(name: str, nodes: Mapping[str, Any], users: Mapping[str, list[str]]) -> Any:

@@ -23,7 +23,7 @@ from prelabel.detectors.convention import Convention
 from prelabel.detectors.fidelity import SAME, Answer, difference
 from prelabel.detectors.frozen import FrozenGraph, Network, folded, freeze, freeze_tf1, keep, kept_at, key_of, read_kept
 from prelabel.detectors.loaded import STUMBLES, as_loaded, is_tf1, spec_of
-from prelabel.detectors.lowered import largest, lower, work_of
+from prelabel.detectors.lowered import lower, rewarding, work_of
 from prelabel.detectors.prepare import PreparedModel
 from prelabel.errors import DetectorError
 from prelabel.storage import describe
@@ -267,7 +267,7 @@ def frozen_graph(
 
 def lowered_graph(frozen: FrozenGraph, choice: Choice, tf: Any) -> FrozenGraph | None:
     """The graph with as many of its convolutions lowered as were chosen; None where it has none that could be."""
-    convolutions = largest(work_of(frozen, tf), choice.share)
+    convolutions = rewarding(frozen, work_of(frozen, tf), choice.share)
     return lower(frozen, convolutions, choice.numbers, tf) if convolutions else None
 
 

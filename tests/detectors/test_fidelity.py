@@ -81,12 +81,13 @@ def test_two_detections_have_two_counterparts() -> None:
     assert "appears" in difference(answer((BOX, 1, 0.5)), answer((BOX, 1, 0.5), (BOX, 1, 0.5)))
 
 
-def test_masks_count() -> None:
-    whole, half = np.zeros((100, 100), bool), np.zeros((100, 100), bool)
-    whole[10:90, 10:50] = half[10:50, 10:50] = True
-    one, same, other = (answer((BOX, 1, 0.5), masks=[mask]) for mask in (whole, whole, half))
-    assert difference(one, same) == ""
-    assert "is not found" in difference(one, other)
+@pytest.mark.parametrize(("rows", "same"), [(80, True), (77, True), (75, False), (40, False)])
+def test_masks_count_as_boxes_do(rows: int, same: bool) -> None:
+    whole, part = np.zeros((100, 100), bool), np.zeros((100, 100), bool)
+    whole[10:90, 10:50] = part[10 : 10 + rows, 10:50] = True
+    one, other = (answer((BOX, 1, 0.5), masks=[mask]) for mask in (whole, part))
+    assert (difference(one, other) == "") == same
+    assert (difference(other, one) == "") == same
 
 
 def labels(*scores: tuple[int, float]) -> Found:

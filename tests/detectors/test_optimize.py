@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -203,7 +206,7 @@ def test_lowered_convolutions_are_nearly_the_same(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("bfloat16")
 def test_a_smaller_share_lowers_fewer_convolutions(tmp_path: Path) -> None:
     from prelabel.detectors import runtime
-    from prelabel.detectors.lowered import largest, lower, work_of
+    from prelabel.detectors.lowered import lower, rewarding, work_of
     from prelabel.detectors.savedmodel import frozen_graph
 
     tf = runtime.tensorflow()
@@ -213,13 +216,28 @@ def test_a_smaller_share_lowers_fewer_convolutions(tmp_path: Path) -> None:
     small, large = sorted(work.values())
     # Of 480 x 640 every second pixel, for it is taller than 200, and again by the stride: 120 x 160.
     assert (small, large) == (120 * 160 * 9 * 3 * 32, 120 * 160 * 9 * 32 * 32)
-    assert len(largest(work, 1.0)) == 2
-    assert len(largest(work, 0.9)) == 1
-    (chosen,) = largest(work, 0.5)
-    graph = lower(frozen, largest(work, 0.5), "bfloat16", tf).graph
+    assert len(rewarding(frozen, work, 1.0)) == 2
+    assert len(rewarding(frozen, work, 0.9)) == 1
+    (chosen,) = rewarding(frozen, work, 0.5)
+    graph = lower(frozen, frozenset([chosen]), "bfloat16", tf).graph
     types = {node.name.split("/in_")[0]: node.attr["T"].type for node in graph.node if node.op == "Conv2D"}
     assert types[chosen] == tf.bfloat16.as_datatype_enum
     assert sorted(types.values()) == sorted([tf.bfloat16.as_datatype_enum, tf.float32.as_datatype_enum])
+
+
+def test_what_has_least_behind_it_for_its_work_is_lowered_first() -> None:
+    import tensorflow as tf
+
+    from prelabel.detectors.frozen import FrozenGraph
+    from prelabel.detectors.lowered import rewarding
+
+    graph = tf.compat.v1.GraphDef()
+    for name, *inputs in (("first",), ("half", "first"), ("boxes", "half"), ("masks", "half:1")):
+        graph.node.add(name=name, input=inputs)
+    frozen = FrozenGraph(graph, "first:0", {"boxes": "boxes:0", "masks": "masks:0"})
+    work = {"first": 40.0, "boxes": 18.0, "masks": 22.0}
+    orders = [rewarding(frozen, work, share) for share in (0.25, 0.5, 1.0)]
+    assert orders == [{"masks"}, {"masks", "boxes"}, {"masks", "boxes", "first"}]
 
 
 def test_a_machine_without_the_type_refuses_a_run_in_it(
@@ -228,6 +246,19 @@ def test_a_machine_without_the_type_refuses_a_run_in_it(
     monkeypatch.setattr("prelabel.detectors.savedmodel.lower_numbers", lambda tf: None)
     with pytest.raises(DetectorError, match="this machine does not compute in bfloat16, in which the run was begun"):
         load(prepare(str(models.mask_rcnn)), LOWERED, tmp_path)
+
+
+def test_tensorflow_that_may_not_use_the_type_refuses_a_run_in_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.detectors.test_optimize import LOWERED, load, prepare\n"
+        "load(prepare(sys.argv[1]), LOWERED, Path(sys.argv[2]))"
+    )
+    arguments = [sys.executable, "-c", code, str(convolving(tmp_path / "m")), str(tmp_path)]
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "CUDA_VISIBLE_DEVICES": "-1"}
+    root = Path(__file__).parents[2]
+    child = subprocess.run(arguments, env=environment, cwd=root, capture_output=True, text=True, timeout=300)
+    assert child.returncode == 1
+    assert "DetectorError: this machine does not compute in bfloat16" in child.stderr
 
 
 @pytest.mark.usefixtures("bfloat16")
@@ -306,11 +337,16 @@ def test_trying_pays_for_many_images_or_slow_ones() -> None:
     ("flags", "numbers"),
     [("fpu avx512f avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16"), ("fpu avx512f avx2", None), ("", None)],
 )
-def test_the_processor_says_what_it_can(flags: str, numbers: str | None, tmp_path: Path) -> None:
+def test_the_processor_says_what_it_can(
+    flags: str, numbers: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prelabel.detectors.choice._convolves", lambda numbers, tf: True)
     file = tmp_path / "cpuinfo"
     file.write_text(f"processor\t: 0\nmodel name\t: some\nflags\t\t: {flags}\n\nprocessor\t: 1\n")
 
     class NoGpu:
+        bfloat16 = None
+
         class config:  # noqa: N801 - TensorFlow's name
             @staticmethod
             def get_visible_devices(kind: str) -> list[str]:
