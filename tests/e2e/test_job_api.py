@@ -87,6 +87,8 @@ def head(place: Place, monkeypatch: pytest.MonkeyPatch) -> Head:
         *("start", "--head", "--node-ip-address", "127.0.0.1", "--port", str(free_port()), "--num-cpus", "2"),
         *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--disable-usage-stats"),
         *("--ray-client-server-port", str(free_port()), "--temp-dir", str(place.folder)),
+        # Where another Ray of this machine has its agent, this one's would never come up.
+        *("--dashboard-agent-listen-port", str(free_port())),
     )
     assert result.returncode == 0, result.stdout + result.stderr
     address = f"http://127.0.0.1:{dashboard}"
