@@ -50,7 +50,7 @@ test-tools-setup: setup $(SERVER)/.ready $(READERS)/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2,<3' 'playwright>=1.49,<2'
 
-bench: setup  # every figure with its target, in less than 20 minutes; nothing else should run meanwhile
+bench: setup  # every figure with its target, in about 20 minutes; nothing else should run meanwhile
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2,<3'
 	@$(BIN)/python benchmarks/run.py

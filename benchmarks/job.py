@@ -36,8 +36,8 @@ RAY_DATA_STARTED, RAY_DATA_READY = 1.6, 2.0
 PLAIN_STARTED, PLAIN_READY = 1.2, 1.6
 MEMORY_GROWTH = 1.1
 
-#: Pictures on which Ray Data's number of actors is tried.
-TRIED = 200
+#: Pictures on which Ray Data's number of actors is tried; on fewer, what a second actor takes to start decides.
+TRIED = 500
 
 #: Side of the pictures of which many are labelled, in pixels.
 SMALL = 64

@@ -1,6 +1,6 @@
 """Run every benchmark and show all figures in one table: value, spread, target, met or not.
 
-    python benchmarks/run.py                      # all, in less than twenty minutes
+    python benchmarks/run.py                      # all, in about twenty minutes
     python benchmarks/run.py masks job            # some
     python benchmarks/run.py --readme             # and write the table into benchmarks/README.md
 
