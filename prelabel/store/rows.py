@@ -23,6 +23,10 @@ class ImageRow:
     In a shard `uri` stands without password and without a signed link's signature, see `storage.without_secrets`.
     A failed image has `error_type`, `error` and `error_stage` and no detections; everything known before it failed
     (bytes, sha256, sometimes the size) is kept.
+
+    `exif_orientation` is the turn that was applied to the stored pixels before detection, `browser_orientation` the one
+    that browsers apply when they show the file; None means that both are the same. `dropped` counts the detections that
+    were left out because a number of theirs was not finite.
     """
 
     image_id: str
@@ -42,6 +46,8 @@ class ImageRow:
     bytes: int | None = None
     sha256: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    browser_orientation: int | None = None
+    dropped: int = 0
 
     @property
     def status(self) -> str:
@@ -96,6 +102,8 @@ def _row_to_values(row: ImageRow) -> dict[str, Any]:
         "detector": row.detector,
         "model_version": row.model_version,
         "seconds": {stage: row.seconds.get(stage) for stage in STAGES},
+        "browser_orientation": row.browser_orientation,
+        "dropped": row.dropped or None,
     }
 
 
@@ -117,7 +125,7 @@ def table_to_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRow]:
 #: Columns that are attributes of `ImageRow` as they are.
 _PLAIN = (
     *("image_id", "uri", "file_name", "detector", "model_version", "error_type", "error", "error_stage"),
-    *("height", "width", "exif_orientation", "frames", "bytes", "sha256", "seconds"),
+    *("height", "width", "exif_orientation", "frames", "bytes", "sha256", "seconds", "browser_orientation", "dropped"),
 )
 
 
@@ -125,6 +133,8 @@ def _values(batch: pa.RecordBatch, name: str) -> list[Any]:
     values: list[Any] = batch[name].to_pylist()
     if name == "seconds":
         return [{k: v for k, v in (one or {}).items() if v is not None} for one in values]
+    if name == "dropped":
+        return [value or 0 for value in values]
     return values
 
 

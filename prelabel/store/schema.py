@@ -2,6 +2,10 @@
 
 Every Parquet file is written with this explicit schema; without it a shard on which nothing was found would become
 `list<null>` and could not be read together with the others.
+
+Columns are added at the end, by name, as optional ones (`OPTIONAL_COLUMNS`): a file without them is read as if each row
+held the default of `ImageRow`, and a file with columns that are not known here is read without those. The version goes
+up only when the meaning of something changes, so that runs of every earlier release stay readable.
 """
 
 from __future__ import annotations
@@ -55,5 +59,10 @@ SHARD_SCHEMA = pa.schema(
         pa.field("detector", pa.string(), nullable=False),
         pa.field("model_version", pa.string(), nullable=False),
         pa.field("seconds", pa.struct([pa.field(stage, pa.float32()) for stage in STAGES])),
+        pa.field("browser_orientation", pa.int8()),
+        pa.field("dropped", pa.int32()),
     ]
 )
+
+#: Columns that came after the first release of the schema; nullable, null where a row has the default.
+OPTIONAL_COLUMNS = frozenset({"browser_orientation", "dropped"})

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from prelabel.errors import StoreError
 from prelabel.storage import Storage, describe, join, redact
 from prelabel.store.rows import ImageRow, rows_to_table, table_to_rows
-from prelabel.store.schema import FAILED, SCHEMA_VERSION, SHARD_SCHEMA, STAGES
+from prelabel.store.schema import FAILED, OPTIONAL_COLUMNS, SCHEMA_VERSION, SHARD_SCHEMA, STAGES
 
 #: Small enough that a reader of a few columns or rows does not unpack a whole shard of masks, large enough to compress.
 ROWS_PER_GROUP = 256
@@ -155,7 +155,8 @@ def read_shard(url: str, storage: Storage, columns: Sequence[str] | None = None)
         with storage.open(url) as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             check_schema(parquet.schema_arrow, url)
-            for batch in parquet.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns, use_threads=False):
+            names = [name for name in columns or SHARD_SCHEMA.names if name in parquet.schema_arrow.names]
+            for batch in parquet.iter_batches(batch_size=ROWS_PER_GROUP, columns=names, use_threads=False):
                 yield from table_to_rows([batch])
     except FileNotFoundError:
         raise StoreError(f"{redact(url)} is missing; the same `prelabel label` command makes it again") from None
@@ -175,12 +176,20 @@ def failure_example(record: ShardRecord, error_type: str, output: str, storage: 
 
 
 def check_schema(schema: pa.Schema, url: str) -> None:
-    """Raise StoreError unless a file has exactly the columns of `SHARD_SCHEMA`."""
-    if schema.equals(SHARD_SCHEMA, check_metadata=False):
-        return
-    wrong = [f.name for f in SHARD_SCHEMA if f.name not in schema.names or schema.field(f.name) != f]
-    differing = ", ".join(wrong) or "order of columns"
-    raise StoreError(f"{redact(url)} is not a shard of this version: differing {differing}")
+    """Raise StoreError unless a file has the columns of `SHARD_SCHEMA`, in any order.
+
+    Optional ones may be missing; those of a later release may stand beside them.
+    """
+    wrong = [wanted.name for wanted in SHARD_SCHEMA if not _fits(schema, wanted)]
+    wrong += {name for name in schema.names if schema.names.count(name) > 1}
+    if wrong:
+        raise StoreError(f"{redact(url)} is not a shard of this version: differing {', '.join(sorted(set(wrong)))}")
+
+
+def _fits(schema: pa.Schema, wanted: pa.Field) -> bool:
+    if wanted.name not in schema.names:
+        return wanted.name in OPTIONAL_COLUMNS
+    return schema.names.count(wanted.name) == 1 and bool(schema.field(wanted.name) == wanted)
 
 
 def shard_outcome(output: str, shard: int, storage: Storage, run_id: str) -> ShardRecord:

@@ -1,0 +1,169 @@
+"""Runs that earlier releases wrote are read by every command, finished or not; `tests/data/runs` holds one of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+import prelabel.push.label_studio as push_module
+from prelabel.cli import main
+from prelabel.errors import StoreError
+from prelabel.storage import Storage
+from prelabel.store.schema import OPTIONAL_COLUMNS, SHARD_SCHEMA
+from prelabel.store.shards import read_shard
+from tests.push.fake_server import FakeServer
+
+RUNS = Path(__file__).parent / "data" / "runs"
+#: Where the runs have their images; the address stands in them.
+PHOTOS = Path("/tmp/prelabel-old-run/photos")  # noqa: S108 - a fixed place is what is wanted
+IMAGES, FAILED, DETECTIONS = 6, 1, 23
+
+
+@pytest.fixture
+def photos() -> Iterator[Path]:
+    """The images of the runs where the runs say that they are, as old as they were."""
+    PHOTOS.parent.mkdir(exist_ok=True)
+    shutil.copytree(RUNS / "photos", PHOTOS, dirs_exist_ok=True)
+    for path in PHOTOS.rglob("*.*"):
+        os.utime(path, ns=(1767225600 * 10**9,) * 2)
+    yield PHOTOS
+    shutil.rmtree(PHOTOS.parent, ignore_errors=True)
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(RUNS / "finished", tmp_path / "finished"))
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(RUNS / "unfinished", tmp_path / "unfinished"))
+
+
+def output_of(*arguments: str | Path) -> str:
+    """What a command prints that has to succeed."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def coco_of(run: Path, to: Path) -> dict[str, list[dict[str, object]]]:
+    output_of("export", "coco", run, "--to", to, "--score-threshold", "0")
+    dataset: dict[str, list[dict[str, object]]] = json.loads(to.read_text())
+    return dataset
+
+
+def test_the_runs_lack_what_was_added_since():
+    for path in RUNS.rglob("*.parquet"):
+        if path.parent.name == "shards":
+            assert OPTIONAL_COLUMNS.isdisjoint(pq.read_schema(path).names)
+
+
+def test_verify_and_status(finished: Path, unfinished: Path):
+    verified = output_of("verify", finished)
+    assert str(IMAGES) in verified
+    assert str(DETECTIONS) in verified
+    assert "finished" in output_of("status", finished)
+    assert "2 of 3" in output_of("status", unfinished)
+    result = CliRunner().invoke(main, ["verify", str(unfinished)])
+    assert result.exit_code != 0
+    assert "not finished" in result.output
+
+
+def test_exports(finished: Path, photos: Path, tmp_path: Path):
+    dataset = coco_of(finished, tmp_path / "coco.json")
+    assert len(dataset["images"]) == IMAGES - FAILED
+    assert len(dataset["annotations"]) == DETECTIONS
+    assert all(annotation["segmentation"] for annotation in dataset["annotations"])
+    for name in ("label-studio", "cvat", "yolo", "voc"):
+        output_of("export", name, finished, "--to", tmp_path / name, "--score-threshold", "0")
+        assert (tmp_path / name).exists(), name
+    tasks = json.loads((tmp_path / "label-studio" / "tasks-00000.json").read_text())
+    assert len(tasks) == IMAGES - FAILED
+
+
+def test_evaluate_compare_and_preview(finished: Path, photos: Path, tmp_path: Path):
+    pytest.importorskip("pycocotools")
+    coco_of(finished, tmp_path / "truth.json")
+    output_of("evaluate", finished, "--truth", tmp_path / "truth.json")
+    scores = json.loads((finished / "evaluation" / "evaluation.json").read_text())
+    assert scores["boxes"]["overall"]["AP"] == pytest.approx(1.0, abs=0.01)
+
+    output_of("export", "label-studio", finished, "--to", tmp_path / "tasks", "--score-threshold", "0")
+    tasks = json.loads((tmp_path / "tasks" / "tasks-00000.json").read_text())
+    for number, task in enumerate(tasks, start=1):
+        result = task["predictions"][0]["result"]
+        task.update(id=number, annotations=[{"id": number, "was_cancelled": False, "result": result}])
+    (tmp_path / "annotations.json").write_text(json.dumps(tasks))
+    annotations = ["--annotations", tmp_path / "annotations.json"]
+    output_of("compare", "--predictions", finished, *annotations, "--score-threshold", "0")
+    compared = json.loads((finished / "comparison" / "comparison.json").read_text())
+    assert (compared["total"]["shown"], compared["total"]["deleted"]) == (DETECTIONS, 0)
+
+    output_of("preview", finished, "--to", tmp_path / "preview")
+    assert (tmp_path / "preview" / "index.html").exists()
+
+
+def test_push(finished: Path, monkeypatch: pytest.MonkeyPatch):
+    server = FakeServer()
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "token")
+    monkeypatch.setattr(push_module, "Server", lambda url, token: server)
+    output_of("push", "label-studio", finished, "--url", "http://fake", "--project", "shapes")
+    assert len(server.held) == IMAGES - FAILED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unfinished", "finished"])
+def test_label_goes_on_with_either(name: str, photos: Path, tmp_path: Path, request: pytest.FixtureRequest):
+    run = request.getfixturevalue(name)
+    before = {path.name: path.read_bytes() for path in (run / "shards").iterdir()}
+    options = ["--detector", "demo-shapes", "--output", run, "--score-threshold", "0.3", "--quiet"]
+    command = [sys.executable, "-m", "prelabel", "label", PHOTOS, *options]
+    if name == "finished":
+        command.append("--retry-failed")
+    subprocess.run([str(word) for word in command], check=True, cwd=tmp_path)
+    output_of("verify", run)
+    after = {path.name: path.read_bytes() for path in (run / "shards").iterdir()}
+    assert len(after) == 3
+    untouched = [shard for shard in before if shard != "shard-00002.parquet"]
+    assert {shard: after[shard] for shard in untouched} == {shard: before[shard] for shard in untouched}
+    dataset = coco_of(run, tmp_path / "coco.json")
+    assert (len(dataset["images"]), len(dataset["annotations"])) == (IMAGES - FAILED, DETECTIONS)
+
+
+def test_a_column_of_a_later_release_is_no_reason_to_refuse_a_shard(finished: Path):
+    path = finished / "shards" / "shard-00000.parquet"
+    table = pq.read_table(path)
+    rows = list(read_shard(str(path), Storage()))
+    table = table.add_column(3, "of_tomorrow", pa.array(["x"] * len(table)))
+    pq.write_table(table, path)
+    again = list(read_shard(str(path), Storage()))
+    assert [(row.image_id, row.dropped, row.browser_orientation) for row in again] == [
+        (row.image_id, 0, None) for row in rows
+    ]
+
+
+@pytest.mark.parametrize("name", ["scores", "browser_orientation"])
+def test_a_column_of_another_type_is_refused(finished: Path, name: str):
+    path = finished / "shards" / "shard-00000.parquet"
+    table = pq.read_table(path)
+    if name in table.column_names:
+        table = table.drop_columns([name])
+    pq.write_table(table.append_column(name, pa.array(["x"] * len(table))), path)
+    with pytest.raises(StoreError, match=name):
+        list(read_shard(str(path), Storage()))
+
+
+def test_columns_that_came_later_may_be_null():
+    assert set(SHARD_SCHEMA.names) >= OPTIONAL_COLUMNS
+    assert all(SHARD_SCHEMA.field(name).nullable for name in OPTIONAL_COLUMNS)
