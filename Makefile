@@ -10,7 +10,7 @@ FIFTYONE := .venv-fiftyone
 CVAT     := .venv-datumaro-cvat
 YOLO     := .venv-ultralytics
 
-.PHONY: demo test chaos test-tools test-tools-core test-tools-setup bench setup lock clean
+.PHONY: demo test chaos test-tools test-tools-core test-tools-core-run test-tools-setup bench setup lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/.ready
@@ -42,9 +42,12 @@ chaos: setup  # seeded faults at random moments of many runs; one of them again:
 test-tools: test-tools-setup $(FIFTYONE)/.ready $(CVAT)/.ready $(YOLO)/.ready
 	@$(BIN)/python -m pytest -m tools
 
-# The part of it that fits into continuous integration: without browser, and with the readers that are quickly had.
+# The core of it, as continuous integration runs it: all but the readers that take large environments of their own.
 test-tools-core: test-tools-setup
-	@$(BIN)/python -m pytest -m "tools and not browser"
+	@$(MAKE) --no-print-directory test-tools-core-run
+
+test-tools-core-run:
+	@$(BIN)/python -m pytest -m "tools and not extra"
 
 test-tools-setup: setup $(SERVER)/.ready $(READERS)/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \

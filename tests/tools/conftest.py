@@ -21,6 +21,7 @@ from PIL import Image
 from prelabel.storage import Storage
 from prelabel.store.run import Run, open_run
 from tests.tools import browser
+from tests.tools.environment import missing, needed
 from tests.tools.label_studio import ROOT, Server, running, venv
 
 HOSTILE_CLASS = '<b>&"x"'
@@ -61,7 +62,7 @@ def document_root(kept: Path) -> Path:
 @pytest.fixture(scope="session")
 def label_studio(tmp_path_factory: pytest.TempPathFactory, document_root: Path) -> Iterator[Server]:
     if venv() is None:
-        pytest.skip("Label Studio is not installed: make test-tools")
+        missing("Label Studio is not installed: make test-tools")
     # The server looks at no address of this machine otherwise, and that is where the test's object store is.
     environment = {"SSRF_PROTECTION_ENABLED": "false"}
     with running(tmp_path_factory.mktemp("server"), document_root, environment) as server:
@@ -70,9 +71,9 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory, document_root: Path) 
 
 @pytest.fixture(scope="session")
 def signed_in(label_studio: Server) -> Iterator[Any]:
-    pytest.importorskip("playwright", reason="playwright is not installed: make test-tools")
+    needed("playwright")
     if browser.executable() is None:
-        pytest.skip("there is no Chromium: apt-get install chromium")
+        missing("there is no Chromium: apt-get install chromium")
     with browser.signed_in(label_studio) as context:
         yield context
 

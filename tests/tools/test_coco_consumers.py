@@ -26,13 +26,15 @@ from pycocotools.coco import COCO
 from prelabel import rle
 from prelabel.select import ExportSelection
 from tests.tools.conftest import Photos
+from tests.tools.environment import missing
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
 
 ROOT = Path(__file__).parents[2]
 THRESHOLD = "0.2"
 
-#: Where a reader is installed, if not with the others: the folder, and the variable that names another one.
+#: Where a reader is installed, if not with the others: the folder, and the variable that names another one. These are
+#: large, and read by `make test-tools` only.
 OTHERS = (".venv-consumers", "CONSUMERS_VENV")
 PLACES = {
     "fiftyone": (".venv-fiftyone", "FIFTYONE_VENV"),
@@ -90,7 +92,7 @@ def read(reader: str, path: Path, images: Path) -> list[dict[str, Any]]:
     folder, variable = PLACES.get(reader, OTHERS)
     python = Path(os.environ.get(variable, ROOT / folder)) / "bin" / "python"
     if not python.exists():
-        pytest.skip(f"no environment with the tools at {python} ({variable} names another one)")
+        missing(f"no environment with the tools at {python} ({variable} names another one)")
     script = Path(__file__).with_name("read_exports.py")
     # What some keep between runs stays out of the home of who runs the tests, and nobody is told of it.
     with tempfile.TemporaryDirectory() as home:
@@ -137,7 +139,12 @@ def same(found: list[dict[str, Any]], real: Real, *, boxes: float | None = 0.011
             assert got["xyxy"] == pytest.approx(wanted["xyxy"], abs=boxes)
 
 
-@pytest.mark.parametrize("reader", ["faster-coco-eval", "fiftyone", "supervision-coco"])
+FIFTYONE = pytest.param("fiftyone", marks=pytest.mark.extra)
+ULTRALYTICS = pytest.param("ultralytics", marks=pytest.mark.extra)
+ULTRALYTICS_SEGMENTS = pytest.param("ultralytics-segments", marks=pytest.mark.extra)
+
+
+@pytest.mark.parametrize("reader", ["faster-coco-eval", FIFTYONE, "supervision-coco"])
 def test_coco_datasets_are_read_whole(real: Real, tmp_path: Path, reader: str) -> None:
     export(real, "coco", tmp_path / "coco.json")
     found = read(reader, tmp_path / "coco.json", real.images)
@@ -163,6 +170,7 @@ def test_datumaro_reads_coco_with_scores_and_masks(real: Real, tmp_path: Path, o
     same(found, real)
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("options", [(), ("--score", "attribute")])
 def test_the_datumaro_that_cvat_has_made_its_own_reads_coco(
     real: Real, tmp_path: Path, options: tuple[str, ...]
@@ -178,9 +186,7 @@ def test_the_datumaro_that_cvat_has_made_its_own_reads_coco(
 @pytest.mark.parametrize("segmentation", ["polygon", "none"])
 def test_every_way_to_write_masks_is_read(real: Real, tmp_path: Path, segmentation: str) -> None:
     export(real, "coco", tmp_path / "coco.json", "--segmentation", segmentation)
-    readers = ["faster-coco-eval", "supervision-coco"]
-    # It takes half a minute to begin: once more is enough.
-    for reader in [*readers, "fiftyone"] if real.masks and segmentation == "polygon" else readers:
+    for reader in ("faster-coco-eval", "supervision-coco"):
         found = read(reader, tmp_path / "coco.json", real.images)
         same_kind(found, real.expected)
         if segmentation == "none":
@@ -188,6 +194,12 @@ def test_every_way_to_write_masks_is_read(real: Real, tmp_path: Path, segmentati
     folder = coco_folder(real, tmp_path, "--segmentation", segmentation)
     found = read("datumaro-coco", folder, real.images)
     assert {(one["image"], one["label"]) for one in found} == {(one["image"], one["label"]) for one in real.expected}
+
+
+@pytest.mark.extra
+def test_fiftyone_reads_polygons(real: Real, tmp_path: Path) -> None:
+    export(real, "coco", tmp_path / "coco.json", "--segmentation", "polygon")
+    same_kind(read("fiftyone", tmp_path / "coco.json", real.images), real.expected)
 
 
 def test_pycocotools_reads_every_mask_as_it_is_stored(real: Real, tmp_path: Path) -> None:
@@ -235,7 +247,7 @@ def test_cvat_reads_polygons(real: Real, tmp_path: Path) -> None:
     assert len(found) >= len(real.expected)
 
 
-@pytest.mark.parametrize("reader", ["ultralytics", "datumaro-yolo", "supervision-yolo"])
+@pytest.mark.parametrize("reader", [ULTRALYTICS, "datumaro-yolo", "supervision-yolo"])
 def test_yolo_boxes_are_read(real: Real, tmp_path: Path, reader: str) -> None:
     export(real, "yolo", tmp_path, "--segmentation", "none", "--images", "link")
     found = read(reader, tmp_path, real.images)
@@ -243,7 +255,7 @@ def test_yolo_boxes_are_read(real: Real, tmp_path: Path, reader: str) -> None:
     same([{**one, "mask": None} for one in found], real, scores=False)
 
 
-@pytest.mark.parametrize("reader", ["ultralytics-segments", "supervision-yolo"])
+@pytest.mark.parametrize("reader", [ULTRALYTICS_SEGMENTS, "supervision-yolo"])
 def test_yolo_segments_are_the_masks(real: Real, tmp_path: Path, reader: str) -> None:
     if not real.masks:
         pytest.skip("this detector has no masks")

@@ -16,6 +16,7 @@ from prelabel.export.label_studio_options import LabelStudioOptions
 from prelabel.export.reading import RunInfo
 from prelabel.store.run import Run
 from tests.tools.conftest import Photos
+from tests.tools.environment import needed
 from tests.tools.label_studio import Server
 
 SHAPES = [("ssd", "rectangle"), ("mask", "rectangle"), ("mask", "polygon"), ("mask", "brush")]
@@ -74,7 +75,7 @@ def test_every_box_comes_back_within_half_a_pixel(
 
 
 def test_brush_masks_come_back_as_the_stored_masks(label_studio: Server, photos: Photos, tmp_path: Path) -> None:
-    decode = pytest.importorskip("label_studio_sdk.converter.brush").decode_rle
+    decode = needed("label_studio_sdk.converter.brush").decode_rle
     run = photos.runs["mask"]
     back = {task["data"]["image_id"]: task for task in imported(label_studio, photos, run, "brush", tmp_path)}
     compared = 0

@@ -27,6 +27,7 @@ from prelabel.storage import Storage
 from tests.hostile.names import NAMES
 from tests.rows import INFO, found, row, rows
 from tests.s3 import S3Server
+from tests.tools.environment import needed
 from tests.tools.label_studio import Server
 
 FOLDER = "pho tos#1 100% +"
@@ -157,7 +158,7 @@ def test_objects_of_odd_names_are_shown_or_counted(
 def test_pushed_again_odd_names_find_their_tasks(
     label_studio: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("label_studio_sdk", reason="label-studio-sdk is not installed: make test-tools")
+    needed("label_studio_sdk")
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio.token)
     every = rows(*(row(name, found(), uri=f"{folder}/{name}") for name in NAMES.values()))
     options = PushOptions(url=label_studio.url, project="pushed names")

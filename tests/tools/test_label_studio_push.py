@@ -20,9 +20,10 @@ from prelabel.storage import Storage
 from prelabel.store.run import Run, open_run
 from tests.rows import INFO, found, row, rows
 from tests.tools.conftest import Photos
+from tests.tools.environment import needed
 from tests.tools.label_studio import ROOT, Server
 
-pytest.importorskip("label_studio_sdk", reason="label-studio-sdk is not installed: make test-tools")
+needed("label_studio_sdk")
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from prelabel.export.sdk_rules import sdk_rules
 from prelabel.storage import Storage
 from tests.rows import INFO, found, mask_of, row, rows
 from tests.tools.conftest import HOSTILE_CLASS
+from tests.tools.environment import needed
 
-pytest.importorskip("label_studio_sdk", reason="label-studio-sdk is not installed: make test-tools")
+needed("label_studio_sdk")
 
 MASK = mask_of("###...", "#.#...", "###...", "......")
 
