@@ -181,6 +181,7 @@ def _decode(ref: ImageRef, future: Future[Fetched], reading: Reading) -> Picture
         height=image.height,
         width=image.width,
         exif_orientation=image.exif_orientation,
+        browser_orientation=image.browser_orientation,
         frames=image.frames,
         seconds={**row.seconds, "decode": time.perf_counter() - start},
     )

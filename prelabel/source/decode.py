@@ -42,6 +42,7 @@ from prelabel.errors import (
 from prelabel.source.color import fit_transparency_to_8_bits, srgb_pixels, to_rgb
 from prelabel.source.failures import describe, explain, is_cut
 from prelabel.source.jpeg import read_pixels, reduce, scale_of
+from prelabel.source.orientation import browser_orientation
 from prelabel.source.sniff import image_format, looks_like
 from prelabel.source.upright import displayed_size, turned, window_of
 
@@ -106,7 +107,10 @@ class DecodedImage:
         width: Of the whole picture as displayed, in pixels.
         window: x1 y1 x2 y2 that `pixels` show, in pixels of the whole picture: all of it and, where it was decoded
             reduced, perhaps up to 7 beyond an edge.
-        exif_orientation: The file's tag, 1..8, already applied; None where there is none or it makes no sense.
+        exif_orientation: 1..8, what was applied to the stored pixels to bring the picture upright; None where the file
+            states nothing, or what makes no sense. HEIC is turned by whatever reads it: its stored pixels are upright.
+        browser_orientation: 1..8, what browsers apply to the stored pixels; the same as was applied here for formats
+            that browsers do not show.
         frames: Pictures in the file (frames, pages, layers of a PSD); `pixels` is the first.
     """
 
@@ -115,6 +119,7 @@ class DecodedImage:
     width: int
     window: tuple[int, int, int, int]
     exif_orientation: int | None
+    browser_orientation: int
     frames: int
 
 
@@ -188,14 +193,15 @@ def _finish(
         stored = np.asarray(_rgb_of(image, covered))
     else:
         stored = srgb_pixels(stored, image.info.get("icc_profile"))
-    if name == "HEIF":  # already turned by its reader
-        orientation = image.info.get("original_orientation")
+    applied = orientation or turn
     rows, columns = stored.shape[:2]
     if scale == 1:
         size = columns, rows  # of a TIFF that turns itself this is known only now
     width, height = displayed_size(size, turn)
     window = window_of(size, (columns, rows), scale, turn)
-    return DecodedImage(turned(stored, turn), height, width, window, orientation or turn, _frames(image))
+    container = _container_orientation(image) if name == "AVIF" else None
+    shown = browser_orientation(data, name, applied, container)
+    return DecodedImage(turned(stored, turn), height, width, window, applied, shown, _frames(image))
 
 
 def _rgb_of(image: ImageFile.ImageFile, covered: tuple[int, int, int, int] | None) -> Image.Image:
@@ -256,6 +262,17 @@ def _orientation(image: ImageFile.ImageFile) -> int | None:
     """The EXIF (or XMP) orientation, 1..8, or None."""
     try:
         value = image.getexif().get(_ORIENTATION)
+    except Exception:  # noqa: BLE001 - broken metadata of a sound picture: Pillow's parser raises anything
+        return None
+    return value if isinstance(value, int) and 1 <= value <= 8 else None
+
+
+def _container_orientation(image: ImageFile.ImageFile) -> int | None:
+    """The orientation that the container of an AVIF asks for: Pillow puts it in the place of the EXIF tag."""
+    try:
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        value = exif.get(_ORIENTATION)
     except Exception:  # noqa: BLE001 - broken metadata of a sound picture: Pillow's parser raises anything
         return None
     return value if isinstance(value, int) and 1 <= value <= 8 else None

@@ -160,7 +160,7 @@ def test_few_huge_pictures_and_more_small_ones_are_held_decoded(
     def decode(data: bytes, options: DecodeOptions) -> DecodedImage:
         decoded.append(len(data))
         pixels = np.broadcast_to(np.uint8(0), (side, side, 3))  # takes no memory, and says that it does
-        return DecodedImage(pixels, side, side, (0, 0, side, side), None, 1)
+        return DecodedImage(pixels, side, side, (0, 0, side, side), None, 1, 1)
 
     monkeypatch.setattr(module, "decode", decode)
     pictures = Reader(READING, decode_threads=threads).read(refs)
@@ -209,7 +209,18 @@ def test_a_reduced_picture_has_the_row_of_the_whole_one(tmp_path: Path):
     (row,) = label_shard([ref], Reader(reading), detector)
     assert shown == [(33, 17, 3)]
     assert (row.status, row.height, row.width, row.exif_orientation) == ("ok", 131, 67, 6)
+    assert row.browser_orientation == 6
     assert (row.detections.height, row.detections.width) == (131, 67)
+
+
+def test_a_row_says_which_orientation_browsers_apply(tmp_path: Path):
+    exif = Image.Exif()
+    exif[274] = 6
+    path = tmp_path / "tall.webp"
+    Image.new("RGB", (131, 67)).save(path, exif=exif)
+    (row,) = label_shard([ImageRef("tall.webp", str(path), "tall.webp")], Reader(READING), BrightestCorner())
+    assert (row.height, row.width) == (131, 67)
+    assert (row.exif_orientation, row.browser_orientation) == (6, 1)
 
 
 def test_progress_hears_of_every_new_row(tmp_path: Path):

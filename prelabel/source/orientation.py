@@ -1,0 +1,122 @@
+"""Which way up browsers show a file.
+
+Detectors see every picture upright: EXIF, XMP and the odd places where programs put an orientation are all obeyed, as
+Pillow's `exif_transpose` does. Browsers obey fewer of them, and people draw boxes on what the browser shows them. The
+rules here are Chromium's (156), where Firefox (ESR 153) differs in files that nobody writes; `tests/tools` opens files of
+every kind in the real browser.
+
+    JPEG    EXIF in the first APP1 segment that has any, before the scan
+    PNG     the first eXIf chunk that is intact, before the pixels
+    AVIF    the turn and the mirror of the container; EXIF alone counts for nothing
+    others  that browsers show (WebP, GIF, BMP): as stored
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+#: Formats that browsers show as they are stored, whatever an orientation in them says.
+_NEVER_TURNED = frozenset({"WEBP", "GIF", "BMP"})
+
+_ORIENTATION = 0x0112
+_EXIF_DIRECTORY = 0x8769
+_SHORT, _LONG = 3, 4
+
+_JPEG_APP1 = 0xE1
+_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
+_JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+
+
+def browser_orientation(data: bytes, name: str, applied: int | None, container: int | None) -> int:
+    """The orientation, 1..8, that a browser applies to the stored pixels.
+
+    Args:
+        data: The whole file.
+        name: Its format.
+        applied: What the decoder applied: taken for formats that browsers do not show.
+        container: What the container of an AVIF asks for.
+    """
+    if name in _NEVER_TURNED:
+        return 1
+    if name == "JPEG":
+        return exif_orientation(_jpeg_exif(data)) or 1
+    if name == "PNG":
+        return exif_orientation(_png_exif(data)) or 1
+    if name == "AVIF":
+        return container or 1
+    return applied or 1
+
+
+def exif_orientation(exif: bytes | None) -> int | None:
+    """The orientation in EXIF data as browsers read it: a single SHORT of 1..8, the first one that makes sense.
+
+    Args:
+        exif: From its byte order (`II` or `MM`) on.
+    """
+    if exif is None or exif[:4] not in (b"II*\0", b"MM\0*") or len(exif) < 8:
+        return None
+    order = "<" if exif[:1] == b"I" else ">"
+    (directory,) = struct.unpack_from(order + "I", exif, 4)
+    for tag, kind, count, at in _entries(exif, order, directory):
+        if tag == _EXIF_DIRECTORY and (kind, count) == (_LONG, 1):
+            (inner,) = struct.unpack_from(order + "I", exif, at)
+            values = (_short(exif, order, *entry) for entry in _entries(exif, order, inner))
+            value = next(filter(None, values), None)
+        else:
+            value = _short(exif, order, tag, kind, count, at)
+        if value is not None:
+            return value
+    return None
+
+
+def _short(exif: bytes, order: str, tag: int, kind: int, count: int, at: int) -> int | None:
+    if (tag, kind, count) != (_ORIENTATION, _SHORT, 1):
+        return None
+    value = int(struct.unpack_from(order + "H", exif, at)[0])
+    return value if 1 <= value <= 8 else None
+
+
+def _entries(exif: bytes, order: str, directory: int) -> Iterator[tuple[int, int, int, int]]:
+    """Tag, type, count, and place of the value of each entry that is there."""
+    if directory + 2 > len(exif):
+        return
+    (entries,) = struct.unpack_from(order + "H", exif, directory)
+    for at in range(directory + 2, min(directory + 2 + 12 * entries, len(exif) - 11), 12):
+        yield (*struct.unpack_from(order + "HHI", exif, at), at + 8)
+
+
+def _jpeg_exif(data: bytes) -> bytes | None:
+    """EXIF of the first APP1 segment that has any, from its byte order on."""
+    at = 2
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
+        marker = data[at + 1]
+        if marker in (_JPEG_SCAN, _JPEG_END):
+            return None
+        if marker in (0x00, 0xFF):  # no marker, or one that is filled up
+            at += 1
+            continue
+        at += 2
+        if marker in _JPEG_WITHOUT_LENGTH:
+            continue
+        length = int.from_bytes(data[at : at + 2], "big")
+        # The byte behind `Exif\0` is padding, and most often zero.
+        if marker == _JPEG_APP1 and length > 8 and data[at + 2 : at + 7] == b"Exif\0":
+            return data[at + 8 : at + length]
+        at += max(length, 2)
+    return None
+
+
+def _png_exif(data: bytes) -> bytes | None:
+    """The first intact eXIf chunk before the pixels."""
+    at = 8
+    while at + 12 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if kind in (b"IDAT", b"IEND"):
+            return None
+        body = data[at + 8 : at + 8 + length]
+        at += 12 + length
+        if kind == b"eXIf" and data[at - 4 : at] == zlib.crc32(kind + body).to_bytes(4, "big"):
+            return body
+    return None
