@@ -23,21 +23,18 @@ def commands(to: str, images: int, seed: int, evaluate: bool) -> list[tuple[str,
         EVALUATION,
         ["evaluate", run, "--truth", f"{scenes}/instances.json", "--to", f"{to}/evaluation"],
     )
-    chosen = ["--class-threshold", f"{to}/evaluation/thresholds.yaml"] if evaluate else ["--score-threshold", "0.3"]
+    chosen = ["--class-threshold", f"{to}/evaluation/thresholds.yaml"] if evaluate else []
     return [
         ("draw scenes and their truth", ["synth", "--images", str(images), "--seed", str(seed), "--to", scenes]),
         (
-            "label them on a Ray of this machine; a low threshold leaves the choice to the exports",
-            [
-                *["label", scenes, "--detector", "demo-shapes", "--output", run],
-                *["--score-threshold", "0.05", "--runner", "ray"],
-            ],
+            "label them on a Ray of this machine; unlikely detections are kept, too: the exports choose",
+            ["label", scenes, "--detector", "demo-shapes", "--output", run, "--runner", "ray"],
         ),
         ("prove that nothing is missing", ["verify", run]),
         *([evaluation] if evaluate else []),
         ("write a COCO file", ["export", "coco", run, "--to", f"{to}/coco.json", *chosen]),
         ("write Label Studio tasks", ["export", "label-studio", run, "--to", f"{to}/label-studio", *chosen]),
-        ("make a page to look at", ["preview", run, "--to", f"{to}/preview", "--score-threshold", "0.3"]),
+        ("make a page to look at", ["preview", run, "--to", f"{to}/preview"]),
     ]
 
 

@@ -30,6 +30,9 @@ from prelabel.options import option, require
 Names = Sequence[Any] | ObjectArray
 _GROUP = "Selection"
 
+#: What `label` keeps by default, so that the choice is made later; and what people are shown of it by default.
+KEPT, SHOWN = 0.05, 0.3
+
 #: Classes that are named where none is like the one that was asked for.
 _NAMED = 20
 
@@ -44,7 +47,11 @@ class Selection:
     """
 
     score_threshold: float = option(
-        0.3, "Keep detections with at least this score.", metavar="SCORE", group=_GROUP, affects="rows"
+        KEPT,
+        "Keep detections with at least this score; exports choose again among them.",
+        metavar="SCORE",
+        group=_GROUP,
+        affects="rows",
     )
     class_threshold: dict[str, float] = option(
         {},
@@ -232,6 +239,11 @@ class Selection:
     def _exclude_table(self) -> _Table:
         return _Table(dict.fromkeys(self.exclude_class, True))
 
+    def threshold_of(self, label: str, mid: str) -> float:
+        """The threshold of a class of the model, its own or the one for all."""
+        own = self._threshold_table.find(mid, label, str(self.rename([label], [mid])[0]))
+        return self.score_threshold if own is None else float(own)
+
     def _thresholds(self, label: Names, mid: Names, names: Names) -> FloatArray:
         default = self.score_threshold
         if not self.class_threshold:
@@ -247,10 +259,13 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSelection(Selection):
-    """The same rules for an export: by default all that the run kept."""
+    """The same rules for everything that people see: exports, pushed predictions, previews."""
 
     score_threshold: float = option(
-        0.0, "Keep detections with at least this score, of those the run kept.", metavar="SCORE", group=_GROUP
+        SHOWN,
+        "Keep detections with at least this score, of those the run kept; 0 keeps all.",
+        metavar="SCORE",
+        group=_GROUP,
     )
 
 

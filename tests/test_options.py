@@ -131,7 +131,7 @@ def test_differences_name_the_setting_and_both_values():
     was = label_options(NEEDED).settings()
     now = label_options({**NEEDED, "score_threshold": 0.5, "include_class": ["Dog"]}).settings()
     assert differences(was, now) == [
-        "score-threshold was 0.3, now 0.5",
+        "score-threshold was 0.05, now 0.5",
         "include-class was not given, now Dog",
     ]
 

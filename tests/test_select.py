@@ -8,9 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from prelabel.config import LabelOptions
 from prelabel.detections import Detections, ImageLabel
 from prelabel.errors import ConfigError
+from prelabel.evaluate.options import EvaluateOptions
+from prelabel.export.coco_options import CocoOptions
+from prelabel.export.cvat_options import CvatOptions
+from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.export.voc_options import VocOptions
+from prelabel.export.yolo_options import YoloOptions
 from prelabel.options import fields_of, from_mapping
+from prelabel.preview.options import PreviewOptions
+from prelabel.push.options import PushOptions
 from prelabel.select import Selection, nearest_name, suppress
 
 XYXY = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]], np.float32)
@@ -139,11 +148,19 @@ def test_nothing_found_stays_nothing() -> None:
     assert len(full.apply(nothing)) == 0
 
 
+def test_label_keeps_much_people_see_little_and_an_evaluation_takes_all() -> None:
+    assert LabelOptions(source=("a",), detector="d", output="o").score_threshold == 0.05
+    shown = (CocoOptions, CvatOptions, YoloOptions, VocOptions, LabelStudioOptions, PreviewOptions)
+    assert {options().score_threshold for options in shown} == {0.3}
+    assert PushOptions(url="http://host", project="p").score_threshold == 0.3
+    assert EvaluateOptions(truth="t").score_threshold == 0.0
+
+
 def test_image_labels_follow_the_same_rules_and_merge_under_one_name() -> None:
     labels = [ImageLabel(1, "Cat", "", 0.4), ImageLabel(2, "Dog", "", 0.5), ImageLabel(3, "Car", "", 0.1)]
-    kept = Selection(class_map={"Cat": "pet", "Dog": "pet"}).apply_to_image_labels(labels)
+    kept = Selection(class_map={"Cat": "pet", "Dog": "pet"}, score_threshold=0.3).apply_to_image_labels(labels)
     assert kept == (ImageLabel(2, "pet", "", 0.5),)
-    assert Selection(exclude_class=("dog",)).apply_to_image_labels(labels) == (labels[0],)
+    assert Selection(exclude_class=("dog",), score_threshold=0.3).apply_to_image_labels(labels) == (labels[0],)
 
 
 @pytest.mark.parametrize(

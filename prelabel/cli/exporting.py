@@ -124,19 +124,27 @@ def _export(
     pictures: bool = False,
 ) -> None:
     from prelabel.console import counting, printable, table
+    from prelabel.export.kept import selection_words
     from prelabel.export.parts import SpreadRows
     from prelabel.export.reading import RunInfo
     from prelabel.processes import Processes
     from prelabel.storage import absolute
 
     run = opened(output, storage_options)
+    info = RunInfo.of(run)
     with counting("images read") as progress, Processes.all_cores() as processes:
         read = SpreadRows(whole_addresses(run, options.links) if fetches else run.rows, processes, progress)
         told = {"progress": progress} if pictures else {}
-        report = exporter(RunInfo.of(run), read, absolute(to), options, run.storage, **told)
+        report = exporter(info, read, absolute(to), options, run.storage, **told)
     for warning in report.warnings:
         click.echo(f"note: {printable(warning)}", err=True)
-    rows = [["images", f"{report.images:,}"], ["detections", f"{report.detections:,}"]]
+    rows = [
+        ["images", f"{report.images:,}"],
+        ["detections", f"{report.detections:,}"],
+        ["scores", selection_words(options, info.kept)],
+    ]
+    if getattr(report, "regions", 0):
+        rows.insert(2, ["regions", f"{report.regions:,}"])
     if report.failed:
         rows.append(["failed images", f"{report.failed:,}"])
     rows += [[f"left out: {reason}", f"{count:,}"] for reason, count in report.left_out.items()]

@@ -29,20 +29,22 @@ def push_label_studio(output: str, quiet: bool, storage_options: str | None, opt
     """
     from prelabel.console import printable, reporter, table
     from prelabel.engine.progress import Snapshot
+    from prelabel.export.kept import selection_words
     from prelabel.export.reading import RunInfo
     from prelabel.push.label_studio import push as push_run
 
     run = opened(output, storage_options)
+    info = RunInfo.of(run)
     listener = reporter(quiet=quiet, log_json=False)
 
     def progress(done: int) -> None:
         listener.progress(Snapshot(run.record.images, done, failed=0, images_per_s=0.0, workers=1, waiting=""))
 
     try:
-        report = push_run(RunInfo.of(run), run.rows, options, run.storage, progress)
+        report = push_run(info, run.rows, options, run.storage, progress)
     finally:
         listener.close()
     for warning in report.warnings:
         click.echo(f"note: {printable(warning)}", err=True)
     if not quiet:
-        click.echo(table("", report.table()))
+        click.echo(table("", [*report.table(), ("scores", selection_words(options, info.kept))]))

@@ -16,14 +16,16 @@ from prelabel.evaluate.pairing import ImageCounts
 from prelabel.evaluate.thresholds import Cut, at
 from prelabel.evaluate.truth import read_truth
 from prelabel.evaluate.work import ClassWork, Work, work
+from prelabel.export.kept import beyond_kept
 from prelabel.export.reading import Rows, RunInfo
+from prelabel.select import KEPT, Selection
 from prelabel.storage import Storage
 
 #: Thresholds at which evaluation.json states precision and recall.
 GRID = tuple(number / 20 for number in range(20))
 
-#: A run whose lowest score is above this does not show what lies below: AP would be higher from a lower threshold.
-LOW_ENOUGH = 0.05
+#: What lies below this changes little: a run that kept less is said to be missing some, and AP to be lower for it.
+LOW_ENOUGH = KEPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,22 +183,23 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
             options.iou,
         ),
         given=given is not None,
-        notes=(*gathered.notes, *_score_notes(together, options)),
+        notes=(*gathered.notes, *_score_notes(info, together, options)),
     )
 
 
-def _score_notes(together: Ranking, options: EvaluateOptions) -> list[str]:
+def _score_notes(info: RunInfo, together: Ranking, options: EvaluateOptions) -> list[str]:
     if not len(together.score):
         return ["no detection was kept: nothing was found in the truth's classes"]
     if options.class_threshold or options.score_threshold > 0:
-        return ["detections below the class-threshold and score-threshold given were left out before all else"]
-    lowest = float(together.score[-1])
-    if lowest <= LOW_ENOUGH:
-        return []
-    return [
-        f"the lowest score of the run is {lowest:.2f}: what lies below is not known, AP is lower than that of a run "
-        "made at --score-threshold 0.01, and so may be the best thresholds"
-    ]
+        return [
+            "detections below the class-threshold and score-threshold given were left out before all else",
+            *beyond_kept(options, info.kept, info.classes),
+        ]
+    # Where nobody wrote down what the run kept, its lowest score tells.
+    kept = info.kept or Selection(score_threshold=float(together.score[-1]))
+    lines = beyond_kept(replace(options, score_threshold=LOW_ENOUGH), kept, info.classes)
+    meaning = "AP is lower than that of a run made at --score-threshold 0.01, and so may be the best thresholds"
+    return [*lines, meaning] if lines else []
 
 
 def _curve_json(one: Ranking) -> list[dict[str, Any]]:

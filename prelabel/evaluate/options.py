@@ -22,6 +22,12 @@ class EvaluateOptions(ExportSelection):
         ConfigError: A value makes no sense.
     """
 
+    score_threshold: float = option(
+        0.0,
+        "Count detections with at least this score; by default all that the run kept.",
+        metavar="SCORE",
+        group="Selection",
+    )
     truth: str = option("", "What is really on the images: a COCO dataset.", metavar="FILE", group=_GROUP)
     truth_labels: str = option(
         "",

@@ -33,6 +33,7 @@ from prelabel.export.coco_entries import Entries, EntriesOf, ImageEntries, numbe
 from prelabel.export.coco_files import chunks, dataset_file, delete_later_parts, list_file, numbered_name
 from prelabel.export.coco_options import CocoOptions
 from prelabel.export.image_ids import Numbering, numbering
+from prelabel.export.kept import lowest_threshold, selection_words
 from prelabel.export.known_names import KnownNames
 from prelabel.export.option_rules import require_other_file
 from prelabel.export.parts import UNUSED, each_part, row_at, without
@@ -91,7 +92,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
     except OSError as error:
         raise ExportError(f"cannot write {redact(to)}: {describe(error)}") from error
     tally.warnings += [*names.warnings, *categories.notes]
-    _warn(tally, options, images.twins())
+    _warn(tally, options, info, images.twins())
     return tally.report()
 
 
@@ -169,7 +170,12 @@ class _Images:
         return (len(again), row_at(self._rows, int(again[0])).file_name) if len(again) else (0, "")
 
 
-def _warn(tally: Tally, options: CocoOptions, twins: tuple[int, str]) -> None:
+def _warn(tally: Tally, options: CocoOptions, info: RunInfo, twins: tuple[int, str]) -> None:
+    if options.results and info.kept is not None and lowest_threshold(options) > lowest_threshold(info.kept):
+        tally.warnings.append(
+            f"the results file has detections {selection_words(options, info.kept)}: to score the detector, write all "
+            "with score-threshold 0"
+        )
     if not tally.detections:
         tally.warnings.append("no detection was kept" + ("; loadRes fails on an empty list" if options.results else ""))
     count, name = twins

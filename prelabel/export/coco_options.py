@@ -22,7 +22,11 @@ class CocoOptions(ClassListOptions):
         1.0, "How far, in pixels, a polygon may be from its mask's outline.", metavar="PIXELS", group=_GROUP
     )
     results: str = option(
-        "", "Also write a results file (a bare list, for loadRes) to this address.", metavar="PATH", group=_GROUP
+        "",
+        "Also write a results file (a bare list, for loadRes) of the same detections to this address; for scoring say "
+        "--score-threshold 0, too.",
+        metavar="PATH",
+        group=_GROUP,
     )
     image_ids: str = option(
         "sequential",

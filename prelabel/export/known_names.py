@@ -1,10 +1,14 @@
-"""A class name in an option that fits nothing is a slip of the pen: refused where the classes are known, else said."""
+"""What a selection asks for and the run cannot give: class names that fit nothing, scores below those it kept.
+
+A class name that fits nothing is a slip of the pen: refused where the classes are known, else said.
+"""
 
 from __future__ import annotations
 
 import copy
 
 from prelabel.detections import Detections
+from prelabel.export.kept import beyond_kept
 from prelabel.export.reading import RunInfo
 from prelabel.select import Selection
 
@@ -15,6 +19,7 @@ class KnownNames:
     def __init__(self, info: RunInfo, selection: Selection) -> None:
         """Raises ConfigError, with the nearest known name, for a name that the class list does not have."""
         self._selection = selection
+        self._beyond = beyond_kept(selection, info.kept, info.classes)
         self._seen: set[tuple[str, str]] | None = None
         if info.classes is not None:
             selection.require_known_names((one.name for one in info.classes), (one.mid for one in info.classes))
@@ -39,9 +44,9 @@ class KnownNames:
 
     @property
     def warnings(self) -> list[str]:
-        """A line for the names that fitted no detection."""
+        """What was asked for and is not in the run, one line each; names once all detections were seen."""
         if self._seen is None:
-            return []
+            return self._beyond
         labels, mids = {label for label, _ in self._seen}, {mid for _, mid in self._seen}
         unknown = self._selection.unknown_names_hinted(labels, mids)
-        return [f"no detection of the run is of class {', '.join(unknown)}"] if unknown else []
+        return [*self._beyond, *([f"no detection of the run is of class {', '.join(unknown)}"] if unknown else [])]

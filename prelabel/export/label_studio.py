@@ -66,7 +66,7 @@ def export_label_studio(
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
     tally.files = [*files.urls, join(to, CONFIG_NAME)]
-    tally.warnings += names.warnings
+    tally.warnings += [*names.warnings, *tally.crowded_note("tasks")]
     tally.warnings += [f"Label Studio needs {need}" for need in urls.needs]
     if files.largest_task > options.max_file_mb * 1e6:
         tally.warnings.append(f"a single task has {files.largest_task / 1e6:.1f} MB, more than max-file-mb")

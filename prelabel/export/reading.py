@@ -12,9 +12,13 @@ import numpy as np
 import orjson
 
 from prelabel.detections import FloatArray
+from prelabel.export.kept import kept_selection
 from prelabel.select import Selection
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import ClassName, Run
+
+#: Regions of one task from which on they are more of a burden than a help: slow to draw, and most of them wrong.
+MANY_REGIONS = 30
 
 #: Begins reading the rows of a run, in plan order, each time it is called: some exports need two passes.
 Rows = Callable[[], Iterator[ImageRow]]
@@ -33,6 +37,7 @@ class RunInfo:
         run_id: Tells runs apart.
         fingerprint: SHA-256 over the model's files, hex.
         version: The version of this package that made the run.
+        kept: The rules by which the run chose what it has, or None where they are not known.
         task_numbers: Whether the images came from an annotation project, so that their ids begin with task numbers.
     """
 
@@ -44,26 +49,28 @@ class RunInfo:
     run_id: str = ""
     fingerprint: str = ""
     version: str = ""
+    kept: Selection | None = None
     task_numbers: bool = False
 
     @classmethod
     def of(cls, run: Run) -> RunInfo:
         """The facts of an opened run; its classes under the labels that the run's own class map gave them."""
         record = run.record
-        renaming = Selection(class_map=dict(record.settings.get("class_map") or {}))
         classes = record.detector.classes
+        kept = kept_selection(record.settings, classes)
         sources = record.source.get("sources") or []
         return cls(
             detector=record.detector.name,
             model_version=record.detector.model_version,
             classes=None
             if classes is None
-            else tuple(replace(one, name=str(renaming.rename([one.name], [one.mid])[0])) for one in classes),
+            else tuple(replace(one, name=str(kept.rename([one.name], [one.mid])[0])) for one in classes),
             masks=record.detector.masks,
             created=record.created,
             run_id=record.run_id,
             fingerprint=record.detector.fingerprint,
             version=str(record.versions.get("prelabel", "")),
+            kept=kept,
             task_numbers=bool(sources) and all(one.get("kind") == "label-studio" for one in sources),
         )
 
@@ -79,6 +86,7 @@ class ExportReport:
         detections: Detections (or labels of a whole image) written; a mask of several parts is one.
         left_out: How much was left out, by reason.
         warnings: What the user should know, one line each.
+        regions: What people get for them, where a detection may become several; else 0.
     """
 
     files: tuple[str, ...]
@@ -87,6 +95,7 @@ class ExportReport:
     detections: int
     left_out: Mapping[str, int]
     warnings: tuple[str, ...]
+    regions: int = 0
 
 
 @dataclass(slots=True)
@@ -97,8 +106,17 @@ class Tally:
     images: int = 0
     failed: int = 0
     detections: int = 0
+    regions: int = 0
+    crowded: int = 0
+    most_regions: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
+
+    def add_regions(self, number: int) -> None:
+        """Count the regions of one image."""
+        self.regions += number
+        self.crowded += number > MANY_REGIONS
+        self.most_regions = max(self.most_regions, number)
 
     def add(self, other: Tally) -> None:
         """Count what another one has counted."""
@@ -106,8 +124,20 @@ class Tally:
         self.images += other.images
         self.failed += other.failed
         self.detections += other.detections
+        self.regions += other.regions
+        self.crowded += other.crowded
+        self.most_regions = max(self.most_regions, other.most_regions)
         self.left_out.update(other.left_out)
         self.warnings += other.warnings
+
+    def crowded_note(self, tasks: str) -> list[str]:
+        """A line where images (`tasks`: what they are called) have more regions than people can work with."""
+        if not self.crowded:
+            return []
+        return [
+            f"{self.crowded:,} of {self.images:,} {tasks} have more than {MANY_REGIONS} regions, up to "
+            f"{self.most_regions:,}: raise score-threshold, or limit them with nms-iou or max-detections"
+        ]
 
     def report(self) -> ExportReport:
         """The counts as the export's result."""
@@ -118,6 +148,7 @@ class Tally:
             detections=self.detections,
             left_out=dict(sorted(self.left_out.items())),
             warnings=tuple(self.warnings),
+            regions=self.regions,
         )
 
 

@@ -107,6 +107,7 @@ def tasks_of(
                 result = _image_regions(info, row, found, config, options)
                 tally.detections += sum(len(one["value"][one["type"]]) for one in result)
                 result += regions[number]
+                tally.add_regions(len(result))
                 score = task_score([region["score"] for region in result], options.task_score)
                 predictions.append({"model_version": info.model_version, "score": score, "result": result})
             yield {"data": data, "predictions": predictions}

@@ -2,7 +2,8 @@
 
 A card's `found` is a list of detections, best first, each `[class, score, x1, y1, x2, y2, outline]`: the class by its
 place in `classes`, the box in pixels of the image, and the mask's outline as the data of an SVG path in the same
-pixels, `""` without a mask. A label of the whole image is `[class, score]`.
+pixels, `""` without a mask. A label of the whole image is `[class, score]`. `below` is the same of what the run has and
+the thresholds leave out: the page's slider brings it up.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from prelabel.detections import Detections
 from prelabel.errors import ExportError
 from prelabel.export.colour import colour_of
+from prelabel.export.kept import lowest_threshold, selection_words
 from prelabel.export.polygons import polygons_from_rle
 from prelabel.export.reading import RunInfo
 from prelabel.preview.options import PreviewOptions
@@ -36,7 +38,9 @@ def run_facts(info: RunInfo, options: PreviewOptions) -> dict[str, Any]:
         "created": info.created,
         "id": info.run_id,
         "program": info.version,
-        "threshold": min([options.score_threshold, *options.class_threshold.values()]),
+        "threshold": options.score_threshold,
+        "kept": min(lowest_threshold(one) for one in (options, info.kept) if one is not None),
+        "selection": selection_words(options, info.kept),
     }
 
 
@@ -79,14 +83,15 @@ def ink_on(colour: str) -> str:
     return "#000000" if luminance > 0.179 else "#ffffff"
 
 
-def card(row: ImageRow, kept: Kept, numbers: Mapping[str, int], picture_size: int) -> dict[str, Any]:
-    """An image with what is kept of it; a failed one with its reason.
+def card(row: ImageRow, kept: Kept, below: Kept, numbers: Mapping[str, int], picture_size: int) -> dict[str, Any]:
+    """An image with what is kept of it, and what lies below the thresholds; a failed one with its reason.
 
     Addresses are shown without their secrets, and marks that turn the direction of writing as `\\u202e`.
 
     Args:
         row: Of the run.
         kept: What the options keep of it.
+        below: What only their thresholds leave out.
         numbers: Place of each class in `classes`.
         picture_size: Longest side of the larger rendition, for which outlines are fine enough.
 
@@ -107,9 +112,15 @@ def card(row: ImageRow, kept: Kept, numbers: Mapping[str, int], picture_size: in
     if row.error_type is not None:
         values["error"] = {"type": row.error_type, "text": redact(row.error or ""), "stage": row.error_stage or ""}
         return values
-    found = [] if kept.detections is None else _boxes(row.image_id, kept.detections, numbers, picture_size)
-    values["found"] = found + [[numbers[name], _score(score)] for name, score in kept.image_labels]
+    values["found"] = _found(row, kept, numbers, picture_size)
+    if more := _found(row, below, numbers, picture_size):
+        values["below"] = more
     return values
+
+
+def _found(row: ImageRow, kept: Kept, numbers: Mapping[str, int], picture_size: int) -> list[list[Any]]:
+    found = [] if kept.detections is None else _boxes(row.image_id, kept.detections, numbers, picture_size)
+    return found + [[numbers[name], _score(score)] for name, score in kept.image_labels]
 
 
 def _boxes(image_id: str, found: Detections, numbers: Mapping[str, int], picture_size: int) -> list[list[Any]]:

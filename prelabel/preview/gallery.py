@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prelabel.errors import ExportError
+from prelabel.export.kept import beyond_kept
 from prelabel.export.reading import Rows, RunInfo
 from prelabel.preview.content import card, class_numbers, classes, run_facts, totals
 from prelabel.preview.options import PreviewOptions
 from prelabel.preview.page import GENERATOR, page
 from prelabel.preview.pictures import renditions_of
-from prelabel.preview.survey import kept_of, survey
+from prelabel.preview.survey import below_of, kept_of, survey
 from prelabel.storage import Storage, describe, join, redact
 from prelabel.store.rows import ImageRow
 
@@ -97,7 +98,7 @@ def write_preview(
     cards: list[dict[str, Any]] = []
     try:
         for position, row in _at(rows(), wanted):
-            cards.append(card(row, kept_of(row, options), numbers, options.picture_size))
+            cards.append(card(row, kept_of(row, options), below_of(row, options), numbers, options.picture_size))
             # A failed image that was once decoded may well be shown.
             if position in chosen or row.width is not None:
                 pictures.begin(len(cards), row)
@@ -124,7 +125,10 @@ def write_preview(
         failed=found.failed,
         detections=sum(len(one.get("found", ())) for one in cards),
         left_out={reason: count for reason, count in left_out.items() if count},
-        warnings=(f"{unreadable} of the pictures cannot be read any more: the page says why",) if unreadable else (),
+        warnings=(
+            *beyond_kept(options, info.kept, info.classes),
+            *([f"{unreadable} of the pictures cannot be read any more: the page says why"] if unreadable else ()),
+        ),
         bytes=len(html) + pictures.bytes,
     )
 

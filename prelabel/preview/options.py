@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prelabel.options import option, require
-from prelabel.select import Selection
+from prelabel.select import ExportSelection
 
 _GROUP = "Preview"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreviewOptions(Selection):
+class PreviewOptions(ExportSelection):
     """What `preview` can be told, beside which detections to show."""
 
     limit: int = option(

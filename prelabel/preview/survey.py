@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from prelabel.detections import Detections
+from prelabel.detections import Detections, ImageLabel
 from prelabel.preview.options import PreviewOptions
 from prelabel.preview.sample import Sampler, score_range
 from prelabel.store.rows import ImageRow
@@ -25,7 +25,7 @@ MAX_FAILURES = 500
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is shown of one image: its kept detections, then the labels of the whole image, under their mapped names."""
+    """Detections of one image, then the labels of the whole image, under their mapped names, best first."""
 
     detections: Detections | None
     image_labels: tuple[tuple[str, float], ...]
@@ -40,24 +40,41 @@ class Kept:
 
 def kept_of(row: ImageRow, options: PreviewOptions) -> Kept:
     """What the options keep of a row; nothing of a failed one."""
-    labels = options.apply_to_image_labels(row.image_labels or ())
     return Kept(
         detections=None if row.detections is None else options.apply(row.detections),
-        image_labels=tuple((one.label, one.score) for one in labels),
+        image_labels=_scores(options.apply_to_image_labels(row.image_labels or ())),
     )
+
+
+def below_of(row: ImageRow, options: PreviewOptions) -> Kept:
+    """What the thresholds alone keep from being shown at first: the run has it, and the page's slider brings it up."""
+    everything = replace(options, score_threshold=0.0, class_threshold={})
+    labels = everything.apply_to_image_labels(row.image_labels or ())
+    chosen = {one.label for one in options.apply_to_image_labels(row.image_labels or ())}
+    found = row.detections
+    if found is not None:
+        parts = (found.score, found.label, found.mid, found.xyxy)
+        kept = everything.indices(*parts)
+        rest = found[kept[~np.isin(kept, options.indices(*parts))]]
+        found = replace(rest, label=options.rename(rest.label, rest.mid)) if options.class_map else rest
+    return Kept(found, _scores(one for one in labels if one.label not in chosen))
+
+
+def _scores(labels: Iterable[ImageLabel]) -> tuple[tuple[str, float], ...]:
+    return tuple((one.label, one.score) for one in labels)
 
 
 @dataclass(slots=True)
 class Survey:
-    """Counts over a whole run, after the options' selection.
+    """Counts over a whole run, after the options' selection; of the scores and the classes all that the run has.
 
     Attributes:
         images: All rows.
         failed: Rows without a result.
         empty: Rows with a result of which nothing is kept.
         detections: Detections and labels kept.
-        classes: How many of them by name.
-        scores: `(SCORE_BINS,)` how many of them by score, 0 to 1.
+        classes: How many of them by name; 0 for a class of which nothing is kept.
+        scores: `(SCORE_BINS,)` by score, 0 to 1, how many there are, those below the thresholds with them.
         per_image: `(MOST_PER_IMAGE + 1,)` images by what is kept of them; the last bar is "that many or more".
         failures: Failed images by reason.
         chosen: Positions of the images to show, ascending.
@@ -89,7 +106,7 @@ def survey(rows: Iterable[ImageRow], options: PreviewOptions) -> Survey:
             failures.add(position, row.image_id, [(row.error_type, 0)])
             continue
         named = kept_of(row, options).named
-        _count(found, named)
+        _count(found, named, below_of(row, options).named)
         if options.limit:
             strata = {(name, score_range(score, options.score_threshold)) for name, score in named}
             sampler.add(position, row.image_id, strata or [("", "nothing found")])
@@ -101,11 +118,14 @@ def survey(rows: Iterable[ImageRow], options: PreviewOptions) -> Survey:
     return found
 
 
-def _count(found: Survey, named: list[tuple[str, float]]) -> None:
+def _count(found: Survey, named: list[tuple[str, float]], below: list[tuple[str, float]]) -> None:
     found.empty += not named
     found.detections += len(named)
     found.classes.update(name for name, _ in named)
+    for name, _ in below:
+        found.classes.setdefault(name, 0)
     found.per_image[min(len(named), MOST_PER_IMAGE)] += 1
-    bins = np.minimum((np.array([score for _, score in named]) * SCORE_BINS + 1e-6).astype(int), SCORE_BINS - 1)
+    scores = np.array([score for _, score in (*named, *below)])
+    bins = np.minimum((scores * SCORE_BINS + 1e-6).astype(int), SCORE_BINS - 1)
     for number in bins.tolist():
         found.scores[number] += 1

@@ -53,6 +53,7 @@ class PushReport:
         unchanged: Images whose task had exactly this prediction already.
         without_task: Images left out because the project has no task for them.
         detections: Detections in the predictions of the run.
+        regions: What people get for them.
         left_out: How many detections were left out, by reason.
         tasks: Tasks of the project now.
         predictions: Predictions of the project now, of all model versions.
@@ -71,6 +72,7 @@ class PushReport:
     unchanged: int
     without_task: int
     detections: int
+    regions: int
     left_out: dict[str, int]
     tasks: int
     predictions: int
@@ -83,6 +85,7 @@ class PushReport:
             "images": self.images,
             "failed images": self.failed,
             "detections": self.detections,
+            "regions": self.regions,
             **{f"left out: {reason}": count for reason, count in self.left_out.items()},
             "tasks created": self.new_tasks,
             "predictions added": self.added,
@@ -161,11 +164,13 @@ def _push(
         unchanged=sender.unchanged,
         without_task=sender.without_task,
         detections=tally.detections,
+        regions=tally.regions,
         left_out=dict(sorted(tally.left_out.items())),
         tasks=now.tasks,
         predictions=now.predictions,
         warnings=(
             *names.warnings,
+            *tally.crowded_note("tasks"),
             *_warnings(sender, known),
             *missing_storages(server, project.id, sorted(sender.places), urls.needs),
         ),

@@ -209,7 +209,9 @@ def test_nothing_found_is_zero_and_no_error(tmp_path: Path):
 
 def test_a_run_cut_off_high_is_said(tmp_path: Path):
     truth = write_truth(tmp_path, [thing(LEFT)])
-    assert any("lowest score of the run is 0.30" in note for note in evaluated(truth, photo(dog(LEFT, 0.3))).notes)
+    notes = evaluated(truth, photo(dog(LEFT, 0.3))).notes
+    assert any("from 0.3 on" in note for note in notes)
+    assert any("AP is lower" in note for note in notes)
     assert evaluated(truth, photo(dog(LEFT, 0.02))).notes == ()
 
 

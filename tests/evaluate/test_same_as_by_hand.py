@@ -80,7 +80,7 @@ def random_world(folder: Path, seed: int) -> tuple[str, list[ImageRow]]:
 
 def by_hand(truth: str, run: list[ImageRow], folder: Path, kind: str) -> COCOeval:
     results = str(folder / "results.json")
-    options = CocoOptions(image_ids=truth, categories=truth, results=results)
+    options = CocoOptions(image_ids=truth, categories=truth, results=results, score_threshold=0.0)
     export_coco(INFO, rows(*run), str(folder / "coco.json"), options, Storage())
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(truth)

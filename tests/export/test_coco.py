@@ -25,6 +25,7 @@ from prelabel.export.coco_shapes import rounded
 from prelabel.export.cvat import export_cvat
 from prelabel.export.cvat_options import CvatOptions
 from prelabel.export.reading import ExportReport, Rows, RunInfo
+from prelabel.select import Selection
 from prelabel.storage import Storage
 from prelabel.store.run import ClassName
 from tests.rows import INFO, failed_row, found, mask_of, row, rows
@@ -483,8 +484,16 @@ def test_nonsense_is_refused(options: dict[str, Any], message: str) -> None:
     assert str(error.value) == message
 
 
-def test_an_export_keeps_all_that_the_run_kept_unless_told_otherwise():
-    assert CocoOptions().score_threshold == 0
+def test_a_results_file_that_lacks_what_the_run_kept_says_how_to_have_all(tmp_path: Path) -> None:
+    info = replace(INFO, kept=Selection(score_threshold=0.05))
+    every = rows(row("a.jpg", found(score=0.9), found(score=0.1)))
+    options = CocoOptions(results=str(tmp_path / "r.json"))
+    report = export_coco(info, every, str(tmp_path / "x.json"), options, Storage())
+    assert any("score-threshold 0" in note and "0.05" in note for note in report.warnings)
+    assert len(json.loads((tmp_path / "r.json").read_text())) == 1
+    report = export_coco(info, every, str(tmp_path / "x.json"), replace(options, score_threshold=0.05), Storage())
+    assert report.warnings == ()
+    assert len(json.loads((tmp_path / "r.json").read_text())) == 2
 
 
 @given(st.lists(st.floats(-1e12, 1e12), max_size=20), st.sampled_from([0, 2, 4]))

@@ -80,6 +80,7 @@ def test_one_dog_is_one_rectangle_in_percent(tmp_path: Path) -> None:
         detections=1,
         left_out={},
         warnings=("Label Studio needs a source storage for s3://bucket in the project, or no image is shown",),
+        regions=1,
     )
 
 

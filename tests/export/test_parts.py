@@ -148,8 +148,10 @@ def test_of_twins_in_different_shards_the_first_has_the_file(tmp_path: Path, pro
     shards = [[row(name, found(score=0.1 + n / 10))] for n, name in enumerate(names)]
     twins = open_run(write_run(tmp_path / "run", shards), Storage())
 
+    options = YoloOptions(segmentation="none", scores=True, score_threshold=0.0)
+
     def export(rows: Any, folder: str) -> ExportReport:
-        report = export_yolo(RunInfo.of(twins), rows, folder, YoloOptions(segmentation="none", scores=True), Storage())
+        report = export_yolo(RunInfo.of(twins), rows, folder, options, Storage())
         assert report.left_out == {"images whose name up to the ending another image has": 3}
         assert (report.images, report.detections) == (5, 5)
         assert f"'a.{ending}' is left out: another image has its name up to the ending" in report.warnings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from prelabel.select import Selection
 from tests.preview.galleries import photo, preview
-from tests.rows import failed_row, found, mask_of, row
+from tests.rows import INFO, failed_row, found, mask_of, row
 
 FLAGS = [
     "--no-sandbox",
@@ -174,6 +176,45 @@ def test_the_score_slider_hides_detections_and_what_has_none_left(show: Callable
     assert page.locator("#nothing").is_visible()
     page.click("#reset")
     assert names(page) == list("abcde")
+
+
+def test_the_slider_goes_down_to_what_the_run_keeps(show: Callable[..., Any], tmp_path: Path):
+    low = [
+        found(score=0.31, xyxy=(0, 0, 30, 40)),
+        found(score=0.2, xyxy=(5, 5, 9, 9)),
+        found(score=0.06, xyxy=(1, 1, 4, 4)),
+    ]
+    fox = found("Fox", score=0.1, xyxy=(5, 5, 20, 30), category_id=9)
+    run = [photo(tmp_path, "a.jpg", *low), photo(tmp_path, "b.jpg", fox)]
+    info = dataclasses.replace(INFO, classes=None, kept=Selection(score_threshold=0.05))
+    preview(run, tmp_path / "out", info=info)
+    page = show(tmp_path / "out")
+    assert "at 0.3 and above; the run keeps 0.05" in page.locator("#run").text_content()
+    assert (page.locator("#least").get_attribute("min"), page.locator("#least").input_value()) == ("0.05", "0.3")
+    assert page.locator("#count").text_content() == "2 pictures, 1 detection"
+    assert page.locator("#classes .class").all_inner_texts() == ["Dog\n1"]
+    assert page.locator("#scores .bar:not(.off)").count() == 28
+    page.locator(".shot").first.click()
+    assert page.locator("#hidden-found").text_content() == "2 more lie below the threshold; the slider shows them."
+    page.keyboard.press("Escape")
+    choose_least(page, 0.15)
+    assert page.locator("#count").text_content() == "2 pictures, 2 detections"
+    choose_least(page, 0.05)
+    assert page.locator("#count").text_content() == "2 pictures, 4 detections"
+    wait_for(page, "document.querySelectorAll('.card .box').length === 4")
+    page.click("#reset")
+    assert page.locator("#count").text_content() == "2 pictures, 1 detection"
+
+
+def test_thresholds_of_classes_hold_where_the_slider_starts(show: Callable[..., Any], tmp_path: Path):
+    boxes = [found(score=0.5, xyxy=(0, 0, 30, 40)), found("Cat", 0.1, xyxy=(5, 5, 9, 9), category_id=2)]
+    preview([photo(tmp_path, "a.jpg", *boxes)], tmp_path / "out", class_threshold={"Dog": 0.6, "Cat": 0.1})
+    page = show(tmp_path / "out")
+    assert page.locator(".tag").all_text_contents() == ["Cat 0.10"]
+    choose_least(page, 0.2)  # lower than where it started: what a class's own threshold hides comes up
+    assert page.locator("#count").text_content() == "1 picture, 2 detections"
+    choose_least(page, 0.4)
+    assert page.locator("#nothing").is_visible()
 
 
 def test_searching_for_a_name_and_clearing(show: Callable[..., Any], gallery: Path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +15,20 @@ from prelabel.detections import ImageLabel
 from prelabel.errors import ConfigError, ExportError
 from prelabel.export.colour import colour_of
 from prelabel.export.polygons import polygons_from_rle
-from prelabel.preview.content import card, class_numbers, classes, ink_on, path_data, totals
+from prelabel.preview.content import card, class_numbers, classes, ink_on, path_data, run_facts, totals
 from prelabel.preview.options import PreviewOptions
 from prelabel.preview.page import embedded_json, page
-from prelabel.preview.survey import kept_of, survey
-from tests.rows import failed_row, found, mask_of, row
+from prelabel.preview.survey import Kept, below_of, kept_of, survey
+from prelabel.select import Selection
+from prelabel.store.rows import ImageRow
+from tests.rows import INFO, failed_row, found, mask_of, row
 
 HOSTILE = ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "<!--<script>", "]]>", "&lt;b&gt;"]
+
+
+def chosen(one: ImageRow, **options: Any) -> tuple[Kept, Kept]:
+    """What is shown of a row at first, and what lies below."""
+    return kept_of(one, PreviewOptions(**options)), below_of(one, PreviewOptions(**options))
 
 
 def test_outlines_are_path_data_in_pixels():
@@ -89,7 +98,8 @@ def test_totals_count_the_whole_run_after_the_selection():
     counts = totals(seen)
     assert (counts["images"], counts["failed"], counts["empty"], counts["detections"]) == (5, 2, 1, 27)
     assert (counts["perImage"][0], counts["perImage"][2], counts["perImage"][20]) == (1, 1, 1)
-    assert (counts["scores"][36], counts["scores"][20], sum(counts["scores"])) == (1, 26, 27)
+    # The histogram has what lies below the threshold, too: the slider goes there.
+    assert (counts["scores"][36], counts["scores"][20], sum(counts["scores"])) == (1, 26, 29)
     assert counts["failures"] == [["TruncatedImageError", 2]]
     assert [(one["name"], one["count"]) for one in classes(seen)] == [("Dog", 26), ("Cat", 1)]
     assert (len(seen.chosen), seen.listed) == (1, [3, 4])
@@ -105,7 +115,7 @@ def test_a_card_says_what_the_row_says():
         found(score=0.9, mask=mask_of(*["###..."] * 4)),
         found("Cat", 0.4, (1, 1, 2.26, 3), mask=mask_of(*["......"] * 4)),
     )
-    values = card(one, kept_of(one, PreviewOptions()), {"Dog": 0, "Cat": 1}, 1280)
+    values = card(one, *chosen(one), {"Dog": 0, "Cat": 1}, 1280)
     assert values["found"] == [[0, 0.9, 0, 0, 3, 4, "M0 0l3 0 0 4-3 0z"], [1, 0.4, 1, 1, 2.3, 3, ""]]
     assert (values["name"], values["w"], values["h"]) == ("a.jpg", 6, 4)
     assert "id" not in values
@@ -113,31 +123,50 @@ def test_a_card_says_what_the_row_says():
 
 def test_labels_of_a_whole_image_are_found_without_a_box():
     one = row("a.jpg", image_labels=[ImageLabel(3, "beach", "", 0.8), ImageLabel(4, "sea", "", 0.1)])
-    assert card(one, kept_of(one, PreviewOptions()), {"beach": 0}, 1280)["found"] == [[0, 0.8]]
+    values = card(one, *chosen(one), {"beach": 0, "sea": 1}, 1280)
+    assert (values["found"], values["below"]) == ([[0, 0.8]], [[1, 0.1]])
+
+
+def test_a_card_also_has_what_only_the_thresholds_leave_out():
+    one = row("a.jpg", found(score=0.2), found("Cat", 0.6), found("Cat", 0.35, (5, 0, 6, 1)), found("Fox", 0.1))
+    options = {"class_threshold": {"Cat": 0.5}, "exclude_class": ("Fox",), "class_map": {"Dog": "pet"}}
+    values = card(one, *chosen(one, **options), {"Cat": 0, "pet": 1}, 1280)
+    assert [each[:2] for each in values["found"]] == [[0, 0.6]]
+    assert [each[:2] for each in values["below"]] == [[0, 0.35], [1, 0.2]]
+
+
+def test_the_run_is_said_to_keep_more_than_is_shown():
+    kept = replace(INFO, kept=Selection(score_threshold=0.05))
+    facts = run_facts(kept, PreviewOptions())
+    assert (facts["threshold"], facts["kept"]) == (0.3, 0.05)
+    assert facts["selection"] == "at 0.3 and above; the run keeps 0.05"
+    # What was asked for below that is not there, and a threshold of a class may be the lowest.
+    assert run_facts(kept, PreviewOptions(class_threshold={"Dog": 0.02}))["kept"] == 0.02
+    assert run_facts(INFO, PreviewOptions())["kept"] == 0.3
 
 
 def test_a_failed_card_has_its_reason_and_no_secret():
-    values = card(failed_row("a.jpg"), kept_of(failed_row(), PreviewOptions()), {}, 1280)
+    values = card(failed_row("a.jpg"), *chosen(failed_row()), {}, 1280)
     assert values["error"] == {
         "type": "TruncatedImageError",
         "text": "the end of the image's data is missing",
         "stage": "decode",
     }
     signed = row("a.jpg", uri="https://me:secret@host/a.jpg?X-Signature=secret")
-    assert "secret" not in json.dumps(card(signed, kept_of(signed, PreviewOptions()), {}, 1280))
+    assert "secret" not in json.dumps(card(signed, *chosen(signed), {}, 1280))
 
 
 def test_marks_that_turn_the_direction_of_writing_are_shown_as_what_they_are():
     one = row("\u202egpj.exe", found("Dog\u202e"))
     seen = survey([one], PreviewOptions())
-    assert card(one, kept_of(one, PreviewOptions()), class_numbers(seen), 1280)["name"] == "\\u202egpj.exe"
+    assert card(one, *chosen(one), class_numbers(seen), 1280)["name"] == "\\u202egpj.exe"
     assert classes(seen)[0]["name"] == "Dog\\u202e"
 
 
 def test_a_mask_that_does_not_fit_names_its_image():
     one = row("a.jpg", found(mask=mask_of("#")))
     with pytest.raises(ExportError, match=r"image 'a\.jpg': no polygon can be made"):
-        card(one, kept_of(one, PreviewOptions()), {"Dog": 0}, 1280)
+        card(one, *chosen(one), {"Dog": 0}, 1280)
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "\u2028\u202e\udcff 'quotes' \"double\" 日本 🐕"])

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from prelabel import rle
 from prelabel.preview.content import card
 from prelabel.preview.options import PreviewOptions
-from prelabel.preview.survey import kept_of
+from prelabel.preview.survey import Kept, kept_of
 from prelabel.store.rows import ImageRow
 from tests.preview.galleries import preview
 from tests.rows import found, row
@@ -55,7 +55,7 @@ def test_outlines_cover_their_masks(truth: list[ImageRow]):
     for one in truth[:8]:
         assert one.detections is not None
         numbers = dict.fromkeys(one.detections.label, 0)
-        drawn = card(one, kept_of(one, PreviewOptions()), numbers, 1280)["found"]
+        drawn = card(one, kept_of(one, PreviewOptions()), Kept(None, ()), numbers, 1280)["found"]
         for (*_, outline), counts in zip(drawn, one.detections.mask, strict=True):
             mask = rle.decode(counts, one.detections.height, one.detections.width)
             if mask.sum() < 400:

@@ -32,7 +32,7 @@ function soon() {
 function wireControls() {
   const least = byId("least");
   least.min = String(LOWEST);
-  least.value = String(LOWEST);
+  least.value = String(START);
   byId("class").append(el("option", { value: "-1" }, "All classes"),
     ...data.classes.map((one, place) => el("option", { value: `${place}` }, `${one.name} (${count.format(one.count)})`)));
   least.addEventListener("input", () => { state.least = Number(least.value); soon(); });
@@ -40,9 +40,9 @@ function wireControls() {
   byId("class").addEventListener("change", (event) => set({ class: Number(event.target.value) }));
   byId("status").addEventListener("change", (event) => set({ status: event.target.value }));
   byId("sort").addEventListener("change", (event) => set({ sort: event.target.value }));
-  byId("reset").addEventListener("click", () => { set({ query: "", class: -1, status: "all", least: LOWEST }); byId("query").focus(); });
+  byId("reset").addEventListener("click", () => { set({ query: "", class: -1, status: "all", least: START }); byId("query").focus(); });
   byId("tools").addEventListener("submit", (event) => event.preventDefault());
-  byId("masks-switch").hidden = !cards.some((card) => card.found?.some((one) => one[OUTLINE]));
+  byId("masks-switch").hidden = !cards.some((card) => card.all.some((one) => one[OUTLINE]));
   for (const what of ["boxes", "masks", "labels"]) byId(`show-${what}`).addEventListener("change", () => toggle(what));
 }
 

@@ -4,11 +4,20 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const cards = data.cards;
 const [CLASS, SCORE, X1, Y1, X2, Y2, OUTLINE] = [0, 1, 2, 3, 4, 5, 6];
 
-// The lowest position of the slider hides nothing: thresholds of single classes may lie below or between its steps.
-const LOWEST = Math.floor(data.run.threshold * 100) / 100;
+// The slider starts where the thresholds are, and shows exactly what they keep there: those of single classes may lie
+// below or above. Its lowest position shows all that the run keeps.
+const hundredths = (score) => Math.floor(score * 100 + 1e-6) / 100;
+const [START, LOWEST] = [hundredths(data.run.threshold), hundredths(data.run.kept)];
+
+// Each detection knows its place in its card, which ties shape, label and list entry together.
+for (const card of cards) {
+  for (const one of card.below ?? []) one.below = true;
+  card.all = card.below ? [...card.found, ...card.below].sort((a, b) => b[SCORE] - a[SCORE]) : card.found ?? [];
+  card.all.forEach((one, place) => { one.place = place; });
+}
 
 const state = {
-  query: "", class: -1, status: "all", sort: "run", least: LOWEST, boxes: true, masks: true, labels: true,
+  query: "", class: -1, status: "all", sort: "run", least: START, boxes: true, masks: true, labels: true,
 };
 
 const names = new Intl.Collator(undefined, { numeric: true });
@@ -26,8 +35,9 @@ function percent(score) {
 function shownOf(card) {
   if (card.error) return [];
   const { class: wanted, least } = state;
-  if (wanted < 0 && least <= LOWEST) return card.found;
-  return card.found.filter((one) => (wanted < 0 || one[CLASS] === wanted) && (least <= LOWEST || one[SCORE] >= least));
+  if (wanted < 0 && least === START) return card.found;
+  const passes = (one) => (one.below ? least < START && one[SCORE] >= least : least <= START || one[SCORE] >= least);
+  return card.all.filter((one) => (wanted < 0 || one[CLASS] === wanted) && passes(one));
 }
 
 // How unsure a detector is of an image: the mean of 1 - |2 score - 1|, 1 where every score is a half.
@@ -66,15 +76,15 @@ function choose() {
 }
 
 function fits(card, shown) {
-  if (card.error) return state.status === "failed" || (state.status === "all" && state.class < 0 && state.least <= LOWEST);
+  if (card.error) return state.status === "failed" || (state.status === "all" && state.class < 0 && state.least <= START);
   if (state.status === "failed") return false;
   if (state.status === "empty") return shown.length === 0;
   // A class or a score that was asked for is what one wants to see.
-  return shown.length > 0 || (state.status === "all" && state.class < 0 && state.least <= LOWEST);
+  return shown.length > 0 || (state.status === "all" && state.class < 0 && state.least <= START);
 }
 
 function filtered() {
-  return Boolean(state.query.trim()) || state.class >= 0 || state.status !== "all" || state.least > LOWEST;
+  return Boolean(state.query.trim()) || state.class >= 0 || state.status !== "all" || state.least !== START;
 }
 
 // "3 person, 1 dog"

@@ -71,6 +71,3 @@ function freePlace(one, sx, sy, wide, high, width, height, taken) {
   }
   return null;
 }
-
-// Each detection knows its place in its card, which ties shape, label and list entry together.
-for (const card of cards) (card.found ?? []).forEach((one, place) => { one.place = place; });

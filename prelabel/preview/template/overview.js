@@ -8,9 +8,13 @@ function showRun() {
   const date = run.created ? new Date(run.created) : null;
   if (date && !Number.isNaN(date.getTime())) parts.push(date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }));
   if (run.id) parts.push(`run ${run.id.slice(0, 8)}`);
+  parts.push(run.selection);
   byId("run").append(...parts.map((text) => el("span", {}, name(text))));
   document.title = `Preview of ${run.version || run.detector}`;
 }
+
+// Classes of which the thresholds keep something; the others come last, and only the slider shows them.
+const seen = data.classes.filter((one) => one.count);
 
 function showTiles() {
   const { images, failed, empty, detections } = data.totals;
@@ -18,7 +22,7 @@ function showTiles() {
   const tiles = [
     ["images", images, null, "all"],
     ["detections", detections, done ? `${(detections / done).toFixed(1)} per image` : null, "found"],
-    ["classes seen", data.classes.length, null, null],
+    ["classes seen", seen.length, null, null],
     ["nothing found", empty, share(empty, images), "empty"],
     ["failed", failed, share(failed, images), "failed"],
   ];
@@ -58,11 +62,11 @@ let scoreBars = [];
 
 function showScores() {
   const bins = data.totals.scores;
-  const first = Math.min(bins.length - 1, Math.floor(data.run.threshold * bins.length + 1e-6));
+  const first = Math.min(bins.length - 1, Math.floor(data.run.kept * bins.length + 1e-6));
   const values = bins.slice(first);
   const from = (place) => (first + place) / bins.length;
   const sure = values.reduce((sum, value, place) => sum + (from(place) >= 0.75 ? value : 0), 0);
-  const total = data.totals.detections;
+  const total = values.reduce((sum, value) => sum + value, 0);
   const words = `Histogram of ${counted(total, "score", "scores")}; ${total ? percent(sure / total) : 0} percent are 0.75 or more.`;
   const start = from(0);
   const ticks = [start, 0.25, 0.5, 0.75, 1].filter((at, place) => place === 0 || at > start + 0.06)
@@ -94,7 +98,7 @@ function showPerImage() {
 
 function showClasses(all = false) {
   const most = Math.max(1, ...data.classes.map((one) => one.count));
-  const some = all ? data.classes : data.classes.slice(0, CLASSES_AT_FIRST);
+  const some = all ? seen : seen.slice(0, CLASSES_AT_FIRST);
   const rows = some.map((one, place) => el("li", {}, el("button", {
     type: "button", class: "class", "aria-pressed": "false", "data-class": `${place}`,
     on: { click: () => set({ class: state.class === place ? -1 : place }) },
@@ -103,10 +107,10 @@ function showClasses(all = false) {
   el("span", { class: "track" }, el("i", { style: { width: `${Math.max(1, (100 * one.count) / most)}%`, background: one.colour } })),
   el("span", { class: "number" }, count.format(one.count)))));
   const list = el("ul", { class: all ? "class-list all" : "class-list" }, ...rows);
-  const more = data.classes.length - some.length;
+  const more = seen.length - some.length;
   const button = more > 0 ? el("button", { type: "button", class: "quiet", on: { click: () => { showClasses(true); pressClasses(); byId("classes").querySelectorAll(".class")[CLASSES_AT_FIRST].focus(); } } },
     `Show ${count.format(more)} more`) : null;
-  const nothing = data.classes.length ? null : el("p", { class: "hint" }, "Nothing was found.");
+  const nothing = seen.length ? null : el("p", { class: "hint" }, "Nothing was found.");
   byId("classes").replaceChildren(...[list, button, nothing].filter(Boolean));
 }
 

@@ -27,9 +27,7 @@ function show(position) {
   view.frame.append(source ? el("img", { src: source, alt: `${card.name}: ${shown.length ? summary(shown) : "nothing found"}`, draggable: "false" }) : placeholder(card));
   stage.replaceChildren(view.frame);
   byId("found").replaceChildren(...shown.map((one) => entry(one)));
-  const hidden = card.error ? 0 : card.found.length - shown.length;
-  byId("hidden-found").textContent = card.error ? card.error.text
-    : [shown.length ? "" : "Nothing found.", hidden ? `${counted(hidden, "more is", "more are")} hidden by the filters.` : ""].join(" ").trim();
+  byId("hidden-found").textContent = card.error ? card.error.text : unseen(card, shown);
   byId("facts").replaceChildren(...facts(card));
   byId("previous").disabled = position === 0;
   byId("next").disabled = position === chosen.length - 1;
@@ -38,6 +36,17 @@ function show(position) {
     const other = chosen[neighbour] && cards[chosen[neighbour].number].picture;
     if (other) new Image().src = other;
   }
+}
+
+// What the card has and the list does not.
+function unseen(card, shown) {
+  const listed = new Set(shown);
+  const rest = card.all.filter((one) => !listed.has(one));
+  const below = rest.filter((one) => one.below).length;
+  const filtered = rest.length - below;
+  return [shown.length ? "" : "Nothing found.",
+    filtered ? `${counted(filtered, "more is", "more are")} hidden by the filters.` : "",
+    below ? `${counted(below, "more lies", "more lie")} below the threshold; the slider shows them.` : ""].filter(Boolean).join(" ");
 }
 
 function entry(one) {
