@@ -98,9 +98,10 @@ def to_found(
         raise DetectorError("the network's boxes and scores are not finite numbers")
     _check_ranges(yxyx[finite], score[finite])
     left, top, right, bottom = window or (0, 0, width, height)
-    shown = np.array([right - left, bottom - top] * 2, np.float32)
-    exact = yxyx[:, [1, 0, 3, 2]] * shown + np.array([left, top] * 2, np.float32)
-    xyxy = np.clip(exact, 0, np.array([width, height, width, height], np.float32))
+    shown = np.array([right - left, bottom - top] * 2, np.float64)
+    # In float64, where a float32 share times a size is exact: masks are pasted by the share that comes back from it.
+    exact = yxyx[:, [1, 0, 3, 2]] * shown + np.array([left, top] * 2, np.float64)
+    xyxy = np.clip(exact, 0, np.array([width, height, width, height])).astype(np.float32)
     # Where there is no count, padding is boxes without size; a real box without size can be shown to nobody either.
     usable = np.flatnonzero(finite & (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1]))
     category_id, label, mid = _classes(arrays, convention, usable, labels)

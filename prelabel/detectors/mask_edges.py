@@ -6,7 +6,7 @@ above the threshold, or all below, so is everything between them. See `prelabel.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,11 +40,13 @@ class Axis(NamedTuple):
     scale: FloatArray
 
 
-def axis_of(low: npt.NDArray[Any], high: npt.NDArray[Any], usable: npt.NDArray[np.bool_], size: int, m: int) -> Axis:
+def axis_of(
+    low: npt.NDArray[np.float64], high: npt.NDArray[np.float64], usable: npt.NDArray[np.bool_], size: int, m: int
+) -> Axis:
     """The formula of `at`: `low` and `high` are a box's sides in pixels, `size` the image's."""
     one, cells = np.float32(1), np.float32(m - 1)
-    lo = np.where(usable, low / float(size), 0).astype(np.float32)
-    hi = np.where(usable, high / float(size), 1).astype(np.float32)
+    lo = np.where(usable, low / size, 0).astype(np.float32)
+    hi = np.where(usable, high / size, 1).astype(np.float32)
     d = np.maximum(hi - lo, np.float32(1e-4))
     start, end = -lo / d, (one - lo) / d
     if size > 1:

@@ -61,7 +61,8 @@ def paste_masks(
     Args:
         masks: `(N, m, m)` float32 scores, first row at the top of the box.
         xyxy: `(N, 4)` pixels x1 y1 x2 y2 of the displayed image, not clipped to it: a clipped box squeezes its mask.
-            In float64 the product of a normalised float32 coordinate and the size is exact, and so is the result.
+            The reference computes with shares of the image in float32. Multiplied by the size in float64, such a share
+            comes back exactly; in float32 it does not, and at 12 megapixels 3 masks in 100 move by up to 2 pixels.
         height: Pixels of the image.
         width: Pixels of the image.
         threshold: Score above which a pixel belongs to the mask; at least 0, since outside its box a mask is 0.
@@ -72,7 +73,7 @@ def paste_masks(
     Raises:
         ValueError: Shapes that do not fit together, a threshold below 0, or no pixels.
     """
-    masks, xyxy = np.asarray(masks, np.float32), np.asarray(xyxy)
+    masks, xyxy = np.asarray(masks, np.float32), np.asarray(xyxy, np.float64)
     if masks.ndim != 3 or min(masks.shape[1:]) < 2:
         raise ValueError(f"masks must have shape (N, m, m) with m >= 2, got {masks.shape}")
     if xyxy.shape != (len(masks), 4):
@@ -98,9 +99,9 @@ def paste_masks(
     return counts
 
 
-def _parts(xyxy: npt.NDArray[Any], width: int) -> Iterator[slice]:
+def _parts(xyxy: npt.NDArray[np.float64], width: int) -> Iterator[slice]:
     """Consecutive masks that together have about `_COLUMNS_TOGETHER` pixel columns."""
-    columns = np.clip(xyxy[:, 2].astype(float) - xyxy[:, 0], 0, width)
+    columns = np.clip(xyxy[:, 2] - xyxy[:, 0], 0, width)
     group = np.cumsum(columns) // _COLUMNS_TOGETHER
     cuts = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(xyxy)]
     return (slice(a, b) for a, b in itertools.pairwise(cuts) if a < b)
