@@ -295,10 +295,12 @@ class Changed(Fault):
         # Workers start while the source is still being listed; what changes before that is no change.
         if not wait_until(lambda: trial.planned() or process.poll() is not None, 60):
             return
+        trial.plan_then = trial.plan_files()
         for number in trial.dice.sample(range(IMAGES), 4):
             name = f"{number:03d}.png"
             trial.changed.add(name)
             if number % 2:
+                trial.replaced.add(name)
                 client.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=b"something else")
                 trial.injected["object changed"] += 1
             else:

@@ -114,7 +114,10 @@ class Trial:
         seed: Of everything random.
         on_ray: Whether its workers are on the cluster; else they are processes of this machine.
         injected: Faults by kind, as far as they came to be.
-        changed: Images that are not what was listed: they may be failed rows.
+        changed: Images whose object was replaced or removed since the source was listed.
+        replaced: Those of them that are now something else, no picture.
+        plan_then: Files of the plan when they were changed: one that was made later knows of the change.
+        retried: Whether failed images were run again, which reads them as they are now.
         complaints: What went wrong that must not.
     """
 
@@ -131,6 +134,9 @@ class Trial:
     output: str = ""
     injected: Counter[str] = field(default_factory=Counter)
     changed: set[str] = field(default_factory=set)
+    replaced: set[str] = field(default_factory=set)
+    plan_then: set[str] = field(default_factory=set)
+    retried: bool = False
     complaints: list[str] = field(default_factory=list)
     logs: dict[int, Path] = field(default_factory=dict)
     ended: bool = False
@@ -187,6 +193,7 @@ class Trial:
 
     def call(self, *more: str) -> subprocess.Popen[bytes]:
         """Begin `prelabel label` with the trial's arguments."""
+        self.retried |= "--retry-failed" in more
         settings = ["--detector", str(self.folder / "model"), "--shard-size", str(SHARD), "--workers", "2"]
         options = ["--storage-options", json.dumps(self.options)]
         command = ["label", self.source, "--output", self.output, *settings, *options, *self.arguments, *more]
@@ -218,7 +225,11 @@ class Trial:
 
     def planned(self) -> bool:
         """Whether the source has been listed and the plan published."""
-        return any(not name.startswith(".") for name in self.storage.names(join(self.output, "plan")))
+        return bool(self.plan_files())
+
+    def plan_files(self) -> set[str]:
+        """Names of the plan's published files."""
+        return {name for name in self.storage.names(join(self.output, "plan")) if not name.startswith(".")}
 
     def shards(self) -> set[str]:
         """Names of the published shards."""
@@ -257,13 +268,31 @@ class Trial:
         rows = self.rows()
         counts = Counter(row.image_id for row in rows)
         planned = {f"{number:03d}.png" for number in range(IMAGES)}
+        if planned_anew := self._planned_anew():
+            planned -= self.changed - self.replaced
         if list(counts) != sorted(planned):
             self.complaints.append("rows are not in the order of the plan")
         for row in rows:
-            excused = row.image_id in self.changed and row.error_type == "FetchError"
-            if not (excused or right(row)):
+            if not (right(row) or self._excused(row, planned_anew)):
                 self.complaints.append(f"{row.image_id} is wrong: {row.error_type} {row.error}")
         return len(planned - set(counts)), sum(counts.values()) - len(counts)
+
+    def _planned_anew(self) -> bool:
+        """Whether the source was listed again after it had changed: the run had not begun when its call ended."""
+        run = read_run(self.output, self.storage)
+        parts = {part.name for part in run.parts} if run else set()
+        return bool(self.changed) and not parts & self.plan_then
+
+    def _excused(self, row: ImageRow, planned_anew: bool) -> bool:
+        """Whether the object of a row that is not right was changed, and the row says so or what the object is now.
+
+        A call that goes on holds an object to what was listed; a retry, and a later listing, take it as it is now.
+        """
+        if row.image_id not in self.changed or row.detections is not None:
+            return False
+        as_listed = row.error_type == "FetchError"
+        as_it_is = row.image_id in self.replaced and row.error_type == "UnknownFormatError"
+        return as_listed or (as_it_is and (self.retried or planned_anew))
 
     def end(self) -> None:
         """Remove what it wrote on the disk."""
