@@ -30,7 +30,8 @@ from prelabel.detectors.base import Detector, Frame
 from prelabel.detectors.prepare import prepare
 from prelabel.detectors.resize import working_size
 from prelabel.detectors.savedmodel import load_detector
-from prelabel.engine.shard import Reader, Reading, label_images
+from prelabel.engine.reader import Reader, Reading
+from prelabel.engine.shard import label_images
 from prelabel.engine.worker import KEPT_FOR_DETECTOR
 from prelabel.select import Selection
 from prelabel.source.color import to_rgb

@@ -114,7 +114,7 @@ class Crew(ABC):
 
     def _said(self, worker: Handle, status: Status) -> None:
         """A worker says how far it is."""
-        if status.images != worker.status.images:
+        if (status.images, status.beats) != (worker.status.images, worker.status.beats):
             worker.moved_at = time.monotonic()
         worker.status = status
 

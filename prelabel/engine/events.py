@@ -57,7 +57,8 @@ class Handle:
         tasks: What it has to do, by the reference that brings the answer.
         status: What it last said of itself.
         asked: Whether a question for its status is under way.
-        moved_at: When it last finished an image or a task, or got one when it had none, or its process came up.
+        moved_at: When it last finished an image or a task, was seen to wait for a store that is still being patient
+            with, got a task when it had none, or its process came up.
         began_at: When it last finished a task, or got one when it had none.
     """
 

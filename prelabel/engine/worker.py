@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from prelabel.config import LabelOptions
@@ -15,8 +16,9 @@ from prelabel.detectors.answers import DetectorOptions
 from prelabel.detectors.choice import EXACT, Choice
 from prelabel.detectors.prepare import PreparedModel, prepare
 from prelabel.detectors.resize import working_size
+from prelabel.engine.reader import Reader, Reading
 from prelabel.engine.schedule import LabelTask, ProbeTask, Task, TrialTask
-from prelabel.engine.shard import Reader, Reading, label_images, label_shard, set_aside_row
+from prelabel.engine.shard import label_images, label_shard, set_aside_row
 from prelabel.errors import DetectorError
 from prelabel.image_ref import ImageRef
 from prelabel.labels.maps import ClassName, LabelMap
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 #: Pixels along each side that a reduced picture keeps for one that the detector looks at: it resizes by itself, and
 #: with less would invent what it looks at.
 KEPT_FOR_DETECTOR = 2
+
+#: Requests to the output's store are tried again for so long; after that nobody believes that an answer will come.
+PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class Status:
 
     Attributes:
         images: Images finished since it started; only ever grows.
+        beats: Grows whenever the worker is asked while what it waits for is a store that is within its own patience: a
+            download that makes progress or tries again, a shard that is being published.
         shards: Of its unfinished shards: images finished and failed.
         failures: Images that have failed since it started, by error class: how many, and what was wrong with the first.
     """
@@ -71,6 +78,7 @@ class Status:
     images: int
     shards: Mapping[int, tuple[int, int]]
     failures: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    beats: int = 0
 
 
 class Worker:
@@ -89,6 +97,10 @@ class Worker:
         self._choosing = threading.Lock()
         self._is_chosen = False
         self._working_size: int | None = None
+        self._built_reader: Reader | None = None
+        self._built_plan: Plan | None = None
+        self._asking: dict[object, float] = {}
+        self._beats = 0
 
     def load(self) -> None:
         """Load the detector and run it once.
@@ -154,13 +166,39 @@ class Worker:
         """CPU threads this worker may keep busy."""
         return max(1, int(self._spec.options.cpus_per_worker))
 
-    @cached_property
-    def _reader(self) -> Reader:
-        return Reader(reading_of(self._spec, self._storage, self._working_size), decode_threads=self.threads)
+    # Built once, under a lock: two shards begin at the same moment, in two threads, and two readers would hold twice
+    # what one may. `functools.cached_property` has no lock of its own from Python 3.12 on.
 
-    @cached_property
+    @property
+    def _reader(self) -> Reader:
+        with self._lock:
+            if self._built_reader is None:
+                reading = reading_of(self._spec, self._storage, self._working_size)
+                self._built_reader = Reader(reading, decode_threads=self.threads)
+            return self._built_reader
+
+    @property
     def _plan(self) -> Plan:
-        return Plan.open(self._spec.options.output, self._spec.parts, self._storage)
+        with self._lock:
+            if self._built_plan is None:
+                self._built_plan = Plan.open(self._spec.options.output, self._spec.parts, self._storage)
+            return self._built_plan
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Around requests to the output's store, which are tried again as long as a run can afford to wait."""
+        request = object()
+        self._asking[request] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._asking[request]
+
+    def _waits_for_store(self) -> bool:
+        now = time.monotonic()
+        if any(now - since < PATIENCE_S for since in list(self._asking.values())):
+            return True
+        return self._built_reader is not None and self._built_reader.awaits_download()
 
     def label(self, task: LabelTask) -> ShardRecord:
         """Label one shard and publish it.
@@ -173,7 +211,8 @@ class Worker:
         if task.retry_failed:
             # What failed may have been mended since: the file is not held to the size and version of the plan.
             refs = [replace(ref, size=None, version=None) for ref in refs]
-        done = finished_rows(self._spec, self._storage, task)
+        with self._patience():
+            done = finished_rows(self._spec, self._storage, task)
         partial = self._partial.setdefault(task.shard, [0, 0])
 
         def on_image(row: ImageRow) -> None:
@@ -195,13 +234,15 @@ class Worker:
                 turn=self._turn,
                 on_image=on_image,
             )
-            return publish(rows, self._spec, self._storage, task.shard, done.keys())
+            with self._patience():
+                return publish(rows, self._spec, self._storage, task.shard, done.keys())
         finally:
             del self._partial[task.shard]
 
     def _refs(self, task: Task) -> list[ImageRef]:
         """The images of a task's shard, under the addresses by which they can be fetched."""
-        refs = self._plan.read(task.shard)
+        with self._patience():
+            refs = self._plan.read(task.shard)
         return [replace(ref, uri=task.links.get(position, ref.uri)) for position, ref in enumerate(refs)]
 
     def _loaded(self) -> Detector:
@@ -233,10 +274,11 @@ class Worker:
                 yield from self._plan.read(shard)
 
         def pictures() -> Iterator[Pixels]:
-            for picture in self._reader.read(refs()):
-                self._images += 1
-                if picture.pixels is not None:
-                    yield picture.pixels
+            with self._reader.read(refs()) as read:
+                for picture in read:
+                    self._images += 1
+                    if picture.pixels is not None:
+                        yield picture.pixels
 
         found, self._detector = try_faster(
             self._detector, self._prepared(), self._detector_options, pictures, task.images, **self._process
@@ -249,14 +291,16 @@ class Worker:
         """Take one image through everything but writing: whether the process survives it is the answer."""
         detector = self._loaded()
         ref = self._refs(task)[task.position]
-        with self._turn:
-            for _ in label_images(self._reader.read([ref]), detector):
+        with self._turn, self._reader.read([ref]) as pictures:
+            for _ in label_images(pictures, detector):
                 self._images += 1
 
     def status(self) -> Status:
         """How far this worker is; answers while `label` runs."""
         partial = {shard: (done, failed) for shard, (done, failed) in list(self._partial.items())}
-        return Status(self._images, partial, dict(self._failures))
+        if self._waits_for_store():
+            self._beats += 1
+        return Status(self._images, partial, dict(self._failures), self._beats)
 
 
 def reading_of(spec: Spec, storage: Storage, working_size: int | None = None) -> Reading:

@@ -41,7 +41,7 @@ from prelabel.errors import (
 )
 from prelabel.source.color import fit_transparency_to_8_bits, srgb_pixels, to_rgb
 from prelabel.source.failures import describe, explain, is_cut
-from prelabel.source.jpeg import read_pixels, reduce, scale_of
+from prelabel.source.jpeg import read_pixels, reduce, reduced, scale_of
 from prelabel.source.orientation import browser_orientation
 from prelabel.source.sniff import image_format, looks_like
 from prelabel.source.upright import displayed_size, turned, window_of
@@ -152,6 +152,23 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> DecodedImag
         if not options.allow_truncated:
             raise
     return _decode(data, name, options, keep_cut=True)
+
+
+def decoded_bytes(data: bytes, options: DecodeOptions) -> int:
+    """Bytes that the pixels of a file will take, from its header; 0 where that does not say, and `decode` refuses."""
+    name = image_format(data)
+    if name is None or len(data) > options.max_bytes:
+        return 0
+    _calm_pillow(options.max_pixels)
+    try:
+        _check_pixels(_size_in_header(data, name), options.max_pixels)
+        with _opener(name)(io.BytesIO(data)) as image:
+            size = image.size
+        _check_pixels(size, options.max_pixels)
+    except Exception:  # noqa: BLE001 - Pillow meets hostile bytes with anything, see `_decode`
+        return 0
+    width, height = reduced(size, scale_of(size, options.shortest_side) if name == "JPEG" else 1)
+    return 3 * width * height
 
 
 def _decode(data: bytes, name: str, options: DecodeOptions, keep_cut: bool = False) -> DecodedImage:

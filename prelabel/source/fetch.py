@@ -28,6 +28,10 @@ STALL_S = 60.0
 #: After that time a body must have come at this rate on average: what drips is given up like what stalls.
 LEAST_BYTES_PER_S = 4096
 
+#: After so long without a byte and without another try a download is taken for dead by whoever watches it from
+#: outside. A store's own library may try several times, each with a timeout of a minute, before it says anything.
+SILENT_S = 5 * STALL_S
+
 _CHUNK = 1 << 20
 
 
@@ -38,6 +42,7 @@ def fetch(
     *,
     attempts: int = IMAGE_ATTEMPTS,
     pause: Callable[[float], None] = time.sleep,
+    on_bytes: Callable[[int], None] = lambda held: None,
 ) -> bytes:
     """All bytes of an image.
 
@@ -51,6 +56,7 @@ def fetch(
         max_bytes: More is refused, before anything is read where the size is known.
         attempts: Tries at most.
         pause: Waits for so many seconds.
+        on_bytes: Called with the bytes that are there, when a try begins and whenever some come; from any thread.
 
     Raises:
         FetchError: The bytes cannot be had, or are those of another object than was planned.
@@ -59,12 +65,13 @@ def fetch(
     """
     if ref.size is not None and ref.size > max_bytes:
         raise _too_large(ref.size, max_bytes)
-    read = _reader_of(ref, storage, max_bytes)
+    read = _reader_of(ref, storage, max_bytes, on_bytes)
     tries = 0
 
     def read_whole() -> bytes:
         nonlocal tries
         tries += 1
+        on_bytes(0)
         data = read()
         if ref.size is not None and len(data) < ref.size and tries < attempts:
             raise ConnectionError(f"only {len(data)} of {ref.size} bytes came")
@@ -83,13 +90,13 @@ def fetch(
     return data
 
 
-def _reader_of(ref: ImageRef, storage: Storage, max_bytes: int) -> Callable[[], bytes]:
+def _reader_of(ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]) -> Callable[[], bytes]:
     if is_local(ref.uri):
         return lambda: _read_disk(absolute(ref.uri), ref.size, max_bytes)
     if protocol_of(ref.uri) in ("s3", "s3a"):
-        return lambda: _read_s3(ref, storage, max_bytes)
+        return lambda: _read_s3(ref, storage, max_bytes, on_bytes)
     if is_http(ref.uri):
-        return lambda: _read_http(ref.uri, storage, max_bytes)
+        return lambda: _read_http(ref.uri, storage, max_bytes, on_bytes)
     if is_label_studio(ref.uri):
         return lambda: _read_label_studio(ref.uri, max_bytes)
     return lambda: _read_other(ref, storage, max_bytes)
@@ -117,7 +124,7 @@ def _read_disk(path: str, size: int | None, max_bytes: int) -> bytes:
     return bytes(data)
 
 
-def _read_s3(ref: ImageRef, storage: Storage, max_bytes: int) -> bytes:
+def _read_s3(ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
     fs, path = storage.filesystem(ref.uri)
     bucket, key, version_id = fs.split_path(path)
     condition = {"IfMatch": f'"{ref.version}"'} if ref.version else {}
@@ -134,14 +141,14 @@ def _read_s3(ref: ImageRef, storage: Storage, max_bytes: int) -> bytes:
             raise
         body = response["Body"]
         try:
-            return await _read_body(body.read, response.get("ContentLength"), max_bytes)
+            return await _read_body(body.read, response.get("ContentLength"), max_bytes, on_bytes)
         finally:
             body.close()
 
     return _run(fs.loop, read())
 
 
-def _read_http(url: str, storage: Storage, max_bytes: int) -> bytes:
+def _read_http(url: str, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
     fs, address = storage.filesystem(url)
 
     async def read() -> bytes:
@@ -151,7 +158,8 @@ def _read_http(url: str, storage: Storage, max_bytes: int) -> bytes:
                 raise _http_error(response.status, response.reason)
             # The length of a compressed answer is not that of the file.
             encoded = "Content-Encoding" in response.headers
-            return await _read_body(response.content.read, None if encoded else response.content_length, max_bytes)
+            length = None if encoded else response.content_length
+            return await _read_body(response.content.read, length, max_bytes, on_bytes)
 
     return _run(fs.loop, read())
 
@@ -167,7 +175,9 @@ def _http_error(status: int, reason: str | None) -> OSError:
     return ConnectionError(text)
 
 
-async def _read_body(read: Callable[[int], Any], length: int | None, max_bytes: int) -> bytes:
+async def _read_body(
+    read: Callable[[int], Any], length: int | None, max_bytes: int, on_bytes: Callable[[int], None]
+) -> bytes:
     if length is not None and length > max_bytes:
         raise _too_large(length, max_bytes)
     data = bytearray()
@@ -179,6 +189,7 @@ async def _read_body(read: Callable[[int], Any], length: int | None, max_bytes: 
         if not chunk:
             break
         data += chunk
+        on_bytes(len(data))
     if len(data) > max_bytes:
         raise _too_large(None, max_bytes)
     if length is not None and len(data) < length:

@@ -111,7 +111,7 @@ def install() -> None:
     worker that came as far as loading, `fetched` one for each image.
     """
     import prelabel.detectors.savedmodel as savedmodel
-    import prelabel.engine.shard as shard
+    import prelabel.engine.reader as reader
 
     def load_detector(
         model: Any, options: Any, *, threads: int, gpus: float, choice: Any, cache_dir: Any
@@ -147,19 +147,19 @@ def install() -> None:
 
     Worker.trial = trial  # type: ignore[method-assign]
 
-    real_fetch, real_decode = shard.fetch, shard.decode
+    real_fetch, real_decode = reader.fetch, reader.decode
 
     def decode(data: bytes, *args: Any) -> DecodedImage:
         if data.endswith(CODEC_ABORTS):
             os.abort()
         return real_decode(data, *args)
 
-    def fetch(ref: Any, *args: Any) -> bytes:
+    def fetch(ref: Any, *args: Any, **kwargs: Any) -> bytes:
         control = Path(ref.uri).parent.parent / "control"
         if control.is_dir():
             note(control / "fetched", ref.image_id)
-        return real_fetch(ref, *args)
+        return real_fetch(ref, *args, **kwargs)
 
     savedmodel.load_detector = load_detector  # type: ignore[assignment]
-    shard.fetch = fetch
-    shard.decode = decode
+    reader.fetch = fetch
+    reader.decode = decode

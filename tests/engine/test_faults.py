@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +86,47 @@ def test_a_worker_that_stands_still_is_replaced(anywhere: World):
         "005.png": ("WorkerHung", "worker", "no image was finished for 6 s; the worker was ended"),
     }
     assert summary.lost == 1
+
+
+@contextmanager
+def dripping(folder: Path, slow: str, seconds: float) -> Iterator[str]:
+    """A web server of a folder's files, one of which comes in pieces over so many seconds."""
+
+    class Drip(SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(folder))
+
+        def copyfile(self, source: Any, output: Any) -> None:
+            data = source.read()
+            pieces = 20 if self.path.endswith(slow) else 1
+            step = -(-len(data) // pieces)
+            for start in range(0, len(data), step):
+                output.write(data[start : start + step])
+                output.flush()
+                time.sleep(seconds / 20 if pieces > 1 else 0)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Drip)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_body_that_trickles_in_is_no_hang(local_world: World):
+    local_world.add(6)
+    with dripping(local_world.photos, "002.png", seconds=5) as url:
+        names = sorted(path.name for path in local_world.photos.iterdir())
+        listing = local_world.folder / "list.csv"
+        listing.write_text("uri,image_id\n" + "".join(f"{url}/{name},{name}\n" for name in names))
+        recorder = Recorder()
+        summary = local_world.label(recorder, source=(str(listing),), stall_timeout=2)
+    local_world.require_whole()
+    assert (summary.failed, summary.lost, recorder.deaths) == (0, 0, [])
 
 
 def test_a_shard_whose_every_image_kills_is_given_up_and_the_others_are_saved(anywhere: World):

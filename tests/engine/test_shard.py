@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import io
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
-import prelabel.engine.shard as module
 from prelabel.detectors.base import Pixels
+from prelabel.engine.reader import Reader, Reading
 from prelabel.engine.schedule import Culprit
-from prelabel.engine.shard import Reader, Reading, label_shard
+from prelabel.engine.shard import label_shard
 from prelabel.image_ref import ImageRef
-from prelabel.source.decode import DecodedImage, DecodeOptions
+from prelabel.source.decode import DecodeOptions
 from prelabel.storage import Storage
 from prelabel.store.rows import ImageRow
 from tests.engine.fakes import BrightestCorner
@@ -117,84 +114,6 @@ def test_rows_that_are_done_are_taken_over_unread(tmp_path: Path):
     rows = label(refs, done={"a.png": done})
     assert rows[0] is done
     assert rows[1].status == "ok"
-
-
-def test_reading_runs_ahead_of_the_detectors_turn_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    refs = [picture(tmp_path, f"{i}.png", (0, 0)) for i in range(100)]
-    fetched: list[str] = []
-    real = module.fetch
-
-    def counting(ref: ImageRef, storage: Storage, max_bytes: int) -> bytes:
-        fetched.append(ref.image_id)
-        return real(ref, storage, max_bytes)
-
-    monkeypatch.setattr(module, "fetch", counting)
-    turn = threading.Lock()
-    with turn:
-        thread = threading.Thread(target=lambda: label(refs, turn=turn))
-        thread.start()
-        deadline = time.monotonic() + 10
-        while len(fetched) < module.FETCH_AHEAD and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.1)
-        assert module.FETCH_AHEAD <= len(fetched) <= module.FETCH_AHEAD + module.DECODE_AHEAD
-    thread.join(30)
-    assert len(fetched) == 100
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert condition()
-
-
-@pytest.mark.parametrize("side", [100, 20_000])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_few_huge_pictures_and_more_small_ones_are_held_decoded(
-    side: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    refs = [picture(tmp_path, f"{i}.png", (0, 0)) for i in range(12)]
-    decoded: list[int] = []
-
-    def decode(data: bytes, options: DecodeOptions) -> DecodedImage:
-        decoded.append(len(data))
-        pixels = np.broadcast_to(np.uint8(0), (side, side, 3))  # takes no memory, and says that it does
-        return DecodedImage(pixels, side, side, (0, 0, side, side), None, 1, 1)
-
-    monkeypatch.setattr(module, "decode", decode)
-    pictures = Reader(READING, decode_threads=threads).read(refs)
-    least, most = (module.DECODE_AHEAD, module.DECODE_AHEAD) if side == 100 else (1, threads)
-    for taken in range(4):
-        wait_for(lambda taken=taken: len(decoded) >= taken + least)  # type: ignore[misc]
-        time.sleep(0.05)
-        assert len(decoded) <= taken + most
-        next(pictures)
-    assert sum(1 for _ in pictures) == len(refs) - 4
-    assert len(decoded) == len(refs)
-
-
-def test_reading_that_is_broken_off_begins_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    refs = [picture(tmp_path, f"{i}.png", (0, 0)) for i in range(50)]
-    begun: list[bytes] = []
-    go = threading.Event()
-    real = module.decode
-
-    def decode(data: bytes, options: DecodeOptions) -> DecodedImage:
-        begun.append(data)
-        if len(begun) > 1:
-            go.wait(30)
-        return real(data, options)
-
-    monkeypatch.setattr(module, "decode", decode)
-    reader = Reader(READING)
-    pictures = reader.read(refs)
-    next(pictures)
-    wait_for(lambda: len(begun) == 2)
-    pictures.close()
-    go.set()
-    assert [one.row.status for one in reader.read(refs[:1])] == ["ok"]  # the same thread comes to this afterwards
-    assert len(begun) == 3
 
 
 def test_a_reduced_picture_has_the_row_of_the_whole_one(tmp_path: Path):

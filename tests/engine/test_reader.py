@@ -1,0 +1,332 @@
+"""What a worker reads ahead: in order, within one budget for all its shards, never at the cost of what comes next."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import prelabel.engine.reader as module
+from prelabel.engine.reader import Reader, Reading
+from prelabel.engine.shard import label_shard
+from prelabel.errors import CredentialsError, FetchError
+from prelabel.image_ref import ImageRef
+from prelabel.source.decode import DecodedImage, DecodeOptions
+from prelabel.storage import Storage
+from tests.engine.fakes import BrightestCorner
+
+READING = Reading(Storage(), DecodeOptions(), "brightest", "brightest-00000000")
+
+
+def png(side: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (side, side)).save(file, "PNG")
+    return file.getvalue()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert condition()
+
+
+class Store:
+    """Stands in for `fetch`: gives each image when it is told to, and counts how many are asked for at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.files: dict[str, bytes] = defaultdict(lambda: png(8))
+        self.gates: dict[str, threading.Event] = {}
+        self.asked: list[str] = []
+        self.on_bytes: dict[str, Callable[[int], None]] = {}
+        self.error: dict[str, Exception] = {}
+        monkeypatch.setattr(module, "fetch", self.fetch)
+
+    def hold(self, *names: str) -> None:
+        self.gates.update((name, threading.Event()) for name in names)
+
+    def give(self, *names: str) -> None:
+        for name in names:
+            self.gates[name].set()
+
+    def fetch(self, ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
+        self.asked.append(ref.image_id)
+        self.on_bytes[ref.image_id] = on_bytes
+        on_bytes(0)
+        if ref.image_id in self.gates:
+            assert self.gates[ref.image_id].wait(60)
+        if ref.image_id in self.error:
+            raise self.error[ref.image_id]
+        return self.files[ref.image_id]
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    return Store(monkeypatch)
+
+
+def refs_of(shard: str, count: int, size: int | None = 100) -> list[ImageRef]:
+    return [ImageRef(f"{shard}{number}", f"mem://{shard}{number}", f"{shard}{number}", size) for number in range(count)]
+
+
+def ids(pictures: Any) -> list[str]:
+    return [picture.row.image_id for picture in pictures]
+
+
+def test_a_slow_next_shard_does_not_stop_the_current_one(store: Store):
+    """Every download of the next shard stands still; the current one is read to its end meanwhile."""
+    now, later = refs_of("now", 60), refs_of("later", 60)
+    store.hold(*(ref.image_id for ref in later))
+    reader = Reader(READING)
+    with reader.read(now) as current, reader.read(later) as ahead:
+        next(current)
+        wait_for(lambda: "later0" in store.asked or len(store.asked) >= 24)
+        started = time.monotonic()
+        assert ids(current) == [ref.image_id for ref in now[1:]]
+        assert time.monotonic() - started < 3  # of seconds that its images took; the others would take a minute
+        store.give(*store.gates)
+        assert ids(ahead) == [ref.image_id for ref in later]
+
+
+def test_the_shard_that_is_taken_comes_first_though_the_other_one_began_before(store: Store):
+    """Which of a worker's two threads gets the detector is not for the reader to say."""
+    first, second = refs_of("first", 50), refs_of("second", 50)
+    store.hold("first49")
+    reader = Reader(READING)
+    with reader.read(first) as waiting, reader.read(second) as taken:
+        assert ids(taken) == [ref.image_id for ref in second]
+        store.give("first49")
+        assert ids(waiting) == [ref.image_id for ref in first]
+
+
+def test_an_image_that_is_slow_does_not_keep_a_decoding_thread(store: Store, monkeypatch: pytest.MonkeyPatch):
+    decoded: list[int] = []
+    real = module.decode
+    monkeypatch.setattr(module, "decode", lambda data, options: (decoded.append(len(data)), real(data, options))[1])
+    store.hold("a0")
+    reader = Reader(READING)
+    with reader.read(refs_of("a", 8)) as pictures:
+        wait_for(lambda: len(decoded) == module.DECODE_AHEAD)  # those behind the slow one
+        store.give("a0")
+        assert ids(pictures) == [f"a{number}" for number in range(8)]
+    assert len(decoded) == 8
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("size", [None, "stated"])
+def test_bytes_held_stay_within_the_budget_over_all_shards(
+    store: Store, shards: int, size: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    """Encoded and decoded, counted by the reader and, to see that it counts right, by this test."""
+    monkeypatch.setattr(module, "_USUAL_BYTES", 1000)
+    side, count = 100, 40
+    for name in "ab":
+        for number in range(count):
+            store.files[f"{name}{number}"] = png(side) + bytes(20_000)
+    file_bytes, pixel_bytes = len(store.files["a0"]), 3 * side * side
+    budget = 8 * pixel_bytes
+    reader = Reader(READING, decode_threads=2, budget_bytes=budget)
+    opened = [reader.read(refs_of(name, count, file_bytes if size else None)) for name in "ab"[:shards]]
+    most = 0
+    for pictures in opened:
+        for picture in pictures:
+            assert picture.pixels is not None
+            with reader._changed:
+                held = sum(
+                    (0 if image.fetched is None else len(image.fetched.data))
+                    + (0 if image.picture is None or image.picture.pixels is None else image.picture.pixels.nbytes)
+                    for image in reader._images
+                )
+                assert held <= reader.held_bytes() <= reader.most_bytes
+            most = max(most, held)
+            time.sleep(0.002)
+    # The image that is needed next may come on top; where no list says how large files are, so may a first round.
+    over = file_bytes + pixel_bytes if size else 9 * file_bytes + pixel_bytes
+    assert pixel_bytes < most <= budget + over
+    assert reader.most_bytes <= budget + max(over, 0 if size else module.FETCH_AHEAD * file_bytes)
+    assert reader.held_bytes() == 0
+
+
+def test_files_held_are_bounded_over_all_shards(store: Store):
+    reader = Reader(READING)
+    with reader.read(refs_of("a", 100)), reader.read(refs_of("b", 100)):
+        wait_for(lambda: len(store.asked) >= module.FETCH_AHEAD + module.DECODE_AHEAD)
+        time.sleep(0.1)
+        assert len(store.asked) == module.FETCH_AHEAD + module.DECODE_AHEAD
+        assert sum(name.startswith("b") for name in store.asked) <= (module.FETCH_AHEAD + module.DECODE_AHEAD) // 2
+
+
+def test_an_image_larger_than_the_budget_passes_alone(store: Store):
+    """The next one that is needed waits for nothing; one further behind until nothing else is held."""
+    for number in (0, 5, 6, 11):
+        store.files[f"a{number}"] = png(300)
+        store.files[f"b{number}"] = png(300)
+    budget = 100_000
+    assert budget < 3 * 300 * 300
+    reader = Reader(READING, budget_bytes=budget)
+    with reader.read(refs_of("a", 12)) as first, reader.read(refs_of("b", 12)) as second:
+        assert len(ids(first)) == 12
+        assert len(ids(second)) == 12
+    assert reader.most_bytes <= budget + 3 * 300 * 300 + 10_000
+
+
+def test_two_shards_that_fill_the_budget_do_not_wait_for_each_other(store: Store):
+    """Each image alone is over the budget, and each shard has one ahead when the other is taken."""
+    for name in "ab":
+        for number in range(6):
+            store.files[f"{name}{number}"] = png(100)
+    reader = Reader(READING, budget_bytes=3 * 100 * 100 - 1)
+    taken: list[str] = []
+    turn = threading.Lock()
+
+    def work(name: str) -> None:
+        rows = label_shard(refs_of(name, 6), reader, BrightestCorner(), turn=turn)
+        taken.extend(row.image_id for row in rows)
+
+    threads = [threading.Thread(target=work, args=(name,), daemon=True) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(taken) == 12
+
+
+def test_reading_runs_ahead_of_the_detectors_turn_within_bounds(store: Store):
+    refs = refs_of("a", 100)
+    turn = threading.Lock()
+    with turn:
+        thread = threading.Thread(target=lambda: label_shard(refs, Reader(READING), BrightestCorner(), turn=turn))
+        thread.start()
+        wait_for(lambda: len(store.asked) >= module.FETCH_AHEAD)
+        time.sleep(0.1)
+        assert module.FETCH_AHEAD <= len(store.asked) <= module.FETCH_AHEAD + module.DECODE_AHEAD
+    thread.join(30)
+    assert len(store.asked) == 100
+
+
+@pytest.mark.parametrize("side", [100, 20_000])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("is_foreseen", [True, False])
+def test_few_huge_pictures_and_more_small_ones_are_held_decoded(
+    side: int, threads: int, is_foreseen: bool, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    decoded: list[int] = []
+
+    def decode(data: bytes, options: DecodeOptions) -> DecodedImage:
+        decoded.append(len(data))
+        pixels = np.broadcast_to(np.uint8(0), (side, side, 3))  # takes no memory, and says that it does
+        return DecodedImage(pixels, side, side, (0, 0, side, side), None, 1, 1)
+
+    monkeypatch.setattr(module, "decode", decode)
+    if is_foreseen:
+        monkeypatch.setattr(module, "decoded_bytes", lambda data, options: 3 * side * side)
+    pictures = Reader(READING, decode_threads=threads).read(refs_of("a", 12))
+    # What a header does not tell shows only when it is too late: then each thread may hold one.
+    least, most = (module.DECODE_AHEAD,) * 2 if side == 100 else (1, 1 if is_foreseen else threads)
+    next(pictures)
+    for taken in range(1, 5):
+        wait_for(lambda taken=taken: len(decoded) >= taken + (least if side == 100 else 0))
+        time.sleep(0.05)
+        assert len(decoded) <= taken + most
+        next(pictures)
+    assert len(ids(pictures)) == 12 - 5
+    assert len(decoded) == 12
+
+
+def test_reading_that_is_broken_off_begins_nothing_more(store: Store, monkeypatch: pytest.MonkeyPatch):
+    begun: list[bytes] = []
+    go = threading.Event()
+    real = module.decode
+
+    def decode(data: bytes, options: DecodeOptions) -> DecodedImage:
+        begun.append(data)
+        if len(begun) > 1:
+            go.wait(30)
+        return real(data, options)
+
+    monkeypatch.setattr(module, "decode", decode)
+    reader = Reader(READING)
+    with reader.read(refs_of("a", 50)) as pictures:
+        next(pictures)
+        wait_for(lambda: len(begun) == 2)
+    go.set()
+    with reader.read(refs_of("b", 1)) as others:
+        assert ids(others) == ["b0"]  # the same thread comes to this afterwards
+    assert len(begun) == 3
+    wait_for(lambda: reader.held_bytes() == 0)
+
+
+def test_what_is_wrong_with_one_image_is_its_row_and_what_is_wrong_with_all_is_raised(store: Store):
+    store.error["a1"] = FetchError("not found")
+    store.files["a2"] = b"no picture"
+    store.error["a4"] = CredentialsError("expired")
+    reader = Reader(READING)
+    with reader.read(refs_of("a", 6)) as pictures:
+        rows = [next(pictures).row for _ in range(4)]
+        assert [row.error_type for row in rows] == [None, "FetchError", "UnknownFormatError", None]
+        assert [row.error_stage for row in rows] == [None, "read", "decode", None]
+        with pytest.raises(CredentialsError):
+            next(pictures)
+
+
+def test_what_goes_wrong_while_images_are_named_is_raised_behind_those_that_were():
+    def refs() -> Any:
+        yield ImageRef("gone", "/nowhere/gone.png", "gone")
+        raise OSError("the plan is gone")
+
+    with Reader(READING).read(refs()) as pictures:
+        assert next(pictures).row.error_type == "FetchError"
+        with pytest.raises(OSError, match="the plan is gone"):
+            next(pictures)
+
+
+def test_a_download_that_is_waited_for_counts_as_life_while_it_may_still_come(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "SILENT_S", 0.3)
+    store.hold("a0", "b0")
+    reader = Reader(READING)
+    with reader.read(refs_of("a", 2)) as pictures, reader.read(refs_of("b", 2)):
+        wait_for(lambda: "a0" in store.asked)
+        assert not reader.awaits_download()  # nobody waits: the detector is at work
+        taking = threading.Thread(target=next, args=(pictures,), daemon=True)
+        taking.start()
+        wait_for(reader.awaits_download)
+        wait_for(lambda: not reader.awaits_download())  # silent for longer than anybody tries
+        store.on_bytes["b0"](1000)
+        assert not reader.awaits_download()  # of another image than the one that is waited for
+        store.on_bytes["a0"](1000)
+        assert reader.awaits_download()
+        store.give(*store.gates)
+        taking.join(30)
+        assert not reader.awaits_download()
+
+
+def test_decoding_that_never_ends_is_no_download(store: Store, monkeypatch: pytest.MonkeyPatch):
+    go = threading.Event()
+    real = module.decode
+    monkeypatch.setattr(module, "decode", lambda data, options: (go.wait(60), real(data, options))[1])
+    reader = Reader(READING)
+    with reader.read(refs_of("a", 1)) as pictures:
+        taking = threading.Thread(target=next, args=(pictures,), daemon=True)
+        taking.start()
+        wait_for(lambda: reader._decoding == 1)
+        assert not reader.awaits_download()
+        go.set()
+        taking.join(30)
+
+
+def test_pictures_come_as_they_are_on_a_disk(tmp_path: Path):
+    for number in range(40):
+        (tmp_path / f"{number}.png").write_bytes(png(1 + number))
+    refs = [ImageRef(f"{number}.png", str(tmp_path / f"{number}.png"), "x") for number in range(40)]
+    with Reader(READING, decode_threads=3).read(refs) as pictures:
+        assert [picture.pixels.shape for picture in pictures] == [(1 + n, 1 + n, 3) for n in range(40)]
