@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prelabel.options import default_of, fields_of, from_mapping, option, read_mapping, require
+from prelabel.mapping_files import read_mapping
+from prelabel.options import default_of, fields_of, from_mapping, option, require
 from prelabel.select import Selection
 from prelabel.storage import absolute, redact
 

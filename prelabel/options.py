@@ -10,24 +10,17 @@ Python the keyword. Values are checked in `__post_init__`, so that every way in 
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import difflib
-import io
 import json
 import math
 import reprlib
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from prelabel.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from prelabel.mapping_files import MAPPING_SUFFIXES, Bare, meaning, read_mapping
 
 T = TypeVar("T")
 
@@ -35,9 +28,6 @@ T = TypeVar("T")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 _SHORT.maxlevel = 2
-
-#: Values that a file may hold, each counted as often as YAML's aliases name it.
-_MOST_VALUES = 1_000_000
 
 
 def option(
@@ -57,7 +47,8 @@ def option(
         default: Its value when nobody states one.
         help: One sentence for `--help`.
         type: `"str" | "int" | "float" | "flag" | "list" | "pairs" | "float-pairs" | "json"`; derived from the default
-            where that is a str, int, float, bool, tuple or dict. `pairs` are `NAME=VALUE` and become a dict.
+            where that is a str, int, float, bool, tuple or dict. `pairs` are `NAME=VALUE` and become a dict of texts,
+            `float-pairs` one of numbers from 0 to 1.
         metavar: Shown in `--help` in place of the value.
         group: Heading in `--help`.
         choices: The allowed values of a str.
@@ -131,14 +122,17 @@ _WANTED = {
 
 def convert(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
     """One value as its option's type. Raises ConfigError that says what was given and what would be right."""
-    if value is None:
+    if value is None or (isinstance(value, Bare) and value.value is None):
         require(default_of(field) is None, f"{where}: {field.name.replace('_', '-')} has no value")
         return None
     meta = field.metadata
     kind, choices = meta["type"], meta["choices"]
+    detail = ""
     try:
         converted = _converted(kind, value)
         wrong = bool(choices) and converted not in choices
+    except _PairError as error:
+        wrong, detail = True, f"; {error}"
     except (TypeError, ValueError, OverflowError, RecursionError):
         wrong = True
     if wrong:
@@ -146,15 +140,16 @@ def convert(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
         if kind in ("pairs", "float-pairs"):
             wanted += f" ({', '.join(MAPPING_SUFFIXES)})"
         shown = "" if meta["secret"] else f", got {_SHORT.repr(value)}"
-        raise ConfigError(f"{where}: {field.name.replace('_', '-')} must be {wanted}{shown}")
+        raise ConfigError(f"{where}: {field.name.replace('_', '-')} must be {wanted}{shown}{detail}")
     return converted
 
 
 def _converted(kind: str, value: Any) -> Any:
     """Raises TypeError, ValueError or OverflowError for a value that is none of this type."""
     if kind == "flag":
-        return _expect(value, bool)
+        return _expect(meaning(value), bool)
     if kind in ("int", "float"):
+        value = meaning(value)
         number = float(_expect(value, int | float | str, but=bool))
         if kind == "float":
             if not math.isfinite(number):
@@ -162,17 +157,13 @@ def _converted(kind: str, value: Any) -> Any:
             return number
         return int(value) if isinstance(value, int | str) or number == int(number) else _expect(value, int)
     if kind == "str":
-        return str(value) if isinstance(value, Path) else _expect(value, str)
+        return str(value) if isinstance(value, Path) else _text(value)
     if kind == "list":
         values = [value] if isinstance(value, str | Path) else _expect(value, list | tuple)
-        # Classes may be called by numbers, which YAML does not keep as text.
-        return tuple(str(_expect(one, str | int | float | Path, but=bool)) for one in values)
+        return tuple(str(one) if isinstance(one, Path | int) else _text(one) for one in values if _no_truth(one))
     if kind == "json":
-        return _expect(json.loads(value) if isinstance(value, str) else value, dict)
-    pairs = _pairs(value)
-    if kind == "float-pairs":
-        return {name: _converted("float", right) for name, right in pairs.items()}
-    return pairs
+        return _expect(json.loads(value) if isinstance(value, str) else meaning(value), dict)
+    return dict(_pairs(kind, value))
 
 
 def _expect(value: Any, types: Any, but: Any = ()) -> Any:
@@ -181,71 +172,67 @@ def _expect(value: Any, types: Any, but: Any = ()) -> Any:
     return value
 
 
-def _pairs(value: Any) -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return {str(k): v for k, v in value.items()}
-    pairs: dict[str, Any] = {}
-    for one in [value] if isinstance(value, str | Path) else _expect(value, list | tuple):
-        text = str(_expect(one, str | Path))
-        name, equals, right = text.rpartition("=")
-        if equals and name:
-            pairs[name] = right
-        elif Path(text).suffix.lower() in MAPPING_SUFFIXES:
-            pairs.update(read_mapping(Path(text)))
-        else:
-            raise TypeError
-    return pairs
+def _no_truth(value: Any) -> bool:
+    if isinstance(value, bool):
+        raise TypeError
+    return True
 
 
-#: Files that `read_mapping` reads.
-MAPPING_SUFFIXES = (".yaml", ".yml", ".toml", ".json", ".csv")
+def _text(value: Any) -> str:
+    """Text as it was written, whether in quotes or not; what is no longer known as it was written is refused."""
+    if not isinstance(value, str) or (isinstance(value, Bare) and not value.exact):
+        raise TypeError
+    return str(value)
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """A YAML, TOML, JSON or two-column CSV file as a dict: job files, class maps, class thresholds.
+class _PairError(ValueError):
+    """What is wrong with one of several pairs."""
+
+
+def _pairs(kind: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Names with texts (`pairs`) or with numbers from 0 to 1 (`float-pairs`), one file or text after the other.
 
     Raises:
-        ConfigError: The file is missing, damaged, or holds something else than a mapping.
+        ConfigError: A file is wrong; the message names it, the name in it and what would be right.
     """
-    suffix = path.suffix.lower()
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if suffix == ".toml":
-            values: Any = tomllib.loads(text)
-        elif suffix == ".csv":
-            rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
-            wrong = next((row for row in rows if len(row) != 2), None)
-            require(wrong is None, f"{path}: a line must hold two columns, got {_SHORT.repr(wrong)}")
-            values = {row[0]: row[1] for row in rows}
-        elif suffix == ".json":
-            values = json.loads(text)
+    if isinstance(value, Mapping):
+        yield from ((str(name), _right(kind, str(name), right)) for name, right in value.items())
+        return
+    texts: dict[str, Any] = {}
+    for one in [value] if isinstance(value, str | Path) else _expect(value, list | tuple):
+        text = str(_expect(one, str | Path))
+        path = Path(text)
+        name, equals, right = text.rpartition("=")
+        if path.suffix.lower() in MAPPING_SUFFIXES and (not equals or path.is_file()):
+            for name, right in read_mapping(path).items():
+                try:
+                    yield name, _right(kind, name, right)
+                except _PairError as error:
+                    raise ConfigError(f"{path}: {error}") from None
+        elif equals and name:
+            converted = _right(kind, name, right)
+            if texts.setdefault(name, converted) != converted:
+                raise _PairError(f"{name} is given twice")
+            yield name, converted
         else:
-            import yaml  # only here: the exporters start without it
-
-            try:
-                values = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, csv.Error, RecursionError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
-    values = {} if values is None else values
-    require(_is_bounded(values), f"{path}: it names more than {_MOST_VALUES:,} values")
-    require(isinstance(values, dict), f"{path}: expected names and values, got a {type(values).__name__}")
-    return {str(key): value for key, value in values.items()}
+            raise TypeError
 
 
-def _is_bounded(values: Any) -> bool:
-    waiting, count = [values], 0
-    while waiting and count <= _MOST_VALUES:
-        inner = waiting.pop()
-        if isinstance(inner, dict):
-            waiting += [*inner, *inner.values()]
-        elif isinstance(inner, list | tuple | set):
-            waiting += inner
-        count += 1
-    return count <= _MOST_VALUES
+def _right(kind: str, name: str, value: Any) -> Any:
+    """The value of a pair. Raises _PairError."""
+    if kind == "pairs":
+        try:
+            return _text(value)
+        except TypeError:
+            raise _PairError(f"{name} must be a text, in quotes, got {_SHORT.repr(meaning(value))}") from None
+    try:
+        number = _converted("float", value)
+        wrong = not 0 <= number <= 1
+    except (TypeError, ValueError, OverflowError):
+        wrong = True
+    if wrong:
+        raise _PairError(f"{name} must be a number from 0 to 1, got {_SHORT.repr(value)}")
+    return number
 
 
 def require(condition: bool, message: str) -> None:

@@ -1,0 +1,206 @@
+"""Files of names and values (job files, class maps, class thresholds), read as they are written.
+
+YAML takes more words for values than people do: of
+
+    no: 0.5        1e3: 0.5
+    0x10: 0.5      2024-01-01: 0.5
+
+a plain reader makes the classes `False`, `1000.0`, `16` and a date. Here a name is always the text in the file, and a
+value is its text together with what it means, so that whoever needs a class name takes the one and whoever needs a
+number takes the other.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import functools
+import io
+import json
+import re
+import reprlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from prelabel.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+#: Files that `read_mapping` reads.
+MAPPING_SUFFIXES = (".yaml", ".yml", ".toml", ".json", ".csv")
+
+#: Values that a file may hold, each counted as often as YAML's aliases name it.
+_MOST_VALUES = 1_000_000
+
+
+class Bare(str):
+    """A value that stands in a file without quotes: the text, and what it means.
+
+    Attributes:
+        value: The number, truth value or None that the text stands for; the text itself where it stands for nothing
+            that two readers would agree on (dates, `1:30`, `010`).
+        exact: Whether the text is known as it was written.
+    """
+
+    value: Any
+    exact: bool
+
+    def __new__(cls, text: str, value: Any, *, exact: bool = True) -> Bare:
+        made = super().__new__(cls, text)
+        made.value, made.exact = value, exact
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (str(self),)
+
+
+def meaning(value: Any) -> Any:
+    """What a value of a file means: numbers as numbers, in nested lists and mappings too."""
+    if isinstance(value, Bare):
+        return value.value
+    if isinstance(value, dict):
+        return {str(name): meaning(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [meaning(inner) for inner in value]
+    return value
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML, TOML, JSON or two-column CSV file as a dict; what has no quotes in it becomes `Bare`.
+
+    Raises:
+        ConfigError: The file is missing or damaged, holds something else than a mapping, or a name twice.
+    """
+    suffix = path.suffix.lower()
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if suffix == ".toml":
+            values = _with_bare_numbers(tomllib.loads(text, parse_float=_float))
+        elif suffix == ".csv":
+            values = _once([_two_columns(path, row) for row in csv.reader(io.StringIO(text), strict=True) if row])
+        elif suffix == ".json":
+            values = json.loads(text, object_pairs_hook=_once, parse_int=_int, parse_float=_float)
+        else:
+            values = _yaml(path, text)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, csv.Error, RecursionError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    if values is None or (isinstance(values, Bare) and values.value is None):
+        values = {}
+    if not _is_bounded(values):
+        raise ConfigError(f"{path}: it names more than {_MOST_VALUES:,} values")
+    if not isinstance(values, dict):
+        kind = type(values.value if isinstance(values, Bare) else values).__name__
+        raise ConfigError(f"{path}: expected names and values, got a {kind}")
+    return values
+
+
+def _two_columns(path: Path, row: list[str]) -> tuple[str, str]:
+    if len(row) != 2:
+        raise ConfigError(f"{path}: a line must hold two columns, got {reprlib.repr(row)}")
+    return row[0], row[1]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs as a dict. Raises ValueError where a name comes twice: which of both is meant is not known."""
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"{name!r} is given twice")
+        values[name] = value
+    return values
+
+
+def _int(text: str) -> Bare:
+    return Bare(text, int(text))
+
+
+def _float(text: str) -> Bare:
+    return Bare(text, float(text))
+
+
+def _with_bare_numbers(value: Any) -> Any:
+    """TOML tells how a float was written; of other values without quotes (`0x10`, a date) only the meaning is left."""
+    if isinstance(value, dict):
+        return {name: _with_bare_numbers(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_bare_numbers(inner) for inner in value]
+    if isinstance(value, int | datetime.date | datetime.time):
+        return Bare(str(value), value, exact=False)
+    return value
+
+
+def _yaml(path: Path, text: str) -> Any:
+    import yaml  # only here: the exporters start without it
+
+    loader = _yaml_loader()(text)
+    try:
+        return loader.get_single_data()
+    except yaml.YAMLError as error:
+        hint = ""
+        if "alias" in str(error):
+            hint = '; a name that begins with * or & needs quotes, as in "*": 0.3'
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}{hint}") from None
+    finally:
+        loader.dispose()
+
+
+@functools.cache
+def _yaml_loader() -> Any:
+    """A safe loader whose names are text, each given once, and whose plain values are `Bare`."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            if not isinstance(node, yaml.MappingNode):
+                return dict(super().construct_mapping(node, deep=deep))  # raises what is wrong
+            first: dict[str, int] = {}
+            for name, _ in node.value:
+                line = name.start_mark.line + 1
+                if not isinstance(name, yaml.ScalarNode):
+                    raise ValueError(f"line {line}: a name must be text")  # noqa: TRY004 - of the file
+                if name.tag == "tag:yaml.org,2002:merge":
+                    continue
+                if name.value in first:
+                    raise ValueError(f"line {line}: {name.value!r} is given twice, first in line {first[name.value]}")
+                first[name.value] = line
+            # Names of a mapping that is merged in (<<) come first, and own ones replace them.
+            self.flatten_mapping(node)
+            return {name.value: self.construct_object(value, deep=deep) for name, value in node.value}
+
+    def bare(loader: Any, node: Any) -> Bare:
+        text = str(node.value)
+        # Readers do not agree on what these mean, and people mean the text.
+        if ":" in text or re.fullmatch(r"[-+]?0[0-9_]+", text):
+            return Bare(text, text)
+        kind = node.tag.rpartition(":")[2]
+        try:
+            return Bare(text, getattr(loader, f"construct_yaml_{kind}")(node))
+        except (ValueError, KeyError):  # !!int "ten"
+            return Bare(text, text)
+
+    def as_text(_: Any, node: Any) -> Bare:
+        return Bare(str(node.value), str(node.value))
+
+    for kind in ("bool", "int", "float", "null"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", bare)
+    for kind in ("timestamp", "value", "merge"):  # a date, =, <<
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", as_text)
+    return Loader
+
+
+def _is_bounded(values: Any) -> bool:
+    waiting, count = [values], 0
+    while waiting and count <= _MOST_VALUES:
+        inner = waiting.pop()
+        if isinstance(inner, dict):
+            waiting += [*inner, *inner.values()]
+        elif isinstance(inner, list | tuple | set):
+            waiting += inner
+        count += 1
+    return count <= _MOST_VALUES
