@@ -26,12 +26,14 @@ MAY_IMPORT = {
     "storage": {"errors", "address", "foreign", "redirects", "retries"},
     "rle": {"errors"},
     "rle_many": {"errors", "rle"},
+    "sides": {"errors", "rle"},
+    "frames": {"detections", "rle", "sides"},
     "select": {"errors", "detections", "options"},
     "processes": {"errors"},
     "config": {"errors", "mapping_files", "options", "select", "storage"},
     "labels": {"errors", "storage"},
-    "source": {"errors", "storage", "image_ref", "redirects", "retries"},
-    "store": {"errors", "storage", "detections", "image_ref", "rle", "rle_many", "processes"},
+    "source": {"errors", "storage", "frames", "image_ref", "redirects", "retries"},
+    "store": {"errors", "storage", "detections", "frames", "image_ref", "rle", "rle_many", "processes"},
     "detectors": {"errors", "storage", "detections", "labels", "redirects", "rle", "select"},
     "engine": {
         *{"errors", "storage", "detections", "image_ref", "labels", "config"},
@@ -39,14 +41,17 @@ MAY_IMPORT = {
     },
     "export": {
         *{"errors", "storage", "detections", "image_ref", "labels", "options", "select", "rle", "source", "store"},
-        *{"rle_many", "processes"},
+        *{"frames", "rle_many", "sides", "processes"},
     },
-    "evaluate": {"errors", "storage", "detections", "labels", "options", "select", "rle", "store", "export"},
+    "evaluate": {"errors", "storage", "detections", "frames", "labels", "options", "select", "rle", "store", "export"},
     "compare": {
-        *{"errors", "storage", "detections", "options", "select", "rle", "store", "export", "evaluate"},
+        *{"errors", "storage", "detections", "frames", "options", "select", "rle", "store", "export", "evaluate"},
     },
-    "preview": {"errors", "storage", "detections", "image_ref", "options", "select", "source", "store", "export"},
-    "push": {"errors", "options", "storage", "select", "store", "export"},
+    "preview": {
+        *{"errors", "storage", "detections", "frames", "image_ref", "options", "select"},
+        *{"source", "store", "export"},
+    },
+    "push": {"errors", "frames", "options", "storage", "select", "store", "export"},
     "synth": {"errors", "storage", "rle"},
 }
 

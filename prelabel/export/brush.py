@@ -24,9 +24,9 @@ import numpy as np
 
 from prelabel import rle
 from prelabel.errors import ExportError, StoreError
-from prelabel.export.sides import transposed_edges, transposed_many
 from prelabel.rle import BoolArray, Int64Array
 from prelabel.rle_many import decode_many, joined
+from prelabel.sides import transposed_edges, transposed_many
 
 _WIDTHS = (3, 4, 8, 16)
 _WIDTHS_ARRAY = np.array(_WIDTHS)

@@ -36,9 +36,9 @@ from prelabel.export.known_names import KnownNames
 from prelabel.export.option_rules import require_other_file
 from prelabel.export.parts import UNUSED, each_part, without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, strict_json
-from prelabel.export.sides import transposed_edges
 from prelabel.export.xml_text import HEAD, fits_xml, opening, tag
 from prelabel.options import require
+from prelabel.sides import transposed_edges
 from prelabel.storage import Storage, absolute, describe, redact
 from prelabel.store.rows import ImageRow
 

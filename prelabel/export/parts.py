@@ -15,7 +15,7 @@ from prelabel.store.run import RunRows
 T = TypeVar("T")
 
 #: Columns that most exports do not write.
-UNUSED = ("exif_orientation", "frames", "bytes", "sha256", "multiclass_scores", "seconds")
+UNUSED = ("frames", "bytes", "sha256", "multiclass_scores", "seconds")
 
 #: Rows of a part where they do not come from shards.
 _ROWS = 512
@@ -45,6 +45,10 @@ class SpreadRows:
     def without(self, *names: str) -> SpreadRows:
         """The same without these columns."""
         return SpreadRows(self._rows.without(*names), self._processes, self._progress)
+
+    def in_frame(self, frame: str) -> SpreadRows:
+        """The same with sizes, boxes and masks in another frame."""
+        return SpreadRows(self._rows.in_frame(frame), self._processes, self._progress)
 
     def at(self, position: int) -> ImageRow:
         """One row by its place in the plan."""
@@ -100,6 +104,13 @@ def each_part(rows: Rows, work: Callable[[Iterable[ImageRow]], T], again: Callab
 def without(rows: Rows, *names: str) -> Rows:
     """The rows, where it is possible without these columns."""
     return rows.without(*names) if isinstance(rows, SpreadRows | RunRows) else rows
+
+
+def in_frame(rows: Rows, frame: str) -> Rows:
+    """The rows, as shards hold them, with sizes, boxes and masks in another frame; see `prelabel.frames`."""
+    if isinstance(rows, SpreadRows | RunRows):
+        return rows.in_frame(frame)
+    return lambda: (row.in_frame(frame) for row in rows())
 
 
 def row_at(rows: Rows, position: int) -> ImageRow:

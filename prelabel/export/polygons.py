@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from prelabel import rle
 from prelabel.errors import ExportError, StoreError
-from prelabel.export.sides import Sides, rows_of, sides_of
 from prelabel.rle import Int64Array
+from prelabel.sides import Sides, rows_of, sides_of
 
 FloatArray = npt.NDArray[np.float64]
 

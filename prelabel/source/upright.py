@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-#: From stored rows and columns to displayed ones, after the table of the EXIF standard.
-_TURNS: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
-    2: lambda rows: rows[:, ::-1],
-    3: lambda rows: rows[::-1, ::-1],
-    4: lambda rows: rows[::-1],
-    5: lambda rows: rows.T,
-    6: lambda rows: rows[::-1].T,
-    7: lambda rows: rows[::-1, ::-1].T,
-    8: lambda rows: rows[:, ::-1].T,
-}
+from prelabel.frames import turned_rows, turned_size
 
 
 def turned(pixels: npt.NDArray[np.uint8], orientation: int | None) -> npt.NDArray[np.uint8]:
@@ -30,18 +18,17 @@ def turned(pixels: npt.NDArray[np.uint8], orientation: int | None) -> npt.NDArra
     Returns:
         (H, W, 3) or (W, H, 3), C-contiguous; the argument itself where nothing is to be turned.
     """
-    turn = _TURNS.get(orientation or 1)
-    if turn is None:
+    if orientation in (None, 1):
         return pixels
     # As one item of three bytes a pixel moves several times faster than as three items.
-    upright = np.ascontiguousarray(turn(pixels.view("V3")[..., 0]))
+    upright = np.ascontiguousarray(turned_rows(pixels.view("V3")[..., 0], orientation or 1))
     return upright.view(np.uint8).reshape(*upright.shape, 3)
 
 
 def displayed_size(size: tuple[int, int], orientation: int | None) -> tuple[int, int]:
     """Width and height as displayed of a picture with these in its file."""
-    width, height = size
-    return (height, width) if (orientation or 1) >= 5 else (width, height)
+    height, width = turned_size(size[1], size[0], orientation or 1)
+    return width, height
 
 
 def window_of(

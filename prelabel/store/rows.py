@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prelabel.detections import Detections, ImageLabel, as_objects
+from prelabel.errors import ExportError, StoreError
+from prelabel.frames import turned_detections, turned_size, way_to
 from prelabel.storage import without_secrets
 from prelabel.store.schema import FAILED, OK, SHARD_SCHEMA, STAGES
 
@@ -56,6 +58,35 @@ class ImageRow:
 
     def __len__(self) -> int:
         return 0 if self.detections is None else len(self.detections)
+
+    def way_to(self, frame: str) -> int:
+        """The turn, 1..8, that leads from the upright picture to another frame; see `prelabel.frames`.
+
+        Raises:
+            StoreError: An orientation is not 1..8.
+        """
+        try:
+            return way_to(frame, self.exif_orientation, self.browser_orientation)
+        except ValueError as error:
+            raise StoreError(f"image {self.image_id!r}: {error}") from None
+
+    def in_frame(self, frame: str) -> ImageRow:
+        """The same with its size, boxes and masks in another frame; this row must be upright, as shards hold it.
+
+        Raises:
+            StoreError: An orientation is not 1..8, or a mask does not fit the image or is too ragged to be turned.
+        """
+        turn = self.way_to(frame)
+        if turn == 1:
+            return self
+        height, width, found = self.height, self.width, self.detections
+        if height is not None and width is not None:
+            height, width = turned_size(height, width, turn)
+        try:
+            turned = None if found is None else turned_detections(found, turn)
+        except (StoreError, ExportError) as error:
+            raise StoreError(f"image {self.image_id!r}: {error}") from None
+        return replace(self, height=height, width=width, detections=turned)
 
 
 def rows_to_table(rows: Sequence[ImageRow]) -> pa.Table:

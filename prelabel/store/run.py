@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from prelabel.errors import StoreError
+from prelabel.frames import DISPLAY
 from prelabel.storage import Storage, describe, join, redact
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan, PlanPart
@@ -246,6 +247,7 @@ class RunRows:
         shards: Number and rows of each shard, in order.
         left_out: Columns that are not read.
         links: Addresses that stand in place of those stored.
+        frame: In which sizes, boxes and masks are given; one of `prelabel.frames`.
     """
 
     output: str
@@ -253,6 +255,7 @@ class RunRows:
     shards: tuple[tuple[int, int], ...]
     left_out: frozenset[str] = frozenset()
     links: Links | None = None
+    frame: str = DISPLAY
 
     def __call__(self, columns: Sequence[str] | None = None) -> Iterator[ImageRow]:
         """The rows, one row group in memory at a time. Raises StoreError for a damaged shard.
@@ -265,6 +268,7 @@ class RunRows:
         for shard, _ in self.shards:
             whole = {} if self.links is None else self.links.of(shard)
             for position, row in enumerate(read_shard(shard_url(self.output, shard), self.storage, columns)):
+                row = row.in_frame(self.frame)
                 yield replace(row, uri=whole[position]) if position in whole else row
 
     def __len__(self) -> int:
@@ -273,6 +277,10 @@ class RunRows:
     def without(self, *names: str) -> RunRows:
         """The same rows without these columns; `ImageRow` must have a default for them."""
         return replace(self, left_out=self.left_out | {*names})
+
+    def in_frame(self, frame: str) -> RunRows:
+        """The same rows with sizes, boxes and masks in another frame; their orientations must not be left out."""
+        return replace(self, frame=frame)
 
     def by_shard(self) -> list[RunRows]:
         """The rows of each shard."""
