@@ -25,7 +25,7 @@ from prelabel.compare.options import CompareOptions
 from prelabel.detections import Detections
 from prelabel.errors import EvaluateError, ExportError, StoreError
 from prelabel.evaluate.matching import match, overlaps
-from prelabel.export.polygons import polygons_from_rle
+from prelabel.export.polygons import SPECK, PolygonRules, object_polygons
 from prelabel.export.regions import region_id
 
 KEPT, MOVED, RELABELLED, DELETED, ADDED = "kept", "moved", "relabelled", "deleted", "added"
@@ -183,9 +183,10 @@ def _overlap(found: Detections, number: int, thing: _Thing, options: CompareOpti
         shown = [of_mask(counts, found.height, found.width)]
         if thing.outlined:
             # It was shown as simplified outlines: what nobody touched must not count as moved. Exports to Label Studio
-            # leave out the smallest parts, others do not.
-            for least in (0.0, options.polygon_min_area):
-                parts = polygons_from_rle(counts, found.height, found.width, options.polygon_tolerance, least)
+            # leave out the smallest parts, others do not. Whether parts are one polygon or several, they fill the same.
+            for least, share in ((0.0, 0.0), (options.polygon_min_area, SPECK)):
+                rules = PolygonRules(options.polygon_tolerance, least, share, "bridge")
+                parts, _ = object_polygons(counts, found.height, found.width, rules)
                 outlines = [np.array(part).reshape(-1, 2) for part in parts]
                 shown += [of_outlines(outlines, found.height, found.width)] if parts else []
         return round(max(iou(one, thing.area) for one in shown), 6)

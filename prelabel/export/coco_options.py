@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prelabel.export.class_list import ClassListOptions
 from prelabel.export.option_rules import require_not_negative
+from prelabel.export.polygons import PolygonRules
 from prelabel.options import option, require
 
 _GROUP = "COCO"
@@ -46,3 +47,8 @@ class CocoOptions(ClassListOptions):
         super().__post_init__()
         require_not_negative(self, "polygon_tolerance")
         require(self.split is None or self.split >= 1, f"split must be 1 or more, got {self.split}")
+
+    @property
+    def polygon_rules(self) -> PolygonRules:
+        """How masks become polygons: an annotation may have several, and none of the mask is lost."""
+        return PolygonRules(self.polygon_tolerance)

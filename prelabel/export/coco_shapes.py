@@ -11,7 +11,7 @@ import numpy.typing as npt
 from prelabel import rle
 from prelabel.detections import FloatArray
 from prelabel.errors import ExportError, StoreError
-from prelabel.export.polygons import polygons_from_rle
+from prelabel.export.polygons import PolygonRules, object_polygons
 from prelabel.rle import BoolArray, Int64Array
 from prelabel.rle_many import joined, measure
 
@@ -27,8 +27,8 @@ class Shaping(Protocol):
         """`rle`, `polygon`, or `none` for boxes alone."""
 
     @property
-    def polygon_tolerance(self) -> float:
-        """How far, in pixels, a polygon may be from its mask's outline."""
+    def polygon_rules(self) -> PolygonRules:
+        """How masks become polygons."""
 
 
 class Shape(NamedTuple):
@@ -39,12 +39,14 @@ class Shape(NamedTuple):
         area: Pixels of the mask, else of the box.
         segmentation: As a dataset has it: an RLE, a list of polygons, or `[]`.
         rle: `{"size": [height, width], "counts": str}`, as results have it, or None without a mask.
+        left_out_parts: Parts of the mask that are not among its polygons.
     """
 
     bbox: list[float]
     area: float
     segmentation: Any
     rle: dict[str, Any] | None
+    left_out_parts: int = 0
 
 
 def shapes_of(
@@ -63,7 +65,7 @@ def shapes_of(
         counts: `N` compressed counts of masks or None; or None for none at all.
         height: `(N,)` pixels of the images.
         width: `(N,)`.
-        options: `segmentation` and `polygon_tolerance`.
+        options: `segmentation` and `polygon_rules`.
 
     Raises:
         ExportError: A mask does not fit its image.
@@ -99,9 +101,10 @@ def shapes_of(
             h, w = int(height[n]), int(width[n])
             mask = {"size": [h, w], "counts": counts[n]}
             written: Any = mask
+            left_out = 0
             if options.segmentation == "polygon":
-                written = polygons_from_rle(str(counts[n]), h, w, options.polygon_tolerance)
-            shapes.append(Shape(bbox, size, written, mask))
+                written, left_out = object_polygons(str(counts[n]), h, w, options.polygon_rules)
+            shapes.append(Shape(bbox, size, written, mask, left_out))
     return shapes
 
 

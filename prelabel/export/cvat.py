@@ -8,10 +8,10 @@ One image of 4 x 6 pixels (height x width) with a dog on its left half becomes
       </mask>
     </image>
 
-A box is `<box xtl ytl xbr ybr>`; a mask written as polygons is one `<polygon>` a part, several in one group, groups
-counted within the image as CVAT's own imports do. CVAT keeps
-the attribute `score` only where the task's label has it: `--labels-file` is the JSON for making them so. It finds the
-image of a task by `name`, and failing that takes `id` for the number of the task's image: here the place in the plan.
+A box is `<box xtl ytl xbr ybr>`; a mask written as a polygon is one `<polygon>`, or with `split` one for each part, all
+in one group, groups counted within the image as CVAT's own imports do. CVAT keeps the attribute `score` only where the
+task's label has it: `--labels-file` is the JSON for making them so. It finds the image of a task by `name`, and failing
+that takes `id` for the number of the task's image: here the place in the plan.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def export_cvat(info: RunInfo, rows: Rows, to: str, options: CvatOptions, storag
             tally.files.append(absolute(options.labels_file))
     except OSError as error:
         raise ExportError(f"cannot write {redact(to)}: {describe(error)}") from error
-    tally.warnings += [*names.warnings, *categories.notes]
+    tally.warnings += [*names.warnings, *categories.notes, *tally.crowded_note("images")]
     if not tally.detections:
         tally.warnings.append("no detection was kept")
     return tally.report()
@@ -157,7 +157,8 @@ class _ImagesOf:
             part.names.see(found)
             about = opening("", {"name": row.file_name, "width": found.width, "height": found.height})
             groups = itertools.count(1)
-            shapes = (shape for one in every for shape in self._shapes(one, found.height, found.width, groups))
+            shapes = [shape for one in every for shape in self._shapes(one, found.height, found.width, groups)]
+            part.tally.add_regions(len(shapes))
             part.images.append("\n".join([about[1:], *shapes, "  </image>\n"]).encode())
         return part
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prelabel.export.option_rules import require_choices, require_not_negative, require_positive
+from prelabel.export.polygons import MASK_PARTS, SPECK, PolygonRules
 from prelabel.export.task_files import LAYOUTS
 from prelabel.options import option, require
 from prelabel.select import ExportSelection
@@ -66,8 +67,15 @@ class TaskOptions(ExportSelection):
     )
     polygon_min_area: float = option(
         16.0,
-        "Parts of a mask with fewer pixels become no polygon (the largest always does), and smaller holes are filled.",
+        "Parts of a mask with fewer pixels are left out, too (the largest never is), and smaller holes are filled.",
         metavar="PIXELS",
+        group=_GROUP,
+    )
+    mask_parts: str = option(
+        "bridge",
+        "What the parts of a mask become: bridge joins them to one polygon by lines without width, split makes a "
+        "region of each, largest takes the largest alone. Parts under 1 % of their object are left out.",
+        choices=MASK_PARTS,
         group=_GROUP,
     )
     max_points: int = option(3000, "Polygon corners a task at most; the rest is left out.", group=_GROUP)
@@ -83,6 +91,11 @@ class TaskOptions(ExportSelection):
             value = getattr(self, name)
             require(bool(value.strip()), f"{name.replace('_', '-')} must not be empty")
         require(self.from_name != self.to_name, f"from-name and to-name must differ, both are {self.to_name!r}")
+
+    @property
+    def polygon_rules(self) -> PolygonRules:
+        """How masks become polygons for people."""
+        return PolygonRules(self.polygon_tolerance, self.polygon_min_area, SPECK, self.mask_parts)
 
 
 @dataclass(frozen=True, kw_only=True)

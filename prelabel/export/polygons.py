@@ -3,11 +3,11 @@
 A polygon runs along the edges of pixels: the mask of the single pixel at (0, 0) is the square 0,0 1,0 1,1 0,1. With a
 tolerance of 0 it has a corner wherever the outline turns and fills exactly the mask's pixels.
 
-- Parts: one polygon each. Pixels that touch by a corner alone are different parts, so no outline touches itself.
-- Holes: cut out by a bridge. The hole's outline, which runs the other way round, is inserted into its part's at the
-  two corners that are nearest, so that the bridge is passed once in each direction and encloses nothing. COCO has no
-  holes (a list of polygons is their union) and neither have Label Studio's regions; both fill such a polygon rightly,
-  by counting crossings and by winding alike. Nothing is lost but a hairline along the bridge.
+- Parts: an outline each. Pixels that touch by a corner alone are different parts, so no outline touches itself. People
+  who correct polygons get one for each object: `PolygonRules` say what becomes of several parts.
+- Holes: outlines the other way round, joined to their part's by a bridge (`bridges`). COCO has no holes (a list of
+  polygons is their union) and neither have Label Studio's regions; both fill such a polygon rightly, by counting
+  crossings and by winding alike. Nothing is lost but a hairline along the bridge.
 - Simplification: Ramer-Douglas-Peucker, each outline by itself, so that every corner of the mask lies within the
   tolerance of the polygon. An outline that would lose most of its area (one or two pixels wide) is given half the
   tolerance, and so on; no part vanishes by it.
@@ -16,6 +16,7 @@ tolerance of 0 it has a corner wherever the outline turns and fills exactly the 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -23,62 +24,123 @@ import numpy.typing as npt
 
 from prelabel import rle
 from prelabel.errors import ExportError, StoreError
+from prelabel.export.bridges import FloatArray, bridged
 from prelabel.rle import Int64Array
 from prelabel.sides import Sides, rows_of, sides_of
 
-FloatArray = npt.NDArray[np.float64]
+#: What becomes of the parts of a mask: one polygon over bridges, a polygon each, or of the largest one only.
+MASK_PARTS = ("bridge", "split", "largest")
+
+#: Parts with less than this share of their object's pixels are specks, which nobody wants to correct.
+SPECK = 0.01
+
+#: What reports call parts that are not among the polygons.
+LEFT_OUT_PARTS = "parts of masks that are too small, or not the largest where only that was wanted"
 
 #: The least share of its area that an outline keeps when it is simplified.
 _LEAST_SHARE = 0.7
 
-#: Pairs of corners among which the shortest bridge is looked for; with more, any corner of the hole will do.
-_MOST_PAIRS = 4_000_000
+
+@dataclass(frozen=True, slots=True)
+class PolygonRules:
+    """How a mask becomes polygons.
+
+    Attributes:
+        tolerance: How far, in pixels, a corner of the mask may be from the polygon; 0 keeps every corner.
+        min_area: Parts that with their holes have fewer pixels are left out and holes of fewer pixels are filled.
+        min_share: Parts with a smaller share of the mask's pixels are left out, too. The largest part always stays.
+        parts: One of `MASK_PARTS`.
+
+    Raises:
+        ExportError: A number is negative, or there is no such way with parts.
+    """
+
+    tolerance: float = 1.0
+    min_area: float = 0.0
+    min_share: float = 0.0
+    parts: str = "split"
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.tolerance < math.inf and self.min_area >= 0 and 0 <= self.min_share <= 1):
+            raise ExportError(
+                "tolerance and min_area must be 0 or more and min_share from 0 to 1, got "
+                f"{self.tolerance}, {self.min_area} and {self.min_share}"
+            )
+        if self.parts not in MASK_PARTS:
+            raise ExportError(f"parts must be one of {', '.join(MASK_PARTS)}, got {self.parts!r}")
+
+
+class Polygons(NamedTuple):
+    """The polygons of one mask, the largest part's first, and how many parts were left out.
+
+    Each is a list `[x1, y1, x2, y2, ...]` of at least 3 points, in pixels, clockwise as seen on the screen, not closed.
+    """
+
+    polygons: list[list[float]]
+    left_out: int
 
 
 def polygons_from_rle(
     counts: str | bytes, height: int, width: int, tolerance: float = 1.0, min_area: float = 0.0
 ) -> list[list[float]]:
-    """Polygons whose union is the mask, largest part first, as COCO's `segmentation` has them.
+    """Polygons whose union is the mask, as COCO's `segmentation` has them: a part each. See `object_polygons`."""
+    return object_polygons(counts, height, width, PolygonRules(tolerance, min_area)).polygons
+
+
+def object_polygons(counts: str | bytes, height: int, width: int, rules: PolygonRules) -> Polygons:
+    """The polygons of an object's mask; none for an empty one.
 
     Args:
         counts: COCO compressed counts.
         height: Pixels of the image.
         width: Pixels of the image.
-        tolerance: How far, in pixels, a corner of the mask may be from the polygon; 0 keeps every corner.
-        min_area: Parts that with their holes have fewer pixels are left out and holes of fewer pixels are filled. If
-            all parts are smaller, the largest one stays.
-
-    Returns:
-        A list `[x1, y1, x2, y2, ...]` of at least 3 points for each part, in pixels, clockwise as seen on the screen,
-        not closed; empty for an empty mask.
+        rules: What becomes of corners and parts.
 
     Raises:
-        ExportError: The counts are none of this size, the mask is too ragged, or tolerance or min_area is negative.
+        ExportError: The counts are none of this size, or the mask is too ragged.
     """
-    if not (0 <= tolerance < math.inf and min_area >= 0):
-        raise ExportError(f"tolerance and min_area must be 0 or more, got {tolerance} and {min_area}")
+    parts, left_out = mask_parts(counts, height, width, rules)
+    if rules.parts == "largest":
+        parts, left_out = parts[:1], left_out + len(parts[1:])
+    elif rules.parts == "bridge" and parts:
+        parts = [[outline for part in parts for outline in part]]
+    return Polygons([bridged(part).ravel().tolist() for part in parts], left_out)
+
+
+def mask_parts(counts: str | bytes, height: int, width: int, rules: PolygonRules) -> tuple[list[list[FloatArray]], int]:
+    """The outlines of each part, the largest part first: the outer one, then its holes; and how many are left out.
+
+    Args:
+        counts: See `object_polygons`, as for the rest.
+        height: Pixels of the image.
+        width: Pixels of the image.
+        rules: Which parts stay; whether they become one polygon does not matter here.
+
+    Raises:
+        ExportError: See `object_polygons`.
+    """
     try:
         starts, ends = rle.spans(counts, height, width)
     except StoreError as error:
         raise ExportError(f"no polygon can be made: {error}") from None
     if len(starts) == 0:
-        return []
+        return [], 0
     sides = sides_of(starts, ends, height)
     outlines = _outlines(sides)
     area = outlines.area
     part_of = _part_of(sides, outlines)
-    keep = np.abs(area) >= min_area
-    if not keep[area > 0].any():
-        keep[area.argmax()] = True
-    points, bounds = _simplify(outlines, np.flatnonzero(keep), tolerance)
-    rings = {
-        number: points[bounds[place] : bounds[place + 1]] for place, number in enumerate(np.flatnonzero(keep).tolist())
-    }
-    holes: dict[int, list[FloatArray]] = {}
-    for number in np.flatnonzero(keep & (area < 0)).tolist():
-        holes.setdefault(int(part_of[number]), []).append(rings[number])
-    parts = [number for number in np.argsort(-area, kind="stable").tolist() if number in rings and area[number] > 0]
-    return [_bridged(rings[number], holes.get(number, [])).ravel().tolist() for number in parts]
+    pixels = np.bincount(part_of, area, minlength=len(area))
+    keep = np.abs(area) >= rules.min_area
+    outer = np.flatnonzero(area > 0)
+    keep[outer] &= pixels[outer] >= rules.min_share * pixels.sum()
+    if not keep[outer].any():
+        keep[outer[pixels[outer].argmax()]] = True
+    keep &= keep[part_of]
+    points, bounds = _simplify(outlines, np.flatnonzero(keep), rules.tolerance)
+    parts: dict[int, list[FloatArray]] = {number: [] for number in np.argsort(-area, kind="stable").tolist()}
+    for place, number in sorted(enumerate(np.flatnonzero(keep).tolist()), key=lambda item: -area[item[1]]):
+        parts[int(part_of[number])].append(points[bounds[place] : bounds[place + 1]])
+    return [part for part in parts.values() if part], int(np.count_nonzero(~keep[outer]))
 
 
 class _Outlines(NamedTuple):
@@ -235,14 +297,3 @@ def _first_largest(values: FloatArray, starts: Int64Array) -> Int64Array:
     candidates = np.flatnonzero(values == largest[stretch])
     _, first = np.unique(stretch[candidates], return_index=True)
     return candidates[first]
-
-
-def _bridged(outer: FloatArray, holes: list[FloatArray]) -> FloatArray:
-    """One closed way around a part and, over bridges, around its holes."""
-    for hole in sorted(holes, key=lambda ring: float(ring[:, 0].min())):
-        near = hole if len(outer) * len(hole) < _MOST_PAIRS else hole[:1]
-        distance = ((outer[:, None] - near[None]) ** 2).sum(axis=2)
-        here, there = np.unravel_index(int(distance.argmin()), distance.shape)
-        detour = np.concatenate((hole[there:], hole[: there + 1]))
-        outer = np.concatenate((outer[: here + 1], detour, outer[here:]))
-    return outer

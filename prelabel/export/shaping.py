@@ -18,7 +18,7 @@ from prelabel.export.brush import brush_from_rle, brushes_from_rle
 from prelabel.export.label_config import Control, LabelConfig
 from prelabel.export.label_studio_config import kind_of
 from prelabel.export.label_studio_options import TaskOptions
-from prelabel.export.polygons import polygons_from_rle
+from prelabel.export.polygons import LEFT_OUT_PARTS, Polygons, object_polygons
 from prelabel.export.reading import Tally, shortest
 from prelabel.export.regions import Frame, Region, brush, percents, polygon, rectangle, region_id
 from prelabel.export.side_by_side import SideBySide
@@ -77,11 +77,12 @@ def regions_of(
         elif n in drawn.empty:
             reason = "with an empty mask"
         elif control.kind == "polygon":
-            parts = drawn.polygons(n)
+            parts, specks = drawn.polygons(n)
             points += (corners := sum(len(part) // 2 for part in parts))
             if points > options.max_points:
                 reason, points = "beyond max-points", points - corners
             else:
+                tally.left_out.update({LEFT_OUT_PARTS: specks} if specks else {})
                 made[row] += [
                     polygon(region_id(*row_id, part), control, frame, label, scores[n], outline)
                     for part, outline in enumerate(parts)
@@ -116,7 +117,7 @@ class _Drawn:
         """Raises ExportError for a mask that is missing or does not fit its image."""
         self._rows = rows
         self._kept = kept
-        self._tolerance = (options.polygon_tolerance, options.polygon_min_area)
+        self._rules = options.polygon_rules
         self._counts: dict[int, str] = {}
         for n, one in enumerate(chosen):
             if one is not None and one[0].kind != "rectangle":
@@ -135,9 +136,9 @@ class _Drawn:
             [n for n, one in enumerate(chosen) if one is not None and one[0].kind == "brush"], options.max_masks
         )
 
-    def polygons(self, n: int) -> list[list[float]]:
-        """The parts of a mask, the largest first; holes are cut out over a bridge."""
-        return self._named(n, lambda counts, height, width: polygons_from_rle(counts, height, width, *self._tolerance))
+    def polygons(self, n: int) -> Polygons:
+        """What becomes of a mask: one polygon, or one for each part."""
+        return self._named(n, lambda counts, height, width: object_polygons(counts, height, width, self._rules))
 
     def _brushes(self, wanted: Sequence[int], most: int) -> dict[int, bytes]:
         by_size: dict[tuple[int, int], list[int]] = defaultdict(list)

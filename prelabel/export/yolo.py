@@ -21,7 +21,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from prelabel.errors import ExportError
 from prelabel.export.class_list import closed_categories
@@ -118,26 +117,10 @@ def _lines(every: Sequence[Instance], numbers: Mapping[int, int], size: tuple[in
         if not segments:
             values = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
         else:
-            parts = one.shape.segmentation or [[x, y, x + w, y, x + w, y + h, x, y + h]]
-            values = (joined(parts) / (width, height)).ravel().tolist()
+            (outline,) = one.shape.segmentation or [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            values = (np.reshape(outline, (-1, 2)) / (width, height)).ravel().tolist()
         shares = [f"{min(max(value, 0.0), 1.0):.{DECIMALS}f}".rstrip("0").rstrip(".") for value in values]
         yield " ".join([str(numbers[one.category_id]), *shares, *([str(one.score)] if scores else [])])
-
-
-def joined(parts: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
-    """One outline, `(P, 2)` x y, that fills what several fill: each is entered and left where it is nearest.
-
-    Args:
-        parts: Outlines `[x1, y1, x2, y2, ...]` that do not overlap, all the same way round.
-    """
-    whole: npt.NDArray[np.float64]
-    whole, *rest = (np.asarray(part, np.float64).reshape(-1, 2) for part in parts)
-    for part in rest:
-        distance = ((whole[:, None] - part[None]) ** 2).sum(axis=2)
-        here, there = np.unravel_index(int(distance.argmin()), distance.shape)
-        around = np.concatenate((part[there:], part[: there + 1]))
-        whole = np.concatenate((whole[: here + 1], around, whole[here:]))
-    return whole
 
 
 def _data(info: RunInfo, names: Mapping[int, str], subsets: Sequence[str]) -> str:

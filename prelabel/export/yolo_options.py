@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prelabel.export.image_folder import FolderOptions
 from prelabel.export.option_rules import require_not_negative
+from prelabel.export.polygons import PolygonRules
 from prelabel.options import option, require
 
 _GROUP = "YOLO"
@@ -49,3 +50,8 @@ class YoloOptions(FolderOptions):
             not (self.scores and self.segmentation != "none"),
             "scores cannot stand at the end of segments: say segmentation none",
         )
+
+    @property
+    def polygon_rules(self) -> PolygonRules:
+        """How masks become segments: one each, and none of the mask is lost."""
+        return PolygonRules(self.polygon_tolerance, parts="bridge")

@@ -8,22 +8,22 @@ the thresholds leave out: the page's slider brings it up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from prelabel.detections import Detections
 from prelabel.errors import ExportError
+from prelabel.export.bridges import FloatArray
 from prelabel.export.colour import colour_of
 from prelabel.export.kept import lowest_threshold, selection_words
-from prelabel.export.polygons import polygons_from_rle
+from prelabel.export.polygons import PolygonRules, mask_parts
 from prelabel.export.reading import RunInfo
 from prelabel.preview.options import PreviewOptions
 from prelabel.preview.survey import Kept, Survey
 from prelabel.storage import redact, without_secrets
 from prelabel.store.rows import ImageRow
-
-Corner = tuple[int, int]
 
 #: How far an outline may be from its mask, and the side of a square that is too small to be drawn, in pixels of the
 #: larger rendition.
@@ -137,41 +137,21 @@ def _boxes(image_id: str, found: Detections, numbers: Mapping[str, int], picture
 
 
 def _outline(counts: str, height: int, width: int, scale: float) -> str:
-    return path_data(polygons_from_rle(counts, height, width, _TOLERANCE * scale, (_SPECK * scale) ** 2))
+    rules = PolygonRules(_TOLERANCE * scale, (_SPECK * scale) ** 2)
+    return path_data(mask_parts(counts, height, width, rules)[0])
 
 
-def path_data(polygons: Sequence[Sequence[float]]) -> str:
-    """Polygons with corners on whole pixels as the `d` of an SVG path: `M3 4l5 0 0 5z` begins at 3, 4 and goes by 5, 0.
+def path_data(parts: Iterable[Iterable[FloatArray]]) -> str:
+    """Outlines with corners on whole pixels as the `d` of an SVG path: `M3 4l5 0 0 5z` begins at 3, 4 and goes by 5, 0.
 
-    Holes become rings of their own, to be filled by the even-odd rule, since a bridge to a hole would be seen.
+    Holes are outlines of their own, to be filled by the even-odd rule: a bridge to a hole would be seen.
     """
-    parts = []
-    for polygon in polygons:
-        corners = [(round(x), round(y)) for x, y in zip(polygon[::2], polygon[1::2], strict=True)]
-        for ring in rings(corners):
-            steps = [b - a for before, after in pairwise(ring) for a, b in zip(before, after, strict=True)]
-            parts.append(f"M{ring[0][0]} {ring[0][1]}l{' '.join(map(str, steps))}z")
-    return "".join(parts).replace(" -", "-")
-
-
-def rings(corners: Sequence[Corner]) -> list[list[Corner]]:
-    """A closed polygon cut at its bridges, the ways it passes once in each direction; the outer ring last."""
-    cut: list[list[Corner]] = []
-    way: list[Corner] = []
-    passed: dict[tuple[Corner, Corner], int] = {}
-    for corner in corners:
-        back = passed.get((corner, way[-1])) if way else None
-        if back is None:
-            if way:
-                passed[way[-1], corner] = len(way) - 1
-            way.append(corner)
-            continue
-        # On the way back over a bridge: what lies beyond it is a ring, and ends where it began.
-        cut.append(way[back + 1 : -1])
-        for edge in [*pairwise(way[back:])]:
-            passed.pop(edge, None)
-        del way[back + 1 :]
-    return [ring for ring in [*cut, way] if len(ring) > 2]
+    texts = []
+    for outline in (outline for part in parts for outline in part):
+        corners = np.rint(outline).astype(int)
+        steps = " ".join(map(str, np.diff(corners, axis=0).ravel().tolist()))
+        texts.append(f"M{corners[0, 0]} {corners[0, 1]}l{steps}z")
+    return "".join(texts).replace(" -", "-")
 
 
 def _score(value: float) -> float:

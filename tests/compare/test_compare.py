@@ -140,8 +140,10 @@ def test_every_part_of_a_mask_belongs_to_its_detection(tmp_path: Path) -> None:
     two = np.zeros((100, 200), bool)
     two[10:40, 10:40] = two[60:90, 100:150] = True
     every = rows(large("a.jpg", found(xyxy=(10, 10, 150, 90), mask=rle.encode(two))))
-    assert counts(run(every, annotated(tmp_path, every, lambda tasks: None))) == [1, 0, 0, 0, 0]
-    done = run(every, annotated(tmp_path, every, lambda tasks: regions(tasks).pop()))
+    for parts in ("bridge", "split"):
+        assert counts(run(every, annotated(tmp_path, every, lambda tasks: None, mask_parts=parts))) == [1, 0, 0, 0, 0]
+    split = annotated(tmp_path, every, lambda tasks: regions(tasks).pop(), mask_parts="split")
+    done = run(every, split)
     assert counts(done) == [0, 1, 0, 0, 0]
     assert done.total.overlaps[12] == 1  # 1500 of 2400 pixels
 

@@ -59,7 +59,9 @@ def test_a_dog_with_a_mask_to_the_letter(tmp_path: Path) -> None:
         "  </image>\n"
         "</annotations>\n"
     )
-    assert report == ExportReport(files=(str(path),), images=1, failed=0, detections=1, left_out={}, warnings=())
+    assert report == ExportReport(
+        files=(str(path),), images=1, failed=0, detections=1, left_out={}, warnings=(), regions=1
+    )
 
 
 def test_a_mask_is_read_row_by_row_within_its_box() -> None:
@@ -100,20 +102,24 @@ def test_boxes_and_polygons(tmp_path: Path) -> None:
     (box,) = root.iter("box")
     assert [box.get(key) for key in ("label", "xtl", "ytl", "xbr", "ybr")] == ["Cat", "0.50", "1.00", "3.13", "3.50"]
     parts = mask_of("##....", "##....", "....##", "....##")
-    root, report = export(
-        tmp_path, rows(row("a.jpg", found(mask=parts), found(mask=LEFT_HALF, score=0.8))), segmentation="polygon"
-    )
+    split = {"segmentation": "polygon", "mask_parts": "split"}
+    root, report = export(tmp_path, rows(row("a.jpg", found(mask=parts), found(mask=LEFT_HALF, score=0.8))), **split)
     polygons = [(one.get("points"), one.get("group_id")) for one in root.iter("polygon")]
     assert polygons == [
         ("0.00,0.00;2.00,0.00;2.00,2.00;0.00,2.00", "1"),
         ("4.00,2.00;6.00,2.00;6.00,4.00;4.00,4.00", "1"),
         ("0.00,0.00;3.00,0.00;3.00,4.00;0.00,4.00", None),
     ]
-    assert report.detections == 2
+    assert (report.detections, report.regions) == (2, 3)
     two = [row(name, found(mask=parts), found(mask=parts)) for name in ("a.jpg", "b.jpg")]
-    root, _ = export(tmp_path, rows(*two), segmentation="polygon")
+    root, _ = export(tmp_path, rows(*two), **split)
     groups = [[one.get("group_id") for one in image] for image in root.iter("image")]
     assert groups == [["1", "1", "2", "2"]] * 2
+    root, report = export(tmp_path, rows(row("a.jpg", found(mask=parts))), segmentation="polygon")
+    assert [(one.get("points"), one.get("group_id")) for one in root.iter("polygon")] == [
+        ("0.00,0.00;2.00,0.00;2.00,2.00;4.00,2.00;6.00,2.00;6.00,4.00;4.00,4.00;4.00,2.00;2.00,2.00;0.00,2.00", None)
+    ]
+    assert (report.detections, report.regions) == (1, 1)
     root, _ = export(tmp_path, rows(row("a.jpg", found(mask=LEFT_HALF))), segmentation="none")
     assert [one.tag for one in root.iterfind("image/*")] == ["box"]
 

@@ -20,6 +20,7 @@ from prelabel.export.brush import rle_from_brush
 from prelabel.export.label_config import Control, LabelConfig, make_config, read_config
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.export.polygons import LEFT_OUT_PARTS
 from prelabel.export.preflight import problems
 from prelabel.export.reading import ExportReport, Rows, RunInfo
 from prelabel.export.task_score import task_score
@@ -201,17 +202,32 @@ def test_a_mask_becomes_a_closed_polygon_in_percent(tmp_path: Path) -> None:
     assert [tag.tag for tag in config] == ["Image", "PolygonLabels"]
 
 
-def test_every_part_of_a_mask_is_a_region_and_small_parts_are_left_to_the_option(tmp_path: Path) -> None:
+def test_one_object_is_one_region_unless_parts_are_split(tmp_path: Path) -> None:
     every = rows(row("a.jpg", found(mask=RING)))
-    parts = regions(export(tmp_path, every, polygon_min_area=0.0, polygon_tolerance=0.0)[0])
+    exact = {"polygon_min_area": 0.0, "polygon_tolerance": 0.0}
+    tasks, _, report = export(tmp_path, every, **exact)
+    (one,) = regions(tasks)
+    # The corners of all three outlines, and the two ends of both bridges once more.
+    assert len(one["value"]["points"]) == 4 + 4 + 4 + 2 * 2
+    assert (report.detections, report.regions, report.left_out) == (1, 1, {})
+    (alone,) = regions(export(tmp_path, every, mask_parts="largest", **exact)[0])
+    assert len(alone["value"]["points"]) == 10
+    tasks, _, report = export(tmp_path, every, mask_parts="split", **exact)
+    parts = regions(tasks)
+    assert (report.detections, report.regions) == (1, 2)
     assert [len(region["value"]["points"]) for region in parts] == [10, 4]
     assert len({region["id"] for region in parts}) == 2
     assert {region["score"] for region in parts} == {0.9}
+    assert parts[0]["id"] == one["id"] == alone["id"]
+
+
+def test_small_parts_are_left_out_and_counted_and_small_holes_filled(tmp_path: Path) -> None:
+    every = rows(row("a.jpg", found(mask=RING)))
     tasks, _, report = export(tmp_path, every)
     assert report.detections == 1
     (whole,) = regions(tasks)
     assert whole["value"]["points"] == [[0.0, 0.0], [50.0, 0.0], [50.0, 75.0], [0.0, 75.0]]
-    assert whole["id"] == parts[0]["id"]
+    assert report.left_out == {LEFT_OUT_PARTS: 1}
 
 
 def test_a_mask_becomes_a_brush_mask(tmp_path: Path) -> None:

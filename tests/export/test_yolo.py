@@ -11,7 +11,7 @@ import yaml
 
 from prelabel.errors import ConfigError, ExportError
 from prelabel.export.reading import ExportReport, Rows, RunInfo
-from prelabel.export.yolo import export_yolo, joined, label_path
+from prelabel.export.yolo import export_yolo, label_path
 from prelabel.export.yolo_options import YoloOptions
 from prelabel.storage import Storage
 from prelabel.store.run import ClassName
@@ -52,14 +52,13 @@ def test_a_mask_is_a_segment_and_boxes_beside_it_are_too(tmp_path: Path) -> None
     assert files(tmp_path)["labels/train/a.txt"] == "0 0.25 0.5 0.5 1\n1 0.75 0.25 0.5 0.5\n"
 
 
-def test_parts_are_joined_by_a_bridge_without_width() -> None:
-    left, right, below = [0, 0, 2, 0, 2, 2, 0, 2], [4, 0, 6, 0, 6, 2, 4, 2], [0, 5, 1, 5, 1, 6, 0, 6]
-    assert joined([left]).tolist() == [[0, 0], [2, 0], [2, 2], [0, 2]]
-    bridged = [[0, 0], [2, 0], [4, 0], [6, 0], [6, 2], [4, 2], [4, 0], [2, 0], [2, 2], [0, 2]]
-    assert joined([left, right]).tolist() == bridged
-    whole = joined([left, right, below])
-    x, y = whole.T
-    assert abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2 == 4 + 4 + 1
+def test_parts_are_one_segment_over_a_bridge_without_width(tmp_path: Path) -> None:
+    parts = mask_of("##..##", "##..##", "......", "#.....")
+    report = export(tmp_path, rows(row("a.jpg", found(mask=parts))))
+    (line,) = files(tmp_path)["labels/train/a.txt"].splitlines()
+    x, y = np.array(line.split()[1:], float).reshape(-1, 2).T * [[6], [4]]
+    assert abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2 == pytest.approx(4 + 4 + 1, abs=1e-4)
+    assert (report.detections, report.left_out) == (1, {})
 
 
 def test_scores_stand_at_the_end_of_boxes(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from prelabel import rle
 from prelabel.detections import ImageLabel
 from prelabel.errors import ConfigError, ExportError
 from prelabel.export.colour import colour_of
-from prelabel.export.polygons import polygons_from_rle
+from prelabel.export.polygons import PolygonRules, mask_parts
 from prelabel.preview.content import card, class_numbers, classes, ink_on, path_data, run_facts, totals
 from prelabel.preview.options import PreviewOptions
 from prelabel.preview.page import embedded_json, page
@@ -32,20 +32,20 @@ def chosen(one: ImageRow, **options: Any) -> tuple[Kept, Kept]:
 
 
 def test_outlines_are_path_data_in_pixels():
-    square = polygons_from_rle(mask_of("....", ".##.", ".##."), 3, 4, 0)
+    square, _ = mask_parts(mask_of("....", ".##.", ".##."), 3, 4, PolygonRules(0))
     assert path_data(square) == "M1 1l2 0 0 2-2 0z"
     assert path_data([]) == ""
 
 
 def test_a_hole_is_a_ring_of_its_own_so_that_no_bridge_is_drawn():
-    ring = polygons_from_rle(mask_of("####", "#..#", "####"), 3, 4, 0)
-    assert path_data(ring) == "M1 1l0 1 2 0 0-1zM0 0l4 0 0 3-4 0z"
+    ring, _ = mask_parts(mask_of("####", "#..#", "####"), 3, 4, PolygonRules(0))
+    assert path_data(ring) == "M0 0l4 0 0 3-4 0zM1 2l2 0 0-1-2 0z"
 
 
 def test_several_holes_and_parts_fill_what_the_mask_has():
     mask = np.random.default_rng(5).random((24, 31)) < 0.6
-    polygons = polygons_from_rle(rle.encode(mask), *mask.shape, 0)
-    assert np.array_equal(even_odd(path_data(polygons), *mask.shape), mask)
+    parts, _ = mask_parts(rle.encode(mask), *mask.shape, PolygonRules(0))
+    assert np.array_equal(even_odd(path_data(parts), *mask.shape), mask)
 
 
 def even_odd(path: str, height: int, width: int) -> np.ndarray:
