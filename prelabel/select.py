@@ -19,13 +19,13 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray, as_objects
-from prelabel.options import option, require
+from prelabel.options import default_of, fields_of, option, require
 
 Names = Sequence[Any] | ObjectArray
 _GROUP = "Selection"
@@ -33,8 +33,15 @@ _GROUP = "Selection"
 #: What `label` keeps by default, so that the choice is made later; and what people are shown of it by default.
 KEPT, SHOWN = 0.05, 0.3
 
+#: In `class_threshold`: all classes that are not named there. Threshold files carry their default under this name.
+OTHERS = "*"
+
 #: Classes that are named where none is like the one that was asked for.
 _NAMED = 20
+
+
+class Unstated(float):
+    """The default of a threshold: a number that nobody stated, which the default of a threshold file replaces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +51,27 @@ class Selection:
     Naming a class, in every option: its MID (compared exactly), its label as the model says it, or its label after the
     class map. Labels are compared without regard to upper and lower case. Where several entries fit one class, its MID
     wins over the model's label, that over the mapped label, and equal case over unequal.
+
+    In `class_threshold`, `*` stands for all classes that are not named there; files of suggested thresholds have it.
+    It is the `score_threshold` where none was stated; a stated one wins, and `said` says so. Either way it then stands
+    in `score_threshold`, and `class_threshold` has classes only.
     """
 
+    _unused_default: ClassVar[float | None]
+    _stated_score: ClassVar[bool]
+
     score_threshold: float = option(
-        KEPT,
+        Unstated(KEPT),
         "Keep detections with at least this score; exports choose again among them.",
+        type="float",
         metavar="SCORE",
         group=_GROUP,
         affects="rows",
     )
     class_threshold: dict[str, float] = option(
         {},
-        "A threshold of its own for a class, by label or MID (Person=0.6), or a file of them; repeatable.",
+        "A threshold of its own for a class, by label or MID (Person=0.6), or a file of them; repeatable. "
+        "'*=0.4' is for classes that are not named, unless --score-threshold is stated.",
         type="float-pairs",
         metavar="CLASS=SCORE",
         group=_GROUP,
@@ -94,6 +110,7 @@ class Selection:
     )
 
     def __post_init__(self) -> None:
+        self._settle_thresholds()
         _require_share("score-threshold", self.score_threshold)
         for name, threshold in self.class_threshold.items():
             _require_share(f"class-threshold {name}", threshold)
@@ -110,6 +127,41 @@ class Selection:
                 isinstance(label, str) and bool(label.strip()),
                 f"class-map {name} must name a label, got {label!r}; to drop a class use exclude-class",
             )
+
+    def _settle_thresholds(self) -> None:
+        """Let `score_threshold` be what counts for classes that are not named, wherever that was stated."""
+        own = dict(self.class_threshold)
+        default = own.pop(OTHERS, None)
+        unstated = isinstance(self.score_threshold, Unstated)
+        if default is not None:
+            _require_share(f"class-threshold {OTHERS}", default)
+        chosen = default if unstated and default is not None else self.score_threshold
+        # Beside the fields: what was asked for is compared, stored and shown by them alone.
+        for name, value in (
+            ("class_threshold", own),
+            ("score_threshold", float(chosen)),
+            ("_unused_default", default if default != chosen else None),
+            ("_stated_score", default is not None or not unstated),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def stated(self) -> bool:
+        """Whether any of the rules was asked for, rather than left at its default."""
+        defaults = {
+            name: default_of(field) for name, field in fields_of(Selection).items() if name != "score_threshold"
+        }
+        return self._stated_score or any(getattr(self, name) != default for name, default in defaults.items())
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What the user should know of the rules, one line each."""
+        if self._unused_default is None:
+            return ()
+        return (
+            f"score-threshold {self.score_threshold:g} was stated and counts for classes that class-threshold does not "
+            f"name; the default of its file, {self._unused_default:g}, is not used",
+        )
 
     def indices(self, score: FloatArray, label: Names, mid: Names, xyxy: FloatArray) -> npt.NDArray[np.intp]:
         """Which of the `N` detections of one image are kept.
@@ -262,8 +314,9 @@ class ExportSelection(Selection):
     """The same rules for everything that people see: exports, pushed predictions, previews."""
 
     score_threshold: float = option(
-        SHOWN,
+        Unstated(SHOWN),
         "Keep detections with at least this score, of those the run kept; 0 keeps all.",
+        type="float",
         metavar="SCORE",
         group=_GROUP,
     )

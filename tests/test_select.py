@@ -20,7 +20,7 @@ from prelabel.export.yolo_options import YoloOptions
 from prelabel.options import fields_of, from_mapping
 from prelabel.preview.options import PreviewOptions
 from prelabel.push.options import PushOptions
-from prelabel.select import Selection, nearest_name, suppress
+from prelabel.select import ExportSelection, Selection, nearest_name, suppress
 
 XYXY = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]], np.float32)
 LABEL = ["Dog", "Cat", "Person"]
@@ -209,3 +209,37 @@ def test_options_come_from_a_job_file_and_survive_pickling() -> None:
     assert keep(pickle.loads(pickle.dumps(selection))) == [1, 0]  # noqa: S301 - our own bytes
     assert keep(replace(selection, score_threshold=0.1, class_threshold={})) == [1, 0, 2]
     assert {f.metadata["affects"] for f in fields_of(Selection).values()} == {"rows"}
+
+
+def test_a_star_is_for_classes_that_are_not_named_unless_a_score_threshold_is_stated() -> None:
+    for made in (
+        Selection(class_threshold={"*": 0.85, "Person": 0.1}),
+        from_mapping(Selection, {"class_threshold": ["*=0.85", "Person=0.1"]}, "test"),
+    ):
+        assert (made.score_threshold, made.class_threshold) == (0.85, {"Person": 0.1})
+        assert keep(made) == [1, 2]
+        assert made.said == ()
+    stated = from_mapping(Selection, {"class_threshold": ["*=0.85", "Person=0.1"], "score_threshold": 0.5}, "test")
+    assert keep(stated) == [1, 0, 2]
+    assert len(stated.said) == 1
+    assert "score-threshold 0.5 was stated" in stated.said[0]
+    assert "0.85" in stated.said[0]
+    # Also where the number stated is the default's.
+    default = Selection().score_threshold
+    assert from_mapping(Selection, {"class_threshold": ["*=0.85"], "score_threshold": default}, "test").said
+    with pytest.raises(ConfigError, match=r"class-threshold \* must be between 0 and 1"):
+        Selection(class_threshold={"*": 1.5})
+
+
+def test_a_selection_knows_whether_anything_was_stated() -> None:
+    assert not Selection().stated
+    assert not ExportSelection().stated
+    for stated in (
+        {"score_threshold": 0.3},
+        {"class_threshold": {"*": 0.3}},
+        {"nms_per_class": False},
+        {"nms_iou": 1.0},
+    ):
+        assert ExportSelection(**stated).stated, stated
+    assert type(Selection().score_threshold) is float
+    assert pickle.loads(pickle.dumps(ExportSelection(score_threshold=0.3))).stated  # noqa: S301 - made here

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -62,7 +62,10 @@ class Command(OneLine):
                 from prelabel.options import fields_of
 
                 names = [name for name in fields_of(self.options_class()) if name in ctx.params]
-                ctx.params["options"] = self.make_options(_stated({n: ctx.params.pop(n) for n in names}), ctx)
+                options = self.make_options(_stated({n: ctx.params.pop(n) for n in names}), ctx)
+                if not (getattr(options, "quiet", False) or ctx.params.get("quiet")):
+                    _say(getattr(options, "said", ()))
+                ctx.params["options"] = options
             return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -75,6 +78,13 @@ class Command(OneLine):
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+def _say(lines: Iterable[str]) -> None:
+    from prelabel.console import printable
+
+    for line in lines:
+        click.echo(f"note: {printable(line)}", err=True)
 
 
 #: A path or an address: taken as it is, completed as a path by the shell.

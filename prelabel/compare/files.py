@@ -27,9 +27,7 @@ def write_comparison(done: Comparison, to: str, storage: Storage) -> tuple[str, 
 
 def thresholds(done: Comparison) -> str:
     """The suggested thresholds as `--class-threshold` takes them: those of classes of which something was shown."""
-    head = (
-        f"Score thresholds with the fewest corrections on {done.images} images that people worked on.\n"
-        f"Classes that are not here: --score-threshold {done.work.common.threshold:g}"
-    )
+    head = f"Score thresholds with the fewest corrections on {done.images} images that people worked on."
     shown = [name for name, one in done.by_class.items() if one.shown]
-    return threshold_file(head, [(name, done.work.by_class[name].suggested.threshold) for name in shown])
+    entries = [(name, done.work.by_class[name].suggested.threshold) for name in shown]
+    return threshold_file(head, done.work.common.threshold, entries)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prelabel.export.option_rules import require_choices
 from prelabel.options import option, require
-from prelabel.select import ExportSelection, Selection
+from prelabel.select import ExportSelection, Selection, Unstated
 
 _GROUP = "Truth"
 
@@ -23,8 +23,9 @@ class EvaluateOptions(ExportSelection):
     """
 
     score_threshold: float = option(
-        0.0,
+        Unstated(0.0),
         "Count detections with at least this score; by default all that the run kept.",
+        type="float",
         metavar="SCORE",
         group="Selection",
     )
@@ -48,7 +49,8 @@ class EvaluateOptions(ExportSelection):
     )
     compare: dict[str, float] = option(
         {},
-        "Put these thresholds beside the suggested ones, e.g. a file chosen on other images (0.5 for other classes).",
+        "Put these thresholds beside the suggested ones, e.g. a file chosen on other images (classes that it "
+        "does not name: its default, else 0.5).",
         type="float-pairs",
         metavar="CLASS=SCORE",
         group=_GROUP,
@@ -69,4 +71,4 @@ class EvaluateOptions(ExportSelection):
         """The rules of `compare`, or None where nothing is to be compared."""
         if not self.compare:
             return None
-        return Selection(score_threshold=FLAT, class_threshold=self.compare, class_map=self.class_map)
+        return Selection(score_threshold=Unstated(FLAT), class_threshold=self.compare, class_map=self.class_map)

@@ -92,8 +92,8 @@ def work_lines(done: Evaluation) -> list[str]:
             f"suggested thresholds, {_number(done.work.per_100(done.work.unseen_common))} with one for all classes."
         )
     lines.append(
-        "The suggested thresholds are in thresholds.yaml, for --class-threshold; "
-        f"--score-threshold {done.work.common.threshold:g} serves classes that are not in it."
+        "The suggested thresholds are in thresholds.yaml, for --class-threshold; classes that it does not name get "
+        f"{done.work.common.threshold:g}, which is in it too."
     )
     return lines
 

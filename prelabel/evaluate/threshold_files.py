@@ -1,4 +1,9 @@
-"""Thresholds as files that `--class-threshold` of `label` and of the exports takes."""
+"""Thresholds as files that `--class-threshold` takes, with the default for classes that they do not name.
+
+"*": 0.34
+"Dog": 0.6
+"Cat": 0.21
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from prelabel.evaluate.evaluation import Evaluation
+from prelabel.evaluate.thresholds import best_f1
+from prelabel.select import OTHERS
 from prelabel.store.run import ClassName
 
 #: YAML's other escapes are not needed: everything outside printable text is written by its number.
@@ -14,12 +21,9 @@ _SHORT = {'"': '\\"', "\\": "\\\\"}
 
 def suggested_file(done: Evaluation) -> str:
     """The suggested thresholds: fewest corrections."""
-    common = f"{done.work.common.threshold:g}"
-    head = (
-        f"Score thresholds for {done.info.model_version} with the fewest corrections on {done.work.images} images.\n"
-        f"Classes that are not here: --score-threshold {common}"
-    )
-    return threshold_file(head, [(key, done.work.by_class[name].suggested.threshold) for name, key in _keys(done)])
+    head = f"Score thresholds for {done.info.model_version} with the fewest corrections on {done.work.images} images."
+    entries = [(key, done.work.by_class[name].suggested.threshold) for name, key in _keys(done)]
+    return threshold_file(head, done.work.common.threshold, entries)
 
 
 def f1_file(done: Evaluation) -> str:
@@ -29,7 +33,8 @@ def f1_file(done: Evaluation) -> str:
         "They keep more boxes than save work: thresholds.yaml has those with the fewest corrections."
     )
     cuts = [(key, done.work.by_class[name].f1 or done.work.by_class[name].suggested) for name, key in _keys(done)]
-    return threshold_file(head, [(key, cut.threshold) for key, cut in cuts])
+    default = best_f1(done.together, done.work.common.threshold) or done.work.common
+    return threshold_file(head, default.threshold, [(key, cut.threshold) for key, cut in cuts])
 
 
 def _keys(done: Evaluation) -> Iterator[tuple[str, str]]:
@@ -49,11 +54,19 @@ def _key(one: ClassName, shared: Counter[str]) -> str:
     return one.mid if one.mid and shared[one.name.casefold()] > 1 else one.name
 
 
-def threshold_file(head: str, entries: list[tuple[str, float]]) -> str:
-    """The file: `head` as comments, then a threshold for each class; names are untrusted text and escaped."""
+def threshold_file(head: str, default: float, entries: list[tuple[str, float]]) -> str:
+    """The file: comments, the default, then a threshold for each class; names are untrusted text and escaped.
+
+    Args:
+        head: What it is, in lines.
+        default: For classes that are not among the entries; it stands under a name that no class can have here.
+        entries: Names of classes with their thresholds.
+    """
+    head += f'\nClasses that are not named here: "{OTHERS}", unless --score-threshold is stated.'
     lines = [f"# {_escaped(line)}" for line in head.split("\n")]
-    lines += [f'"{_escaped(key)}": {threshold!r}' for key, threshold in entries]
-    return "\n".join(lines if entries else [*lines, "{}"]) + "\n"
+    named = [(key, threshold) for key, threshold in entries if key != OTHERS]
+    lines += [f'"{_escaped(key)}": {threshold!r}' for key, threshold in [(OTHERS, default), *named]]
+    return "\n".join(lines) + "\n"
 
 
 def _escaped(text: str) -> str:

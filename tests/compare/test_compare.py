@@ -305,7 +305,8 @@ def test_thresholds_follow_evaluates_rule(tmp_path: Path) -> None:
     files = write_comparison(done, str(tmp_path / "out"), Storage())
     assert [Path(name).name for name in files] == ["comparison.json", "comparison.html", "thresholds.yaml"]
     thresholds = yaml.safe_load((tmp_path / "out" / "thresholds.yaml").read_text())
-    assert list(thresholds) == ["Dog"]
+    assert list(thresholds) == ["*", "Dog"]
+    assert thresholds["*"] == done.work.common.threshold
     assert 0.6 < thresholds["Dog"] <= 0.71
 
 
@@ -327,7 +328,7 @@ def test_the_page_escapes_names_and_loads_nothing(tmp_path: Path) -> None:
     assert "<script" not in page
     assert "\u202e" not in page
     assert not re.search(r'(src|href)="', page)
-    assert yaml.safe_load((tmp_path / "out" / "thresholds.yaml").read_text()).keys() == {hostile}
+    assert yaml.safe_load((tmp_path / "out" / "thresholds.yaml").read_text()).keys() == {"*", hostile}
 
 
 def test_tables_say_what_became_of_them(tmp_path: Path) -> None:

@@ -7,20 +7,31 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
 
-from prelabel.config import LabelOptions
+from prelabel.compare.options import CompareOptions
+from prelabel.config import LabelOptions, label_options
 from prelabel.errors import ConfigError
 from prelabel.evaluate.evaluation import Evaluation
 from prelabel.evaluate.files import write_evaluation
 from prelabel.evaluate.markup import Markup, tag, text
+from prelabel.evaluate.options import EvaluateOptions
 from prelabel.evaluate.page import page
 from prelabel.evaluate.svg import Plot, round_up
+from prelabel.evaluate.thresholds import Cut, best_f1
 from prelabel.export.coco_options import CocoOptions
-from prelabel.options import from_mapping, read_mapping
+from prelabel.export.cvat_options import CvatOptions
+from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.export.voc_options import VocOptions
+from prelabel.export.yolo_options import YoloOptions
+from prelabel.mapping_files import read_mapping
+from prelabel.options import from_mapping
+from prelabel.preview.options import PreviewOptions
+from prelabel.push.options import PushOptions
 from prelabel.storage import Storage
 from prelabel.store.run import ClassName
 from tests.evaluate.cases import evaluated, image, thing, write_truth
@@ -102,14 +113,50 @@ def test_keeping_by_the_file_gives_what_the_table_promises(done: Evaluation, tmp
     assert kept == total.right + total.delete
 
 
+@pytest.mark.parametrize("name", ["thresholds.yaml", "thresholds-best-f1.yaml"])
+def test_classes_that_the_file_does_not_name_get_its_default_from_every_reader(
+    done: Evaluation, tmp_path: Path, name: str
+):
+    write_evaluation(done, str(tmp_path), Storage())
+    default = float(read_mapping(tmp_path / name)["*"])
+    assert default == (done.work.common if name == "thresholds.yaml" else f1_common(done)).threshold
+    needed: dict[type, dict[str, Any]] = {
+        LabelOptions: {"source": ("x",), "detector": "d", "output": "o"},
+        CompareOptions: {"predictions": "p", "annotations": "a"},
+        EvaluateOptions: {"truth": "t"},
+        PushOptions: {"url": "http://h", "project": "1"},
+    }
+    readers = (LabelOptions, EvaluateOptions, CompareOptions, PreviewOptions, PushOptions)
+    for cls in (*readers, CocoOptions, LabelStudioOptions, YoloOptions, VocOptions, CvatOptions):
+        options = from_mapping(cls, {**needed.get(cls, {}), "class_threshold": (str(tmp_path / name),)}, "test")
+        assert options.score_threshold == default, cls
+        assert set(options.class_threshold) == {"Dog", "Cat"}
+        kept = options.indices(
+            np.array([default, default - 0.01], np.float32), ["Ski", "Ski"], ["", ""], np.zeros((2, 4))
+        )
+        assert kept.tolist() == [0], cls
+    compared = from_mapping(EvaluateOptions, {"truth": "t", "compare": (str(tmp_path / name),)}, "test").compared
+    assert compared is not None
+    assert compared.score_threshold == default
+    job = tmp_path / "job.yaml"
+    job.write_text(f"class-threshold: {tmp_path / name}\n")
+    assert label_options({"source": ["a"], "detector": "d", "output": "o"}, config=str(job)).score_threshold == default
+
+
+def f1_common(done: Evaluation) -> Cut:
+    cut = best_f1(done.together, done.work.common.threshold)
+    assert cut is not None
+    return cut
+
+
 def test_thresholds_of_classes_with_hostile_names_can_be_read_back(tmp_path: Path):
-    names = ['a"b\\c: #', "ja", "0.5", "é\u2028\x85\x07😀", " x ", "~", "a=b"]
+    names = ['a"b\\c: #', "no", "null", "1e3", "ja", "0.5", "é\u2028\x85\x07😀", " x ", "~", "a=b"]
     info = dataclasses.replace(INFO, classes=None)
     truth = write_truth(tmp_path, [thing(BOX)], [image(height=4, width=6)], [{"id": 1, "name": "dog"}])
     one = row("a.jpg", *(found(name, 0.9, category_id=n, mid="") for n, name in enumerate(names)))
     done = evaluated(truth, one, info=info, class_map=dict.fromkeys(names, "dog"))
     write_evaluation(done, str(tmp_path), Storage())
-    assert set(read_mapping(tmp_path / "thresholds.yaml")) == set(names)
+    assert set(read_mapping(tmp_path / "thresholds.yaml")) == {"*", *names}
 
 
 def test_two_classes_of_one_name_are_told_apart_by_mid(tmp_path: Path):
@@ -119,14 +166,14 @@ def test_two_classes_of_one_name_are_told_apart_by_mid(tmp_path: Path):
     one = row("a.jpg", found("Mouse", mid="/m/animal"), found("Mouse", category_id=2, mid="/m/device"))
     done = evaluated(truth, one, info=dataclasses.replace(INFO, classes=classes))
     write_evaluation(done, str(tmp_path), Storage())
-    assert set(read_mapping(tmp_path / "thresholds.yaml")) == {"/m/animal", "/m/device"}
+    assert set(read_mapping(tmp_path / "thresholds.yaml")) == {"*", "/m/animal", "/m/device"}
 
 
 def test_without_any_class_the_file_is_still_one(tmp_path: Path):
     truth = write_truth(tmp_path, [thing(BOX)], [image(height=4, width=6)])
     done = evaluated(truth, row("a.jpg"), info=dataclasses.replace(INFO, classes=None))
     write_evaluation(done, str(tmp_path), Storage())
-    assert read_mapping(tmp_path / "thresholds.yaml") == {}
+    assert read_mapping(tmp_path / "thresholds.yaml") == {"*": "0.5"}
 
 
 class Elements(HTMLParser):
