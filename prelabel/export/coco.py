@@ -36,7 +36,7 @@ from prelabel.export.image_ids import Numbering, numbering
 from prelabel.export.kept import lowest_threshold, selection_words
 from prelabel.export.known_names import KnownNames
 from prelabel.export.option_rules import require_other_file
-from prelabel.export.parts import UNUSED, each_part, row_at, without
+from prelabel.export.parts import UNUSED, each_part, in_frame, row_at, without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, strict_json
 from prelabel.select import Selection
 from prelabel.storage import Storage, absolute, describe, redact
@@ -56,7 +56,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
             except whole files of a split export.
     """
     require_other_file(options, "results", to)
-    rows = without(rows, *UNUSED)
+    rows = in_frame(without(rows, *UNUSED), options.frame)
     if options.segmentation == "none":
         rows = without(rows, "masks")
     names = KnownNames(info, options)
@@ -91,7 +91,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
             delete_later_parts(to, len(tally.files) - bool(options.results), storage)
     except OSError as error:
         raise ExportError(f"cannot write {redact(to)}: {describe(error)}") from error
-    tally.warnings += [*names.warnings, *categories.notes]
+    tally.warnings += [*names.warnings, *categories.notes, *tally.frame_notes(options.frame)]
     _warn(tally, options, info, images.twins())
     return tally.report()
 
@@ -103,6 +103,7 @@ def _head(info: RunInfo, options: CocoOptions, numbers: Numbering) -> dict[str, 
         "model_version": info.model_version,
         "fingerprint": info.fingerprint,
         "prelabel_version": info.version,
+        "frame": options.frame,
         "selection": {f.name: asdict(options)[f.name] for f in fields(Selection)},
     }
     about: dict[str, Any] = {

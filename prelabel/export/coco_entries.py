@@ -80,7 +80,7 @@ class EntriesOf:
                 tally.failed += 1
                 images.append(ImageEntries(row.file_name, b"", b"", b"", b""))
                 continue
-            tally.images += 1
+            tally.add_image(row)
             names.see(found)
             about = {"file_name": row.file_name, "width": found.width, "height": found.height, "image_id": row.image_id}
             results = masks = b""

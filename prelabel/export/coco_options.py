@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prelabel.export.class_list import ClassListOptions
-from prelabel.export.option_rules import require_not_negative
+from prelabel.export.option_rules import frame_option, require_not_negative
 from prelabel.export.polygons import PolygonRules
 from prelabel.options import option, require
 
@@ -35,6 +35,7 @@ class CocoOptions(ClassListOptions):
         metavar="sequential|stem|FILE",
         group=_GROUP,
     )
+    frame: str = frame_option()
     split: int | None = option(None, "Begin a new file after so many images.", type="int", metavar="N", group=_GROUP)
     score: str = option(
         "key",

@@ -37,6 +37,7 @@ from prelabel.export.option_rules import require_other_file
 from prelabel.export.parts import UNUSED, each_part, without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, strict_json
 from prelabel.export.xml_text import HEAD, fits_xml, opening, tag
+from prelabel.frames import DISPLAY
 from prelabel.options import require
 from prelabel.sides import transposed_edges
 from prelabel.storage import Storage, absolute, describe, redact
@@ -88,6 +89,7 @@ def export_cvat(info: RunInfo, rows: Rows, to: str, options: CvatOptions, storag
     except OSError as error:
         raise ExportError(f"cannot write {redact(to)}: {describe(error)}") from error
     tally.warnings += [*names.warnings, *categories.notes, *tally.crowded_note("images")]
+    tally.warnings += tally.frame_notes(DISPLAY, choosable=False)
     if not tally.detections:
         tally.warnings.append("no detection was kept")
     return tally.report()
@@ -185,7 +187,7 @@ def _fitting(rows: Iterable[ImageRow], part: _Part) -> Iterator[ImageRow]:
         if row.detections is None:
             part.tally.failed += 1
         elif fits_xml(row.file_name):
-            part.tally.images += 1
+            part.tally.add_image(row)
         else:
             part.tally.left_out["images whose names XML cannot hold"] += 1
             row = replace(row, detections=None)

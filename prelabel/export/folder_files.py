@@ -98,9 +98,9 @@ class FilesOf:
         for row, every in instances.each(fitting(rows)):
             if (found := row.detections) is not None:
                 part.names.see(found)
+                part.tally.add_image(row)
                 content = self.form.content(row.file_name, (found.height, found.width), every)
                 part.images.append(ImageFile(replace(row, detections=None), stem_of(row.file_name), content))
-        part.tally.images = len(part.images)
         return replace(part, twin=fitting.twin)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from prelabel.errors import DecodeError, ExportError, SourceError
 from prelabel.export.class_list import ClassListOptions
+from prelabel.export.option_rules import frame_option
 from prelabel.image_ref import ImageRef
 from prelabel.options import option
 from prelabel.source.fetch import fetch
@@ -37,6 +38,7 @@ class FolderOptions(ClassListOptions):
         choices=("none", "link", "copy"),
         group=_GROUP,
     )
+    frame: str = frame_option()
     links: tuple[str, ...] = option(
         (),
         "A list of signed links by which images are read again: a run keeps no signatures.",

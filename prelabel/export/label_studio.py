@@ -17,11 +17,12 @@ from prelabel.export.image_url import ImageUrls
 from prelabel.export.known_names import KnownNames
 from prelabel.export.label_studio_config import config_for
 from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.export.parts import UNUSED, each_part, without
+from prelabel.export.parts import UNUSED, each_part, in_frame, without
 from prelabel.export.preflight import Preflight
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally
 from prelabel.export.task_files import task_files
 from prelabel.export.tasks import TasksOf
+from prelabel.frames import BROWSER
 from prelabel.storage import Storage, describe, join, redact
 
 CONFIG_NAME = "label_config.xml"
@@ -42,7 +43,7 @@ def export_label_studio(
     """
     if options.layout == "predictions" and not info.task_numbers:
         raise ExportError("layout predictions needs a run that was made of the tasks of a Label Studio project")
-    rows = without(rows, *UNUSED)
+    rows = in_frame(without(rows, *UNUSED), BROWSER)
     if options.shape == "rectangle":
         rows = without(rows, "masks")
     names = KnownNames(info, options)
@@ -66,7 +67,7 @@ def export_label_studio(
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
     tally.files = [*files.urls, join(to, CONFIG_NAME)]
-    tally.warnings += [*names.warnings, *tally.crowded_note("tasks")]
+    tally.warnings += [*names.warnings, *tally.crowded_note("tasks"), *tally.frame_notes(BROWSER, choosable=False)]
     tally.warnings += [f"Label Studio needs {need}" for need in urls.needs]
     if files.largest_task > options.max_file_mb * 1e6:
         tally.warnings.append(f"a single task has {files.largest_task / 1e6:.1f} MB, more than max-file-mb")

@@ -5,8 +5,20 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from prelabel.options import require
+from prelabel.frames import DISPLAY, FRAMES
+from prelabel.options import option, require
 from prelabel.storage import absolute, redact
+
+
+def frame_option() -> Any:
+    """Of the formats that tools of all kinds read."""
+    return option(
+        DISPLAY,
+        "The picture that boxes and masks lie on: upright, as viewers show it that apply the orientation in the file "
+        "(display); with its pixels as they stand in the file (stored); as browsers show it (browser).",
+        choices=FRAMES,
+        group="Frame",
+    )
 
 
 def require_choices(options: Any) -> None:

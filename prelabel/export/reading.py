@@ -13,12 +13,15 @@ import orjson
 
 from prelabel.detections import FloatArray
 from prelabel.export.kept import kept_selection
+from prelabel.frames import BROWSER, DISPLAY, STORED
 from prelabel.select import Selection
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import ClassName, Run
 
 #: Regions of one task from which on they are more of a burden than a help: slow to draw, and most of them wrong.
 MANY_REGIONS = 30
+
+_PICTURES = {DISPLAY: "upright pictures", STORED: "pixels as stored"}
 
 #: Begins reading the rows of a run, in plan order, each time it is called: some exports need two passes.
 Rows = Callable[[], Iterator[ImageRow]]
@@ -109,8 +112,19 @@ class Tally:
     regions: int = 0
     crowded: int = 0
     most_regions: int = 0
+    turned: int = 0
+    unlike_browsers: int = 0
+    unlike_browsers_example: str = ""
     left_out: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
+
+    def add_image(self, row: ImageRow) -> None:
+        """Count an image that is written, and whether its frames (see `prelabel.frames`) differ."""
+        self.images += 1
+        self.turned += row.way_to(STORED) != 1
+        if row.way_to(BROWSER) != 1:
+            self.unlike_browsers += 1
+            self.unlike_browsers_example = self.unlike_browsers_example or row.file_name
 
     def add_regions(self, number: int) -> None:
         """Count the regions of one image."""
@@ -127,8 +141,36 @@ class Tally:
         self.regions += other.regions
         self.crowded += other.crowded
         self.most_regions = max(self.most_regions, other.most_regions)
+        self.turned += other.turned
+        self.unlike_browsers += other.unlike_browsers
+        self.unlike_browsers_example = self.unlike_browsers_example or other.unlike_browsers_example
         self.left_out.update(other.left_out)
         self.warnings += other.warnings
+
+    def frame_notes(self, frame: str, *, choosable: bool = True) -> list[str]:
+        """A line where the frame that is written is not the only one in which tools may show or read the images.
+
+        Args:
+            frame: What is written.
+            choosable: Whether the user chose it, from `prelabel.frames.FRAMES`.
+        """
+        notes = []
+        if choosable and self.turned:
+            where = {
+                DISPLAY: "boxes lie on the upright pictures; for tools that read the pixels as stored say frame stored",
+                STORED: "boxes lie on the pixels as stored; for tools that apply the orientation say frame display",
+                BROWSER: "boxes lie on what browsers show; for tools that read the pixels as stored say frame stored",
+            }[frame]
+            notes.append(f"{self.turned:,} of {self.images:,} images are stored in another orientation: {where}")
+        if self.unlike_browsers:
+            where = "boxes lie on what browsers show" if frame == BROWSER else f"boxes lie on the {_PICTURES[frame]}"
+            other = "; for tools that show the files in a browser say frame browser"
+            notes.append(
+                f"browsers show {self.unlike_browsers:,} of {self.images:,} images in another orientation than the "
+                f"detector saw (e.g. {self.unlike_browsers_example!r}): {where}"
+                + (other if choosable and frame != BROWSER else "")
+            )
+        return notes
 
     def crowded_note(self, tasks: str) -> list[str]:
         """A line where images (`tasks`: what they are called) have more regions than people can work with."""

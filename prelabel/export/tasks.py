@@ -99,7 +99,7 @@ def tasks_of(
                 tally.failed += 1
                 if not options.include_failed:
                     continue
-            tally.images += 1
+            tally.add_image(row)
             data = {config.data_key: urls.of(row), "image_id": row.image_id, "file_name": row.file_name}
             predictions = []
             if found is not None:

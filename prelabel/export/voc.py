@@ -30,7 +30,7 @@ from prelabel.export.folder_files import UNLISTED, UNUSED, FilesOf, each_file, s
 from prelabel.export.image_folder import folder_writer
 from prelabel.export.instances import Instance
 from prelabel.export.known_names import KnownNames
-from prelabel.export.parts import without
+from prelabel.export.parts import in_frame, without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally
 from prelabel.export.voc_options import VocOptions
 from prelabel.export.xml_text import HEAD, fits_xml, tag
@@ -54,7 +54,7 @@ def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage:
     tally = Tally()
     categories, labels = closed_categories(info, rows, options, storage, options.labels)
     _require_safe(labels.values())
-    rows = without(rows, "masks", *UNUSED)
+    rows = in_frame(without(rows, "masks", *UNUSED), options.frame)
     work = FilesOf(_Annotations(info, labels, options.coordinates == "one"), categories, options, _BOXES, names)
     listed = join(to, f"ImageSets/Main/{options.subset}.txt")
     try:
@@ -69,7 +69,7 @@ def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage:
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
     tally.files = [join(to, "Annotations/"), listed, join(to, LABELS_NAME)]
-    tally.warnings += [*names.warnings, *categories.notes]
+    tally.warnings += [*names.warnings, *categories.notes, *tally.frame_notes(options.frame)]
     if not tally.detections:
         tally.warnings.append("no detection was kept")
     return tally.report()

@@ -28,7 +28,7 @@ from prelabel.export.folder_files import UNLISTED, UNUSED, FilesOf, each_file
 from prelabel.export.image_folder import folder_writer
 from prelabel.export.instances import Instance
 from prelabel.export.known_names import KnownNames
-from prelabel.export.parts import without
+from prelabel.export.parts import in_frame, without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally
 from prelabel.export.yolo_options import YoloOptions
 from prelabel.storage import Storage, describe, join, redact
@@ -51,7 +51,7 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
     tally = Tally()
     categories, listed = closed_categories(info, rows, options, storage, options.labels)
     numbers = {category: number for number, category in enumerate(listed)}
-    rows = without(rows, *UNUSED)
+    rows = in_frame(without(rows, *UNUSED), options.frame)
     if options.segmentation == "none":
         rows = without(rows, "masks")
     work = FilesOf(_Labels(numbers, options.scores), categories, options, options, names)
@@ -71,7 +71,7 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
     tally.files = [join(to, "labels/"), *lists.values(), join(to, DATA_NAME)]
-    tally.warnings += [*names.warnings, *categories.notes]
+    tally.warnings += [*names.warnings, *categories.notes, *tally.frame_notes(options.frame)]
     if options.images == "none" and tally.images:
         places = " and ".join(f"images/{subset}/" for subset in subsets)
         tally.warnings.append(f"the images are looked for in {places} beside labels/: put them there, or say images")

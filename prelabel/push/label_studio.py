@@ -20,9 +20,11 @@ from dataclasses import dataclass
 
 from prelabel.export.image_url import ImageUrls
 from prelabel.export.known_names import KnownNames
+from prelabel.export.parts import in_frame
 from prelabel.export.preflight import Preflight
 from prelabel.export.reading import Rows, RunInfo, Tally
 from prelabel.export.tasks import tasks_of
+from prelabel.frames import BROWSER
 from prelabel.push.images_shown import missing_storages
 from prelabel.push.known_tasks import KnownTasks
 from prelabel.push.options import PushOptions
@@ -131,6 +133,7 @@ def _push(
     names: KnownNames,
     progress: Progress | None,
 ) -> PushReport:
+    rows = in_frame(rows, BROWSER)
     opened = open_project(server, info, rows, options, storage)
     project = opened.project
     known = KnownTasks(opened.config.data_key, info.model_version, by_number=info.task_numbers)
@@ -171,6 +174,7 @@ def _push(
         warnings=(
             *names.warnings,
             *tally.crowded_note("tasks"),
+            *tally.frame_notes(BROWSER, choosable=False),
             *_warnings(sender, known),
             *missing_storages(server, project.id, sorted(sender.places), urls.needs),
         ),
