@@ -20,6 +20,7 @@ from prelabel.export.colour import colour_of
 from prelabel.export.kept import lowest_threshold, selection_words
 from prelabel.export.polygons import PolygonRules, mask_parts
 from prelabel.export.reading import RunInfo
+from prelabel.frames import BROWSER
 from prelabel.preview.options import PreviewOptions
 from prelabel.preview.survey import Kept, Survey
 from prelabel.storage import redact, without_secrets
@@ -89,7 +90,7 @@ def card(row: ImageRow, kept: Kept, below: Kept, numbers: Mapping[str, int], pic
     Addresses are shown without their secrets, and marks that turn the direction of writing as `\\u202e`.
 
     Args:
-        row: Of the run.
+        row: Of the run, in the frame of browsers.
         kept: What the options keep of it.
         below: What only their thresholds leave out.
         numbers: Place of each class in `classes`.
@@ -107,6 +108,8 @@ def card(row: ImageRow, kept: Kept, below: Kept, numbers: Mapping[str, int], pic
         values["bytes"] = row.bytes
     if row.exif_orientation not in (None, 1):
         values["exif"] = row.exif_orientation
+    if row.way_to(BROWSER) != 1:
+        values["browser"] = row.browser_orientation
     if row.frames is not None and row.frames > 1:
         values["frames"] = row.frames
     if row.error_type is not None:

@@ -17,7 +17,9 @@ from typing import Any
 
 from prelabel.errors import ExportError
 from prelabel.export.kept import beyond_kept
-from prelabel.export.reading import Rows, RunInfo
+from prelabel.export.parts import in_frame
+from prelabel.export.reading import Rows, RunInfo, Tally
+from prelabel.frames import BROWSER
 from prelabel.preview.content import card, class_numbers, classes, run_facts, totals
 from prelabel.preview.options import PreviewOptions
 from prelabel.preview.page import GENERATOR, page
@@ -89,6 +91,7 @@ def write_preview(
     index = join(to, INDEX)
     earlier = _is_preview(index, storage)
     found = survey(rows(), options)
+    in_browser = in_frame(rows, BROWSER)
     if earlier:
         # Its pictures are about to change.
         storage.delete(index)
@@ -96,8 +99,11 @@ def write_preview(
     chosen, wanted = set(found.chosen), {*found.chosen, *found.listed}
     pictures = _Pictures(to, storage, options)
     cards: list[dict[str, Any]] = []
+    shown = Tally()
     try:
-        for position, row in _at(rows(), wanted):
+        for position, row in _at(in_browser(), wanted):
+            if row.error_type is None:
+                shown.add_image(row)
             cards.append(card(row, kept_of(row, options), below_of(row, options), numbers, options.picture_size))
             # A failed image that was once decoded may well be shown.
             if position in chosen or row.width is not None:
@@ -127,6 +133,7 @@ def write_preview(
         left_out={reason: count for reason, count in left_out.items() if count},
         warnings=(
             *beyond_kept(options, info.kept, info.classes),
+            *shown.frame_notes(BROWSER, choosable=False),
             *([f"{unreadable} of the pictures cannot be read any more: the page says why"] if unreadable else ()),
         ),
         bytes=len(html) + pictures.bytes,

@@ -1,7 +1,7 @@
 """A thumbnail and a larger rendition of each shown image, read again from where the run read it.
 
-The renditions are upright RGB pictures as the run saw them, without overlays: those are drawn by the page, so that
-they can be switched and filtered there. Metadata (places, names of owners) does not go along.
+The renditions are RGB pictures as a browser would show the file itself, without overlays: those are drawn by the page,
+so that they can be switched and filtered there. Metadata (places, names of owners) does not go along.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 from prelabel.errors import DecodeError, SourceError
+from prelabel.frames import BROWSER, turned_rows
 from prelabel.image_ref import ImageRef
 from prelabel.source.decode import DecodeOptions, decode
 from prelabel.source.fetch import fetch
@@ -39,7 +41,8 @@ def renditions_of(row: ImageRow, thumbnail_size: int, picture_size: int, storage
     Safe to call from several threads at once.
 
     Args:
-        row: Of the run; the file must have the length and the picture the size that it states.
+        row: Of the run, in the frame of browsers; the file must have the length and the picture the size that it
+            states.
         thumbnail_size: Longest side in pixels.
         picture_size: Longest side in pixels.
         storage: Where the image is.
@@ -55,9 +58,12 @@ def renditions_of(row: ImageRow, thumbnail_size: int, picture_size: int, storage
         decoded = decode(fetch(ref, storage, max_bytes, attempts=_ATTEMPTS), allowed)
     except (SourceError, DecodeError) as error:
         return describe(error).partition(": ")[2] or type(error).__name__
-    if (decoded.width, decoded.height) != (row.width, row.height):
-        return f"it is now {decoded.width} x {decoded.height} pixels; the run saw {row.width} x {row.height}"
-    image = Image.fromarray(decoded.pixels)
+    # Decoded upright, as the run saw it.
+    pixels = turned_rows(decoded.pixels, row.way_to(BROWSER))
+    height, width = pixels.shape[:2]
+    if (width, height) != (row.width, row.height):
+        return f"it is now {width} x {height} pixels; the run saw {row.width} x {row.height}"
+    image = Image.fromarray(np.ascontiguousarray(pixels))
     picture = _scaled(image, picture_size)
     large = _jpeg(picture, quality=84)
     if max(image.size) <= thumbnail_size:

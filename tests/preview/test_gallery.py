@@ -190,3 +190,30 @@ def test_images_and_preview_may_be_on_an_object_store(tmp_path: Path, s3_server:
     assert report.warnings == ()
     assert storage.names(f"s3://{bucket}/out").keys() == {"index.html"}
     assert storage.names(f"s3://{bucket}/out/preview-files").keys() == {"00001.jpg"}
+
+
+def webp(path: Path, exif_orientation: int) -> Path:
+    """60 x 40 as stored, the left half red, the right half blue; no browser turns it."""
+    image = Image.new("RGB", (60, 40), RIGHT)
+    image.paste(LEFT, (0, 0, 30, 40))
+    exif = Image.Exif()
+    exif[274] = exif_orientation
+    image.save(path, "WEBP", lossless=True, exif=exif)
+    return path
+
+
+def test_pictures_boxes_and_sizes_are_those_that_browsers_show(tmp_path: Path):
+    # Upright it is 40 x 60 with red on top, where the detector saw it; browsers show it 60 x 40 with red on the left.
+    path = webp(tmp_path / "a.webp", 6)
+    upright = row("a.webp", found(xyxy=(0, 0, 40, 30)), height=60, width=40, uri=str(path))
+    plain = photo(tmp_path, "b.jpg", found(xyxy=(0, 0, 30, 40)))
+    report = preview([replace(upright, exif_orientation=6, browser_orientation=1), plain], tmp_path / "out")
+    assert any("1 of 2 images" in note and "'a.webp'" in note for note in report.warnings)
+    with Image.open(tmp_path / "out" / "preview-files" / "00001.jpg") as image:
+        assert image.size == (60, 40)
+        left, right = image.getpixel((5, 20)), image.getpixel((55, 20))
+    assert max(abs(a - b) for a, b in zip((*left, *right), (*LEFT, *RIGHT), strict=True)) < 12
+    turned, other = data_of(tmp_path / "out")["cards"]
+    assert (turned["w"], turned["h"], turned["exif"], turned["browser"]) == (60, 40, 6, 1)
+    assert turned["found"][0][2:6] == other["found"][0][2:6] == [0, 0, 30, 40]
+    assert "browser" not in other

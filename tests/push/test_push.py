@@ -245,3 +245,16 @@ def test_the_token_comes_from_the_file_or_the_environment(monkeypatch: pytest.Mo
     assert "secret" not in str(caught.value)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_token(str(tmp_path / "none"))
+
+
+def test_regions_lie_on_what_browsers_show(server: FakeServer) -> None:
+    # Upright 4 x 6 pixels, found on its left half; orientation 6 stands where no browser looks: 6 x 4, the lower half.
+    turned = replace(row("a.webp", found()), exif_orientation=6, browser_orientation=1)
+    report = pushed(rows(turned, PHOTOS[0]), score_threshold=0.3)
+    ((region,), _) = [task.predictions[0].result for _, task in sorted(server.held.items())]
+    assert (region["original_width"], region["original_height"]) == (4, 6)
+    assert {name: region["value"][name] for name in ("x", "y", "width", "height")} == {
+        **{"x": 0.0, "y": 50.0, "width": 100.0, "height": 50.0}
+    }
+    assert any("1 of 2 images" in note and "'a.webp'" in note for note in report.warnings)
+    assert counts(pushed(rows(turned, PHOTOS[0]), score_threshold=0.3)) == (0, 0, 0, 2)

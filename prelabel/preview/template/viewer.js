@@ -75,7 +75,8 @@ function facts(card) {
   const lines = [
     ["Size", card.w ? `${card.w} × ${card.h} pixels` : null],
     ["File", card.bytes === undefined ? null : size(card.bytes)],
-    ["Turned", card.exif ? `upright, from EXIF orientation ${card.exif}` : null],
+    ["Turned", card.browser ? `as browsers show the file (orientation ${card.browser}); the detector saw it upright (${card.exif ?? 1})` :
+      card.exif ? `upright, from EXIF orientation ${card.exif}` : null],
     ["Frames", card.frames ? `${card.frames}, the first is shown` : null],
     ["Failed", card.error ? `${card.error.type}${card.error.stage ? `, at ${card.error.stage}` : ""}` : null],
     ["Picture", card.missing ?? null],
