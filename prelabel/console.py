@@ -110,7 +110,8 @@ class LineReporter(QuietReporter):
 
     def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
         """One line."""
-        self._say(f"shard={record.shard} images={record.rows} failed={record.failed} seconds={seconds:.1f}")
+        dropped = f" dropped={record.dropped}" if record.dropped else ""
+        self._say(f"shard={record.shard} images={record.rows} failed={record.failed}{dropped} seconds={seconds:.1f}")
 
     def _due(self) -> bool:
         return time.monotonic() - self._said_at >= LINE_INTERVAL_S
@@ -165,6 +166,7 @@ class JsonReporter(QuietReporter):
             failed=record.failed,
             failures=dict(record.failures),
             detections=record.detections,
+            dropped=record.dropped,
             seconds=round(seconds, 1),
             stage_seconds=dict(record.seconds),
         )

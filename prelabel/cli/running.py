@@ -97,6 +97,8 @@ def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
     for name, count in summary.failures.items():
         example = f"    e.g. {summary.examples[name][:200]}" if name in summary.examples else ""
         rows.append([f"  {name}", f"{count:,}{example}"])
+    if summary.dropped:
+        rows.append(["left out", _left_out(summary.dropped, summary.dropped_example)])
     if summary.skipped_shards:
         rows.append(["shards already done", f"{summary.skipped_shards:,}"])
     if summary.labelled:
@@ -111,6 +113,11 @@ def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
         rows.append(["seconds by stage", f"{console.stage_seconds(summary.seconds)}; summed over workers"])
     rows.append(["output", summary.output])
     click.echo(console.table("", rows))
+
+
+def _left_out(count: int, example: str = "") -> str:
+    first = f", first on {example}" if example else ""
+    return f"{count:,} detection{'s' * (count != 1)} with numbers that are not finite{first}"
 
 
 class _Stop:
@@ -164,6 +171,7 @@ def verify(output: str, storage_options: str | None, as_json: bool) -> None:
             "rows": report.rows,
             "failed images": report.failed,
             "detections": report.detections,
+            **({"left out (not finite)": report.dropped} if report.dropped else {}),
             "problems": len(report.problems),
         }
         click.echo(table("", [[name, f"{count:,}"] for name, count in counts.items()]))
@@ -213,6 +221,8 @@ def _status_rows(found: Progress) -> list[list[str]]:
     looked = "" if found.read_shards >= found.finished_shards else f" in {found.read_shards:,} shards looked at"
     rows.append(["failed", f"{found.failed:,}{looked}"])
     rows += [[f"  {name}", f"{count:,}"] for name, count in found.failures.items()]
+    if found.dropped:
+        rows.append(["left out", _left_out(found.dropped) + looked])
     for number, (name, seconds) in enumerate(found.slowest):
         rows.append(["slowest shards" if number == 0 else "", f"{name}  {seconds:.1f} worker seconds"])
     return rows

@@ -18,7 +18,7 @@ from prelabel.engine.progress import Reporter
 from prelabel.engine.resume import Finished, find_finished, require_same_detector, require_same_settings, tasks_left
 from prelabel.engine.runner import WHERE, Runner
 from prelabel.engine.schedule import LabelTask
-from prelabel.engine.summary import LOST, Summary, failure_examples
+from prelabel.engine.summary import LOST, Summary, failure_examples, first_dropped
 from prelabel.engine.worker import Spec
 from prelabel.errors import OutputInUseError, RunInterrupted
 from prelabel.storage import Storage, absolute, redact
@@ -169,6 +169,8 @@ class _Job:
             examples=failure_examples(shards, self._options.output, self._storage),
             lost=sum(totals["failures"].get(name, 0) for name in LOST),
             detections=totals["detections"],
+            dropped=totals["dropped"],
+            dropped_example=first_dropped(shards, self._options.output, self._storage),
             labelled=meter.worked,
             skipped_shards=len(records) - len(fresh),
             wall_s=wall_s,

@@ -36,6 +36,7 @@ class MetricsReporter:
         self._failures = counter("failures", "Failed images of published shards by class of error.", "reason")
         self._seconds = counter("stage_seconds", "Seconds of published shards by stage, summed over workers.", "stage")
         self._detections = counter("detections", "Detections of published shards.")
+        self._dropped = counter("dropped_detections", "Detections left out because a number was not finite.")
         self._shards = counter("shards", "Published shards.")
         self._deaths = counter("worker_deaths", "Workers that died, hung or were lost.")
         self._planned = gauge("images_planned", "Images of the run.")
@@ -79,6 +80,7 @@ class MetricsReporter:
         _add(self._images, record.rows - record.failed, {**self._labels, "status": "ok"})
         _add(self._images, record.failed, {**self._labels, "status": "failed"})
         _add(self._detections, record.detections, self._labels)
+        _add(self._dropped, record.dropped, self._labels)
         for reason, count in record.failures.items():
             _add(self._failures, count, {**self._labels, "reason": reason})
         for stage, spent in record.seconds.items():

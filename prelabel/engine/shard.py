@@ -62,6 +62,7 @@ def _with_found(row: ImageRow, found: Found, seconds: float) -> ImageRow:
         row,
         detections=found.detections,
         image_labels=found.image_labels,
+        dropped=found.dropped,
         seconds={**row.seconds, **stages},
     )
 

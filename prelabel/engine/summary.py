@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prelabel.storage import Storage
-from prelabel.store.shards import ShardRecord, failure_example
+from prelabel.store.shards import ShardRecord, dropped_example, failure_example
 
 #: Error classes of rows that speak of workers, not of the image: the run did not go well.
 LOST = ("WorkerDied", "WorkerHung")
@@ -37,6 +37,8 @@ class Summary:
             went by waiting for pictures and for shards to be written.
         seconds: Seconds by stage (list, read, decode, detect, encode, write) summed over workers, of this call.
         optimization: How the network was run, in words.
+        dropped: Detections that were left out because a number of theirs was not finite.
+        dropped_example: The first image with such a detection, or `""`.
     """
 
     output: str
@@ -55,6 +57,8 @@ class Summary:
     busy: float
     seconds: Mapping[str, float]
     optimization: str
+    dropped: int = 0
+    dropped_example: str = ""
 
     @property
     def images_per_s(self) -> float:
@@ -66,3 +70,9 @@ def failure_examples(shards: Sequence[ShardRecord], output: str, storage: Storag
     """The first failed image of each error class, for a person; one shard is read for each. Raises StoreError."""
     wanted = {name: shard for shard in reversed(shards) for name in shard.failures}
     return {name: failure_example(wanted[name], name, output, storage) for name in sorted(wanted)[:_MOST_EXAMPLES]}
+
+
+def first_dropped(shards: Sequence[ShardRecord], output: str, storage: Storage) -> str:
+    """The first image with detections that were left out, or `""`; one shard is read for it. Raises StoreError."""
+    shard = next((record for record in shards if record.dropped), None)
+    return "" if shard is None else dropped_example(shard, output, storage)

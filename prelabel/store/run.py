@@ -166,7 +166,7 @@ class Manifest:
 
     @property
     def totals(self) -> dict[str, Any]:
-        """Rows, failures (also by reason), detections and bytes over all shards."""
+        """Rows, failures (also by reason), detections (those left out, too) and bytes over all shards."""
         failures: Counter[str] = Counter()
         for record in self.shards:
             failures.update(record.failures)
@@ -175,6 +175,7 @@ class Manifest:
             "rows": sum(r.rows for r in self.shards),
             "failed": sum(r.failed for r in self.shards),
             "detections": sum(r.detections for r in self.shards),
+            "dropped": sum(r.dropped for r in self.shards),
             "bytes": sum(r.bytes for r in self.shards),
             "failures": dict(sorted(failures.items())),
         }

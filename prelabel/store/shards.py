@@ -46,7 +46,8 @@ _SHARD = b"prelabel.shard"
 class ShardRecord:
     """What one finished shard reports: small enough to hold one of each in the driver and in `manifest.json`.
 
-    Its `seconds` by stage are those of the call that wrote the file, where it is known what that took over.
+    `dropped` counts detections left out because a number of theirs was not finite. Its `seconds` by stage are those of
+    the call that wrote the file, where it is known what that took over.
     """
 
     shard: int
@@ -58,6 +59,7 @@ class ShardRecord:
     sha256: str
     failures: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    dropped: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in `manifest.json`."""
@@ -175,6 +177,13 @@ def failure_example(record: ShardRecord, error_type: str, output: str, storage: 
     return f"{row.image_id}: {row.error}"
 
 
+def dropped_example(record: ShardRecord, output: str, storage: Storage) -> str:
+    """The first image of a shard with detections that were left out. Raises StoreError."""
+    columns = [name for name in SHARD_SCHEMA.names if name not in ("masks", "multiclass_scores")]
+    rows = read_shard(shard_url(output, record.shard), storage, columns)
+    return next((row.image_id for row in rows if row.dropped), "")
+
+
 def check_schema(schema: pa.Schema, url: str) -> None:
     """Raise StoreError unless a file has the columns of `SHARD_SCHEMA`, in any order.
 
@@ -205,7 +214,8 @@ def shard_outcome(output: str, shard: int, storage: Storage, run_id: str) -> Sha
             check_schema(parquet.schema_arrow, url)
             if (parquet.metadata.metadata or {}).get(_RUN_ID) != run_id.encode():
                 raise StoreError(f"{redact(url)} was written by another run")
-            table = parquet.read(columns=["status", "error_type", "scores", "seconds"])
+            columns = ["status", "error_type", "scores", "seconds", "dropped"]
+            table = parquet.read(columns=[name for name in columns if name in parquet.schema_arrow.names])
     except FileNotFoundError:
         raise StoreError(f"{redact(url)} is missing") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -217,6 +227,7 @@ def _record_of(shard: int, table: pa.Table, *, size: int, sha256: str) -> ShardR
     failed = table.filter(pc.equal(table["status"], FAILED))
     failures = Counter(failed["error_type"].to_pylist())
     seconds = table["seconds"].combine_chunks()
+    dropped = pc.sum(table["dropped"]).as_py() if "dropped" in table.column_names else None
     return ShardRecord(
         shard=shard,
         name=shard_name(shard),
@@ -227,6 +238,7 @@ def _record_of(shard: int, table: pa.Table, *, size: int, sha256: str) -> ShardR
         sha256=sha256,
         failures={str(k): n for k, n in sorted(failures.items(), key=str)},
         seconds={s: round(pc.sum(seconds.field(s)).as_py() or 0.0, 3) for s in STAGES},
+        dropped=dropped or 0,
     )
 
 

@@ -44,6 +44,7 @@ class Progress:
         read_shards: Of these, those whose content was looked at for the figures below.
         failed: Failed images in the shards looked at.
         failures: Their number by error class, most frequent first.
+        dropped: Detections left out in the shards looked at because a number of theirs was not finite.
         images_per_s: Over the last ten minutes of work, all workers together; None while fewer than two shards tell.
         left_s: Seconds left at this rate; None while the rate is unknown or nothing is under way.
         newest_s: Seconds since the newest shard appeared, or since the run was finished; None where the store keeps no
@@ -60,6 +61,7 @@ class Progress:
     read_shards: int
     failed: int
     failures: Mapping[str, int]
+    dropped: int
     images_per_s: float | None
     left_s: float | None
     newest_s: float | None
@@ -112,6 +114,7 @@ def progress_of(output: str, storage: Storage, *, now: float | None = None) -> P
         read_shards=len(records),
         failed=sum(record.failed for record in records),
         failures=dict(failures.most_common()),
+        dropped=sum(record.dropped for record in records),
         images_per_s=rate,
         left_s=(run.images - done) / rate if rate and working else None,
         newest_s=newest,

@@ -40,6 +40,7 @@ class Report:
         rows: Rows read.
         failed: Rows of failed images among them.
         detections: Detections read.
+        dropped: Detections that were left out because a number of theirs was not finite.
         problems: One line each; empty when the run is whole.
     """
 
@@ -47,6 +48,7 @@ class Report:
     rows: int
     failed: int
     detections: int
+    dropped: int
     problems: tuple[str, ...]
 
     @property
@@ -87,7 +89,7 @@ def verify(
     problems += _check_manifest(run, manifest, finished_needed=not problems)
     recorded = {r.shard: r for r in manifest.shards} if manifest else {}
     problems += _check_strays(output, storage, run, finished=manifest is not None)
-    rows = failed = detections = done = 0
+    rows = failed = detections = dropped = done = 0
     lots = [
         tuple((shard, recorded.get(shard)) for shard in range(first, min(first + _SHARDS, run.shards)))
         for first in range(0, run.shards, _SHARDS)
@@ -98,13 +100,13 @@ def verify(
             problems += found
             if record is not None:
                 rows, failed = rows + record.rows, failed + record.failed
-                detections += record.detections
+                detections, dropped = detections + record.detections, dropped + record.dropped
         done += len(checked)
         if progress:
             progress(done, run.shards)
         if len(problems) >= max_problems:
             break
-    return Report(run.shards, rows, failed, detections, tuple(problems[:max_problems]))
+    return Report(run.shards, rows, failed, detections, dropped, tuple(problems[:max_problems]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ def check_shard(
     if content.run_id != run_id:
         problems.append(f"{name} was written by another run ({content.run_id or 'none'})")
     if recorded is not None:
-        for key in ("rows", "failed", "detections", "bytes", "sha256"):
+        for key in ("rows", "failed", "detections", "dropped", "bytes", "sha256"):
             was, now = getattr(recorded, key), getattr(content.record, key)
             if was != now:
                 problems.append(f"{name}: {key} is {now}, {MANIFEST} says {was}")

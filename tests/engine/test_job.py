@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from prelabel.cli import main
+from prelabel.cli.running import show_summary
+from prelabel.console import LineReporter
 from prelabel.engine.output import Output
 from prelabel.errors import ConfigError, DetectorError, OutputInUseError, PrelabelError, RunInterrupted, StoreError
 from prelabel.storage import Storage
@@ -20,6 +24,8 @@ from prelabel.store.lock import LOCK
 from prelabel.store.plan import Plan
 from prelabel.store.run import read_run
 from prelabel.store.shards import read_shard, shard_url, write_shard
+from prelabel.store.status import progress_of
+from prelabel.store.verify import verify
 from tests.e2e.command import wait_until
 from tests.engine.fakes import Deed
 from tests.engine.world import Recorder, World
@@ -158,6 +164,32 @@ def test_what_a_killed_overwrite_left_of_the_older_run_is_cleared_away(world: Wo
     world.require_whole(images=6)
     assert "shards/shard-00002.parquet" not in world.files()
     assert len([name for name in world.files() if name.startswith("plan/")]) == 1
+
+
+def test_detections_that_were_left_out_are_counted_everywhere(local_world: World, capsys: pytest.CaptureFixture[str]):
+    local_world.add(8, p002=Deed.NOT_FINITE, p005=Deed.NOT_FINITE)
+    lines = io.StringIO()
+    summary = local_world.label(LineReporter(lines))  # type: ignore[arg-type]
+    assert (summary.dropped, summary.dropped_example, summary.failed) == (4, "002.png", 0)
+    assert re.findall(r"shard=(\d) images=4 failed=0 dropped=2 ", lines.getvalue()) == ["0", "1"]
+    assert [row.dropped for row in local_world.rows()] == [0, 0, 2, 0, 0, 2, 0, 0]
+    manifest = json.loads((local_world.out / "manifest.json").read_text())
+    assert manifest["totals"]["dropped"] == 4
+    assert [shard["dropped"] for shard in manifest["shards"]] == [2, 2]
+    assert verify(str(local_world.out), Storage()).dropped == 4
+    assert progress_of(str(local_world.out), Storage()).dropped == 4
+    show_summary(summary, LineReporter(lines), quiet=False)
+    said = "4 detections with numbers that are not finite, first on 002.png"
+    assert said in capsys.readouterr().out
+    for command in ("verify", "status"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, str(local_world.out)], prog_name="prelabel")
+        assert ended.value.code == 0
+        assert re.search(r"left out.* 4", capsys.readouterr().out)
+
+    # While the run is not finished, `status` reads it from the shards themselves.
+    (local_world.out / "manifest.json").unlink()
+    assert progress_of(str(local_world.out), Storage()).dropped == 4
 
 
 def test_retrying_runs_the_failed_images_again_and_no_other(world: World):
