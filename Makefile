@@ -9,6 +9,9 @@ READERS  := .venv-consumers
 FIFTYONE := .venv-fiftyone
 CVAT     := .venv-datumaro-cvat
 YOLO     := .venv-ultralytics
+# Object stores on this machine: Google's as a Python program, Azure's as one for Node.js.
+EMULATORS := .venv-emulators
+AZURITE   := .azurite
 
 .PHONY: demo test chaos test-tools test-tools-core test-tools-core-run test-tools-setup bench setup lock clean
 .DEFAULT_GOAL := demo
@@ -49,7 +52,7 @@ test-tools-core: test-tools-setup
 test-tools-core-run:
 	@$(BIN)/python -m pytest -m "tools and not extra"
 
-test-tools-setup: setup $(SERVER)/.ready $(READERS)/.ready
+test-tools-setup: setup $(SERVER)/.ready $(READERS)/.ready $(EMULATORS)/.ready $(AZURITE)/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2,<3' 'playwright>=1.49,<2'
 
@@ -68,6 +71,17 @@ $(READERS)/.ready:
 	@$(PYTHON) -m venv $(READERS)
 	@$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check datumaro==1.13.12 \
 	  faster-coco-eval==1.8.0 supervision==0.31.2 'cvat-sdk[masks]==2.80.0'
+	@touch $@
+
+$(EMULATORS)/.ready:
+	@$(PYTHON) -m venv $(EMULATORS)
+	@$(EMULATORS)/bin/python -m pip install --quiet --disable-pip-version-check gcp-storage-emulator==2026.7.19
+	@touch $@
+
+$(AZURITE)/.ready:
+	@command -v npm >/dev/null \
+	  || { echo "npm is missing, which installs Azurite (Azure's emulator): install Node.js 20 or later"; exit 2; }
+	@npm install --silent --no-fund --no-audit --prefix $(AZURITE) azurite@3.37.0
 	@touch $@
 
 $(FIFTYONE)/.ready:
@@ -109,4 +123,4 @@ lock:  # after a change of dependencies; needs uv
 	  --no-header --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) $(FUZZER) $(SERVER) $(READERS) $(FIFTYONE) $(CVAT) $(YOLO) out
+	rm -rf $(VENV) $(FUZZER) $(SERVER) $(READERS) $(FIFTYONE) $(CVAT) $(YOLO) $(EMULATORS) $(AZURITE) out

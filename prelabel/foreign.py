@@ -28,6 +28,8 @@ _FOREIGN_ERRORS = (
     ("botocore.exceptions", "BotoCoreError"),
     ("botocore.exceptions", "ClientError"),
     ("gcsfs.retry", "HttpError"),
+    ("gcsfs.retry", "ChecksumError"),
+    ("gcsfs.retry", "NonRetryableError"),
     ("google.auth.exceptions", "GoogleAuthError"),
     ("azure.core.exceptions", "AzureError"),
 )
@@ -37,8 +39,12 @@ _FOREIGN_ERRORS = (
 _REFUSED_CREDENTIALS = frozenset(
     ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "InvalidAccessKeyId")
 )
-#: ... and what botocore raises where it finds none.
-_NO_CREDENTIALS = frozenset(("NoCredentialsError", "PartialCredentialsError"))
+#: ... among them Azure's for a wrong key or an expired signature ...
+_REFUSED_CREDENTIALS |= {"AuthenticationFailed", "ExpiredAuthenticationToken", "InvalidAuthenticationInfo"}
+#: ... and what the libraries raise where they find none, or cannot renew them.
+_NO_CREDENTIALS = frozenset(
+    ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError", "NonRetryableError")
+)
 
 #: What an S3 server's refusal means where it may not say why: the answer to a HEAD has no body, hence no code either.
 _WITHOUT_REASON = {
@@ -77,12 +83,36 @@ def as_os_error() -> Iterator[None]:
             raise CredentialsError(
                 f"the store does not take the credentials ({kind}): give valid ones, and the same command goes on"
             ) from error
+        if _is_unsigned(error):
+            raise CredentialsError(
+                "no credentials for the store were found, or it takes none of them: give them in storage-options, sign "
+                "in with its command line, or set its environment variables"
+            ) from error
         if code_of(error) in _WITHOUT_REASON:
             raise OSError(*_WITHOUT_REASON[code_of(error)]) from error.__cause__ or error
         if isinstance(error, OSError):
+            if str(error).startswith("Forbidden: "):  # so gcsfs says it
+                raise PermissionError(describe(error)) from error
             raise
-        wrapped = TimeoutError if isinstance(error, asyncio.TimeoutError) else OSError
-        raise wrapped(describe(error)) from error
+        raise _kind_of(error)(describe(error)) from error
+    except ValueError as error:
+        if not str(error).startswith("Bad Request: "):  # so gcsfs says it
+            raise
+        raise OSError(errno.EINVAL, describe(error)) from error
+
+
+def _is_unsigned(error: BaseException) -> bool:
+    """Whether Azure's library found no credentials, or Google's store wants some where there are none."""
+    name = type(error).__name__
+    return name in ("ClientAuthenticationError", "CredentialUnavailableError") or (
+        name == "HttpError" and getattr(error, "code", None) == 401
+    )
+
+
+def _kind_of(error: BaseException) -> type[OSError]:
+    if isinstance(error, asyncio.TimeoutError):
+        return TimeoutError
+    return {403: PermissionError, 404: FileNotFoundError}.get(status_of(error), OSError)
 
 
 def _hidden(error: FileNotFoundError) -> OSError | None:

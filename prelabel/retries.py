@@ -70,22 +70,28 @@ def is_final(error: OSError) -> bool:
 
 
 def code_of(error: BaseException) -> str:
-    """The error code in the answer of an S3 server, or `""`."""
-    return str(_response(error).get("Error", {}).get("Code", ""))
+    """The error code in the answer of an S3 server or of Azure, or `""`."""
+    answer = _response(error).get("Error", {}).get("Code", "")
+    return str(answer or next((text for one in _both(error) if (text := getattr(one, "error_code", None))), ""))
 
 
 def status_of(error: BaseException) -> int:
     """The HTTP status of a store's answer, or 0."""
     found: list[Any] = [_response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")]
-    # aiohttp, azure, gcsfs; only the first there is, for aiohttp's `code` warns whoever asks for it.
-    names = (name for name in ("status", "status_code") if hasattr(error.__cause__, name))
-    found.append(getattr(error.__cause__, next(names, "code"), None))
+    for one in _both(error):
+        # aiohttp, azure, gcsfs; only the first there is, for aiohttp's `code` warns whoever asks for it.
+        names = (name for name in ("status", "status_code") if hasattr(one, name))
+        found.append(getattr(one, next(names, "code"), None))
     return next((int(value) for value in found if isinstance(value, int) or str(value).isdecimal()), 0)
 
 
-def _response(error: BaseException) -> dict[str, Any]:
+def _both(error: BaseException) -> tuple[BaseException | None, ...]:
     # fsspec keeps the error of the store's library as the cause of its own.
-    for one in (error, error.__cause__):
+    return error, error.__cause__
+
+
+def _response(error: BaseException) -> dict[str, Any]:
+    for one in _both(error):
         response = getattr(one, "response", None)
         if isinstance(response, dict):
             return response

@@ -1,7 +1,7 @@
-"""The bytes at addresses: the one module that imports fsspec.
+"""The bytes at addresses, on every kind of store.
 
-`Storage` holds what it takes to open addresses (credentials, endpoints), never shows it, and knows how to publish a
-file whole on each kind of store.
+`Storage` holds what it takes to open addresses (credentials, endpoints) and never shows it. What single stores need
+beyond fsspec's common interface is in `stores/`.
 
 What goes wrong on a store is an `OSError` here, or a `CredentialsError` (`foreign`); what may pass is tried again
 (`retries`).
@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
-import os
 import posixpath
 import stat
-import uuid
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +38,9 @@ from prelabel.errors import ConfigError, StoreError
 from prelabel.foreign import ForeignFile, as_os_error, patiently, storage_errors
 from prelabel.redirects import web_client
 from prelabel.retries import status_of
+from prelabel.stores import STORES
+from prelabel.stores.base import PART_BYTES, ObjectStore
+from prelabel.stores.whole import created_on_disk, published
 
 #: Whoever opens addresses works with them as text, too: both come from here.
 __all__ = [
@@ -58,8 +58,6 @@ __all__ = [
     "storage_errors",
     "without_secrets",
 ]
-
-_EXTRA_OF = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 
 #: Protocols whose addresses begin with a bucket's name.
 _BUCKETS = ("s3", "s3a", "gs", "gcs")
@@ -107,41 +105,36 @@ class Storage:
                 options.update(self._options.get(name, {}))
         elif protocol not in HTTP:
             options.update(self._options)
-        if protocol in ("s3", "s3a"):
-            # Many threads read at once; botocore's ten connections would make them wait for each other.
-            options["config_kwargs"] = {"max_pool_connections": 64, **options.get("config_kwargs", {})}
         return options
+
+    @staticmethod
+    def store(url: str) -> ObjectStore | None:
+        """What knows the address's store, or None where fsspec's common interface is all there is."""
+        return STORES.get(protocol_of(url))
 
     def filesystem(self, url: str) -> tuple[Any, str]:
         """The fsspec file system of an address, and the path it uses there.
 
         Raises:
             ConfigError: The protocol is unknown, its package is missing, or the storage options do not fit it.
+            CredentialsError: There are no credentials for it, as far as that is known without asking.
         """
         protocol = protocol_of(url)
+        store, options = self.store(url), self._options_for(protocol)
         if protocol in _BUCKETS and "@" in url.split("/")[2]:
             # It would be taken for a part of the bucket's name, and quoted as such.
             raise ConfigError(f"{redact(url)}: an address in a bucket has no user and password, see storage-options")
         try:
-            fs = fsspec.filesystem(protocol, **self._options_for(protocol))
+            fs = store.filesystem(url, options) if store else fsspec.filesystem(protocol, **options)
         except ImportError:
-            extra = _EXTRA_OF.get(protocol)
-            hint = f": pip install 'prelabel[{extra}]'" if extra else ""
+            hint = f": pip install 'prelabel[{store.extra}]'" if store else ""
             raise ConfigError(f"{protocol}:// addresses need a package that is not installed{hint}") from None
-        except ValueError:
-            if is_known(url):
-                raise ConfigError(f"the storage options do not fit {protocol}://") from None
-            raise ConfigError(f"unknown kind of address {protocol}:// in {redact(url)!r}") from None
-        except TypeError as error:
+        except storage_errors(TypeError, ValueError) as error:
+            if not is_known(url):
+                raise ConfigError(f"unknown kind of address {protocol}:// in {redact(url)!r}") from None
             raise ConfigError(f"the storage options do not fit {protocol}://: {describe(error)}") from None
         if is_local(url):
             return fs, absolute(url)
-        if protocol in ("s3", "s3a") and fs._s3 is None:
-            # s3fs looks at its options only when it connects; that sends nothing yet.
-            try:
-                fs.connect()
-            except storage_errors(TypeError, ValueError) as error:
-                raise ConfigError(f"the storage options do not fit {protocol}://: {describe(error)}") from None
         return fs, fs._strip_protocol(url)
 
     def read(self, url: str) -> bytes:
@@ -225,19 +218,23 @@ class Storage:
     def publish(self, url: str, data: bytes) -> None:
         """Write a file whole: under its name there is the old content or all of the new, never a part.
 
-        On a disk that is a temporary file, synced and renamed; on an object store a single upload.
+        How, `stores/whole.py` says.
 
         Raises:
             StoreError: It could not be written.
         """
         fs, path = self.filesystem(url)
         try:
-            if isinstance(fs, LocalFileSystem):
-                patiently(lambda: _publish_on_disk(Path(path), data))
-            else:
-                patiently(lambda: fs.pipe_file(path, data))
+            patiently(lambda: self._publish(url, fs, path, data))
         except OSError as error:
             raise StoreError(f"cannot write {redact(url)}: {describe(error)}") from error
+
+    def _publish(self, url: str, fs: Any, path: str, data: bytes) -> None:
+        if is_http(url) or (self.store(url) is not None and len(data) <= PART_BYTES):
+            fs.pipe_file(path, data)
+            return
+        with published(fs, path, self.store(url)) as file:
+            file.write(data)
 
     def create(self, url: str, data: bytes) -> bool:
         """Write a small file where there is none; of several processes that try at once, one succeeds.
@@ -255,7 +252,7 @@ class Storage:
         fs, path = self.filesystem(url)
         try:
             if isinstance(fs, LocalFileSystem):
-                return _create_on_disk(Path(path), data)
+                return created_on_disk(Path(path), data)
             patiently(lambda: fs.pipe_file(path, data, mode="create"))
         except OSError as error:
             if not isinstance(fs, LocalFileSystem) and (isinstance(error, FileExistsError) or status_of(error) == 412):
@@ -270,20 +267,13 @@ class Storage:
     def publishing(self, url: str) -> Iterator[Any]:
         """A binary file to stream into that appears under its name when the block ends well, and not at all otherwise.
 
-        On a disk the stream goes to a temporary file; on other stores through fsspec's multipart upload, which is
-        discarded when the block raises.
+        How, `stores/whole.py` says.
 
         Raises:
             OSError: It could not be written.
         """
         fs, path = self.filesystem(url)
-        if isinstance(fs, LocalFileSystem):
-            opened = _published_on_disk(Path(path))
-        elif protocol_of(url) == "memory":
-            opened = _published_from_memory(fs, path)
-        else:
-            opened = _published_by_upload(fs, path)
-        with as_os_error(), opened as file:
+        with as_os_error(), published(fs, path, self.store(url)) as file:
             yield file
 
     def delete(self, url: str) -> None:
@@ -307,67 +297,3 @@ def _written_at(entry: Mapping[str, Any]) -> float | None:
         if isinstance(value, (int, float)):
             return float(value)
     return None
-
-
-def _temporary_name(target: Path) -> Path:
-    # A file name may have 255 bytes, not characters.
-    stem = target.name.encode(errors="surrogateescape")[:200].decode(errors="ignore")
-    return target.with_name(f".{stem}.{uuid.uuid4().hex[:12]}.tmp")
-
-
-def _publish_on_disk(target: Path, data: bytes) -> None:
-    with _published_on_disk(target) as file:
-        file.write(data)
-
-
-def _create_on_disk(target: Path, data: bytes) -> bool:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        file = target.open("xb")
-    except FileExistsError:
-        return False
-    try:
-        with file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
-    return True
-
-
-@contextlib.contextmanager
-def _published_on_disk(target: Path) -> Iterator[Any]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_name(target)
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _published_from_memory(fs: Any, path: str) -> Iterator[Any]:
-    # Files of a memory:// store are there from the moment they are opened.
-    buffer = io.BytesIO()
-    yield buffer
-    fs.pipe_file(path, buffer.getvalue())
-
-
-@contextlib.contextmanager
-def _published_by_upload(fs: Any, path: str) -> Iterator[Any]:
-    file = fs.open(path, "wb", autocommit=False)
-    try:
-        yield file
-        file.close()
-        file.commit()
-    except BaseException:
-        # A failed clean-up must not hide what went wrong.
-        with contextlib.suppress(*storage_errors()):
-            file.discard()
-        raise

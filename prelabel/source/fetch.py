@@ -13,14 +13,16 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from prelabel.errors import CredentialsError, FetchError, ImageTooLargeError
 from prelabel.image_ref import ImageRef
-from prelabel.retries import IMAGE_ATTEMPTS, code_of, retried
+from prelabel.retries import IMAGE_ATTEMPTS, retried
 from prelabel.source.label_studio import is_label_studio, read_image
-from prelabel.storage import Storage, absolute, as_os_error, describe, is_http, is_local, protocol_of, redact
+from prelabel.source.versions import is_same_on_disk, version_of
+from prelabel.storage import Storage, absolute, as_os_error, describe, is_http, is_local, redact
+from prelabel.stores.base import ObjectStore, run
 
 #: Seconds without a byte after which a request is given up.
 STALL_S = 60.0
@@ -50,8 +52,7 @@ def fetch(
     that doubles; a missing or forbidden file is not.
 
     Args:
-        ref: The image; its size and version are what the listing saw. A version that is an ETag must still be that of
-            the object. On a disk only the size is compared: the same file has another time of change on each copy.
+        ref: The image; its size and version are what the listing saw, and must still be those (`versions`).
         storage: Where it is.
         max_bytes: More is refused, before anything is read where the size is known.
         attempts: Tries at most.
@@ -92,9 +93,9 @@ def fetch(
 
 def _reader_of(ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]) -> Callable[[], bytes]:
     if is_local(ref.uri):
-        return lambda: _read_disk(absolute(ref.uri), ref.size, max_bytes)
-    if protocol_of(ref.uri) in ("s3", "s3a"):
-        return lambda: _read_s3(ref, storage, max_bytes, on_bytes)
+        return lambda: _read_disk(absolute(ref.uri), ref, max_bytes)
+    if (store := storage.store(ref.uri)) is not None:
+        return lambda: _read_object(ref, storage, store, max_bytes, on_bytes)
     if is_http(ref.uri):
         return lambda: _read_http(ref.uri, storage, max_bytes, on_bytes)
     if is_label_studio(ref.uri):
@@ -102,7 +103,7 @@ def _reader_of(ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Callab
     return lambda: _read_other(ref, storage, max_bytes)
 
 
-def _read_disk(path: str, size: int | None, max_bytes: int) -> bytes:
+def _read_disk(path: str, ref: ImageRef, max_bytes: int) -> bytes:
     # Without waiting: a named pipe in a list would otherwise stop a worker for good.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
@@ -111,8 +112,10 @@ def _read_disk(path: str, size: int | None, max_bytes: int) -> bytes:
             raise IsADirectoryError(errno.EISDIR, "is a directory")
         if not stat.S_ISREG(found.st_mode):
             raise FileNotFoundError(errno.ENOENT, "is no regular file")
-        if size is not None and found.st_size != size:
-            raise _changed(f"{found.st_size} bytes instead of {size}")
+        if ref.size is not None and found.st_size != ref.size:
+            raise _changed(f"{found.st_size} bytes instead of {ref.size}")
+        if ref.version is not None and not is_same_on_disk(ref.version, found):
+            raise _changed("the file's time is another; copies keep it with `cp -p` or `rsync -t`")
         if found.st_size > max_bytes:
             raise _too_large(found.st_size, max_bytes)
         data = bytearray(file.read(found.st_size + 1))
@@ -124,28 +127,16 @@ def _read_disk(path: str, size: int | None, max_bytes: int) -> bytes:
     return bytes(data)
 
 
-def _read_s3(ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
+def _read_object(
+    ref: ImageRef, storage: Storage, store: ObjectStore, max_bytes: int, on_bytes: Callable[[int], None]
+) -> bytes:
     fs, path = storage.filesystem(ref.uri)
-    bucket, key, version_id = fs.split_path(path)
-    condition = {"IfMatch": f'"{ref.version}"'} if ref.version else {}
-    if version_id:
-        condition["VersionId"] = version_id
 
     async def read() -> bytes:
-        # One request: the condition makes the store compare the version, the answer's head tells the size.
-        try:
-            response = await fs._call_s3("get_object", Bucket=bucket, Key=key, **condition)
-        except OSError as error:
-            if code_of(error) in ("PreconditionFailed", "412"):
-                raise _changed(f"its version is no longer {ref.version}") from None
-            raise
-        body = response["Body"]
-        try:
-            return await _read_body(body.read, response.get("ContentLength"), max_bytes, on_bytes)
-        finally:
-            body.close()
+        async with store.body(fs, path, version=ref.version) as body:
+            return await _read_body(body.read, body.length, max_bytes, on_bytes)
 
-    return _run(fs.loop, read())
+    return run(fs, read())
 
 
 def _read_http(url: str, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
@@ -161,7 +152,7 @@ def _read_http(url: str, storage: Storage, max_bytes: int, on_bytes: Callable[[i
             length = None if encoded else response.content_length
             return await _read_body(response.content.read, length, max_bytes, on_bytes)
 
-    return _run(fs.loop, read())
+    return run(fs, read())
 
 
 def _http_error(status: int, reason: str | None) -> OSError:
@@ -206,20 +197,17 @@ def _read_label_studio(url: str, max_bytes: int) -> bytes:
     return data
 
 
-def _run(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, bytes]) -> bytes:
-    """Run on fsspec's own loop, from whatever thread this is."""
-    with as_os_error():
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
-
-
 def _read_other(ref: ImageRef, storage: Storage, max_bytes: int) -> bytes:
     fs, path = storage.filesystem(ref.uri)
     with as_os_error():
-        size = fs.info(path).get("size")
+        info = fs.info(path)
+        size, version = info.get("size"), version_of(info)
         if size is not None and size > max_bytes:
             raise _too_large(size, max_bytes)
         if size is not None and ref.size is not None and size != ref.size:
             raise _changed(f"{size} bytes instead of {ref.size}")
+        if ref.version is not None and version is not None and version != ref.version:
+            raise _changed(f"its version is no longer {ref.version}")
         data = bytes(fs.cat_file(path) if size is not None else fs.cat_file(path, start=0, end=max_bytes + 1))
     if len(data) > max_bytes:
         raise _too_large(len(data), max_bytes)

@@ -1,7 +1,8 @@
 """All files below a folder or prefix, in one order on every kind of store, without holding them all.
 
-The order is that of the addresses' UTF-8 bytes, which is how object stores list: `a-b.jpg`, `a.jpg`, `a/x.jpg`,
-`ab.jpg`. A copy of a bucket on a disk is therefore listed, and planned, as the bucket is.
+The order is that of the addresses' UTF-8 bytes, which is how S3 and GCS list: `a-b.jpg`, `a.jpg`, `a/x.jpg`,
+`ab.jpg`. A copy of a bucket on a disk is therefore listed, and planned, as the bucket is. Azure's own order is taken as
+it comes: with a hierarchical namespace, folder by folder.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from prelabel.storage import Storage, absolute, is_http, is_local, patiently, protocol_of
+from prelabel.source.versions import version_of, version_on_disk
+from prelabel.storage import Storage, absolute, is_http, is_local, patiently
+from prelabel.stores.base import ObjectStore, Page, StoredObject
 
 Choose = Callable[[str], bool]
 
@@ -32,8 +35,8 @@ class FoundFile:
 def walk(root: str, storage: Storage, *, enter: Choose, choose: Choose, start: str = "") -> Iterator[FoundFile]:
     """The files below `root` in the order of their addresses' bytes.
 
-    A disk is held a folder at a time, an S3 bucket a page at a time (the next page is asked for meanwhile), any
-    other store a folder at a time. On a disk links are followed, except to a folder that the walk is inside of.
+    S3, GCS and Azure are held a page at a time (the next page is asked for meanwhile), a disk and any other store a
+    folder at a time. On a disk links are followed, except to a folder that the walk is inside of.
 
     Args:
         root: Folder or prefix.
@@ -47,8 +50,8 @@ def walk(root: str, storage: Storage, *, enter: Choose, choose: Choose, start: s
     """
     if is_local(root):
         return _walk_disk(absolute(root), enter, choose)
-    if protocol_of(root) in ("s3", "s3a"):
-        return _walk_s3(root, storage, enter, choose, start)
+    if (store := storage.store(root)) is not None:
+        return _walk_pages(root, storage, store, enter, choose, start)
     return _walk_folders(root, storage, enter, choose)
 
 
@@ -79,7 +82,7 @@ def _walk_disk(root: str, enter: Choose, choose: Choose) -> Iterator[FoundFile]:
                     yield FoundFile(path, full, None, None)
                 continue
             if stat.S_ISREG(found.st_mode):
-                yield FoundFile(path, full, found.st_size, f"mtime-{found.st_mtime_ns}")
+                yield FoundFile(path, full, found.st_size, version_on_disk(found))
 
 
 def _names_on_disk(folder: str) -> list[bytes]:
@@ -113,7 +116,8 @@ def _walk_folders(root: str, storage: Storage, enter: Choose, choose: Choose) ->
                 stack.append(iter(_entries(fs, entry["name"][:-1])))
         elif choose(path):
             size = entry.get("size")
-            yield FoundFile(path, f"{root.rstrip('/')}/{below}", None if size is None else int(size), _etag(entry))
+            uri = f"{root.rstrip('/')}/{below}"
+            yield FoundFile(path, uri, None if size is None else int(size), version_of(entry))
 
 
 def _entries(fs: Any, folder: str) -> list[dict[str, Any]]:
@@ -131,15 +135,16 @@ def _entries(fs: Any, folder: str) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda entry: str(entry["name"]).encode())
 
 
-def _walk_s3(root: str, storage: Storage, enter: Choose, choose: Choose, start: str) -> Iterator[FoundFile]:
+def _walk_pages(
+    root: str, storage: Storage, store: ObjectStore, enter: Choose, choose: Choose, start: str
+) -> Iterator[FoundFile]:
     fs, top = storage.filesystem(root)
-    bucket, _, prefix = top.partition("/")
+    bucket, _, prefix = top.rstrip("/").partition("/")
     prefix = f"{prefix}/" if prefix else ""
     base = root.rstrip("/")
-    skip = len(bucket) + 1 + len(prefix)
     folder, inside, refused = "", True, None
-    for entry in _s3_entries(fs, bucket, prefix + start):
-        path = entry["name"][skip:]
+    for entry in _paged(store, fs, bucket, prefix + start):
+        path = entry.key[len(prefix) :]
         if not path or path.endswith("/"):  # a marker object that makes an empty folder visible
             continue
         if refused is not None and path.startswith(refused):
@@ -149,7 +154,7 @@ def _walk_s3(root: str, storage: Storage, enter: Choose, choose: Choose, start: 
             folder, refused = here, _first_refused(here, folder, enter)
             inside = refused is None
         if inside and choose(path):
-            yield FoundFile(path, f"{base}/{path}", int(entry["size"]), _etag(entry))
+            yield FoundFile(path, f"{base}/{path}", entry.size, entry.version)
 
 
 def _first_refused(folder: str, previous: str, enter: Choose) -> str | None:
@@ -162,40 +167,31 @@ def _first_refused(folder: str, previous: str, enter: Choose) -> str | None:
     return None
 
 
-def _s3_entries(fs: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+def _paged(store: ObjectStore, fs: Any, bucket: str, prefix: str) -> Iterator[StoredObject]:
     """The objects of a bucket page by page. The next page is on its way while the last one is worked on."""
-    place: dict[str, str] = {}
+    token: str | None = None
 
     def ask() -> Any:
-        page = fs._call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **place, **fs.req_kw)
-        return asyncio.run_coroutine_threadsafe(page, fs.loop)
+        return asyncio.run_coroutine_threadsafe(store.page(fs, bucket, prefix, token), fs.loop)
 
     pending = ask()
 
-    def receive() -> dict[str, Any]:
+    def receive() -> Page:
         # Asked for anew where it did not come: a listing of hours goes on from where it broke off.
         nonlocal pending
         asked, pending = pending or ask(), None
-        found: dict[str, Any] = asked.result()
-        return found
+        page: Page = asked.result()
+        return page
 
     try:
         while True:
             page = patiently(receive)
-            if page.get("IsTruncated"):
-                place["ContinuationToken"] = page["NextContinuationToken"]
+            token = page.token
+            if token is not None:
                 pending = ask()
-            for entry in page.get("Contents", ()):
-                yield {"name": f"{bucket}/{entry['Key']}", "size": entry["Size"], "ETag": entry.get("ETag")}
-            if pending is None:
+            yield from page.objects
+            if token is None:
                 return
     finally:
         if pending is not None:
             pending.cancel()
-
-
-def _etag(entry: dict[str, Any]) -> str | None:
-    for key in ("ETag", "etag"):
-        if isinstance(entry.get(key), str):
-            return str(entry[key]).strip('"')
-    return None

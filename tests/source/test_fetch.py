@@ -128,20 +128,36 @@ def test_what_was_listed_is_fetched(where: str, tmp_path: Path, s3_server: S3Ser
     assert len(fetch(ref(refs[-1].uri), storage, MAX)) == MAX
 
 
-def test_an_object_of_equal_size_that_changed_is_said_to_have(s3_server: S3Server) -> None:
-    storage, bucket = Storage(s3_server.options), s3_server.new_bucket()
-    s3_server.put(bucket, "a.jpg", b"old")
-    (one,) = list_images([f"s3://{bucket}"], storage)
-    s3_server.put(bucket, "a.jpg", b"new")
-    with pytest.raises(FetchError, match="changed since it was listed: its version is no longer"):
+@pytest.mark.parametrize("where", ["disk", "memory", "s3"])
+def test_a_file_replaced_by_one_of_equal_size_is_said_to_have_changed(
+    where: str, tmp_path: Path, s3_server: S3Server
+) -> None:
+    storage = Storage(s3_server.options)
+    root = {
+        "disk": str(tmp_path),
+        "memory": f"memory://{uuid.uuid4().hex}",
+        "s3": f"s3://{s3_server.new_bucket()}/photos",
+    }[where]
+    storage.publish(f"{root}/a.jpg", b"old")
+    (one,) = list_images([root], storage)
+    assert fetch(one, storage, MAX) == b"old"
+    storage.publish(f"{root}/a.jpg", b"new")
+    with pytest.raises(FetchError, match="changed since it was listed"):
         fetch(one, storage, MAX)
 
 
-def test_a_copy_with_another_time_of_change_is_the_same_file(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"abc")
+@pytest.mark.parametrize("step", [100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000])
+def test_a_copy_on_a_disk_that_kept_its_time_as_well_as_it_can_is_the_same_file(tmp_path: Path, step: int) -> None:
+    path, time_ns = tmp_path / "a.jpg", 1_700_000_001_123_456_789
+    path.write_bytes(b"abc")
+    os.utime(path, ns=(time_ns, time_ns))
     (one,) = list_images([str(tmp_path)], Storage())
-    os.utime(tmp_path / "a.jpg", (1, 1))
+    cut = time_ns // step * step
+    os.utime(path, ns=(cut, cut))
     assert fetch(one, Storage(), MAX) == b"abc"
+    os.utime(path, ns=(cut - 2 * step, cut - 2 * step))
+    with pytest.raises(FetchError, match="changed since it was listed: the file's time is another"):
+        fetch(one, Storage(), MAX)
 
 
 def test_what_is_no_file_does_not_stop_a_worker(tmp_path: Path) -> None:
