@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -38,6 +39,8 @@ class Azure(ObjectStore):
         """adlfs for the account that the address or the options name."""
         quiet("azure", "adlfs")
         make = _filesystem_class()
+        if "AZURE_STORAGE_ANON" not in os.environ:
+            options.setdefault("anon", False)  # adlfs before 2026.4 took no credentials for none wanted
         account, host = _account(url)
         if account is not None and "connection_string" not in options:
             if options.get("account_name", account) != account:
