@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prelabel.cli.options import PATH, Command, SectionedOption, opened, storage_option
+from prelabel.cli.records import record_export
 
 if TYPE_CHECKING:
     from prelabel.store.run import Run, RunRows
@@ -46,7 +47,7 @@ def coco(**given: Any) -> None:
     """Write a COCO dataset file, and a results file with --results."""
     from prelabel.export.coco import export_coco
 
-    _export(export_coco, **given)
+    _export(export_coco, "coco", **given)
 
 
 @export.command(cls=Command, options="prelabel.export.cvat_options:CvatOptions")
@@ -55,7 +56,7 @@ def cvat(**given: Any) -> None:
     """Write CVAT's XML for images: boxes, masks or polygons to upload to a task."""
     from prelabel.export.cvat import export_cvat
 
-    _export(export_cvat, **given)
+    _export(export_cvat, "cvat", **given)
 
 
 @export.command(cls=Command, options="prelabel.export.yolo_options:YoloOptions")
@@ -64,7 +65,7 @@ def yolo(**given: Any) -> None:
     """Write YOLO labels (boxes or segments), lists of images and data.yaml."""
     from prelabel.export.yolo import export_yolo
 
-    _export(export_yolo, fetches=given["options"].images == "copy", **given)
+    _export(export_yolo, "yolo", fetches=given["options"].images == "copy", **given)
 
 
 @export.command(cls=Command, options="prelabel.export.voc_options:VocOptions")
@@ -73,7 +74,7 @@ def voc(**given: Any) -> None:
     """Write Pascal VOC: an XML file of boxes for each image."""
     from prelabel.export.voc import export_voc
 
-    _export(export_voc, fetches=given["options"].images == "copy", **given)
+    _export(export_voc, "voc", fetches=given["options"].images == "copy", **given)
 
 
 @export.command(name="label-studio", cls=Command, options="prelabel.export.label_studio_options:LabelStudioOptions")
@@ -82,7 +83,7 @@ def label_studio(**given: Any) -> None:
     """Write Label Studio tasks with predictions, and the labelling config that fits them."""
     from prelabel.export.label_studio import export_label_studio
 
-    _export(export_label_studio, **given)
+    _export(export_label_studio, "label-studio", **given)
 
 
 @click.command(
@@ -93,7 +94,7 @@ def preview(**given: Any) -> None:
     """Make a gallery that opens in any browser without a server: pictures, boxes, masks, failures, filters."""
     from prelabel.preview.gallery import write_preview
 
-    _export(write_preview, fetches=True, pictures=True, **given)
+    _export(write_preview, "", fetches=True, pictures=True, **given)
 
 
 def whole_addresses(run: Run, lists: Sequence[str]) -> RunRows:
@@ -115,6 +116,7 @@ def whole_addresses(run: Run, lists: Sequence[str]) -> RunRows:
 
 def _export(
     exporter: Any,
+    kind: str,
     output: str,
     to: str,
     storage_options: str | None,
@@ -138,6 +140,9 @@ def _export(
         report = exporter(info, read, absolute(to), options, run.storage, **told)
     for warning in report.warnings:
         click.echo(f"note: {printable(warning)}", err=True)
+    if kind:  # a gallery is looked at, and nobody works on it
+        counts = {"images": report.images, "detections": report.detections, "left_out": dict(report.left_out)}
+        record_export(run, kind, absolute(to), options, counts)
     rows = [
         ["images", f"{report.images:,}"],
         ["detections", f"{report.detections:,}"],

@@ -48,8 +48,8 @@ def evaluate(output: str, storage_options: str | None, options: EvaluateOptions)
 def compare(storage_options: str | None, options: CompareOptions) -> None:
     """Say what people made of pre-annotations: kept, moved, relabelled, deleted, added, and how long it took.
 
-    Writes comparison.json, comparison.html and thresholds.yaml. Selection options must be those of the export that
-    people worked on.
+    Writes comparison.json, comparison.html and thresholds.yaml. What people were shown is taken from their annotations,
+    else from what exports and pushes wrote down beside the run; selection options that are stated win.
     """
     from prelabel.compare.comparison import compare as run_comparison
     from prelabel.compare.files import write_comparison
@@ -57,12 +57,14 @@ def compare(storage_options: str | None, options: CompareOptions) -> None:
     from prelabel.console import printable
     from prelabel.export.reading import RunInfo
     from prelabel.storage import absolute, join
+    from prelabel.store.exports import read_exports
 
     run = opened(options.predictions, storage_options)
-    done = run_comparison(RunInfo.of(run), run.rows, options, run.storage)
+    exports, damaged = read_exports(run.output, run.storage, run.record.run_id)
+    done = run_comparison(RunInfo.of(run), run.rows, options, run.storage, exports)
     to = absolute(options.to) if options.to else join(run.output, "comparison")
     files = write_comparison(done, to, run.storage)
-    for note in done.notes:
+    for note in (*damaged, *done.notes):
         click.echo(f"note: {printable(note)}", err=True)
     _show((one for one in tables(done) if one.rows), files)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from prelabel.cli.options import PATH, Command, opened, storage_option
+from prelabel.cli.records import record_export
 
 if TYPE_CHECKING:
     from prelabel.push.options import PushOptions
@@ -46,5 +47,7 @@ def push_label_studio(output: str, quiet: bool, storage_options: str | None, opt
         listener.close()
     for warning in report.warnings:
         click.echo(f"note: {printable(warning)}", err=True)
+    counts = {"images": report.images, "detections": report.detections, "left_out": dict(report.left_out)}
+    record_export(run, "push label-studio", report.url, options, counts)
     if not quiet:
         click.echo(table("", [*report.table(), ("scores", selection_words(options, info.kept))]))

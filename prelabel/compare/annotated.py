@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ import numpy.typing as npt
 from prelabel.compare.areas import Area, of_mask, of_outlines
 
 Points = npt.NDArray[np.float64]
+
+#: Where annotations come from: Label Studio's JSON export, or a COCO dataset of whatever tool.
+LABEL_STUDIO, COCO = "label-studio", "coco"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,13 @@ class Region:
         labels: Names of its classes.
         shape: `(P, 2)` corners of outlines in shares of width and height, or `(2, 2)` two opposite corners of a box, or
             a mask.
+        score: Of a prediction's region, or None.
     """
 
     id: str
     labels: tuple[str, ...]
     shape: tuple[Points, ...] | Points | Mask
+    score: float | None = None
 
     def area(self, height: int, width: int) -> Area:
         """Where it lies on an image of so many pixels."""
@@ -55,6 +60,19 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """What an annotation began with, as the tool kept it: the prediction that a person was shown.
+
+    Attributes:
+        model_version: Of the prediction, or `""` where it has none.
+        regions: All that was shown.
+    """
+
+    model_version: str
+    regions: tuple[Region, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AnnotatedImage:
     """One image that a person is done with.
 
@@ -64,6 +82,8 @@ class AnnotatedImage:
         regions: All that is on it.
         seconds: How long it took, or None.
         size: Height and width where the regions are bound to them, else None.
+        starts: What the annotation may have begun with, the surest first; none where the tool does not say.
+        blank: Whether the tool says that it began with nothing.
     """
 
     image_id: str
@@ -71,6 +91,27 @@ class AnnotatedImage:
     regions: tuple[Region, ...]
     seconds: float | None = None
     size: tuple[int, int] | None = None
+    starts: tuple[Start, ...] = ()
+    blank: bool = False
+
+    def on_turned(self) -> AnnotatedImage:
+        """The same with height and width changed for each other; the pixels of the regions stay where they are."""
+        if self.size is None:
+            return self
+        height, width = self.size
+        factor = np.array((width / height, height / width))
+        regions = tuple(
+            region
+            if isinstance(region.shape, Mask)
+            else replace(
+                region,
+                shape=tuple(part * factor for part in region.shape)
+                if isinstance(region.shape, tuple)
+                else region.shape * factor,
+            )
+            for region in self.regions
+        )
+        return replace(self, size=(width, height), regions=regions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +124,9 @@ class Annotations:
         open: Images that nobody has worked on yet.
         skipped: Images that somebody refused to annotate.
         notes: What the user should know of the reading, one line each.
+        tool: `LABEL_STUDIO` or `COCO`.
+        stored_sizes: Whether sizes may be those of the unturned file where regions lie on the turned one, as Label
+            Studio's COCO export has them.
     """
 
     shown: str
@@ -90,3 +134,5 @@ class Annotations:
     open: int = 0
     skipped: int = 0
     notes: tuple[str, ...] = ()
+    tool: str = LABEL_STUDIO
+    stored_sizes: bool = False

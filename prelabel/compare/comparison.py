@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
 
-from prelabel.compare.annotated import Annotations
+from prelabel.compare.annotated import LABEL_STUDIO, AnnotatedImage, Annotations
 from prelabel.compare.fates import FATES, KEPT, MOVED, RELABELLED, Fate, fates
-from prelabel.compare.images import ImageFinder
 from prelabel.compare.options import CompareOptions
 from prelabel.compare.reading import read_annotations
 from prelabel.compare.result import BINS, ClassFates, Comparison, Times
+from prelabel.compare.shown import STATED, Basis, SeenScores, ShownImage, basis_of, floors
 from prelabel.errors import EvaluateError
+from prelabel.evaluate.image_names import STEM, UPLOAD, Claims, ImageNames
 from prelabel.evaluate.outcomes import Ranking
 from prelabel.evaluate.work import work
 from prelabel.export.reading import Rows, RunInfo
+from prelabel.frames import BROWSER
 from prelabel.storage import Storage
+from prelabel.store.exports import ExportRecord
+from prelabel.store.rows import ImageRow
 
 
-def compare(info: RunInfo, rows: Rows, options: CompareOptions, storage: Storage) -> Comparison:
+def compare(
+    info: RunInfo, rows: Rows, options: CompareOptions, storage: Storage, exports: Sequence[ExportRecord] = ()
+) -> Comparison:
     """Compare a run with what people made of it; the rows are read once.
 
     Args:
@@ -29,6 +36,7 @@ def compare(info: RunInfo, rows: Rows, options: CompareOptions, storage: Storage
         rows: Begins reading its rows.
         options: What people made, and how to compare.
         storage: Opens the annotations.
+        exports: What was written down of the run's exports, the latest last.
 
     Raises:
         ConfigError: There is no such file, or an option names a class that the detector does not have.
@@ -37,92 +45,233 @@ def compare(info: RunInfo, rows: Rows, options: CompareOptions, storage: Storage
     if info.classes is not None:
         options.require_known_names((one.name for one in info.classes), (one.mid for one in info.classes))
     annotations = read_annotations(options.annotations, storage)
-    finder = ImageFinder(annotations.images)
-    gathered = _Gathered()
+    basis = basis_of(options, exports, annotations.tool)
+    names = ImageNames((one.image_id, one.path) for one in annotations.images)
+    claims: Claims[_Outcome] = Claims()
+    some: list[str] = []
     for row in rows():
-        image = finder.find(row)
-        if image is None:
-            gathered.name(row.file_name)
-            continue
-        size = None if row.detections is None else (row.detections.height, row.detections.width)
-        if image.size is not None and size is not None and image.size != size:
-            gathered.other_size(row.file_name, size, image.size)
-            continue
-        gathered.failed += row.detections is None
-        every = fates(info.model_version, row.image_id, row.detections, image.regions, options)
-        gathered.add(list(every), image.seconds)
-    if not gathered.images:
-        raise EvaluateError(_why_none(annotations, gathered))
-    return gathered.result(info, annotations, options, len(finder.left))
+        way, found = names.find(row.image_id, row.file_name)
+        if found:
+            images = [annotations.images[number] for number in found]
+            claims.add(row.file_name, way, found, _outcome(info, row, images[0], annotations, basis, options))
+        elif len(some) < 3:
+            some.append(row.file_name)
+    gathered = _Gathered()
+    for _, way, outcome in claims.decided():
+        gathered.add(way, outcome)
+    gathered.unclear = claims.unclear
+    if not gathered.compared:
+        raise EvaluateError(_why_none(info, annotations, gathered, some))
+    return gathered.result(info, annotations, options, basis)
 
 
-def _why_none(annotations: Annotations, gathered: _Gathered) -> str:
-    if gathered.sizes:
-        return f"all images have another size in {annotations.shown}, e.g. {gathered.sizes[0]}"
+#: Why an image is left out.
+_SIZE, _OTHER, _BLANK = "size", "other", "blank"
+
+_NOTHING_SEEN = SeenScores({})
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came out for one image.
+
+    Attributes:
+        left_out: One of the reasons above, or `""`.
+        words: About that.
+        fates: Of its detections and regions.
+        seconds: How long it took, or None.
+        failed: Whether it failed in the run.
+        said: Whether its annotation says what was shown.
+        swapped: Whether its size was that of the unturned file.
+        unproven: Detections that were shown although the selection leaves them out.
+        not_shown: Detections that a stated selection keeps and the annotation does not have.
+        seen: What it says of the scores shown.
+    """
+
+    left_out: str = ""
+    words: str = ""
+    fates: tuple[Fate, ...] = ()
+    seconds: float | None = None
+    failed: bool = False
+    said: bool = False
+    swapped: bool = False
+    unproven: int = 0
+    not_shown: int = 0
+    seen: SeenScores = _NOTHING_SEEN
+
+
+def _outcome(
+    info: RunInfo,
+    row: ImageRow,
+    image: AnnotatedImage,
+    annotations: Annotations,
+    basis: Basis,
+    options: CompareOptions,
+) -> _Outcome:
+    if annotations.tool == LABEL_STUDIO or annotations.stored_sizes:
+        row = row.in_frame(BROWSER)
+    size = None if row.detections is None else (row.detections.height, row.detections.width)
+    swapped = False
+    if image.size is not None and size is not None and image.size != size:
+        swapped = annotations.stored_sizes and image.size == size[::-1] and _lies_on_its_side(row)
+        if not swapped:
+            words = f"{row.file_name!r} ({size[1]} x {size[0]}, in the annotations {image.size[1]} x {image.size[0]})"
+            return _Outcome(_SIZE, words)
+        image = image.on_turned()
+    stated = basis.source == STATED
+    shown = ShownImage(info.model_version, row, image, basis, by_selection=stated)
+    if not stated and not shown.said and not shown.proven:
+        if image.starts:
+            return _Outcome(_OTHER, image.starts[0].model_version)
+        if image.blank:
+            return _Outcome(_BLANK, row.file_name)
+    not_shown, unproven = 0, len(shown.unproven)
+    if stated and shown.start is not None:
+        began = shown.start_numbers()
+        not_shown, unproven = len(set(shown.chosen) - began), len(began - set(shown.chosen))
+    return _Outcome(
+        fates=tuple(fates(shown, image.regions, options)),
+        seconds=image.seconds,
+        failed=row.detections is None,
+        said=shown.said,
+        swapped=swapped,
+        unproven=unproven,
+        not_shown=not_shown,
+        seen=shown.seen_scores(),
+    )
+
+
+def _lies_on_its_side(row: ImageRow) -> bool:
+    """Whether browsers show the file's height as width."""
+    return (row.browser_orientation or row.exif_orientation or 1) >= 5
+
+
+def _why_none(info: RunInfo, annotations: Annotations, gathered: _Gathered, some: Sequence[str]) -> str:
+    left_out = gathered.left_out
+    if left_out[_SIZE]:
+        return f"all images have another size in {annotations.shown}, e.g. {left_out[_SIZE][0]}"
+    if left_out[_OTHER]:
+        theirs = sorted({name or "no model version" for name in left_out[_OTHER]})
+        return (
+            f"people did not begin with this run's predictions ({info.model_version}) but with those of "
+            f"{', '.join(theirs[:3])}: compare with that run"
+        )
+    if left_out[_BLANK]:
+        return (
+            f"no annotation of {annotations.shown} began with a prediction: people drew everything by hand; "
+            "`evaluate` holds a run against such annotations"
+        )
+    if gathered.unclear:
+        return f"no image is clear: several could be {', '.join(map(repr, gathered.unclear[:3]))}"
     if not annotations.images:
         return f"{annotations.shown} has no image that somebody is done with ({annotations.open} are open)"
-    theirs = ", ".join(repr(one.image_id or one.path) for one in annotations.images[:3])
-    ours = ", ".join(map(repr, gathered.names)) or "no images"
-    return f"no image of {annotations.shown} is in the run: the run has {ours}, ..., the annotations {theirs}, ..."
+    theirs = [repr(one.image_id or one.path) for one in annotations.images[:3]]
+    ours = ", ".join(map(repr, some)) or "no images"
+    return (
+        f"no image of {annotations.shown} is in the run: the run has {ours}, ..., the annotations "
+        f"{', '.join(theirs)}, ..."
+    )
 
 
 class _Gathered:
-    """Counts images and fates while rows are read."""
+    """Adds up the images."""
 
     def __init__(self) -> None:
-        self.images: list[list[Fate]] = []
-        self.seconds: list[float] = []
-        self.failed = 0
-        self.names: list[str] = []
-        self.sizes: list[str] = []
+        self.compared: list[_Outcome] = []
+        self.left_out: dict[str, list[str]] = defaultdict(list)
+        self.ways: Counter[str] = Counter()
+        self.unclear: list[str] = []
 
-    def name(self, file_name: str) -> None:
-        """An image of the run that nobody is done with."""
-        if len(self.names) < 3:
-            self.names.append(file_name)
+    def add(self, way: str, outcome: _Outcome) -> None:
+        """One image that is surely the one that was annotated."""
+        self.ways[way] += 1
+        if outcome.left_out:
+            self.left_out[outcome.left_out].append(outcome.words)
+        else:
+            self.compared.append(outcome)
 
-    def other_size(self, file_name: str, size: tuple[int, int], theirs: tuple[int, int]) -> None:
-        """An image left out because its size differs."""
-        self.sizes.append(f"{file_name!r} ({size[1]} x {size[0]}, in the annotations {theirs[1]} x {theirs[0]})")
-
-    def add(self, every: list[Fate], seconds: float | None) -> None:
-        """The fates on one image, and how long it took."""
-        self.images.append(every)
-        if seconds is not None:
-            self.seconds.append(seconds)
-
-    def result(self, info: RunInfo, annotations: Annotations, options: CompareOptions, left: int) -> Comparison:
+    def result(self, info: RunInfo, annotations: Annotations, options: CompareOptions, basis: Basis) -> Comparison:
         """Everything counted."""
-        every = [fate for image in self.images for fate in image]
+        images = [one.fates for one in self.compared]
+        every = [fate for image in images for fate in image]
         by_class = _by_class(every)
-        together = _ranking(self.images, None)
-        notes = list(annotations.notes)
-        if self.sizes:
-            notes.append(
-                f"{len(self.sizes)} images are left out: another size in the annotations, e.g. {self.sizes[0]}"
-            )
-        if together.total and len(together.score):
-            notes.append(
-                f"of detections below {float(together.score[-1]):.2g} nothing is known, as nobody saw them: "
-                "lower thresholds cannot be suggested"
-            )
-        pairs = Counter((fate.predicted or "", fate.label or "") for fate in every if fate.fate == RELABELLED)
+        floor_of = floors(one.seen for one in self.compared)
+        rankings = {name: _ranking(images, name, floor_of) for name in by_class}
+        together = _ranking(images, None, floor_of)
+        seconds = [one.seconds for one in self.compared if one.seconds is not None]
+        pairs = Counter(
+            (fate.predicted or "", label)
+            for fate in every
+            if fate.fate == RELABELLED
+            for label in fate.objects
+            if label.casefold() != (fate.predicted or "").casefold()
+        )
+        said = sum(one.said for one in self.compared)
         return Comparison(
             info=info,
             annotations=annotations.shown,
             iou=options.iou,
             kept_iou=options.kept_iou,
-            images=len(self.images),
-            failed=self.failed,
+            images=len(images),
+            failed=sum(one.failed for one in self.compared),
             open=annotations.open,
             skipped=annotations.skipped,
-            only_annotations=left,
+            only_annotations=len(annotations.images) - sum(self.ways.values()),
+            other_model=len(self.left_out[_OTHER]),
+            blank=len(self.left_out[_BLANK]),
+            by_annotations=said,
+            basis=basis.source,
+            shown=_shown_words(said, len(images), basis),
             by_class=by_class,
+            floors={name: floor_of.get(name.casefold()) for name in by_class},
             relabelled=[(*pair, count) for pair, count in sorted(pairs.items(), key=lambda one: (-one[1], one[0]))],
-            times=Times(len(self.seconds), sum(self.seconds), median(self.seconds)) if self.seconds else None,
-            work=work({name: _ranking(self.images, name) for name in by_class}, together),
-            notes=tuple(notes),
+            times=Times(len(seconds), sum(seconds), median(seconds)) if seconds else None,
+            work=work(rankings, together),
+            notes=(*annotations.notes, *self._notes(basis, annotations, said)),
         )
+
+    def _notes(self, basis: Basis, annotations: Annotations, said: int) -> list[str]:
+        notes = list(basis.notes) if said < len(self.compared) else []
+        sizes, other, blank = (self.left_out[reason] for reason in (_SIZE, _OTHER, _BLANK))
+        if sizes:
+            notes.append(f"{len(sizes)} images are left out: another size in the annotations, e.g. {sizes[0]}")
+        if other:
+            names = ", ".join(sorted({name or "no model version" for name in other})[:3])
+            notes.append(f"{len(other)} images are left out: people began with predictions of {names}, not of this run")
+        if blank:
+            notes.append(f"{len(blank)} images are left out: people began with no prediction, e.g. on {blank[0]!r}")
+        if self.unclear:
+            names = ", ".join(map(repr, self.unclear[:3]))
+            notes.append(f"{len(self.unclear)} images are left out: it is not clear which is meant, e.g. by {names}")
+        for way in (STEM, UPLOAD):
+            if self.ways[way]:
+                notes.append(f"{self.ways[way]} images were found by their {way} only")
+        swapped = sum(one.swapped for one in self.compared)
+        if swapped:
+            notes.append(f"{swapped} images have the size of the unturned file in the annotations: it was turned")
+        notes += self._contradictions(basis)
+        return notes
+
+    def _contradictions(self, basis: Basis) -> list[str]:
+        unproven, not_shown = (sum(getattr(one, name) for one in self.compared) for name in ("unproven", "not_shown"))
+        notes = []
+        if not_shown:
+            notes.append(
+                f"{not_shown} detections that the selection given keeps were not shown by what the annotations say of "
+                "their beginning; they count as deleted: without a selection, what the annotations say is taken"
+            )
+        if unproven:
+            notes.append(
+                f"{unproven} detections were shown although the selection ({basis.source}) leaves them out: it is not "
+                "that of the export people worked on"
+            )
+        return notes
+
+
+def _shown_words(said: int, images: int, basis: Basis) -> str:
+    if said == images:
+        return "what the annotations began with"
+    return basis.words if not said else f"what {said:,} annotations began with; of the others {basis.words}"
 
 
 def _by_class(every: Sequence[Fate]) -> dict[str, ClassFates]:
@@ -131,15 +280,15 @@ def _by_class(every: Sequence[Fate]) -> dict[str, ClassFates]:
     objects: Counter[str] = Counter()
     spelling: dict[str, str] = {}
     for fate in every:
-        for name in (fate.predicted, fate.label):
+        for name in (fate.predicted, *fate.objects):
             if name is not None:
                 spelling.setdefault(name.casefold(), name)
         name = spelling[(fate.predicted if fate.predicted is not None else fate.label or "").casefold()]
         counts.setdefault(name, Counter())[fate.fate] += 1
         if fate.fate in (KEPT, MOVED) and fate.iou is not None:
             overlaps.setdefault(name, []).append(fate.iou)
-        if fate.label is not None:
-            label = spelling[fate.label.casefold()]
+        for object_name in fate.objects:
+            label = spelling[object_name.casefold()]
             objects[label] += 1
             counts.setdefault(label, Counter())
     result = {
@@ -161,17 +310,29 @@ def _histogram(overlaps: Sequence[float]) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def _ranking(images: Sequence[Sequence[Fate]], name: str | None) -> Ranking:
-    """The detections of a class that people saw, or of all classes, by descending score."""
+def _ranking(images: Sequence[Sequence[Fate]], name: str | None, floor_of: Mapping[str, float]) -> Ranking:
+    """The detections of a class that people saw, or of all classes, by descending score.
+
+    A detection below its class's floor was shown on some images only: it is none of the ranking's, and its object is
+    one that nothing has found.
+    """
 
     def is_it(label: str | None) -> bool:
         return label is not None and (name is None or label.casefold() == name.casefold())
 
-    seen = [(fate, place) for place, image in enumerate(images) for fate in image if is_it(fate.predicted)]
-    seen.sort(key=lambda one: -(one[0].score or 0))
+    seen = [
+        (fate.score, fate.right, place)
+        for place, image in enumerate(images)
+        for fate in image
+        if fate.predicted is not None and fate.score is not None and is_it(fate.predicted)
+        if np.float32(fate.score) >= np.float32(floor_of.get(fate.predicted.casefold(), 0.0))
+    ]
+    seen.sort(key=lambda one: -one[0])
+    known = floor_of.values() if name is None else [floor_of.get(name.casefold(), 0.0)]
     return Ranking(
-        score=np.array([fate.score for fate, _ in seen], np.float32),
-        right=np.array([fate.right for fate, _ in seen], bool),
-        image=np.array([place for _, place in seen], np.int64),
-        objects=np.array([sum(is_it(fate.label) for fate in image) for image in images], np.int64),
+        score=np.array([score for score, _, _ in seen], np.float32),
+        right=np.array([right for _, right, _ in seen], bool),
+        image=np.array([place for _, _, place in seen], np.int64),
+        objects=np.array([sum(is_it(label) for fate in image for label in fate.objects) for image in images], np.int64),
+        floor=min(known, default=0.0),
     )

@@ -4,35 +4,30 @@
     Dog         Dog, overlaps by 0.97            kept
     Cat         Cat, overlaps by 0.8             moved
     Fox         Dog, overlaps by 0.9             relabelled
+    Bird        one without a class              unlabelled
     Person      none                             deleted
     none        Car                              added
 
 A region belongs to the detection whose id it has. What is left is brought together by overlap, first within a class,
-then across classes, the best detections choosing first.
+then across classes, the best detections choosing first. Of a detection that was shown as several regions those that got
+another class are objects of their own, and the detection was relabelled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from prelabel.compare.annotated import Region
-from prelabel.compare.areas import Area, Points, iou, of_mask, of_outlines, union
+from prelabel.compare.areas import Area, Points, iou, union
 from prelabel.compare.options import CompareOptions
-from prelabel.detections import Detections
-from prelabel.errors import EvaluateError, ExportError, StoreError
+from prelabel.compare.shown import ShownDetection, ShownImage
 from prelabel.evaluate.matching import match, overlaps
-from prelabel.export.polygons import SPECK, PolygonRules, object_polygons
-from prelabel.export.regions import region_id
 
-KEPT, MOVED, RELABELLED, DELETED, ADDED = "kept", "moved", "relabelled", "deleted", "added"
-FATES = (KEPT, MOVED, RELABELLED, DELETED, ADDED)
-
-#: Parts of a mask that can have been regions of their own.
-_MOST_PARTS = 256
+KEPT, MOVED, RELABELLED, UNLABELLED, DELETED, ADDED = "kept", "moved", "relabelled", "unlabelled", "deleted", "added"
+FATES = (KEPT, MOVED, RELABELLED, UNLABELLED, DELETED, ADDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +37,11 @@ class Fate:
     Attributes:
         fate: One of `FATES`.
         predicted: The detection's class, or None for what was added.
-        label: The class as people left it, or None for what was deleted.
+        label: The class as people left it (of several the one that is new), or None where there is none.
         score: Of the detection, or None.
         iou: Overlap of both, or None where there is one only.
         right: Whether the detection counts as right for choosing thresholds.
+        objects: Classes of the objects that people left of it.
     """
 
     fate: str
@@ -54,117 +50,105 @@ class Fate:
     score: float | None
     iou: float | None
     right: bool = False
+    objects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Thing:
-    """One object as people left it: regions that belong together."""
+    """Regions that belong together."""
 
     labels: tuple[str, ...]
     area: Area
     outlined: bool
 
+    def is_a(self, name: str) -> bool:
+        return name.casefold() in {label.casefold() for label in self.labels}
 
-def fates(
-    model_version: str, image_id: str, found: Detections | None, regions: Sequence[Region], options: CompareOptions
-) -> Iterator[Fate]:
+
+def fates(image: ShownImage, regions: Sequence[Region], options: CompareOptions) -> Iterator[Fate]:
     """The fates of one image.
 
     Args:
-        model_version: As the export of the predictions named it; a part of the regions' ids.
-        image_id: As the run calls the image.
-        found: All its detections (before any selection), or None where it failed.
-        regions: What people left on it, on an image that is as large.
-        options: Which detections were shown, and from which overlap on they count as kept.
+        image: What people were shown.
+        regions: What they left.
+        options: From which overlap on detections count as kept.
 
     Raises:
         EvaluateError: A mask of the run does not fit its image.
     """
-    if found is None:
-        found = Detections.empty(1, 1)
-        size = (1, 1)
-    else:
-        size = (found.height, found.width)
-    by_id = _by_id(model_version, image_id, found, regions)
-    shown = options.indices(found.score, found.label, found.mid, found.xyxy).tolist()
-    # A region with the id of a detection below the given thresholds was shown all the same.
-    shown += sorted({number for number in by_id.values() if number not in shown})
-    names = options.rename(found.label, found.mid)
-    grouped: dict[int, list[Region]] = {}
+    place_of = {id_: place for place, shown in enumerate(image.detections) for id_ in shown.ids}
+    left: dict[int, list[Region]] = {}
     others: list[_Thing] = []
     for region in regions:
-        number = by_id.get(region.id)
-        if number is None:
-            others.append(_thing([region], *size))
+        place = place_of.get(region.id)
+        if place is None:
+            others.append(_thing([region], image))
         else:
-            grouped.setdefault(number, []).append(region)
-    things = {number: _thing(several, *size) for number, several in grouped.items()}
-    rest = [number for number in shown if number not in things]
-    for number, place in _by_overlap(found.xyxy, [names[n] for n in rest], rest, others, options.iou).items():
-        things[number] = others[place]
-    added = [one for one in others if not any(one is taken for taken in things.values())]
-    for number in shown:
-        name, score = str(names[number]), float(found.score[number])
-        thing = things.get(number)
-        if thing is None:
-            yield Fate(DELETED, name, None, score, None)
-            continue
-        overlap = _overlap(found, number, thing, options, image_id)
-        label = next((one for one in thing.labels if one.casefold() == name.casefold()), None)
-        if label is None:
-            yield Fate(RELABELLED, name, _first(thing), score, overlap)
-        else:
-            fate = KEPT if overlap >= options.kept_iou else MOVED
-            yield Fate(fate, name, name, score, overlap, overlap >= options.iou)
-    for thing in added:
-        yield Fate(ADDED, None, _first(thing), None, None)
+            left.setdefault(place, []).append(region)
+    rest = [place for place in range(len(image.detections)) if place not in left]
+    pairs = _by_overlap([image.detections[place] for place in rest], image, others, options.iou)
+    things = {place: _by_label(several, image.detections[place].name, image) for place, several in left.items()}
+    things.update({rest[place]: [others[number]] for place, number in pairs.items()})
+    for place, shown in enumerate(image.detections):
+        yield _fate(shown, things.get(place, []), image, options)
+    taken = set(pairs.values())
+    for number, thing in enumerate(others):
+        if number not in taken:
+            label = thing.labels[0] if thing.labels else ""
+            yield Fate(ADDED, None, label, None, None, objects=(label,))
 
 
-def _first(thing: _Thing) -> str:
-    return thing.labels[0] if thing.labels else ""
+def _fate(shown: ShownDetection, things: Sequence[_Thing], image: ShownImage, options: CompareOptions) -> Fate:
+    if not things:
+        return Fate(DELETED, shown.name, None, shown.score, None)
+    own = [thing for thing in things if thing.is_a(shown.name)]
+    renamed = [thing.labels[0] for thing in things if thing.labels and not thing.is_a(shown.name)]
+    overlap = _overlap(shown, (own or things)[0], image)
+    right = bool(own) and overlap >= options.iou
+    objects = (*(shown.name for _ in own), *renamed)
+    if renamed:
+        return Fate(RELABELLED, shown.name, renamed[0], shown.score, overlap, right, objects)
+    if not own:
+        return Fate(UNLABELLED, shown.name, None, shown.score, overlap)
+    fate = KEPT if overlap >= options.kept_iou and len(things) == 1 else MOVED
+    return Fate(fate, shown.name, shown.name, shown.score, overlap, right, objects)
 
 
-def _thing(regions: Sequence[Region], height: int, width: int) -> _Thing:
+def _by_label(regions: Sequence[Region], name: str, image: ShownImage) -> list[_Thing]:
+    """The regions of one detection as things, one for each class that they now have; its own class first."""
+    by_label: dict[str, list[Region]] = {}
+    for region in regions:
+        labels = {label.casefold() for label in region.labels}
+        key = name.casefold() if name.casefold() in labels else next(iter(sorted(labels)), "")
+        by_label.setdefault(key, []).append(region)
+    own = by_label.pop(name.casefold(), None)
+    return [_thing(some, image) for some in ([own] if own else []) + list(by_label.values())]
+
+
+def _thing(regions: Sequence[Region], image: ShownImage) -> _Thing:
     labels = tuple(dict.fromkeys(label for region in regions for label in region.labels))
     outlined = all(isinstance(region.shape, tuple) for region in regions)
-    return _Thing(labels, union([region.area(height, width) for region in regions]), outlined)
-
-
-def _by_id(model_version: str, image_id: str, found: Detections, regions: Sequence[Region]) -> Mapping[str, int]:
-    """The detection of each region that has the id of one."""
-    wanted = {region.id for region in regions if region.id}
-    every: dict[str, int] = {}
-    for number in range(len(found)):
-        for part in range(1 if found.mask is None else _MOST_PARTS):
-            if len(every) == len(wanted):
-                return every
-            id_ = region_id(model_version, image_id, number, part)
-            if id_ in wanted:
-                every[id_] = number
-    return every
+    return _Thing(labels, union([region.area(*image.size) for region in regions]), outlined)
 
 
 def _by_overlap(
-    xyxy: npt.NDArray[np.float32], names: Sequence[str], numbers: Sequence[int], things: Sequence[_Thing], least: float
+    shown: Sequence[ShownDetection], image: ShownImage, things: Sequence[_Thing], least: float
 ) -> dict[int, int]:
     """Which of the things each detection is, by the overlap of their boxes."""
-    if not numbers or not things:
+    if not shown or not things:
         return {}
-    boxes = np.asarray(xyxy, np.float64)[list(numbers)]
+    boxes = np.array([image.areas(one, pixels=False, outlined=False)[0].xyxy for one in shown], np.float64)
     theirs = np.array([one.area.xyxy for one in things], np.float64)
     nothing = np.zeros(len(things), bool)
     shares = overlaps(_xywh(boxes), _xywh(theirs), nothing)
-    alike = np.array(
-        [[name.casefold() in {text.casefold() for text in one.labels} for one in things] for name in names]
-    )
+    alike = np.array([[thing.is_a(one.name) for thing in things] for one in shown])
     result: dict[int, int] = {}
     for allowed in (alike, ~alike):
         free = np.where(allowed, shares, 0.0)
-        free[[place for place, number in enumerate(numbers) if number in result]] = 0.0
+        free[list(result)] = 0.0
         free[:, list(result.values())] = 0.0
-        for place, thing in enumerate(match(free, nothing, least).tolist()):
-            if thing >= 0:
-                result[numbers[place]] = thing
+        matched = enumerate(match(free, nothing, least).tolist())
+        result.update({place: thing for place, thing in matched if thing >= 0})
     return result
 
 
@@ -172,23 +156,7 @@ def _xywh(xyxy: Points) -> Points:
     return np.concatenate((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]), axis=1)
 
 
-def _overlap(found: Detections, number: int, thing: _Thing, options: CompareOptions, image_id: str) -> float:
+def _overlap(shown: ShownDetection, thing: _Thing, image: ShownImage) -> float:
     """How much a detection, in the shape in which it was shown, overlaps what people made of it."""
-    x1, y1, x2, y2 = (float(value) for value in found.xyxy[number])
-    box = Area((x1, y1, x2, y2))
-    counts = None if found.mask is None else found.mask[number]
-    if counts is None or thing.area.pixels is None:
-        return round(iou(box, thing.area), 6)
-    try:
-        shown = [of_mask(counts, found.height, found.width)]
-        if thing.outlined:
-            # It was shown as simplified outlines: what nobody touched must not count as moved. Exports to Label Studio
-            # leave out the smallest parts, others do not. Whether parts are one polygon or several, they fill the same.
-            for least, share in ((0.0, 0.0), (options.polygon_min_area, SPECK)):
-                rules = PolygonRules(options.polygon_tolerance, least, share, "bridge")
-                parts, _ = object_polygons(counts, found.height, found.width, rules)
-                outlines = [np.array(part).reshape(-1, 2) for part in parts]
-                shown += [of_outlines(outlines, found.height, found.width)] if parts else []
-        return round(max(iou(one, thing.area) for one in shown), 6)
-    except (StoreError, ExportError) as error:
-        raise EvaluateError(f"image {image_id!r}: {error}") from None
+    areas = image.areas(shown, pixels=thing.area.pixels is not None, outlined=thing.outlined)
+    return round(max(iou(area, thing.area) for area in areas), 6)

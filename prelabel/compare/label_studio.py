@@ -7,7 +7,16 @@ A task with a region that came from a prediction and was left as it was:
           {"id": "3f8a5f0e9d21", "type": "rectanglelabels", "original_width": 6, "original_height": 4,
            "value": {"x": 0, "y": 0, "width": 50, "height": 100, "rotation": 0, "rectanglelabels": ["Dog"]}}]}]}]
 
-Of several annotations of a task the last one counts, and of several tasks of an image the one last worked on.
+Of several annotations of a task the one marked as ground truth counts, else the last one, and of several tasks of an
+image the one last worked on.
+
+What a person was shown stands in three places, and the surest is taken:
+
+    annotation.prediction           the prediction that the project showed when the annotation was made; `{}` where it
+                                    had none, which says that the person began with nothing
+    annotation.parent_prediction    the number of the prediction that was turned into the annotation, which counts where
+                                    it is another; its regions are in task.predictions where those are
+    task.predictions                exported whole, rather than as numbers
 """
 
 from __future__ import annotations
@@ -20,8 +29,9 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from prelabel.compare.annotated import AnnotatedImage, Annotations, Mask, Points, Region
+from prelabel.compare.annotated import AnnotatedImage, Annotations, Mask, Points, Region, Start
 from prelabel.errors import EvaluateError, ExportError
+from prelabel.evaluate.image_names import clean
 from prelabel.export.brush import rle_from_brush
 
 #: Corners that stand for an ellipse.
@@ -49,11 +59,15 @@ def read_tasks(tasks: Sequence[Any], shown: str) -> Annotations:
         done = [one for one in task["annotations"] if isinstance(one, Mapping) and not one.get("was_cancelled")]
         if not done:
             tally["skipped" if task["annotations"] else "open"] += 1
+            tally["drafts"] += bool(task.get("drafts"))
             continue
-        tally["more"] += len(done) - 1
-        last = max(done, key=_time)
+        last = max(done, key=lambda one: (bool(one.get("ground_truth")), _time(one)))
+        people = {str(one.get("completed_by")) for one in done}
+        tally["people" if len(people) > 1 else "more"] += len(done) - 1
         image_id, path = _names(task["data"])
-        image = AnnotatedImage(image_id, path, _regions(last.get("result"), where, tally), _seconds(last))
+        regions = _regions(last.get("result"), where, tally)
+        starts, blank = _starts(task, last, where)
+        image = AnnotatedImage(image_id, path, regions, _seconds(last), starts=starts, blank=blank)
         key = image_id or path
         if key in found:
             tally["twice"] += 1
@@ -62,6 +76,13 @@ def read_tasks(tasks: Sequence[Any], shown: str) -> Annotations:
     notes = []
     if tally["more"]:
         notes.append(f"{tally['more']} earlier annotations of tasks with several are not looked at")
+    if tally["people"]:
+        notes.append(
+            f"{tally['people']} annotations of tasks that several people worked on are not looked at: of each task the "
+            "one marked as ground truth counts, else the last"
+        )
+    if tally["drafts"]:
+        notes.append(f"{tally['drafts']} tasks have drafts that were not submitted: they are not looked at")
     if tally["twice"]:
         notes.append(f"{tally['twice']} tasks are of an image that another task has: the last annotation counts")
     if tally["other"]:
@@ -71,6 +92,24 @@ def read_tasks(tasks: Sequence[Any], shown: str) -> Annotations:
 
 def _time(annotation: Mapping[str, Any]) -> str:
     return str(annotation.get("updated_at") or annotation.get("created_at") or "")
+
+
+def _starts(task: Mapping[str, Any], annotation: Mapping[str, Any], where: str) -> tuple[tuple[Start, ...], bool]:
+    """What an annotation may have begun with, the surest first, and whether it says that it began with nothing."""
+    kept, parent = annotation.get("prediction"), annotation.get("parent_prediction")
+    whole = [one for one in task.get("predictions") or () if isinstance(one, Mapping) and "result" in one]
+    if isinstance(kept, Mapping) and "result" in kept and parent in (None, kept.get("id")):
+        return (_start(kept, where),), False
+    if parent is not None:
+        return tuple(_start(one, where) for one in whole if one.get("id") == parent), False
+    if isinstance(kept, Mapping) and not kept:
+        return (), True
+    return tuple(_start(one, where) for one in whole), False
+
+
+def _start(prediction: Mapping[str, Any], where: str) -> Start:
+    regions = _regions(prediction.get("result"), f"{where}, prediction", Counter())
+    return Start(str(prediction.get("model_version") or ""), regions)
 
 
 def _seconds(annotation: Mapping[str, Any]) -> float | None:
@@ -89,7 +128,7 @@ def _names(data: Mapping[str, Any]) -> tuple[str, str]:
     parts = urlsplit(address)
     path = parts.query.removeprefix("d=") if parts.path.endswith("/local-files/") else parts.path
     quoted = parts.scheme in ("", "http", "https")
-    return (image_id if isinstance(image_id, str) else "", unquote(path) if quoted else path)
+    return (image_id if isinstance(image_id, str) else "", clean(unquote(path) if quoted else path))
 
 
 def _regions(result: Any, where: str, tally: Counter[str]) -> tuple[Region, ...]:
@@ -97,6 +136,7 @@ def _regions(result: Any, where: str, tally: Counter[str]) -> tuple[Region, ...]
         raise EvaluateError(f"{where}: the result of an annotation must be a list")
     shapes: list[tuple[str, Any]] = []
     labels: dict[str, list[str]] = {}
+    scores: dict[str, float] = {}
     for number, item in enumerate(result):
         value = item.get("value") if isinstance(item, Mapping) else None
         if not isinstance(value, Mapping):
@@ -107,12 +147,15 @@ def _regions(result: Any, where: str, tally: Counter[str]) -> tuple[Region, ...]
         for key, names in value.items():
             if key.endswith("labels") and isinstance(names, list):
                 labels.setdefault(id_, []).extend(map(str, names))
+        score = item.get("score")
+        if isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score):
+            scores[id_] = float(score)
         shape = _shape(item, value, f"{where}, region {id_}")
         if shape is not None:
             shapes.append((id_, shape))
         elif item.get("type") != "labels":
             tally["other"] += 1
-    return tuple(Region(id_, tuple(labels.get(id_, ())), shape) for id_, shape in shapes)
+    return tuple(Region(id_, tuple(labels.get(id_, ())), shape, scores.get(id_)) for id_, shape in shapes)
 
 
 def _shape(item: Mapping[str, Any], value: Mapping[str, Any], where: str) -> Any:

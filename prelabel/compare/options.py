@@ -13,7 +13,7 @@ _GROUP = "Comparison"
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(ExportSelection):
-    """What is compared, and how. The selection must be that of the export people worked on.
+    """What is compared, and how. A selection that is stated must be that of the export people worked on.
 
     Raises:
         ConfigError: A value makes no sense.
@@ -34,10 +34,16 @@ class CompareOptions(ExportSelection):
         group=_GROUP,
     )
     polygon_tolerance: float = option(
-        1.0, "The polygon-tolerance of the export people worked on.", metavar="PIXELS", group=_GROUP
+        1.0,
+        "The polygon-tolerance of the export people worked on (default: as written down beside the run).",
+        metavar="PIXELS",
+        group=_GROUP,
     )
     polygon_min_area: float = option(
-        16.0, "The polygon-min-area of the export people worked on.", metavar="PIXELS", group=_GROUP
+        16.0,
+        "The polygon-min-area of the export people worked on (default: as written down).",
+        metavar="PIXELS",
+        group=_GROUP,
     )
     to: str = option(
         "", "Folder for comparison.json, comparison.html and thresholds.yaml (default: OUT/comparison).", metavar="DIR"

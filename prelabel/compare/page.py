@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prelabel.compare.fates import ADDED, DELETED, KEPT, MOVED, RELABELLED
+from prelabel.compare.fates import ADDED, DELETED, KEPT, MOVED, RELABELLED, UNLABELLED
 from prelabel.compare.result import BINS, Comparison
 from prelabel.compare.tables import WORDS, class_table, fates_table, images_table, relabelled_table
 from prelabel.evaluate.document import cards, document, table
@@ -13,11 +13,12 @@ from prelabel.evaluate.svg import Plot, round_up
 #: Classes with a bar of their own; all are in the table.
 MOST_BARS = 25
 
-_COLOURS = {KEPT: "b", MOVED: "a", RELABELLED: "c", DELETED: "d", ADDED: "e"}
+_COLOURS = {KEPT: "b", MOVED: "a", RELABELLED: "c", UNLABELLED: "f", DELETED: "d", ADDED: "e"}
 
 _STYLE = (
     STYLE
     + """.key.e { background: var(--e); } .bar.e { fill: var(--e); }
+.key.f { background: #8a8a8a; } .bar.f { fill: #8a8a8a; }
 .stacks { width: min(100%, 50rem); } .stacks td { width: 100%; white-space: nowrap; text-align: left; font-size: 0; }
 .stacks .key { height: .9rem; border-radius: 0; }
 """

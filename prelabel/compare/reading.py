@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from prelabel import rle
-from prelabel.compare.annotated import AnnotatedImage, Annotations, Mask, Region
+from prelabel.compare.annotated import COCO, AnnotatedImage, Annotations, Mask, Region
 from prelabel.compare.label_studio import read_tasks
 from prelabel.errors import ConfigError, EvaluateError
 from prelabel.evaluate.truth import TruthImage, TruthObject, read_truth
@@ -39,7 +39,7 @@ def read_annotations(url: str, storage: Storage) -> Annotations:
     notes = ["all images of the COCO dataset count as worked on; regions have no ids in common with the run"]
     if len(images) != len({one.path for one in images}):
         raise EvaluateError(f"{shown} has an image twice")
-    return Annotations(shown, images, notes=(*truth.notes, *notes))
+    return Annotations(shown, images, notes=(*truth.notes, *notes), tool=COCO, stored_sizes=truth.label_studio)
 
 
 def _coco_image(image: TruthImage, names: dict[int, str]) -> AnnotatedImage:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prelabel.compare.fates import ADDED, DELETED, FATES, KEPT, MOVED, RELABELLED
+from prelabel.compare.fates import ADDED, DELETED, FATES, KEPT, MOVED, RELABELLED, UNLABELLED
 from prelabel.evaluate.work import Work
 from prelabel.export.reading import RunInfo
 
@@ -31,7 +31,7 @@ class ClassFates:
     @property
     def shown(self) -> int:
         """Detections that people saw."""
-        return sum(self.counts[fate] for fate in (KEPT, MOVED, RELABELLED, DELETED))
+        return sum(self.counts[fate] for fate in (KEPT, MOVED, RELABELLED, UNLABELLED, DELETED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,13 @@ class Comparison:
         open: Images of the annotations that nobody has worked on.
         skipped: Images of the annotations that somebody refused.
         only_annotations: Images of the annotations that the run does not have.
+        other_model: Images left out because people began with predictions of another model.
+        blank: Images left out because people began with no prediction.
+        by_annotations: Images whose annotations say what was shown.
+        basis: What tells it of the others: `stated`, `recorded` or `assumed`.
+        shown: All that in words.
         by_class: By the class's name, those with most detections and objects first.
+        floors: From which score on each class was shown, or None where nothing of it was.
         relabelled: From which class to which, how often, most frequent first.
         times: None where the export tells no times.
         work: What thresholds mean in work, by the rule of `evaluate`.
@@ -73,7 +79,13 @@ class Comparison:
     open: int
     skipped: int
     only_annotations: int
+    other_model: int
+    blank: int
+    by_annotations: int
+    basis: str
+    shown: str
     by_class: Mapping[str, ClassFates]
+    floors: Mapping[str, float | None]
     relabelled: Sequence[tuple[str, str, int]]
     times: Times | None
     work: Work
@@ -91,8 +103,8 @@ class Comparison:
 
     @property
     def corrections(self) -> int:
-        """Boxes that people moved, relabelled, deleted or added."""
-        return sum(self.total.counts[fate] for fate in (MOVED, RELABELLED, DELETED, ADDED))
+        """Boxes that people moved, relabelled, left without a class, deleted or added."""
+        return sum(self.total.counts[fate] for fate in (MOVED, RELABELLED, UNLABELLED, DELETED, ADDED))
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in `comparison.json`."""
@@ -112,7 +124,10 @@ class Comparison:
                 "open": self.open,
                 "skipped": self.skipped,
                 "only_annotations": self.only_annotations,
+                "other_model": self.other_model,
+                "blank": self.blank,
             },
+            "shown": {"by_annotations": self.by_annotations, "others": self.basis, "words": self.shown},
             "total": {**_fates_json(self.total), "corrections": self.corrections},
             "by_class": {name: self._class_json(name, one) for name, one in self.by_class.items()},
             "relabelled": [{"from": a, "to": b, "count": count} for a, b, count in self.relabelled],
@@ -129,7 +144,12 @@ class Comparison:
 
     def _class_json(self, name: str, one: ClassFates) -> dict[str, Any]:
         found = self.work.by_class[name]
-        return {**_fates_json(one), "suggested_threshold": found.suggested.threshold, "own_threshold": found.own}
+        return {
+            **_fates_json(one),
+            "shown_from": self.floors[name],
+            "suggested_threshold": found.suggested.threshold,
+            "own_threshold": found.own,
+        }
 
 
 def _fates_json(one: ClassFates) -> dict[str, Any]:

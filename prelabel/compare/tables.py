@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from prelabel.compare.fates import ADDED, DELETED, FATES, KEPT, MOVED, RELABELLED
+from prelabel.compare.fates import ADDED, DELETED, FATES, KEPT, MOVED, RELABELLED, UNLABELLED
 from prelabel.compare.result import BINS, ClassFates, Comparison
 from prelabel.evaluate.tables import Table
 
@@ -13,6 +13,7 @@ WORDS = {
     KEPT: "kept as they were",
     MOVED: "moved or resized",
     RELABELLED: "given another class",
+    UNLABELLED: "left without a class",
     DELETED: "deleted",
     ADDED: "added",
 }
@@ -31,9 +32,12 @@ def images_table(done: Comparison) -> Table:
         ("images nobody has worked on", done.open),
         ("images somebody refused", done.skipped),
         ("images that the run does not have", done.only_annotations),
+        ("images begun with another model's predictions", done.other_model),
+        ("images begun with no prediction", done.blank),
     ):
         if count:
             rows.append((words, f"{count:,}"))
+    rows.append(("what people were shown", done.shown))
     if done.times is not None:
         rows.append(("time per image", f"{done.times.median:,.1f} s (median of {done.times.images:,})"))
         rows.append(("time of all", f"{done.times.total / 3600:,.2f} h"))
@@ -47,7 +51,8 @@ def fates_table(done: Comparison) -> Table:
     total = done.total
     rows = [
         (WORDS[fate], f"{total.counts[fate]:,}", _share(total.counts[fate], total.shown))
-        for fate in (KEPT, MOVED, RELABELLED, DELETED)
+        for fate in (KEPT, MOVED, RELABELLED, UNLABELLED, DELETED)
+        if fate != UNLABELLED or total.counts[fate]
     ]
     rows.append(("detections shown", f"{total.shown:,}", ""))
     rows.append(("objects added", f"{total.counts[ADDED]:,}", ""))
@@ -60,14 +65,17 @@ def fates_table(done: Comparison) -> Table:
 
 def class_table(done: Comparison, most: int | None = None) -> Table:
     """One row a class, those with most detections and objects first."""
-    header = ("class", "shown", *FATES, "objects", "median IoU", "threshold")
+    every = [fate for fate in FATES if fate != UNLABELLED or done.total.counts[fate]]
+    header = ("class", "shown", *every, "objects", "median IoU", "shown from", "threshold")
     names = list(done.by_class)
     rows = []
     for name in names[:most]:
         one = done.by_class[name]
-        counts = (f"{one.counts[fate]:,}" for fate in FATES)
+        counts = (f"{one.counts[fate]:,}" for fate in every)
         threshold = done.work.by_class[name].suggested.threshold
-        rows.append((name or "(none)", f"{one.shown:,}", *counts, f"{one.objects:,}", _median(one), f"{threshold:g}"))
+        floor = done.floors[name]
+        ends = (_median(one), "-" if floor is None else f"{floor:.3g}", f"{threshold:g}")
+        rows.append((name or "(none)", f"{one.shown:,}", *counts, f"{one.objects:,}", *ends))
     left = len(names) - len(rows)
     return Table(f"{len(rows)} of {len(names)} classes" if left else "", header, tuple(rows))
 

@@ -135,8 +135,11 @@ def _truth_entries(pairs: Sequence[Pair], kind: str) -> list[dict[str, Any]]:
         for one in pair.objects:
             x, y, w, h = one.bbox
             height, width = pair.height or math.ceil(y + h), pair.width or math.ceil(x + w)
-            mask = None
-            if kind == "segm" or (one.area is None and one.segmentation is not None):
+            mask, crowd = None, one.crowd
+            if kind == "segm" and one.odd:
+                # Where its mask would be is not known: within its box nothing is right, wrong or missed.
+                mask, crowd = _rle([[x, y, x + w, y, x + w, y + h, x, y + h]], height, width), True
+            elif kind == "segm" or (one.area is None and one.segmentation is not None):
                 mask = _rle(one.segmentation, height, width)
             entries.append(
                 {
@@ -145,7 +148,7 @@ def _truth_entries(pairs: Sequence[Pair], kind: str) -> list[dict[str, Any]]:
                     "image_id": image_id,
                     "category_id": one.category_id,
                     "bbox": list(one.bbox),
-                    "iscrowd": int(one.crowd),
+                    "iscrowd": int(crowd),
                     "area": one.area if one.area is not None else w * h if mask is None else _area(mask),
                     "segmentation": mask,
                 }

@@ -104,14 +104,19 @@ class Evaluation:
             "objects": done.objects,
             "by_hand_per_100_images": _short(done.per_100(done.objects)),
             "total": {
-                **{scheme: self._cut_json(done.total(scheme)) for scheme in schemes},
+                **{scheme: self._cut_json(done.total(scheme)) for scheme in (*schemes, "separate")},
                 "common": self._cut_json(done.common),
             },
+            "recommended": done.recommended,
+            "headline": {
+                "corrections_per_100_images": _short(done.per_100(done.headline.corrections)),
+                "unseen_images": done.unseen is not None,
+            },
             "unseen": None
-            if done.unseen is None or done.unseen_common is None
+            if done.unseen is None
             else {
-                "suggested_per_100_images": _short(done.per_100(done.unseen)),
-                "common_per_100_images": _short(done.per_100(done.unseen_common)),
+                f"{scheme}_per_100_images": _short(done.per_100(cut.corrections))
+                for scheme, cut in {"suggested": done.headline, **done.unseen}.items()
             },
             "relabel": self.confusion.relabel,
             "by_class": {

@@ -244,8 +244,11 @@ def _masks(info: RunInfo, pairs: Sequence[Pair]) -> tuple[bool, list[str]]:
     with_mask = [mask is not None for pair in pairs for mask in pair.found.rle]
     if not any(with_mask) and not (info.masks and not with_mask):
         return False, []
-    if not all(one.segmentation is not None for pair in pairs for one in pair.objects):
+    objects = [one for pair in pairs for one in pair.objects]
+    if not all(one.segmentation is not None or one.odd for one in objects):
         return False, ["masks are not scored: not every object of the truth has a segmentation"]
+    if objects and all(one.odd for one in objects):
+        return False, ["masks are not scored: no object of the truth has an outline that is one"]
     if not all(with_mask):
         return False, ["masks are not scored: not every detection has one"]
     return True, []

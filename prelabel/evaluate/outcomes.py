@@ -50,12 +50,14 @@ class Ranking:
         right: `(N,)` whether each has found an object.
         image: `(N,)` positions of their images.
         objects: `(I,)` objects of the class on each image.
+        floor: What lies below this score is not known: no threshold below it is suggested.
     """
 
     score: npt.NDArray[np.float32]
     right: npt.NDArray[np.bool_]
     image: Ints
     objects: Ints
+    floor: float = 0.0
 
     @property
     def total(self) -> int:
@@ -65,7 +67,7 @@ class Ranking:
     def of_images(self, chosen: npt.NDArray[np.bool_]) -> Ranking:
         """The same of some images only; `chosen` is `(I,)`."""
         keep = chosen[self.image]
-        return Ranking(self.score[keep], self.right[keep], self.image[keep], self.objects * chosen)
+        return Ranking(self.score[keep], self.right[keep], self.image[keep], self.objects * chosen, self.floor)
 
 
 def outcomes(pairs: Sequence[Pair], iou: float) -> Outcomes:

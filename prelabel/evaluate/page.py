@@ -13,7 +13,7 @@ from prelabel.evaluate.markup import Markup, join, tag
 from prelabel.evaluate.outcomes import Ranking
 from prelabel.evaluate.style import STYLE
 from prelabel.evaluate.svg import Plot, round_up
-from prelabel.evaluate.tables import SCHEMES, class_lines, class_table, coco_table, images_table, work_lines
+from prelabel.evaluate.tables import SCHEMES, UNSEEN, class_lines, class_table, coco_table, images_table, work_lines
 from prelabel.evaluate.tables import work_table as work_table_of
 from prelabel.evaluate.thresholds import Cut, at, precision_recall
 
@@ -56,8 +56,9 @@ def _cards(done: Evaluation) -> Markup:
         (f"{done.boxes.overall['AP'] or 0:.3f}", "box AP"),
         *([(f"{done.masks.overall['AP'] or 0:.3f}", "mask AP")] if done.masks else []),
         (
-            f"{work.per_100(work.total('suggested').corrections):,.0f}",
-            "corrections per 100 images, suggested thresholds",
+            f"{work.per_100(work.headline.corrections):,.0f}",
+            "corrections per 100 images, suggested thresholds, "
+            + (UNSEEN if work.unseen is not None else "on the images they were chosen on"),
         ),
         (f"{work.per_100(work.total('flat').corrections):,.0f}", "at 0.5 for all classes"),
         (f"{work.per_100(work.objects):,.0f}", "drawing all by hand"),
@@ -91,7 +92,7 @@ def _threshold_plot(done: Evaluation) -> Markup:
 
 def _work_plot(done: Evaluation) -> Markup:
     work = done.work
-    by_hand, best = work.per_100(work.objects), work.per_100(work.total("suggested").corrections)
+    by_hand, best = work.per_100(work.objects), work.per_100(work.headline.corrections)
     top = round_up(max(1.5 * by_hand, 1))
     plot = Plot(
         "Corrections per 100 images over the score threshold, one threshold for all classes",

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from prelabel.evaluate.coco_scores import FIGURES
 from prelabel.evaluate.evaluation import Evaluation
 from prelabel.evaluate.thresholds import Cut
+from prelabel.evaluate.work import COMMON, OWN
 
 #: What the ways to work are called for people, in the order of the tables.
 SCHEMES = {"suggested": "suggested thresholds", "f1": "best F1 of each class", "flat": "0.5 for all classes"}
+
+#: What headline figures are of, where there are enough images to tell.
+UNSEEN = "on images that had no part in choosing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +69,38 @@ def coco_table(done: Evaluation) -> Table:
 
 
 def work_table(done: Evaluation) -> Table:
-    """What thresholds mean in work."""
-    header = ("work per 100 images", "false boxes to delete", "missed boxes to draw", "corrections", "of by hand")
-    rows = [_work_row(done, words, done.work.total(scheme)) for scheme, words in SCHEMES.items()]
-    common = done.work.common
-    rows.insert(1, _work_row(done, f"{common.threshold:g} for all classes", common))
-    if done.given:
-        rows.append(_work_row(done, "the thresholds compared", done.work.total("given")))
-    rows.append(("drawing all by hand", "-", *2 * (_number(done.work.per_100(done.work.objects)),), "100%"))
+    """What thresholds mean in work, on images that had no part in choosing them where that can be told."""
+    work = done.work
+    title = f"work per 100 images, {UNSEEN}" if work.unseen is not None else "work per 100 images"
+    header: tuple[str, ...] = (title, "false boxes to delete", "missed boxes to draw", "corrections", "of by hand")
+    if work.unseen is not None:
+        header = (*header, "on the images chosen on")
+    rows = [_work_row(done, _suggested_words(done), work.headline, work.total("suggested"))]
+    other, words = (OWN, "thresholds of their own for some classes")
+    if work.recommended == OWN:
+        other, words = (COMMON, f"{work.common.threshold:g} for all classes")
+    seen = work.common if other == COMMON else work.total("separate")
+    if work.unseen is not None or other == COMMON:
+        rows.append(_work_row(done, words, work.elsewhere(other) or seen, seen))
+    for scheme in ("f1", "flat", *(("given",) if done.given else ())):
+        seen = work.total(scheme)
+        words = SCHEMES.get(scheme, "the thresholds compared")
+        rows.append(_work_row(done, words, work.elsewhere(scheme) or seen, seen))
+    by_hand = _number(work.per_100(work.objects))
+    rows.append(("drawing all by hand", "-", by_hand, by_hand, "100%", by_hand)[: len(header)])
     return Table("", header, tuple(rows))
+
+
+def _suggested_words(done: Evaluation) -> str:
+    """What the suggested thresholds are."""
+    own = sum(one.own for one in done.work.by_class.values())
+    common = f"{done.work.common.threshold:g} for all classes"
+    return f"suggested: {common}" + (f" but {own} with their own" if own else "")
 
 
 def work_lines(done: Evaluation) -> list[str]:
     """What has to be said below the table of work."""
+    work = done.work
     lines = [
         "A box of the wrong class counts twice, to delete and to draw"
         + (
@@ -86,14 +109,32 @@ def work_lines(done: Evaluation) -> list[str]:
             else "."
         )
     ]
-    if done.work.unseen is not None and done.work.unseen_common is not None:
+    if work.unseen is None:
         lines.append(
-            f"On images that had no part in choosing: {_number(done.work.per_100(done.work.unseen))} corrections with "
-            f"suggested thresholds, {_number(done.work.per_100(done.work.unseen_common))} with one for all classes."
+            f"{work.images} images are too few to try thresholds on images that had no part in choosing them (10 are "
+            "needed): the figures are those of the images chosen on, and will be worse on others. One threshold for "
+            "all classes is suggested."
+        )
+    elif work.recommended == COMMON:
+        lines.append(
+            f"One threshold for all classes is suggested: {UNSEEN} thresholds of their own "
+            + (
+                "make no fewer corrections"
+                if work.unseen[OWN].corrections == work.unseen[COMMON].corrections
+                else f"make more corrections ({_number(work.per_100(work.unseen[OWN].corrections))} against "
+                f"{_number(work.per_100(work.unseen[COMMON].corrections))})"
+            )
+            + "."
+        )
+    else:
+        lines.append(
+            f"Some classes get a threshold of their own: {UNSEEN} that makes "
+            f"{_number(work.per_100(work.unseen[OWN].corrections))} corrections, and one threshold for all "
+            f"{_number(work.per_100(work.unseen[COMMON].corrections))}."
         )
     lines.append(
         "The suggested thresholds are in thresholds.yaml, for --class-threshold; classes that it does not name get "
-        f"{done.work.common.threshold:g}, which is in it too."
+        f"{work.common.threshold:g}, which is in it too."
     )
     return lines
 
@@ -138,10 +179,11 @@ def class_lines(done: Evaluation) -> list[str]:
     return lines
 
 
-def _work_row(done: Evaluation, words: str, cut: Cut) -> tuple[str, ...]:
+def _work_row(done: Evaluation, words: str, cut: Cut, chosen_on: Cut) -> tuple[str, ...]:
     counts = (cut.delete, cut.draw, cut.corrections)
     share = f"{cut.corrections / done.work.objects:.0%}" if done.work.objects else "-"
-    return (words, *(_number(done.work.per_100(count)) for count in counts), share)
+    row = (words, *(_number(done.work.per_100(count)) for count in counts), share)
+    return row if done.work.unseen is None else (*row, _number(done.work.per_100(chosen_on.corrections)))
 
 
 def _words(figure: str) -> str:

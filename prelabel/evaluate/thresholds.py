@@ -14,7 +14,8 @@ as now are right, where corrections ask for more right than wrong ones. Only the
 work than another threshold on the images it was chosen on.
 
 A best cut lies between two scores and leaves room. Of several equally good cuts that one is taken that lies nearest
-to a given threshold, and this threshold itself where it is as good.
+to a given threshold, and this threshold itself where it is as good. None lies below the ranking's floor, since what
+there is below it was not seen.
 """
 
 from __future__ import annotations
@@ -99,9 +100,11 @@ def _kept_and_right(one: Ranking) -> tuple[Floats, Floats]:
 def _best(one: Ranking, cost: Floats, near: float) -> float:
     """The threshold whose cost is lowest, of several the one nearest to `near`."""
     score = one.score.astype(np.float64)
+    near = max(near, one.floor)
     # Keeping the best k means a threshold in (below[k], above[k]].
     above = np.concatenate(([1.0], score))
-    below = np.concatenate((score, score[-1:] * 0 - 1)) if len(score) else np.array([-1.0])
+    under_floor = float(np.nextafter(np.float32(one.floor), np.float32(-1)))
+    below = np.concatenate((score, [under_floor]))
     possible = below < above
     least = cost[possible].min()
     best = np.flatnonzero(possible & np.isclose(cost, least, rtol=0, atol=1e-12))
@@ -110,16 +113,12 @@ def _best(one: Ranking, cost: Floats, near: float) -> float:
     if len(inside):
         return near
     chosen = best[np.argmin(np.maximum(below[best] - stored, stored - above[best]))]
-    return _between(float(below[chosen]), float(above[chosen]))
+    return _between(float(below[chosen]), float(above[chosen]), lowest=chosen == len(score))
 
 
-def _between(below: float, above: float) -> float:
-    """A short number in (below, above], as float32, about the middle.
-
-    `below` is negative where nothing lies below; then it is just under the lowest score, since what a run would find
-    further down is not known.
-    """
-    value = (below + above) / 2 if below >= 0 else above
+def _between(below: float, above: float, *, lowest: bool) -> float:
+    """A short number in (below, above], as float32, about the middle; of the `lowest` cut just under its score."""
+    value = above if lowest else (below + above) / 2
     for digits in range(2, 9):
         for rounded in (round(value, digits), math.floor(value * 10**digits) / 10**digits):
             if below < float(np.float32(rounded)) <= above:

@@ -1,7 +1,9 @@
 """The truth: a COCO dataset, read, checked and completed, so that nothing after it meets a surprise.
 
 What is made up for: `iscrowd` and `area` may be missing, images may be without size, annotation ids are not used
-(COCO's own evaluation takes an id of 0 for "not found" and loses all but one of equal ids).
+(COCO's own evaluation takes an id of 0 for "not found" and loses all but one of equal ids). An outline that is none (a
+point, a line, numbers that are no pairs, an RLE of another size) is dropped and counted, and the object keeps its box;
+for masks it is then a region in which nothing counts, see `TruthObject.odd`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ class TruthObject:
         crowd: A region of many that need not be found one by one: detections in it are neither right nor wrong.
         area: In pixels, as stated, or None.
         segmentation: Polygons or an RLE as COCO has them, or None without a mask.
+        odd: Whether it had an outline that is none. Its mask is not known then: a detection in its box is neither right
+            nor wrong by its mask, and the object is not missed.
     """
 
     category_id: int
@@ -36,6 +40,7 @@ class TruthObject:
     crowd: bool
     area: float | None
     segmentation: Any
+    odd: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +62,15 @@ class Truth:
         images: In the order of their numbers, as COCO evaluates them: it decides between equal scores.
         categories: In the order of the file, with MIDs where they are known.
         notes: What the user should know of the reading.
+        label_studio: Whether Label Studio wrote it: sizes are then those of the file as it is stored, while boxes lie
+            on the picture as browsers show it.
     """
 
     shown: str
     images: tuple[TruthImage, ...]
     categories: tuple[Category, ...]
     notes: tuple[str, ...] = ()
+    label_studio: bool = False
 
 
 def read_truth(url: str, storage: Storage, labels: str = "") -> Truth:
@@ -93,13 +101,21 @@ def read_truth(url: str, storage: Storage, labels: str = "") -> Truth:
     if labels:
         categories, notes = _with_mids(categories, read_categories(labels, storage), redact(labels))
     sizes = _images(content["images"], shown)
-    objects = _objects(content["annotations"], sizes, {one.id for one in categories}, shown)
+    label_studio = _is_label_studios(content)
+    ids = {one.id for one in categories}
+    objects, odd = _objects(content["annotations"], sizes, ids, shown, turned=label_studio)
+    notes = (*notes, *odd)
     images = tuple(replace(sizes[number], objects=tuple(objects[number])) for number in _in_order(sizes))
     if not images:
         raise EvaluateError(f"{shown} has no images")
     if not any(not one.crowd for image in images for one in image.objects):
         raise EvaluateError(f"{shown} has no objects: there is nothing to hold the run against")
-    return Truth(shown, images, tuple(categories), notes)
+    return Truth(shown, images, tuple(categories), notes, label_studio)
+
+
+def _is_label_studios(content: Mapping[str, Any]) -> bool:
+    info = content.get("info")
+    return isinstance(info, dict) and info.get("contributor") == "Label Studio"
 
 
 def _categories(entries: Sequence[Any], shown: str) -> list[Category]:
@@ -156,11 +172,14 @@ def _in_order(numbers: Iterable[Any]) -> list[Any]:
 
 
 def _objects(
-    entries: Sequence[Any], images: Mapping[Any, TruthImage], categories: set[int], shown: str
-) -> dict[Any, list[TruthObject]]:
+    entries: Sequence[Any], images: Mapping[Any, TruthImage], categories: set[int], shown: str, *, turned: bool
+) -> tuple[dict[Any, list[TruthObject]], list[str]]:
+    """The objects of each image, and lines about outlines that are none."""
     objects: dict[Any, list[TruthObject]] = defaultdict(list)
+    odd: list[str] = []
     for place, entry in enumerate(entries):
-        where = f"{shown}: annotation {entry.get('id', place) if isinstance(entry, dict) else place}"
+        number = entry.get("id", place) if isinstance(entry, dict) else place
+        where = f"{shown}: annotation {number}"
         try:
             image_id, category_id = entry["image_id"], int(entry["category_id"])
             x, y, w, h = (float(value) for value in entry["bbox"])
@@ -174,38 +193,87 @@ def _objects(
             raise EvaluateError(f"{where} is of category {category_id}, which is not among the categories")
         if not all(map(math.isfinite, (x, y, w, h, area or 0.0))) or w < 0 or h < 0:
             raise EvaluateError(f"{where} has a bbox that is none: {entry['bbox']}")
-        mask = _mask(entry.get("segmentation"), images[image_id], where)
-        objects[image_id].append(TruthObject(category_id, (x, y, w, h), crowd, area, mask))
-    return objects
+        mask, is_odd = None, False
+        try:
+            mask = _mask(entry.get("segmentation"), images[image_id], turned=turned)
+        except _OddOutlineError as error:
+            is_odd = True
+            odd.append(f"annotation {number} has {error}")
+        objects[image_id].append(TruthObject(category_id, (x, y, w, h), crowd, area, mask, is_odd))
+    if not odd:
+        return objects, []
+    line = (
+        f"{len(odd)} objects of {shown} have an outline that is none: their boxes count, and for masks nothing counts "
+        f"in them, neither as right or wrong nor as missed; e.g. {odd[0]}"
+    )
+    return objects, [line]
 
 
-def _mask(value: Any, image: TruthImage, where: str) -> Any:
-    """A segmentation that pycocotools can read without harm, or None where there is none."""
-    if not value:
+class _OddOutlineError(Exception):
+    """An outline that is none; the message says what it is."""
+
+
+def _mask(value: Any, image: TruthImage, *, turned: bool) -> Any:
+    """A segmentation that pycocotools can read without harm, or None where there is none.
+
+    Args:
+        value: As it stands in the file.
+        image: With the size that the file states.
+        turned: Whether masks may be of the turned picture where the size is that of the file.
+
+    Raises:
+        _OddOutlineError: It is none.
+    """
+    if not value and not isinstance(value, bool | int | float):
         return None
     if isinstance(value, list):
-        if all(isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0 and _numbers(one) for one in value):
-            return value
-        raise EvaluateError(f"{where} has a polygon that is none: at least three corners x, y are needed")
+        return _polygons(value)
     counts = value.get("counts") if isinstance(value, dict) else None
     size = value.get("size") if isinstance(value, dict) else None
     if not isinstance(counts, str | list) or not (isinstance(size, list) and len(size) == 2 and _whole(size)):
-        raise EvaluateError(f"{where} has a segmentation that is neither polygons nor an RLE")
+        raise _OddOutlineError("a segmentation that is neither polygons nor an RLE")
     height, width = size
-    if (image.height or height, image.width or width) != (height, width):
-        raise EvaluateError(f"{where} has an RLE of {height} x {width} on an image of {image.height} x {image.width}")
+    fitting = [(image.height or height, image.width or width)]
+    if turned:
+        fitting.append(fitting[0][::-1])
+    if (height, width) not in fitting:
+        raise _OddOutlineError(f"an RLE of {height} x {width} on an image of {image.height} x {image.width}")
     if isinstance(counts, str):
         try:
             rle.validate(counts, height, width)
         except StoreError as error:
-            raise EvaluateError(f"{where}: {error}") from None
+            raise _OddOutlineError(f"an RLE that is none: {error}") from None
     elif not (_whole(counts) and min(counts, default=-1) >= 0 and sum(counts) == height * width):
-        raise EvaluateError(f"{where} has runs that do not fill {height} x {width} pixels")
+        raise _OddOutlineError(f"runs that do not fill {height} x {width} pixels")
     return {"size": [height, width], "counts": counts}
 
 
+def _polygons(parts: Sequence[Any]) -> list[list[float]]:
+    """The polygons of an object; a part without area (a point, a line) beside others changes nothing and is dropped."""
+    whole = []
+    for part in parts:
+        if not isinstance(part, list):
+            raise _OddOutlineError(f"a polygon that is none: {_cut(part)} in place of a list of x, y")
+        if len(part) % 2 or not _numbers(part):
+            raise _OddOutlineError(f"a polygon that is none: {len(part)} values that are no pairs of x and y")
+        if len(part) >= 6 and _has_area(part):
+            whole.append(part)
+    if not whole:
+        raise _OddOutlineError("a polygon without area: at least three corners x, y are needed, not in one line")
+    return whole
+
+
+def _has_area(polygon: Sequence[float]) -> bool:
+    xs, ys = polygon[::2], polygon[1::2]
+    # From the first corner, so that large coordinates lose no digits.
+    dx, dy = [x - xs[0] for x in xs], [y - ys[0] for y in ys]
+    crosses = (dx[n - 1] * dy[n] - dx[n] * dy[n - 1] for n in range(len(dx)))
+    # A figure of eight has no area by its sum, and some by its parts.
+    return any(cross != 0 for cross in crosses)
+
+
 def _numbers(values: Sequence[Any]) -> bool:
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
 
 
 def _whole(values: Sequence[Any]) -> bool:

@@ -1,10 +1,15 @@
 """What thresholds mean in work: boxes to delete and boxes to draw, against drawing everything by hand.
 
-The suggested thresholds: first one for all classes, with the fewest corrections; then one of its own for each class
-that shows clearly that it needs one. On the images they are chosen on, all classes together never have more
-corrections than at a flat 0.5. Clearly means: between the common threshold and its own lie `d` detections, and of
-these at least `1.5 * sqrt(d)` corrections are saved. Without that rule thresholds follow chance: on 80 photos of 80
-classes they saved a quarter more on these photos, and made more corrections than one common threshold on others.
+Two ways to choose are compared: one threshold for all classes, with the fewest corrections; and that, with one of its
+own for each class that shows clearly that it needs one. Clearly means: between the common threshold and its own lie `d`
+detections, and of these at least `1.5 * sqrt(d)` corrections are saved. Without that rule thresholds follow chance: on
+80 photos of 80 classes they saved a quarter more on these photos, and made more corrections than one common threshold
+on others.
+
+Which of both is suggested, and how good it is said to be, is decided on images that had no part in choosing: the images
+are dealt into five parts, and each part is judged under thresholds from the other four. Where there are too few images
+for that, one threshold for all classes is suggested. On the images they are chosen on, neither ever makes more
+corrections than a flat 0.5.
 
 A box of the wrong class counts twice, one box to delete and one to draw, although a person can often name it anew:
 how many such pairs there are is what the confusion table's other cells say (`relabel`). Objects in crowd regions and
@@ -15,7 +20,7 @@ IoU of the evaluation or more.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,6 +37,10 @@ CLEAR = 1.5
 FOLDS = 5
 
 
+#: The ways to choose: one threshold for all classes, or some with one of their own.
+COMMON, OWN = "common", "own"
+
+
 @dataclass(frozen=True, slots=True)
 class ClassWork:
     """One class under the thresholds that are compared.
@@ -41,6 +50,7 @@ class ClassWork:
         detections: All that a run has of it (not in crowd regions).
         suggested: The cut at the suggested threshold.
         own: Whether that is the class's own threshold rather than the common one.
+        separate: The cut at its own threshold where it shows clearly that it needs one, else at the common one.
         f1: The cut with the best F1, or None where nothing was found rightly.
         flat: The cut at 0.5.
         given: What the thresholds of `compare` keep, or None without them.
@@ -50,6 +60,7 @@ class ClassWork:
     detections: int
     suggested: Cut
     own: bool
+    separate: Cut
     f1: Cut | None
     flat: Cut
     given: Cut | None
@@ -63,26 +74,40 @@ class Work:
         images: Number of images.
         by_class: By the truth's name of the class, in its order.
         common: All classes at the one threshold with the fewest corrections.
-        unseen: Corrections with suggested thresholds on images that had no part in choosing them: each fifth of the
-            images under thresholds from the other four. None with fewer than 10 images.
-        unseen_common: The same with one threshold for all classes.
+        recommended: `COMMON` or `OWN`: what the suggested thresholds are.
+        unseen: Sums over all classes on images that had no part in choosing: each fifth of the images under thresholds
+            from the other four; of `COMMON`, `OWN` and `f1`. None with fewer than 10 images.
     """
 
     images: int
     by_class: Mapping[str, ClassWork]
     common: Cut
-    unseen: int | None
-    unseen_common: int | None
+    recommended: str
+    unseen: Mapping[str, Cut] | None
 
     def total(self, scheme: str) -> Cut:
-        """Sums over all classes for `suggested`, `f1` (suggested where a class has none), `flat` or `given`."""
+        """Sums over all classes, on the images that thresholds are chosen on.
+
+        Args:
+            scheme: `suggested`, `separate`, `f1` (suggested where a class has none), `flat` or `given`.
+        """
         cuts = [getattr(one, scheme) or one.suggested for one in self.by_class.values()]
-        return Cut(
-            threshold=FLAT if scheme == "flat" else math.nan,
-            right=sum(one.right for one in cuts),
-            delete=sum(one.delete for one in cuts),
-            draw=sum(one.draw for one in cuts),
-        )
+        return _sum(cuts, FLAT if scheme == "flat" else math.nan)
+
+    def elsewhere(self, scheme: str) -> Cut | None:
+        """The same on images that had no part in choosing; what nobody chose here is the same there.
+
+        Returns:
+            None where there are too few images to tell.
+        """
+        if scheme in ("flat", "given"):
+            return self.total(scheme)
+        return None if self.unseen is None else self.unseen[self.recommended if scheme == "suggested" else scheme]
+
+    @property
+    def headline(self) -> Cut:
+        """What the suggested thresholds mean in work, on images that had no part in choosing where there is such."""
+        return self.elsewhere("suggested") or self.total("suggested")
 
     @property
     def objects(self) -> int:
@@ -103,44 +128,62 @@ def work(rankings: Mapping[str, Ranking], together: Ranking, given: Mapping[str,
         given: By name of the class, of the detections that thresholds to be compared keep.
     """
     common = fewest_corrections(together, FLAT)
+    images = len(together.objects)
+    unseen = _unseen(rankings, together) if images >= 2 * FOLDS else None
+    own = unseen is not None and unseen[OWN].corrections < unseen[COMMON].corrections
     by_class = {
-        name: _class_work(one, common.threshold, None if given is None else given[name])
+        name: _class_work(one, common.threshold, own, None if given is None else given[name])
         for name, one in rankings.items()
     }
-    images = len(together.objects)
-    unseen = _unseen(rankings, together) if images >= 2 * FOLDS else (None, None)
-    return Work(images, by_class, common, *unseen)
+    return Work(images, by_class, common, OWN if own else COMMON, unseen)
 
 
-def suggested(one: Ranking, common: float) -> tuple[Cut, bool]:
-    """The suggested cut of a class, and whether it is one of its own: see the module's text."""
-    shared, best = at(one, common), fewest_corrections(one, common)
+def separate(one: Ranking, common: float) -> tuple[Cut, bool]:
+    """The cut of a class at a threshold of its own where it clearly needs one, and whether it does: see the module."""
+    shared, best = _shared(one, common), fewest_corrections(one, common)
     between = abs(best.right + best.delete - shared.right - shared.delete)
     own = shared.corrections - best.corrections >= CLEAR * between**0.5 > 0
     return (best if own else shared), own
 
 
-def _class_work(one: Ranking, common: float, given: Ranking | None) -> ClassWork:
-    cut, own = suggested(one, common)
+def _shared(one: Ranking, common: float) -> Cut:
+    """The cut of a class at the common threshold, or at its floor where that is higher: below it nothing was seen."""
+    return at(one, max(common, one.floor))
+
+
+def _class_work(one: Ranking, common: float, allowed: bool, given: Ranking | None) -> ClassWork:
+    cut, own = separate(one, common)
     return ClassWork(
         objects=one.total,
         detections=len(one.score),
-        suggested=cut,
-        own=own,
+        suggested=cut if allowed else _shared(one, common),
+        own=own and allowed,
+        separate=cut,
         f1=best_f1(one, common),
         flat=at(one, FLAT),
         given=None if given is None else replace(at(given, 0.0), threshold=math.nan),
     )
 
 
-def _unseen(rankings: Mapping[str, Ranking], together: Ranking) -> tuple[int, int]:
-    own = shared = 0
+def _unseen(rankings: Mapping[str, Ranking], together: Ranking) -> dict[str, Cut]:
+    cuts: dict[str, list[Cut]] = {COMMON: [], OWN: [], "f1": []}
     fold = np.arange(len(together.objects)) % FOLDS
     for number in range(FOLDS):
         common = fewest_corrections(together.of_images(fold != number), FLAT).threshold
         for one in rankings.values():
-            held_out = one.of_images(fold == number)
-            chosen, _ = suggested(one.of_images(fold != number), common)
-            own += at(held_out, chosen.threshold).corrections
-            shared += at(held_out, common).corrections
-    return own, shared
+            chosen_on, held_out = one.of_images(fold != number), one.of_images(fold == number)
+            own, _ = separate(chosen_on, common)
+            f1 = best_f1(chosen_on, common)
+            cuts[COMMON].append(_shared(held_out, common))
+            cuts[OWN].append(at(held_out, own.threshold))
+            cuts["f1"].append(at(held_out, (f1 or own).threshold))
+    return {scheme: _sum(every) for scheme, every in cuts.items()}
+
+
+def _sum(cuts: Sequence[Cut], threshold: float = math.nan) -> Cut:
+    return Cut(
+        threshold=threshold,
+        right=sum(one.right for one in cuts),
+        delete=sum(one.delete for one in cuts),
+        draw=sum(one.draw for one in cuts),
+    )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -178,7 +179,12 @@ def test_a_region_with_the_id_of_a_detection_is_that_one_wherever_it_was_moved(t
 def test_only_what_was_shown_counts_as_deleted(tmp_path: Path) -> None:
     path = annotated(tmp_path, FOUR, lambda tasks: None, score_threshold=0.65)
     assert counts(run(FOUR, path, score_threshold=0.65)) == [3, 0, 0, 0, 0]
-    assert counts(run(FOUR, path)) == [3, 0, 0, 2, 0]
+    # The tasks have the predictions that were shown: no selection has to be repeated.
+    assert counts(run(FOUR, path)) == [3, 0, 0, 0, 0]
+    # One that is stated wins, and that both contradict each other is said.
+    wrong = run(FOUR, path, score_threshold=0.05)
+    assert counts(wrong) == [3, 0, 0, 2, 0]
+    assert any(note.startswith("2 detections that the selection given keeps were not shown") for note in wrong.notes)
     # Ids prove what was shown, whatever threshold is given.
     assert counts(run(FOUR, annotated(tmp_path, FOUR, lambda tasks: None), score_threshold=0.65)) == [5, 0, 0, 0, 0]
 
@@ -186,7 +192,9 @@ def test_only_what_was_shown_counts_as_deleted(tmp_path: Path) -> None:
 def test_classes_are_compared_under_the_names_people_saw(tmp_path: Path) -> None:
     path = annotated(tmp_path, FOUR, lambda tasks: None, class_map={"Dog": "pet"})
     assert counts(run(FOUR, path, class_map={"Dog": "pet"}), "pet") == [3, 0, 0, 0, 0]
-    assert counts(run(FOUR, path))[2] == 3
+    # Nobody has to repeat it where the tasks say what was shown, and a selection without it is believed.
+    assert counts(run(FOUR, path), "pet") == [3, 0, 0, 0, 0]
+    assert counts(run(FOUR, path, score_threshold=0.1))[2] == 3
 
     def shout(tasks: Tasks) -> None:
         for region in regions(tasks):
@@ -445,6 +453,7 @@ def test_the_command_writes_its_files_and_prints_its_tables(tmp_path: Path, monk
 
     class Opened:
         output, rows, storage = str(tmp_path / "run"), staticmethod(FOUR), Storage()
+        record = SimpleNamespace(run_id="run-1")
 
     monkeypatch.setattr(RunInfo, "of", classmethod(lambda cls, run: INFO))
     monkeypatch.setattr("prelabel.store.run.open_run", lambda *_: Opened)

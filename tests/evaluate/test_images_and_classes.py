@@ -213,12 +213,6 @@ GOOD = {"images": [image()], "annotations": [{"id": 1, **thing(BOX)}], "categori
         ({**GOOD, "annotations": [thing(BOX, image_id=[1])]}, r"of image \[1\], which is not among"),
         ({**GOOD, "annotations": [thing((0, 0, -1, 2))]}, "a bbox that is none"),
         ({**GOOD, "annotations": [thing((0, 0, float("nan"), 2))]}, "a bbox that is none"),
-        ({**GOOD, "annotations": [thing(BOX, segmentation=[[1, 2, 3, 4]])]}, "a polygon that is none"),
-        ({**GOOD, "annotations": [thing(BOX, segmentation=[["x"] * 6])]}, "a polygon that is none"),
-        ({**GOOD, "annotations": [thing(BOX, segmentation={"size": [40, 60], "counts": "~"})]}, "illegal character"),
-        ({**GOOD, "annotations": [thing(BOX, segmentation={"size": [60, 40], "counts": [2400]})]}, "RLE of 60 x 40"),
-        ({**GOOD, "annotations": [thing(BOX, segmentation={"size": [40, 60], "counts": [9, -9]})]}, "do not fill"),
-        ({**GOOD, "annotations": [thing(BOX, segmentation={"counts": [9]})]}, "neither polygons nor an RLE"),
     ],
 )
 def test_what_is_wrong_with_a_truth_is_said(tmp_path: Path, change: object, message: str):

@@ -1,0 +1,122 @@
+"""Names that tools give to images, and what they may have been before: for finding the image of a run that is meant.
+
+    run               elsewhere                            the same by
+    photos/a.jpg      photos\\a.jpg, ./photos/a.jpg         path
+    photos/a.jpg      https://host/set/photos/a.jpg        end of the path
+    photos/a.jpg      0001/a.png                           stem: the name without folder and ending
+    my a (1).jpg      upload/4/cb0618f6-my_a_1.jpg         upload: Label Studio puts eight hexadecimal digits before a
+                                                           name, and Django writes spaces as _ and drops other signs
+A better way wins over a worse one, and where two images are equally good neither is taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+from prelabel.export.image_ids import stem
+
+T = TypeVar("T")
+
+#: Ways in which a name can be another, the surest first.
+ID, PATH, END, STEM, UPLOAD = "id", "path", "end of the path", "stem", "name on upload"
+_WAYS = (ID, PATH, END, STEM, UPLOAD)
+
+
+def clean(path: str) -> str:
+    """A path with slashes, and without `./` at its front."""
+    return re.sub(r"^(\./)+", "", path.replace("\\", "/"))
+
+
+def _uploaded(name: str) -> str | None:
+    """What is left of the stem of a name that Label Studio made on upload, or None for another name."""
+    match = re.fullmatch(r"[0-9a-f]{8}-(.+)", stem(name))
+    return match.group(1) if match else None
+
+
+def _on_upload(name: str) -> str:
+    """What Django makes of the stem of a name (`get_valid_filename`)."""
+    return re.sub(r"[^-\w.]", "", stem(name).strip().replace(" ", "_"))
+
+
+class ImageNames:
+    """The names of the images of one side; finds those that a name of the other side may mean."""
+
+    def __init__(self, names: Iterable[tuple[str, str]], ways: Sequence[str] = _WAYS) -> None:
+        """Takes ids and paths, of each image in order; an image that has an id (not `""`) is found by that alone.
+
+        Args:
+            names: Id or `""`, and path.
+            ways: Those that are allowed.
+        """
+        self._ways = ways
+        self._paths: list[str] = []
+        self._tables: dict[str, dict[str, list[int]]] = {way: defaultdict(list) for way in _WAYS}
+        for number, (id_, path) in enumerate(names):
+            path = clean(path)
+            self._paths.append(path)
+            if id_:
+                self._tables[ID][id_].append(number)
+                continue
+            self._tables[PATH][path].append(number)
+            self._tables[STEM][stem(path)].append(number)
+            uploaded = _uploaded(path)
+            if uploaded is not None:
+                self._tables[UPLOAD][uploaded].append(number)
+
+    def find(self, *names: str) -> tuple[str, list[int]]:
+        """The best way in which one of the names (an image's own) is there, and the positions of all that fit so."""
+        cleaned = {name: clean(name) for name in names if name}
+        for way in self._ways:
+            for original, name in cleaned.items():
+                found = self._fitting(way, name, original)
+                if found:
+                    return way, found
+        return "", []
+
+    def _fitting(self, way: str, name: str, original: str) -> list[int]:
+        table = self._tables[way]
+        if way == ID:
+            return table.get(original, [])
+        if way == PATH:
+            return table.get(name, [])
+        if way == END:
+            return [n for n in self._tables[STEM].get(stem(name), []) if f"/{self._paths[n]}".endswith(f"/{name}")]
+        if way == STEM:
+            return table.get(stem(name), [])
+        return table.get(_on_upload(name), [])
+
+
+class Claims(Generic[T]):
+    """Which image of one side is which of the other, decided when all have been seen."""
+
+    def __init__(self) -> None:
+        self._claims: dict[int, list[tuple[int, str, T]]] = defaultdict(list)
+        self._unclear: list[str] = []
+
+    def add(self, name: str, way: str, found: Sequence[int], value: T) -> None:
+        """An image called `name` may be each of those found."""
+        if len(found) > 1:
+            self._unclear.append(name)
+        else:
+            self._claims[found[0]].append((_WAYS.index(way), name, value))
+
+    def decided(self) -> Iterator[tuple[int, str, T]]:
+        """Position, way and value of those that are clear."""
+        for number, claims in self._claims.items():
+            best = min(rank for rank, _, _ in claims)
+            first = [claim for claim in claims if claim[0] == best]
+            if len(first) == 1:
+                yield number, _WAYS[best], first[0][2]
+
+    @property
+    def unclear(self) -> list[str]:
+        """Names of images that could be several, or that several could be."""
+        doubled = []
+        for claims in self._claims.values():
+            best = min(rank for rank, _, _ in claims)
+            first = [name for rank, name, _ in claims if rank == best]
+            doubled += first if len(first) > 1 else []
+        return [*self._unclear, *doubled]
