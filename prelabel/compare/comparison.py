@@ -18,6 +18,7 @@ from prelabel.compare.shown import STATED, Basis, SeenScores, ShownImage, basis_
 from prelabel.errors import EvaluateError
 from prelabel.evaluate.image_names import STEM, UPLOAD, Claims, ImageNames
 from prelabel.evaluate.outcomes import Ranking
+from prelabel.evaluate.pairing import lies_on_its_side
 from prelabel.evaluate.work import work
 from prelabel.export.reading import Rows, RunInfo
 from prelabel.frames import BROWSER
@@ -113,7 +114,7 @@ def _outcome(
     size = None if row.detections is None else (row.detections.height, row.detections.width)
     swapped = False
     if image.size is not None and size is not None and image.size != size:
-        swapped = annotations.stored_sizes and image.size == size[::-1] and _lies_on_its_side(row)
+        swapped = annotations.stored_sizes and image.size == size[::-1] and lies_on_its_side(row)
         if not swapped:
             words = f"{row.file_name!r} ({size[1]} x {size[0]}, in the annotations {image.size[1]} x {image.size[0]})"
             return _Outcome(_SIZE, words)
@@ -139,11 +140,6 @@ def _outcome(
         not_shown=not_shown,
         seen=shown.seen_scores(),
     )
-
-
-def _lies_on_its_side(row: ImageRow) -> bool:
-    """Whether browsers show the file's height as width."""
-    return (row.browser_orientation or row.exif_orientation or 1) >= 5
 
 
 def _why_none(info: RunInfo, annotations: Annotations, gathered: _Gathered, some: Sequence[str]) -> str:

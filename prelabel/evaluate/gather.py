@@ -24,6 +24,7 @@ from prelabel.export.class_list import classes_in
 from prelabel.export.coco_options import CocoOptions
 from prelabel.export.coco_shapes import Shape, shapes_of
 from prelabel.export.reading import Rows, RunInfo
+from prelabel.frames import BROWSER
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import ClassName
 
@@ -183,16 +184,18 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
     gatherer = _Gatherer(listed, options)
     pairing: Pairing[_Kept] = Pairing(truth, options.match)
     for row in rows():
-        if pairing.candidate(row) is not None:
-            pairing.add(row, _Kept(row.height, row.width, gatherer.found(row)))
+        if pairing.may_be(row):
+            # People drew on what their browser showed; other truths are of the picture as it is displayed.
+            turned = row.in_frame(BROWSER) if truth.label_studio else row
+            pairing.add(turned, _Kept(turned.height, turned.width, gatherer.found(turned)))
     known = _admitted({*(info.classes or ()), *gatherer.seen}, options)
     categories = _compared(truth.categories, known, listed, options)
     admitted = {one.id for one in categories}
     pairs = tuple(
         Pair(
             truth.images[number].file_name,
-            truth.images[number].height or kept.height or 0,
-            truth.images[number].width or kept.width or 0,
+            kept.height or truth.images[number].height or 0,
+            kept.width or truth.images[number].width or 0,
             tuple(one for one in truth.images[number].objects if one.category_id in admitted),
             kept.found,
         )

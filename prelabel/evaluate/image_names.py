@@ -94,29 +94,35 @@ class Claims(Generic[T]):
 
     def __init__(self) -> None:
         self._claims: dict[int, list[tuple[int, str, T]]] = defaultdict(list)
-        self._unclear: list[str] = []
+        self._several: list[str] = []
 
     def add(self, name: str, way: str, found: Sequence[int], value: T) -> None:
         """An image called `name` may be each of those found."""
         if len(found) > 1:
-            self._unclear.append(name)
+            self._several.append(name)
         else:
             self._claims[found[0]].append((_WAYS.index(way), name, value))
 
     def decided(self) -> Iterator[tuple[int, str, T]]:
-        """Position, way and value of those that are clear."""
-        for number, claims in self._claims.items():
-            best = min(rank for rank, _, _ in claims)
-            first = [claim for claim in claims if claim[0] == best]
-            if len(first) == 1:
-                yield number, _WAYS[best], first[0][2]
+        """Position, way and value of those that are clear, by position."""
+        for number in sorted(self._claims):
+            rank, names, value = self._best(number)
+            if len(names) == 1:
+                yield number, _WAYS[rank], value
+
+    def contested(self) -> Iterator[tuple[int, list[str]]]:
+        """Positions that several images could be, equally well, with the names of these."""
+        for number in sorted(self._claims):
+            _, names, _ = self._best(number)
+            if len(names) > 1:
+                yield number, names
 
     @property
     def unclear(self) -> list[str]:
         """Names of images that could be several, or that several could be."""
-        doubled = []
-        for claims in self._claims.values():
-            best = min(rank for rank, _, _ in claims)
-            first = [name for rank, name, _ in claims if rank == best]
-            doubled += first if len(first) > 1 else []
-        return [*self._unclear, *doubled]
+        return [*self._several, *(name for _, names in self.contested() for name in names)]
+
+    def _best(self, number: int) -> tuple[int, list[str], T]:
+        best = min(rank for rank, _, _ in self._claims[number])
+        first = [(name, value) for rank, name, value in self._claims[number] if rank == best]
+        return best, [name for name, _ in first], first[0][1]

@@ -1,31 +1,37 @@
-"""Which image of a run is which image of the truth: by path, or by stem where the paths differ.
+"""Which image of a run is which image of the truth: by path, or by name where the paths differ.
 
-    run                truth                   matched
-    val/7.jpg          val/7.jpg               by path
-    8.jpg              val2017/8.png           by stem: no other image of the truth is called 8
-    9.jpg              a/9.jpg and b/9.jpg     not: it could be either
+    run                truth                            matched
+    val/7.jpg          val/7.jpg                        by path
+    val/7.jpg          data/val/7.jpg                   by the end of the path
+    8.jpg              val2017/8.png                    by stem: no other image of the truth is called 8
+    9.jpg              a/9.jpg and b/9.jpg              not: it could be either
+    a 1.jpg            upload/4/cb0618f6-a_1.jpg        by the name that Label Studio made of it on upload
 
-The path of an image of the run is its `file_name`, or else its `image_id`. What matches by path is not looked for by
-stem. Images whose size differs from the truth's are not the same pictures (or not in the same frame) and left out.
+The path of an image of the run is its `file_name`, or else its `image_id`. A surer way goes before another, see
+`image_names`; what is not clear is left out and said. Images whose size differs from the truth's are not the same
+pictures (or not in the same frame) and left out, but for those of which Label Studio states the size of the unturned
+file: it says so of pictures that are turned for showing, and draws on the turned ones.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from prelabel.errors import EvaluateError
+from prelabel.evaluate.image_names import END, PATH, STEM, UPLOAD, Claims, ImageNames, clean
 from prelabel.evaluate.truth import Truth
-from prelabel.export.image_ids import stem
 from prelabel.store.rows import ImageRow
 
 T = TypeVar("T")
 
 #: How many names a message shows of each side.
 _SHOWN = 3
+
+#: The ways in which names may match, by the option `match`.
+_WAYS = {"path": (PATH,), "stem": (STEM, UPLOAD), "auto": (PATH, END, STEM, UPLOAD)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +41,14 @@ class ImageCounts:
     Attributes:
         matched: Images the figures are made of.
         failed: Of these, images of the run that failed: nothing was found on them.
-        by_stem: Of these, how many matched by stem only.
+        by_stem: Of these, how many matched by their name only, without folder and ending or as made on upload.
         only_run: Images of the run that the truth does not have.
         only_truth: Images of the truth that the run does not have.
         other_size: Images left out because their size is another one in the truth.
-        other_size_example: The first of these, or `""`.
+        unclear: Images of the run left out because they could be several of the truth, or several could be theirs.
+        swapped: Images of which the truth states the size of the unturned file.
+        other_size_example: The first of another size, or `""`.
+        unclear_example: The first that is not clear, or `""`.
     """
 
     matched: int
@@ -48,15 +57,22 @@ class ImageCounts:
     only_run: int
     only_truth: int
     other_size: int
+    unclear: int = 0
+    swapped: int = 0
     other_size_example: str = ""
+    unclear_example: str = ""
 
 
-@dataclass(slots=True)
+def lies_on_its_side(row: ImageRow) -> bool:
+    """Whether browsers show the file's height as width."""
+    return (row.browser_orientation or row.exif_orientation or 1) >= 5
+
+
+@dataclass(frozen=True, slots=True)
 class _Claim(Generic[T]):
-    name: str
     value: T
     failed: bool
-    by_stem: bool
+    swapped: bool
 
 
 @dataclass(slots=True)
@@ -70,61 +86,46 @@ class Pairing(Generic[T]):
 
     truth: Truth
     how: str
-    _by_path: dict[str, int] = field(init=False)
-    _by_stem: dict[str, int | None] = field(init=False)
-    _claims: dict[int, _Claim[T]] = field(init=False, default_factory=dict)
+    _names: ImageNames = field(init=False)
+    _claims: Claims[_Claim[T]] = field(init=False, default_factory=Claims)
     _tally: Counter[str] = field(init=False, default_factory=Counter)
     _other_size: str = field(init=False, default="")
-    _names: list[str] = field(init=False, default_factory=list)
+    _some: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        self._by_path, self._by_stem = {}, {}
-        for number, image in enumerate(self.truth.images):
-            path, name = _clean(image.file_name), stem(image.file_name)
-            if path in self._by_path and self.how != "stem":
+        paths: set[str] = set()
+        for image in self.truth.images:
+            if clean(image.file_name) in paths and self.how != "stem":
                 raise EvaluateError(f"{self.truth.shown} has the image {image.file_name!r} twice")
-            self._by_path[path] = number
-            self._by_stem[name] = None if name in self._by_stem else number
+            paths.add(clean(image.file_name))
+        self._names = ImageNames((("", image.file_name) for image in self.truth.images), _WAYS[self.how])
 
-    def candidate(self, row: ImageRow) -> int | None:
-        """The position in the truth of the image a row may be, or None where it is surely not in it."""
-        found, _ = self._find(row)
-        if found is None:
+    def may_be(self, row: ImageRow) -> bool:
+        """Whether a row may be an image of the truth; others are counted."""
+        _, found = self._names.find(row.file_name, row.image_id)
+        if not found:
             self._tally["only_run"] += 1
-            if len(self._names) < _SHOWN:
-                self._names.append(row.file_name)
-        return found
+            if len(self._some) < _SHOWN:
+                self._some.append(row.file_name)
+        return bool(found)
 
     def add(self, row: ImageRow, value: T) -> None:
-        """Keep what is needed of a row that has a candidate.
-
-        Raises:
-            EvaluateError: Another row of the run is the same image.
-        """
-        number, by_stem = self._find(row)
-        if number is None:
-            raise ValueError(f"{row.file_name!r} has no candidate in the truth")
-        image = self.truth.images[number]
-        if None not in (image.height, image.width, row.height, row.width) and (image.height, image.width) != (
-            row.height,
-            row.width,
-        ):
-            self._tally["other_size"] += 1
-            self._other_size = self._other_size or (
-                f"{row.file_name!r} ({row.width} x {row.height}, in the truth {image.width} x {image.height})"
-            )
-            return
-        earlier = self._claims.get(number)
-        if earlier is not None and earlier.by_stem == by_stem:
-            raise EvaluateError(
-                f"{earlier.name!r} and {row.file_name!r} of the run are both {image.file_name!r} of the truth"
-                + ("; say match path" if by_stem else "")
-            )
-        if earlier is not None:
-            self._tally["only_run"] += 1
-            if by_stem:
-                return
-        self._claims[number] = _Claim(row.file_name, value, row.error_type is not None, by_stem)
+        """Keep what is needed of a row that may be an image of the truth; its size is that of the truth's frame."""
+        way, found = self._names.find(row.file_name, row.image_id)
+        swapped = False
+        if len(found) == 1:
+            image = self.truth.images[found[0]]
+            stated, size = (image.height, image.width), (row.height, row.width)
+            if None not in (*stated, *size) and stated != size:
+                swapped = self.truth.label_studio and stated == size[::-1] and lies_on_its_side(row)
+                if not swapped:
+                    self._tally["other_size"] += 1
+                    self._other_size = self._other_size or (
+                        f"{row.file_name!r} ({row.width} x {row.height}, in the truth {image.width} x {image.height})"
+                    )
+                    return
+        self._tally["claims"] += 1
+        self._claims.add(row.file_name, way, found, _Claim(value, row.error_type is not None, swapped))
 
     def pairs(self) -> Iterator[tuple[int, T]]:
         """Positions in the truth with what was kept, in the order of the truth.
@@ -132,36 +133,29 @@ class Pairing(Generic[T]):
         Raises:
             EvaluateError: Nothing matched; with the names seen on both sides.
         """
-        if not self._claims:
+        nothing = True
+        for number, _, claim in self._claims.decided():
+            nothing = False
+            yield number, claim.value
+        if nothing:
             raise EvaluateError(self._why_none())
-        for number in sorted(self._claims):
-            yield number, self._claims[number].value
 
     def counts(self) -> ImageCounts:
         """What became of the images."""
+        decided = list(self._claims.decided())
+        unclear = self._claims.unclear
         return ImageCounts(
-            matched=len(self._claims),
-            failed=sum(one.failed for one in self._claims.values()),
-            by_stem=sum(one.by_stem for one in self._claims.values()),
-            only_run=self._tally["only_run"],
-            only_truth=len(self.truth.images) - len(self._claims) - self._tally["other_size"],
+            matched=len(decided),
+            failed=sum(claim.failed for _, _, claim in decided),
+            by_stem=sum(way in (STEM, UPLOAD) for _, way, _ in decided),
+            only_run=self._tally["only_run"] + self._tally["claims"] - len(decided) - len(unclear),
+            only_truth=len(self.truth.images) - len(decided) - self._tally["other_size"],
             other_size=self._tally["other_size"],
+            unclear=len(unclear),
+            swapped=sum(claim.swapped for _, _, claim in decided),
             other_size_example=self._other_size,
+            unclear_example=unclear[0] if unclear else "",
         )
-
-    def _find(self, row: ImageRow) -> tuple[int | None, bool]:
-        names = dict.fromkeys((row.file_name, row.image_id))
-        if self.how != "stem":
-            for name in names:
-                number = self._by_path.get(_clean(name))
-                if number is not None:
-                    return number, False
-        if self.how != "path":
-            for name in names:
-                number = self._by_stem.get(stem(name))
-                if number is not None:
-                    return number, True
-        return None, False
 
     def _why_none(self) -> str:
         theirs = ", ".join(repr(image.file_name) for image in self.truth.images[:_SHOWN])
@@ -170,13 +164,17 @@ class Pairing(Generic[T]):
                 f"all {self._tally['other_size']} images have another size in {self.truth.shown}, e.g. "
                 f"{self._other_size}; the truth must be of the pictures as displayed, after their EXIF turn"
             )
-        ours = ", ".join(map(repr, self._names))
+        for number, names in self._claims.contested():
+            hint = "; say match path" if self.how != "path" else ""
+            return (
+                f"{' and '.join(map(repr, names[:_SHOWN]))} of the run are both "
+                f"{self.truth.images[number].file_name!r} of the truth{hint}"
+            )
+        if self._claims.unclear:
+            return f"{self._claims.unclear[0]!r} of the run could be several images of {self.truth.shown}"
+        ours = ", ".join(map(repr, self._some))
         hint = "" if self.how != "path" else "; say match auto to compare names without folder and ending"
         return (
             f"no image of the run is in {self.truth.shown}: the run has {ours or 'no images'}, ..., "
             f"the truth {theirs}, ...{hint}"
         )
-
-
-def _clean(path: str) -> str:
-    return re.sub(r"^(\./)+", "", path.replace("\\", "/"))

@@ -46,13 +46,15 @@ def images_table(done: Evaluation) -> Table:
     if images.failed:
         rows.append(("  failed (count as nothing found)", f"{images.failed:,}"))
     if images.by_stem:
-        rows.append(("  matched by name without folder and ending", f"{images.by_stem:,}"))
+        rows.append(("  matched by their name only", f"{images.by_stem:,}"))
     if images.only_run:
         rows.append(("images of the run that the truth does not have", f"{images.only_run:,}"))
     if images.only_truth:
         rows.append(("images of the truth that the run does not have", f"{images.only_truth:,}"))
     if images.other_size:
         rows.append(("images left out, of another size in the truth", f"{images.other_size:,}"))
+    if images.unclear:
+        rows.append(("images left out, not clear which is meant", f"{images.unclear:,}"))
     rows.append(("objects", f"{done.work.objects:,}"))
     rows.append(("detections", f"{len(done.together.score):,}"))
     if done.classes.only_run:
@@ -176,6 +178,10 @@ def class_lines(done: Evaluation) -> list[str]:
         lines.append("Classes that are the same can be paired: by name with --class-map, by MID with --truth-labels")
     if done.images.other_size:
         lines.append(f"Of another size in the truth, and left out: {done.images.other_size_example}")
+    if done.images.unclear:
+        lines.append(f"Not clear which image of the other side is meant, and left out: {done.images.unclear_example!r}")
+    if done.images.swapped:
+        lines.append(f"{done.images.swapped:,} images have the size of the unturned file in the truth: it was turned")
     return lines
 
 
