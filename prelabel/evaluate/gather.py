@@ -1,7 +1,7 @@
 """From the rows of a run to what is compared: the images both sides know, with detections in the truth's classes.
 
-Detections are taken as `export coco --segmentation rle` writes them (chosen, clipped, rounded, boxes around their
-masks), so that every figure is one that somebody else can compute from the exported files.
+Boxes and masks are the detector's own, as shards hold them: the figures are those of pycocotools on the detector's
+answers. (`export coco` rounds boxes to hundredths of a pixel and, where it writes masks, widens them to contain those.)
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prelabel import rle
 from prelabel.detections import Detections
-from prelabel.errors import EvaluateError
+from prelabel.errors import EvaluateError, StoreError
 from prelabel.evaluate.options import EvaluateOptions
 from prelabel.evaluate.pairing import ImageCounts, Pairing
 from prelabel.evaluate.truth import Truth, TruthObject
+from prelabel.evaluate.truth_frame import TruthFrames
 from prelabel.export.categories import Category, ListedCategories
 from prelabel.export.class_list import classes_in
-from prelabel.export.coco_options import CocoOptions
-from prelabel.export.coco_shapes import Shape, shapes_of
+from prelabel.export.parts import UNUSED, without
 from prelabel.export.reading import Rows, RunInfo
-from prelabel.frames import BROWSER
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import ClassName
 
-_AS_EXPORTED = CocoOptions()
 _SHOWN = 8
 
 
@@ -117,7 +116,6 @@ class _Gatherer:
     options: EvaluateOptions
     seen: set[ClassName] = field(default_factory=set)
     unmatched: Counter[ClassName] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
 
     def found(self, row: ImageRow) -> Found:
         """The detections of a row in the truth's classes."""
@@ -133,27 +131,15 @@ class _Gatherer:
                 self.unmatched[name] += 1
             else:
                 listed.append((index, category))
-        categories, boxes, chosen, masks = [], [], [], []
-        for (index, category), shape in zip(listed, self._shapes(row, one, [n for n, _ in listed]), strict=True):
-            if isinstance(shape, str):
-                self.left_out[shape] += 1
-                continue
-            categories.append(category)
-            boxes.append(shape.bbox)
-            chosen.append(index)
-            masks.append(shape.rle)
+        chosen = np.array([index for index, _ in listed], np.intp)
+        xyxy = one.xyxy[chosen].astype(np.float64)
         return Found(
-            np.asarray(categories, np.int64),
-            np.asarray(boxes, np.float64).reshape(-1, 4),
+            np.array([category for _, category in listed], np.int64),
+            np.concatenate((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]), axis=1),
             one.score[chosen],
-            tuple(masks),
+            _masks_of(row.image_id, one, chosen),
             self._compared(one)[chosen],
         )
-
-    def _shapes(self, row: ImageRow, one: Detections, chosen: list[int]) -> list[Shape | str]:
-        counts = None if one.mask is None else one.mask[chosen].tolist()
-        height, width = (np.full(len(chosen), side) for side in (one.height, one.width))
-        return shapes_of([row.image_id] * len(chosen), one.xyxy[chosen], counts, height, width, _AS_EXPORTED)
 
     def _compared(self, one: Detections) -> npt.NDArray[np.bool_]:
         rules = self.options.compared
@@ -166,7 +152,8 @@ class _Gatherer:
 def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) -> Gathered:
     """Read a run and bring it together with the truth; of images the truth does not have nothing is kept.
 
-    The rows are read once, or twice where the truth has MIDs and the detector no list of classes.
+    The rows are read twice, first for the frame of the truth; and once more where the truth has MIDs and the detector
+    no list of classes.
 
     Raises:
         ConfigError: An option names a class that the detector does not have.
@@ -183,11 +170,15 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
     listed = ListedCategories(truth.categories, options, classes_known)
     gatherer = _Gatherer(listed, options)
     pairing: Pairing[_Kept] = Pairing(truth, options.match)
+    frames = TruthFrames(truth, options.truth_frame)
+    for row in without(rows, "masks", *UNUSED)():
+        frames.see(pairing.place(row), row)
     for row in rows():
         if pairing.may_be(row):
-            # People drew on what their browser showed; other truths are of the picture as it is displayed.
-            turned = row.in_frame(BROWSER) if truth.label_studio else row
-            pairing.add(turned, _Kept(turned.height, turned.width, gatherer.found(turned)))
+            fit = frames.of(pairing.place(row), row)
+            turned = row if fit is None else row.in_frame(fit.frame)
+            kept = None if fit is None else _Kept(turned.height, turned.width, gatherer.found(turned))
+            pairing.add(row, kept, swapped=fit is not None and fit.swapped)
     known = _admitted({*(info.classes or ()), *gatherer.seen}, options)
     categories = _compared(truth.categories, known, listed, options)
     admitted = {one.id for one in categories}
@@ -205,9 +196,23 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
     if known and not any(classes.matched.values()):
         raise EvaluateError(_why_no_class(known, truth, options))
     masks, notes = _masks(info, pairs)
-    notes = [*truth.notes, *listed.notes, *notes]
-    notes += [f"{count} detections {reason} are left out, as in exports" for reason, count in gatherer.left_out.items()]
+    notes = [*truth.notes, *frames.notes(), *listed.notes, *notes]
     return Gathered(pairs, tuple(categories), pairing.counts(), classes, masks, tuple(notes))
+
+
+def _masks_of(image_id: str, found: Detections, chosen: npt.NDArray[np.intp]) -> tuple[dict[str, Any] | None, ...]:
+    if found.mask is None:
+        return (None,) * len(chosen)
+    counts: list[str | None] = found.mask[chosen].tolist()
+    size = [found.height, found.width]
+    for one in counts:
+        if one is None:
+            continue
+        try:
+            rle.validate(one, *size)
+        except StoreError as error:
+            raise EvaluateError(f"image {image_id!r}: {error}") from None
+    return tuple(None if one is None else {"size": size, "counts": one} for one in counts)
 
 
 def _admitted(classes: Iterable[ClassName], options: EvaluateOptions) -> list[ClassName]:

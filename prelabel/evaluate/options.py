@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prelabel.export.option_rules import require_choices
+from prelabel.frames import FRAMES
 from prelabel.options import option, require
 from prelabel.select import ExportSelection, Selection, Unstated
 
 _GROUP = "Truth"
+
+#: The truth's frame is what its sizes tell.
+AUTO = "auto"
 
 #: The threshold that everybody starts with.
 FLAT = 0.5
@@ -40,6 +44,13 @@ class EvaluateOptions(ExportSelection):
         "auto",
         "Which image of the truth is which: by path, by stem (without folder and ending), or by path where it can.",
         choices=("auto", "path", "stem"),
+        group=_GROUP,
+    )
+    truth_frame: str = option(
+        AUTO,
+        "The picture that the truth's boxes lie on: upright (display), as its pixels stand in the file (stored), as "
+        "browsers show it (browser), or what its sizes tell (auto).",
+        choices=(AUTO, *FRAMES),
         group=_GROUP,
     )
     iou: float = option(

@@ -8,9 +8,8 @@
     a 1.jpg            upload/4/cb0618f6-a_1.jpg        by the name that Label Studio made of it on upload
 
 The path of an image of the run is its `file_name`, or else its `image_id`. A surer way goes before another, see
-`image_names`; what is not clear is left out and said. Images whose size differs from the truth's are not the same
-pictures (or not in the same frame) and left out, but for those of which Label Studio states the size of the unturned
-file: it says so of pictures that are turned for showing, and draws on the turned ones.
+`image_names`; what is not clear is left out and said. Images whose size is another one in the truth, in any frame (see
+`truth_frame`), are not the same pictures and left out.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import Generic, TypeVar
 
 from prelabel.errors import EvaluateError
 from prelabel.evaluate.image_names import END, PATH, STEM, UPLOAD, Claims, ImageNames, clean
-from prelabel.evaluate.truth import Truth
+from prelabel.evaluate.truth import Truth, TruthImage
 from prelabel.store.rows import ImageRow
 
 T = TypeVar("T")
@@ -109,21 +108,27 @@ class Pairing(Generic[T]):
                 self._some.append(row.file_name)
         return bool(found)
 
-    def add(self, row: ImageRow, value: T) -> None:
-        """Keep what is needed of a row that may be an image of the truth; its size is that of the truth's frame."""
+    def place(self, row: ImageRow) -> TruthImage | None:
+        """The image of the truth that a row is as far as names tell, if they name only one; not counted."""
+        _, found = self._names.find(row.file_name, row.image_id)
+        return self.truth.images[found[0]] if len(found) == 1 else None
+
+    def add(self, row: ImageRow, value: T | None, *, swapped: bool) -> None:
+        """Keep what is needed of a row that may be an image of the truth.
+
+        Args:
+            row: Upright, as shards hold it.
+            value: What is needed; None where the image has another size in the truth.
+            swapped: Whether the truth states the size of the unturned file.
+        """
         way, found = self._names.find(row.file_name, row.image_id)
-        swapped = False
-        if len(found) == 1:
+        if value is None:
             image = self.truth.images[found[0]]
-            stated, size = (image.height, image.width), (row.height, row.width)
-            if None not in (*stated, *size) and stated != size:
-                swapped = self.truth.label_studio and stated == size[::-1] and lies_on_its_side(row)
-                if not swapped:
-                    self._tally["other_size"] += 1
-                    self._other_size = self._other_size or (
-                        f"{row.file_name!r} ({row.width} x {row.height}, in the truth {image.width} x {image.height})"
-                    )
-                    return
+            self._tally["other_size"] += 1
+            self._other_size = self._other_size or (
+                f"{row.file_name!r} ({row.width} x {row.height}, in the truth {image.width} x {image.height})"
+            )
+            return
         self._tally["claims"] += 1
         self._claims.add(row.file_name, way, found, _Claim(value, row.error_type is not None, swapped))
 

@@ -1,0 +1,129 @@
+"""In which frame the boxes of a truth lie, told from its sizes: two frames must never be compared as if they were one.
+
+An image of 400 x 300 pixels (width x height) upright, which the file holds as 300 x 400 that orientation 6 turns:
+
+    the truth says      its boxes lie
+    400 x 300           on the upright picture
+    300 x 400           on the pixels as stored; but where Label Studio wrote it, or boxes reach beyond 300 x 400,
+                        on the picture as browsers show it, with the size of the file
+    another size        on another picture: left out
+    no size             where those of the other images of the truth lie; so, too, where sizes tell nothing, as
+                        orientations 2 to 4 leave them as they are
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from prelabel.evaluate.options import AUTO
+from prelabel.evaluate.truth import Truth, TruthImage
+from prelabel.frames import BROWSER, DISPLAY, FRAMES, STORED, turned_size
+from prelabel.store.rows import ImageRow
+
+_PICTURES = {DISPLAY: "the upright picture", STORED: "the pixels as stored", BROWSER: "what browsers show"}
+
+#: Boxes are rounded, and may reach a little beyond their image.
+_BEYOND = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How an image of the truth is to be read.
+
+    Attributes:
+        frame: In which its boxes lie.
+        swapped: Whether its size is that of the unturned file beside boxes on the turned picture.
+    """
+
+    frame: str
+    swapped: bool = False
+
+
+@dataclass(slots=True)
+class TruthFrames:
+    """Sees all images of both sides first, then says of each in which frame its truth is.
+
+    Attributes:
+        truth: The truth.
+        stated: What the user says: a frame, or `auto`.
+    """
+
+    truth: Truth
+    stated: str
+    _votes: Counter[str] = field(default_factory=Counter)
+    _sizes_of_files: bool = False
+    _turned: Counter[str] = field(default_factory=Counter)
+    _untold: int = 0
+
+    def see(self, image: TruthImage | None, row: ImageRow) -> None:
+        """A row of the run, and the image of the truth that it is, if any."""
+        size, upright = _size(image), _size(row)
+        if image is None or size is None or upright is None or row.way_to(STORED) == row.way_to(BROWSER) == 1:
+            return
+        fitting = [frame for frame in FRAMES if size == _in(row, frame, upright)]
+        if DISPLAY in fitting:
+            self._votes[DISPLAY] += len(fitting) < len(FRAMES)
+        elif STORED in fitting:
+            self._votes[STORED] += 1
+            self._sizes_of_files |= _reaches_beyond(image, size)
+        elif fitting:
+            self._votes[BROWSER] += 1
+
+    @property
+    def frame(self) -> str:
+        """Of the images whose sizes do not tell."""
+        if self.stated != AUTO:
+            return self.stated
+        if self.truth.label_studio or self._sizes_of_files:
+            return BROWSER
+        return max(FRAMES, key=lambda frame: self._votes[frame])
+
+    def of(self, image: TruthImage | None, row: ImageRow) -> Fit | None:
+        """How an image of the truth is to be read; None where its size is that of another picture."""
+        size, upright, frame = _size(image), _size(row), self.frame
+        if image is None or upright is None:
+            return Fit(frame)
+        if size is None or size == _in(row, frame, upright):
+            fit: Fit | None = Fit(frame)
+        elif self.stated != AUTO or self.truth.label_studio or self._sizes_of_files:
+            fit = Fit(frame, swapped=True) if size == _in(row, STORED, upright) else None
+        else:
+            fit = next((Fit(other) for other in FRAMES if size == _in(row, other, upright)), None)
+        if fit is not None:
+            self._turned[fit.frame] += row.way_to(fit.frame) != 1
+            told = self.stated != AUTO or self.truth.label_studio or self._sizes_of_files
+            ways = {row.way_to(other) for other in FRAMES if size in (None, _in(row, other, upright))}
+            self._untold += not told and len(ways) > 1
+        return fit
+
+    def notes(self) -> list[str]:
+        """What was assumed, one line each."""
+        notes = [
+            f"the truth of {count} images lies on {_PICTURES[frame]}, not on the upright picture of the detector: "
+            "their detections were turned there"
+            for frame, count in self._turned.items()
+            if count
+        ]
+        if self._untold:
+            notes.append(
+                f"{self._untold} images are turned by their files, and the truth's sizes do not tell in which frame "
+                f"its boxes are: taken for {_PICTURES[self.frame]}; truth-frame says otherwise"
+            )
+        return notes
+
+
+def _size(image: TruthImage | ImageRow | None) -> tuple[int, int] | None:
+    if image is None or image.height is None or image.width is None:
+        return None
+    return image.height, image.width
+
+
+def _in(row: ImageRow, frame: str, upright: tuple[int, int]) -> tuple[int, int]:
+    return turned_size(*upright, row.way_to(frame))
+
+
+def _reaches_beyond(image: TruthImage, size: tuple[int, int]) -> bool:
+    boxes: Iterable[tuple[float, float, float, float]] = (one.bbox for one in image.objects)
+    return any(x + w > size[1] + _BEYOND or y + h > size[0] + _BEYOND for x, y, w, h in boxes)
