@@ -49,6 +49,13 @@ class LabelOptions(Selection):
         group=_SOURCE,
         affects="plan",
     )
+    sniff: bool = option(
+        False,
+        "Look into files in folders whose ending says nothing (.dat, none), and take those that begin like pictures; "
+        "costs a small read for each.",
+        group=_SOURCE,
+        affects="plan",
+    )
     limit: int | None = option(
         None, "Take only the first N images.", type="int", metavar="N", group=_SOURCE, affects="plan"
     )

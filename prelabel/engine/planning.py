@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -16,10 +15,11 @@ from platform import python_version
 from prelabel import __version__
 from prelabel.config import LabelOptions
 from prelabel.engine.progress import Reporter
-from prelabel.errors import ConfigError, RunInterrupted
+from prelabel.errors import ConfigError, RunInterrupted, SourceError
 from prelabel.image_ref import ImageRef
+from prelabel.source.endings import describe_ignored
 from prelabel.source.listing import SourceSummary, list_images
-from prelabel.storage import Storage, absolute, redact
+from prelabel.storage import Storage, redact
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan, new_refs, write_plan
 from prelabel.store.run import DetectorRecord, RunRecord
@@ -56,7 +56,7 @@ class Planner:
         options = self._options
         if options.output in (source.rstrip("/") for source in options.source):
             raise ConfigError(f"--output {redact(options.output)} is the source itself; name a folder of its own")
-        self._refs = list_images(options.source, self._storage, image_root=options.image_root, summary=self._summary)
+        self._refs = self._listed(self._summary)
         self.seconds = time.perf_counter() - start
 
     def plan(self, detector: DetectorRecord) -> RunRecord:
@@ -77,8 +77,11 @@ class Planner:
             plan_id=run_id[:8],
             links=self.links,
         )
+        if not plan.images:
+            raise SourceError("there is no image to label: all that the sources hold was left out")
         self.seconds += time.perf_counter() - start
-        self._reporter.message(f"{_images_in_shards(plan.images, plan.shards)}{_ignored(self._summary)}")
+        self._reporter.message(f"{_images_in_shards(plan.images, plan.shards)}{self._ignored()}")
+        self._tell_queries()
         return RunRecord(
             run_id=run_id,
             created=now(),
@@ -112,7 +115,8 @@ class Planner:
             plan_id=uuid.uuid4().hex[:8],
         )
         self.seconds += time.perf_counter() - start
-        self._reporter.message(f"{_images_in_shards(added.images, added.shards, 'new ')}{_ignored(self._summary)}")
+        self._reporter.message(f"{_images_in_shards(added.images, added.shards, 'new ')}{self._ignored()}")
+        self._tell_queries()
         return replace(
             earlier,
             parts=(*earlier.parts, *added.parts),
@@ -128,36 +132,51 @@ class Planner:
         """
         if not any(source.get("signed") for source in record.source.get("sources", ())):
             return
-        start, options = time.perf_counter(), self._options
-        self._refs = list_images(options.source, self._storage, image_root=options.image_root)
+        start = time.perf_counter()
+        self._refs = self._listed()
         self.links.find(self._list(), plan)
         self.seconds += time.perf_counter() - start
         self._reporter.message(f"{self.links.count:,} signed link{'s' * (self.links.count != 1)} read again")
 
+    def _listed(self, summary: SourceSummary | None = None) -> Iterator[ImageRef]:
+        options = self._options
+        return list_images(
+            options.source,
+            self._storage,
+            image_root=options.image_root,
+            summary=summary,
+            sniff=options.sniff,
+            output=options.output,
+            on_file=self._go_on,
+        )
+
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise RunInterrupted("stopped while the source was being listed; nothing was changed")
+
     def _list(self) -> Iterator[ImageRef]:
-        # Where the output lies inside a source, pictures there were made of this run: a preview's, an export's.
-        inside = any(self._options.output.startswith(f"{source.rstrip('/')}/") for source in self._options.source)
-        below = f"{self._options.output.rstrip('/')}/" if inside else None
         for number, ref in enumerate(self._refs, 1):
-            if below and absolute(ref.uri).startswith(below):
-                continue
             if number % 1000 == 0:
                 self._reporter.listed(number)
-                if self._stop.is_set():
-                    raise RunInterrupted("stopped while the source was being listed; nothing was changed")
             yield ref
+
+    def _tell_queries(self) -> None:
+        count = sum(source.by_query for source in self._summary.sources)
+        if count:
+            self._reporter.message(
+                f"{count:,} web images differ from others in the query of their address only: their image_id ends in a "
+                "digest of it; a column image_id in the list gives them others"
+            )
+
+    def _ignored(self) -> str:
+        ignored = self._summary.ignored
+        count = sum(ignored.values())
+        what = describe_ignored(ignored, self._options.sniff)
+        return f" ({count:,} other file{'s' * (count != 1)} ignored: {what})" if count else ""
 
 
 def _images_in_shards(images: int, shards: int, new: str = "") -> str:
     return f"{images:,} {new}image{'s' * (images != 1)} in {shards:,} {new}shard{'s' * (shards != 1)}"
-
-
-def _ignored(summary: SourceSummary) -> str:
-    count = sum(summary.ignored.values())
-    if not count:
-        return ""
-    common = ", ".join(f"{extension} {n:,}" for extension, n in Counter(summary.ignored).most_common(4))
-    return f" ({count:,} other file{'s' * (count != 1)} ignored: {common})"
 
 
 def now() -> str:

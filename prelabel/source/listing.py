@@ -6,8 +6,9 @@ Rules, the same on every store:
 
 - `image_id` is the path below the source root, with forward slashes: below the folder; below the part of a glob before
   its first wildcard; for a single file its name; for an entry of a list what `lists.py` says. Names are never changed.
-- In folders and globs a file is an image when its extension says so (`IMAGE_EXTENSIONS`, upper or lower case). Others
-  are counted, not opened. A single file and an entry of a list are taken whatever they are called.
+- In folders and globs a file is an image when its extension says so (`endings.py`, upper or lower case). Others are
+  counted, and opened only where they are to be sniffed. A single file and an entry of a list are taken whatever they
+  are called.
 - Files and folders whose name starts with a dot are left out, unless that part of a glob starts with a dot.
 - Sources come in the order given, folders in the order of `walk.py`, lists in their own order.
 """
@@ -16,13 +17,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NoReturn
 from urllib.parse import unquote
 
 from prelabel.errors import SourceError
 from prelabel.image_ref import ImageRef
+from prelabel.source.endings import HIDDEN, IMAGE_EXTENSIONS, NO_ENDING, NOT_READ, OTHER, describe_ignored
+from prelabel.source.first_bytes import only_pictures
 from prelabel.source.glob import ANYTHING, Pattern, split_glob
 from prelabel.source.label_studio import is_label_studio, is_task_list, listed_images, project_images
 from prelabel.source.lists import LIST_EXTENSIONS, check_text, identity_of, list_entries
@@ -38,21 +41,15 @@ from prelabel.storage import (
     redact,
     without_secrets,
 )
+from prelabel.stores import STORES
 
 __all__ = ["IMAGE_EXTENSIONS", "ImageRef", "OneSource", "SourceSummary", "list_images"]
-
-#: What counts as an image in a folder or glob; a file that turns out not to be readable becomes a failed row.
-# fmt: off
-IMAGE_EXTENSIONS = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mpo", ".jp2", ".j2k",
-    ".jpx", ".psd", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".heic", ".heif", ".avif", ".tga",
-})
-# fmt: on
 
 #: Different extensions told apart in a summary: names of files are not under our control.
 _MOST_EXTENSIONS = 200
 
-HIDDEN = "(hidden)"
+#: What stands in a summary for the output of the run itself, where that lies in a source; it is not looked into.
+THE_OUTPUT = "(the output)"
 
 Kind = Literal["directory", "glob", "file", "list", "coco", "label-studio"]
 
@@ -67,6 +64,7 @@ class OneSource:
         images: Images taken.
         bytes: Their size together, as far as the listing tells sizes (lists do not).
         signed: Those whose address holds a signature or a password, which are not stored.
+        by_query: Those told from others by the query of their web address alone; their ids end in its digest.
         ignored: Files left out, by extension (`.txt`, `(no extension)`, `(hidden)`).
     """
 
@@ -75,12 +73,17 @@ class OneSource:
     images: int = 0
     bytes: int = 0
     signed: int = 0
+    by_query: int = 0
     ignored: dict[str, int] = field(default_factory=dict)
+
+    def count_query(self) -> None:
+        """Count one image that its query tells from another."""
+        self.by_query += 1
 
     def ignore(self, extension: str) -> None:
         """Count one file left out."""
         if extension not in self.ignored and len(self.ignored) >= _MOST_EXTENSIONS:
-            extension = "(other)"
+            extension = OTHER
         self.ignored[extension] = self.ignored.get(extension, 0) + 1
 
 
@@ -127,6 +130,9 @@ def list_images(
     *,
     image_root: str | None = None,
     summary: SourceSummary | None = None,
+    sniff: bool = False,
+    output: str | None = None,
+    on_file: Callable[[], None] = lambda: None,
 ) -> Iterator[ImageRef]:
     """The images of all sources, in order, one at a time.
 
@@ -139,6 +145,9 @@ def list_images(
         storage: Where they are.
         image_root: Folder of the relative entries of lists and COCO files; by default the one the file lies in.
         summary: Filled while images come.
+        sniff: Look into files in folders and globs whose extension says nothing.
+        output: What lies below that address was made of images, and is none.
+        on_file: Called for every file that is looked at, taken or not; may raise to end the listing.
 
     Raises:
         SourceError: A source is missing, unreadable or holds no image, or an entry of a list is not usable.
@@ -149,15 +158,22 @@ def list_images(
     resolved = [_resolve(source, storage) for source in sources]
     if summary is not None:
         summary.sources.extend(source.summary for source in resolved)
-    return _stream(resolved, storage, image_root)
+    return _stream(resolved, storage, image_root, sniff, output, on_file)
 
 
-def _stream(sources: Sequence[_Source], storage: Storage, image_root: str | None) -> Iterator[ImageRef]:
+def _stream(
+    sources: Sequence[_Source],
+    storage: Storage,
+    image_root: str | None,
+    sniff: bool,
+    output: str | None,
+    on_file: Callable[[], None],
+) -> Iterator[ImageRef]:
     for source in sources:
         summary = source.summary
         kind = summary.kind
         if kind == "directory" or kind == "glob":
-            refs = _found(source, storage)
+            refs = _found(source, storage, sniff, _inside(source, output), on_file)
         elif kind == "file":
             refs = iter([_single(source.url)])
         elif is_label_studio(source.url):
@@ -165,9 +181,10 @@ def _stream(sources: Sequence[_Source], storage: Storage, image_root: str | None
         elif kind == "label-studio":
             refs = listed_images(source.url, storage, image_root=image_root)
         else:
-            refs = list_entries(source.url, storage, image_root=image_root)
+            refs = list_entries(source.url, storage, image_root=image_root, on_query=summary.count_query)
         try:
             for ref in refs:
+                on_file()
                 summary.images += 1
                 summary.bytes += ref.size or 0
                 summary.signed += without_secrets(ref.uri) != ref.uri
@@ -175,7 +192,21 @@ def _stream(sources: Sequence[_Source], storage: Storage, image_root: str | None
         except OSError as error:
             _cannot("list", source.url, error)
         if not summary.images:
-            raise SourceError(_nothing(source))
+            raise SourceError(_nothing(source, sniff))
+
+
+def _inside(source: _Source, output: str | None) -> str | None:
+    """The path of the output below a source's root, or None where it lies elsewhere."""
+    if output is None:
+        return None
+    root, inside = _one_name(source.root), _one_name(absolute(output))
+    return inside[len(root) + 1 :] if inside.startswith(f"{root}/") else None
+
+
+def _one_name(url: str) -> str:
+    """An address with one of the names that its store's protocol has."""
+    store = STORES.get(protocol_of(url))
+    return (f"{store.protocols[0]}{url[url.index('://') :]}" if store else url).rstrip("/")
 
 
 def _resolve(source: str, storage: Storage) -> _Source:
@@ -235,30 +266,43 @@ def _single(url: str) -> ImageRef:
     return ImageRef(image_id=name, uri=url, file_name=name)
 
 
-def _found(source: _Source, storage: Storage) -> Iterator[ImageRef]:
+def _found(
+    source: _Source, storage: Storage, sniff: bool, output: str | None, on_file: Callable[[], None]
+) -> Iterator[ImageRef]:
     pattern, summary = source.pattern, source.summary
     unreadable: list[str] = []
     unreadable_count = 0
 
     def enter(folder: str) -> bool:
         if pattern.enters(folder):
-            return True
+            if folder == output:
+                summary.ignore(THE_OUTPUT)
+            return folder != output
         if pattern is ANYTHING:
             summary.ignore(HIDDEN)
         return False
 
     def choose(path: str) -> bool:
+        on_file()
         if not pattern.matches(path):
             if pattern is ANYTHING:
                 summary.ignore(HIDDEN)
             return False
         extension = _extension(path)
-        if extension in IMAGE_EXTENSIONS:
+        if extension in IMAGE_EXTENSIONS or (sniff and extension not in NOT_READ):
             return True
-        summary.ignore(extension or "(no extension)")
+        ignore(path)
         return False
 
-    for found in walk(source.root, storage, enter=enter, choose=choose, start=pattern.start):
+    def ignore(path: str) -> None:
+        summary.ignore(_extension(path) or NO_ENDING)
+
+    files = walk(source.root, storage, enter=enter, choose=choose, start=pattern.start)
+    if sniff:
+        files = only_pictures(
+            files, storage, is_decided=lambda path: _extension(path) in IMAGE_EXTENSIONS, ignore=ignore
+        )
+    for found in files:
         if not found.path.isascii() and not _is_text(found.path):
             unreadable_count += 1
             unreadable = unreadable or [found.path]
@@ -286,10 +330,10 @@ def _extension(path: str) -> str:
     stem, dot, extension = name.rpartition(".")
     if not dot or not stem:
         return ""
-    return "." + extension.lower() if len(extension) <= 10 and extension.isprintable() else "(other)"
+    return "." + extension.lower() if len(extension) <= 10 and extension.isprintable() else OTHER
 
 
-def _nothing(source: _Source) -> str:
+def _nothing(source: _Source, sniff: bool) -> str:
     summary = source.summary
     what = {
         "directory": f"no image under {summary.source}",
@@ -301,9 +345,7 @@ def _nothing(source: _Source) -> str:
     total = sum(summary.ignored.values())
     if not total:
         return what
-    most = sorted(summary.ignored.items(), key=lambda item: (-item[1], item[0]))
-    shown = ", ".join(f"{extension} {count}" for extension, count in most[:5])
-    return f"{what} ({total} file{'s' * (total != 1)} ignored: {shown}{', ...' * (len(most) > 5)})"
+    return f"{what} ({total:,} file{'s' * (total != 1)} ignored: {describe_ignored(summary.ignored, sniff)})"
 
 
 def _cannot(what: str, url: str, error: OSError) -> NoReturn:

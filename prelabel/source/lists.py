@@ -11,25 +11,32 @@
 - A relative entry is a file name below `image_root`, else below the folder of the list, and is its own `image_id`; on
   a web server it is percent-encoded on the way into the address. An absolute entry's `image_id` is its address without
   scheme, without user and password, and without query on the web.
+- Where web addresses of a list differ in their query only (`img?id=1`, `img?id=2`), name and `image_id` of those with a
+  query end in a digest of it (`img-d9fc91d45c09`, `a-d9fc91d45c09.jpg`). Signatures in queries do not count, so that
+  a list that was signed anew names the same images.
 - A list from a web server may name nothing on the local disk.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import posixpath
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prelabel.errors import SourceError
 from prelabel.image_ref import ImageRef
+from prelabel.source.endings import IMAGE_EXTENSIONS
 from prelabel.source.json_stream import JsonStreamError, array_items
 from prelabel.storage import (
     Storage,
@@ -60,13 +67,22 @@ _DOTS = re.compile(r"(^|/)\.{1,2}(/|$)")
 _Entry = tuple[str, str, str]
 
 
-def list_entries(url: str, storage: Storage, *, image_root: str | None = None) -> Iterator[ImageRef]:
+def list_entries(
+    url: str,
+    storage: Storage,
+    *,
+    image_root: str | None = None,
+    on_query: Callable[[], None] = lambda: None,
+) -> Iterator[ImageRef]:
     """The images that a list or COCO dataset names, in its order.
+
+    It is read twice: which addresses differ in their query only has to be known before the first image.
 
     Args:
         url: The list; its extension tells its format.
         storage: Where the list is.
         image_root: Folder of relative entries; by default the folder of the list.
+        on_query: Called for each image whose query tells it from another.
 
     Raises:
         SourceError: The list cannot be read, or an entry is not usable; the message names file and place.
@@ -77,6 +93,7 @@ def list_entries(url: str, storage: Storage, *, image_root: str | None = None) -
     shown = redact(url)
     root = absolute(image_root) if image_root else url.partition("?")[0].rpartition("/")[0] if is_http(url) else ""
     resolve = _resolver(root or url.rpartition("/")[0], from_web=is_http(url))
+    ambiguous = _ambiguous(read(url, storage), resolve)
     reachable: set[str] = set()
     for place, entry, image_id in read(url, storage):
         try:
@@ -88,11 +105,48 @@ def list_entries(url: str, storage: Storage, *, image_root: str | None = None) -
             # A missing extra is told now, not by every image of the run.
             storage.filesystem(uri)
             reachable.add(protocol)
+        if not image_id and hash(path) in ambiguous and (query := _query(uri)):
+            path = _with_digest(path, query)
+            on_query()
         if not path.isascii():
             check_text(path, f"{shown}: {place}")
         if image_id and not image_id.isascii():
             check_text(image_id, f"{shown}: {place}")
         yield ImageRef(image_id or path, uri, path)
+
+
+def _ambiguous(entries: Iterable[_Entry], resolve: Callable[[str], tuple[str, str]]) -> frozenset[int]:
+    """Hashes of the paths that web addresses without an `image_id` share, although their queries differ.
+
+    Holds 16 bytes for each of those addresses.
+    """
+    paths, queries = array("q"), array("q")
+    for _, entry, image_id in entries:
+        if image_id or not is_http(entry):
+            continue
+        try:
+            uri, path = resolve(entry)
+        except ValueError:
+            continue  # is said when it comes to be its turn
+        paths.append(hash(path))
+        queries.append(hash(_query(uri)))
+    if not paths:
+        return frozenset()
+    order = np.lexsort((np.frombuffer(queries, np.int64), np.frombuffer(paths, np.int64)))
+    sorted_paths, sorted_queries = np.frombuffer(paths, np.int64)[order], np.frombuffer(queries, np.int64)[order]
+    differ = (sorted_paths[1:] == sorted_paths[:-1]) & (sorted_queries[1:] != sorted_queries[:-1])
+    return frozenset(sorted_paths[1:][differ].tolist())
+
+
+def _query(uri: str) -> str:
+    """The query of a web address, without what is secret in it."""
+    return without_secrets(uri).partition("#")[0].partition("?")[2] if is_http(uri) else ""
+
+
+def _with_digest(path: str, query: str) -> str:
+    digest = hashlib.sha256(query.encode(errors="surrogatepass")).hexdigest()[:12]
+    stem, ending = posixpath.splitext(path)
+    return f"{stem}-{digest}{ending}" if ending.lower() in IMAGE_EXTENSIONS else f"{path}-{digest}"
 
 
 def identity_of(url: str) -> str:

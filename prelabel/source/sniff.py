@@ -71,7 +71,7 @@ def image_format(data: bytes) -> str | None:
         return _iso_media_format(data)
     if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_BYTES:
         return "BMP"
-    if re.match(rb"P[1-6f][\s#]", data):
+    if re.match(rb"P[1-6f](#|\s+[\d#])", data):
         return "PPM"
     # TGA has no signature at its beginning, and the old kind has none at all: anything would pass for it.
     if data.endswith(_TGA_FOOTER):

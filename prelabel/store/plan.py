@@ -211,7 +211,8 @@ def _duplicate(image_id: str, first: str, second: str, count: int) -> str:
         return f"{redact(first)!r} is listed twice{more}: leave one out"
     return (
         f"image_id {image_id!r} belongs to two images, {redact(first)!r} and {redact(second)!r}{more}: "
-        "name a common parent folder as the source, or give image_ids in a list"
+        "name a common parent folder as the source, or a list (CSV, JSONL or Parquet) with columns uri and image_id "
+        "that gives each its own"
     )
 
 

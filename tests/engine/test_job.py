@@ -18,7 +18,15 @@ from prelabel.cli import main
 from prelabel.cli.running import show_summary
 from prelabel.console import LineReporter
 from prelabel.engine.output import Output
-from prelabel.errors import ConfigError, DetectorError, OutputInUseError, PrelabelError, RunInterrupted, StoreError
+from prelabel.errors import (
+    ConfigError,
+    DetectorError,
+    OutputInUseError,
+    PrelabelError,
+    RunInterrupted,
+    SourceError,
+    StoreError,
+)
 from prelabel.storage import Storage
 from prelabel.store.lock import LOCK
 from prelabel.store.plan import Plan
@@ -354,6 +362,34 @@ def test_pictures_below_an_output_inside_the_source_are_not_the_sources(world: W
     recorder = Recorder()
     assert world.label(recorder, output=str(output), add_new=True).images == 3
     assert recorder.said("no new image")
+
+
+def test_a_source_whose_only_images_lie_in_the_output_is_one_line_and_nothing_is_left(local_world: World):
+    world = local_world
+    output = world.photos / "out"
+    (output / "preview").mkdir(parents=True)
+    (output / "preview" / "x.png").write_bytes(b"a picture of a preview")
+    with pytest.raises(SourceError, match=r"^no image under .*/photos \(1 file ignored: \(the output\) 1\)$"):
+        world.label(output=str(output))
+    assert [path.name for path in output.rglob("*")] == ["preview", "x.png"]
+
+
+def test_run_json_counts_the_images_of_the_plan(local_world: World):
+    world, recorder = local_world, Recorder()
+    world.add(3)
+    output = world.photos / "out"
+    (output / "preview").mkdir(parents=True)
+    (output / "preview" / "x.png").write_bytes(b"a picture of a preview")
+    (world.photos / "notes.jxl").write_bytes(b"")
+    assert world.label(recorder, output=str(output)).images == 3
+    source = json.loads((output / "run.json").read_text())["source"]
+    bytes_of_all = sum(path.stat().st_size for path in world.photos.glob("*.png"))
+    assert (source["images"], source["bytes"]) == (3, bytes_of_all)
+    assert source["sources"][0]["ignored"] == {"(the output)": 1, ".jxl": 1}
+    assert recorder.said("2 other files ignored: (the output) 1, .jxl 1 (JPEG XL, not read here)")
+    world.add(1)
+    world.label(output=str(output), add_new=True)
+    assert json.loads((output / "run.json").read_text())["source"]["images"] == 4
 
 
 def test_an_output_that_is_the_source_or_a_file_is_refused_before_anything_is_written(world: World):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
@@ -9,15 +10,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pillow_heif
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from PIL import Image
 from s3fs import S3FileSystem
 
 from prelabel import retries
 from prelabel.errors import ConfigError, SourceError
 from prelabel.image_ref import ImageRef
+from prelabel.source import first_bytes
+from prelabel.source.endings import HIDDEN, IMAGE_EXTENSIONS, NOT_READ, describe_ignored
 from prelabel.source.glob import Pattern, split_glob
-from prelabel.source.listing import SourceSummary, list_images
+from prelabel.source.listing import THE_OUTPUT, SourceSummary, list_images
 from prelabel.storage import Storage
 from tests.s3 import S3Server
 
@@ -394,3 +399,162 @@ def test_the_root_of_a_glob_ends_before_its_first_wildcard() -> None:
     assert roots("/a[x]/b/*.jpg") == ("/a[x]/b", "")
     assert roots("/a[y]/b/*.jpg") == ("/", "a")
     assert roots("https://host/a.jpg?size=1") == ("https://host/a.jpg?size=1", None)
+
+
+def test_every_ending_of_what_is_decoded_is_taken_in_any_case(tmp_path: Path) -> None:
+    pillow_heif.register_heif_opener()
+    Image.init()
+    decoded = {
+        "JPEG",
+        "MPO",
+        "PNG",
+        "GIF",
+        "TIFF",
+        "JPEG2000",
+        "PSD",
+        "WEBP",
+        "BMP",
+        "DIB",
+        "PPM",
+        "TGA",
+        "AVIF",
+        "HEIF",
+    }
+    known = {ending for ending, name in Image.registered_extensions().items() if name in decoded}
+    assert known <= IMAGE_EXTENSIONS
+    assert not IMAGE_EXTENSIONS & set(NOT_READ)
+    for ending in IMAGE_EXTENSIONS:
+        plant(tmp_path, f"a{ending}", f"B{ending.upper()}")
+    assert len(ids(tmp_path)) == 2 * len(IMAGE_EXTENSIONS)
+
+
+@pytest.mark.parametrize(
+    "ending", [".hif", ".apng", ".avifs", ".jfif", ".jpe", ".jp2", ".j2k", ".heics", ".heifs", ".jpf", ".dib", ".tif"]
+)
+def test_endings_that_were_overlooked_are_taken(tmp_path: Path, ending: str) -> None:
+    plant(tmp_path, f"a{ending}", f"b{ending.upper()}")
+    assert ids(tmp_path) == [f"a{ending}", f"b{ending.upper()}"]
+
+
+def test_all_endings_that_are_left_out_are_listed_with_their_reason(tmp_path: Path) -> None:
+    plant(
+        tmp_path,
+        "a.jpg",
+        "b.JXL",
+        "c.jxl",
+        "d.dng",
+        "e.txt",
+        "f.dat",
+        "g",
+        ".h.jpg",
+        *(f"x.e{n:02d}" for n in range(9)),
+    )
+    summary = SourceSummary()
+    list(list_images([str(tmp_path)], STORAGE, summary=summary))
+    text = describe_ignored(summary.ignored, sniffed=False)
+    assert ".jxl 2 (JPEG XL, not read here)" in text
+    assert ".dng 1 (camera raw, not read here)" in text
+    assert all(f"{ending} 1" in text for ending in [".txt", ".dat", "(no extension)", "(hidden)", ".e00", ".e08"])
+    assert text.endswith("--sniff looks into the 11 whose endings say nothing")
+    assert "--sniff" not in describe_ignored(summary.ignored, sniffed=True)
+    assert "--sniff" not in describe_ignored({".txt": 3, ".jxl": 1, HIDDEN: 2}, sniffed=False)
+
+
+PICTURES = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "AVIF": "avif", "GIF": "gif"}
+
+
+@pytest.mark.parametrize("where", ["disk", "memory", "s3"])
+def test_files_whose_endings_say_nothing_are_sniffed_where_asked(
+    where: str, tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_bytes, "_AHEAD", 3)
+    root = {
+        "disk": str(tmp_path),
+        "memory": f"memory://{uuid.uuid4().hex}",
+        "s3": f"s3://{s3_server.new_bucket()}/photos",
+    }[where]
+    storage = Storage(s3_server.options)
+    taken = {}
+    for name, ending in PICTURES.items():
+        buffer = io.BytesIO()
+        Image.effect_noise((40, 30), 9).save(buffer, name)
+        for target in (f"{name}.dat", f"d/{ending}", f"{name}.jpg_original"):
+            storage.publish(f"{root}/{target}", buffer.getvalue())
+            taken[target] = buffer.getvalue()
+    others = {
+        "P1.txt": b"P1 is a bitmap", "e.txt": b"hello", "f": b"", "g.dat": b"%PDF-1.4",
+        "h.zip": b"PK\x03\x04" + bytes(99),
+        "raw.dng": taken["TIFF.dat"], "x.JXL": b"\xff\x0a",
+    }  # fmt: skip
+    for target, data in others.items():
+        storage.publish(f"{root}/{target}", data)
+    storage.publish(f"{root}/z.jpg", b"taken by its ending")
+    assert ids(root, storage=storage) == ["z.jpg"]
+    summary = SourceSummary()
+    refs = list(list_images([root], storage, sniff=True, summary=summary))
+    assert [ref.image_id for ref in refs] == sorted([*taken, "z.jpg"], key=str.encode)
+    assert summary.ignored == {".txt": 2, "(no extension)": 1, ".dat": 1, ".zip": 1, ".dng": 1, ".jxl": 1}
+    assert all(ref.size == len(taken[ref.image_id]) for ref in refs if ref.image_id in taken)
+
+
+def test_files_on_a_web_server_are_sniffed(web: tuple[str, Path]) -> None:
+    address, root = web
+    plant(root, "photos/a.dat", "photos/b.txt")
+    Image.new("L", (400, 300)).save(root / "photos" / "c", "PNG")
+    refs = list_images([f"{address}/photos/"], STORAGE, sniff=True)
+    assert [ref.image_id for ref in refs] == ["c"]
+
+
+def test_sniffing_reads_little_tries_again_and_does_not_wait_for_pipes(
+    tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.0)
+    plant(tmp_path, "a.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    assert ids(tmp_path, sniff=True) == ["a.jpg"]
+    storage, bucket = Storage(s3_server.options), s3_server.new_bucket()
+    s3_server.put(bucket, "a", b"\x89PNG\r\n\x1a\n" + bytes(5_000_000))
+    real, bad, ranges = S3FileSystem._call_s3, iter(range(3)), []
+
+    async def call(fs: S3FileSystem, method: str, *args: Any, **kwargs: Any) -> Any:
+        if method == "get_object":
+            ranges.append(kwargs["Range"])
+            if next(bad, None) is not None:
+                raise EndpointConnectionError(endpoint_url="https://bucket.example")
+        return await real(fs, method, *args, **kwargs)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", call)
+    assert ids(f"s3://{bucket}", storage=storage, sniff=True) == ["a"]
+    assert ranges == ["bytes=0-511"] * 4
+
+
+def test_what_lies_in_the_output_is_no_image_and_is_counted(tmp_path: Path, s3_server: S3Server) -> None:
+    plant(tmp_path, "photos/a.jpg", "photos/out/preview/1.jpg", "photos/out/preview/2.jpg", "photos/outside.jpg")
+    summary = SourceSummary()
+    refs = list_images([str(tmp_path / "photos")], STORAGE, summary=summary, output=str(tmp_path / "photos" / "out"))
+    assert [ref.image_id for ref in refs] == ["a.jpg", "outside.jpg"]
+    assert (summary.images, summary.bytes, summary.ignored) == (2, 30, {THE_OUTPUT: 1})
+    with pytest.raises(SourceError, match=r"no image under .* \(1 file ignored: \(the output\) 1\)$"):
+        list(list_images([str(tmp_path / "photos" / "out")], STORAGE, output=f"{tmp_path}/photos/out/preview/"))
+    bucket, storage = s3_server.new_bucket(), Storage(s3_server.options)
+    for key in ("p/a.jpg", "p/out/b.jpg"):
+        s3_server.put(bucket, key, b"x")
+    refs = list_images([f"s3a://{bucket}/p"], storage, output=f"s3://{bucket}/p/out")
+    assert [ref.image_id for ref in refs] == ["a.jpg"]
+    # What a list names is wanted, wherever it lies.
+    (tmp_path / "photos" / "list.txt").write_text("out/preview/1.jpg\n")
+    refs = list_images([str(tmp_path / "photos" / "list.txt")], STORAGE, output=str(tmp_path / "photos" / "out"))
+    assert [ref.image_id for ref in refs] == ["out/preview/1.jpg"]
+
+
+def test_a_listing_that_only_skips_can_be_stopped(tmp_path: Path) -> None:
+    plant(tmp_path, *(f"{n}.txt" for n in range(50)))
+    seen = []
+
+    def stop() -> None:
+        seen.append(1)
+        if len(seen) == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(list_images([str(tmp_path)], STORAGE, on_file=stop))

@@ -316,3 +316,49 @@ def test_containers_of_one_azure_account_are_told_apart() -> None:
         "photos@account.dfs.core.windows.net/a.jpg"
     )
     assert identity_of("https://me:pw@host/a.jpg?sig=x&v=1#part") == "host/a.jpg"
+
+
+LINKS = ["https://h/img?id=1", "https://h/img?id=2", "https://h/a.jpg?x=1", "https://h/a.jpg", "https://h/b.JPG?w=640"]
+NAMES = ["h/img-d9fc91d45c09", "h/img-25d0c83ec3d0", "h/a-1f206b11c23e.jpg", "h/a.jpg", "h/b.JPG"]
+
+
+def signed(uri: str, by: str) -> str:
+    return f"{uri}{'&' if '?' in uri else '?'}X-Amz-Signature={by}&X-Amz-Date={by}"
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv", "jsonl", "parquet", "json"])
+def test_web_images_that_differ_in_their_query_only_have_names_of_their_own(tmp_path: Path, kind: str) -> None:
+    def names_in(uris: list[str]) -> dict[str, str]:
+        path = tmp_path / f"l.{kind}"
+        if kind == "parquet":
+            parquet(path, uri=uris)
+        elif kind == "json":
+            write(path, json.dumps({"images": [{"file_name": uri} for uri in uris]}))
+        elif kind == "jsonl":
+            write(path, "\n".join(json.dumps({"uri": uri}) for uri in uris))
+        else:
+            write(path, "\n".join(["uri"] * (kind == "csv") + uris))
+        summary = SourceSummary()
+        refs = list(list_images([str(path)], STORAGE, summary=summary))
+        assert all(ref.file_name == ref.image_id for ref in refs)
+        assert summary.sources[0].by_query == sum("-" in ref.image_id for ref in refs)
+        return {ref.uri: ref.image_id for ref in refs}
+
+    plain = names_in(LINKS)
+    assert list(plain.values()) == NAMES
+    # Whatever signs them, in whatever order they come, and whatever else is in the list.
+    first = names_in([signed(uri, "one") for uri in LINKS])
+    second = names_in([signed(uri, "two") for uri in reversed([*LINKS, "https://h/img?id=3"])])
+    assert list(first.values()) == NAMES
+    assert list(second.values())[1:] == NAMES[::-1]
+    assert len(set(second.values())) == 6
+
+
+def test_what_differs_in_its_signature_only_is_one_image(tmp_path: Path) -> None:
+    uris = [signed("https://h/img?id=1", "one"), signed("https://h/img?id=1", "two")]
+    assert [name for name, _ in listed(write(tmp_path / "l.txt", "\n".join(uris)))] == ["h/img"] * 2
+
+
+def test_an_image_id_that_the_list_gives_is_kept_and_ends_the_doubt(tmp_path: Path) -> None:
+    path = write(tmp_path / "l.csv", "uri,image_id\nhttps://h/img?id=1,one\nhttps://h/img?id=2,\n")
+    assert [name for name, _ in listed(path)] == ["one", "h/img"]

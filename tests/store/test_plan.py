@@ -96,6 +96,7 @@ def test_two_images_with_one_id_are_named_and_nothing_stays(tmp_path: Path) -> N
     assert "'000002.jpg'" in message
     assert "s3://b/000002.jpg" in message
     assert "s3://other/000002.jpg" in message
+    assert "columns uri and image_id" in message
     assert list((tmp_path / "plan").iterdir()) == []
 
 
