@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
+from prelabel.source.calibration import Calibration, calibrated_grey, calibrated_rgb
+
 #: Modes of one channel that does not fit into 8 bits.
 _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 _GREY_MODES = frozenset({"1", "L", "LA", "La"})
@@ -39,18 +41,44 @@ _MAX_SAMPLE_VALUE = 281
 _WHITE_IS_ZERO = 0
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(
+    image: Image.Image, calibration: Calibration | None = None, low_bytes: Image.Image | None = None
+) -> Image.Image:
     """A loaded picture of any mode in mode RGB: profile applied, transparency on white.
 
-    Returns the picture itself where it is RGB already and nothing is to be done.
+    Args:
+        image: Its profile is in its `info`.
+        calibration: What its file states about its colours in the place of a profile.
+        low_bytes: The lower halves of the samples of a picture whose file has 16 bits for each.
+
+    Returns:
+        The picture itself where it is RGB already and nothing is to be done.
     """
-    colour, alpha = _split(image)
-    rgb = _to_srgb(colour, image.info.get("icc_profile"))
-    if alpha is None:
-        return rgb
-    white = Image.new("RGB", rgb.size, (255, 255, 255))
-    white.paste(rgb, mask=alpha)
-    return white
+    is_deep = image.mode in _DEEP_MODES
+    colour, alpha = _deep_to_grey(image, calibration) if is_deep else _split(image)
+    if calibration is None:
+        rgb = _to_srgb(colour, image.info.get("icc_profile"))
+    else:
+        rgb = colour.convert("RGB") if is_deep else _calibrated(colour, calibration, low_bytes)
+    return rgb if alpha is None else on_white(rgb, rgb.size, (0, 0, *rgb.size), alpha)
+
+
+def on_white(
+    picture: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int], alpha: Image.Image | None = None
+) -> Image.Image:
+    """A picture in mode RGB at its place on a white canvas."""
+    canvas = Image.new("RGB", size, (255, 255, 255))
+    canvas.paste(picture, box, alpha)
+    return canvas
+
+
+def is_profile(data: bytes) -> bool:
+    """Whether this is an ICC profile that can be read."""
+    try:
+        ImageCms.ImageCmsProfile(io.BytesIO(data))
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return False
+    return True
 
 
 def srgb_pixels(pixels: npt.NDArray[np.uint8], profile: object) -> npt.NDArray[np.uint8]:
@@ -67,10 +95,16 @@ def srgb_pixels(pixels: npt.NDArray[np.uint8], profile: object) -> npt.NDArray[n
     return converted
 
 
+def _calibrated(colour: Image.Image, calibration: Calibration, low_bytes: Image.Image | None) -> Image.Image:
+    """A picture of mode RGB or L as sRGB."""
+    if colour.mode != "RGB":
+        return Image.fromarray(calibrated_grey(np.asarray(colour), calibration)).convert("RGB")
+    low = None if low_bytes is None else np.asarray(low_bytes)
+    return Image.fromarray(calibrated_rgb(np.asarray(colour), calibration, low))
+
+
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """The colour of a picture in mode RGB, L, CMYK or LAB, and its opacity in mode L where it has any."""
-    if image.mode in _DEEP_MODES:
-        return _deep_to_grey(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         # Grey stays one channel, since a grey profile cannot be applied to three.
@@ -79,19 +113,6 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if image.mode in _PROFILE_MODES:
         return image, None
     return image.convert("L" if image.mode in _GREY_MODES else "RGB"), None
-
-
-def fit_transparency_to_8_bits(image: Image.Image, bits: int) -> None:
-    """Mend the transparent colour of a PNG whose samples had 2, 4 or 16 bits.
-
-    Pillow brings such samples to 8 bits and leaves the one transparent value of the file as it was, so that it would
-    match no pixel or a wrong one.
-    """
-    value = image.info.get("transparency")
-    if image.mode == "L" and bits in (2, 4) and isinstance(value, int):
-        image.info["transparency"] = value * 255 // (2**bits - 1)
-    elif image.mode == "RGB" and bits == 16 and isinstance(value, tuple):
-        image.info["transparency"] = tuple(sample >> 8 for sample in value)
 
 
 def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
@@ -153,11 +174,13 @@ def _colour_grid(mode: str) -> Image.Image:
     return Image.frombytes(mode, (len(grid), 1), grid.tobytes())
 
 
-def _deep_to_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+def _deep_to_grey(image: Image.Image, calibration: Calibration | None) -> tuple[Image.Image, Image.Image | None]:
     """A picture of one 16-bit, 32-bit or float channel in mode L, and its opacity where one value is transparent."""
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
-    if image.mode.startswith("I;16"):
+    if calibration is not None:
+        grey = calibrated_grey(values.astype(np.uint16), calibration)
+    elif image.mode.startswith("I;16"):
         grey = _scale_16_bit(values, _stated_white(tags))
     elif image.format == "PPM" and image.mode == "I":
         grey = _scale_16_bit(values, 65535)  # Pillow has spread the file's own maximum over 16 bits

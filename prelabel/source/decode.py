@@ -22,7 +22,6 @@ from PIL import (
     ImageFile,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
-    PngImagePlugin,
     PpmImagePlugin,
     PsdImagePlugin,
     TgaImagePlugin,
@@ -39,10 +38,12 @@ from prelabel.errors import (
     TruncatedImageError,
     UnknownFormatError,
 )
-from prelabel.source.color import fit_transparency_to_8_bits, srgb_pixels, to_rgb
+from prelabel.source.color import on_white, srgb_pixels, to_rgb
 from prelabel.source.failures import describe, explain, is_cut
 from prelabel.source.jpeg import read_pixels, reduce, reduced, scale_of
-from prelabel.source.orientation import browser_orientation
+from prelabel.source.orientation import browser_orientation, jpeg_exif
+from prelabel.source.png import has_all_rows, open_png, png_rgb
+from prelabel.source.png_chunks import PngChunks, read_png
 from prelabel.source.sniff import image_format, looks_like
 from prelabel.source.upright import displayed_size, turned, window_of
 
@@ -50,7 +51,6 @@ from prelabel.source.upright import displayed_size, turned, window_of
 #: tries formats nobody asked for, and has a pixel limit of its own.
 _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,  # also MPO
-    "PNG": PngImagePlugin.PngImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "GIF": GifImagePlugin.GifImageFile,
@@ -161,10 +161,12 @@ def decoded_bytes(data: bytes, options: DecodeOptions) -> int:
         return 0
     _calm_pillow(options.max_pixels)
     try:
-        _check_pixels(_size_in_header(data, name), options.max_pixels)
-        with _opener(name)(io.BytesIO(data)) as image:
-            size = image.size
+        size = _size_in_header(data, name)
         _check_pixels(size, options.max_pixels)
+        if name != "PNG":
+            with _opener(name)(io.BytesIO(data)) as image:
+                size = image.size
+            _check_pixels(size, options.max_pixels)
     except Exception:  # noqa: BLE001 - Pillow meets hostile bytes with anything, see `_decode`
         return 0
     width, height = reduced(size, scale_of(size, options.shortest_side) if name == "JPEG" else 1)
@@ -175,15 +177,21 @@ def _decode(data: bytes, name: str, options: DecodeOptions, keep_cut: bool = Fal
     """Decode a file of a known format; with `keep_cut` one whose end is missing, as far as it goes."""
     # With an end put on, libjpeg fills in what is missing by itself.
     file = io.BytesIO(data + _JPEG_END if keep_cut and name == "JPEG" else data)
-    image = size = None
+    image: ImageFile.ImageFile | None = None
+    size = png = None
     try:
-        image = _opener(name)(file)
-        size = image.size
+        if name == "PNG":
+            png = read_png(data)
+            size = png.size
+            image = open_png(png)
+        else:
+            image = _opener(name)(file)
+            size = image.size
         _refuse_camera_raw(image, data)
         _check_pixels(size, options.max_pixels)
         # Whether anything is there of a cut file is judged in full.
         scale = scale_of(size, options.shortest_side) if name == "JPEG" and not keep_cut else 1
-        return _finish(image, name, data, file, keep_cut, scale)
+        return _finish(image, name, data, file, keep_cut, scale, png)
     except DecodeError:
         raise
     # Pillow meets hostile bytes with OSError, SyntaxError, ValueError, struct.error, zlib.error, KeyError, TypeError,
@@ -193,60 +201,59 @@ def _decode(data: bytes, name: str, options: DecodeOptions, keep_cut: bool = Fal
 
 
 def _finish(
-    image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO, keep_cut: bool, scale: int
+    image: ImageFile.ImageFile,
+    name: str,
+    data: bytes,
+    file: io.BytesIO,
+    keep_cut: bool,
+    scale: int,
+    png: PngChunks | None,
 ) -> DecodedImage:
     """Load an opened file, bring its pixels to RGB, and turn them."""
-    # A TIFF turns itself while it loads and forgets its tag; a PNG may have it behind the pixels.
-    orientation = None if name == "PNG" else _orientation(image)
+    # A TIFF turns itself while it loads and forgets its tag; a PNG would load itself for being asked.
+    orientation = None if png is not None else _orientation(image)
     covered = image.tile[0][1] if name == "GIF" and image.tile else None
     size = image.size
     stored = read_pixels(image, data, scale) if name == "JPEG" and not keep_cut else None
-    if stored is None:
+    if stored is not None:
+        stored = srgb_pixels(stored, image.info.get("icc_profile"))
+    else:
         if scale > 1:
             reduce(image, scale)
-        _load(image, name, data, file, keep_cut)
+        _load(image, name, data, file, keep_cut, png)
+        stored = np.asarray(_rgb_of(image, covered) if png is None else png_rgb(image, png))
     turn = _orientation(image)
-    if stored is None:
-        stored = np.asarray(_rgb_of(image, covered))
-    else:
-        stored = srgb_pixels(stored, image.info.get("icc_profile"))
     applied = orientation or turn
     rows, columns = stored.shape[:2]
     if scale == 1:
         size = columns, rows  # of a TIFF that turns itself this is known only now
     width, height = displayed_size(size, turn)
     window = window_of(size, (columns, rows), scale, turn)
-    container = _container_orientation(image) if name == "AVIF" else None
-    shown = browser_orientation(data, name, applied, container)
-    return DecodedImage(turned(stored, turn), height, width, window, applied, shown, _frames(image))
+    exif = jpeg_exif(data) if name == "JPEG" else png.browser_exif if png is not None else None
+    shown = browser_orientation(name, applied, exif, _container_orientation(image) if name == "AVIF" else None)
+    frames = _frames(image) if png is None else png.frames
+    return DecodedImage(turned(stored, turn), height, width, window, applied, shown, frames)
 
 
 def _rgb_of(image: ImageFile.ImageFile, covered: tuple[int, int, int, int] | None) -> Image.Image:
     """A loaded picture in RGB; where the first frame of a GIF covers a part of its canvas, white around it."""
     rgb = to_rgb(image)
     if covered and covered != (0, 0, *rgb.size):
-        # Browsers show nothing there.
-        rgb, frame = Image.new("RGB", rgb.size, (255, 255, 255)), rgb.crop(covered)
-        rgb.paste(frame, covered)
+        rgb = on_white(rgb.crop(covered), rgb.size, covered)
     # A cut TIFF that is to be turned states its displayed size, its pixels are still as they are stored.
     return rgb if rgb.size == rgb.im.size else rgb.copy()
 
 
-def _load(image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO, keep_cut: bool) -> None:
+def _load(
+    image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO, keep_cut: bool, png: PngChunks | None
+) -> None:
     """Load an opened file with Pillow."""
     if keep_cut:
         _load_cut(image, name, data, file)
-    else:
-        _load_whole(image, name, data)
-    if name == "PNG":
-        fit_transparency_to_8_bits(image, bits=data[24])
-
-
-def _load_whole(image: ImageFile.ImageFile, name: str, data: bytes) -> None:
+        return
     image.load()
-    # Pillow does not mind; but an orientation may have stood behind the pixels.
-    if name == "PNG" and data.rfind(b"IEND") < 0:
-        raise TruncatedImageError(f"the file ends before the picture does ({describe(name, data, image.size)})")
+    if png is not None and not (png.ends and has_all_rows(image, png)):
+        raise TruncatedImageError(f"the file ends before the picture does ({describe(name, data, png.size)})")
 
 
 def _load_cut(image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO) -> None:
@@ -329,7 +336,9 @@ def _refuse_camera_raw(image: ImageFile.ImageFile, data: bytes) -> None:
 
 
 def _size_in_header(data: bytes, name: str) -> tuple[int, int]:
-    """Width and height where Pillow takes memory for the canvas as soon as it opens a file; else (0, 0)."""
+    """Width and height where memory is taken as soon as a file is opened; else (0, 0)."""
+    if name == "PNG" and data[12:16] == b"IHDR":
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if name == "GIF":
         return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
     if name == "WEBP" and data[12:16] == b"VP8X":

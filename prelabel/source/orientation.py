@@ -2,8 +2,8 @@
 
 Detectors see every picture upright: EXIF, XMP and the odd places where programs put an orientation are all obeyed, as
 Pillow's `exif_transpose` does. Browsers obey fewer of them, and people draw boxes on what the browser shows them. The
-rules here are Chromium's (156), where Firefox (ESR 153) differs in files that nobody writes; `tests/tools` opens files of
-every kind in the real browser.
+rules here are Chromium's (156). Firefox (ESR 153) shows a JPEG that has XMP before its EXIF, and an animated PNG, as
+they are stored. `tests/tools/test_browser_frames.py` opens files of every kind in the real browsers.
 
     JPEG    EXIF in the first APP1 segment that has any, before the scan
     PNG     the first eXIf chunk that is intact, before the pixels
@@ -14,7 +14,6 @@ every kind in the real browser.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 
 #: Formats that browsers show as they are stored, whatever an orientation in them says.
@@ -29,21 +28,19 @@ _JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 _JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
-def browser_orientation(data: bytes, name: str, applied: int | None, container: int | None) -> int:
+def browser_orientation(name: str, applied: int | None, exif: bytes | None, container: int | None) -> int:
     """The orientation, 1..8, that a browser applies to the stored pixels.
 
     Args:
-        data: The whole file.
-        name: Its format.
+        name: The format of the file.
         applied: What the decoder applied: taken for formats that browsers do not show.
+        exif: Of a JPEG or PNG, what stands where browsers look for it.
         container: What the container of an AVIF asks for.
     """
     if name in _NEVER_TURNED:
         return 1
-    if name == "JPEG":
-        return exif_orientation(_jpeg_exif(data)) or 1
-    if name == "PNG":
-        return exif_orientation(_png_exif(data)) or 1
+    if name in ("JPEG", "PNG"):
+        return exif_orientation(exif) or 1
     if name == "AVIF":
         return container or 1
     return applied or 1
@@ -87,7 +84,7 @@ def _entries(exif: bytes, order: str, directory: int) -> Iterator[tuple[int, int
         yield (*struct.unpack_from(order + "HHI", exif, at), at + 8)
 
 
-def _jpeg_exif(data: bytes) -> bytes | None:
+def jpeg_exif(data: bytes) -> bytes | None:
     """EXIF of the first APP1 segment that has any, from its byte order on."""
     at = 2
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
@@ -105,18 +102,4 @@ def _jpeg_exif(data: bytes) -> bytes | None:
         if marker == _JPEG_APP1 and length > 8 and data[at + 2 : at + 7] == b"Exif\0":
             return data[at + 8 : at + length]
         at += max(length, 2)
-    return None
-
-
-def _png_exif(data: bytes) -> bytes | None:
-    """The first intact eXIf chunk before the pixels."""
-    at = 8
-    while at + 12 <= len(data):
-        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        if kind in (b"IDAT", b"IEND"):
-            return None
-        body = data[at + 8 : at + 8 + length]
-        at += 12 + length
-        if kind == b"eXIf" and data[at - 4 : at] == zlib.crc32(kind + body).to_bytes(4, "big"):
-            return body
     return None

@@ -1,8 +1,8 @@
 """Small files that state an orientation in every place and manner, with what is applied here and what browsers apply.
 
-`FILES` names each: the file, the orientation that prelabel applies (Pillow's `exif_transpose`, None where it sees none),
-and the one that Chromium applies. The latter were seen in Chromium 156, and `tests/tools/test_browser_frames.py` looks
-again.
+`files()` names each: the file, the orientation that prelabel applies (Pillow's `exif_transpose`, None where it sees
+none), and the one that Chromium applies. The latter were seen in Chromium 156; `tests/tools/test_browser_frames.py`
+looks again.
 """
 
 from __future__ import annotations
@@ -155,6 +155,11 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
+def spoiled(data: bytes) -> bytes:
+    """A chunk whose check sum is wrong."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
 def png(before: bytes = b"", behind: bytes = b"") -> bytes:
     """A PNG with chunks before and behind its pixels."""
     return PNG[:_PIXELS] + before + PNG[_PIXELS:_END] + behind + PNG[_END:]
@@ -175,6 +180,8 @@ def _pngs() -> dict[str, tuple[bytes, int | None, int]]:
         "with the head of a JPEG": (png(chunk(b"eXIf", EXIF + exif(6))), 6, 1),
         "two chunks": (png(six + three), 3, 6),
         "a chunk of nothing, then one": (png(chunk(b"eXIf", exif(0)) + six), 6, 1),
+        "a bad check sum": (png(spoiled(six)), None, 1),
+        "a bad check sum, then one": (png(spoiled(six) + three), 3, 3),
         "behind the pixels": (png(behind=six), 6, 1),
         "before and behind": (png(six, three), 3, 6),
         "XMP": (png(xmp_6), 6, 1),

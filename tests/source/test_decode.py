@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -584,10 +585,17 @@ def test_file_larger_than_the_limit_is_refused() -> None:
         decode(data, DecodeOptions(max_bytes=1000))
 
 
-def test_compressed_text_cannot_fill_the_memory() -> None:
-    text = (b"zTXt", b"Comment\x00\x00" + zlib.compress(bytes(100_000_000)))
-    with pytest.raises(CorruptImageError, match="too large"):
-        decode(png(1, 1, 8, 0, b"\x00\x00", text))
+@pytest.mark.parametrize("name", [b"Comment", b"Raw profile type exif", b"XML:com.adobe.xmp", b"profile"])
+def test_compressed_text_can_neither_fill_the_memory_nor_cost_the_picture(name: bytes) -> None:
+    packed = zlib.compress(bytes(100_000_000))
+    kind, head = {b"XML:com.adobe.xmp": (b"iTXt", b"\0\1\0\0\0"), b"profile": (b"iCCP", b"\0\0")}.get(
+        name, (b"zTXt", b"\0\0")
+    )
+    data = png(1, 1, 8, 0, b"\x00\x00", (kind, name + head + packed))
+    tracemalloc.start()
+    assert first_row(data) == [BLACK]
+    assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("options", [{"max_pixels": 0}, {"max_bytes": -1}])
