@@ -131,7 +131,7 @@ def convert(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
     try:
         converted = _converted(kind, value)
         wrong = bool(choices) and converted not in choices
-    except _PairError as error:
+    except _OneValueError as error:
         wrong, detail = True, f"; {error}"
     except (TypeError, ValueError, OverflowError, RecursionError):
         wrong = True
@@ -180,13 +180,15 @@ def _no_truth(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     """Text as it was written, whether in quotes or not; what is no longer known as it was written is refused."""
-    if not isinstance(value, str) or (isinstance(value, Bare) and not value.exact):
+    if not isinstance(value, str):
         raise TypeError
+    if isinstance(value, Bare) and not value.exact:
+        raise _OneValueError(f"{value} needs quotes, since it is not known how it was written")
     return str(value)
 
 
-class _PairError(ValueError):
-    """What is wrong with one of several pairs."""
+class _OneValueError(ValueError):
+    """What is wrong with one of several values."""
 
 
 def _pairs(kind: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -207,31 +209,31 @@ def _pairs(kind: str, value: Any) -> Iterator[tuple[str, Any]]:
             for name, right in read_mapping(path).items():
                 try:
                     yield name, _right(kind, name, right)
-                except _PairError as error:
+                except _OneValueError as error:
                     raise ConfigError(f"{path}: {error}") from None
         elif equals and name:
             converted = _right(kind, name, right)
             if texts.setdefault(name, converted) != converted:
-                raise _PairError(f"{name} is given twice")
+                raise _OneValueError(f"{name} is given twice")
             yield name, converted
         else:
             raise TypeError
 
 
 def _right(kind: str, name: str, value: Any) -> Any:
-    """The value of a pair. Raises _PairError."""
+    """The value of a pair. Raises _OneValueError."""
     if kind == "pairs":
         try:
             return _text(value)
-        except TypeError:
-            raise _PairError(f"{name} must be a text, in quotes, got {_SHORT.repr(meaning(value))}") from None
+        except (TypeError, _OneValueError):
+            raise _OneValueError(f"{name} must be a text, in quotes, got {_SHORT.repr(meaning(value))}") from None
     try:
         number = _converted("float", value)
         wrong = not 0 <= number <= 1
     except (TypeError, ValueError, OverflowError):
         wrong = True
     if wrong:
-        raise _PairError(f"{name} must be a number from 0 to 1, got {_SHORT.repr(value)}")
+        raise _OneValueError(f"{name} must be a number from 0 to 1, got {_SHORT.repr(value)}")
     return number
 
 

@@ -61,6 +61,7 @@ def compare(
     for _, way, outcome in claims.decided():
         gathered.add(way, outcome)
     gathered.unclear = claims.unclear
+    gathered.untouched = len(annotations.images) - len(claims.touched)
     if not gathered.compared:
         raise EvaluateError(_why_none(info, annotations, gathered, some))
     return gathered.result(info, annotations, options, basis)
@@ -177,6 +178,7 @@ class _Gathered:
         self.left_out: dict[str, list[str]] = defaultdict(list)
         self.ways: Counter[str] = Counter()
         self.unclear: list[str] = []
+        self.untouched = 0
 
     def add(self, way: str, outcome: _Outcome) -> None:
         """One image that is surely the one that was annotated."""
@@ -212,7 +214,7 @@ class _Gathered:
             failed=sum(one.failed for one in self.compared),
             open=annotations.open,
             skipped=annotations.skipped,
-            only_annotations=len(annotations.images) - sum(self.ways.values()),
+            only_annotations=self.untouched,
             other_model=len(self.left_out[_OTHER]),
             blank=len(self.left_out[_BLANK]),
             by_annotations=said,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from prelabel.export.kept import beyond_kept
 from prelabel.export.reading import Rows, RunInfo
 from prelabel.select import KEPT, Selection
 from prelabel.storage import Storage
+from prelabel.store.run import ClassName
 
 #: Thresholds at which evaluation.json states precision and recall.
 GRID = tuple(number / 20 for number in range(20))
@@ -163,8 +164,9 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
     gathered = gather(info, rows, truth, options)
     pairs, categories = gathered.pairs, gathered.categories
     every = outcomes(pairs, options.iou)
-    rankings = {one.name: ranking(every, one.id) for one in categories}
-    together = ranking(every)
+    floors = {one.name: _floor(gathered.classes.matched[one.name], info, options) for one in categories}
+    rankings = {one.name: replace(ranking(every, one.id), floor=floors[one.name]) for one in categories}
+    together = replace(ranking(every), floor=min(floors.values(), default=0.0))
     given = None
     if options.compare:
         kept = outcomes([replace(pair, found=pair.found.only_compared()) for pair in pairs], options.iou)
@@ -190,6 +192,12 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
         given=given is not None,
         notes=(*gathered.notes, *_score_notes(info, together, options)),
     )
+
+
+def _floor(classes: Iterable[ClassName], info: RunInfo, options: EvaluateOptions) -> float:
+    """Below which score nothing of a class is among what is evaluated, so that no lower threshold can be judged."""
+    rules = [options, *([info.kept] if info.kept is not None else [])]
+    return max((one.threshold_of(each.name, each.mid) for each in classes for one in rules), default=0.0)
 
 
 def _score_notes(info: RunInfo, together: Ranking, options: EvaluateOptions) -> list[str]:

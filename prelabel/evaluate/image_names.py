@@ -90,14 +90,20 @@ class ImageNames:
 
 
 class Claims(Generic[T]):
-    """Which image of one side is which of the other, decided when all have been seen."""
+    """Which image of one side is which of the other, decided when all have been seen.
+
+    Attributes:
+        touched: Positions that some image may be.
+    """
 
     def __init__(self) -> None:
+        self.touched: set[int] = set()
         self._claims: dict[int, list[tuple[int, str, T]]] = defaultdict(list)
         self._several: list[str] = []
 
     def add(self, name: str, way: str, found: Sequence[int], value: T) -> None:
         """An image called `name` may be each of those found."""
+        self.touched.update(found)
         if len(found) > 1:
             self._several.append(name)
         else:

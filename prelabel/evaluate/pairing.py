@@ -125,6 +125,7 @@ class Pairing(Generic[T]):
         if value is None:
             image = self.truth.images[found[0]]
             self._tally["other_size"] += 1
+            self._claims.touched.update(found)
             self._other_size = self._other_size or (
                 f"{row.file_name!r} ({row.width} x {row.height}, in the truth {image.width} x {image.height})"
             )
@@ -154,7 +155,7 @@ class Pairing(Generic[T]):
             failed=sum(claim.failed for _, _, claim in decided),
             by_stem=sum(way in (STEM, UPLOAD) for _, way, _ in decided),
             only_run=self._tally["only_run"] + self._tally["claims"] - len(decided) - len(unclear),
-            only_truth=len(self.truth.images) - len(decided) - self._tally["other_size"],
+            only_truth=len(self.truth.images) - len(self._claims.touched),
             other_size=self._tally["other_size"],
             unclear=len(unclear),
             swapped=sum(claim.swapped for _, _, claim in decided),

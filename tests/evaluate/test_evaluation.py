@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import dataclasses
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from prelabel.errors import ConfigError
 from prelabel.evaluate.outcomes import Ranking
 from prelabel.evaluate.tables import class_table, tables, work_lines, work_table
 from prelabel.evaluate.work import work
+from prelabel.select import Selection
 from prelabel.store.rows import ImageRow
 from tests.evaluate.cases import evaluated, image, thing, write_truth
 from tests.rows import INFO, found, mask_of, row
@@ -306,7 +306,7 @@ def test_the_table_of_classes_has_most_objects_first_and_says_what_it_leaves_out
 def test_the_printed_tables_say_what_does_not_match_and_what_counts(tmp_path: Path):
     truth = write_truth(tmp_path, [thing(LEFT), thing(FAR, 2)])
     boat = found("Boat", 0.8, (30, 0, 40, 10), category_id=9, mid="")
-    info = dataclasses.replace(INFO, classes=None)
+    info = replace(INFO, classes=None)
     every = tables(evaluated(truth, photo(dog(LEFT), boat), info=info))
     cells = {cell for one in every for line in one.rows for cell in line}
     assert "note: Not in the truth, so neither right nor wrong: Boat" in cells
@@ -366,3 +366,17 @@ def test_a_class_with_one_object_follows_the_others():
         np.array([21]),
     )
     assert not work({"one": one, "many": many, "wrong": wrong}, every).by_class["one"].own
+
+
+def test_no_threshold_is_suggested_below_what_the_run_kept_of_a_class(tmp_path: Path):
+    # Dogs are right down to 0.1, where half of the objects are; of cats the run kept what lies above 0.6.
+    truth = write_truth(tmp_path, [thing(LEFT), thing(RIGHT), thing(RIGHT, 2)])
+    one = photo(dog(LEFT, 0.1), dog(RIGHT, 0.1), cat(RIGHT, 0.8))
+    kept = Selection(score_threshold=0.05, class_threshold={"Cat": 0.6})
+    done = evaluated(truth, one, info=replace(INFO, kept=kept))
+    assert done.work.common.threshold <= 0.1
+    assert done.work.by_class["dog"].suggested.threshold <= 0.1
+    assert done.work.by_class["cat"].suggested.threshold == 0.6
+    # The same with a threshold that is stated for the evaluation.
+    done = evaluated(truth, one, class_threshold={"Cat": 0.7})
+    assert done.work.by_class["cat"].suggested.threshold == 0.7
