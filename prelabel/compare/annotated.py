@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prelabel.compare.areas import Area, of_mask, of_outlines
+from prelabel.evaluate.truth import Truth
 
 Points = npt.NDArray[np.float64]
 
@@ -125,8 +126,7 @@ class Annotations:
         skipped: Images that somebody refused to annotate.
         notes: What the user should know of the reading, one line each.
         tool: `LABEL_STUDIO` or `COCO`.
-        stored_sizes: Whether sizes may be those of the unturned file where regions lie on the turned one, as Label
-            Studio's COCO export has them.
+        truth: The COCO dataset that the images are of, in its order.
     """
 
     shown: str
@@ -135,4 +135,4 @@ class Annotations:
     skipped: int = 0
     notes: tuple[str, ...] = ()
     tool: str = LABEL_STUDIO
-    stored_sizes: bool = False
+    truth: Truth | None = None

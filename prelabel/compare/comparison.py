@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from prelabel.compare.annotated import LABEL_STUDIO, AnnotatedImage, Annotations
+from prelabel.compare.annotated import AnnotatedImage, Annotations
 from prelabel.compare.fates import FATES, KEPT, MOVED, RELABELLED, Fate, fates
 from prelabel.compare.options import CompareOptions
 from prelabel.compare.reading import read_annotations
@@ -18,8 +18,9 @@ from prelabel.compare.shown import STATED, Basis, SeenScores, ShownImage, basis_
 from prelabel.errors import EvaluateError
 from prelabel.evaluate.image_names import STEM, UPLOAD, Claims, ImageNames
 from prelabel.evaluate.outcomes import Ranking
-from prelabel.evaluate.pairing import lies_on_its_side
+from prelabel.evaluate.truth_frame import Fit, TruthFrames
 from prelabel.evaluate.work import work
+from prelabel.export.parts import UNUSED, without
 from prelabel.export.reading import Rows, RunInfo
 from prelabel.frames import BROWSER
 from prelabel.storage import Storage
@@ -30,7 +31,7 @@ from prelabel.store.rows import ImageRow
 def compare(
     info: RunInfo, rows: Rows, options: CompareOptions, storage: Storage, exports: Sequence[ExportRecord] = ()
 ) -> Comparison:
-    """Compare a run with what people made of it; the rows are read once.
+    """Compare a run with what people made of it; the rows are read once, for a COCO dataset twice.
 
     Args:
         info: The run.
@@ -50,11 +51,12 @@ def compare(
     names = ImageNames((one.image_id, one.path) for one in annotations.images)
     claims: Claims[_Outcome] = Claims()
     some: list[str] = []
+    fit_of = _fits(rows, annotations, names, options)
     for row in rows():
         way, found = names.find(row.image_id, row.file_name)
         if found:
-            images = [annotations.images[number] for number in found]
-            claims.add(row.file_name, way, found, _outcome(info, row, images[0], annotations, basis, options))
+            image, fit = annotations.images[found[0]], fit_of(found[0], row)
+            claims.add(row.file_name, way, found, _outcome(info, row, image, fit, basis, options))
         elif len(some) < 3:
             some.append(row.file_name)
     gathered = _Gathered()
@@ -64,7 +66,36 @@ def compare(
     gathered.untouched = len(annotations.images) - len(claims.touched)
     if not gathered.compared:
         raise EvaluateError(_why_none(info, annotations, gathered, some))
-    return gathered.result(info, annotations, options, basis)
+    return gathered.result(info, annotations, options, basis, fit_of.notes())
+
+
+class _Fits:
+    """In which frame the regions of each annotated image lie."""
+
+    def __init__(self, frames: TruthFrames | None) -> None:
+        """Takes the frames of a COCO dataset; None for Label Studio, where people drew on what their browser showed."""
+        self._frames = frames
+
+    def __call__(self, number: int, row: ImageRow) -> Fit | None:
+        """How the annotated image at this position is to be read; None where it is another picture."""
+        return Fit(BROWSER) if self._frames is None else self._frames.of(self._frames.truth.images[number], row)
+
+    def notes(self) -> list[str]:
+        """What was assumed."""
+        return [] if self._frames is None else self._frames.notes()
+
+
+def _fits(rows: Rows, annotations: Annotations, names: ImageNames, options: CompareOptions) -> _Fits:
+    """Reads the rows where the frames of a COCO dataset are to be told from its sizes."""
+    truth = annotations.truth
+    if truth is None:
+        return _Fits(None)
+    frames = TruthFrames(truth, options.annotations_frame, "annotations-frame")
+    for row in without(rows, "masks", *UNUSED)():
+        _, found = names.find(row.image_id, row.file_name)
+        if len(found) == 1:
+            frames.see(truth.images[found[0]], row)
+    return _Fits(frames)
 
 
 #: Why an image is left out.
@@ -106,20 +137,15 @@ def _outcome(
     info: RunInfo,
     row: ImageRow,
     image: AnnotatedImage,
-    annotations: Annotations,
+    fit: Fit | None,
     basis: Basis,
     options: CompareOptions,
 ) -> _Outcome:
-    if annotations.tool == LABEL_STUDIO or annotations.stored_sizes:
-        row = row.in_frame(BROWSER)
-    size = None if row.detections is None else (row.detections.height, row.detections.width)
-    swapped = False
-    if image.size is not None and size is not None and image.size != size:
-        swapped = annotations.stored_sizes and image.size == size[::-1] and lies_on_its_side(row)
-        if not swapped:
-            words = f"{row.file_name!r} ({size[1]} x {size[0]}, in the annotations {image.size[1]} x {image.size[0]})"
-            return _Outcome(_SIZE, words)
-        image = image.on_turned()
+    if fit is None:
+        width, height = (image.size or (0, 0))[::-1]
+        return _Outcome(_SIZE, f"{row.file_name!r} ({row.width} x {row.height}, in the annotations {width} x {height})")
+    row = row.in_frame(fit.frame)
+    image = image.on_turned() if fit.swapped else image
     stated = basis.source == STATED
     shown = ShownImage(info.model_version, row, image, basis, by_selection=stated)
     if not stated and not shown.said and not shown.proven:
@@ -136,7 +162,7 @@ def _outcome(
         seconds=image.seconds,
         failed=row.detections is None,
         said=shown.said,
-        swapped=swapped,
+        swapped=fit.swapped,
         unproven=unproven,
         not_shown=not_shown,
         seen=shown.seen_scores(),
@@ -188,7 +214,14 @@ class _Gathered:
         else:
             self.compared.append(outcome)
 
-    def result(self, info: RunInfo, annotations: Annotations, options: CompareOptions, basis: Basis) -> Comparison:
+    def result(
+        self,
+        info: RunInfo,
+        annotations: Annotations,
+        options: CompareOptions,
+        basis: Basis,
+        notes: Sequence[str],
+    ) -> Comparison:
         """Everything counted."""
         images = [one.fates for one in self.compared]
         every = [fate for image in images for fate in image]
@@ -225,7 +258,7 @@ class _Gathered:
             relabelled=[(*pair, count) for pair, count in sorted(pairs.items(), key=lambda one: (-one[1], one[0]))],
             times=Times(len(seconds), sum(seconds), median(seconds)) if seconds else None,
             work=work(rankings, together),
-            notes=(*annotations.notes, *self._notes(basis, annotations, said)),
+            notes=(*annotations.notes, *notes, *self._notes(basis, annotations, said)),
         )
 
     def _notes(self, basis: Basis, annotations: Annotations, said: int) -> list[str]:

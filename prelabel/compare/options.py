@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prelabel.export.option_rules import require_not_negative
+from prelabel.evaluate.options import AUTO
+from prelabel.export.option_rules import require_choices, require_not_negative
+from prelabel.frames import FRAMES
 from prelabel.options import option, require
 from prelabel.select import ExportSelection
 
@@ -22,6 +24,13 @@ class CompareOptions(ExportSelection):
     predictions: str = option("", "The run whose pre-annotations people worked on.", metavar="OUT", group=_GROUP)
     annotations: str = option(
         "", "What they made of them: Label Studio's JSON export, or a COCO dataset.", metavar="FILE", group=_GROUP
+    )
+    annotations_frame: str = option(
+        AUTO,
+        "The picture that the boxes of a COCO dataset lie on: upright (display), as its pixels stand in the file "
+        "(stored), as browsers show it (browser), or what its sizes tell (auto).",
+        choices=(AUTO, *FRAMES),
+        group=_GROUP,
     )
     kept_iou: float = option(
         0.95, "A box of the same class that overlaps by at least this was kept as it was.", metavar="IOU", group=_GROUP
@@ -51,6 +60,7 @@ class CompareOptions(ExportSelection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_choices(self)
         require(bool(self.predictions), "predictions is missing: name the output of the run people worked on")
         require(bool(self.annotations), "annotations is missing: name the file that people's work was exported to")
         require(0 < self.iou <= 1, f"iou must be above 0 and at most 1, got {self.iou}")

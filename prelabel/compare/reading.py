@@ -39,7 +39,7 @@ def read_annotations(url: str, storage: Storage) -> Annotations:
     notes = ["all images of the COCO dataset count as worked on; regions have no ids in common with the run"]
     if len(images) != len({one.path for one in images}):
         raise EvaluateError(f"{shown} has an image twice")
-    return Annotations(shown, images, notes=(*truth.notes, *notes), tool=COCO, stored_sizes=truth.label_studio)
+    return Annotations(shown, images, notes=(*truth.notes, *notes), tool=COCO, truth=truth)
 
 
 def _coco_image(image: TruthImage, names: dict[int, str]) -> AnnotatedImage:

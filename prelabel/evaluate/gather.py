@@ -170,7 +170,7 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
     listed = ListedCategories(truth.categories, options, classes_known)
     gatherer = _Gatherer(listed, options)
     pairing: Pairing[_Kept] = Pairing(truth, options.match)
-    frames = TruthFrames(truth, options.truth_frame)
+    frames = TruthFrames(truth, options.truth_frame, "truth-frame")
     for row in without(rows, "masks", *UNUSED)():
         frames.see(pairing.place(row), row)
     for row in rows():

@@ -62,11 +62,6 @@ class ImageCounts:
     unclear_example: str = ""
 
 
-def lies_on_its_side(row: ImageRow) -> bool:
-    """Whether browsers show the file's height as width."""
-    return (row.browser_orientation or row.exif_orientation or 1) >= 5
-
-
 @dataclass(frozen=True, slots=True)
 class _Claim(Generic[T]):
     value: T

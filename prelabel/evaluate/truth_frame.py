@@ -48,10 +48,12 @@ class TruthFrames:
     Attributes:
         truth: The truth.
         stated: What the user says: a frame, or `auto`.
+        option: By which option.
     """
 
     truth: Truth
     stated: str
+    option: str
     _votes: Counter[str] = field(default_factory=Counter)
     _sizes_of_files: bool = False
     _turned: Counter[str] = field(default_factory=Counter)
@@ -101,15 +103,15 @@ class TruthFrames:
     def notes(self) -> list[str]:
         """What was assumed, one line each."""
         notes = [
-            f"the truth of {count} images lies on {_PICTURES[frame]}, not on the upright picture of the detector: "
-            "their detections were turned there"
+            f"boxes of {count} images of {self.truth.shown} lie on {_PICTURES[frame]}, not on the upright picture that "
+            "the detector saw: its detections were turned there"
             for frame, count in self._turned.items()
             if count
         ]
         if self._untold:
             notes.append(
-                f"{self._untold} images are turned by their files, and the truth's sizes do not tell in which frame "
-                f"its boxes are: taken for {_PICTURES[self.frame]}; truth-frame says otherwise"
+                f"{self._untold} images are turned by their files, and the sizes in {self.truth.shown} do not tell in "
+                f"which frame its boxes are: taken for {_PICTURES[self.frame]}; {self.option} says otherwise"
             )
         return notes
 

@@ -1,0 +1,80 @@
+"""What people made is compared in the frame in which they made it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prelabel.compare.comparison import compare
+from prelabel.compare.options import CompareOptions
+from prelabel.compare.result import Comparison
+from prelabel.errors import ConfigError
+from prelabel.export.label_studio import export_label_studio
+from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.storage import Storage
+from prelabel.store.rows import ImageRow
+from tests.rows import INFO, found, mask_of, row, rows
+
+DOG = found(xyxy=(0, 0, 2, 3), mask=mask_of("##....", "##....", "#.....", "......"))
+
+
+def compared(path: Path, *every: ImageRow, **options: Any) -> Comparison:
+    chosen = CompareOptions(predictions="o", annotations=str(path), score_threshold=0.3, **options)
+    return compare(INFO, rows(*every), chosen, Storage())
+
+
+def fates(result: Comparison) -> dict[str, int]:
+    return {fate: count for fate, count in result.total.counts.items() if count}
+
+
+@pytest.mark.parametrize("shape", ["rectangle", "polygon", "brush"])
+@pytest.mark.parametrize("browser", range(1, 9))
+@pytest.mark.parametrize("applied", [1, 3, 6, 7])
+def test_untouched_regions_of_any_pair_of_orientations_are_kept(
+    tmp_path: Path, applied: int, browser: int, shape: str
+) -> None:
+    one = replace(row("a.webp", DOG), exif_orientation=applied, browser_orientation=browser)
+    options = LabelStudioOptions(score_threshold=0.3, shape=shape)
+    export_label_studio(INFO, rows(one), str(tmp_path), options, Storage())
+    (task,) = json.loads((tmp_path / "tasks-00000.json").read_text())
+    # Without the ids that tie regions to detections: where they lie decides.
+    result = [{**region, "id": f"r{n}"} for n, region in enumerate(task["predictions"][0]["result"])]
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps([{"data": task["data"], "annotations": [{"result": result}]}]))
+    assert fates(compared(path, one)) == {"kept": 1}
+
+
+def coco(folder: Path, bbox: list[float], height: int, width: int) -> Path:
+    path = folder / "coco.json"
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": height, "width": width}],
+        "categories": [{"id": 1, "name": "Dog"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": bbox, "iscrowd": 0, "segmentation": []}],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_coco_dataset_of_the_stored_pixels_is_compared_there(tmp_path: Path) -> None:
+    photo = replace(row("a.jpg", found(xyxy=(0, 0, 2, 3))), exif_orientation=6)
+    result = compared(coco(tmp_path, [0, 4, 3, 2], 6, 4), photo)
+    assert fates(result) == {"kept": 1}
+    assert any("lie on the pixels as stored" in note for note in result.notes)
+    result = compared(coco(tmp_path, [0, 0, 2, 3], 4, 6), photo)
+    assert fates(result) == {"kept": 1}
+    assert not any("lie on" in note for note in result.notes)
+
+
+def test_of_half_a_turn_sizes_do_not_tell_and_the_user_does(tmp_path: Path) -> None:
+    photo = replace(row("a.jpg", found(xyxy=(0, 0, 2, 3))), exif_orientation=3)
+    path = coco(tmp_path, [4, 1, 2, 3], 4, 6)
+    result = compared(path, photo)
+    assert "kept" not in fates(result)
+    assert any("do not tell" in note and "annotations-frame" in note for note in result.notes)
+    assert fates(compared(path, photo, annotations_frame="stored")) == {"kept": 1}
+    with pytest.raises(ConfigError, match="annotations-frame must be one of"):
+        compared(path, photo, annotations_frame="upright")
