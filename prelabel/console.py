@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
-from prelabel.engine.progress import Reporter, Snapshot
+from prelabel.engine.progress import LostWorker, Reporter, Snapshot
 from prelabel.store.shards import ShardRecord
 
 if TYPE_CHECKING:
@@ -67,10 +67,9 @@ class QuietReporter:
     def message(self, text: str, *, shard: int | None = None) -> None:
         """Nothing."""
 
-    def died(self, worker: str, text: str, *, shards: Sequence[int]) -> None:
-        """What no message about one of its shards is going to say."""
-        if not shards:
-            self.message(f"a worker without work is gone: {text}")
+    def lost(self, worker: LostWorker) -> None:
+        """Which, why, and what becomes of its shards."""
+        self.message(str(worker))
 
     def listed(self, images: int) -> None:
         """Nothing."""
@@ -137,9 +136,19 @@ class JsonReporter(QuietReporter):
         """`{"event": "message", "message": ..., "shard": ...}`"""
         self.emit("message", message=text, **({} if shard is None else {"shard": shard}))
 
-    def died(self, worker: str, text: str, *, shards: Sequence[int]) -> None:
-        """`{"event": "worker_died", "worker": ..., "message": ..., "shards": [...]}`"""
-        self.emit("worker_died", worker=worker, message=text, shards=list(shards))
+    def lost(self, worker: LostWorker) -> None:
+        """`{"event": "worker_died", "worker": ..., "host": ..., "pid": ..., "message": ..., "shards": {"3": ...}}`
+
+        The event is `worker_left_out` for one that lives and gets no more work.
+        """
+        self.emit(
+            "worker_left_out" if worker.is_left_out else "worker_died",
+            worker=worker.worker,
+            host=worker.host,
+            pid=worker.pid,
+            message=worker.cause,
+            shards={str(shard): then for shard, then in worker.shards.items()},
+        )
 
     def progress(self, snapshot: Snapshot) -> None:
         """`{"event": "progress", "images": ..., "done": ..., "failed": ..., "images_per_s": ..., ...}`"""

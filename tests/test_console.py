@@ -10,12 +10,13 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
 from prelabel import console
 from prelabel.cli.running import show_summary
-from prelabel.engine.progress import Snapshot
+from prelabel.engine.progress import LostWorker, Snapshot
 from prelabel.engine.summary import Summary
 from prelabel.store.shards import ShardRecord
 
@@ -71,8 +72,10 @@ def test_without_a_terminal_there_are_plain_lines_and_progress_now_and_then(monk
     reporter = console.reporter(quiet=False, log_json=False, stream=stream)
     reporter.message("80 images in 5 shards")
     reporter.message("given up: it kills", shard=3)
-    reporter.died("gpu-1:77", "its node died", shards=[])
-    reporter.died("gpu-1:78", "its node died", shards=[3])  # a message about shard 3 follows
+    reporter.lost(LostWorker("gpu-1:77", "gpu-1", 77, "its node died"))
+    reporter.lost(LostWorker("gpu-1:78", "gpu-1", 78, "its node died", shards={3: "it is tried again"}))
+    reporter.lost(LostWorker("gpu-1:79", "gpu-1", 79, "its disk is full", is_left_out=True))
+    reporter.lost(LostWorker("", "", 0, "its node died"))
     reporter.progress(HALF)  # too soon for a line
     monkeypatch.setattr(console, "LINE_INTERVAL_S", 0.0)
     reporter.progress(WAITING)
@@ -80,7 +83,10 @@ def test_without_a_terminal_there_are_plain_lines_and_progress_now_and_then(monk
     assert stream.getvalue().splitlines() == [
         "80 images in 5 shards",
         "shard=3: given up: it kills",
-        "a worker without work is gone: its node died",
+        "worker gpu-1:77 is gone: its node died",
+        "worker gpu-1:78 is gone: its node died; shard 3: it is tried again",
+        "worker gpu-1:79 is left out: its disk is full",
+        "a worker that never ran is gone: its node died",
         "0 of 1,000 images; 2 of 2 workers wait for a GPU",
         "shard=12 images=100 failed=3 seconds=41.2",
     ]
@@ -92,7 +98,7 @@ def test_json_lines_each_say_when_and_what():
     reporter.message("x\ny")
     reporter.started("0123abcd")
     reporter.message("given up: it kills", shard=3)
-    reporter.died("gpu-1:77", "the worker's process died", shards=[12, 13])
+    reporter.lost(LostWorker("gpu-1:77", "gpu-1", 77, "the worker's process died", shards={12: "it is tried again"}))
     reporter.progress(HALF)
     reporter.shard(SHARD, 41.23, worker="gpu-1:77")
     show_summary(SUMMARY, reporter, quiet=True)
@@ -102,6 +108,12 @@ def test_json_lines_each_say_when_and_what():
     assert [line.get("shard") for line in lines] == [None, 3, None, None, 12, None]
     assert [line.get("worker") for line in lines] == [None, None, "gpu-1:77", None, "gpu-1:77", None]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"]) for line in lines)
+    assert {key: lines[2][key] for key in ("host", "pid", "message", "shards")} == {
+        "host": "gpu-1",
+        "pid": 77,
+        "message": "the worker's process died",
+        "shards": {"12": "it is tried again"},
+    }
     assert lines[3]["left_s"] == 12
     assert lines[5]["failures"] == {"FetchError": 1, "TruncatedImageError": 2}
 
@@ -189,3 +201,18 @@ def test_counting_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
     with console.counting("shards checked", stream) as tell:
         tell(16, 1_954)
     assert "16 of 1,954 shards checked" in stream.getvalue()
+
+
+def test_the_closing_table_names_workers_that_were_lost_and_left_out(capsys: pytest.CaptureFixture[str]):
+    lost = [
+        LostWorker("a:1", "a", 1, "the worker's process was ended by signal 9", shards={3: "it is tried again"}),
+        LostWorker("b:2", "b", 2, "its disk is full", is_left_out=True),
+        *(LostWorker(f"c:{pid}", "c", pid, "its node died") for pid in range(6)),
+    ]
+    show_summary(replace(SUMMARY, lost_workers=tuple(lost)), console.QuietReporter(), quiet=False)
+    text = re.sub(" +", " ", capsys.readouterr().out)
+    assert "workers lost 7\n a:1 the worker's process was ended by signal 9; shard 3: it is tried again\n" in text
+    assert " ... and 2 more\n workers left out 1\n b:2 its disk is full\n" in text
+    stream = io.StringIO()
+    show_summary(replace(SUMMARY, lost_workers=tuple(lost[:1])), console.JsonReporter(stream), quiet=False)
+    assert json.loads(stream.getvalue())["lost_workers"][0]["pid"] == 1

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,15 @@ from prelabel.errors import RunInterrupted
 
 if TYPE_CHECKING:
     from prelabel.config import LabelOptions
-    from prelabel.engine.progress import Reporter
+    from prelabel.engine.progress import LostWorker, Reporter
     from prelabel.engine.summary import Summary
     from prelabel.store.status import Progress
 
 #: Problems that `verify` prints.
 _SHOWN = 20
+
+#: Lost workers that the closing table names.
+_MOST_LOST = 5
 
 
 class _LabelCommand(Command):
@@ -107,12 +110,27 @@ def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
         rows.append(["worked on now", f"{summary.labelled:,} at {rate}"])
     if summary.labelled:
         rows.append(["network run", summary.optimization])
+    rows += _lost_rows(summary.lost_workers)
     rows.append(["time", f"{console.duration(summary.wall_s)} ({summary.label_s:.1f} s labelling)"])
     if summary.labelled:
         rows.append(["model at work", f"{summary.busy:.0%} of the labelling time"])
         rows.append(["seconds by stage", f"{console.stage_seconds(summary.seconds)}; summed over workers"])
     rows.append(["output", summary.output])
     click.echo(console.table("", rows))
+
+
+def _lost_rows(workers: Sequence[LostWorker]) -> list[list[str]]:
+    """How many workers were lost and left out, and the first few of them."""
+    rows = []
+    for name, is_left_out in (("workers lost", False), ("workers left out", True)):
+        chosen = [worker for worker in workers if worker.is_left_out == is_left_out]
+        rows += [[name, f"{len(chosen):,}"]] if chosen else []
+        for worker in chosen[:_MOST_LOST]:
+            shards = "".join(f"; shard {shard}: {then}" for shard, then in worker.shards.items())
+            rows.append([f"  {worker.worker or '(never ran)'}", f"{worker.cause}{shards}"])
+        if len(chosen) > _MOST_LOST:
+            rows.append(["  ...", f"and {len(chosen) - _MOST_LOST:,} more"])
+    return rows
 
 
 def _left_out(count: int, example: str = "") -> str:

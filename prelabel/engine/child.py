@@ -3,7 +3,7 @@
 It begins to import TensorFlow before it is told anything, and ends when nobody holds the other end of the connection.
 
     driver -> process: Spec, then (key, task), (key, task) ...
-    process -> driver: (LOADED, None, None), (DONE, key, record), (STATUS, None, status), (REFUSED, None, error)
+    process -> driver: (LOADED, None, None), (DONE, key, record), (STATUS, None, status), (REFUSED, key, error)
 """
 
 from __future__ import annotations
@@ -70,13 +70,14 @@ class _Child:
 
     def _do(self, work: Any, *arguments: Any) -> None:
         """Whatever goes wrong is told, as it is when Ray carries it."""
+        key = arguments[0] if arguments else None
         try:
             work(*arguments)
         except PrelabelError as error:
-            self._send(REFUSED, None, error)
+            self._send(REFUSED, key, error)
         except Exception as error:  # noqa: BLE001 - the border of the process: nobody else hears of it
             where = f" at shard {arguments[1].shard}" if arguments else ""
-            self._send(REFUSED, None, RunError(f"a worker failed{where}: {describe(error)}"))
+            self._send(REFUSED, key, RunError(f"a worker failed{where}: {describe(error)}"))
 
     def _tell(self) -> None:
         """Say how far this worker is, whenever that has changed."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from prelabel.config import LabelOptions
-from prelabel.engine.events import Died, Done, Event, Handle, Ready
+from prelabel.engine.events import Died, Done, Event, Failed, Handle, Ready
 from prelabel.engine.progress import Reporter
 from prelabel.engine.schedule import Culprit, Task
 from prelabel.engine.worker import Status
@@ -23,6 +23,9 @@ from prelabel.store.shards import ShardRecord
 
 #: Workers may die so often in a row while they start (import, model) before no more are started.
 MAX_START_DEATHS = 3
+
+#: Workers that are left out for their errors are replaced so often: the next one may be on a better machine.
+MAX_REPLACED = 3
 
 #: Seconds a process may take to load the detector, which may have to be fetched first.
 LOAD_TIMEOUT_S = 1800.0
@@ -44,6 +47,8 @@ class Crew(ABC):
         self._numbers = itertools.count()
         self._events: deque[Event] = deque()
         self._start_deaths = 0.0
+        self._missing = 0
+        self._left_out = 0
         self._watched_at = time.monotonic()
         self.workers: list[Handle] = []
         self.takers: dict[Handle, None] = {}
@@ -61,7 +66,7 @@ class Crew(ABC):
         """What has happened since the last call, after at most `timeout_s`.
 
         Raises:
-            PrelabelError: A worker cannot load the detector, and none is at work; or a shard cannot be written.
+            PrelabelError: No worker can load the detector.
             RunError: Workers die while they start, and none is at work.
         """
 
@@ -99,18 +104,45 @@ class Crew(ABC):
         worker.ready, self._start_deaths = True, 0.0
         self.takers[worker] = None
         self._events.append(Ready(worker))
+        # It can be done: those that could not before may have been on another machine.
+        missing, self._missing = min(self._missing, MAX_START_DEATHS), 0
+        for _ in range(missing):
+            self._start()
 
     def _refused(self, worker: Handle, error: PrelabelError) -> None:
-        """A worker cannot load its detector.
+        """A worker cannot load its detector: it is left out, as one is that meets errors at tasks.
 
         Raises:
-            PrelabelError: The error, while none is at work: then it is likely to be so everywhere, and somebody is
-                still looking. Once others work it is that machine's, and no reason to end what they do.
+            PrelabelError: The error, where no other worker is at work or has yet to say so.
         """
-        if not any(other.ready for other in self.workers):
+        self._remove(worker)
+        self._start_deaths += 1
+        self._events.append(Failed(worker, None, error))
+        if any(other.ready for other in self.workers):
+            if self._start_deaths < MAX_START_DEATHS:
+                self._start()
+        elif any(other.placed for other in self.workers):
+            self._missing += 1
+        else:
             raise error
-        where = f" on {worker.host}" if worker.host else ""
-        self._bury(worker, Culprit("WorkerDied", f"a worker{where} cannot be used: {error}"))
+
+    def _failed(self, worker: Handle, key: Any, error: PrelabelError) -> None:
+        """A worker reports an error at a task, and can take another one."""
+        worker.moved_at = worker.began_at = time.monotonic()
+        self._events.append(Failed(worker, worker.tasks.pop(key), error))
+        self._has_less(worker)
+
+    def leave_out(self, worker: Handle) -> None:
+        """Give a worker nothing more; end it when it has finished what it has. Another one may take its place."""
+        self._left_out += 1
+        if worker.retiring or worker not in self.workers:
+            return
+        worker.retiring = worker.replaced = True
+        self.takers.pop(worker, None)
+        if not worker.tasks:
+            self._remove(worker)
+        if self._left_out <= MAX_REPLACED:
+            self._start()
 
     def _said(self, worker: Handle, status: Status) -> None:
         """A worker says how far it is."""
@@ -125,11 +157,16 @@ class Crew(ABC):
         worker.images += record.rows if isinstance(record, ShardRecord) else 1
         limit = self._options.max_images_per_worker
         worker.retiring |= limit is not None and worker.images >= limit
+        self._has_less(worker)
+
+    def _has_less(self, worker: Handle) -> None:
+        """A worker has one task less: it can take another, or is through."""
         if not worker.retiring:
             self.takers[worker] = None
         elif not worker.tasks:
             self._remove(worker)
-            self._start()
+            if not worker.replaced:
+                self._start()
 
     def _remove(self, worker: Handle) -> None:
         self.workers.remove(worker)
@@ -151,6 +188,8 @@ class Crew(ABC):
         """
         self._remove(worker)
         self._events.append(Died(worker, tuple(worker.tasks.values()), culprit))
+        if worker.replaced and self.workers:
+            return
         if not worker.ready:
             self._start_deaths += blame
         if worker.ready or self._start_deaths < MAX_START_DEATHS:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from prelabel.engine.crew import Crew
-from prelabel.engine.events import Died, Event, Ready
+from prelabel.engine.events import Died, Event, Failed, Handle, Ready
 from prelabel.engine.meter import Meter
-from prelabel.engine.progress import Reporter, Several
+from prelabel.engine.progress import LostWorker, Reporter, Several
 from prelabel.engine.runner import Runner
-from prelabel.engine.schedule import LabelTask, Schedule, TrialTask
+from prelabel.engine.schedule import LabelTask, Schedule, Standing, TrialTask
 from prelabel.engine.worker import Spec, Status, publish_given_up
-from prelabel.errors import RunError, RunInterrupted
+from prelabel.errors import OutputInUseError, RunError, RunInterrupted
 from prelabel.storage import Storage
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan
@@ -46,6 +46,7 @@ class Driver:
     Attributes:
         workers: Most workers that were ready at the same time.
         tried_again: Shards whose worker was taken for dead: more than one may have published them.
+        lost: Workers that are gone or were left out, in order.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Driver:
         self._storage = storage
         self._plan = plan
         self._schedule = Schedule(tasks)
+        self._standing = Standing()
         self._most = len(tasks)
         self._meter = meter
         self._reporter = reporter
@@ -83,13 +85,15 @@ class Driver:
         self._looked_at = 0.0
         self.workers = 0
         self.tried_again: set[int] = set()
+        self.lost: list[LostWorker] = []
 
     def run(self) -> Iterator[ShardRecord]:
         """Records of finished shards, in the order in which they finish.
 
         Raises:
             RunInterrupted: `stop` was set.
-            PrelabelError: A worker cannot work at all, or workers die while they start.
+            PrelabelError: Whatever keeps all workers from working, or some shards from being finished by any; workers
+                die while they start; another job holds the output.
         """
         with self._runner.crew(self._spec, self._most) as crew:
             if (metrics := crew.metrics()) is not None:
@@ -98,7 +102,7 @@ class Driver:
                 if self._stop.is_set():
                     raise RunInterrupted("stopped")
                 for event in crew.wait(_WAIT_S):
-                    yield from self._hear(event)
+                    yield from self._hear(event, crew)
                 self._hand_out(crew)
                 yield from self._give_up()
                 # Not every time once shards come in: with thousands of workers the loop goes round for a few of them.
@@ -106,6 +110,8 @@ class Driver:
                 if is_time or not self._started or self._schedule.finished:
                     self._look(crew)
                     self._looked_at = time.monotonic()
+        if self._schedule.refused:
+            raise self._refusal(self._schedule.refused)
 
     def _look(self, crew: Crew) -> None:
         """Tell how far all workers are, and end a run in which too much fails."""
@@ -119,33 +125,86 @@ class Driver:
             )
         self._reporter.progress(self._meter.snapshot(statuses, ready, crew.waiting()))
 
-    def _hear(self, event: Event) -> Iterator[ShardRecord]:
+    def _hear(self, event: Event, crew: Crew) -> Iterator[ShardRecord]:
         if isinstance(event, Ready):
             if self._trial is None:
                 self._start(None)
         elif isinstance(event, Died):
-            error = event.culprit.error
-            self._reporter.died(event.worker.name, error, shards=[task.shard for task in event.tasks])
-            for task in event.tasks:
-                if isinstance(task, TrialTask):
-                    why = f"{error} while faster ways were tried"
-                    self._reporter.message(why)
-                    self._start(OptimizationRecord("exact", why=why))
-                else:
-                    self.tried_again.add(task.shard)
-                    self._reporter.message(f"{error}; {self._schedule.died(task, event.culprit)}", shard=task.shard)
+            self._bury(event)
+        elif isinstance(event, Failed):
+            self._judge(event, crew)
         elif isinstance(event.record, OptimizationRecord):
             self._reporter.message(f"the network is run as: {event.record}")
             self._start(event.record)
         else:
             self._schedule.done(event.task)
             if event.record is not None:
+                self._standing.succeeded(event.worker.number)
                 self._meter.finished(event.record)
                 self._failures.update(event.record.failures)
                 self._failed_in.update(dict.fromkeys(event.record.failures, event.record))
                 seconds = time.monotonic() - self._handed_out.pop(event.task.shard)
                 self._reporter.shard(event.record, seconds, worker=event.worker.name)
                 yield event.record
+
+    def _bury(self, event: Died) -> None:
+        """A worker is gone: what it had is tried again."""
+        error, shards = event.culprit.error, {}
+        for task in event.tasks:
+            if isinstance(task, TrialTask):
+                shards[task.shard] = self._end_trial(error)
+            else:
+                self.tried_again.add(task.shard)
+                shards[task.shard] = self._schedule.died(task, event.culprit)
+        self._lose(event.worker, error, shards, is_left_out=False)
+
+    def _judge(self, event: Failed, crew: Crew) -> None:
+        """A worker reports an error: what it had is tried elsewhere, and one that goes on so is left out.
+
+        Raises:
+            PrelabelError: That error, where no worker is able to work, or where it is about the whole run.
+        """
+        worker, task, error = event.worker, event.task, event.error
+        if isinstance(error, OutputInUseError):
+            raise error
+        if task is None:
+            self._lose(worker, f"it cannot be used: {error}", {}, is_left_out=True)
+            return
+        self._standing.failed(worker.number)
+        if isinstance(task, TrialTask):
+            self._end_trial(str(error))
+        else:
+            is_proven = self._standing.is_proven(worker.number)
+            then = self._schedule.failed(task, worker.number, str(error), is_proven=is_proven)
+            self._reporter.message(f"worker {worker.name} reports: {error}; {then}", shard=task.shard)
+        if self._standing.nobody_is_able([other.number for other in crew.workers if _may_work(other)]):
+            raise error
+        if self._standing.is_hopeless(worker.number) and not worker.retiring:
+            crew.leave_out(worker)
+            self._lose(worker, f"it reports one error after the other, at last: {error}", {}, is_left_out=True)
+            if not any(not other.retiring for other in crew.workers):
+                raise error
+
+    def _lose(self, worker: Handle, cause: str, shards: Mapping[int, str], *, is_left_out: bool) -> None:
+        lost = LostWorker(worker.name, worker.host, worker.pid, cause, is_left_out, shards)
+        self.lost.append(lost)
+        self._reporter.lost(lost)
+
+    def _end_trial(self, error: str) -> str:
+        """Faster ways of running the network were not found: it is run exactly."""
+        why = f"{error} while faster ways were tried"
+        self._reporter.message(why)
+        self._start(OptimizationRecord("exact", why=why))
+        return "the network is run exactly"
+
+    def _refusal(self, refused: Mapping[int, str]) -> RunError:
+        """What ends a run in which all is done but some shards, at which workers report errors."""
+        shard, error = next(iter(sorted(refused.items())))
+        which = f"shard {shard}" if len(refused) == 1 else f"{len(refused)} shards, such as {shard},"
+        return RunError(
+            f"{which} could not be finished by workers that finished others: {error}. "
+            "The others stay: mend the cause, and the same command goes on from there"
+        )
 
     def _start(self, optimization: OptimizationRecord | None) -> None:
         """From here on there is a run, and shards are handed out."""
@@ -170,8 +229,11 @@ class Driver:
             return
         if not self._schedule.waiting:
             return
+        able = {worker.number for worker in crew.workers if _may_work(worker)} if self._schedule.has_errors else ()
         for worker in list(crew.takers):
-            while worker.free and (task := self._schedule.next_task(worker_is_idle=not worker.tasks)):
+            while worker.free and (
+                task := self._schedule.next_task(worker.number, able, worker_is_idle=not worker.tasks)
+            ):
                 self._handed_out[task.shard] = time.monotonic()
                 crew.submit(worker, replace(task, links=self._links.of(task.shard)))
 
@@ -198,3 +260,8 @@ class Driver:
             record = publish_given_up(task, self._spec, self._storage, self._plan)
             self._meter.finished(record)
             yield record
+
+
+def _may_work(worker: Handle) -> bool:
+    """Whether a worker takes tasks, or will when it has loaded its detector."""
+    return worker.placed and not worker.retiring

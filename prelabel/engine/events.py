@@ -8,6 +8,7 @@ from typing import Any
 
 from prelabel.engine.schedule import Culprit, Task
 from prelabel.engine.worker import Status
+from prelabel.errors import PrelabelError
 from prelabel.store.run import OptimizationRecord
 from prelabel.store.shards import ShardRecord
 
@@ -40,7 +41,16 @@ class Died:
     culprit: Culprit
 
 
-Event = Ready | Done | Died
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A worker reports an error: at a task, or (then `task` is None) while it loaded its detector, and it is gone."""
+
+    worker: Handle
+    task: Task | None
+    error: PrelabelError
+
+
+Event = Ready | Done | Died | Failed
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +62,8 @@ class Handle:
         actor: Ray's handle.
         placed: Whether its process runs, and then on which `node` on `host` under which `pid`.
         ready: Whether it has loaded the detector.
-        retiring: Whether it gets no more tasks and is replaced when it has finished those it has.
+        retiring: Whether it gets no more tasks and is ended when it has finished those it has.
+        replaced: Whether another one has been started in its place, or none shall be.
         images: Images of its finished tasks.
         tasks: What it has to do, by the reference that brings the answer.
         status: What it last said of itself.
@@ -67,6 +78,7 @@ class Handle:
     placed: bool = False
     ready: bool = False
     retiring: bool = False
+    replaced: bool = False
     images: int = 0
     tasks: dict[Any, Task] = field(default_factory=dict)
     status: Status = field(default_factory=lambda: Status(0, {}))

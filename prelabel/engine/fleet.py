@@ -40,11 +40,18 @@ def _in_group(name: str) -> Callable[[F], F]:
     return cast("Callable[[F], F]", ray.method(concurrency_group=name))
 
 
-class _Actor:
-    """What Ray runs: the worker, behind methods that Ray can place in two groups of threads."""
+class PrelabelWorker:
+    """What Ray runs: the worker, behind methods that Ray can place in two groups of threads.
+
+    Ray shows it by the name of this class, in `ray list actors` and as `ray::PrelabelWorker` among processes.
+    """
 
     def __init__(self, spec: Spec) -> None:
         self._worker = Worker(spec)
+        self._run = spec.run_id[:8]
+
+    def __repr__(self) -> str:
+        return f"PrelabelWorker(run={self._run}, host={socket.gethostname()}, pid={os.getpid()})"
 
     @_in_group("status")
     def place(self) -> tuple[str, str, int]:
@@ -153,7 +160,7 @@ class Fleet(Crew):
         self._waiting_for.clear()
 
     def _start(self) -> None:
-        actor_class: Any = ray.remote(concurrency_groups={"work": IN_FLIGHT, "status": 1})(_Actor)
+        actor_class: Any = ray.remote(concurrency_groups={"work": IN_FLIGHT, "status": 1})(PrelabelWorker)
         actor = actor_class.options(
             num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0, max_task_retries=0
         ).remote(self._spec)
@@ -171,9 +178,12 @@ class Fleet(Crew):
             value = ray.get(ref)
         except ray_errors.RayTaskError as error:
             refusal = _refusal(error, worker.tasks.get(ref))
-            if kind != "load":
+            if kind == "load":
+                self._refused(worker, refusal)
+            elif kind == "task":
+                self._failed(worker, ref, refusal)
+            else:
                 raise refusal from None
-            self._refused(worker, refusal)
             return
         except ray_errors.RayError as error:
             # The answer cannot be had any more; mostly because process or node are gone.
@@ -214,7 +224,7 @@ class Fleet(Crew):
 
 
 def _refusal(error: ray_errors.RayTaskError, task: Task | None) -> PrelabelError:
-    """What an exception inside a worker says; at a task it ends the run, for another worker would meet the same."""
+    """What an exception inside a worker says."""
     cause = error.cause
     if isinstance(cause, PrelabelError):
         return cause

@@ -14,7 +14,7 @@ from prelabel.engine.drive import Driver
 from prelabel.engine.meter import Meter
 from prelabel.engine.output import Output
 from prelabel.engine.planning import Planner, now
-from prelabel.engine.progress import Reporter
+from prelabel.engine.progress import LostWorker, Reporter
 from prelabel.engine.resume import Finished, find_finished, require_same_detector, require_same_settings, tasks_left
 from prelabel.engine.runner import WHERE, Runner
 from prelabel.engine.schedule import LabelTask
@@ -112,6 +112,7 @@ class _Job:
         work = [(task, done[task.shard].failed if task.retry_failed else images) for task, images in tasks]
         meter = Meter(self._record.images, work, self._options.max_failed)
         workers, is_new = 0, not self._output.has_run
+        lost: tuple[LostWorker, ...] = ()
         if tasks:
             if not is_new:
                 self._output.reopen()
@@ -138,17 +139,24 @@ class _Job:
                     f"stopped: {there:,} of {self._record.shards:,} shards are finished and stay; "
                     "the same command goes on from there"
                 ) from None
-            workers = driver.workers
+            workers, lost = driver.workers, tuple(driver.lost)
             for number in sorted(driver.tried_again):
                 fresh[number] = self._output.as_published(fresh[number])
-        return self._finish(finished, fresh, meter, workers)
+        return self._finish(finished, fresh, meter, workers, lost)
 
     def _begin(self, found: OptimizationRecord | None) -> None:
         """Write down the run with how its network is run."""
         self._record = replace(self._record, optimization=found or OptimizationRecord(self._options.optimize))
         self._output.begin(self._record)
 
-    def _finish(self, finished: Finished, fresh: Mapping[int, ShardRecord], meter: Meter, workers: int) -> Summary:
+    def _finish(
+        self,
+        finished: Finished,
+        fresh: Mapping[int, ShardRecord],
+        meter: Meter,
+        workers: int,
+        lost: tuple[LostWorker, ...],
+    ) -> Summary:
         """Write `manifest.json`, the run's last file, and sum up."""
         records = {**finished.shards, **fresh}
         shards = tuple(records[shard] for shard in sorted(records))
@@ -180,4 +188,5 @@ class _Job:
             busy=min(1.0, seconds["detect"] / (workers * meter.seconds)) if workers and meter.seconds else 0.0,
             seconds=dict(seconds),
             optimization=str(self._record.optimization),
+            lost_workers=lost,
         )

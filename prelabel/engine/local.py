@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +33,9 @@ from prelabel.storage import describe
 
 #: Seconds a killed process may take to be gone before it is left to itself.
 _END_TIMEOUT_S = 5.0
+
+#: Seconds until a process whose connection has ended is dead, too.
+_DYING_S = 2.0
 
 #: What a worker's process runs. It looks for modules where this process does, wherever it was started.
 _BOOT = (
@@ -82,14 +86,21 @@ class Process:
         """Have it end, whatever it does, without waiting until it has."""
         self._popen.kill()
 
-    def end(self) -> str:
+    def end(self, *, is_alive: bool = True) -> str:
         """End it, whatever it does, or take leave of it where it is dead; a second time does nothing.
+
+        Args:
+            is_alive: Whether nothing is known to the contrary.
 
         Returns:
             Why it is gone if it was dead already: one line for a person, in the words that are used for Ray's workers.
         """
         if self._errors.closed:
             return ""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # The end of its connection is seen a moment before its own: whether it died of itself shows only then.
+            self._popen.wait(0 if is_alive else _DYING_S)
+        code = self._popen.returncode
         self.kill()
         self._outbox.put(None)
         self._sender.join(_END_TIMEOUT_S)
@@ -99,10 +110,22 @@ class Process:
         with self._errors as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             words = file.read().decode("utf-8", "replace").strip().splitlines()
-        if (self._popen.returncode or 0) > 0 and words:
+        if (code or 0) > 0 and words:
             # The last line of a traceback: most likely something is not installed.
             return f"a worker cannot be started: {describe(RuntimeError(words[-1]))}"
+        if code is not None and code < 0:
+            return f"the worker's process was ended by {_signal(-code)}"
         return "the worker's process died"
+
+
+def _signal(number: int) -> str:
+    """`9` -> `signal 9 (SIGKILL)`, and who sends that."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+    by = ": by somebody, or by the system for want of memory" if number == signal.SIGKILL else ""
+    return f"signal {number} ({name}){by}"
 
 
 class LocalCrew(Crew):
@@ -165,15 +188,15 @@ class LocalCrew(Crew):
             while worker in self.workers and worker.actor.connection.poll():
                 self._hear(worker, *worker.actor.connection.recv())
         except (EOFError, OSError):
-            self._bury(worker, Culprit("WorkerDied", worker.actor.end()))
+            self._bury(worker, Culprit("WorkerDied", worker.actor.end(is_alive=False)))
 
     def _hear(self, worker: Handle, kind: str, key: int, value: Any) -> None:
         if kind == child.LOADED:
             self._loaded(worker)
         elif kind == child.STATUS:
             self._said(worker, value)
-        elif kind == child.REFUSED and worker.ready:
-            raise value
+        elif kind == child.REFUSED and key in worker.tasks:
+            self._failed(worker, key, value)
         elif kind == child.REFUSED:
             self._refused(worker, value)
         else:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from ray.util import metrics
 
-from prelabel.engine.progress import Snapshot
+from prelabel.engine.progress import LostWorker, Snapshot
 from prelabel.store.shards import ShardRecord
 
 
@@ -39,6 +38,7 @@ class MetricsReporter:
         self._dropped = counter("dropped_detections", "Detections left out because a number was not finite.")
         self._shards = counter("shards", "Published shards.")
         self._deaths = counter("worker_deaths", "Workers that died, hung or were lost.")
+        self._left_out = counter("workers_left_out", "Workers that got no more work for the errors they reported.")
         self._planned = gauge("images_planned", "Images of the run.")
         self._done = gauge("images_done", "Images done, those of unfinished shards too.")
         self._queue = gauge("images_left", "Images that are not done yet.")
@@ -54,9 +54,9 @@ class MetricsReporter:
     def message(self, text: str, *, shard: int | None = None) -> None:
         """Nothing to count."""
 
-    def died(self, worker: str, text: str, *, shards: Sequence[int]) -> None:
+    def lost(self, worker: LostWorker) -> None:
         """One worker less."""
-        self._deaths.inc(1, self._labels)
+        (self._left_out if worker.is_left_out else self._deaths).inc(1, self._labels)
 
     def listed(self, images: int) -> None:
         """Nothing to count yet."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from prelabel.store.shards import ShardRecord
@@ -35,6 +35,33 @@ class Snapshot:
         return (self.images - self.done) / self.images_per_s if self.images_per_s > 0 else None
 
 
+@dataclass(frozen=True, slots=True)
+class LostWorker:
+    """A worker that is gone or gets no more work, for logs and summaries.
+
+    Attributes:
+        worker: What logs call it, `host:pid`; `""` where its process never ran.
+        host: Its machine.
+        pid: Its process.
+        cause: Why, in words.
+        is_left_out: Whether it was left out for its errors; else it died, hung or was lost.
+        shards: What becomes of the shards it had, in words, by number.
+    """
+
+    worker: str
+    host: str
+    pid: int
+    cause: str
+    is_left_out: bool = False
+    shards: Mapping[int, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        who = f"worker {self.worker}" if self.worker else "a worker that never ran"
+        what = "is left out" if self.is_left_out else "is gone"
+        shards = "".join(f"; shard {shard}: {then}" for shard, then in self.shards.items())
+        return f"{who} {what}: {self.cause}{shards}"
+
+
 class Reporter(Protocol):
     """Hears of a run's progress; called from one thread."""
 
@@ -44,8 +71,8 @@ class Reporter(Protocol):
     def message(self, text: str, *, shard: int | None = None) -> None:
         """Something a person wants to know once, about one shard or about the run."""
 
-    def died(self, worker: str, text: str, *, shards: Sequence[int]) -> None:
-        """A worker (`host:pid`, or `""` where it was never heard of) is gone; messages about its shards follow."""
+    def lost(self, worker: LostWorker) -> None:
+        """A worker is gone, or gets no more work."""
 
     def listed(self, images: int) -> None:
         """Images found so far while the source is listed."""
@@ -76,10 +103,10 @@ class Several:
         for reporter in self._reporters:
             reporter.message(text, shard=shard)
 
-    def died(self, worker: str, text: str, *, shards: Sequence[int]) -> None:
+    def lost(self, worker: LostWorker) -> None:
         """To each."""
         for reporter in self._reporters:
-            reporter.died(worker, text, shards=shards)
+            reporter.lost(worker)
 
     def listed(self, images: int) -> None:
         """To each."""

@@ -10,12 +10,16 @@ The way of a shard that keeps killing its workers, each step on a fresh one:
     5. given up: all its images become failed rows, and the run ends with exit code 1.
 
 Most deaths are a lost node or memory and end at step 2; step 3 costs one death for each image that kills.
+
+A worker that reports an error (its disk, its name server, its credentials) lives on. The shard goes to another one, and
+`Standing` says who is left out and when nobody is left. A shard that fails on workers that do well otherwise is
+refused: the others are finished first, then the run ends with its error.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -24,6 +28,12 @@ MAX_KILLERS = 16
 
 #: This many images in a row that kill say that the cause is not in the images.
 MAX_KILLERS_IN_A_ROW = 5
+
+#: Errors of one worker in a row, with no shard finished between, after which it gets no more.
+MAX_ERRORS_IN_A_ROW = 3
+
+#: Errors of one shard on workers that have finished others, after which it is not tried again.
+MAX_ERRORS_OF_SHARD = 2
 
 
 class Step(IntEnum):
@@ -107,6 +117,10 @@ class Schedule:
 
     Args:
         tasks: First tries, in order, each with its shard's number of images.
+
+    Attributes:
+        refused: Shards that are not tried again because workers report an error at them, with the last one.
+        given_up: Shards that are not tried again because their workers die, and why.
     """
 
     def __init__(self, tasks: Iterable[tuple[LabelTask, int]]) -> None:
@@ -114,26 +128,41 @@ class Schedule:
         self._again: deque[Task] = deque()
         self._troubled: dict[int, _State] = {}
         self._running: dict[int, int] = {}
+        self._elsewhere: list[tuple[Task, int]] = []
+        self._tried_by: dict[int, set[int]] = {}
+        self._errors: Counter[int] = Counter()
+        self.refused: dict[int, str] = {}
         self.given_up: dict[int, tuple[LabelTask, str]] = {}
 
     @property
     def waiting(self) -> int:
         """Tasks that no worker has yet."""
-        return len(self._fresh) + len(self._again)
+        return len(self._fresh) + len(self._again) + len(self._elsewhere)
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether a shard waits at which a worker has reported an error."""
+        return bool(self._elsewhere)
 
     @property
     def finished(self) -> bool:
         """Whether nothing waits and nothing runs."""
-        return not (self._fresh or self._again or self._running)
+        return not (self.waiting or self._running)
 
-    def next_task(self, *, worker_is_idle: bool) -> Task | None:
+    def next_task(self, worker: int = 0, able: Collection[int] = (), *, worker_is_idle: bool) -> Task | None:
         """The next task for a worker, or None where there is none for it now.
 
         Args:
+            worker: Its number.
+            able: Numbers of all workers that may take tasks, now or soon; only looked at while `has_errors`.
             worker_is_idle: Whether the worker has nothing else; tasks that must run alone go to such workers only.
         """
         if self._again and worker_is_idle:
             task: Task = self._again.popleft()
+        elif (position := self._for_another(worker, able, worker_is_idle)) is not None:
+            task, images = self._elsewhere.pop(position)
+            self._running[task.shard] = images
+            return task
         elif self._fresh:
             task, images = self._fresh.popleft()
             self._running[task.shard] = images
@@ -143,9 +172,38 @@ class Schedule:
         self._running[task.shard] = self._troubled[task.shard].images
         return task
 
+    def _for_another(self, worker: int, able: Collection[int], worker_is_idle: bool) -> int | None:
+        """Which of the tasks with an error a worker may try: one that it has not tried, unless all others have."""
+        for position, (task, _) in enumerate(self._elsewhere):
+            tried_by = self._tried_by[task.shard]
+            is_another = worker not in tried_by or tried_by.issuperset(able)
+            if is_another and (worker_is_idle or not task.alone):
+                return position
+        return None
+
+    def failed(self, task: Task, worker: int, error: str, *, is_proven: bool) -> str:
+        """A worker has reported an error at a task, and lives. Returns what is done now, in words.
+
+        Args:
+            task: At which.
+            worker: The worker's number.
+            error: What it reported.
+            is_proven: Whether the worker has finished other shards: then the error may be the shard's.
+        """
+        images = self._running.pop(task.shard)
+        self._tried_by.setdefault(task.shard, set()).add(worker)
+        self._errors[task.shard] += is_proven
+        if self._errors[task.shard] >= MAX_ERRORS_OF_SHARD:
+            self.refused[task.shard] = error
+            self._troubled.pop(task.shard, None)
+            return "it is not tried again by this call"
+        self._elsewhere.append((task, images))
+        return "it is tried on another worker"
+
     def done(self, task: Task) -> None:
         """A worker has finished a task well."""
         self._running.pop(task.shard)
+        self._tried_by.pop(task.shard, None)
         state = self._troubled.get(task.shard)
         if state is None:
             return
@@ -196,3 +254,39 @@ class Schedule:
         culprit = Culprit("WorkerDied", f"the shard was given up: {reason}")
         everything = {position: state.set_aside.get(position, culprit) for position in range(state.images)}
         self.given_up[shard] = (LabelTask(shard, state.retry_failed, alone=True, set_aside=everything), reason)
+
+
+class Standing:
+    """Which workers report errors, which finish shards, and whether anybody is able to work at all.
+
+    An error that one worker meets is its own as long as others do well. One that all meet, each since anybody has last
+    finished a shard, is the run's.
+    """
+
+    def __init__(self) -> None:
+        self._in_a_row: Counter[int] = Counter()
+        self._since_success: Counter[int] = Counter()
+        self._proven: set[int] = set()
+
+    def succeeded(self, worker: int) -> None:
+        """A worker has finished a shard."""
+        self._proven.add(worker)
+        self._in_a_row.pop(worker, None)
+        self._since_success.clear()
+
+    def failed(self, worker: int) -> None:
+        """A worker has reported an error at a task."""
+        self._in_a_row[worker] += 1
+        self._since_success[worker] += 1
+
+    def is_proven(self, worker: int) -> bool:
+        """Whether it has finished a shard."""
+        return worker in self._proven
+
+    def is_hopeless(self, worker: int) -> bool:
+        """Whether it is to be left out."""
+        return self._in_a_row[worker] >= MAX_ERRORS_IN_A_ROW
+
+    def nobody_is_able(self, workers: Collection[int]) -> bool:
+        """Whether all workers there are have met errors and nothing else lately, and more than one in all."""
+        return sum(self._since_success.values()) > 1 and all(self._since_success[worker] for worker in workers)

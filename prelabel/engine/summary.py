@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from prelabel.engine.progress import LostWorker
 from prelabel.storage import Storage
 from prelabel.store.shards import ShardRecord, dropped_example, failure_example
 
@@ -39,6 +40,7 @@ class Summary:
         optimization: How the network was run, in words.
         dropped: Detections that were left out because a number of theirs was not finite.
         dropped_example: The first image with such a detection, or `""`.
+        lost_workers: Workers of this call that died, hung, were lost or were left out, in order.
     """
 
     output: str
@@ -59,6 +61,7 @@ class Summary:
     optimization: str
     dropped: int = 0
     dropped_example: str = ""
+    lost_workers: tuple[LostWorker, ...] = ()
 
     @property
     def images_per_s(self) -> float:

@@ -49,7 +49,7 @@ class Place:
         return [
             pid
             for pid, line in self.processes().items()
-            if line.startswith("ray::_Actor") or line.endswith(" prelabel worker")
+            if line.startswith("ray::PrelabelWorker") or line.endswith(" prelabel worker")
         ]
 
     def start(self, *arguments: str, log: Path, **env: str) -> subprocess.Popen[bytes]:

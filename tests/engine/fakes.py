@@ -6,8 +6,10 @@ the process, never ends, and so on (see `Deed`), so that a test says with its pi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -106,8 +108,17 @@ class ObeysPixels(BrightestCorner):
 
 def note(file: Path, line: str) -> None:
     """Append a line in one write, so that several processes can."""
-    with file.open("a") as stream:
+    with contextlib.suppress(OSError), file.open("a") as stream:  # some may not write, see `install`
         stream.write(line + "\n")
+
+
+def _claims(file: Path, name: Path) -> bool:
+    """Whether a file was there and is this process's now, under a name of its own."""
+    try:
+        file.rename(name)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def install() -> None:
@@ -115,7 +126,8 @@ def install() -> None:
 
     Models lie at `<world>/model`, images at `<world>/photos`; what is between test and workers at `<world>/control`:
     `load` says what loading does ("die", "refuse", "hang", "slow", a number of deaths), `workers` has a line for each
-    worker that came as far as loading, `fetched` one for each image.
+    worker that came as far as loading, `fetched` one for each image. Where there is `cannot-write`, one process, where
+    there is `nobody-can-write`, none can write a file from its loading on.
     """
     import prelabel.detectors.savedmodel as savedmodel
     import prelabel.engine.reader as reader
@@ -132,6 +144,9 @@ def install() -> None:
             "choice": choice.numbers,
         }
         note(control / "workers", json.dumps(seen))
+        claimed = control / f"cannot-write-{os.getpid()}"
+        if (control / "nobody-can-write").exists() or _claims(control / "cannot-write", claimed):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         how = (control / "load").read_text() if (control / "load").exists() else ""
         if how == "refuse":
             raise DetectorError("this model cannot be loaded: it is made of cheese")

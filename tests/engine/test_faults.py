@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -158,6 +159,14 @@ def test_workers_killed_from_outside_cost_no_row(anywhere: World, victims: str):
     anywhere.require_whole()
     assert (summary.images, summary.failed, summary.lost) == (24, 0, 0)
     assert recorder.said("; it is tried again")
+    # Which, why, and what became of its shards.
+    assert sorted(lost.pid for lost in summary.lost_workers) == sorted(killed)
+    for lost in summary.lost_workers:
+        assert lost.worker == f"{lost.host}:{lost.pid}"
+        assert lost.host == socket.gethostname()
+        assert "it is tried again" in lost.shards.values()
+        if anywhere.runner == "local":
+            assert "signal 9 (SIGKILL)" in lost.cause
 
 
 def test_what_a_worker_taken_for_dead_publishes_later_is_what_the_manifest_says(anywhere: World):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -53,6 +54,19 @@ def test_as_many_workers_as_fit_and_one_to_wait_where_none_does(
     shared_ray: None, cpus: float, gpus: float, workers: int
 ):
     assert cluster.capacity(cpus, gpus) == workers
+
+
+def test_a_worker_is_known_by_its_name_among_processes(world: World):
+    world.add(8, every=Deed.SLOW)
+    titles: set[str] = set()
+
+    def look(snapshot: Snapshot) -> None:
+        for worker in world.workers:
+            with contextlib.suppress(OSError):
+                titles.add(Path(f"/proc/{worker['pid']}/cmdline").read_bytes().decode().strip("\0 ").partition(".")[0])
+
+    world.label(Recorder(on_progress=look))
+    assert titles == {"ray::PrelabelWorker"}
 
 
 def test_more_workers_than_shards_are_not_started(world: World):

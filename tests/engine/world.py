@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from prelabel.config import LabelOptions
 from prelabel.engine.job import run
-from prelabel.engine.progress import Snapshot
+from prelabel.engine.progress import LostWorker, Snapshot
 from prelabel.engine.summary import Summary
 from prelabel.storage import Storage
 from prelabel.store.rows import ImageRow
@@ -42,6 +42,7 @@ class Recorder:
         self.shards: list[int] = []
         self.by: list[str] = []
         self.deaths: list[str] = []
+        self.left_out: list[str] = []
         self.run_id = ""
         self._on_shard = on_shard
         self._on_progress = on_progress
@@ -52,10 +53,11 @@ class Recorder:
     def message(self, text: str, *, shard: int | None = None) -> None:
         self.messages.append(text if shard is None else f"shard={shard}: {text}")
 
-    def died(self, worker: str, text: str, *, shards: Sequence[int]) -> None:
-        self.deaths.append(worker)
-        if not shards:
-            self.messages.append(text)
+    def lost(self, worker: LostWorker) -> None:
+        (self.left_out if worker.is_left_out else self.deaths).append(worker.worker)
+        self.messages += [f"shard={shard}: {worker.cause}; {then}" for shard, then in worker.shards.items()]
+        if not worker.shards:
+            self.messages.append(str(worker))
 
     def listed(self, images: int) -> None:
         pass

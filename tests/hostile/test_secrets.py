@@ -191,7 +191,8 @@ def test_no_secret_is_in_anything_that_is_written_said_or_shown(
         assert b'"result": true' in state
         assert found_in(state) == [], what
     assert (
-        b"_Actor" in urllib.request.urlopen(f"http://127.0.0.1:{dashboard}/api/v0/actors?detail=1", timeout=30).read()
+        b"PrelabelWorker"
+        in urllib.request.urlopen(f"http://127.0.0.1:{dashboard}/api/v0/actors?detail=1", timeout=30).read()
     )
     logs = [path for path in place.folder.rglob("*") if path.is_file() and "logs" in path.parts]
     assert logs

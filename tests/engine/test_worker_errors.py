@@ -1,0 +1,290 @@
+"""Workers that report errors: their shards are finished elsewhere, they are left out, a run ends when nobody can."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from prelabel.config import LabelOptions
+from prelabel.engine import crew as module
+from prelabel.engine.crew import Crew
+from prelabel.engine.drive import Driver
+from prelabel.engine.events import Event, Handle
+from prelabel.engine.meter import Meter
+from prelabel.engine.progress import LostWorker
+from prelabel.engine.schedule import LabelTask, Task
+from prelabel.engine.worker import Spec
+from prelabel.errors import CredentialsError, DetectorError, OutputInUseError, PrelabelError, RunError, StoreError
+from prelabel.storage import Storage
+from prelabel.store.links import Links
+from prelabel.store.plan import Plan
+from prelabel.store.run import DetectorRecord
+from prelabel.store.shards import ShardRecord, shard_name
+from tests.engine.fakes import Deed
+from tests.engine.world import Recorder, World
+
+DETECTOR = DetectorRecord("d", "d", "0" * 64, "d-0", "none", False, None)
+
+#: What a worker of the fake pool does with a task: finishes it, reports an error, or (a number) takes longer.
+Behaviour = Callable[[int, int, int], "PrelabelError | int | None"]
+
+
+class FakeCrew(Crew):
+    """Workers in this process, which finish a task at each call of `wait`, one after the other; no clock, no threads.
+
+    `behave(worker, shard, turn)` says what becomes of a worker's task, `load(worker)` of its loading.
+    """
+
+    def __init__(
+        self,
+        options: LabelOptions,
+        workers: int,
+        behave: Behaviour,
+        load: Callable[[int], PrelabelError | None] = lambda worker: None,
+    ) -> None:
+        super().__init__(options)
+        self._behave, self._load = behave, load
+        self._keys = itertools.count()
+        self._turn = 0
+        self.tried: list[tuple[int, int]] = []
+        self.started = 0
+        for _ in range(workers):
+            self._start()
+
+    def _start(self) -> None:
+        number = next(self._numbers)
+        self.started += 1
+        self.workers.append(Handle(number, None, placed=True, host=f"host{number}", pid=100 + number))
+
+    def _end(self, worker: Handle) -> None:
+        pass
+
+    def waiting(self) -> str:
+        return self._loading()
+
+    def submit(self, worker: Handle, task: Task) -> None:
+        self._handed(worker, next(self._keys), task)
+
+    def wait(self, timeout_s: float) -> Iterator[Event]:
+        self._turn += 1
+        assert self._turn < 1000, "the run does not come to an end"
+        for worker in list(self.workers):
+            if worker not in self.workers:
+                continue
+            if not worker.ready:
+                refusal = self._load(worker.number)
+                self._loaded(worker) if refusal is None else self._refused(worker, refusal)
+            elif worker.tasks:
+                key, task = next(iter(worker.tasks.items()))
+                answer = self._behave(worker.number, task.shard, self._turn)
+                if isinstance(answer, int):
+                    continue
+                self.tried.append((worker.number, task.shard))
+                if answer is None:
+                    name = shard_name(task.shard)
+                    self._finished(worker, key, ShardRecord(task.shard, name, 4, 0, 4, 1, "0" * 64))
+                else:
+                    self._failed(worker, key, answer)
+        while self._events:
+            yield self._events.popleft()
+
+    def stop(self) -> None:
+        self.workers.clear()
+
+
+class FakeRunner:
+    name = "fake"
+
+    def __init__(self, crew: FakeCrew) -> None:
+        self._crew = crew
+
+    @contextmanager
+    def crew(self, spec: Spec, most: int) -> Iterator[Crew]:
+        yield self._crew
+
+
+def drive(
+    behave: Behaviour, *, workers: int, shards: int, **crew: Any
+) -> tuple[FakeCrew, Driver, Recorder, list[int], PrelabelError | None]:
+    """The pool, the driver, what was told, which shards were finished, and what the run ended with."""
+    options = LabelOptions(source=("nothing",), detector="d", output="/nowhere")
+    fake, recorder, storage = FakeCrew(options, workers, behave, **crew), Recorder(), Storage()
+    tasks = [(LabelTask(shard), 4) for shard in range(shards)]
+    driver = Driver(
+        Spec(options, "0" * 32, (), DETECTOR, "nobody"),
+        storage,
+        Plan.open(options.output, (), storage),
+        tasks,
+        Meter(4 * shards, tasks),
+        recorder,
+        threading.Event(),
+        Links(),
+        on_ready=lambda found: None,
+        runner=FakeRunner(fake),  # type: ignore[arg-type]
+    )
+    done, ended = recorder.shards, None
+    try:
+        list(driver.run())
+    except PrelabelError as error:
+        ended = error
+    return fake, driver, recorder, done, ended
+
+
+def broken(*numbers: int) -> Behaviour:
+    return lambda worker, shard, turn: StoreError("cannot write: no such host") if worker in numbers else None
+
+
+def test_one_worker_that_only_reports_errors_is_left_out_and_costs_no_shard():
+    fake, driver, recorder, done, error = drive(broken(1), workers=3, shards=30)
+    assert error is None
+    assert sorted(done) == list(range(30))
+    assert [number for number, _ in fake.tried].count(1) == 4  # three, and the one it had beside the third
+    (lost,) = driver.lost
+    assert lost == LostWorker(
+        "host1:101", "host1", 101, "it reports one error after the other, at last: cannot write: no such host", True
+    )
+    assert recorder.left_out == ["host1:101"]
+    assert recorder.deaths == []
+    assert fake.started == 4  # another one has taken its place
+    assert recorder.said("worker host1:101 reports: cannot write: no such host; it is tried on another worker")
+
+
+def test_a_shard_with_an_error_goes_to_another_worker():
+    fake, _, _, done, error = drive(
+        lambda worker, shard, turn: StoreError("x") if (worker, shard) == (0, 0) else None, workers=2, shards=8
+    )
+    assert (error, sorted(done)) == (None, list(range(8)))
+    assert [worker for worker, shard in fake.tried if shard == 0] == [0, 1]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_an_error_that_all_workers_meet_ends_the_run_soon_and_in_its_own_words(workers: int):
+    fake, driver, _, done, error = drive(
+        lambda worker, shard, turn: CredentialsError("the store does not take the credentials (ExpiredToken)"),
+        workers=workers,
+        shards=1000,
+    )
+    assert done == []
+    assert isinstance(error, CredentialsError)
+    assert str(error) == "the store does not take the credentials (ExpiredToken)"
+    assert len(fake.tried) <= max(2, workers)
+    assert driver.lost == []
+
+
+def test_credentials_that_expire_in_the_middle_end_the_run_when_every_worker_has_met_it():
+    fake, _, _, done, error = drive(
+        lambda worker, shard, turn: CredentialsError("expired") if turn > 10 else None, workers=4, shards=1000
+    )
+    assert str(error) == "expired"
+    assert 20 < len(done) < 45
+    assert len(fake.tried) - len(done) <= 4
+
+
+def test_others_that_are_still_at_work_are_waited_for():
+    """One fails at once on everything; the other takes its time and then does it all."""
+    fake, _, _, done, error = drive(
+        lambda worker, shard, turn: (None if worker == 1 and turn > 30 else 1) if worker == 1 else StoreError("x"),
+        workers=2,
+        shards=6,
+    )
+    assert (error, sorted(done)) == (None, list(range(6)))
+    assert {number for number, _ in fake.tried[-6:]} == {1}
+    assert fake.started == 2 + module.MAX_REPLACED
+
+
+def test_a_shard_at_which_good_workers_report_errors_is_refused_when_all_others_are_done():
+    fake, driver, _, done, error = drive(
+        lambda worker, shard, turn: RunError("a worker failed at shard 3: KeyError: x") if shard == 3 else None,
+        workers=2,
+        shards=20,
+    )
+    assert sorted(done) == [shard for shard in range(20) if shard != 3]
+    assert isinstance(error, RunError)
+    assert re.match(r"shard 3 could not be finished by .*: a worker failed at shard 3: KeyError: x\. ", str(error))
+    assert driver.lost == []
+    assert 2 <= [shard for _, shard in fake.tried].count(3) <= 4
+
+
+def test_the_only_worker_tries_a_shard_again_and_does_the_others():
+    seen: list[int] = []
+
+    def once(worker: int, shard: int, turn: int) -> PrelabelError | None:
+        seen.append(shard)
+        return StoreError("a moment's trouble") if shard == 2 and seen.count(2) == 1 else None
+
+    _, driver, _, done, error = drive(once, workers=1, shards=6)
+    assert (error, sorted(done), driver.lost) == (None, list(range(6)), [])
+
+
+def test_what_a_worker_has_finished_before_does_not_keep_a_run_alive():
+    _, driver, _, _, error = drive(
+        lambda worker, shard, turn: None if turn < 4 else StoreError(f"broken on {worker}"), workers=1, shards=100
+    )
+    assert str(error) == "broken on 0"
+    assert driver.lost == []
+
+
+def test_who_has_taken_the_output_over_ends_the_run_at_once():
+    fake, _, _, _, error = drive(
+        lambda worker, shard, turn: OutputInUseError("another job has taken over") if worker == 0 else None,
+        workers=4,
+        shards=100,
+    )
+    assert isinstance(error, OutputInUseError)
+    assert [number for number, _ in fake.tried].count(0) == 1
+
+
+def refusing(*numbers: int) -> Callable[[int], PrelabelError | None]:
+    return lambda worker: DetectorError("no model here") if worker in numbers else None
+
+
+def test_a_worker_that_cannot_load_is_left_out_though_it_is_the_first_to_try():
+    fake, driver, recorder, done, error = drive(lambda *_: None, workers=3, shards=12, load=refusing(0))
+    assert (error, sorted(done)) == (None, list(range(12)))
+    assert fake.started == 4
+    assert [lost.cause for lost in driver.lost] == ["it cannot be used: no model here"]
+    assert recorder.left_out == ["host0:100"]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_when_none_can_load_the_run_ends_with_the_reason(workers: int):
+    fake, _, _, done, error = drive(lambda *_: None, workers=workers, shards=12, load=lambda _: DetectorError("no"))
+    assert (str(error), done, fake.started) == ("no", [], workers)
+
+
+def test_a_machine_whose_disk_cannot_be_written_is_left_out(local_world: World):
+    """One of two processes may write no file any more, in earnest: the system refuses."""
+    local_world.add(40, every=Deed.SLOW)
+    (local_world.control / "cannot-write").touch()
+    recorder = Recorder()
+    summary = local_world.label(recorder, workers=2)
+    local_world.require_whole()
+    assert (summary.images, summary.failed, summary.lost) == (40, 0, 0)
+    (lost,) = summary.lost_workers
+    assert lost.is_left_out
+    assert re.search(r"at last: cannot write .*File too large", lost.cause)
+    assert lost.worker in recorder.left_out
+    assert lost.worker not in recorder.by
+    assert 3 <= len(recorder.said(f"worker {lost.worker} reports: cannot write ")) <= 4
+
+
+def test_a_disk_that_nobody_can_write_ends_the_run_in_one_line_and_a_later_call_goes_on(local_world: World):
+    local_world.add(24)
+    local_world.label(limit=None, shard_size=4, workers=1)
+    for path in (local_world.out / "shards").iterdir():
+        path.unlink()
+    (local_world.control / "nobody-can-write").touch()
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=r"^cannot write .*File too large"):
+        local_world.label(workers=2)
+    assert time.monotonic() - began < 60
+    (local_world.control / "nobody-can-write").unlink()
+    assert local_world.label(workers=2).failed == 0
+    local_world.require_whole()
