@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,14 @@ class LabelOptions(Selection):
         secret=True,
     )
     max_pixels: int = option(
-        178_956_970, "Images with more pixels fail before memory is taken.", group=_SOURCE, affects="rows"
+        178_956_970, "Images with more pixels fail before memory is taken.", group=_SOURCE, affects="failures"
     )
-    max_bytes: int = option(512 * 2**20, "Files with more bytes fail unread.", group=_SOURCE, affects="rows")
+    max_bytes: int = option(512 * 2**20, "Files with more bytes fail unread.", group=_SOURCE, affects="failures")
     allow_truncated: bool = option(
-        False, "Take files whose end is missing; what is missing stays grey or black.", group=_SOURCE, affects="rows"
+        False,
+        "Take files whose end is missing; what is missing stays grey or black.",
+        group=_SOURCE,
+        affects="failures",
     )
     decode_scale: str = option(
         "full",
@@ -170,7 +173,11 @@ class LabelOptions(Selection):
         group=_RUN,
     )
 
-    retry_failed: bool = option(False, "Run the failed images of a finished run again.", group=_AGAIN)
+    retry_failed: bool = option(
+        False,
+        "Run the failed images of a run again; --max-pixels, --max-bytes and --allow-truncated may let more through.",
+        group=_AGAIN,
+    )
     add_new: bool = option(False, "Plan images that the source has got since, as new shards.", group=_AGAIN)
     overwrite: bool = option(False, "Start anew where the output holds another run.", group=_AGAIN)
 
@@ -235,20 +242,53 @@ class LabelOptions(Selection):
         return settings
 
 
-def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Settings in which a stored run and the wanted one differ, one line each.
+def differences(
+    stored: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    retries: Iterable[Mapping[str, Any]] = (),
+    *,
+    retry_failed: bool = False,
+) -> list[str]:
+    """Settings in which a stored run and the wanted one differ so that one cannot go on with the other, one line each.
 
     A shard size that nobody stated is taken over from the stored run; an option that did not exist when the run began
     had its default.
+
+    Args:
+        stored: As the run was begun.
+        wanted: As it would go on.
+        retries: What was changed when failed images were run again: the run may go on so, too.
+        retry_failed: Whether failed images are run again: limits may be raised for them.
     """
     lines = []
-    unstated = {name: default_of(field) for name, field in fields_of(LabelOptions).items()}
+    fields = fields_of(LabelOptions)
+    changed_before = list(retries)
     for name, now in wanted.items():
-        was = stored.get(name, unstated.get(name))
-        was = list(was) if isinstance(was, tuple) else was
-        if was != now and not (name == "shard_size" and now is None):
-            lines.append(f"{name.replace('_', '-')} was {_shown(was)}, now {_shown(now)}")
+        was = _stored(stored, name)
+        if was == now or (name == "shard_size" and now is None):
+            continue
+        line = f"{name.replace('_', '-')} was {_shown(was)}, now {_shown(now)}"
+        if fields[name].metadata["affects"] == "failures":
+            if any(retry.get(name) == now for retry in changed_before) or (retry_failed and now > was):
+                continue
+            line += " (less than rows that are ok had)" if now < was else " (more is for --retry-failed)"
+        lines.append(line)
     return lines
+
+
+def raised(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The limits in which the wanted settings differ from those a run was begun with: they concern failed images."""
+    fields = fields_of(LabelOptions)
+    return {
+        name: now
+        for name, now in wanted.items()
+        if fields[name].metadata["affects"] == "failures" and now != _stored(stored, name)
+    }
+
+
+def _stored(settings: Mapping[str, Any], name: str) -> Any:
+    value = settings.get(name, default_of(fields_of(LabelOptions)[name]))
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _shown(value: Any) -> str:

@@ -53,7 +53,9 @@ def option(
         group: Heading in `--help`.
         choices: The allowed values of a str.
         affects: What a changed value changes: `"rows"` (what is written for an image), `"plan"` (which image is in
-            which shard) or `"nothing"` (speed, messages). A run is continued only with equal `rows` and `plan` options.
+            which shard), `"failures"` (a greater value lets images through that failed, and leaves rows that are ok as
+            they are) or `"nothing"` (speed, messages). A run is continued only with equal `rows` and `plan` options;
+            its failed images may be run again with greater `failures` options.
         secret: Never shown, logged or stored.
     """
     if not type:

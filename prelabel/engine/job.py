@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from prelabel.config import LabelOptions
+from prelabel.config import LabelOptions, raised
 from prelabel.engine.detector import look_at_detector
 from prelabel.engine.drive import Driver
 from prelabel.engine.meter import Meter
@@ -24,7 +24,7 @@ from prelabel.errors import OutputInUseError, RunInterrupted
 from prelabel.storage import Storage, absolute, redact
 from prelabel.store.lock import Lock
 from prelabel.store.plan import Plan
-from prelabel.store.run import DetectorRecord, Manifest, OptimizationRecord, RunRecord, read_run
+from prelabel.store.run import DetectorRecord, Manifest, OptimizationRecord, RetryRecord, RunRecord, read_run
 from prelabel.store.shards import ShardRecord
 
 
@@ -53,6 +53,7 @@ class _Job:
         self._stop = stop
         self._planner = Planner(options, self._storage, reporter, stop)
         self._started = time.perf_counter()
+        self._is_changed = False
 
     def run(self) -> Summary:
         options, output = self._options, self._options.output
@@ -84,6 +85,8 @@ class _Job:
             plan = Plan.open(self._options.output, self._record.parts, self._storage)
             finished = Finished() if earlier is None else self._find_finished(plan)
             tasks = tasks_left(self._record, plan, finished.shards, retry_failed=self._options.retry_failed)
+            if tasks and earlier is not None:
+                self._record = self._with_limits(self._record)
             if not tasks:
                 hint = "" if self._options.add_new else "; --add-new looks for new images"
                 self._reporter.message(f"nothing is left to do{hint}")
@@ -126,7 +129,7 @@ class _Job:
                 self._reporter,
                 self._stop,
                 self._planner.links,
-                on_ready=lambda found: self._begin(found) if is_new else None,
+                on_ready=lambda found: self._begin(found) if is_new else self._resume(),
                 runner=self._runner,
                 try_faster=is_new and self._options.optimize == "auto",
             )
@@ -143,6 +146,21 @@ class _Job:
             for number in sorted(driver.tried_again):
                 fresh[number] = self._output.as_published(fresh[number])
         return self._finish(finished, fresh, meter, workers, lost)
+
+    def _with_limits(self, record: RunRecord) -> RunRecord:
+        """The record of a run that goes on, with the limits that were raised for its failed images."""
+        limits = raised(record.settings, self._options.settings())
+        if not limits or any(retry.settings == limits for retry in record.retries):
+            return record
+        words = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in limits.items())
+        self._reporter.message(f"failed images are run again with {words}; rows that are ok stay as they are")
+        self._is_changed = True
+        return replace(record, retries=(*record.retries, RetryRecord(now(), limits)))
+
+    def _resume(self) -> None:
+        """Write down with what limits failed images are run again, before any is."""
+        if self._is_changed:
+            self._output.grow(self._record)
 
     def _begin(self, found: OptimizationRecord | None) -> None:
         """Write down the run with how its network is run."""

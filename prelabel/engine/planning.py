@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, islice
 from platform import python_version
+from typing import Any
 
 from prelabel import __version__
-from prelabel.config import LabelOptions
+from prelabel.config import LabelOptions, raised
 from prelabel.engine.progress import Reporter
 from prelabel.errors import ConfigError, RunInterrupted, SourceError
 from prelabel.image_ref import ImageRef
@@ -121,7 +122,7 @@ class Planner:
             earlier,
             parts=(*earlier.parts, *added.parts),
             source=self._summary.to_json(),
-            settings=options.settings(),
+            settings=_as_begun(earlier.settings, options.settings()),
         )
 
     def find_links(self, record: RunRecord, plan: Plan) -> None:
@@ -173,6 +174,12 @@ class Planner:
         count = sum(ignored.values())
         what = describe_ignored(ignored, self._options.sniff)
         return f" ({count:,} other file{'s' * (count != 1)} ignored: {what})" if count else ""
+
+
+def _as_begun(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run that grows: its source may be named anew, its limits stay those it was begun with."""
+    limits = raised(stored, wanted)
+    return {name: stored[name] if name in limits and name in stored else now for name, now in wanted.items()}
 
 
 def _images_in_shards(images: int, shards: int, new: str = "") -> str:

@@ -36,8 +36,9 @@ class Finished:
 
 
 def require_same_settings(earlier: RunRecord, options: LabelOptions) -> None:
-    """Raises ConfigError, which names them, where settings that change rows or plan differ."""
-    lines = differences(earlier.settings, options.settings())
+    """Raises ConfigError, which names them, where settings differ that change the plan or rows that are ok."""
+    before = [retry.settings for retry in earlier.retries]
+    lines = differences(earlier.settings, options.settings(), before, retry_failed=options.retry_failed)
     if options.add_new:  # the source may be named anew when it is to be looked through again
         lines = [line for line in lines if not line.startswith("source was")]
     _refuse(lines, options.output)

@@ -84,6 +84,19 @@ class OptimizationRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryRecord:
+    """A call that ran failed images of a run again with other limits than those that the run was begun with.
+
+    Attributes:
+        began: When, UTC.
+        settings: What differed, by name. Rows that were ok stayed as they were.
+    """
+
+    began: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """The content of `run.json`."""
 
@@ -96,6 +109,7 @@ class RunRecord:
     parts: tuple[PlanPart, ...]
     versions: Mapping[str, str]
     optimization: OptimizationRecord = OptimizationRecord()
+    retries: tuple[RetryRecord, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -141,6 +155,7 @@ class RunRecord:
                 versions=values["versions"],
                 # Runs from before there was a choice ran their network as loaded.
                 optimization=OptimizationRecord(**values.get("optimization", {})),
+                retries=tuple(RetryRecord(**retry) for retry in values.get("retries", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{RUN} is damaged: {describe(error)}") from None
