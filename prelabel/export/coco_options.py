@@ -17,7 +17,10 @@ class CocoOptions(ClassListOptions):
     """What `export coco` can be told, beside which detections to keep."""
 
     segmentation: str = option(
-        "rle", "How masks are written; none writes boxes alone.", choices=("rle", "polygon", "none"), group=_GROUP
+        "rle",
+        "How masks are written, with boxes widened to contain them; none writes the detector's own boxes alone.",
+        choices=("rle", "polygon", "none"),
+        group=_GROUP,
     )
     polygon_tolerance: float = option(
         1.0, "How far, in pixels, a polygon may be from its mask's outline.", metavar="PIXELS", group=_GROUP
@@ -25,7 +28,7 @@ class CocoOptions(ClassListOptions):
     results: str = option(
         "",
         "Also write a results file (a bare list, for loadRes) of the same detections to this address; for scoring say "
-        "--score-threshold 0, too.",
+        "--score-threshold 0, too, and for scoring boxes --segmentation none.",
         metavar="PATH",
         group=_GROUP,
     )
