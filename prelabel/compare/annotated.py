@@ -82,7 +82,8 @@ class AnnotatedImage:
         path: The image's path or the path of its address, for finding it where `image_id` does not help.
         regions: All that is on it.
         seconds: How long it took, or None.
-        size: Height and width where the regions are bound to them, else None.
+        size: Height and width of the picture that the regions say they are on, or None. Where they are shares of it
+            (Label Studio), it is what a person's browser showed, maybe smaller than the file; else it binds.
         starts: What the annotation may have begun with, the surest first; none where the tool does not say.
         blank: Whether the tool says that it began with nothing.
     """

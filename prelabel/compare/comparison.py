@@ -22,7 +22,7 @@ from prelabel.evaluate.truth_frame import Fit, TruthFrames
 from prelabel.evaluate.work import work
 from prelabel.export.parts import UNUSED, without
 from prelabel.export.reading import Rows, RunInfo
-from prelabel.frames import BROWSER
+from prelabel.frames import BROWSER, DISPLAY
 from prelabel.storage import Storage
 from prelabel.store.exports import ExportRecord
 from prelabel.store.rows import ImageRow
@@ -72,30 +72,57 @@ def compare(
 class _Fits:
     """In which frame the regions of each annotated image lie."""
 
-    def __init__(self, frames: TruthFrames | None) -> None:
+    def __init__(self, annotations: Annotations, frames: TruthFrames | None) -> None:
         """Takes the frames of a COCO dataset; None for Label Studio, where people drew on what their browser showed."""
+        self._images = annotations.images
         self._frames = frames
+        self._upright: list[str] = []
 
     def __call__(self, number: int, row: ImageRow) -> Fit | None:
         """How the annotated image at this position is to be read; None where it is another picture."""
-        return Fit(BROWSER) if self._frames is None else self._frames.of(self._frames.truth.images[number], row)
+        if self._frames is not None:
+            return self._frames.of(self._frames.truth.images[number], row)
+        size = self._images[number].size
+        if size is None or row.height is None or _of_one_form(row.in_frame(BROWSER), size):
+            return Fit(BROWSER)
+        if not _of_one_form(row, size):
+            return None
+        self._upright.append(row.file_name)
+        return Fit(DISPLAY)
 
     def notes(self) -> list[str]:
         """What was assumed."""
-        return [] if self._frames is None else self._frames.notes()
+        if self._frames is not None:
+            return self._frames.notes()
+        if not self._upright:
+            return []
+        return [
+            f"{len(self._upright)} images were drawn on upright, though browsers do not turn such files, e.g. "
+            f"{self._upright[0]!r}"
+        ]
+
+
+#: Sizes may be those of a smaller copy, with sides that were rounded.
+_ROUNDING = 0.02
+
+
+def _of_one_form(row: ImageRow, size: tuple[int, int]) -> bool:
+    """Whether a picture has the form of the one that people saw, whatever its scale."""
+    height, width = size
+    return abs((row.width or 0) * height / ((row.height or 1) * width) - 1) <= _ROUNDING
 
 
 def _fits(rows: Rows, annotations: Annotations, names: ImageNames, options: CompareOptions) -> _Fits:
     """Reads the rows where the frames of a COCO dataset are to be told from its sizes."""
     truth = annotations.truth
     if truth is None:
-        return _Fits(None)
+        return _Fits(annotations, None)
     frames = TruthFrames(truth, options.annotations_frame, "annotations-frame")
     for row in without(rows, "masks", *UNUSED)():
         _, found = names.find(row.image_id, row.file_name)
         if len(found) == 1:
             frames.see(truth.images[found[0]], row)
-    return _Fits(frames)
+    return _Fits(annotations, frames)
 
 
 #: Why an image is left out.

@@ -67,7 +67,8 @@ def read_tasks(tasks: Sequence[Any], shown: str) -> Annotations:
         image_id, path = _names(task["data"])
         regions = _regions(last.get("result"), where, tally)
         starts, blank = _starts(task, last, where)
-        image = AnnotatedImage(image_id, path, regions, _seconds(last), starts=starts, blank=blank)
+        size = _size(last.get("result"))
+        image = AnnotatedImage(image_id, path, regions, _seconds(last), size, starts, blank)
         key = image_id or path
         if key in found:
             tally["twice"] += 1
@@ -110,6 +111,19 @@ def _starts(task: Mapping[str, Any], annotation: Mapping[str, Any], where: str) 
 def _start(prediction: Mapping[str, Any], where: str) -> Start:
     regions = _regions(prediction.get("result"), f"{where}, prediction", Counter())
     return Start(str(prediction.get("model_version") or ""), regions)
+
+
+def _size(result: Any) -> tuple[int, int] | None:
+    """Height and width of the picture on which all regions say they lie, or None where they do not agree."""
+    sizes = {
+        (item.get("original_height"), item.get("original_width"))
+        for item in result
+        if isinstance(item, Mapping) and "original_width" in item
+    }
+    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+    if not isinstance(height, int | float) or not isinstance(width, int | float):
+        return None
+    return (int(height), int(width)) if 1 <= height < 1e9 and 1 <= width < 1e9 else None
 
 
 def _seconds(annotation: Mapping[str, Any]) -> float | None:

@@ -12,7 +12,7 @@ import pytest
 from prelabel.compare.comparison import compare
 from prelabel.compare.options import CompareOptions
 from prelabel.compare.result import Comparison
-from prelabel.errors import ConfigError
+from prelabel.errors import ConfigError, EvaluateError
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
 from prelabel.storage import Storage
@@ -46,6 +46,32 @@ def test_untouched_regions_of_any_pair_of_orientations_are_kept(
     path = tmp_path / "export.json"
     path.write_text(json.dumps([{"data": task["data"], "annotations": [{"result": result}]}]))
     assert fates(compared(path, one)) == {"kept": 1}
+
+
+def drawn_on(folder: Path, height: int, width: int) -> Path:
+    """Label Studio's export of a region over the upper left quarter of a picture of that size."""
+    value = {"x": 0, "y": 0, "width": 50, "height": 50, "rectanglelabels": ["Dog"]}
+    region = {"id": "h", "type": "rectanglelabels", "original_width": width, "original_height": height, "value": value}
+    path = folder / "export.json"
+    path.write_text(json.dumps([{"data": {"image_id": "a.jpg"}, "annotations": [{"result": [region]}]}]))
+    return path
+
+
+def test_regions_say_on_which_picture_they_were_drawn(tmp_path: Path) -> None:
+    photo = row("a.jpg", found(xyxy=(0, 0, 30, 20)), height=40, width=60)
+    # As large, or a smaller copy of the same form.
+    for height, width in ((40, 60), (20, 30), (400, 601)):
+        assert fates(compared(drawn_on(tmp_path, height, width), photo)) == {"kept": 1}, (height, width)
+    # Another form is another picture.
+    with pytest.raises(EvaluateError, match=r"another size.*'a\.jpg' \(60 x 40, in the annotations 40 x 60\)"):
+        compared(drawn_on(tmp_path, 60, 40), photo)
+    # A browser that turned the file although browsers do not is believed, and it is said.
+    odd = replace(photo, exif_orientation=6, browser_orientation=1)
+    result = compared(drawn_on(tmp_path, 40, 60), odd)
+    assert fates(result) == {"kept": 1}
+    assert any(
+        "1 images were drawn on upright, though browsers do not turn such files" in note for note in result.notes
+    )
 
 
 def coco(folder: Path, bbox: list[float], height: int, width: int) -> Path:
