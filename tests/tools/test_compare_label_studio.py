@@ -1,10 +1,17 @@
-"""Annotations made from our predictions on a real server, edited through its API, exported by it, and compared."""
+"""Annotations made from our predictions on a real server, edited through its API, exported by it, and compared.
+
+Uploaded pictures are held against its COCO export, which has names and sizes of its own.
+"""
 
 from __future__ import annotations
 
 import copy
+import io
 import json
+import re
+import secrets
 import urllib.request
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +20,13 @@ import pytest
 from prelabel.compare.comparison import compare
 from prelabel.compare.options import CompareOptions
 from prelabel.compare.result import Comparison
+from prelabel.evaluate.evaluation import evaluate
+from prelabel.evaluate.options import EvaluateOptions
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
 from prelabel.export.reading import RunInfo
 from prelabel.storage import Storage
-from tests.tools.conftest import Photos
+from tests.tools.conftest import HOSTILE_CLASS, ROTATED, Photos
 from tests.tools.label_studio import Server
 
 THRESHOLD, TASKS = 0.3, 12
@@ -52,10 +61,11 @@ def exported(server: Server, project: int, path: Path) -> Path:
     return path
 
 
-def compared(photos: Photos, run: str, path: Path) -> Comparison:
+def compared(photos: Photos, run: str, path: Path, **options: Any) -> Comparison:
+    """No selection is repeated: the server's export says what was shown."""
     opened = photos.runs[run]
-    options = CompareOptions(predictions=opened.output, annotations=str(path), score_threshold=THRESHOLD)
-    return compare(RunInfo.of(opened), opened.rows, options, Storage())
+    made = CompareOptions(predictions=opened.output, annotations=str(path), **options)
+    return compare(RunInfo.of(opened), opened.rows, made, Storage())
 
 
 @pytest.mark.parametrize(("run", "shape"), [("ssd", "rectangle"), ("mask", "polygon"), ("mask", "brush")])
@@ -69,6 +79,11 @@ def test_what_annotators_submit_unchanged_is_kept(
     assert (done.images, done.open) == (TASKS - 2, 2)
     assert done.total.counts["kept"] == done.total.shown == done.total.objects > 20
     assert done.corrections == 0
+    assert (done.by_annotations, done.basis) == (TASKS - 2, "assumed")
+    assert not any("ASSUMED" in note for note in done.notes)
+    floors = [floor for floor in done.floors.values() if floor is not None]
+    assert min(floors) >= THRESHOLD
+    assert min(one.suggested.threshold for one in done.work.by_class.values()) >= THRESHOLD
     assert done.times is not None
     assert (done.times.images, done.times.median) == (TASKS - 2, 4.5)
 
@@ -100,3 +115,122 @@ def test_edits_through_the_api_are_counted_for_what_they_are(
     assert done.total.overlaps[16] == many  # between 0.8 and 0.85
     assert {b for _, b, _ in done.relabelled} == {"Zebra"}
     assert done.by_class["Giraffe"].counts["added"] == many
+
+
+def test_deleting_everything_is_no_more_than_what_was_shown(
+    label_studio: Server, photos: Photos, tmp_path: Path
+) -> None:
+    project, tasks = imported(label_studio, photos, "ssd", tmp_path / "tasks", "rectangle")
+    for task in tasks:
+        submit(label_studio, task, [])
+    shown = sum(len(task["predictions"][0]["result"]) for task in tasks)
+    path = exported(label_studio, project, tmp_path / "export.json")
+    done = compared(photos, "ssd", path)
+    assert (done.total.shown, done.total.counts["deleted"]) == (shown, shown)
+    # The run has many more; a selection that was not the export's says that it contradicts the annotations.
+    wrong = compared(photos, "ssd", path, score_threshold=0.05)
+    assert wrong.total.shown > 2 * shown
+    assert any("were not shown by what the annotations say" in note for note in wrong.notes)
+
+
+def test_annotations_that_the_server_makes_of_predictions(label_studio: Server, photos: Photos, tmp_path: Path) -> None:
+    project, tasks = imported(label_studio, photos, "ssd", tmp_path / "tasks", "rectangle")
+    action = f"dm/actions?id=predictions_to_annotations&project={project}"
+    label_studio.api("POST", action, {"selectedItems": {"all": True, "excluded": []}})
+    path = exported(label_studio, project, tmp_path / "export.json")
+    content = json.loads(path.read_text())
+    annotation = content[0]["annotations"][0]
+    # They say where they come from, and the export has that as a number only.
+    assert annotation["parent_prediction"] == tasks[0]["predictions"][0]["id"]
+    assert not annotation["prediction"]
+    done = compared(photos, "ssd", path)
+    assert done.images == TASKS
+    assert any(note.startswith("ASSUMED") for note in done.notes)
+    assert done.total.counts["kept"] == sum(len(task["predictions"][0]["result"]) for task in tasks)
+
+
+def test_uploaded_pictures_pair_with_the_servers_coco_export(
+    label_studio: Server, photos: Photos, tmp_path: Path
+) -> None:
+    opened = photos.runs["odd"]
+    folder = photos.root / "odd \u00fc"
+    shown = {row.file_name: row for row in opened.rows() if row.detections is not None and len(row.detections)}
+    labels = ["person", "dog"]
+    tags = "".join(f'<Label value="{label}"/>' for label in labels)
+    tool = f'<RectangleLabels name="label" toName="image">{tags}</RectangleLabels>'
+    config = f'<View><Image name="image" value="$image"/>{tool}</View>'
+    project = label_studio.project(config, "uploaded")
+    for name in shown:
+        upload(label_studio, project, folder / name)
+    tasks = label_studio.tasks(project)
+    assert len(tasks) == len(shown) > 1
+    addresses = [task["data"]["image"] for task in tasks]
+    for task in tasks:
+        name = next(one for one in shown if on_upload(one) in task["data"]["image"])
+        row = shown[name].in_frame("browser")
+        assert row.detections is not None
+        regions = []
+        for number, (x1, y1, x2, y2) in enumerate(row.detections.xyxy[:3].tolist()):
+            across, down = 100 / row.detections.width, 100 / row.detections.height
+            box = {"x": x1 * across, "y": y1 * down, "width": (x2 - x1) * across, "height": (y2 - y1) * down}
+            regions.append(
+                {
+                    "id": f"r{number}",
+                    "type": "rectanglelabels",
+                    "from_name": "label",
+                    "to_name": "image",
+                    "original_width": row.detections.width,
+                    "original_height": row.detections.height,
+                    "image_rotation": 0,
+                    "value": {**box, "rotation": 0, "rectanglelabels": ["person"]},
+                }
+            )
+        label_studio.api("POST", f"tasks/{task['id']}/annotations/", {"result": regions})
+    path = coco_export(label_studio, project, tmp_path)
+    content = json.loads(path.read_text())
+    sizes = {one["file_name"]: (one["height"], one["width"]) for one in content["images"]}
+    turned = next(name for name in sizes if on_upload(ROTATED) in name)
+    rotated = shown[ROTATED]
+    assert sizes[turned] == (rotated.width, rotated.height), "the server states the unturned size, which is the point"
+    rules = {"class_map": {HOSTILE_CLASS: "person"}, "score_threshold": 0.0}
+    opened_info = RunInfo.of(opened)
+    done = compare(opened_info, opened.rows, CompareOptions(predictions="o", annotations=str(path), **rules), Storage())
+    assert done.images == len(shown), (addresses, done.notes)
+    assert done.total.counts["kept"] + done.total.counts["relabelled"] == sum(
+        len(row.detections.xyxy[:3]) for row in shown.values() if row.detections is not None
+    )
+    evaluated = evaluate(
+        opened_info, opened.rows, EvaluateOptions(truth=str(path), class_map=rules["class_map"]), Storage()
+    )
+    assert (evaluated.images.matched, evaluated.images.swapped) == (len(shown), 1)
+
+
+def on_upload(name: str) -> str:
+    """The middle of the name that the server gives: letters and digits at its front."""
+    return re.split(r"[^A-Za-z0-9_]", name)[0]
+
+
+def upload(server: Server, project: int, path: Path) -> None:
+    """What the import page sends."""
+    edge = secrets.token_hex(16)
+    head = f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="{path.name}"\r\n\r\n'
+    request = urllib.request.Request(  # noqa: S310 - the server started by this test
+        f"{server.url}/api/projects/{project}/import",
+        data=head.encode() + path.read_bytes() + f"\r\n--{edge}--\r\n".encode(),
+        headers={"Authorization": f"Token {server.token}", "Content-Type": f"multipart/form-data; boundary={edge}"},
+    )
+    with urllib.request.urlopen(request, timeout=120):  # noqa: S310
+        pass
+
+
+def coco_export(server: Server, project: int, folder: Path) -> Path:
+    """`result.json` of the server's COCO export."""
+    request = urllib.request.Request(  # noqa: S310 - the server started by this test
+        f"{server.url}/api/projects/{project}/export?exportType=COCO",
+        headers={"Authorization": f"Token {server.token}"},
+    )
+    with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
+        content = answer.read()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        (folder / "result.json").write_bytes(archive.read("result.json"))
+    return folder / "result.json"
