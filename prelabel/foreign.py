@@ -78,6 +78,10 @@ def as_os_error() -> Iterator[None]:
             raise error.__cause__ from None
         if isinstance(error, FileNotFoundError) and (hidden := _hidden(error)):
             raise hidden from error.__cause__
+        for cause in (error, error.__cause__):
+            if getattr(cause, "retryable", False) is True:
+                # Google's library could not renew a token this moment.
+                raise ConnectionError(describe(cause or error)) from cause
         kind = code_of(error) if code_of(error) in _REFUSED_CREDENTIALS else type(error).__name__
         if kind in _REFUSED_CREDENTIALS or kind in _NO_CREDENTIALS:
             raise CredentialsError(

@@ -72,7 +72,10 @@ def is_final(error: OSError) -> bool:
 def code_of(error: BaseException) -> str:
     """The error code in the answer of an S3 server or of Azure, or `""`."""
     answer = _response(error).get("Error", {}).get("Code", "")
-    return str(answer or next((text for one in _both(error) if (text := getattr(one, "error_code", None))), ""))
+    for one in () if answer else _both(error):
+        code = getattr(one, "error_code", None)
+        answer = getattr(code, "value", code) or answer  # Azure's are members of an enum
+    return str(answer)
 
 
 def status_of(error: BaseException) -> int:
