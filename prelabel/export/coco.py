@@ -10,8 +10,8 @@ One image of 4 x 6 pixels (height x width) with a dog on its left half becomes
 
 and in the results file `[{"image_id": 1, "category_id": 1, "bbox": [...], "score": 0.9, "segmentation": {...}}]`.
 
-Where masks are written, boxes are widened to contain them, by up to a pixel: a mask's pixels are whole, and FiftyOne cuts
-masks to their boxes. With `segmentation none`, and in all other formats, boxes are the detector's own.
+Where masks are written, boxes are widened to contain them, by up to a pixel: a mask's pixels are whole, and FiftyOne
+cuts masks to their boxes. With `segmentation none`, and in all other formats, boxes are the detector's own.
 
 Left out and counted: failed images (their size is not known, and no annotations would read as "nothing on it"), boxes
 without area, and, where masks are written, detections whose mask is empty. Files are streamed: memory does not grow

@@ -18,6 +18,10 @@ from prelabel.storage import without_secrets
 from prelabel.store.schema import FAILED, OK, SHARD_SCHEMA, STAGES
 
 
+#: Orientations that turn nothing: those of most rows, whose frames are all the same.
+_AS_STORED = (None, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRow:
     """One image of a run: where it is, what became of it, and what was found on it.
@@ -65,6 +69,8 @@ class ImageRow:
         Raises:
             StoreError: An orientation is not 1..8.
         """
+        if self.exif_orientation in _AS_STORED and self.browser_orientation in _AS_STORED:
+            return 1
         try:
             return way_to(frame, self.exif_orientation, self.browser_orientation)
         except ValueError as error:
