@@ -31,8 +31,9 @@ from prelabel.store.rows import ImageRow
 #: Where what is known of the detections shown comes from.
 STATED, RECORDED, ASSUMED = "stated", "recorded", "assumed"
 
-#: Parts of a mask that can have been regions of their own.
-_MOST_PARTS = 256
+#: Parts of a mask that can have been regions of their own; and so many in a row of which nobody left a region end the
+#: search: what is then left over is paired by where it lies.
+_MOST_PARTS, _MOST_MISSING = 256, 16
 
 #: Ids of regions that an export of ours makes; those that Label Studio makes are of another form.
 _OUR_ID = re.compile(r"[0-9a-f]{12}")
@@ -271,8 +272,8 @@ def _ours(starts: Sequence[Start], model_version: str, numbers: Mapping[str, int
 def numbers_by_id(model_version: str, image_id: str, found: Detections, ids: set[str]) -> Mapping[str, int]:
     """The position of the detection that each id is of, for ids of regions that an export of this run has made.
 
-    Every detection has a first part and few have a second: the parts are gone through one after the other, as long as
-    there is an id that may be of one.
+    Every detection has a first part and few have a second: the parts are gone through one after the other, each once,
+    as long as there is an id that may be of one.
     """
     wanted = {id_ for id_ in ids if _OUR_ID.fullmatch(id_)}
     numbers: dict[str, int] = {}
@@ -280,14 +281,16 @@ def numbers_by_id(model_version: str, image_id: str, found: Detections, ids: set
     # A part has at least one run of its own, and a run at least one letter.
     parts = [1 if counts is None else min(max(len(counts) // 2, 1), _MOST_PARTS) for counts in masks]
     left = list(range(len(found)))
+    last = 0
     for part in range(_MOST_PARTS):
         left = [number for number in left if parts[number] > part]
-        if not left or len(numbers) == len(wanted):
+        if not left or len(numbers) == len(wanted) or part - last > _MOST_MISSING:
             break
         for number in left:
             id_ = region_id(model_version, image_id, number, part)
             if id_ in wanted:
                 numbers[id_] = number
+                last = part
     return numbers
 
 

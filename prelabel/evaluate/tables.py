@@ -164,7 +164,10 @@ def class_table(done: Evaluation, most: int | None = None) -> Table:
             )
         )
     left = len(names) - len(rows)
-    return Table(f"{len(rows)} of {len(names)} classes, most objects first" if left else "", tuple(header), tuple(rows))
+    title = f"{len(rows)} of {len(names)} classes, most objects first" if left else "classes, most objects first"
+    return Table(
+        f"{title}; corrections are those on the images that thresholds were chosen on", tuple(header), tuple(rows)
+    )
 
 
 def class_lines(done: Evaluation) -> list[str]:

@@ -62,7 +62,7 @@ def threshold_file(head: str, default: float, entries: list[tuple[str, float]]) 
         default: For classes that are not among the entries; it stands under a name that no class can have here.
         entries: Names of classes with their thresholds.
     """
-    head += f'\nClasses that are not named here: "{OTHERS}", unless --score-threshold is stated.'
+    head += f"\n{OTHERS} is for classes that are not named here, unless --score-threshold is stated."
     lines = [f"# {_escaped(line)}" for line in head.split("\n")]
     named = [(key, threshold) for key, threshold in entries if key != OTHERS]
     lines += [f'"{_escaped(key)}": {threshold!r}' for key, threshold in [(OTHERS, default), *named]]
