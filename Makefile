@@ -54,11 +54,11 @@ test-tools-core-run:
 
 test-tools-setup: setup $(SERVER)/.ready $(READERS)/.ready $(EMULATORS)/.ready $(AZURITE)/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
-	  'label-studio-sdk>=2,<3' 'playwright>=1.49,<2'
+	  'label-studio-sdk>=2.0.18,<3' 'playwright>=1.49,<2'
 
 bench: setup  # every figure with its target, in about 20 minutes; nothing else should run meanwhile
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
-	  'label-studio-sdk>=2,<3'
+	  'label-studio-sdk>=2.0.18,<3'
 	@$(BIN)/python benchmarks/run.py
 
 $(SERVER)/.ready:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prelabel.errors import ExportError
+from prelabel.export.image_ids import require_id
 from prelabel.labels.maps import read_label_map
 from prelabel.select import Selection
 from prelabel.storage import Storage, describe, redact
@@ -202,13 +203,14 @@ def _from_json(url: str, storage: Storage) -> list[Category]:
     entries = content.get("categories") if isinstance(content, dict) else content
     if not isinstance(entries, list):
         return []
-    try:
-        return [
-            Category(int(e["id"]), str(e["name"]), str(e.get("mid") or ""), str(e.get("supercategory") or ""))
-            for e in entries
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise ExportError(f"{shown}: every category needs a whole number id and a name") from None
+    categories = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or "id" not in entry:
+            raise ExportError(f"{shown}: every category needs a whole number id and a name, got {entry!r}"[:300])
+        require_id(entry["id"], f"{shown}: the id of category {entry['name']!r}")
+        more = (str(entry.get(key) or "") for key in ("mid", "supercategory"))
+        categories.append(Category(entry["id"], entry["name"], *more))
+    return categories
 
 
 def project_label(one: ClassName, selection: Selection) -> str:
@@ -231,7 +233,7 @@ def _numbers_of(classes: Sequence[ClassName]) -> dict[ClassName, int]:
 
 
 def _made_number(text: str, taken: set[int]) -> int:
-    number = 1 + int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % (2**31 - 1)
+    number = 1 + int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4], "big") % (2**31 - 1)
     while number in taken:
         number = number % (2**31 - 1) + 1
     return number

@@ -38,7 +38,7 @@ from prelabel.export.coco_options import CocoOptions
 from prelabel.export.image_ids import Numbering, numbering
 from prelabel.export.kept import lowest_threshold, selection_words
 from prelabel.export.known_names import KnownNames
-from prelabel.export.option_rules import require_other_file
+from prelabel.export.option_rules import require_distinct_files
 from prelabel.export.parts import UNUSED, each_part, in_frame, row_at, without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, strict_json
 from prelabel.select import Selection
@@ -53,12 +53,18 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
     With `SpreadRows` several processes work, and the files are the same.
 
     Raises:
-        ConfigError: An option names a class that the detector does not have.
+        ConfigError: An option names a class that the detector does not have, or two files would be one.
         ExportError: Detections of classes that `categories` does not have, image ids that cannot be had, masks that
             do not fit their image, or a file that cannot be written. Nothing is written under a final name then,
             except whole files of a split export.
     """
-    require_other_file(options, "results", to)
+    require_distinct_files(
+        options,
+        {"to": to, "results": options.results},
+        read=("categories", "image_ids"),
+        numbered="to" if options.split is not None else "",
+        run=info.output,
+    )
     rows = in_frame(without(rows, *UNUSED), options.frame)
     if options.segmentation == "none":
         rows = without(rows, "masks")

@@ -33,7 +33,7 @@ from prelabel.export.colour import colour_of
 from prelabel.export.cvat_options import CvatOptions
 from prelabel.export.instances import Instance, Instances
 from prelabel.export.known_names import KnownNames
-from prelabel.export.option_rules import require_other_file
+from prelabel.export.option_rules import require_distinct_files
 from prelabel.export.parts import UNUSED, each_part, without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, strict_json
 from prelabel.export.xml_text import HEAD, fits_xml, opening, tag
@@ -57,7 +57,8 @@ def export_cvat(info: RunInfo, rows: Rows, to: str, options: CvatOptions, storag
         ExportError: Detections of classes that `categories` does not have, a label that XML cannot hold, masks that do
             not fit their image, or a file that cannot be written. Nothing is written under a final name then.
     """
-    require_other_file(options, "labels_file", to)
+    written = {"to": to, "labels_file": options.labels_file}
+    require_distinct_files(options, written, read=("categories",), run=info.output)
     require(options.zip or not to.lower().endswith(".zip"), f"a ZIP is written with --zip only, got {redact(to)!r}")
     require(not options.zip or not to.lower().endswith(".xml"), f"with --zip name a .zip file, got {redact(to)!r}")
     names = KnownNames(info, options)

@@ -75,18 +75,36 @@ def _only_once(number_of: Callable[[str], int]) -> Callable[[int, str], int]:
     return number
 
 
+def require_id(value: Any, what: str) -> None:
+    """Raise ExportError for an id that COCO's readers would not take for a number, or not tell from another one."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ExportError(f"{what} must be a whole number, 0 or more, got {value!r}"[:300])
+
+
 def _from_dataset(url: str, storage: Storage) -> Numbering:
     shown = redact(url)
     try:
         content = json.loads(storage.read(url))
-        images = content["images"]
-        by_name = {str(image["file_name"]): int(image["id"]) for image in images}
-        carried = {int(image["id"]): {k: image[k] for k in CARRIED if k in image} for image in images}
+        images = [(image["file_name"], image["id"], image) for image in content["images"]]
         licenses, description = tuple(content.get("licenses") or ()), content.get("info")
     except (OSError, ValueError, RecursionError, OverflowError) as error:
         raise ExportError(f"image ids cannot be read from {shown}: {describe(error)}") from None
     except (KeyError, TypeError, AttributeError):
         raise ExportError(f"{shown} is no COCO dataset: it needs images with id and file_name") from None
+    by_name: dict[str, int] = {}
+    carried: dict[int, Mapping[str, Any]] = {}
+    for name, image_id, image in images:
+        if not isinstance(name, str) or not name:
+            raise ExportError(f"{shown}: the file_name of image {image_id!r} must be text, got {name!r}")
+        # Readers tell 5 from "5": ids written as numbers would not meet those of the dataset.
+        require_id(image_id, f"{shown}: the id of image {name!r}")
+        if name in by_name:
+            raise ExportError(f"{shown} has {name!r} under two ids, {by_name[name]} and {image_id}")
+        if image_id in carried:
+            other = next(each for each, number in by_name.items() if number == image_id)
+            raise ExportError(f"{shown} has the image id {image_id} twice, for {other!r} and {name!r}")
+        by_name[name] = image_id
+        carried[image_id] = {key: image[key] for key in CARRIED if key in image}
     by_stem: dict[str, int | None] = {}
     for name, image_id in by_name.items():
         by_stem[stem(name)] = None if stem(name) in by_stem else image_id

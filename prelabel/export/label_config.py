@@ -3,7 +3,7 @@
     <View>
       <Image name="image" value="$image" zoom="true" zoomControl="true" rotateControl="true" />
       <RectangleLabels name="label" toName="image">
-        <Label value="Dog" background="#b38f1e" />
+        <Label value="Dog" background="#b38f1e" category="1" />
       </RectangleLabels>
     </View>
 
@@ -14,7 +14,7 @@ config is made from the same data as the tasks, or the tasks are made to fit a c
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -96,13 +96,23 @@ class LabelConfig:
         return {one.name: one for one in reversed(self.controls)}
 
 
-def make_config(controls: Iterable[Control], to_name: str, data_key: str = "image") -> LabelConfig:
+def make_config(
+    controls: Iterable[Control], to_name: str, data_key: str = "image", category_ids: Mapping[str, int] | None = None
+) -> LabelConfig:
     """A config for given tools; every label gets the colour of its name.
+
+    Args:
+        controls: The tools.
+        to_name: Name of the image.
+        data_key: The key of a task's `data` that holds the image's address.
+        category_ids: By label: the server's COCO export writes them, where it would number labels from 0 by name. It
+            writes a category for each tool that states one, so only the first tool with a label does.
 
     Raises:
         ExportError: A label that XML cannot hold, or that the page would not show as it is.
     """
     controls = tuple(controls)
+    unstated = dict(category_ids or {})
     view = ET.Element("View")
     shown = {"zoom": "true", "zoomControl": "true", "rotateControl": "true"}
     ET.SubElement(view, "Image", {"name": to_name, "value": f"${data_key}", **shown})
@@ -119,7 +129,8 @@ def make_config(controls: Iterable[Control], to_name: str, data_key: str = "imag
             if control.kind == "choices":
                 ET.SubElement(tool, "Choice", {"value": label})
             else:
-                ET.SubElement(tool, "Label", {"value": label, "background": colour_of(label)})
+                category = {"category": str(unstated.pop(label))} if label in unstated else {}
+                ET.SubElement(tool, "Label", {"value": label, "background": colour_of(label), **category})
     ET.indent(view)
     return LabelConfig(to_name, data_key, controls, ET.tostring(view, encoding="unicode") + "\n")
 

@@ -17,6 +17,7 @@ from prelabel.export.image_url import ImageUrls
 from prelabel.export.known_names import KnownNames
 from prelabel.export.label_studio_config import config_for
 from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.export.option_rules import require_distinct_files
 from prelabel.export.parts import UNUSED, each_part, in_frame, without
 from prelabel.export.preflight import Preflight
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally
@@ -43,6 +44,7 @@ def export_label_studio(
     """
     if options.layout == "predictions" and not info.task_numbers:
         raise ExportError("layout predictions needs a run that was made of the tasks of a Label Studio project")
+    require_distinct_files(options, {"to": to}, run=info.output)
     rows = in_frame(without(rows, *UNUSED), BROWSER)
     if options.shape == "rectangle":
         rows = without(rows, "masks")

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from prelabel.errors import ExportError
-from prelabel.export.categories import project_label
+from prelabel.export.categories import NumberedCategories, project_label
+from prelabel.export.class_list import classes_in
 from prelabel.export.label_config import TAGS, Control, LabelConfig, make_config, read_config
 from prelabel.export.label_studio_options import TaskOptions
 from prelabel.export.parts import each_part
@@ -82,7 +83,8 @@ def config_for(
         if options.unlisted == "error":
             _require_fit(present, given, given_by)
         return given
-    return make_config(_controls(info, present, options), options.to_name)
+    controls = _controls(info, present, options)
+    return make_config(controls, options.to_name, category_ids=_category_ids(info, rows, options, controls))
 
 
 def _given(url: str, storage: Storage) -> LabelConfig:
@@ -154,6 +156,21 @@ def _controls(info: RunInfo, present: _Present, options: TaskOptions) -> list[Co
         name = f"{options.from_name}_{kind}" if controls else options.from_name
         controls.append(Control(kind, name, labels, kind == "choices" and options.choice == "multiple"))
     return controls
+
+
+def _category_ids(info: RunInfo, rows: Rows, options: TaskOptions, controls: Iterable[Control]) -> dict[str, int]:
+    """The number of each label in `export coco` of the same run."""
+    labels = {label for control in controls for label in control.labels if control.kind != "choices"}
+    if not labels:
+        return {}
+    categories = NumberedCategories(info.classes or classes_in(rows, None), options)
+    ids = {entry.name: entry.id for entry in categories.entries}
+    if not labels <= ids.keys():
+        # Classes beyond the detector's list get their numbers as they turn up.
+        for one in classes_in(rows, options):
+            categories.id_of(one)
+        ids = {entry.name: entry.id for entry in categories.entries}
+    return {label: ids[label] for label in labels if label in ids}
 
 
 def _every_label(info: RunInfo, options: TaskOptions) -> dict[str, int]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from prelabel.export.coco_files import numbered_name
 from prelabel.frames import DISPLAY, FRAMES
 from prelabel.options import option, require
-from prelabel.storage import absolute, redact
+from prelabel.storage import absolute, is_local, redact
+from prelabel.store.run import MANIFEST, RUN
 
 
 def frame_option() -> Any:
@@ -44,10 +51,67 @@ def require_not_negative(options: Any, *names: str) -> None:
         require(value >= 0, f"{_said(name)} must be 0 or more, got {value}")
 
 
-def require_other_file(options: Any, name: str, to: str) -> None:
-    """The file of this option, where it is given, is not the one that is written at `to`."""
-    file = getattr(options, name)
-    require(not file or absolute(file) != absolute(to), f"{_said(name)} and to are the same file {redact(to)!r}")
+def require_distinct_files(
+    options: Any,
+    written: Mapping[str, str],
+    *,
+    read: Iterable[str] = (),
+    numbered: str = "",
+    run: str = "",
+) -> None:
+    """No file that an export writes is another one that it writes, one that it reads, or one of the run's own.
+
+    Files are compared as a disk without regard to upper and lower case would, links and `..` followed, since nothing is
+    to be lost there either; in object stores letters count.
+
+    Args:
+        options: Of the export.
+        written: The files, by what they are called in messages; one that is not written has no address.
+        read: Names of options that may hold the address of a file that is read.
+        numbered: The one of `written` that is written in numbered parts; what its parts may be called is theirs.
+        run: Where the run is, if known.
+    """
+    files = {name: url for name, url in written.items() if url}
+    inputs = {name: url for name in read for url in _addresses(getattr(options, name))}
+    for place, (name, url) in enumerate(files.items()):
+        for other, address in [*list(files.items())[:place], *inputs.items()]:
+            require(
+                _same_file(url) != _same_file(address),
+                f"{_said(name)} and {_said(other)} are the same file {redact(absolute(url))!r}",
+            )
+        if run:
+            below = [_same_file(posixpath.join(run, folder)) for folder in ("plan", "shards")]
+            own = [_same_file(posixpath.join(run, file)) for file in (RUN, MANIFEST, "lock.json")]
+            inside = any(_same_file(url).startswith((f"{folder}/", f"{folder}-")) for folder in below)
+            require(
+                not (inside or _same_file(url) in [*own, *below]),
+                f"{_said(name)} {redact(url)!r} is one of the run's own files: choose another address",
+            )
+    if numbered:
+        # The number is what comes last but for the ending.
+        before, _, after = _same_file(numbered_name(files[numbered], 0)).rpartition("-00000")
+        part = re.compile(rf"{re.escape(before)}-\d{{5,}}{re.escape(after)}")
+        for name, url in {**files, **inputs}.items():
+            require(
+                part.fullmatch(_same_file(url)) is None,
+                f"{_said(name)} {redact(url)!r} has the name of a part of {_said(numbered)}: choose another one",
+            )
+
+
+def _addresses(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) and value else list(value) if isinstance(value, tuple) else []
+
+
+def _same_file(url: str) -> str:
+    """The same text for every way to write one file's address."""
+    if is_local(url):
+        return unicodedata.normalize("NFC", os.path.realpath(absolute(url))).casefold()
+    scheme, _, path = absolute(url).partition("://")
+    return f"{_SCHEMES.get(scheme.lower(), scheme.lower())}://{posixpath.normpath(path)}"
+
+
+#: Schemes under which a store is known twice.
+_SCHEMES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
 
 
 def _said(name: str) -> str:

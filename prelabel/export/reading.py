@@ -41,6 +41,7 @@ class RunInfo:
         fingerprint: SHA-256 over the model's files, hex.
         version: The version of this package that made the run.
         kept: The rules by which the run chose what it has, or None where they are not known.
+        output: Where the run is, or `""`.
         task_numbers: Whether the images came from an annotation project, so that their ids begin with task numbers.
     """
 
@@ -53,6 +54,7 @@ class RunInfo:
     fingerprint: str = ""
     version: str = ""
     kept: Selection | None = None
+    output: str = ""
     task_numbers: bool = False
 
     @classmethod
@@ -74,6 +76,7 @@ class RunInfo:
             fingerprint=record.detector.fingerprint,
             version=str(record.versions.get("prelabel", "")),
             kept=kept,
+            output=run.output,
             task_numbers=bool(sources) and all(one.get("kind") == "label-studio" for one in sources),
         )
 

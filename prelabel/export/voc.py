@@ -30,6 +30,7 @@ from prelabel.export.folder_files import UNLISTED, UNUSED, FilesOf, each_file, s
 from prelabel.export.image_folder import folder_writer
 from prelabel.export.instances import Instance
 from prelabel.export.known_names import KnownNames
+from prelabel.export.option_rules import require_distinct_files
 from prelabel.export.parts import in_frame, without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally
 from prelabel.export.voc_options import VocOptions
@@ -50,13 +51,15 @@ def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage:
         ExportError: Detections of classes that `categories` does not have, a label that the format cannot hold, an
             image whose name leads out of the folder, or a file that cannot be written.
     """
+    listed = join(to, f"ImageSets/Main/{options.subset}.txt")
+    written = {"to": to, LABELS_NAME: join(to, LABELS_NAME), "the list": listed}
+    require_distinct_files(options, written, read=("categories", "links"), run=info.output)
     names = KnownNames(info, options)
     tally = Tally()
     categories, labels = closed_categories(info, rows, options, storage, options.labels)
     _require_safe(labels.values())
     rows = in_frame(without(rows, "masks", *UNUSED), options.frame)
     work = FilesOf(_Annotations(info, labels, options.coordinates == "one"), categories, options, _BOXES, names)
-    listed = join(to, f"ImageSets/Main/{options.subset}.txt")
     try:
         with ExitStack() as stack:
             stream = stack.enter_context(storage.publishing(listed))

@@ -28,6 +28,7 @@ from prelabel.export.folder_files import UNLISTED, UNUSED, FilesOf, each_file
 from prelabel.export.image_folder import folder_writer
 from prelabel.export.instances import Instance
 from prelabel.export.known_names import KnownNames
+from prelabel.export.option_rules import require_distinct_files
 from prelabel.export.parts import in_frame, without
 from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally
 from prelabel.export.yolo_options import YoloOptions
@@ -47,6 +48,8 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
         ExportError: Detections of classes that `categories` does not have, an image whose name leads out of the folder,
             masks that do not fit their image, or a file that cannot be written. `data.yaml` is written last.
     """
+    written = {name: join(to, name) for name in ("train.txt", "val.txt", DATA_NAME)}
+    require_distinct_files(options, {"to": to, **written}, read=("categories", "links"), run=info.output)
     names = KnownNames(info, options)
     tally = Tally()
     categories, listed = closed_categories(info, rows, options, storage, options.labels)

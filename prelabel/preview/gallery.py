@@ -17,6 +17,7 @@ from typing import Any
 
 from prelabel.errors import ExportError
 from prelabel.export.kept import beyond_kept
+from prelabel.export.option_rules import require_distinct_files
 from prelabel.export.parts import in_frame
 from prelabel.export.reading import Rows, RunInfo, Tally
 from prelabel.frames import BROWSER
@@ -86,6 +87,7 @@ def write_preview(
         ExportError: `to` holds a page of somebody else, or a mask does not fit its image.
         StoreError: A shard is damaged, or a file cannot be written.
     """
+    require_distinct_files(options, {"to": to}, run=info.output)
     if info.classes is not None:
         options.require_known_names((one.name for one in info.classes), (one.mid for one in info.classes))
     index = join(to, INDEX)

@@ -307,6 +307,78 @@ def test_one_file_is_not_written_twice_however_it_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("same", ["COCO.json", "link.json", "folder/../coco.json", "file://{}/coco.json"])
+def test_nor_where_only_the_disk_knows_that_two_names_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "coco.json")
+    options = CocoOptions(results=same.format(tmp_path))
+    with pytest.raises(ConfigError, match="results and to are the same file"):
+        export_coco(INFO, rows(row("a.jpg", found())), "coco.json", options, Storage())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link.json"]
+
+
+@pytest.mark.parametrize(
+    ("to", "results", "refused"),
+    [
+        ("coco.json", "coco-00000.json", True),
+        ("coco.json", "coco-00007.json", True),  # a later part of an earlier export would be deleted
+        ("coco.json", "./COCO-123456.json", True),
+        ("coco", "coco-00001", True),
+        ("coco.json", "coco-001.json", False),
+        ("coco.json", "coco-00001.jsonl", False),
+        ("coco-00000.json", "coco-00000.json", True),
+        ("coco-00000.json", "coco-00001.json", False),
+    ],
+)
+def test_parts_of_a_split_dataset_have_their_names_to_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str, results: str, refused: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    every, options = rows(row("a.jpg", found()), row("b.jpg")), CocoOptions(results=results, split=1)
+    if not refused:
+        report = export_coco(INFO, every, to, options, Storage())
+        assert len({*report.files}) == 3 == len(list(tmp_path.iterdir()))
+        return
+    with pytest.raises(ConfigError, match=r"results .*(part of to|same file)"):
+        export_coco(INFO, every, to, options, Storage())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
+    truth = write_truth(tmp_path)
+    before = Path(truth).read_bytes()
+    every = rows(row("photos/a.jpg", found()))
+    for reads in ({"categories": truth}, {"image_ids": truth}):
+        with pytest.raises(ConfigError, match="are the same file"):
+            export_coco(INFO, every, truth, CocoOptions(**reads), Storage())
+        with pytest.raises(ConfigError, match="are the same file"):
+            export_coco(INFO, every, str(tmp_path / "x.json"), CocoOptions(results=truth, **reads), Storage())
+    with pytest.raises(ConfigError, match="are the same file"):
+        export_cvat(INFO, every, truth.replace(".json", ".JSON"), CvatOptions(categories=truth), Storage())
+    part = tmp_path / "x-00003.json"
+    part.write_bytes(before)
+    options = CocoOptions(categories=str(part), split=1)
+    with pytest.raises(ConfigError, match=r"categories .* has the name of a part of to"):
+        export_coco(INFO, every, str(tmp_path / "x.json"), options, Storage())
+    assert Path(truth).read_bytes() == part.read_bytes() == before
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize("own", ["run.json", "manifest.json", "lock.json", "shards/shard-00000.parquet", "Plan/x.json"])
+def test_nor_is_the_run(tmp_path: Path, own: str) -> None:
+    info = replace(INFO, output=str(tmp_path / "run"))
+    every = rows(row("a.jpg", found()))
+    with pytest.raises(ConfigError, match="one of the run's own files"):
+        export_coco(info, every, str(tmp_path / "run" / own), CocoOptions(), Storage())
+    with pytest.raises(ConfigError, match="one of the run's own files"):
+        export_coco(info, every, str(tmp_path / "x.json"), CocoOptions(results=f"{info.output}/{own}"), Storage())
+    assert list(tmp_path.iterdir()) == []
+    assert export_coco(info, every, str(tmp_path / "run" / "coco.json"), CocoOptions(), Storage()).images == 1
+
+
 def write_truth(tmp_path: Path, **more: Any) -> str:
     truth = {
         "info": {"description": "truth"},
@@ -415,6 +487,50 @@ def test_image_ids_from_a_dataset_by_name_then_by_stem(tmp_path: Path) -> None:
     assert content["info"]["source_info"] == {"description": "truth"}
     with pytest.raises(ExportError, match=r"truth\.json has no image 'c\.jpg'"):
         export(tmp_path, rows(row("c.jpg")), image_ids=write_truth(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "a.jpg"}], "has 'a.jpg' under two ids, 1 and 2"),
+        (
+            [{"id": 3, "file_name": "a.jpg"}, {"id": 3, "file_name": "b.jpg"}],
+            "id 3 twice, for 'a.jpg' and 'b.jpg'",
+        ),
+        ([{"id": 4, "file_name": "a.jpg"}, {"id": 4, "file_name": "a.jpg"}], "has 'a.jpg' under two ids, 4 and 4"),
+        ([{"id": "5", "file_name": "a.jpg"}], "the id of image 'a.jpg' must be a whole number, 0 or more, got '5'"),
+        ([{"id": 1.5, "file_name": "a.jpg"}], "got 1.5"),
+        ([{"id": True, "file_name": "a.jpg"}], "got True"),
+        ([{"id": -1, "file_name": "a.jpg"}], "got -1"),
+        ([{"id": None, "file_name": "a.jpg"}], "got None"),
+        ([{"id": 2**63, "file_name": "a.jpg"}], "got 9223372036854775808"),
+        ([{"id": 1, "file_name": None}], "the file_name of image 1 must be text, got None"),
+        ([["a.jpg", 1]], "is no COCO dataset"),
+    ],
+)
+def test_a_dataset_whose_images_cannot_be_told_apart_is_refused(
+    tmp_path: Path, images: list[Any], message: str
+) -> None:
+    (tmp_path / "ids.json").write_text(json.dumps({"images": images}))
+    with pytest.raises(ExportError) as error:
+        export(tmp_path, rows(row("a.jpg")), image_ids=str(tmp_path / "ids.json"))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "coco.json").exists()
+
+
+@pytest.mark.parametrize("wrong", ["5", 1.5, True, -1, None, 2**63])
+def test_categories_have_whole_numbers(tmp_path: Path, wrong: Any) -> None:
+    (tmp_path / "list.json").write_text(json.dumps([{"id": wrong, "name": "Dog"}]))
+    with pytest.raises(ExportError, match="the id of category 'Dog' must be a whole number, 0 or more, got"):
+        export(tmp_path, rows(row("a.jpg", DOG)), categories=str(tmp_path / "list.json"))
+
+
+@pytest.mark.parametrize("wrong", [{"id": 1, "name": None}, {"id": 1}, {"name": "Dog"}, "Dog", None])
+def test_categories_have_names(tmp_path: Path, wrong: Any) -> None:
+    (tmp_path / "list.json").write_text(json.dumps([wrong]))
+    with pytest.raises(ExportError, match="every category needs a whole number id and a name"):
+        export(tmp_path, rows(row("a.jpg", DOG)), categories=str(tmp_path / "list.json"))
 
 
 def test_split_files_count_ids_over_all_and_replace_an_earlier_export(tmp_path: Path) -> None:

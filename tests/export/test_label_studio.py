@@ -17,6 +17,7 @@ import pytest
 from prelabel.detections import ImageLabel
 from prelabel.errors import ConfigError, ExportError, StoreError
 from prelabel.export.brush import rle_from_brush
+from prelabel.export.coco import CocoOptions, export_coco
 from prelabel.export.label_config import Control, LabelConfig, make_config, read_config
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
@@ -83,6 +84,42 @@ def test_one_dog_is_one_rectangle_in_percent(tmp_path: Path) -> None:
         warnings=("Label Studio needs a source storage for s3://bucket in the project, or no image is shown",),
         regions=1,
     )
+
+
+def test_labels_have_the_numbers_of_the_coco_export(tmp_path: Path) -> None:
+    classes = (ClassName(0, "Dog"), ClassName(5, "Cat"), ClassName(7, "Fox"), ClassName(8, "Rat"))
+    info = replace(INFO, classes=classes)
+    options = {"class_map": {"Fox": "animal", "Rat": "animal"}, "exclude_class": ("Cat",)}
+    every = rows(row("a.jpg", found("Fox", category_id=7, mid=""), found("Wolf", category_id=9, mid="")))
+    _, config, _ = export(tmp_path, every, info, **options)
+    numbers = {label.get("value"): label.get("category") for label in config.iter("Label")}
+    assert numbers == {"Dog": "1", "animal": "8", "Wolf": "10"}
+    export_coco(info, every, str(tmp_path / "coco.json"), CocoOptions(**options), Storage())
+    categories = json.loads((tmp_path / "coco.json").read_text())["categories"]
+    assert {one["name"]: str(one["id"]) for one in categories} == numbers
+
+
+def test_only_one_tool_states_the_number_of_a_label(tmp_path: Path) -> None:
+    """The server writes a category for each tool that does."""
+    every = rows(
+        row("a.jpg", found(mask=LEFT_HALF), image_labels=[ImageLabel(1, "Dog", "", 0.9)]),
+        row("b.jpg", found("Cat", category_id=2, mid="/m/01yrx"), found("Fox", category_id=3, mid="")),
+    )
+    _, config, _ = export(tmp_path, every, replace(INFO, classes=None), labels="present")
+    stated = [(tool.tag, one.get("value"), one.get("category")) for tool in config for one in tool]
+    assert stated == [
+        ("RectangleLabels", "Cat", "2"),
+        ("RectangleLabels", "Fox", "3"),
+        ("PolygonLabels", "Dog", "1"),
+        ("Choices", "Dog", None),
+    ]
+    _, config, _ = export(tmp_path, every)
+    stated = [(tool.tag, one.get("value"), one.get("category")) for tool in config for one in tool]
+    assert [one for one in stated if one[2]] == [
+        ("RectangleLabels", "Dog", "1"),
+        ("RectangleLabels", "Cat", "2"),
+        ("RectangleLabels", "Fox", "3"),
+    ]
 
 
 def test_all_regions_of_an_image_are_in_one_prediction_best_first(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,21 @@ def test_parts_are_one_segment_over_a_bridge_without_width(tmp_path: Path) -> No
     x, y = np.array(line.split()[1:], float).reshape(-1, 2).T * [[6], [4]]
     assert abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2 == pytest.approx(4 + 4 + 1, abs=1e-4)
     assert (report.detections, report.left_out) == (1, {})
+
+
+@pytest.mark.parametrize("name", ["train.txt", "TRAIN.txt", "val.txt", "./train.txt"])
+def test_a_list_of_classes_in_the_folder_is_not_written_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("Dog\n")
+    with pytest.raises(ConfigError, match="categories are the same file"):
+        export(tmp_path, rows(row("a.jpg", found())), categories=f"{tmp_path}/{name}")
+    assert (tmp_path / name).read_text() == "Dog\n"
+
+
+def test_a_run_is_not_written_into_its_own_shards(tmp_path: Path) -> None:
+    info = dataclasses.replace(INFO, output=str(tmp_path))
+    for folder in ("shards", "plan/deeper"):
+        with pytest.raises(ConfigError, match="run's own files"):
+            export_yolo(info, rows(row("a.jpg")), str(tmp_path / folder), YoloOptions(), Storage())
 
 
 def test_scores_stand_at_the_end_of_boxes(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from prelabel.errors import ExportError
 from prelabel.export.label_config import Control, make_config
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.export.sdk_rules import sdk_rules
+from prelabel.export.sdk_rules import _refuses_brushes, sdk_rules
 from prelabel.storage import Storage
 from tests.rows import INFO, found, mask_of, row, rows
 from tests.tools.conftest import HOSTILE_CLASS
@@ -40,6 +40,29 @@ def test_the_sdk_refuses_a_region_that_the_server_would_refuse() -> None:
     region = {"id": "a", "type": "rectanglelabels", "from_name": "label", "to_name": "image", "value": value}
     said = rules({"model_version": "m", "score": 0.5, "result": [region]})
     assert said == ["Region 0: Invalid geometry for control 'label': width 101 out of bounds [0, 100]"]
+
+
+def test_an_sdk_that_refuses_every_brush_mask_is_named_and_polygons_are_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions up to 2.0.17 take the bytes of a mask for those of their own encoder, which no mask is."""
+    from label_studio_sdk.label_interface import LabelInterface
+
+    asked = LabelInterface.validate_prediction
+
+    def older(self: object, prediction: dict, return_errors: bool = False) -> list[str]:
+        brushes = [one for one in prediction["result"] if one["type"] == "brushlabels"]
+        return ["Region 0: Invalid value"] if brushes else asked(self, prediction, return_errors=return_errors)
+
+    monkeypatch.setattr(LabelInterface, "validate_prediction", older)
+    _refuses_brushes.cache_clear()
+    every = rows(row("a.jpg", found(mask=MASK)))
+    with pytest.raises(ExportError, match=r"label-studio-sdk says: its version \d+\.\d+\.\d+, .*shape polygon"):
+        export_label_studio(INFO, every, str(tmp_path / "out"), LabelStudioOptions(shape="brush"), Storage())
+    assert export_label_studio(INFO, every, str(tmp_path), LabelStudioOptions(), Storage()).regions == 1
+    monkeypatch.undo()
+    _refuses_brushes.cache_clear()
+    assert _refuses_brushes() == ""
 
 
 def test_a_given_config_that_the_server_would_refuse_is_refused_before_anything_is_written(tmp_path: Path) -> None:
