@@ -146,6 +146,11 @@ class Selection:
             object.__setattr__(self, name, value)
 
     @property
+    def threshold_is_stated(self) -> bool:
+        """Whether the score threshold was asked for, rather than left at its default; a copy by `replace` asks."""
+        return self._stated_score
+
+    @property
     def stated(self) -> bool:
         """Whether any of the rules was asked for, rather than left at its default."""
         defaults = {

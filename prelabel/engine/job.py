@@ -15,7 +15,14 @@ from prelabel.engine.meter import Meter
 from prelabel.engine.output import Output
 from prelabel.engine.planning import Planner, now
 from prelabel.engine.progress import LostWorker, Reporter
-from prelabel.engine.resume import Finished, find_finished, require_same_detector, require_same_settings, tasks_left
+from prelabel.engine.resume import (
+    Finished,
+    as_begun,
+    find_finished,
+    require_same_detector,
+    require_same_settings,
+    tasks_left,
+)
 from prelabel.engine.runner import WHERE, Runner
 from prelabel.engine.schedule import LabelTask
 from prelabel.engine.summary import LOST, Summary, failure_examples, first_dropped
@@ -39,7 +46,10 @@ def run(options: LabelOptions, reporter: Reporter, stop: threading.Event | None 
     Raises:
         PrelabelError: See `prelabel.errors`; what was finished before stays and a later call goes on with it.
     """
-    options = replace(options, output=absolute(options.output), source=tuple(map(absolute, options.source)))
+    output = absolute(options.output)
+    earlier = None if options.overwrite else read_run(output, Storage(options.storage_options))
+    options = options if earlier is None else as_begun(options, earlier)
+    options = replace(options, output=output, source=tuple(map(absolute, options.source)))
     with Runner(options) as runner:
         return _Job(options, reporter, stop or threading.Event(), runner).run()
 

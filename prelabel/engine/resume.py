@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prelabel.config import LabelOptions, differences
 from prelabel.engine.schedule import LabelTask
@@ -15,6 +15,9 @@ from prelabel.store.plan import Plan
 from prelabel.store.run import DetectorRecord, RunRecord, read_manifest
 from prelabel.store.shards import ShardRecord, shard_name
 from prelabel.store.verify import check_shard
+
+#: The default of the score threshold in releases that kept what people see.
+_FORMER_DEFAULT = 0.3
 
 #: Finished shards re-read at the same time.
 _CHECK_THREADS = 8
@@ -33,6 +36,13 @@ class Finished:
     shards: Mapping[int, ShardRecord] = field(default_factory=dict)
     unsound: frozenset[int] = frozenset()
     has_manifest: bool = False
+
+
+def as_begun(options: LabelOptions, earlier: RunRecord) -> LabelOptions:
+    """The options, where no score threshold is stated with that of a run begun when its default was another one."""
+    if not options.threshold_is_stated and earlier.settings.get("score_threshold") == _FORMER_DEFAULT:
+        return replace(options, score_threshold=_FORMER_DEFAULT)
+    return options
 
 
 def require_same_settings(earlier: RunRecord, options: LabelOptions) -> None:
