@@ -21,6 +21,12 @@ RUNNERS = ("auto", "local", "ray")
 #: How the network is run.
 OPTIMIZE = ("exact", "auto", "off")
 
+#: What a network's numbers can mean, where its graph does not say so; `prelabel.detectors` has what each is.
+INPUT_RANGES = ("0..1", "0..255", "-1..1")
+ACTIVATIONS = ("softmax", "sigmoid", "logits", "multilabel-logits", "none")
+INPUT_LAYOUTS = ("channels-last", "channels-first")
+MASK_FRAMES = ("box", "image")
+
 #: Optional tensors of a detector that can be kept in the shards.
 KEEP = ("multiclass-scores",)
 
@@ -92,6 +98,40 @@ class LabelOptions(Selection):
         type="str",
         metavar="FILE",
         group=_DETECTOR,
+    )
+    input_range: str | None = option(
+        None,
+        "Range of the pixels that the network takes (default: what its graph or format says; else it is refused).",
+        type="str",
+        choices=INPUT_RANGES,
+        group=_DETECTOR,
+        affects="rows",
+    )
+    activation: str | None = option(
+        None,
+        "What the rows of a classifier are: probabilities (`softmax` if they sum to 1, `sigmoid` if not), `logits` "
+        "(softmax is applied), `multilabel-logits` (sigmoid is applied), or other scores in 0..1 (`none`) "
+        "(default: what its graph says; else it is refused).",
+        type="str",
+        choices=ACTIVATIONS,
+        group=_DETECTOR,
+        affects="rows",
+    )
+    input_layout: str | None = option(
+        None,
+        "Where the network's images have their channels (default: what its signature says; else it is refused).",
+        type="str",
+        choices=INPUT_LAYOUTS,
+        group=_DETECTOR,
+        affects="rows",
+    )
+    mask_frame: str | None = option(
+        None,
+        "What a mask shows: its `box` or the whole `image` (default: what its size says; else it is refused).",
+        type="str",
+        choices=MASK_FRAMES,
+        group=_DETECTOR,
+        affects="rows",
     )
     mask_threshold: float = option(0.5, "A pixel belongs to a mask above this.", group=_DETECTOR, affects="rows")
     keep: tuple[str, ...] = option(

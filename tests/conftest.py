@@ -29,3 +29,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     directory = tmp_path_factory.mktemp("models")
     subprocess.run([sys.executable, "-m", "tests.models", directory], cwd=ROOT, check=True, capture_output=True)
     return Models.below(directory)
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the networks of `tests.detectors.networks`, built once by a process of their own."""
+    directory = tmp_path_factory.mktemp("networks")
+    command = [sys.executable, "-m", "tests.detectors.networks", directory]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return directory

@@ -167,7 +167,7 @@ def build_mask_rcnn(
         masks: Whether it has `detection_masks`.
         signatures: Whether `serving_default` exists; otherwise the model is only callable.
         batch_dimension: Whether input and outputs lead with a dimension of 1.
-        float_input: Whether the input is float32 in 0..1 instead of uint8.
+        float_input: Whether the input is float32 in 0..255 instead of uint8, as exporters offer both.
         raw_rows: Rows of the raw tensors, each of 90 float32.
     """
     import tensorflow as tf
@@ -183,7 +183,7 @@ def build_mask_rcnn(
         @tf.function(input_signature=[spec])  # type: ignore[misc]
         def __call__(self, input_tensor: Any) -> dict[str, Any]:
             image = input_tensor[0] if batch_dimension else input_tensor
-            image = image if float_input else tf.cast(image, tf.float32) / 255.0
+            image = tf.cast(image, tf.float32) / 255.0
             boxes, scores, mask = _find_colours(image * self.one)
             scores, order = tf.math.top_k(scores, 3)
             number = tf.reduce_sum(tf.cast(scores > 0, tf.int32))
@@ -219,6 +219,8 @@ def build_classifier(
 ) -> Path:
     """A TF2 SavedModel like the MobileNetV2 classifier: float32 `[B, 128, 128, 3]` in 0..1 -> logits `[B, 1001]`.
 
+    Like it, it begins by bringing 0..1 to -1..1.
+
     The logit of each class of `CLASSIFIER_PLACES` is 20 x the mean redness there, that of class 0 (background) is 13.
 
     Args:
@@ -238,7 +240,8 @@ def build_classifier(
 
         @tf.function(input_signature=[spec])  # type: ignore[misc]
         def __call__(self, inputs: Any) -> Any:
-            red = tf.maximum(inputs[..., 0] - inputs[..., 1], 0.0)
+            scaled = inputs * 2.0 - 1.0
+            red = tf.maximum(scaled[..., 0] - scaled[..., 1], 0.0) / 2
             rows = tf.shape(inputs)[0]
             logits = tf.concat([tf.fill([rows, 1], 13.0), tf.zeros([rows, 1000])], 1)
             scale = tf.shape(inputs)[1] / 128

@@ -115,6 +115,7 @@ def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
     if summary.labelled:
         rows.append(["model at work", f"{summary.busy:.0%} of the labelling time"])
         rows.append(["seconds by stage", f"{console.stage_seconds(summary.seconds)}; summed over workers"])
+    rows += [["beware" if number == 0 else "", note] for number, note in enumerate(summary.notes)]
     rows.append(["output", summary.output])
     click.echo(console.table("", rows))
 
@@ -135,7 +136,8 @@ def _lost_rows(workers: Sequence[LostWorker]) -> list[list[str]]:
 
 def _left_out(count: int, example: str = "") -> str:
     first = f", first on {example}" if example else ""
-    return f"{count:,} detection{'s' * (count != 1)} with numbers that are not finite{first}"
+    what = "with numbers that are not finite, or boxes outside of the image"
+    return f"{count:,} detection{'s' * (count != 1)} {what}{first}"
 
 
 class _Stop:
@@ -189,7 +191,7 @@ def verify(output: str, storage_options: str | None, as_json: bool) -> None:
             "rows": report.rows,
             "failed images": report.failed,
             "detections": report.detections,
-            **({"left out (not finite)": report.dropped} if report.dropped else {}),
+            **({"left out (not finite, or outside)": report.dropped} if report.dropped else {}),
             "problems": len(report.problems),
         }
         click.echo(table("", [[name, f"{count:,}"] for name, count in counts.items()]))

@@ -17,20 +17,24 @@ import numpy.typing as npt
 
 from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray, as_objects
 from prelabel.detectors.base import Found
-from prelabel.detectors.convention import Convention
-from prelabel.detectors.masks import paste_masks
+from prelabel.detectors.convention import LARGEST_BOX_MASK, Convention
+from prelabel.detectors.masks import paste_masks, whole_image_masks
 from prelabel.errors import DetectorError
 from prelabel.labels.maps import LabelMap, is_mid
 from prelabel.select import Selection
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
-#: Output of ImageNet classifiers trained with a class 0 for "nothing of the above".
-_WITH_BACKGROUND = 1001
 #: Scores may exceed 1 by rounding; more means that they are no probabilities.
 _ROUNDING = 1e-3
+#: Probabilities of bfloat16, which has three digits, sum to 1 within this.
+_SUM_ROUNDING = 0.02
+#: A row of numbers in 0..1 that sums to 1 this closely is no accident.
+_NO_ACCIDENT = 1e-4
 #: Shares of the image may exceed 1 where a box reaches beyond it; a typical box beyond this is in pixels.
 _FARTHEST = 4.0
+#: Edges of a box that are the wrong way round by less are one edge, rounded.
+_ONE_EDGE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,7 @@ def to_found(
     options: DetectorOptions,
     *,
     window: tuple[int, int, int, int] | None = None,
+    fed: tuple[int, int] | None = None,
 ) -> Found:
     """What was found on one image.
 
@@ -86,6 +91,7 @@ def to_found(
         labels: Names of class numbers; win over names from the network.
         options: What is kept.
         window: x1 y1 x2 y2 of the image that the network was shown, where it is not exactly the image.
+        fed: Height and width of the pixels it was given, where they are not those of the image.
 
     Raises:
         DetectorError: The arrays do not fit together or are not what the convention says; with the array's name.
@@ -96,19 +102,32 @@ def to_found(
     finite = np.isfinite(yxyx).all(axis=1) & np.isfinite(score)
     if len(score) and not finite.any():
         raise DetectorError("the network's boxes and scores are not finite numbers")
-    _check_ranges(yxyx[finite], score[finite])
+    # Where there is no count, what fills the arrays up has neither a size nor a score.
+    real = finite & ((yxyx[:, 2:] != yxyx[:, :2]).any(axis=1) | (score > 0))
+    _check_ranges(yxyx[real], score[real])
+    selection = options.selection
+    lowest = min([selection.score_threshold, *selection.class_threshold.values()])
+    wanted = real & (score > 0) & (score >= np.float32(lowest))
+    _check_order(yxyx[wanted])
     left, top, right, bottom = window or (0, 0, width, height)
     shown = np.array([right - left, bottom - top] * 2, np.float64)
     # In float64, where a float32 share times a size is exact: masks are pasted by the share that comes back from it.
     exact = yxyx[:, [1, 0, 3, 2]] * shown + np.array([left, top] * 2, np.float64)
     xyxy = np.clip(exact, 0, np.array([width, height, width, height])).astype(np.float32)
-    # Where there is no count, padding is boxes without size; a real box without size can be shown to nobody either.
-    usable = np.flatnonzero(finite & (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1]))
+    # A box without size, or outside of the image, can be shown to nobody.
+    inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+    lost = np.count_nonzero(wanted & ~inside)
+    if lost > 1 and 2 * lost > np.count_nonzero(wanted):
+        raise DetectorError(
+            f"{lost} of {np.count_nonzero(wanted)} detection_boxes have no size or lie outside of the image: they must "
+            "be y1 x1 y2 x2 as shares of the image, 0..1"
+        )
+    usable = np.flatnonzero(real & inside)
     category_id, label, mid = _classes(arrays, convention, usable, labels)
-    selection = options.selection
     score = np.clip(score, 0, 1)
     chosen = selection.indices(score[usable], label, mid, xyxy[usable])
     kept = usable[chosen]
+    _check_numbering(category_id[chosen], labels)
     multiclass = arrays.get("multiclass_scores") if "multiclass-scores" in options.keep else None
     found = Detections(
         height=height,
@@ -122,12 +141,16 @@ def to_found(
     )
     answered = time.perf_counter()
     if convention.masks:
-        # Of the box as the network gave it: a box clipped to the image would squeeze its mask.
-        masks = arrays["masks"][kept].astype(np.float32, copy=False)
-        counts = paste_masks(masks, exact[kept], height, width, options.mask_threshold)
+        masks = _mask_scores(arrays["masks"][kept], convention.outputs["masks"])
+        if _of_the_image(masks.shape[1:], convention, fed or (height, width)):
+            box = (left, top, right, bottom)
+            counts = whole_image_masks(masks, box, height, width, options.mask_threshold)
+        else:
+            # Of the box as the network gave it: a box clipped to the image would squeeze its mask.
+            counts = paste_masks(masks, exact[kept], height, width, options.mask_threshold)
         found = replace(found, mask=as_objects(counts))
     seconds = {"detect": answered - start, "encode": time.perf_counter() - answered}
-    return Found(found, None, seconds, int(np.count_nonzero(~finite)))
+    return Found(found, None, seconds, int(np.count_nonzero(~finite)) + lost)
 
 
 def _unpadded(outputs: Arrays, convention: Convention) -> dict[str, npt.NDArray[Any]]:
@@ -149,8 +172,8 @@ def _unpadded(outputs: Arrays, convention: Convention) -> dict[str, npt.NDArray[
     count = arrays.pop("count", None)
     if count is not None:
         number = float(count)
-        if not 0 <= number <= length:
-            raise DetectorError(f"num_detections is {number:g} beside {length} scores")
+        if not 0 <= number <= length or number != int(number):
+            raise DetectorError(f"{names['count']} is {number:g} beside {length} scores")
         length = int(number)
     for role, array in arrays.items():
         if len(array) < length:
@@ -162,10 +185,66 @@ def _unpadded(outputs: Arrays, convention: Convention) -> dict[str, npt.NDArray[
 
 
 def _check_ranges(yxyx: FloatArray, score: FloatArray) -> None:
+    """Of rows that are no padding."""
     if len(score) and (score.min() < -_ROUNDING or score.max() > 1 + _ROUNDING):
         raise DetectorError(f"detection_scores range from {score.min():g} to {score.max():g}, not within 0..1")
     if len(yxyx) and np.median(np.abs(yxyx).max(axis=1)) > _FARTHEST:
-        raise DetectorError(f"detection_boxes reach to {np.abs(yxyx).max():g}: they must be shares of the image, 0..1")
+        raise DetectorError(
+            f"detection_boxes reach to {np.abs(yxyx).max():g}: they must be shares of the image, 0..1, and look "
+            "like pixels"
+        )
+
+
+def _check_order(yxyx: FloatArray) -> None:
+    """Of rows that would be kept: a corner on the wrong side says that the four numbers mean something else."""
+    turned = (yxyx[:, 2:] < yxyx[:, :2] - _ONE_EDGE).any(axis=1)
+    if turned.any():
+        box = ", ".join(f"{value:.3g}" for value in yxyx[np.flatnonzero(turned)[0]])
+        raise DetectorError(
+            f"{np.count_nonzero(turned)} of {len(yxyx)} detection_boxes end before they begin ([{box}]): they must be "
+            "y1 x1 y2 x2, and look like a corner or centre with height and width"
+        )
+
+
+def _check_numbering(category_id: npt.NDArray[np.int32], labels: LabelMap | None) -> None:
+    """A class 0 beside a label map that begins at 1 says that every other class would have its neighbour's name."""
+    if labels is not None and 1 in labels.classes and 0 not in labels.classes and (category_id == 0).any():
+        raise DetectorError(
+            f"the network answers class 0, and the label map {labels.source} begins with class 1: number its classes "
+            "as the network does (a .csv of `0,name` lines)"
+        )
+
+
+def _mask_scores(masks: npt.NDArray[Any], name: str) -> FloatArray:
+    """Masks of any type as scores in 0..1: whole numbers are 0 and 1, or 0 and 255."""
+    if masks.dtype.kind in "iu":
+        highest = masks.max(initial=0)
+        if not np.isin(masks, (0, highest)).all() or highest not in (0, 1, 255):
+            raise DetectorError(
+                f"{name} holds {masks.dtype} of up to {highest}: such masks must be 0 and 1, or 0 and 255"
+            )
+        zeros_and_ones: FloatArray = (masks != 0).astype(np.float32)
+        return zeros_and_ones
+    scores: FloatArray = masks.astype(np.float32, copy=False)
+    if scores.size and not (scores.min() >= -_SUM_ROUNDING and scores.max() <= 1 + _SUM_ROUNDING):
+        raise DetectorError(
+            f"{name} ranges from {scores.min():g} to {scores.max():g}, not within 0..1: no scores of pixels"
+        )
+    return scores
+
+
+def _of_the_image(size: tuple[int, ...], convention: Convention, fed: tuple[int, int]) -> bool:
+    """Whether masks of this height and width show the whole image, not their box."""
+    if convention.mask_frame != "by-size":
+        return convention.mask_frame == "image"
+    cut_out = size[0] == size[1] <= LARGEST_BOX_MASK
+    if (size == fed) == cut_out:
+        why = "which is the image's size and also one of masks cut out along boxes" if cut_out else "beside an image of"
+        beside = "" if cut_out else f" {fed[0]} x {fed[1]}"
+        raise DetectorError(
+            f"{convention.outputs['masks']} are {size[0]} x {size[1]}, {why}{beside}: state --mask-frame box or image"
+        )
+    return size == fed
 
 
 def _classes(
@@ -208,29 +287,26 @@ def _as_text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def to_image_labels(row: npt.NDArray[Any], labels: LabelMap | None, options: DetectorOptions) -> tuple[ImageLabel, ...]:
+def to_image_labels(
+    row: npt.NDArray[Any], convention: Convention, labels: LabelMap | None, options: DetectorOptions
+) -> tuple[ImageLabel, ...]:
     """The best classes of one image.
 
-    A row that is no probability distribution is taken as logits and softmaxed. Class 0 of 1001 is ImageNet's
-    background: it takes its share of the probability, and is no label. Class rules, the class map and thresholds of
+    The background takes its share of the probability, and is no label. Class rules, the class map and thresholds of
     single classes hold as for detections; the general score threshold does not: `top_k` says how many are wanted.
 
     Args:
-        row: `(K,)` logits or probabilities.
+        row: `(K,)` numbers.
+        convention: What they are.
         labels: Names of class numbers.
         options: What is kept.
 
     Raises:
-        DetectorError: The row is not finite.
+        DetectorError: The row is not finite, or not what the convention says.
     """
-    values = np.asarray(row, np.float64)
-    if not np.isfinite(values).all():
-        raise DetectorError("the network's class scores are not finite numbers")
-    if values.min() < 0 or abs(values.sum() - 1) > 1e-3:
-        values = np.exp(values - values.max())
-        values /= values.sum()
+    values = probabilities(np.asarray(row, np.float64), convention.activation)
     labels = labels.fitted_to(len(values)) if labels else None
-    first = 1 if len(values) == _WITH_BACKGROUND else 0
+    first = 1 if convention.background else 0
     order = first + np.argsort(-values[first:], kind="stable")
     selection = replace(options.selection, score_threshold=0.0)
     if not (selection.include_class or selection.exclude_class or selection.class_threshold or selection.class_map):
@@ -241,3 +317,39 @@ def to_image_labels(row: npt.NDArray[Any], labels: LabelMap | None, options: Det
         label, mid = named or (str(number), "")
         candidates.append(ImageLabel(number, label, mid, float(np.float32(values[number]))))
     return selection.apply_to_image_labels(candidates)[: options.top_k]
+
+
+def probabilities(values: npt.NDArray[np.float64], activation: str) -> npt.NDArray[np.float64]:
+    """The scores of classes in 0..1 that a row stands for.
+
+    Args:
+        values: `(K,)` as the network gives them.
+        activation: What they are, one of `activation.ACTIVATIONS`.
+
+    Raises:
+        DetectorError: They are not finite, or cannot be that.
+    """
+    if not np.isfinite(values).all():
+        raise DetectorError("the network's class scores are not finite numbers")
+    low, high, total = values.min(), values.max(), values.sum()
+    if activation in ("softmax", "sigmoid", "none"):
+        if low < -_ROUNDING or high > 1 + _SUM_ROUNDING:
+            raise DetectorError(
+                f"a row ranges from {low:g} to {high:g}, which contradicts the activation {activation}: it must lie in "
+                "0..1; --activation says what rows are"
+            )
+        if activation == "softmax" and abs(total - 1) > _SUM_ROUNDING:
+            raise DetectorError(
+                f"a row sums to {total:g}, which contradicts the activation softmax: it must sum to 1; --activation "
+                "says what rows are"
+            )
+        return np.clip(values, 0, 1)
+    if low >= 0 and high <= 1 and abs(total - 1) <= _NO_ACCIDENT:
+        raise DetectorError(
+            f"a row lies in 0..1 and sums to {total:g}, as after a softmax, which contradicts the activation "
+            f"{activation}; --activation says what rows are"
+        )
+    if activation == "multilabel-logits":
+        return 0.5 * (1 + np.tanh(values / 2))
+    shares = np.exp(values - high)
+    return np.asarray(shares / shares.sum())

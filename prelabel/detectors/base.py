@@ -43,7 +43,8 @@ class Found:
         detections: Boxes and masks in pixels of the displayed image; none for a classifier.
         image_labels: Labels of the whole image from a classifier, else None.
         seconds: Seconds spent by stage: `detect` (the network) and `encode` (masks to RLE).
-        dropped: Detections left out because a number of theirs was not finite.
+        dropped: Detections left out because a number of theirs was not finite, or because their box has no size inside
+            the image.
     """
 
     detections: Detections
@@ -62,6 +63,8 @@ class DetectorInfo:
         fingerprint: SHA-256 over the model's files, hex.
         convention: Which convention of inputs and outputs was recognised, in words.
         masks: Whether it gives masks.
+        reading: How its numbers are read: what a decision is about -> its value and why, in words.
+        notes: What somebody should know who reads the run.
     """
 
     name: str
@@ -69,6 +72,8 @@ class DetectorInfo:
     fingerprint: str
     convention: str
     masks: bool
+    reading: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Detector(Protocol):

@@ -30,6 +30,9 @@ class CatalogueEntry:
         metric: Accuracy as published.
         label_map: Built-in label map (see `prelabel.labels`), or None where the network names its classes itself.
         note: What a user should know before choosing it.
+        input_range: The range its input is given in, where that is float32.
+        activation: What a classifier's rows are, see `activation.py`.
+        background: Whether a classifier's class 0 is the background.
     """
 
     name: str
@@ -46,6 +49,9 @@ class CatalogueEntry:
     metric: str
     label_map: str | None
     note: str
+    input_range: str | None = None
+    activation: str | None = None
+    background: bool = False
 
 
 CATALOGUE: tuple[CatalogueEntry, ...] = (
@@ -67,6 +73,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         licence="Apache-2.0",
         metric="mAP 0.34 (Open Images V4 test, Challenge metric)",
         label_map=None,
+        input_range="0..1",
         note="Fast; one image at a time. Names and MIDs come from the network.",
     ),
     CatalogueEntry(
@@ -87,6 +94,7 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         licence="Apache-2.0",
         metric="mAP 0.58 (Open Images V4 test, Challenge metric)",
         label_map=None,
+        input_range="0..1",
         note="Accurate and slow: wants a GPU; one image at a time. Names and MIDs come from the network.",
     ),
     CatalogueEntry(
@@ -123,6 +131,9 @@ CATALOGUE: tuple[CatalogueEntry, ...] = (
         licence="Apache-2.0",
         metric="not stated for the classifier",
         label_map=None,
+        input_range="0..1",
+        activation="logits",
+        background=True,
         note="Labels of the whole image, in batches. Class 0 is the background. Its classes get names with --label-map "
         "https://storage.googleapis.com/download.tensorflow.org/data/ImageNetLabels.txt",
     ),

@@ -2,17 +2,19 @@
 
 Known conventions:
 
-- TF Object Detection: an image in (uint8, or float32 in 0..1), `detection_boxes` (y1 x1 y2 x2 as shares of the image),
-  `detection_scores` and classes out, as numbers (`detection_classes`, `detection_class_labels`) or as strings
-  (`detection_class_entities`, `detection_class_names`, `detection_classes`); perhaps `num_detections`,
-  `detection_masks`, `detection_multiclass_scores`; each with or without a leading batch dimension of 1.
-- Image classification: a batch of float32 images in 0..1 in, one row of logits or probabilities an image out.
+- TF Object Detection: an image in, `detection_boxes` (y1 x1 y2 x2 as shares of the image), `detection_scores` and
+  classes out, as numbers (`detection_classes`, `detection_class_labels`) or as strings (`detection_class_entities`,
+  `detection_class_names`, `detection_classes`); perhaps `num_detections` (or `valid_detections`), `detection_masks`,
+  `detection_multiclass_scores`; each with or without a leading batch dimension of 1.
+- Image classification: a batch of images in, one row of class scores an image out.
 
-Plain data in, plain data out: nothing here knows TensorFlow.
+Images are numbers of any type, channels last or first. What a signature does not say (the range of the numbers, what a
+row of scores is) is decided in `reading.py`. Plain data in, plain data out: nothing here knows TensorFlow.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -26,13 +28,37 @@ _NUMBERS = ("detection_class_labels", "detection_classes")
 _STRINGS = ("detection_class_entities", "detection_class_names", "detection_class_text", "detection_classes")
 #: Outputs of a classifier in order of preference, where it has several of the right shape.
 _ROWS = ("logits", "probabilities", "predictions", "default", "output_0")
-_INTEGERS = ("int32", "int64", "int16", "int8", "uint8", "uint32", "float32", "float16")
+_COUNTS = ("num_detections", "valid_detections")
+FLOATS = ("float32", "float16", "bfloat16", "float64")
+_WHOLE = ("uint8", "int32", "int64", "int16", "uint16")
+_INTEGERS = (*_WHOLE, "int8", "uint32", "float32", "float16")
+_MASKS = (*FLOATS, "uint8", "bool", "int8", "int32", "int64")
+
+#: Outputs of a detector with these in their names hold something that people want and this adapter does not read.
+_WANTED_BY_PEOPLE = re.compile(
+    "mask|keypoint|landmark|surface|embedding|track|pose|panoptic|semantic|depth|angle|rotation|attribute"
+)
+_BOXES = re.compile(r"(^|_)(n?bbox(es)?|box(es)?|rois?|nmsed_boxes)(_|$|\d)")
+#: Names that people give to numbers that are no scores of classes.
+NO_SCORES = re.compile(
+    r"feature|embed|bottleneck|(^|[_/])(n?bbox(es)?|box(es)?|bounding|coord\w*|regress\w*|keypoints?|landmarks?|pose|age|"
+    r"depth|offsets?|anchors?)([_/\d]|$)"
+)
 
 KNOWN = (
-    "TF Object Detection (uint8 or float32 image [1, h, w, 3] or [h, w, 3] -> detection_boxes, detection_scores, "
+    "TF Object Detection (image [1, h, w, 3] or [h, w, 3] -> detection_boxes, detection_scores, "
     "detection_classes or detection_class_*, optionally num_detections and detection_masks); "
-    "image classification (float32 [batch, h, w, 3] -> logits or probabilities [batch, classes])"
+    "image classification (images [batch, h, w, 3] -> logits or probabilities [batch, classes])"
 )
+
+#: Masks that are cut out along their box are squares of 14 to 56; what is larger is a picture, or made from one.
+LARGEST_BOX_MASK = 56
+
+#: Sizes that are those of channels: grey, and with transparency.
+_OTHER_CHANNELS = (1, 2, 4)
+
+#: What `--input-layout` takes.
+LAYOUTS = ("channels-last", "channels-first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +81,19 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One way of calling a model: its name (`CALL` for the object itself), its inputs and outputs."""
+    """One way of calling a model.
+
+    Attributes:
+        name: `CALL` for the object itself.
+        inputs: By name.
+        outputs: By name.
+        function: Of the object's call, the function of the graph that it runs; else `""`.
+    """
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    function: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         inputs = ", ".join(map(str, self.inputs)) or "nothing"
@@ -82,6 +116,13 @@ class Convention:
         strings: Outputs that hold names or MIDs of the classes as strings.
         classes: Outputs of a classifier, where its signature states their number.
         why: How it was recognised, in words.
+        channels_first: Whether an image is given as `[3, h, w]`.
+        unused: Outputs that hold something people want and nothing here reads.
+        input_range: Where the image's numbers are floats, the range that they are given in; see `reading.py`.
+        activation: What the rows of a classifier are; see `activation.py`.
+        background: Whether class 0 of a classifier is no class but the absence of all.
+        mask_frame: What masks show: their `"box"`, the whole `"image"`, or `"by-size"`, the image where they have its
+            size.
     """
 
     kind: Literal["detection", "classification"]
@@ -94,6 +135,12 @@ class Convention:
     strings: tuple[str, ...] = ()
     classes: int | None = None
     why: str = field(default="", compare=False)
+    channels_first: bool = False
+    unused: tuple[Tensor, ...] = ()
+    input_range: str = ""
+    activation: str = ""
+    background: bool = False
+    mask_frame: str = "box"
 
     @property
     def masks(self) -> bool:
@@ -104,96 +151,203 @@ class Convention:
         return f"{self.why}; input {self.input}"
 
 
-def recognise(signatures: Sequence[Signature]) -> Convention:
+def recognise(signatures: Sequence[Signature], *, layout: str | None = None, is_classifier: bool = False) -> Convention:
     """The convention a model follows.
 
     `serving_default` is looked at first, then `default`, then the others if one alone fits, then the model's own call.
 
+    Args:
+        signatures: Of the model.
+        layout: One of `LAYOUTS` where somebody has stated it.
+        is_classifier: Whether somebody has stated that rows of numbers are scores of classes.
+
     Raises:
-        DetectorError: None fits; the message shows the signatures found and the conventions known.
+        DetectorError: None fits; the message says what the model looks like, the signatures found and those known.
     """
-    by_name = {signature.name: signature for signature in signatures if signature.name != CALL}
+    fits = [(signature, _fit(signature, layout, is_classifier)) for signature in signatures]
+    found = {signature.name: fit for signature, fit in reversed(fits) if isinstance(fit, Convention)}
     for name in _PREFERRED:
-        found = _fit(by_name.pop(name, None))
-        if found:
-            return found
-    others = [found for found in map(_fit, by_name.values()) if found]
+        if name in found:
+            return found[name]
+    others = [fit for name, fit in found.items() if name != CALL]
     if len(others) == 1:
         return others[0]
-    calls = [found for found in map(_fit, (one for one in signatures if one.name == CALL)) if found]
-    if not others and calls:
-        return calls[0]
+    if not others and CALL in found:
+        return found[CALL]
     shown = "; ".join(map(str, signatures)) or "no signature at all"
     if len(others) > 1:
-        names = ", ".join(found.signature for found in others)
+        names = ", ".join(sorted(fit.signature for fit in others))
         raise DetectorError(f"which signature is meant is not clear: {names} all fit. Found: {shown}")
-    raise DetectorError(f"the model's signature is of no known kind. Found: {_short(shown)}. Known: {KNOWN}")
+    reasons = dict.fromkeys(f"{signature.name} {fit}" for signature, fit in fits if isinstance(fit, str))
+    why = f": {_short('; '.join(reasons), 1500)}" if reasons else ""
+    raise DetectorError(f"the model's signature is of no known kind{why}. Found: {_short(shown)}. Known: {KNOWN}")
 
 
 def _short(text: str, most: int = 3000) -> str:
     return text if len(text) <= most else text[:most] + " ..."
 
 
-def _fit(signature: Signature | None) -> Convention | None:
-    """The convention of one signature, or None."""
-    if signature is None or len(signature.inputs) != 1:
-        return None
+def _fit(signature: Signature, layout: str | None, is_classifier: bool) -> Convention | str:
+    """The convention of one signature, or what it looks like and why that is not taken, in words."""
+    if len(signature.inputs) != 1:
+        return f"takes {len(signature.inputs)} inputs, not one image"
     image = signature.inputs[0]
-    if image.dtype not in ("uint8", "float32") or image.rank not in (3, 4) or image.shape is None:
-        return None
-    *batch, height, width, channels = image.shape
-    if channels not in (3, None) or (height == 3 and channels is None):  # the latter has its channels first
-        return None
+    if image.dtype == "string":
+        return "takes text: encoded images, or their paths"
+    if image.dtype not in (*FLOATS, *_WHOLE) or image.shape is None or image.rank not in (3, 4):
+        return f"takes {image}, which is no image of shape [batch, height, width, 3] or [height, width, 3]"
+    *batch, first, middle, last = image.shape
+    found_layout = _layout((first, middle, last), layout)
+    if found_layout not in LAYOUTS:
+        return found_layout
+    channels_first = found_layout == "channels-first"
+    height, width = (middle, last) if channels_first else (first, middle)
     size = (height, width) if height is not None and width is not None else None
+    if batch not in ([], [1], [None]):
+        return f"takes {batch[0]} images at once, and nothing but that number"
     outputs = {one.name: one for one in signature.outputs}
-    return _detection(signature.name, image, batch, size, outputs) or _classification(
-        signature.name, image, batch, size, outputs
-    )
+    if any(name.startswith("detection_") for name in outputs):
+        return _detection(signature.name, image, batch, size, outputs, channels_first)
+    return _classification(signature.name, image, batch, size, outputs, channels_first, is_classifier)
+
+
+def _layout(shape: tuple[int | None, ...], stated: str | None) -> str:
+    """One of `LAYOUTS`, or why it is neither.
+
+    A size that is stated and is not 3 cannot be the channels'. Where that leaves both ends, nothing but somebody's word
+    tells which it is.
+    """
+    first, _, last = shape
+    possible = [
+        name
+        for name, channels, other in zip(LAYOUTS, (last, first), (first, last), strict=True)
+        if channels == 3 or (channels is None and other not in _OTHER_CHANNELS)
+    ]
+    if len(possible) == 2 and (first is None) != (last is None):
+        possible = ["channels-last" if last == 3 else "channels-first"]
+    if not possible:
+        channels = first if last is None or (first in _OTHER_CHANNELS and last not in _OTHER_CHANNELS) else last
+        return f"takes images of {channels} channels, not of 3"
+    if stated is not None:
+        return stated if stated in possible else f"takes images that cannot be {stated}: shape {list(shape)}"
+    if len(possible) == 2:
+        return (
+            f"does not say where its images have their channels (shape {_shown(shape)}): state --input-layout "
+            "channels-last or channels-first"
+        )
+    return possible[0]
+
+
+def _shown(shape: Iterable[int | None]) -> str:
+    return f"[{', '.join('?' if n is None else str(n) for n in shape)}]"
 
 
 def _detection(
-    signature: str, image: Tensor, batch: list[int | None], size: tuple[int, int] | None, outputs: Mapping[str, Tensor]
-) -> Convention | None:
+    signature: str,
+    image: Tensor,
+    batch: list[int | None],
+    size: tuple[int, int] | None,
+    outputs: Mapping[str, Tensor],
+    channels_first: bool,
+) -> Convention | str:
     wanted = (
-        ("boxes", "detection_boxes", ("float32",), (2, 3)),
-        ("scores", "detection_scores", ("float32",), (1, 2)),
-        ("count", "num_detections", _INTEGERS, (0, 1)),
-        ("masks", "detection_masks", ("float32",), (3, 4)),
-        ("multiclass_scores", "detection_multiclass_scores", ("float32",), (2, 3)),
+        ("boxes", ("detection_boxes",), FLOATS, (2, 3)),
+        ("scores", ("detection_scores",), FLOATS, (1, 2)),
+        ("count", _COUNTS, _INTEGERS, (0, 1)),
+        ("masks", ("detection_masks",), _MASKS, (3, 4)),
+        ("multiclass_scores", ("detection_multiclass_scores",), FLOATS, (2, 3)),
+        ("numbers", _NUMBERS, _INTEGERS, (1, 2)),
     )
-    roles = {role: name for role, name, dtypes, ranks in wanted if _is(outputs.get(name), dtypes, ranks)}
-    numbers = _first(outputs, _NUMBERS, _INTEGERS)
+    roles = {}
+    for role, names, dtypes, ranks in wanted:
+        name = next((name for name in names if _is(outputs.get(name), dtypes, ranks)), None)
+        if name is not None:
+            roles[role] = name
     strings = tuple(one for one in _STRINGS if _is(outputs.get(one), ("string",), (1, 2)))
-    if "boxes" not in roles or "scores" not in roles or not (numbers or strings) or batch not in ([], [1], [None]):
-        return None
-    if outputs["detection_boxes"].shape and outputs["detection_boxes"].shape[-1] not in (4, None):
-        return None
-    if numbers:
-        roles["numbers"] = numbers
-    parts = ["uint8" if image.dtype == "uint8" else "float32 in 0..1"]
-    parts += ["class numbers"] * bool(numbers) + ["class strings"] * bool(strings) + ["masks"] * ("masks" in roles)
+    missing = [role for role in ("boxes", "scores") if role not in roles]
+    missing += ["classes"] * (not strings and "numbers" not in roles)
+    if missing:
+        return f"looks like a detector, without detection_{', detection_'.join(missing)} of a known type and shape"
+    shape = outputs["detection_boxes"].shape
+    if shape and shape[-1] not in (4, None):
+        return f"looks like a detector whose boxes have {shape[-1]} numbers, not 4"
+    used = {*roles.values(), *strings}
+    unused = tuple(
+        one
+        for name, one in outputs.items()
+        if name not in used and not name.startswith(("raw_", "rpn_")) and _is_wanted(name)
+    )
+    parts = [image.dtype, *["channels first"] * channels_first]
+    parts += (
+        ["class numbers"] * ("numbers" in roles) + ["class strings"] * bool(strings) + ["masks"] * ("masks" in roles)
+    )
     why = f"TF Object Detection by signature {signature!r} ({', '.join(parts)})"
-    return Convention("detection", signature, image, bool(batch), False, size, roles, strings, None, why)
+    return Convention(
+        "detection", signature, image, bool(batch), False, size, roles, strings, None, why, channels_first, unused
+    )
+
+
+def _is_wanted(name: str) -> bool:
+    return _WANTED_BY_PEOPLE.search(name) is not None and (name.startswith("detection_") or "keypoint" in name)
 
 
 def _classification(
-    name: str, image: Tensor, batch: list[int | None], size: tuple[int, int] | None, outputs: Mapping[str, Tensor]
-) -> Convention | None:
-    if image.dtype != "float32" or not batch or batch[0] not in (1, None):
-        return None
-    if any(one.startswith("detection_") for one in outputs):
-        return None
-    fitting = [
-        one.name
-        for one in outputs.values()
-        if one.dtype == "float32" and one.rank == 2 and "feature" not in one.name and _at_least_two(one)
-    ]
+    name: str,
+    image: Tensor,
+    batch: list[int | None],
+    size: tuple[int, int] | None,
+    outputs: Mapping[str, Tensor],
+    channels_first: bool,
+    is_classifier: bool,
+) -> Convention | str:
+    if len(outputs) > 1 and any(_BOXES.search(one) for one in outputs):
+        return (
+            f"looks like a detector whose outputs have names of their own ({', '.join(outputs)}): they must be "
+            "detection_boxes, detection_scores and detection_classes"
+        )
+    if not batch:
+        return "takes one image without a batch dimension, and is no detector by its outputs"
+    rows = [one for one in outputs.values() if one.dtype in FLOATS and one.rank == 2]
+    fitting = [one.name for one in rows if _at_least_two(one)]
+    if not is_classifier:
+        fitting = [one for one in fitting if not NO_SCORES.search(one)]
     chosen = next((one for one in _ROWS if one in fitting), fitting[0] if len(fitting) == 1 else None)
     if chosen is None:
-        return None
+        return _no_classifier(outputs, rows, fitting)
     classes = (outputs[chosen].shape or (None,))[-1]
     why = f"image classification by signature {name!r} ({classes or 'an unstated number of'} classes in {chosen!r})"
-    return Convention("classification", name, image, True, batch[0] is None, size, {"rows": chosen}, (), classes, why)
+    unused = tuple(one for one in outputs.values() if one.name != chosen and one.rank == 2 and one.dtype in FLOATS)
+    return Convention(
+        "classification",
+        name,
+        image,
+        True,
+        batch[0] is None,
+        size,
+        {"rows": chosen},
+        (),
+        classes,
+        why,
+        channels_first,
+        unused,
+    )
+
+
+def _no_classifier(outputs: Mapping[str, Tensor], rows: Sequence[Tensor], fitting: Sequence[str]) -> str:
+    if len(fitting) > 1:
+        return f"has several outputs that may be scores of classes: {', '.join(fitting)}"
+    suspicious = [one for one in rows if NO_SCORES.search(one.name)]
+    if suspicious:
+        return (
+            f"looks like features or a regression by its output {suspicious[0]}, not like a classifier; if these are "
+            "scores of classes, state --activation"
+        )
+    if rows:
+        return f"gives one number for an image ({rows[0]}): a regression, or a classifier of two classes in one number"
+    maps = [one for one in outputs.values() if one.rank in (3, 4)]
+    if maps:
+        return f"looks like a map of each picture's parts (segmentation, depth, features): {maps[0]}"
+    return "has no output that is a row of numbers for each image"
 
 
 def _at_least_two(one: Tensor) -> bool:
@@ -203,7 +357,3 @@ def _at_least_two(one: Tensor) -> bool:
 
 def _is(one: Tensor | None, dtypes: Iterable[str], ranks: Iterable[int]) -> bool:
     return one is not None and one.dtype in dtypes and (one.rank is None or one.rank in ranks)
-
-
-def _first(outputs: Mapping[str, Tensor], names: Iterable[str], dtypes: Iterable[str]) -> str | None:
-    return next((name for name in names if _is(outputs.get(name), dtypes, (1, 2))), None)

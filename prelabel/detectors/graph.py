@@ -82,7 +82,7 @@ def chosen_meta_graph(data: memoryview) -> tuple[tuple[str, ...], memoryview, tu
     """
     metas: dict[tuple[str, ...], memoryview] = {}
     for meta in wire.messages(data, 2):
-        tagged = tuple(sorted(wire.texts(only(meta, 1), 4)))
+        tagged = tuple(sorted(wire.texts(wire.only(meta, 1), 4)))
         if tagged in metas:
             raise ValueError(f"it holds two graphs of the tags {{{', '.join(tagged)}}}")
         metas[tagged] = meta
@@ -101,19 +101,13 @@ def _graph(data: memoryview) -> Graph:
         for name, one in sorted(wire.entries(meta, 5).items())
         if name not in _INTERNAL
     ]
-    signatures += _calls(only(meta, 7))
-    return Graph(tags, chosen, tuple(signatures), wire.text(only(meta, 1), 5))
-
-
-def only(message: memoryview, number: int) -> memoryview:
-    """The sub-message in a field; one given in pieces is put together, as TensorFlow does, and none is an empty one."""
-    pieces = list(wire.messages(message, number))
-    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
+    signatures += _calls(wire.only(meta, 7))
+    return Graph(tags, chosen, tuple(signatures), wire.text(wire.only(meta, 1), 5))
 
 
 def _tensors(infos: Mapping[str, memoryview]) -> tuple[Tensor, ...]:
     return tuple(
-        Tensor(name, _DTYPES.get(wire.number(info, 2), "unknown"), _shape(only(info, 3)))
+        Tensor(name, _DTYPES.get(wire.number(info, 2), "unknown"), _shape(wire.only(info, 3)))
         for name, info in sorted(infos.items())
     )
 
@@ -136,11 +130,11 @@ def _calls(objects: memoryview) -> Iterator[Signature]:
     for child in wire.messages(nodes[0], 1) if nodes else ():
         if wire.text(child, 2) != CALL or wire.number(child, 1) >= len(nodes):
             continue
-        for name in wire.texts(only(nodes[wire.number(child, 1)], 6), 1):
+        for name in wire.texts(wire.only(nodes[wire.number(child, 1)], 6), 1):
             if name in functions:
-                arguments, true = _leaves(only(functions[name], 3))
-                outputs, _ = _leaves(only(functions[name], 4), "output_0")
-                found.append((true, Signature(CALL, tuple(arguments), tuple(outputs))))
+                arguments, true = _leaves(wire.only(functions[name], 3))
+                outputs, _ = _leaves(wire.only(functions[name], 4), "output_0")
+                found.append((true, Signature(CALL, tuple(arguments), tuple(outputs), name)))
     yield from (signature for _, signature in sorted(found, key=lambda one: one[0]))
 
 
@@ -157,7 +151,7 @@ def _leaves(value: memoryview, key: str | None = None) -> tuple[list[Tensor], in
             true += number == 14 and inner == 1
         elif number == 33:
             dtype = _DTYPES.get(wire.number(inner, 3), "unknown")
-            tensors.append(Tensor(key or wire.text(inner, 1), dtype, _shape(only(inner, 2))))
+            tensors.append(Tensor(key or wire.text(inner, 1), dtype, _shape(wire.only(inner, 2))))
         elif number in (51, 52):
             inside += [(key and f"output_{i}", item) for i, item in enumerate(wire.messages(inner, 1))]
         elif number == 53:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prelabel.detectors.catalogue import CATALOGUE
-from prelabel.detectors.convention import KNOWN, Convention, recognise
+from prelabel.detectors.convention import KNOWN, Convention
 from prelabel.detectors.fetch import LocalModel, fetch_model
 from prelabel.detectors.fingerprint import model_files
 from prelabel.detectors.graph import Graph, read_graph
-from prelabel.detectors.prepare import PreparedModel, find_labels
+from prelabel.detectors.prepare import PreparedModel, find_labels, look_at
 from prelabel.detectors.reach import Beyond, operations_beyond
+from prelabel.detectors.reading import NOTHING_STATED, Reading, Stated
 from prelabel.detectors.resize import working_size
 from prelabel.errors import ConfigError, DetectorError
 from prelabel.labels.maps import LabelMap
@@ -24,8 +25,8 @@ class ModelReport:
     Attributes:
         model: The files.
         graph: Tags, signatures, operations.
-        convention: What it follows, or None.
-        refusal: Why it is not recognised, or `""`.
+        prepared: The model as it would be loaded, or None where it is not recognised.
+        refusal: Why `label` would not take it, or `""`.
         labels: Its label map, or None.
         label_problem: Why the label map inside it cannot be used, or `""`.
         size: Bytes of its files.
@@ -34,12 +35,22 @@ class ModelReport:
 
     model: LocalModel
     graph: Graph
-    convention: Convention | None
+    prepared: PreparedModel | None
     refusal: str
     labels: LabelMap | None
     label_problem: str
     size: int
     beyond: tuple[Beyond, ...]
+
+    @property
+    def convention(self) -> Convention | None:
+        """What it follows, or None."""
+        return self.prepared.convention if self.prepared else None
+
+    @property
+    def reading(self) -> Reading | None:
+        """How its numbers are read, or None where it is not recognised."""
+        return self.prepared.reading if self.prepared else None
 
     @property
     def run_beyond(self) -> tuple[Beyond, ...]:
@@ -49,9 +60,7 @@ class ModelReport:
     @property
     def working_size(self) -> int | None:
         """Pixels of the shorter side of what the network looks at, see `resize.py`."""
-        if self.convention is None:
-            return None
-        return working_size(PreparedModel(self.model, self.graph, self.convention, self.labels))
+        return working_size(self.prepared) if self.prepared else None
 
     @property
     def format(self) -> str:
@@ -63,9 +72,14 @@ class ModelReport:
 
 
 def inspect_model(
-    address: str, storage: Storage | None = None, *, label_map: str | None = None, cache_dir: str | None = None
+    address: str,
+    storage: Storage | None = None,
+    *,
+    label_map: str | None = None,
+    stated: Stated = NOTHING_STATED,
+    cache_dir: str | None = None,
 ) -> ModelReport:
-    """Everything a model's files say of it; one that is not recognised is no error here.
+    """Everything a model's files say of it; one that `label` would refuse is no error here.
 
     Raises:
         ConfigError: No such detector.
@@ -73,19 +87,21 @@ def inspect_model(
     """
     local = fetch_model(address, storage, cache_dir=cache_dir)
     graph = read_graph(local.path)
-    convention, refusal = None, ""
-    try:
-        convention = recognise(graph.signatures)
-    except DetectorError as error:
-        refusal = str(error)
     labels, problem = None, ""
     try:
         labels = find_labels(local, label_map, storage)
     except ConfigError as error:
         problem = str(error)
+    prepared, refusal = None, ""
+    try:
+        prepared = look_at(local, labels, stated)
+        refusal = "; ".join(prepared.reading.refusals)
+    except DetectorError as error:
+        refusal = str(error)
+    convention = prepared.convention if prepared else None
     beyond = operations_beyond(local.path, convention.signature if convention else None)
     size = sum(path.stat().st_size for path in model_files(local.path).values())
-    return ModelReport(local, graph, convention, refusal, labels, problem, size, beyond)
+    return ModelReport(local, graph, prepared, refusal, labels, problem, size, beyond)
 
 
 def format_report(report: ModelReport) -> str:
@@ -102,10 +118,15 @@ def format_report(report: ModelReport) -> str:
         lines.append(f"signature    {signature.name}")
         lines += [f"  in         {one}" for one in signature.inputs]
         lines += [f"  out        {one}" for one in signature.outputs]
-    if report.convention:
-        lines.append(f"recognised   {report.convention.why}")
+    if report.reading:
+        perhaps = "only in part: " if report.reading.refusals else ""
+        lines.append(f"recognised   {perhaps}{report.reading.convention.why}")
+        lines += [f"{about:12} {one.value}: {one.why}" for about, one in report.reading.decisions.items()]
+        lines += [f"refused      {one}" for one in report.reading.refusals]
+        lines += [f"beware       {one}" for one in report.reading.notes]
     else:
         lines.append(f"recognised   not at all; known: {KNOWN}")
+        lines.append(f"refused      {report.refusal.partition(' Found: ')[0]}")
     if report.working_size:
         lines.append(
             f"looks at     a shorter side of at most {report.working_size} pixels, which --decode-scale auto doubles"
@@ -116,10 +137,12 @@ def format_report(report: ModelReport) -> str:
         lines.append(f"label map    {report.labels.source}, {len(report.labels)} classes")
     elif report.label_problem:
         lines.append(f"label map    {report.label_problem}")
-    elif report.convention and not report.convention.strings:
+    elif report.convention and report.convention.strings:
+        lines.append("label map    none; the network names its classes itself")
+    elif report.convention and not report.refusal:
         lines.append("label map    none: classes are called by their numbers unless --label-map names them")
     else:
-        lines.append("label map    none; the network names its classes itself")
+        lines.append("label map    none")
     lines += [f"beware       {one.operation} {one.does} ({one.where}, {one.count} x)" for one in report.run_beyond]
     if not report.run_beyond:
         lines.append("operations   none that is run reaches beyond the graph (files, network, Python)")

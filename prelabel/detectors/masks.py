@@ -1,4 +1,5 @@
-"""From scores inside boxes to COCO RLE of the whole image: TensorFlow's reference to the pixel, from the outlines only.
+"""From mask scores to COCO RLE of the whole image. Masks of the whole image are `whole_image_masks`; what follows is
+about scores inside boxes: TensorFlow's reference to the pixel, from the outlines only.
 
 The reference is `reframe_box_masks_to_image_masks` of the TensorFlow Object Detection API (its utils/ops.py):
 `tf.image.crop_and_resize` of each small mask with the image's own frame as the "crop", seen from the box, thresholded
@@ -97,6 +98,54 @@ def paste_masks(
             encoded[index] = _paste_plainly(some[index], index, xs, ys, height, width, np.float32(threshold))
         counts += encoded
     return counts
+
+
+def whole_image_masks(
+    masks: FloatArray, window: tuple[int, int, int, int], height: int, width: int, threshold: float = 0.5
+) -> list[str]:
+    """Masks that show the whole picture a network was given, as COCO compressed counts of the whole image.
+
+    A pixel belongs to the mask where the score, interpolated between the centres of the mask's pixels, is greater than
+    the threshold. A mask as large as the image is taken as it is.
+
+    Args:
+        masks: `(N, h, w)` float32 scores.
+        window: x1 y1 x2 y2 of the image that they show.
+        height: Pixels of the image.
+        width: Pixels of the image.
+        threshold: Score above which a pixel belongs to the mask.
+
+    Returns:
+        N strings for `{"size": [height, width], "counts": ...}`.
+    """
+    left, top, right, bottom = window
+    rows = _between_centres(height, top, bottom, masks.shape[1])
+    columns = _between_centres(width, left, right, masks.shape[2])
+    counts = []
+    for mask in masks:
+        # Only where the mask is: rows of the image and the part of its columns that can be above the threshold.
+        values = mask if rows is None else _interpolated(mask, *rows)
+        down = np.flatnonzero((values > threshold).any(axis=1))
+        first, last = (int(down[0]), int(down[-1]) + 1) if len(down) else (0, 1)
+        values = values[first:last]
+        values = values if columns is None else _interpolated(values.T, *columns).T
+        counts.append(rle.encode_crop(values > threshold, first, 0, height, width))
+    return counts
+
+
+def _between_centres(size: int, low: int, high: int, cells: int) -> tuple[Any, Any, Any] | None:
+    """For each pixel of an axis the two cells it lies between and how far it is on the way; None where it is a cell."""
+    if (low, high, cells) == (0, size, size):
+        return None
+    at = np.clip((np.arange(size) + 0.5 - low) / (high - low) * cells - 0.5, 0, cells - 1)
+    before = np.floor(at).astype(np.int64)
+    return before, np.minimum(before + 1, cells - 1), (at - before).astype(np.float32)
+
+
+def _interpolated(values: FloatArray, before: Any, after: Any, way: Any) -> FloatArray:
+    """The values between rows."""
+    mixed: FloatArray = values[before] + (values[after] - values[before]) * way[:, None]
+    return mixed
 
 
 def _parts(xyxy: npt.NDArray[np.float64], width: int) -> Iterator[slice]:

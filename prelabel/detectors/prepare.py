@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prelabel.detectors.base import DetectorInfo
-from prelabel.detectors.convention import Convention, recognise
+from prelabel.detectors.convention import Convention
 from prelabel.detectors.fetch import LocalModel, fetch_model
 from prelabel.detectors.graph import Graph, read_graph
+from prelabel.detectors.reading import NOTHING_STATED, Reading, Stated, read_network, require_readable
 from prelabel.labels.maps import LabelMap, parse_label_map, read_label_map
 from prelabel.storage import Storage
 
@@ -26,12 +27,17 @@ _OWN_LABEL_MAPS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class PreparedModel:
-    """A model that can be loaded: its files, its graph, what it follows and how its classes are called."""
+    """A model that can be loaded: its files, its graph, how its numbers are read and how its classes are called."""
 
     local: LocalModel
     graph: Graph
-    convention: Convention
+    reading: Reading
     labels: LabelMap | None
+
+    @property
+    def convention(self) -> Convention:
+        """How the network is called and what its outputs mean."""
+        return self.reading.convention
 
     @property
     def input_size(self) -> tuple[int, int] | None:
@@ -49,6 +55,8 @@ class PreparedModel:
             fingerprint=self.local.fingerprint,
             convention=self.convention.why,
             masks=self.convention.masks,
+            reading={about: (one.value, one.why) for about, one in self.reading.decisions.items()},
+            notes=self.reading.notes,
         )
 
 
@@ -57,6 +65,7 @@ def prepare(
     storage: Storage | None = None,
     *,
     label_map: str | None = None,
+    stated: Stated = NOTHING_STATED,
     cache_dir: str | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> PreparedModel:
@@ -66,20 +75,30 @@ def prepare(
         address: See `fetch.py`.
         storage: Opens object storage.
         label_map: A built-in one, or a file; else one inside the model, else the catalogue's.
+        stated: What the user says of how its numbers are read.
         cache_dir: See `cache_root`.
         say: Hears what is being fetched.
 
     Raises:
         ConfigError: No such detector or label map.
-        DetectorError: It cannot be had or is not recognised.
+        DetectorError: It cannot be had, is not recognised, or nothing says how its numbers are read.
     """
     local = fetch_model(address, storage, cache_dir=cache_dir, say=say)
+    model = look_at(local, find_labels(local, label_map, storage), stated)
+    require_readable(model.reading, model.local.address)
+    return model
+
+
+def look_at(local: LocalModel, labels: LabelMap | None, stated: Stated = NOTHING_STATED) -> PreparedModel:
+    """Recognise a model that is here, whether or not it can be run.
+
+    Raises:
+        DetectorError: It cannot be read or is of no known kind.
+    """
     graph = read_graph(local.path)
-    convention = recognise(graph.signatures)
-    labels = find_labels(local, label_map, storage)
-    if labels and convention.classes:
-        labels = labels.fitted_to(convention.classes)
-    return PreparedModel(local, graph, convention, labels)
+    reading = read_network(local, graph, labels, stated)
+    classes = reading.convention.classes
+    return PreparedModel(local, graph, reading, labels.fitted_to(classes) if labels and classes else labels)
 
 
 def find_labels(model: LocalModel, label_map: str | None, storage: Storage | None = None) -> LabelMap | None:

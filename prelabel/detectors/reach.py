@@ -13,20 +13,18 @@ number of calls, from there; the outputs of loops count as foreign.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from prelabel.detectors import wire
 from prelabel.detectors.beyond import BEYOND, CHECKPOINT, PATH_INPUT, reaches_out
 from prelabel.detectors.convention import CALL
-from prelabel.detectors.graph import chosen_meta_graph, only, reading
+from prelabel.detectors.graph import chosen_meta_graph, reading
+from prelabel.detectors.nodes import Body, Node, name_of, read_body, read_functions
 from prelabel.detectors.prepare import PreparedModel
 from prelabel.errors import ConfigError
 from prelabel.storage import redact
-
-_T = TypeVar("_T")
 
 #: The functions that loading calls on a table or another resource; the last one when it goes.
 _RUN_BY_LOADING = ("_create_resource", "_initialize", "_destroy_resource")
@@ -117,87 +115,20 @@ def _operations_beyond(walk: _Walk, signature: str | None) -> tuple[Beyond, ...]
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    name: str
-    operation: str
-    inputs: Sequence[str]
-    parts: Sequence[memoryview]
-
-    def attributes(self) -> dict[str, memoryview]:
-        return {wire.text(part, 1): only(part, 2) for part in self.parts}
-
-
-@dataclass(frozen=True, slots=True)
-class _Body:
-    """The main graph or a function: its nodes by name, the names of its arguments in order."""
-
-    nodes: Mapping[str, _Node]
-    arguments: tuple[str, ...] = ()
-    implements: str = ""
-
-    def is_own(self, reference: str, own: frozenset[str]) -> bool:
-        """Whether a tensor is one of some named ones, handed on unchanged."""
-        seen = set()
-        while (name := _name(reference)) not in own:
-            node = self.nodes.get(name)
-            if node is None or node.operation != "Identity" or not node.inputs or name in seen:
-                return False
-            seen.add(name)
-            reference = node.inputs[0]
-        return True
-
-
-def _name(reference: str) -> str:
-    return reference.removeprefix("^").partition(":")[0]
-
-
-def _node(message: memoryview) -> _Node:
-    # In one pass: a network has tens of thousands of nodes.
-    found: dict[int, list[memoryview]] = {1: [], 2: [], 3: [], 5: []}
-    for number, value in wire.fields(message):
-        if number in found and not isinstance(value, int):
-            found[number].append(value)
-    names, operations, inputs = ([str(one, "utf-8", "replace") for one in found[number]] for number in (1, 2, 3))
-    return _Node("".join(names[-1:]), "".join(operations[-1:]), inputs, found[5])
-
-
-def _body(nodes: Iterable[memoryview], arguments: Sequence[str] = (), implements: str = "") -> _Body:
-    read = ((node.name, node) for node in map(_node, nodes))
-    return _Body(dict(_once(read)), tuple(arguments), implements)
-
-
-def _once(named: Iterable[tuple[str, _T]]) -> Iterator[tuple[str, _T]]:
-    """Raises ValueError for a name that is there twice: what is looked at must be what TensorFlow takes."""
-    seen = set()
-    for name, value in named:
-        if name in seen:
-            raise ValueError(f"two nodes or functions of one name, {name[:80]!r}")
-        seen.add(name)
-        yield name, value
-
-
-def _function(message: memoryview) -> _Body:
-    arguments = [wire.text(one, 1) for one in wire.messages(only(message, 1), 2)]
-    implements = wire.text(wire.entries(message, 5).get("api_implements", memoryview(b"")), 2)
-    return _body(wire.messages(message, 3), arguments, implements)
-
-
 class _Walk:
     """Which nodes run: of the main graph by name, of functions by name and by which arguments are own paths."""
 
     def __init__(self, meta: memoryview, *, alone: bool) -> None:
-        graph = only(meta, 2)
+        graph = wire.only(meta, 2)
         self._meta, self._alone = meta, alone
         self._signatures = wire.entries(meta, 5)
-        self._objects = list(wire.messages(only(meta, 7), 1))
-        self._calls = wire.entries(only(meta, 7), 2)
-        collected = only(wire.entries(meta, 4).get("saved_model_assets", memoryview(b"")), 5)
-        assets = [*wire.messages(meta, 6)] or [only(one, 2) for one in wire.messages(collected, 1)]
-        self._assets = [(wire.text(only(one, 1), 1), wire.text(one, 2)) for one in assets]
-        self.main = _body(wire.messages(graph, 1))
-        functions = ((wire.text(only(one, 1), 1), one) for one in wire.messages(only(graph, 2), 1))
-        self.functions = {name: _function(one) for name, one in _once(functions)}
+        self._objects = list(wire.messages(wire.only(meta, 7), 1))
+        self._calls = wire.entries(wire.only(meta, 7), 2)
+        collected = wire.only(wire.entries(meta, 4).get("saved_model_assets", memoryview(b"")), 5)
+        assets = [*wire.messages(meta, 6)] or [wire.only(one, 2) for one in wire.messages(collected, 1)]
+        self._assets = [(wire.text(wire.only(one, 1), 1), wire.text(one, 2)) for one in assets]
+        self.main = read_body(wire.messages(graph, 1))
+        self.functions = read_functions(graph)
         self._waiting: list[tuple[str, frozenset[int]]] = []
         #: Operations that reach out, by the place and name of their node.
         self.beyond: dict[tuple[str, str], str] = {}
@@ -221,19 +152,19 @@ class _Walk:
         ends = [end for name in asked for end in self._tensors(name, 2)] + self._tensors(_INIT_SIGNATURE, 2)
         collections = wire.entries(self._meta, 4)
         for name in _INIT_COLLECTIONS:
-            ends += wire.texts(only(collections.get(name, memoryview(b"")), 1), 1)
-        saver = only(self._meta, 3)
+            ends += wire.texts(wire.only(collections.get(name, memoryview(b"")), 1), 1)
+        saver = wire.only(self._meta, 3)
         ends.append(wire.text(saver, 3))
-        own = {_name(tensor) for tensor, file in self._assets if _stays_inside(file)} | {_name(wire.text(saver, 1))}
-        seen = {_name(fed) for name in asked for fed in self._tensors(name, 1)}
-        waiting = [_name(end) for end in ends]
+        own = {name_of(tensor) for tensor, file in self._assets if _stays_inside(file)} | {name_of(wire.text(saver, 1))}
+        seen = {name_of(fed) for name in asked for fed in self._tensors(name, 1)}
+        waiting = [name_of(end) for end in ends]
         while waiting:
             name = waiting.pop()
             node = self.main.nodes.get(name)
             if node is not None and name not in seen:
                 seen.add(name)
                 self._meet(node, "", self.main, frozenset(own))
-                waiting += map(_name, node.inputs)
+                waiting += map(name_of, node.inputs)
 
     def _tensors(self, signature: str, field: int) -> list[str]:
         """Names of a signature's inputs (field 1) or outputs (2), with the parts of those that are composed."""
@@ -253,7 +184,7 @@ class _Walk:
                 (other, own) for other, one in self.functions.items() if one.implements == body.implements
             ]
 
-    def _meet(self, node: _Node, place: str, body: _Body, own: frozenset[str]) -> None:
+    def _meet(self, node: Node, place: str, body: Body, own: frozenset[str]) -> None:
         """One node that runs: note it where it reaches out, and queue the functions it calls."""
         attributes = {} if node.operation == "Const" else node.attributes()
         given = [one for one in node.inputs if not one.startswith("^")]
@@ -288,8 +219,8 @@ class _Walk:
         if not 0 <= number < len(self._objects):
             return
         node = self._objects[number]
-        for name in [*wire.texts(only(node, 6), 1), wire.text(only(node, 8), 1)]:
-            bound = _numbers(self._calls.get(name, memoryview(b"")), 2)
+        for name in [*wire.texts(wire.only(node, 6), 1), wire.text(wire.only(node, 8), 1)]:
+            bound = wire.numbers(self._calls.get(name, memoryview(b"")), 2)
             body = self.functions.get(name)
             first = len(body.arguments) - len(bound) if body else 0
             yield name, frozenset(first + place for place, one in enumerate(bound) if self._is_asset(one))
@@ -318,15 +249,6 @@ def _called(value: memoryview) -> Iterator[str]:
         yield wire.text(function, 1)
         for inner in wire.entries(function, 2).values():
             yield from _called(inner)
-
-
-def _numbers(message: memoryview, field: int) -> list[int]:
-    """A repeated int32, packed or not."""
-    found: list[int] = []
-    for number, value in wire.fields(message):
-        if number == field:
-            found += [value] if isinstance(value, int) else wire.packed(value)
-    return found
 
 
 def _stays_inside(file: str) -> bool:

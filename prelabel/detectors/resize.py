@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from prelabel.detectors import wire
-from prelabel.detectors.graph import chosen_meta_graph, only, reading
+from prelabel.detectors.graph import chosen_meta_graph, reading
 from prelabel.detectors.prepare import PreparedModel
 
 #: What gives each pixel of the picture a new value, and keeps it in its place.
@@ -36,7 +36,7 @@ class _UnknownError(Exception):
 def working_size(model: PreparedModel) -> int | None:
     """Pixels of the shorter side, at most, of what a network looks at after every resize; None if unknown."""
     with reading(model.local.path) as data:
-        size = model.input_size or fixed_resize(only(chosen_meta_graph(data)[1], 2))
+        size = model.input_size or fixed_resize(wire.only(chosen_meta_graph(data)[1], 2))
     if size:
         return max(size)
     return model.local.entry.working_size if model.local.entry else None
@@ -48,7 +48,7 @@ def fixed_resize(graph: memoryview) -> Size | None:
     Args:
         graph: Its message; every numeric placeholder is taken for a picture.
     """
-    functions = {wire.text(only(function, 1), 1): function for function in wire.messages(only(graph, 2), 1)}
+    functions = {wire.text(wire.only(function, 1), 1): function for function in wire.messages(wire.only(graph, 2), 1)}
     nodes = list(wire.messages(graph, 1))
     pictures = [
         wire.text(node, 1)
@@ -88,10 +88,10 @@ def _sizes(
             if operation in _RESIZE and inputs[0] == picture and len(inputs) > 1:
                 found.add(_constant_size(by_name.get(inputs[1])))
             elif operation in _CALLS:
-                called = functions.get(wire.text(only(_attribute(node, "f"), 10), 1))
+                called = functions.get(wire.text(wire.only(_attribute(node, "f"), 10), 1))
                 if called is None:
                     raise _UnknownError
-                arguments = wire.messages(only(called, 1), 2)
+                arguments = wire.messages(wire.only(called, 1), 2)
                 for argument, given in zip(arguments, inputs, strict=False):
                     if given == picture:
                         inside = wire.messages(called, 3)
@@ -118,8 +118,8 @@ def _inputs(node: memoryview) -> list[str]:
 def _constant_size(node: memoryview | None) -> Size:
     if node is None or wire.text(node, 2) != "Const":
         raise _UnknownError
-    tensor = only(_attribute(node, "value"), 8)
-    content = bytes(only(tensor, 4))
+    tensor = wire.only(_attribute(node, "value"), 8)
+    content = bytes(wire.only(tensor, 4))
     size = int.from_bytes(content[:4], "little"), int.from_bytes(content[4:], "little")
     if len(content) != 8 or not all(0 < side < 1 << 16 for side in size):
         raise _UnknownError

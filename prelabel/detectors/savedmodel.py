@@ -19,7 +19,7 @@ from prelabel.detectors import runtime
 from prelabel.detectors.answers import DetectorOptions, to_found, to_image_labels, wanted_outputs
 from prelabel.detectors.base import DetectorInfo, Found, Frame, Pixels
 from prelabel.detectors.choice import EXACT, OFF, Choice, lower_numbers
-from prelabel.detectors.convention import Convention
+from prelabel.detectors.convention import FLOATS, Convention
 from prelabel.detectors.fidelity import SAME, Answer, difference
 from prelabel.detectors.frozen import FrozenGraph, Network, folded, freeze, freeze_tf1, keep, kept_at, key_of, read_kept
 from prelabel.detectors.loaded import STUMBLES, as_loaded, is_tf1, spec_of
@@ -56,6 +56,7 @@ class SavedModelDetector:
         self._options = options
         self._info = model.info
         self._size = model.input_size
+        self._dtype = getattr(tf, model.convention.input.dtype).as_numpy_dtype
 
     @property
     def info(self) -> DetectorInfo:
@@ -96,14 +97,22 @@ class SavedModelDetector:
         start = time.perf_counter()
         outputs = self._outputs(pixels)
         ran = time.perf_counter() - start
+        fed = self._size or (pixels.shape[0], pixels.shape[1])
         found = to_found(
-            outputs, self._convention, frame.height, frame.width, self._labels, self._options, window=frame.window
+            outputs,
+            self._convention,
+            frame.height,
+            frame.width,
+            self._labels,
+            self._options,
+            window=frame.window,
+            fed=fed,
         )
         seconds = {**found.seconds, "detect": found.seconds["detect"] + ran}
         return Found(found.detections, None, seconds, found.dropped)
 
     def _outputs(self, pixels: Pixels) -> dict[str, npt.NDArray[Any]]:
-        image = self._resized(pixels) if self._size else self._as_input(pixels)
+        image = self._as_input(self._resized(pixels) if self._size else pixels)
         return self._run(image[None] if self._convention.batch_dimension else image)
 
     def run_network(self, pixels: Pixels) -> float:
@@ -128,8 +137,10 @@ class SavedModelDetector:
         def under(options: DetectorOptions) -> Found:
             if self._convention.kind == "classification":
                 row = outputs[self._convention.outputs["rows"]][0]
-                return Found(Detections.empty(height, width), to_image_labels(row, self._labels, options))
-            return to_found(outputs, self._convention, height, width, self._labels, options)
+                image_labels = to_image_labels(row, self._convention, self._labels, options)
+                return Found(Detections.empty(height, width), image_labels)
+            fed = self._size or (height, width)
+            return to_found(outputs, self._convention, height, width, self._labels, options, fed=fed)
 
         return Answer(under(self._options), under(more))
 
@@ -137,33 +148,35 @@ class SavedModelDetector:
         if not images:
             return []
         start = time.perf_counter()
-        rows = self._run(np.stack([self._resized(pixels) for pixels in images]))[self._convention.outputs["rows"]]
+        batch = np.stack([self._as_input(self._resized(pixels)) for pixels in images])
+        rows = self._run(batch)[self._convention.outputs["rows"]]
         if rows.ndim != 2 or len(rows) != len(images):
             raise DetectorError(f"the network answers {list(rows.shape)} to {len(images)} images")
-        labels = [to_image_labels(row, self._labels, self._options) for row in rows]
+        labels = [to_image_labels(row, self._convention, self._labels, self._options) for row in rows]
         seconds = {"detect": (time.perf_counter() - start) / len(images), "encode": 0.0}
         return [
             Found(Detections.empty(frame.height, frame.width), found, seconds)
             for frame, found in zip(frames, labels, strict=True)
         ]
 
-    def _as_input(self, pixels: Pixels) -> npt.NDArray[Any]:
-        """Bytes as they are, or divided by 255: float networks take 0..1."""
-        if self._convention.input.dtype == "uint8":
-            return pixels
-        return _in_unit_range(pixels)
+    def _as_input(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Pixels in 0..255 as the network takes them: its type, range and layout."""
+        convention = self._convention
+        if convention.input.dtype in FLOATS:
+            image = _in_range(pixels, convention.input_range)
+        else:
+            image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        image = image.transpose(2, 0, 1) if convention.channels_first else image
+        return image.astype(self._dtype, copy=False)
 
     def _resized(self, pixels: Pixels) -> npt.NDArray[Any]:
-        """The whole picture squeezed to the network's size, bilinear with antialiasing.
+        """The whole picture squeezed to the network's size, bilinear with antialiasing, in 0..255.
 
         Nothing is cropped: the cards ask for a size, not for a crop, and a label may lie at the border. Without
         antialiasing a photo of 4000 pixels shrunk to 128 would show the network every thirtieth pixel.
         """
-        small = self._tf.image.resize(pixels, self._size, method="bilinear", antialias=True).numpy()
-        if self._convention.input.dtype == "uint8":
-            rounded: Pixels = np.clip(np.rint(small), 0, 255).astype(np.uint8)
-            return rounded
-        return _in_unit_range(small)
+        small: npt.NDArray[Any] = self._tf.image.resize(pixels, self._size, method="bilinear", antialias=True).numpy()
+        return small
 
     def _run(self, image: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         tf = self._tf
@@ -173,8 +186,14 @@ class SavedModelDetector:
             raise DetectorError(f"the network failed on this image: {describe(error)}") from error
 
 
-def _in_unit_range(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    shares: npt.NDArray[np.float32] = np.divide(pixels, np.float32(255), dtype=np.float32)
+def _in_range(pixels: npt.NDArray[Any], input_range: str) -> npt.NDArray[np.float32]:
+    """Pixels in 0..255 in one of the ranges of `input_range.RANGES`."""
+    if input_range == "0..255":
+        return pixels.astype(np.float32)
+    divisor = np.float32(255 if input_range == "0..1" else 127.5)
+    shares: npt.NDArray[np.float32] = np.divide(pixels, divisor, dtype=np.float32)
+    if input_range == "-1..1":
+        shares -= np.float32(1)
     return shares
 
 

@@ -41,6 +41,12 @@ def messages(message: memoryview, number: int) -> Iterator[memoryview]:
             yield value
 
 
+def only(message: memoryview, number: int) -> memoryview:
+    """The sub-message in a field; one given in pieces is put together, as TensorFlow does, and none is an empty one."""
+    pieces = list(messages(message, number))
+    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
+
+
 def texts(message: memoryview, number: int) -> list[str]:
     """The strings in a field, in order."""
     return [bytes(value).decode("utf-8", "replace") for value in messages(message, number)]
@@ -58,6 +64,15 @@ def number(message: memoryview, field: int, default: int = 0) -> int:
     for one, value in fields(message):
         if one == field and isinstance(value, int):
             found = value - (1 << 64) if value >= 1 << 63 else value
+    return found
+
+
+def numbers(message: memoryview, field: int) -> list[int]:
+    """A repeated int32, packed or not."""
+    found: list[int] = []
+    for one, value in fields(message):
+        if one == field:
+            found += [value] if isinstance(value, int) else packed(value)
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from prelabel.config import LabelOptions
 from prelabel.detectors.prepare import prepare
 from prelabel.detectors.reach import require_harmless
+from prelabel.detectors.reading import Stated
 from prelabel.detectors.resize import working_size
 from prelabel.storage import Storage
 from prelabel.store.run import ClassName, DetectorRecord
@@ -27,7 +28,14 @@ def look_at_detector(options: LabelOptions, storage: Storage, say: Callable[[str
         DetectorError: It cannot be had, is not recognised, or reaches beyond its own files without being trusted.
         ConfigError: The label map cannot be used, or a class that is selected is not in it.
     """
-    model = prepare(options.detector, storage, label_map=options.label_map, cache_dir=options.model_cache, say=say)
+    model = prepare(
+        options.detector,
+        storage,
+        label_map=options.label_map,
+        stated=stated_by(options),
+        cache_dir=options.model_cache,
+        say=say,
+    )
     if not options.trust_model:
         require_harmless(model)
     if model.labels is None and not model.convention.strings:
@@ -46,6 +54,8 @@ def look_at_detector(options: LabelOptions, storage: Storage, say: Callable[[str
             + (f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else "")
         )
     info = model.info
+    for note in info.notes:
+        say(note)
     return DetectorRecord(
         name=info.name,
         address=model.local.address,
@@ -54,4 +64,11 @@ def look_at_detector(options: LabelOptions, storage: Storage, say: Callable[[str
         convention=info.convention,
         masks=info.masks,
         classes=classes,
+        reading={about: {"value": value, "why": why} for about, (value, why) in info.reading.items()},
+        notes=info.notes,
     )
+
+
+def stated_by(options: LabelOptions) -> Stated:
+    """What the options say of how the network's numbers are read."""
+    return Stated(options.input_range, options.activation, options.input_layout, options.mask_frame)

@@ -217,4 +217,5 @@ class _Job:
             seconds=dict(seconds),
             optimization=str(self._record.optimization),
             lost_workers=lost,
+            notes=self._record.detector.notes,
         )

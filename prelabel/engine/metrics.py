@@ -35,7 +35,9 @@ class MetricsReporter:
         self._failures = counter("failures", "Failed images of published shards by class of error.", "reason")
         self._seconds = counter("stage_seconds", "Seconds of published shards by stage, summed over workers.", "stage")
         self._detections = counter("detections", "Detections of published shards.")
-        self._dropped = counter("dropped_detections", "Detections left out because a number was not finite.")
+        self._dropped = counter(
+            "dropped_detections", "Detections left out: numbers not finite, or boxes without size inside the image."
+        )
         self._shards = counter("shards", "Published shards.")
         self._deaths = counter("worker_deaths", "Workers that died, hung or were lost.")
         self._left_out = counter("workers_left_out", "Workers that got no more work for the errors they reported.")

@@ -55,13 +55,48 @@ def require_same_settings(earlier: RunRecord, options: LabelOptions) -> None:
 
 
 def require_same_detector(was: DetectorRecord, now: DetectorRecord, output: str) -> None:
-    """Raises ConfigError where the model's files or its label map differ."""
+    """Raises ConfigError where the model's files, its label map or how its numbers are read differ."""
     lines = []
     if was.fingerprint != now.fingerprint:
         lines = [f"detector was {was.address} ({was.fingerprint[:12]}), now {now.address} ({now.fingerprint[:12]})"]
     elif was.classes != now.classes:
         lines = ["the label map has changed"]
+    else:
+        lines = _reading_differences(was, now)
     _refuse(lines, output)
+
+
+#: How runs read networks before that was decided once for a model and recorded.
+_READ_BEFORE = {
+    "input range": ("0..1",),
+    "activation": ("softmax", "logits"),
+    "masks": ("box", "by-size"),
+    "background": ("class 0",),
+}
+
+
+def _reading_differences(was: DetectorRecord, now: DetectorRecord) -> list[str]:
+    """In what two records read the same files in two ways: rows of both must not stand side by side."""
+    if was.masks != now.masks:
+        return [f"it was read {'with' if was.masks else 'without'} masks"]
+    after = {about: decision["value"] for about, decision in (now.reading or {}).items()}
+    if was.reading is not None:
+        before = {about: decision["value"] for about, decision in was.reading.items()}
+        return [
+            f"{about} was {before.get(about, 'not stated')}, now {after.get(about, 'not stated')}"
+            for about in dict.fromkeys([*before, *after])
+            if before.get(about) != after.get(about)
+        ]
+    if "uint8" in was.convention:
+        after.pop("input range", None)  # bytes were and are given as they are
+    lines = [
+        f"{about} was {' or '.join(_READ_BEFORE[about])}, now {value}"
+        for about, value in after.items()
+        if value not in _READ_BEFORE.get(about, (value,))
+    ]
+    if "(1001 classes" in was.convention and "background" not in after:
+        lines.append("class 0 of 1001 was taken for the background")
+    return lines
 
 
 def _refuse(lines: list[str], output: str) -> None:

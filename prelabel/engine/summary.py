@@ -38,9 +38,12 @@ class Summary:
             went by waiting for pictures and for shards to be written.
         seconds: Seconds by stage (list, read, decode, detect, encode, write) summed over workers, of this call.
         optimization: How the network was run, in words.
-        dropped: Detections that were left out because a number of theirs was not finite.
+        dropped: Detections that were left out because a number of theirs was not finite, or their box has no size
+            inside the image.
         dropped_example: The first image with such a detection, or `""`.
         lost_workers: Workers of this call that died, hung, were lost or were left out, in order.
+        notes: What somebody should know who reads the run: outputs of the network that are not used, options that
+            contradict it, classes without a name.
     """
 
     output: str
@@ -62,6 +65,7 @@ class Summary:
     dropped: int = 0
     dropped_example: str = ""
     lost_workers: tuple[LostWorker, ...] = ()
+    notes: Sequence[str] = ()
 
     @property
     def images_per_s(self) -> float:

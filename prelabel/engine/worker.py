@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 from prelabel.config import LabelOptions
 from prelabel.detectors.answers import DetectorOptions
 from prelabel.detectors.choice import EXACT, Choice
-from prelabel.detectors.prepare import PreparedModel, prepare
+from prelabel.detectors.fetch import fetch_model
+from prelabel.detectors.prepare import PreparedModel, look_at
+from prelabel.detectors.reading import require_readable
 from prelabel.detectors.resize import working_size
+from prelabel.engine.detector import stated_by
 from prelabel.engine.reader import Reader, Reading
 from prelabel.engine.schedule import LabelTask, ProbeTask, Task, TrialTask
 from prelabel.engine.shard import label_images, label_shard, set_aside_row
@@ -113,16 +116,23 @@ class Worker:
             # Without a share of a GPU, Ray leaves every GPU of the node visible.
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         wanted = self._spec.detector
-        model = prepare(options.detector, self._storage, cache_dir=options.model_cache)
-        found = model.info.fingerprint
-        if found != wanted.fingerprint:
+        local = fetch_model(options.detector, self._storage, cache_dir=options.model_cache)
+        if local.fingerprint != wanted.fingerprint:
             raise DetectorError(
-                f"the model at {wanted.address} differs between machines: fingerprint {found[:12]} on "
+                f"the model at {wanted.address} differs between machines: fingerprint {local.fingerprint[:12]} on "
                 f"{socket.gethostname()}, {wanted.fingerprint[:12]} where the job began"
             )
         # A label map may be a file that only the driver's machine has.
         named = {one.id: ClassName(one.name, one.mid) for one in wanted.classes or ()}
-        model = replace(model, labels=LabelMap(named) if named else None)
+        model = look_at(local, LabelMap(named) if named else None, stated_by(options))
+        require_readable(model.reading, local.address)
+        decided = {about: one.value for about, one in model.reading.decisions.items()}
+        began = wanted.reading
+        if began is not None and decided != {about: one["value"] for about, one in began.items()}:
+            raise DetectorError(
+                f"{socket.gethostname()} reads the model at {wanted.address} differently from the run: {decided}; "
+                "all machines must have the same version of prelabel"
+            )
         if options.decode_scale == "auto":
             self._working_size = working_size(model)
         self._model = model

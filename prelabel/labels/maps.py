@@ -81,6 +81,11 @@ def is_mid(text: str) -> bool:
     return _MID.fullmatch(text) is not None
 
 
+def names_background(text: str) -> bool:
+    """Whether a class's name says that it is none: what the rest of a picture is."""
+    return text.strip().lower() in _BACKGROUND
+
+
 def read_label_map(source: str, storage: Storage | None = None) -> LabelMap:
     """A built-in label map by name, or a file by its address.
 
@@ -161,7 +166,7 @@ def _count(named: Iterable[tuple[int, ClassName]]) -> _Entries:
     number = -1
     for line, one in named:
         if number < 0:
-            number = 0 if one.label.lower() in _BACKGROUND else 1
+            number = 0 if names_background(one.label) else 1
         yield line, number, one
         number += 1
 

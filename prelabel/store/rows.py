@@ -17,7 +17,6 @@ from prelabel.frames import turned_detections, turned_size, way_to
 from prelabel.storage import without_secrets
 from prelabel.store.schema import FAILED, OK, SHARD_SCHEMA, STAGES
 
-
 #: Orientations that turn nothing: those of most rows, whose frames are all the same.
 _AS_STORED = (None, 1)
 
@@ -32,7 +31,7 @@ class ImageRow:
 
     `exif_orientation` is the turn that was applied to the stored pixels before detection, `browser_orientation` the one
     that browsers apply when they show the file; None means that both are the same. `dropped` counts the detections that
-    were left out because a number of theirs was not finite.
+    were left out because a number of theirs was not finite, or their box has no size inside the image.
     """
 
     image_id: str

@@ -46,6 +46,10 @@ class DetectorRecord:
         convention: Which convention of inputs and outputs was recognised.
         masks: Whether it gives masks.
         classes: Its label map, or None where the network itself names its classes.
+        reading: How its numbers are read (the range of its input, what a row of a classifier is, what masks show), each
+            with `value` and `why`; None in runs from before this was decided once for a model.
+        notes: What somebody should know who reads the run: outputs that are not used, options that contradict the
+            graph.
     """
 
     name: str
@@ -55,6 +59,8 @@ class DetectorRecord:
     convention: str
     masks: bool
     classes: tuple[ClassName, ...] | None
+    reading: Mapping[str, Mapping[str, str]] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +148,16 @@ class RunRecord:
         try:
             detector = dict(values["detector"])
             classes = detector.pop("classes")
+            notes = tuple(detector.pop("notes", ()))
             return cls(
                 run_id=values["run_id"],
                 created=values["created"],
                 settings=values["settings"],
                 source=values["source"],
                 detector=DetectorRecord(
-                    classes=None if classes is None else tuple(ClassName(**one) for one in classes), **detector
+                    classes=None if classes is None else tuple(ClassName(**one) for one in classes),
+                    notes=notes,
+                    **detector,
                 ),
                 shard_size=values["plan"]["shard_size"],
                 parts=tuple(PlanPart(**part) for part in values["plan"]["parts"]),

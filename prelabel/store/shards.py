@@ -46,8 +46,8 @@ _SHARD = b"prelabel.shard"
 class ShardRecord:
     """What one finished shard reports: small enough to hold one of each in the driver and in `manifest.json`.
 
-    `dropped` counts detections left out because a number of theirs was not finite. Its `seconds` by stage are those of
-    the call that wrote the file, where it is known what that took over.
+    `dropped` counts detections left out because a number of theirs was not finite, or their box has no size inside the
+    image. Its `seconds` by stage are those of the call that wrote the file, where it is known what that took over.
     """
 
     shard: int

@@ -44,7 +44,8 @@ class Progress:
         read_shards: Of these, those whose content was looked at for the figures below.
         failed: Failed images in the shards looked at.
         failures: Their number by error class, most frequent first.
-        dropped: Detections left out in the shards looked at because a number of theirs was not finite.
+        dropped: Detections left out in the shards looked at because a number of theirs was not finite, or their box has
+            no size inside the image.
         images_per_s: Over the last ten minutes of work, all workers together; None while fewer than two shards tell.
         left_s: Seconds left at this rate; None while the rate is unknown or nothing is under way.
         newest_s: Seconds since the newest shard appeared, or since the run was finished; None where the store keeps no

@@ -40,7 +40,8 @@ class Report:
         rows: Rows read.
         failed: Rows of failed images among them.
         detections: Detections read.
-        dropped: Detections that were left out because a number of theirs was not finite.
+        dropped: Detections that were left out because a number of theirs was not finite, or their box has no size
+            inside the image.
         problems: One line each; empty when the run is whole.
     """
 

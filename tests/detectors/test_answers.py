@@ -240,31 +240,218 @@ def test_multiclass_scores_are_kept_when_asked_for() -> None:
         wanted_outputs(NUMBERED, options)
 
 
-def test_logits_are_softmaxed_and_probabilities_left_alone() -> None:
-    logits = np.log(np.array([0.2, 0.7, 0.1])) + 5
-    one, two, three = to_image_labels(logits, None, ALL)
-    assert [one.category_id, two.category_id, three.category_id] == [1, 0, 2]
-    assert one.score == pytest.approx(0.7)
-    assert to_image_labels(np.array([0.2, 0.7, 0.1]), None, ALL)[0].score == pytest.approx(0.7)
+def rows(activation: str, *, background: bool = False) -> Convention:
+    return replace(NUMBERED, kind="classification", activation=activation, background=background)
 
 
-def test_background_of_imagenet_is_no_label() -> None:
+def scores(row: Any, activation: str) -> dict[int, float]:
+    labels = to_image_labels(np.asarray(row), rows(activation), None, ALL)
+    return {one.category_id: round(one.score, 3) for one in labels}
+
+
+@pytest.mark.parametrize(
+    ("activation", "row", "expected"),
+    [
+        ("softmax", [0.2, 0.7, 0.1], [0.2, 0.7, 0.1]),
+        ("sigmoid", [0.953, 0.924, 0.018, 0.731], [0.953, 0.924, 0.018, 0.731]),
+        ("sigmoid", [0.2, 0.7, 0.1], [0.2, 0.7, 0.1]),
+        ("none", [0.9, 0.9, 0.0], [0.9, 0.9, 0.0]),
+        ("logits", np.log([0.2, 0.7, 0.1]) + 5, [0.2, 0.7, 0.1]),
+        ("logits", np.log([0.2, 0.7, 0.1]), [0.2, 0.7, 0.1]),  # logarithms of probabilities
+        ("logits", [0.953, 0.924, 0.731, 0.018], [0.316, 0.307, 0.253, 0.124]),
+        ("multilabel-logits", [0.0, 3.0, -4.0], [0.5, 0.953, 0.018]),
+        ("multilabel-logits", [800.0, -800.0], [1.0, 0.0]),
+        ("logits", [1e4, 0.0, -1e4], [1.0, 0.0, 0.0]),
+    ],
+)
+def test_a_row_is_what_its_activation_says(activation: str, row: Any, expected: list[float]) -> None:
+    assert scores(row, activation) == dict(enumerate(expected))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, "bfloat16"])
+def test_softmaxes_of_few_digits_are_taken_as_they_are(dtype: Any) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    dtype = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    random = np.random.default_rng(0)
+    for classes in (3, 80, 1000):
+        logits = random.normal(0, 3, classes)
+        exact = np.exp(logits) / np.exp(logits).sum()
+        row = exact.astype(np.float32).astype(dtype)
+        (best, *_) = to_image_labels(row, rows("softmax"), None, ALL)
+        assert best.category_id == exact.argmax()
+        assert best.score == pytest.approx(exact.max(), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("activation", "row", "message"),
+    [
+        ("softmax", [0.9, 0.9, 0.1], "sums to 1.9, which contradicts the activation softmax"),
+        ("softmax", [3.0, -1.0, -1.0], "ranges from -1 to 3, which contradicts the activation softmax"),
+        ("sigmoid", [0.5, 1.5], "ranges from 0.5 to 1.5, which contradicts the activation sigmoid"),
+        ("none", [0.5, -0.5], "contradicts the activation none"),
+        ("logits", [0.25, 0.25, 0.5], "sums to 1, as after a softmax, which contradicts the activation logits"),
+        ("multilabel-logits", [0.25, 0.75], "contradicts the activation multilabel-logits"),
+        ("softmax", [0.0, np.nan], "not finite"),
+        ("logits", [0.0, np.inf], "not finite"),
+    ],
+)
+def test_a_row_that_contradicts_the_activation_is_refused_with_both(activation: str, row: Any, message: str) -> None:
+    with pytest.raises(DetectorError, match=message):
+        to_image_labels(np.asarray(row), rows(activation), None, ALL)
+
+
+def test_class_0_is_the_background_where_that_is_known_and_nowhere_else() -> None:
     logits = np.zeros(1001)
     logits[0], logits[7] = 20, 19
-    labels = to_image_labels(logits, None, DetectorOptions(top_k=2))
+    labels = to_image_labels(logits, rows("logits", background=True), None, DetectorOptions(top_k=2))
     assert labels[0].category_id == 7
-    assert labels[0].score == pytest.approx(1 / (1 + np.e), rel=1e-3)
+    assert labels[0].score == pytest.approx(1 / (1 + np.e), rel=1e-3)  # the background takes its share
     assert 0 not in [one.category_id for one in labels]
-    assert to_image_labels(logits[:1000], None, ALL)[0].category_id == 0
+    assert to_image_labels(logits, rows("logits"), None, ALL)[0].category_id == 0
 
 
 def test_top_k_is_taken_after_the_class_rules() -> None:
     logits = np.arange(5.0)
     labels = LabelMap({i: ClassName(f"c{i}", "") for i in range(5)})
     options = DetectorOptions(selection=Selection(exclude_class=("c4", "c2")), top_k=2)
-    assert [one.label for one in to_image_labels(logits, labels, options)] == ["c3", "c1"]
+    assert [one.label for one in to_image_labels(logits, rows("logits"), labels, options)] == ["c3", "c1"]
 
 
-def test_class_scores_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(DetectorError, match="not finite"):
-        to_image_labels(np.array([0.0, np.nan]), None, ALL)
+def padded(boxes: Any, scores: Any, to: int = 100) -> dict[str, Any]:
+    """Boxes and scores, and zeros behind them."""
+    more = to - len(scores)
+    return outputs(
+        detection_boxes=np.pad(np.array(boxes, np.float32), [(0, more), (0, 0)]),
+        detection_scores=np.pad(np.array(scores, np.float32), (0, more)),
+        detection_classes=np.pad(np.full(len(scores), 18, np.float32), (0, more)),
+    )
+
+
+def test_pixels_behind_zero_padding_are_refused() -> None:
+    boxes = [[4.8, 12.8, 28.8, 44.8], [14.4, 19.2, 43.2, 51.2]]
+    with pytest.raises(DetectorError, match=r"reach to 51\.2: they must be shares of the image"):
+        to_found(padded(boxes, [0.9, 0.8]), NUMBERED, 48, 64, None, ALL)
+    shares = np.array(boxes) / [48, 64, 48, 64]
+    found = to_found(padded(shares, [0.9, 0.8]), NUMBERED, 48, 64, None, ALL).detections
+    np.testing.assert_allclose(found.xyxy, [[12.8, 4.8, 44.8, 28.8], [19.2, 14.4, 51.2, 43.2]], atol=1e-4)
+
+
+def test_padding_may_have_the_score_minus_one() -> None:
+    arrays = padded([[0, 0, 1, 0.5]], [0.9])
+    arrays["detection_scores"][1:] = -1
+    assert len(to_found(arrays, NUMBERED, 48, 64, None, ALL).detections) == 1
+
+
+def test_corners_with_height_and_width_are_refused_not_lost() -> None:
+    boxes = [[0.1, 0.2, 0.5, 0.5], [0.6, 0.7, 0.2, 0.2], [0.3, 0.8, 0.4, 0.1]]
+    with pytest.raises(DetectorError, match="2 of 3 detection_boxes end before they begin"):
+        to_found(padded(boxes, [0.9, 0.8, 0.7]), NUMBERED, 48, 64, None, ALL)
+    # What nobody asked for may be anything, and one edge may be twice the same with a rounding.
+    selection = DetectorOptions(selection=Selection(score_threshold=0.85))
+    assert len(to_found(padded(boxes, [0.9, 0.8, 0.7]), NUMBERED, 48, 64, None, selection).detections) == 1
+    to_found(padded([[0.1, 0.2, 0.5, 0.5], [0.3, 0.5, 0.2999, 0.6]], [0.9, 0.8]), NUMBERED, 48, 64, None, ALL)
+
+
+def test_boxes_that_nobody_can_see_are_counted_and_refused_where_they_are_most() -> None:
+    far = [[2, 2, 3, 3], [0.5, 0.5, 0.5, 0.6]]
+    found = to_found(padded([[0, 0, 1, 1], [0, 0, 0.5, 1], *far], [0.9] * 4), NUMBERED, 48, 64, None, ALL)
+    assert (len(found.detections), found.dropped) == (2, 2)
+    with pytest.raises(DetectorError, match="2 of 3 detection_boxes have no size or lie outside of the image"):
+        to_found(padded([[0, 0, 1, 1], *far], [0.9] * 3), NUMBERED, 48, 64, None, ALL)
+
+
+def test_a_count_is_a_whole_number_whatever_it_is_called() -> None:
+    convention = replace(NUMBERED, outputs={**NUMBERED.outputs, "count": "valid_detections"})
+    assert len(to_found(outputs(valid_detections=[1]), convention, 60, 100, None, ALL).detections) == 1
+    with pytest.raises(DetectorError, match=r"valid_detections is 1\.5 beside 2 scores"):
+        to_found(outputs(valid_detections=[1.5]), convention, 60, 100, None, ALL)
+
+
+def test_a_class_0_that_the_label_map_does_not_have_is_refused_not_renamed() -> None:
+    arrays = outputs(detection_classes=[0, 1])
+    from_one = LabelMap({1: ClassName("person", ""), 2: ClassName("bicycle", "")}, "names.txt")
+    with pytest.raises(DetectorError, match=r"class 0, and the label map names\.txt begins with class 1"):
+        to_found(arrays, NUMBERED, 60, 100, from_one, ALL)
+    from_zero = LabelMap({0: ClassName("person", ""), 1: ClassName("bicycle", "")})
+    assert to_found(arrays, NUMBERED, 60, 100, from_zero, ALL).detections.label.tolist() == ["person", "bicycle"]
+    assert to_found(arrays, NUMBERED, 60, 100, None, ALL).detections.label.tolist() == ["0", "1"]
+    # Padding has no class.
+    to_found(padded([[0, 0, 1, 1]], [0.9]), NUMBERED, 60, 100, from_one, ALL)
+
+
+MASKS = replace(NUMBERED, outputs={**NUMBERED.outputs, "masks": "detection_masks"})
+
+
+def decoded(found: Any, index: int = 0) -> np.ndarray[Any, Any]:
+    detections = found.detections
+    size = [detections.height, detections.width]
+    return np.asarray(coco_mask.decode({"size": size, "counts": detections.mask[index].encode()}), bool)
+
+
+def half(height: int, width: int, dtype: Any, high: float = 1) -> np.ndarray[Any, Any]:
+    """Two masks whose left half is set."""
+    masks = np.zeros((2, height, width), dtype)
+    masks[:, :, : width // 2] = high
+    return masks
+
+
+@pytest.mark.parametrize(
+    ("dtype", "high"),
+    [("uint8", 1), ("uint8", 255), ("bool", 1), ("int32", 1), ("int64", 1), ("float16", 1), ("float64", 0.9)],
+)
+def test_masks_of_every_type_are_taken(dtype: str, high: float) -> None:
+    arrays = outputs(detection_boxes=[[0, 0, 1, 1], [0, 0, 1, 0.5]])
+    expected = to_found(arrays | {"detection_masks": half(20, 20, "float32", min(high, 1))}, MASKS, 60, 100, None, ALL)
+    found = to_found(arrays | {"detection_masks": half(20, 20, dtype, high)}, MASKS, 60, 100, None, ALL)
+    np.testing.assert_array_equal(decoded(found), decoded(expected))
+    assert 0.4 < decoded(found).mean() < 0.6
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (half(20, 20, "uint8", 200), "uint8 of up to 200: such masks must be 0 and 1, or 0 and 255"),
+        (half(20, 20, "int8", -1), "such masks must be 0 and 1"),
+        (half(20, 20, "float32", 8), "ranges from 0 to 8, not within 0..1"),
+        (half(20, 20, "float32", -8), "ranges from -8 to 0"),
+        (half(20, 20, "float32", float("nan")), "not within 0..1"),
+    ],
+)
+def test_masks_that_are_no_scores_are_refused(masks: Any, message: str) -> None:
+    with pytest.raises(DetectorError, match=message):
+        to_found(outputs(detection_masks=masks), MASKS, 60, 100, None, ALL)
+
+
+@pytest.mark.parametrize("frame", ["image", "by-size"])
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "bool"])
+def test_masks_of_the_whole_image_are_taken_to_the_pixel(frame: str, dtype: str) -> None:
+    random = np.random.default_rng(0)
+    masks = (random.random((2, 60, 100)) > 0.5).astype(dtype)
+    found = to_found(outputs(detection_masks=masks), replace(MASKS, mask_frame=frame), 60, 100, None, ALL)
+    for index in range(2):
+        np.testing.assert_array_equal(decoded(found, index), masks[index].astype(bool))
+
+
+def test_masks_of_the_image_are_known_by_the_size_of_what_the_network_was_given() -> None:
+    convention = replace(MASKS, mask_frame="by-size")
+    # Squeezed to 32 x 48 for the network: the mask's left half is the image's.
+    found = to_found(outputs(detection_masks=half(32, 48, "float32")), convention, 60, 100, None, ALL, fed=(32, 48))
+    np.testing.assert_array_equal(decoded(found), np.arange(100)[None].repeat(60, 0) < 50)
+    # As large as nothing that is known: neither.
+    with pytest.raises(DetectorError, match="60 x 100, beside an image of 32 x 48: state --mask-frame"):
+        to_found(outputs(detection_masks=half(60, 100, "float32")), convention, 60, 100, None, ALL, fed=(32, 48))
+    # Small squares are of their box, but for a picture of that size, where nothing tells.
+    found = to_found(outputs(detection_masks=half(33, 33, "float32")), convention, 60, 100, None, ALL)
+    assert decoded(found, 1)[:, :50].sum() == 0
+    with pytest.raises(DetectorError, match="33 x 33, which is the image's size and also one of masks cut out"):
+        to_found(outputs(detection_masks=half(33, 33, "float32")), convention, 33, 33, None, ALL)
+
+
+def test_masks_of_the_image_lie_where_the_shown_part_lies() -> None:
+    # Decoded at 1/4, turned: 16 x 10 pixels stand for 64 x 40 that begin 4 before the image.
+    convention = replace(MASKS, mask_frame="image")
+    masks = half(10, 16, "float32")
+    found = to_found(
+        outputs(detection_masks=masks), convention, 40, 60, None, ALL, window=(-4, 0, 60, 40), fed=(10, 16)
+    )
+    np.testing.assert_array_equal(decoded(found), np.arange(60)[None].repeat(40, 0) < 28)

@@ -22,10 +22,8 @@ def test_report_of_a_hub_module(models: Models) -> None:
     assert "tags         {}" in text
     assert "  in         images: float32 [1, ?, ?, 3]" in text
     assert "  out        detection_class_entities: string [100]" in text
-    assert (
-        "recognised   TF Object Detection by signature 'default' (float32 in 0..1, class numbers, class strings)"
-        in text
-    )
+    assert "recognised   TF Object Detection by signature 'default' (float32, class numbers, class strings)" in text
+    assert "input range  0..1: it is a hub module (tfhub_module.pb) whose input is `images`" in text
     assert "label map    none; the network names its classes itself" in text
     assert "operations   none that is run reaches beyond the graph" in text
 

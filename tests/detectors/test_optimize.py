@@ -18,6 +18,7 @@ from prelabel.detectors.base import Found
 from prelabel.detectors.choice import EXACT, OFF, Choice, lower_numbers, processor_flags
 from prelabel.detectors.optimize import pays, try_faster
 from prelabel.detectors.prepare import PreparedModel, prepare
+from prelabel.detectors.reading import Stated
 from prelabel.detectors.savedmodel import SavedModelDetector, load_detector
 from prelabel.errors import DetectorError
 from tests.models import Models, build_classifier, build_hub_module, build_mask_rcnn, picture
@@ -108,7 +109,7 @@ def test_modules_with_old_variables(variables: str, tmp_path: Path) -> None:
 
 
 def test_a_classifier_takes_batches_as_before(tmp_path: Path) -> None:
-    model = prepare(str(build_classifier(tmp_path / "m")))
+    model = prepare(str(build_classifier(tmp_path / "m")), stated=Stated(activation="logits"))
     exact = load(model, EXACT, tmp_path)
     assert exact.choice == EXACT
     for one, other in zip(exact.detect(PICTURES), load(model, OFF, tmp_path).detect(PICTURES), strict=True):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from prelabel.detectors.prepare import prepare
+from prelabel.detectors.reading import Stated
 from prelabel.detectors.resize import fixed_resize, working_size
 from tests.models import Models
 
@@ -84,7 +85,7 @@ def test_models_that_look_at_every_pixel_have_no_size(models: Models) -> None:
 
 
 def test_a_classifier_looks_at_its_input_size_and_the_demo_network_at_what_the_catalogue_says(models: Models) -> None:
-    assert working_size(prepare(str(models.classifier))) == 128
+    assert working_size(prepare(str(models.classifier), stated=Stated(activation="logits"))) == 128
     assert working_size(prepare("demo-shapes")) == 512
 
 

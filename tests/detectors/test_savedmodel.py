@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from prelabel.detectors.answers import DetectorOptions
 from prelabel.detectors.base import Detector, Frame
 from prelabel.detectors.prepare import prepare
+from prelabel.detectors.reading import NOTHING_STATED, Stated
 from prelabel.detectors.savedmodel import SavedModelDetector, load_detector
 from prelabel.errors import DetectorError
 from prelabel.select import Selection
@@ -30,8 +31,15 @@ TALL = picture(141, 67, ("red", 3, 10, 20, 101), ("blue", 30, 77, 67, 78))
 WIDE = picture(53, 211, ("green", 1, 1, 2, 50), ("red", 100, 0, 211, 53))
 
 
-def load(path: Path, label_map: str | None = None, **options: Any) -> SavedModelDetector:
-    return load_detector(prepare(str(path), label_map=label_map), DetectorOptions(**options), warm_up=None)
+def load(
+    path: Path, label_map: str | None = None, stated: Stated = NOTHING_STATED, **options: Any
+) -> SavedModelDetector:
+    model = prepare(str(path), label_map=label_map, stated=stated)
+    return load_detector(model, DetectorOptions(**options), warm_up=None)
+
+
+def load_classifier(path: Path, label_map: str | None = None, **options: Any) -> SavedModelDetector:
+    return load(path, label_map, Stated(activation="logits"), **options)
 
 
 def boxes(detector: Detector, pixels: np.ndarray[Any, Any]) -> list[tuple[str, int, float, list[int]]]:
@@ -70,7 +78,7 @@ def test_boxes_and_masks_of_a_reduced_picture_are_those_of_the_whole_one(models:
 
 
 def test_labels_of_a_reduced_picture_are_of_the_whole_one(models: Models) -> None:
-    (found,) = load(models.classifier).detect([TALL], [Frame(1128, 536, (0, 0, 536, 1128))])
+    (found,) = load_classifier(models.classifier).detect([TALL], [Frame(1128, 536, (0, 0, 536, 1128))])
     assert (found.detections.height, found.detections.width) == (1128, 536)
 
 
@@ -173,7 +181,7 @@ PARTS = [
 
 @pytest.mark.parametrize("shape", [(128, 128), (90, 300), (700, 256), (40, 30)])
 def test_classifier_sees_the_whole_picture(shape: tuple[int, int], models: Models) -> None:
-    detector = load(models.classifier)
+    detector = load_classifier(models.classifier)
     answers = detector.detect([red_at(*shape, place) for place, _ in PARTS])
     for (_, number), found in zip(PARTS, answers, strict=True):
         assert found.image_labels is not None
@@ -185,7 +193,7 @@ def test_classifier_sees_the_whole_picture(shape: tuple[int, int], models: Model
 
 def test_classifier_does_not_crop(models: Models) -> None:
     pixels = red_at(200, 400, (0, 0, 1, 8 / 128))
-    (found,) = load(models.classifier).detect([pixels])
+    (found,) = load_classifier(models.classifier).detect([pixels])
     assert found.image_labels is not None
     assert found.image_labels[0].category_id == 301
 
@@ -195,14 +203,14 @@ def test_classifier_does_not_miss_thin_things(models: Models) -> None:
     pixels[:, :640:10, 0] = 255  # one column of ten: a tenth of redness everywhere on the left, at any phase
     shifted = np.roll(pixels, 5, axis=1)
     scores = []
-    for found in load(models.classifier).detect([pixels, shifted]):
+    for found in load_classifier(models.classifier).detect([pixels, shifted]):
         assert found.image_labels is not None
         scores.append({one.category_id: one.score for one in found.image_labels}[101])
     assert scores[0] == pytest.approx(scores[1], rel=0.1)
 
 
 def test_classifier_takes_batches_in_order(models: Models) -> None:
-    detector = load(models.classifier, batch_size=3)
+    detector = load_classifier(models.classifier, batch_size=3)
     assert detector.batch_size == 3
     together = detector.detect([red_at(60, 90, place) for place, _ in PARTS[:3]])
     alone = [detector.detect([red_at(60, 90, place)])[0] for place, _ in PARTS[:3]]
@@ -215,7 +223,7 @@ def test_classifier_takes_batches_in_order(models: Models) -> None:
 
 def test_probabilities_are_not_softmaxed_again(models: Models, tmp_path: Path) -> None:
     pixels = red_at(60, 90, (0, 0, 1, 0.5))
-    (logits,) = load(models.classifier).detect([pixels])
+    (logits,) = load_classifier(models.classifier).detect([pixels])
     (same,) = load(build_classifier(tmp_path / "m", probabilities=True)).detect([pixels])
     assert logits.image_labels is not None
     assert same.image_labels is not None
@@ -224,7 +232,7 @@ def test_probabilities_are_not_softmaxed_again(models: Models, tmp_path: Path) -
 
 
 def test_classifier_without_signature_and_size(tmp_path: Path) -> None:
-    detector = load(build_classifier(tmp_path / "m", size=None, signatures=False))
+    detector = load_classifier(build_classifier(tmp_path / "m", size=None, signatures=False))
     (found,) = detector.detect([red_at(60, 90, (0, 0, 0.5, 1))])
     assert found.image_labels is not None
     assert found.image_labels[0].category_id == 201
@@ -234,7 +242,9 @@ def test_names_of_a_classifier_come_from_lines(models: Models, tmp_path: Path) -
     names = [f"thing {number}" for number in range(1001)]
     for first, expected in (("background", "thing 101"), ("thing 0", "thing 101")):
         (tmp_path / "labels.txt").write_text("\n".join([first, *names[1:]]))
-        (found,) = load(models.classifier, str(tmp_path / "labels.txt")).detect([red_at(60, 90, PARTS[0][0])])
+        (found,) = load_classifier(models.classifier, str(tmp_path / "labels.txt")).detect(
+            [red_at(60, 90, PARTS[0][0])]
+        )
         assert found.image_labels is not None
         assert found.image_labels[0].label == expected
 

@@ -187,7 +187,7 @@ def test_detections_that_were_left_out_are_counted_everywhere(local_world: World
     assert verify(str(local_world.out), Storage()).dropped == 4
     assert progress_of(str(local_world.out), Storage()).dropped == 4
     show_summary(summary, LineReporter(lines), quiet=False)
-    said = "4 detections with numbers that are not finite, first on 002.png"
+    said = "4 detections with numbers that are not finite, or boxes outside of the image, first on 002.png"
     assert said in capsys.readouterr().out
     for command in ("verify", "status"):
         with pytest.raises(SystemExit) as ended:

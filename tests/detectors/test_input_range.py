@@ -1,0 +1,191 @@
+"""What a graph says of the range of its input: told from what it does with it, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prelabel.detectors import wire
+from prelabel.detectors.input_range import Evidence, range_in
+from prelabel.detectors.nodes import read_body, read_functions
+from prelabel.detectors.scopes import Entry, Scope
+
+Build = Callable[[Any, Any], Any]
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+BYTES_MEAN = [123.68, 116.779, 103.939]
+
+
+def said_of(build: Build, dtype: str = "float32", *, old_loops: bool = False) -> Evidence:
+    """What is said of a graph that does this with its picture, and then convolves it."""
+    import tensorflow as tf
+
+    with tf.compat.v1.Graph().as_default() as graph:
+        if old_loops:
+            tf.compat.v1.disable_control_flow_v2()
+        try:
+            picture = tf.compat.v1.placeholder(getattr(tf, dtype), [1, None, None, 3], name="images")
+            build(tf, picture)
+        finally:
+            tf.compat.v1.enable_control_flow_v2()
+        data = memoryview(graph.as_graph_def().SerializeToString())
+    scope = Scope(read_body(wire.messages(data, 1)), read_functions(data))
+    return range_in(Entry(scope, "images:0", {}))
+
+
+def network(tf: Any, picture: Any) -> Any:
+    return tf.nn.conv2d(picture, tf.zeros([3, 3, 3, 8], picture.dtype), 2, "SAME")
+
+
+def nested(tf: Any, x: Any) -> Any:
+    @tf.function  # type: ignore[misc]
+    def inner(scale: Any, image: Any) -> Any:
+        return image * scale - 1.0
+
+    @tf.function  # type: ignore[misc]
+    def outer(image: Any) -> Any:
+        return inner(tf.constant(1 / 127.5), tf.image.resize(image, [32, 32])), tf.shape(image)
+
+    return outer(x)[0]
+
+
+def preprocessed_one_by_one(tf: Any, x: Any) -> Any:
+    """As the TF Object Detection API does."""
+
+    def one(image: Any) -> Any:
+        return tf.image.resize(image, [40, 40]) * (2.0 / 255.0) - 1.0
+
+    return tf.map_fn(one, x, fn_output_signature=tf.float32, parallel_iterations=1)
+
+
+def channel_by_channel(tf: Any, x: Any) -> Any:
+    parts = [(x[..., i] / 255.0 - MEAN[i]) / STD[i] for i in range(3)]
+    return tf.stack(parts, axis=-1)
+
+
+def branches(tf: Any, x: Any) -> Any:
+    return tf.cond(tf.shape(x)[1] > 100, lambda: tf.image.resize(x, [64, 64]) / 255.0, lambda: x / 255.0)
+
+
+def folded(tf: Any, x: Any) -> Any:
+    """Constants that are computed from constants, as Keras's Normalization leaves them."""
+    deviation = tf.maximum(tf.sqrt(tf.constant(np.square(STD) * 255**2, tf.float32)), 1e-7)
+    return (x - tf.constant(MEAN) * 255.0) / tf.reshape(deviation, [1, 1, 1, 3])
+
+
+SAID: dict[str, tuple[Build, str]] = {
+    "x / 255": (lambda tf, x: x / 255.0, "0..255"),
+    "x * (1 / 255)": (lambda tf, x: x * (1 / 255.0), "0..255"),
+    "x / 256": (lambda tf, x: x / 256.0, "0..255"),
+    "x / 127.5 - 1": (lambda tf, x: x / 127.5 - 1.0, "0..255"),
+    "x * (1 / 127.5) - 1": (lambda tf, x: x * (1 / 127.5) - 1.0, "0..255"),
+    "x * (1 / 127.5) + -1": (lambda tf, x: x * (1 / 127.5) + tf.constant(-1.0), "0..255"),
+    "(x - 127.5) / 127.5": (lambda tf, x: (x - 127.5) / 127.5, "0..255"),
+    "(x - 127.5) / 128": (lambda tf, x: (x - 127.5) * 0.0078125, "0..255"),
+    "(x - 128)": (lambda tf, x: x - 128.0, "0..255"),
+    "2 * (x / 255) - 1": (lambda tf, x: 2.0 * (x / 255.0) - 1.0, "0..255"),
+    "x / 255 - 0.5": (lambda tf, x: tf.subtract(tf.divide(x, 255.0), 0.5), "0..255"),
+    "less the means": (lambda tf, x: x - tf.constant(BYTES_MEAN), "0..255"),
+    "less the means, turned to BGR": (
+        lambda tf, x: tf.nn.bias_add(x[..., ::-1], [-m for m in BYTES_MEAN[::-1]]),
+        "0..255",
+    ),
+    "less the means, by deviation": (lambda tf, x: (x - [123.7, 116.3, 103.5]) / [58.4, 57.1, 57.4], "0..255"),
+    "x / 255, then less the means": (lambda tf, x: (x / 255.0 - MEAN) / STD, "0..255"),
+    "constants of constants": (folded, "0..255"),
+    "channel by channel": (channel_by_channel, "0..255"),
+    "functions": (nested, "0..255"),
+    "one by one": (preprocessed_one_by_one, "0..255"),
+    "branches": (branches, "0..255"),
+    "resized, cast, transposed": (
+        lambda tf, x: tf.transpose(tf.cast(tf.image.resize(x, [9, 9]), tf.float16), [0, 2, 1, 3]) / 255.0,
+        "0..255",
+    ),
+    "bytes": (lambda tf, x: tf.cast(tf.cast(x, tf.uint8), tf.float32), "0..255"),
+    "clipped to bytes": (lambda tf, x: tf.clip_by_value(x, 0.0, 255.0), "0..255"),
+    "2 x - 1": (lambda tf, x: x * 2.0 - 1.0, "0..1"),
+    "(x - 0.5) / 0.5": (lambda tf, x: (x - 0.5) / 0.5, "0..1"),
+    "(x - 0.5) * 2": (lambda tf, x: (x - 0.5) * 2.0, "0..1"),
+    "x - 0.5": (lambda tf, x: x - 0.5, "0..1"),
+    "2 (1 - x) - 1": (lambda tf, x: 2.0 * (1.0 - x) - 1.0, "-1..1"),
+    "means in 0..1": (lambda tf, x: (x - MEAN) / STD, "0..1"),
+    "255 x": (lambda tf, x: 255.0 * x, "0..1"),
+    "255 x less the means": (lambda tf, x: 255.0 * x - BYTES_MEAN, "0..1"),
+    "255 x as bytes": (lambda tf, x: tf.cast(tf.cast(255.0 * x, tf.uint8), tf.float32) / 255.0, "0..1"),
+    "clipped to 0..1": (lambda tf, x: tf.clip_by_value(x, 0.0, 1.0), "0..1"),
+    "(x + 1) / 2": (lambda tf, x: (x + 1.0) / 2.0, "-1..1"),
+    "(x + 1) * 127.5": (lambda tf, x: (x + 1.0) * 127.5, "-1..1"),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_a_graph_does_first_says_its_range(name: str) -> None:
+    build, expected = SAID[name]
+    said = said_of(lambda tf, x: network(tf, build(tf, x)))
+    assert said.range == expected, said
+    assert said.why.startswith("the graph computes ")
+
+
+def test_loops_of_old_graphs_are_followed_too() -> None:
+    said = said_of(lambda tf, x: network(tf, preprocessed_one_by_one(tf, x)), old_loops=True)
+    assert said.range == "0..255", said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("x / 255", "the graph computes x / 255 first"),
+        ("x * (1 / 127.5) - 1", "the graph computes x / 127.5 - 1 first"),
+        ("2 x - 1", "the graph computes 2 x - 1 first"),
+        ("means in 0..1", "the graph computes (x - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225] first"),
+        ("less the means", "the graph computes x - [123.7, 116.8, 103.9] first"),
+    ],
+)
+def test_the_reason_is_what_the_graph_computes(name: str, words: str) -> None:
+    assert said_of(lambda tf, x: network(tf, SAID[name][0](tf, x))).why == words
+
+
+def by_a_variable(tf: Any, x: Any) -> Any:
+    return x / tf.compat.v1.get_variable("scale", initializer=255.0)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda tf, x: x, "does not scale its image"),
+        (lambda tf, x: tf.image.resize(x, [8, 8]), "does not scale its image"),
+        (by_a_variable, "does not scale its image"),
+        (lambda tf, x: tf.image.per_image_standardization(x), "does not scale its image"),
+        (lambda tf, x: x / (255.0 * 255.0), "fits none of 0..1, 0..255, -1..1"),
+        (lambda tf, x: x * 3.2 + 7.0, "fits none"),
+        (lambda tf, x: tf.nn.relu(x), "does not scale its image"),
+        (lambda tf, x: tf.maximum(x, 0.0), "does not scale its image"),
+    ],
+)
+def test_a_graph_that_does_not_say_it_says_nothing(build: Build, words: str) -> None:
+    said = said_of(lambda tf, x: network(tf, build(tf, x)))
+    assert said.range is None
+    assert words in said.why
+
+
+def test_two_ways_that_contradict_each_other_say_nothing() -> None:
+    said = said_of(lambda tf, x: (network(tf, x / 255.0), network(tf, x * 2.0 - 1.0)))
+    assert said.range is None
+    assert "in two ways: " in said.why
+    assert "x / 255 first (0..255)" in said.why
+    assert "2 x - 1 first (0..1)" in said.why
+
+
+def test_what_else_is_made_of_the_picture_does_not_count() -> None:
+    said = said_of(lambda tf, x: (network(tf, x / 255.0), tf.shape(x), tf.reduce_max(x), network(tf, x)))
+    assert said.range == "0..255"
+
+
+def test_a_loop_that_scales_over_and_over_ends() -> None:
+    def build(tf: Any, x: Any) -> Any:
+        return tf.while_loop(lambda i, image: i < 3, lambda i, image: (i + 1, image * 1.5), [0, x])[1]
+
+    assert said_of(lambda tf, x: network(tf, build(tf, x))).range is None

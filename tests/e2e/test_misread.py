@@ -1,0 +1,145 @@
+"""`prelabel label` on networks that are easily misread: the right numbers, or one line and nothing written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from tests.e2e.command import Place, local_rows
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
+
+VALUES = {"bright.png": 230, "dark.png": 10, "middle.png": 115}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, value in VALUES.items():
+        Image.new("RGB", (64, 48), (value, value, value)).save(folder / name)
+    return folder
+
+
+class Labelled:
+    """What a command left: its end, its words, its rows by image, its record."""
+
+    def __init__(self, place: Place, photos: Path, network: Path, *options: str) -> None:
+        self.output = photos.parent / "out"
+        done = place.run(
+            *("label", str(photos), "--detector", str(network), "--output", str(self.output)),
+            *("--runner", "local", "--workers", "1", "--score-threshold", "0.01", *options),
+        )
+        self.code, self.words = done.returncode, done.stdout + done.stderr
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        return {row["image_id"]: row for row in local_rows(self.output).to_pylist()}
+
+    @property
+    def detector(self) -> dict[str, Any]:
+        detector: dict[str, Any] = json.loads((self.output / "run.json").read_text())["detector"]
+        return detector
+
+
+def test_floats_in_bytes(place: Place, photos: Path, networks: Path) -> None:
+    run = Labelled(place, photos, networks / "od_api_float")
+    assert run.code == 0, run.words
+    assert run.detector["reading"]["input range"]["value"] == "0..255"
+    for name, value in VALUES.items():
+        np.testing.assert_allclose(run.rows[name]["scores"], [value / 255, 0.9 * value / 255], rtol=1e-4)
+        np.testing.assert_allclose(run.rows[name]["boxes"][0], [12.8, 4.8, 44.8, 28.8], rtol=1e-4)
+    # The same command has nothing left to do; another range is another run.
+    again = Labelled(place, photos, networks / "od_api_float")
+    assert (again.code, "nothing is left to do" in again.words) == (0, True)
+    other = Labelled(place, photos, networks / "od_api_float", "--input-range", "0..1")
+    assert other.code == 2
+    assert "input-range was not given, now 0..1" in other.words
+
+
+def test_a_keras_classifier(place: Place, photos: Path, networks: Path) -> None:
+    run = Labelled(place, photos, networks / "keras3")
+    assert run.code == 0, run.words
+    assert {name: row["image_labels"][0]["label"] for name, row in run.rows.items()} == {
+        "dark.png": "0",
+        "middle.png": "0",
+        "bright.png": "2",
+    }
+    assert run.rows["bright.png"]["image_labels"][0]["score"] == pytest.approx(0.993, abs=1e-3)
+    assert {about: one["value"] for about, one in run.detector["reading"].items()} == {
+        "input range": "0..255",
+        "activation": "softmax",
+    }
+
+
+def test_independent_probabilities(place: Place, photos: Path, networks: Path) -> None:
+    run = Labelled(place, photos, networks / "multilabel_sigmoid", "--input-range", "-1..1")
+    assert run.code == 0, run.words
+    for row in run.rows.values():
+        scores = {one["label"]: round(one["score"], 3) for one in row["image_labels"]}
+        assert scores == {"0": 0.953, "1": 0.924, "2": 0.018, "3": 0.731}
+    assert run.detector["reading"]["input range"] == {"value": "-1..1", "why": "stated by --input-range"}
+
+
+def test_masks_of_the_image(place: Place, photos: Path, networks: Path) -> None:
+    run = Labelled(place, photos, networks / "masks_of_image_uint8")
+    assert run.code == 0, run.words
+    for row in run.rows.values():
+        areas = [
+            int(coco_mask.area({"size": [48, 64], "counts": counts["counts"].encode()}))
+            if isinstance(counts, dict)
+            else int(coco_mask.area({"size": [48, 64], "counts": counts.encode()}))
+            for counts in row["masks"]
+        ]
+        np.testing.assert_allclose(areas, [32 * 24, 32 * 29], atol=32)
+
+
+def test_what_is_not_used_is_said_where_people_look(place: Place, photos: Path, networks: Path) -> None:
+    run = Labelled(place, photos, networks / "keypoints")
+    assert run.code == 0, run.words
+    note = "the output detection_keypoints: float32 [1, 2, 17, 2] is there and is not used"
+    assert note in run.detector["notes"]
+    assert run.words.count(note) == 2  # when it starts, and in the summary
+
+
+@pytest.mark.parametrize("name", ["pixel_boxes", "corner_and_size"])
+def test_boxes_that_are_not_understood_end_the_run(name: str, place: Place, photos: Path, networks: Path) -> None:
+    run = Labelled(place, photos, networks / name)
+    assert run.code == 1
+    assert "detection_boxes" in run.words.splitlines()[-1]
+    assert "Traceback" not in run.words
+    assert not (run.output / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("detector_of_floats", "--input-range"),
+        ("multilabel_sigmoid", "--input-range"),
+        ("logits", "--activation"),
+        ("feature_vector", "--activation"),
+        ("keras_dense", "--activation"),
+        ("channels_unknown", "--input-layout"),
+        ("masks_of_prototypes", "--mask-frame"),
+        ("int_classes", "detection_boxes"),
+    ],
+)
+def test_a_refusal_is_one_line_with_the_option_and_writes_nothing(
+    name: str, option: str, place: Place, photos: Path, networks: Path
+) -> None:
+    run = Labelled(place, photos, networks / name)
+    assert run.code == 1
+    assert option in run.words.splitlines()[-1]
+    assert "Traceback" not in run.words
+    assert not run.output.exists()
+    inspected = place.run("inspect", str(networks / name))
+    assert inspected.returncode == 1
+    assert "refused" in inspected.stdout
+    assert option in inspected.stdout
+    assert "names its classes itself" not in inspected.stdout

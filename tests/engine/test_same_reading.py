@@ -1,0 +1,76 @@
+"""A run goes on only where its network is read as it was: rows of two readings must not stand side by side."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from prelabel.engine.resume import require_same_detector
+from prelabel.errors import ConfigError
+from prelabel.store.run import DetectorRecord, RunRecord
+from tests.runs import DETECTOR
+
+
+def read(**decisions: str) -> DetectorRecord:
+    """A record whose network is read so; an underscore stands for a space."""
+    reading = {about.replace("_", " "): {"value": value, "why": "because"} for about, value in decisions.items()}
+    return replace(DETECTOR, reading=reading)
+
+
+#: As it was written before there were decisions.
+OLD = replace(DETECTOR, convention="TF Object Detection by signature 'default' (float32 in 0..1, class numbers)")
+OLD_BYTES = replace(DETECTOR, convention="TF Object Detection by signature 'default' (uint8, class numbers, masks)")
+OLD_CLASSIFIER = replace(
+    DETECTOR, convention="image classification by signature 'serving_default' (1001 classes in 'logits')"
+)
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        (read(input_range="0..255", activation="softmax"), read(input_range="0..255", activation="softmax")),
+        (OLD, read(input_range="0..1")),
+        (OLD, read(input_range="0..1", masks="box")),
+        (OLD_BYTES, read(input_range="0..255", masks="box")),
+        (OLD_CLASSIFIER, read(input_range="0..1", activation="logits", background="class 0")),
+    ],
+)
+def test_the_same_goes_on(was: DetectorRecord, now: DetectorRecord) -> None:
+    require_same_detector(was, now, "out")
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "words"),
+    [
+        (read(input_range="0..1"), read(input_range="0..255"), "input range was 0..1, now 0..255"),
+        (read(activation="softmax"), read(activation="sigmoid"), "activation was softmax, now sigmoid"),
+        (read(masks="box"), read(masks="image"), "masks was box, now image"),
+        (read(), read(background="class 0"), "background was not stated, now class 0"),
+        # Runs of earlier releases fed every float network 0..1 and guessed each row.
+        (OLD, read(input_range="0..255"), "input range was 0..1, now 0..255"),
+        (
+            OLD_CLASSIFIER,
+            read(activation="sigmoid", background="class 0"),
+            "activation was softmax or logits, now sigm",
+        ),
+        (OLD_CLASSIFIER, read(activation="logits"), "class 0 of 1001 was taken for the background"),
+        (OLD_BYTES, read(masks="image"), "masks was box or by-size, now image"),
+        (replace(OLD_BYTES, masks=False), replace(read(masks="box"), masks=True), "it was read without masks"),
+    ],
+)
+def test_another_reading_is_refused_by_name(was: DetectorRecord, now: DetectorRecord, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        require_same_detector(was, now, "out")
+
+
+def test_the_record_survives_its_file() -> None:
+    detector = replace(read(input_range="0..255"), notes=("the output x is there and is not used",))
+    record = RunRecord("a" * 32, "2026-01-01T00:00:00Z", {}, {}, detector, 2, (), {})
+    stored = json.loads(json.dumps(record.to_json()))
+    assert stored["detector"]["reading"] == {"input range": {"value": "0..255", "why": "because"}}
+    assert RunRecord.from_json(stored).detector == detector
+    for name in ("reading", "notes"):
+        del stored["detector"][name]
+    assert asdict(RunRecord.from_json(stored).detector) == asdict(replace(detector, reading=None, notes=()))
