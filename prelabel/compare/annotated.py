@@ -79,13 +79,14 @@ class AnnotatedImage:
 
     Attributes:
         image_id: As the run calls it, or `""` where the export does not say.
-        path: The image's path or the path of its address, for finding it where `image_id` does not help.
+        path: The image's path or the path of its address, for finding it where there is no `image_id`.
         regions: All that is on it.
         seconds: How long it took, or None.
         size: Height and width of the picture that the regions say they are on, or None. Where they are shares of it
             (Label Studio), it is what a person's browser showed, maybe smaller than the file; else it binds.
         starts: What the annotation may have begun with, the surest first; none where the tool does not say.
         blank: Whether the tool says that it began with nothing.
+        task: Number of its task, or None.
     """
 
     image_id: str
@@ -95,6 +96,19 @@ class AnnotatedImage:
     size: tuple[int, int] | None = None
     starts: tuple[Start, ...] = ()
     blank: bool = False
+    task: int | None = None
+
+    def names(self, *, by_task: bool) -> tuple[str, str]:
+        """Id and path to find it by, each `""` where it is not to be looked for.
+
+        Args:
+            by_task: Whether the run was made of the tasks of a project: its ids are then numbers of tasks with names of
+                files, `7/a b.jpg`.
+        """
+        if self.image_id:
+            return self.image_id, ""
+        name = self.path.rpartition("/")[2]
+        return f"{self.task}/{name}" if by_task and self.task is not None else "", self.path
 
     def on_turned(self) -> AnnotatedImage:
         """The same with height and width changed for each other; the pixels of the regions stay where they are."""

@@ -48,7 +48,7 @@ def compare(
         options.require_known_names((one.name for one in info.classes), (one.mid for one in info.classes))
     annotations = read_annotations(options.annotations, storage)
     basis = basis_of(options, exports, annotations.tool)
-    names = ImageNames((one.image_id, one.path) for one in annotations.images)
+    names = ImageNames(one.names(by_task=info.task_numbers) for one in annotations.images)
     claims: Claims[_Outcome] = Claims()
     some: list[str] = []
     fit_of = _fits(rows, annotations, names, options)

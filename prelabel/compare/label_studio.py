@@ -68,7 +68,8 @@ def read_tasks(tasks: Sequence[Any], shown: str) -> Annotations:
         regions = _regions(last.get("result"), where, tally)
         starts, blank = _starts(task, last, where)
         size = _size(last.get("result"))
-        image = AnnotatedImage(image_id, path, regions, _seconds(last), size, starts, blank)
+        id_ = task.get("id") if isinstance(task.get("id"), int) else None
+        image = AnnotatedImage(image_id, path, regions, _seconds(last), size, starts, blank, id_)
         key = image_id or path
         if key in found:
             tally["twice"] += 1

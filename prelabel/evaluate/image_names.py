@@ -45,10 +45,10 @@ class ImageNames:
     """The names of the images of one side; finds those that a name of the other side may mean."""
 
     def __init__(self, names: Iterable[tuple[str, str]], ways: Sequence[str] = _WAYS) -> None:
-        """Takes ids and paths, of each image in order; an image that has an id (not `""`) is found by that alone.
+        """Takes the names of each image, in order.
 
         Args:
-            names: Id or `""`, and path.
+            names: Id and path; what is `""` is not looked for.
             ways: Those that are allowed.
         """
         self._ways = ways
@@ -59,6 +59,7 @@ class ImageNames:
             self._paths.append(path)
             if id_:
                 self._tables[ID][id_].append(number)
+            if not path:
                 continue
             self._tables[PATH][path].append(number)
             self._tables[STEM][stem(path)].append(number)

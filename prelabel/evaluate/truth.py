@@ -183,7 +183,7 @@ def _objects(
         try:
             image_id, category_id = entry["image_id"], int(entry["category_id"])
             x, y, w, h = (float(value) for value in entry["bbox"])
-            area = None if entry.get("area") is None else float(entry["area"])
+            area = _area(entry.get("area"))
             crowd = bool(int(entry.get("iscrowd") or 0))
         except (KeyError, TypeError, ValueError, AttributeError):
             raise EvaluateError(f"{where} needs image_id, category_id and a bbox of four numbers") from None
@@ -191,7 +191,7 @@ def _objects(
             raise EvaluateError(f"{where} is of image {image_id!r}, which is not among the images")
         if category_id not in categories:
             raise EvaluateError(f"{where} is of category {category_id}, which is not among the categories")
-        if not all(map(math.isfinite, (x, y, w, h, area or 0.0))) or w < 0 or h < 0:
+        if not all(map(math.isfinite, (x, y, w, h))) or w < 0 or h < 0:
             raise EvaluateError(f"{where} has a bbox that is none: {entry['bbox']}")
         mask, is_odd = None, False
         try:
@@ -207,6 +207,15 @@ def _objects(
         f"in them, neither as right or wrong nor as missed; e.g. {odd[0]}"
     )
     return objects, [line]
+
+
+def _area(value: Any) -> float | None:
+    """The area stated, or None where there is none: COCO's evaluation would pass over an object of a negative area."""
+    try:
+        area = float(value)
+    except (TypeError, ValueError):
+        return None
+    return area if math.isfinite(area) and area >= 0 else None
 
 
 class _OddOutlineError(Exception):

@@ -375,6 +375,13 @@ def test_records_are_read_back_in_order_and_others_are_passed_over(tmp_path: Pat
     assert "export-20261101T000000Z-00000000.json is no record of an export" in notes[0]
 
 
+def test_records_stand_in_object_stores_too() -> None:
+    storage = Storage()
+    write_export("memory://records/run", storage, record(score_threshold=0.4))
+    records, notes = read_exports("memory://records/run", storage, "run-1")
+    assert ([one.selection["score_threshold"] for one in records], notes) == ([0.4], [])
+
+
 def test_commands_write_down_what_they_export_and_compare_takes_it(tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(RUNS / "finished", out)

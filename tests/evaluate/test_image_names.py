@@ -184,3 +184,18 @@ def test_people_draw_on_what_their_browser_shows(tmp_path: Path) -> None:
     path.write_text(json.dumps([{"data": {"image_id": "a.jpg"}, "annotations": [{"result": [region]}]}]))
     result = compare(INFO, rows(one), CompareOptions(predictions="o", annotations=str(path)), Storage())
     assert (result.images, result.total.counts["kept"]) == (1, 1)
+
+
+def test_a_run_of_a_projects_tasks_is_found_by_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "export.json"
+    tasks = [{"id": number, **task(f"s3://bucket/{folder}/x.jpg")} for number, folder in ((7, "a"), (8, "b"))]
+    tasks[1]["annotations"][0]["result"] = []
+    path.write_text(json.dumps(tasks))
+    options = CompareOptions(predictions="o", annotations=str(path))
+    every = rows(*upload_rows("8/x.jpg", "7/x.jpg"))
+    info = dataclasses.replace(INFO, task_numbers=True)
+    result = compare(info, every, options, Storage())
+    assert (result.images, result.total.counts["kept"], result.total.counts["deleted"]) == (2, 1, 1)
+    # Folders that are called by numbers are no tasks.
+    with pytest.raises(EvaluateError, match="no image is clear"):
+        compare(INFO, every, options, Storage())

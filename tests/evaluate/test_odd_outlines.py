@@ -113,3 +113,13 @@ def test_an_object_that_states_no_outline_has_none(tmp_path: Path, nothing: Any)
     done = with_run(truth_with(tmp_path, nothing), LEFT_MASK, RIGHT_MASK)
     assert done.masks is None
     assert any("not every object of the truth has a segmentation" in note for note in done.notes)
+
+
+@pytest.mark.parametrize("area", [-1, float("nan"), float("inf"), "big", None, []])
+def test_an_area_that_is_none_is_that_of_the_shape(tmp_path: Path, area: Any) -> None:
+    # COCO's evaluation would pass over an object of area -1, and count what was found there as neither right nor wrong.
+    truth = write_truth(tmp_path, [{**thing(LEFT), "area": area}], [image(height=4, width=6)])
+    done = evaluated(truth, row("a.jpg", found(xyxy=(0, 0, 3, 4))))
+    assert (done.boxes.overall["AP"], done.boxes.objects["all"]) == (pytest.approx(1), 1)
+    missed = evaluated(truth, row("a.jpg"))
+    assert missed.boxes.overall["AP"] == 0
