@@ -118,12 +118,16 @@ class Tally:
     turned: int = 0
     unlike_browsers: int = 0
     unlike_browsers_example: str = ""
+    unrecorded: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
 
     def add_image(self, row: ImageRow) -> None:
         """Count an image that is written, and whether its frames (see `prelabel.frames`) differ."""
         self.images += 1
+        if row.browser_orientation is None and row.exif_orientation not in (None, 1):
+            # Browsers turn nearly every JPEG that is turned at all; of others nobody knows.
+            self.unrecorded += not row.file_name.lower().endswith((".jpg", ".jpeg"))
         self.turned += row.way_to(STORED) != 1
         if row.way_to(BROWSER) != 1:
             self.unlike_browsers += 1
@@ -144,6 +148,7 @@ class Tally:
         self.regions += other.regions
         self.crowded += other.crowded
         self.most_regions = max(self.most_regions, other.most_regions)
+        self.unrecorded += other.unrecorded
         self.turned += other.turned
         self.unlike_browsers += other.unlike_browsers
         self.unlike_browsers_example = self.unlike_browsers_example or other.unlike_browsers_example
@@ -172,6 +177,11 @@ class Tally:
                 f"browsers show {self.unlike_browsers:,} of {self.images:,} images in another orientation than the "
                 f"detector saw (e.g. {self.unlike_browsers_example!r}): {where}"
                 + (other if choosable and frame != BROWSER else "")
+            )
+        if self.unrecorded and frame == BROWSER:
+            notes.append(
+                f"the run does not say how browsers show {self.unrecorded:,} of {self.images:,} images, which are "
+                "turned by their files and are no JPEGs: taken for upright; a run made now knows"
             )
         return notes
 

@@ -268,3 +268,14 @@ def test_through_the_command_line(tmp_path: Path) -> None:
     assert "<width>6</width>" in (tmp_path / "v/Annotations/b.xml").read_text()
     call("export", "cvat", run, "--to", str(tmp_path / "c.xml"))
     assert "--frame" in CliRunner().invoke(main, ["export", "coco", run, "--to", "x", "--frame", "upright"]).output
+
+
+def test_of_runs_that_did_not_record_what_browsers_show_it_is_said(tmp_path: Path) -> None:
+    # A run of before there was that column: taken for the same, which for a JPEG is nearly always right.
+    old = replace(TURNED, browser_orientation=None)
+    files, notes = exported(tmp_path / "w", "label-studio", old, PLAIN, shape="rectangle")
+    assert regions_of(files)[0][0]["original_width"] == 6
+    assert any("does not say how browsers show 1 of 2 images" in note for note in notes)
+    _, notes = exported(tmp_path / "j", "label-studio", replace(PHOTO, browser_orientation=None), PLAIN)
+    assert not any("does not say" in note for note in notes)
+    assert not any("does not say" in note for note in coco_of(tmp_path / "c", old)[2])
