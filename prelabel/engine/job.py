@@ -131,7 +131,14 @@ class _Job:
                 self._output.reopen()
             self._reporter.message(f"starting workers {WHERE[self._runner.name]}")
             driver = Driver(
-                Spec(self._options, self._record.run_id, self._record.parts, self._record.detector, owner),
+                Spec(
+                    self._options,
+                    self._record.run_id,
+                    self._record.parts,
+                    self._record.detector,
+                    owner,
+                    is_retry=self._options.retry_failed and not is_new,
+                ),
                 self._storage,
                 plan,
                 tasks,

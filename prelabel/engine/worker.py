@@ -56,6 +56,7 @@ class Spec:
         detector: As the driver knows it from the model's files; a worker that finds other bytes refuses to work.
         owner: Who holds the output's lock; a worker writes nothing while somebody else does.
         gpus: GPUs of this worker; 0 hides them all.
+        is_retry: Whether a run that was begun before goes on with its failed images: files are taken as they are now.
     """
 
     options: LabelOptions
@@ -64,6 +65,7 @@ class Spec:
     detector: DetectorRecord
     owner: str
     gpus: float = 0.0
+    is_retry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +220,6 @@ class Worker:
         """
         detector = self._loaded()
         refs = self._refs(task)
-        if task.retry_failed:
-            # What failed may have been mended since: the file is not held to the size and version of the plan.
-            refs = [replace(ref, size=None, version=None) for ref in refs]
         with self._patience():
             done = finished_rows(self._spec, self._storage, task)
         partial = self._partial.setdefault(task.shard, [0, 0])
@@ -253,6 +252,10 @@ class Worker:
         """The images of a task's shard, under the addresses by which they can be fetched."""
         with self._patience():
             refs = self._plan.read(task.shard)
+        if self._spec.is_retry:
+            # What failed, or had not come to its turn, may have been mended since: files are not held to the size and
+            # version of the plan.
+            refs = [replace(ref, size=None, version=None) for ref in refs]
         return [replace(ref, uri=task.links.get(position, ref.uri)) for position, ref in enumerate(refs)]
 
     def _loaded(self) -> Detector:

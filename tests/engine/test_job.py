@@ -31,7 +31,7 @@ from prelabel.storage import Storage
 from prelabel.store.lock import LOCK
 from prelabel.store.plan import Plan
 from prelabel.store.run import read_run
-from prelabel.store.shards import read_shard, shard_url, write_shard
+from prelabel.store.shards import read_shard, shard_name, shard_url, write_shard
 from prelabel.store.status import progress_of
 from prelabel.store.verify import verify
 from tests.e2e.command import wait_until
@@ -241,6 +241,30 @@ def test_a_file_that_was_mended_since_is_taken_by_a_retry_though_its_size_has_ch
     (world.photos / "001.png").write_bytes(whole)
     assert world.label(retry_failed=True).failed == 0
     world.require_whole()
+
+
+def test_a_retry_takes_files_as_they_are_now_in_shards_that_were_not_finished_too(local_world: World):
+    local_world.add(8, p002=Deed.REFUSE)
+    local_world.label()
+    (local_world.out / "shards" / shard_name(1)).unlink()
+    for number in (2, 5):
+        path = local_world.photos / f"{number:03d}.png"
+        local_world.make(number, Deed.NOTHING)
+        os.utime(path, (1, 1))
+    summary = local_world.label(retry_failed=False)
+    assert summary.failures == {"FetchError": 1, "RuntimeError": 1}
+    (local_world.out / "shards" / shard_name(1)).unlink()
+    assert local_world.label(retry_failed=True).failed == 0
+    local_world.require_whole()
+
+
+def test_a_first_call_holds_files_to_its_plan_though_it_would_retry(local_world: World):
+    local_world.add(24, every=Deed.SLOW)
+
+    def replace_one(record: object) -> None:
+        os.utime(local_world.photos / "023.png", (1, 1))
+
+    assert local_world.label(Recorder(on_shard=replace_one), retry_failed=True).failures == {"FetchError": 1}
 
 
 def test_images_the_source_has_got_since_become_new_shards_and_nothing_old_is_touched(world: World):
