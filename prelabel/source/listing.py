@@ -147,7 +147,8 @@ def list_images(
         summary: Filled while images come.
         sniff: Look into files in folders and globs whose extension says nothing.
         output: What lies below that address was made of images, and is none.
-        on_file: Called for every file that is looked at, taken or not; may raise to end the listing.
+        on_file: Called for everything that is listed, taken or not, and for each piece of a list that is read; may
+            raise to end the listing.
 
     Raises:
         SourceError: A source is missing, unreadable or holds no image, or an entry of a list is not usable.
@@ -181,7 +182,9 @@ def _stream(
         elif kind == "label-studio":
             refs = listed_images(source.url, storage, image_root=image_root)
         else:
-            refs = list_entries(source.url, storage, image_root=image_root, on_query=summary.count_query)
+            refs = list_entries(
+                source.url, storage, image_root=image_root, on_query=summary.count_query, on_read=on_file
+            )
         try:
             for ref in refs:
                 on_file()
@@ -283,7 +286,6 @@ def _found(
         return False
 
     def choose(path: str) -> bool:
-        on_file()
         if not pattern.matches(path):
             if pattern is ANYTHING:
                 summary.ignore(HIDDEN)
@@ -297,7 +299,7 @@ def _found(
     def ignore(path: str) -> None:
         summary.ignore(_extension(path) or NO_ENDING)
 
-    files = walk(source.root, storage, enter=enter, choose=choose, start=pattern.start)
+    files = walk(source.root, storage, enter=enter, choose=choose, start=pattern.start, on_entry=on_file)
     if sniff:
         files = only_pictures(
             files, storage, is_decided=lambda path: _extension(path) in IMAGE_EXTENSIONS, ignore=ignore

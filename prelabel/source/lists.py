@@ -73,6 +73,7 @@ def list_entries(
     *,
     image_root: str | None = None,
     on_query: Callable[[], None] = lambda: None,
+    on_read: Callable[[], None] = lambda: None,
 ) -> Iterator[ImageRef]:
     """The images that a list or COCO dataset names, in its order.
 
@@ -83,6 +84,7 @@ def list_entries(
         storage: Where the list is.
         image_root: Folder of relative entries; by default the folder of the list.
         on_query: Called for each image whose query tells it from another.
+        on_read: Called for each piece of the list that is read, whatever is in it; may raise to end it.
 
     Raises:
         SourceError: The list cannot be read, or an entry is not usable; the message names file and place.
@@ -93,9 +95,9 @@ def list_entries(
     shown = redact(url)
     root = absolute(image_root) if image_root else url.partition("?")[0].rpartition("/")[0] if is_http(url) else ""
     resolve = _resolver(root or url.rpartition("/")[0], from_web=is_http(url))
-    ambiguous = _ambiguous(read(url, storage), resolve)
+    ambiguous = _ambiguous(read(url, storage, on_read), resolve)
     reachable: set[str] = set()
-    for place, entry, image_id in read(url, storage):
+    for place, entry, image_id in read(url, storage, on_read):
         try:
             uri, path = resolve(entry)
         except ValueError as error:
@@ -195,7 +197,7 @@ def _resolver(root: str, *, from_web: bool) -> Callable[[str], tuple[str, str]]:
     return resolve
 
 
-def _lines(url: str, storage: Storage) -> Iterator[bytes]:
+def _lines(url: str, storage: Storage, on_read: Callable[[], None]) -> Iterator[bytes]:
     """The lines of a file with their ends, read in large pieces."""
     kept = b""
     number = 0
@@ -207,6 +209,7 @@ def _lines(url: str, storage: Storage) -> Iterator[bytes]:
             lines = (kept + chunk).split(b"\n")
             kept = lines.pop()
             for line in lines:
+                on_read()
                 yield line + b"\n"
             number += len(lines)
             if len(kept) > _LONGEST_LINE:
@@ -215,8 +218,8 @@ def _lines(url: str, storage: Storage) -> Iterator[bytes]:
         yield kept
 
 
-def _text_lines(url: str, storage: Storage) -> Iterator[str]:
-    for number, line in enumerate(_lines(url, storage), start=1):
+def _text_lines(url: str, storage: Storage, on_read: Callable[[], None]) -> Iterator[str]:
+    for number, line in enumerate(_lines(url, storage, on_read), start=1):
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
@@ -225,15 +228,15 @@ def _text_lines(url: str, storage: Storage) -> Iterator[str]:
         yield text.removeprefix("\ufeff") if number == 1 else text
 
 
-def _txt(url: str, storage: Storage) -> Iterator[_Entry]:
-    for number, line in enumerate(_text_lines(url, storage), start=1):
+def _txt(url: str, storage: Storage, on_read: Callable[[], None]) -> Iterator[_Entry]:
+    for number, line in enumerate(_text_lines(url, storage, on_read), start=1):
         entry = line.removesuffix("\n").removesuffix("\r")
         if entry and not entry.isspace():
             yield f"line {number}", entry, ""
 
 
-def _csv(url: str, storage: Storage) -> Iterator[_Entry]:
-    reader = csv.reader(_text_lines(url, storage), strict=True)
+def _csv(url: str, storage: Storage, on_read: Callable[[], None]) -> Iterator[_Entry]:
+    reader = csv.reader(_text_lines(url, storage, on_read), strict=True)
     shown = redact(url)
     try:
         header = next(reader, [])
@@ -253,9 +256,9 @@ def _csv(url: str, storage: Storage) -> Iterator[_Entry]:
         raise SourceError(f"{shown}: line {reader.line_num}: not CSV: {error}") from None
 
 
-def _jsonl(url: str, storage: Storage) -> Iterator[_Entry]:
+def _jsonl(url: str, storage: Storage, on_read: Callable[[], None]) -> Iterator[_Entry]:
     shown = redact(url)
-    for number, line in enumerate(_text_lines(url, storage), start=1):
+    for number, line in enumerate(_text_lines(url, storage, on_read), start=1):
         if line.isspace():
             continue
         place = f"line {number}"
@@ -271,7 +274,7 @@ def _jsonl(url: str, storage: Storage) -> Iterator[_Entry]:
         yield place, values["uri"], image_id or ""
 
 
-def _parquet(url: str, storage: Storage) -> Iterator[_Entry]:
+def _parquet(url: str, storage: Storage, on_read: Callable[[], None]) -> Iterator[_Entry]:
     shown = redact(url)
     try:
         with _seekable(url, storage) as file, pq.ParquetFile(file) as parquet:
@@ -281,6 +284,7 @@ def _parquet(url: str, storage: Storage) -> Iterator[_Entry]:
             columns = [name for name in ("uri", "image_id") if name in names]
             row = 0
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+                on_read()
                 uris = _strings(batch.column("uri"), shown)
                 ids: Iterable[str | None] = (
                     _strings(batch.column("image_id"), shown) if len(columns) == 2 else [""] * len(uris)
@@ -314,11 +318,23 @@ def _strings(column: pa.Array, shown: str) -> list[str | None]:
     return values
 
 
-def _coco(url: str, storage: Storage) -> Iterator[_Entry]:
+class _Watched:
+    """A file that tells when it is read."""
+
+    def __init__(self, file: Any, on_read: Callable[[], None]) -> None:
+        self._file, self._on_read = file, on_read
+
+    def read(self, size: int, /) -> bytes:
+        self._on_read()
+        data: bytes = self._file.read(size)
+        return data
+
+
+def _coco(url: str, storage: Storage, on_read: Callable[[], None]) -> Iterator[_Entry]:
     shown = redact(url)
     with storage.open(url) as file:
         try:
-            for index, image in enumerate(array_items(file, "images")):
+            for index, image in enumerate(array_items(_Watched(file, on_read), "images")):
                 if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
                     raise SourceError(f'{shown}: images[{index}]: must be an object with a text "file_name"')
                 yield f"images[{index}]", image["file_name"], ""

@@ -32,7 +32,15 @@ class FoundFile:
     version: str | None
 
 
-def walk(root: str, storage: Storage, *, enter: Choose, choose: Choose, start: str = "") -> Iterator[FoundFile]:
+def walk(
+    root: str,
+    storage: Storage,
+    *,
+    enter: Choose,
+    choose: Choose,
+    start: str = "",
+    on_entry: Callable[[], None] = lambda: None,
+) -> Iterator[FoundFile]:
     """The files below `root` in the order of their addresses' bytes.
 
     S3, GCS and Azure are held a page at a time (the next page is asked for meanwhile), a disk and any other store a
@@ -44,27 +52,29 @@ def walk(root: str, storage: Storage, *, enter: Choose, choose: Choose, start: s
         enter: Called once with the path of each folder below `root`; False leaves it out.
         choose: Called with the path of each file before it is looked at; False leaves it out.
         start: How the paths of interest start, where that is known; it only saves requests.
+        on_entry: Called for everything that is listed, whatever becomes of it; may raise to end the walk.
 
     Raises:
         OSError: A folder cannot be listed. Nothing is skipped in silence.
     """
     if is_local(root):
-        return _walk_disk(absolute(root), enter, choose)
+        return _walk_disk(absolute(root), enter, choose, on_entry)
     if (store := storage.store(root)) is not None:
-        return _walk_pages(root, storage, store, enter, choose, start)
-    return _walk_folders(root, storage, enter, choose)
+        return _walk_pages(root, storage, store, enter, choose, start, on_entry)
+    return _walk_folders(root, storage, enter, choose, on_entry)
 
 
-def _walk_disk(root: str, enter: Choose, choose: Choose) -> Iterator[FoundFile]:
+def _walk_disk(root: str, enter: Choose, choose: Choose, on_entry: Callable[[], None]) -> Iterator[FoundFile]:
     base = root.rstrip("/")
     # One entry per folder the walk is inside of: its sorted names still to come, its path, its identity.
-    stack = [(iter(_names_on_disk(root)), "", _identity(root))]
+    stack = [(iter(_names_on_disk(root, on_entry)), "", _identity(root))]
     while stack:
         names, prefix, _ = stack[-1]
         key = next(names, None)
         if key is None:
             stack.pop()
             continue
+        on_entry()
         path = prefix + key.decode(errors="surrogateescape")
         full = f"{base}/{path}"
         if key.endswith(b"/"):
@@ -72,7 +82,7 @@ def _walk_disk(root: str, enter: Choose, choose: Choose) -> Iterator[FoundFile]:
                 continue
             identity = _identity(full)
             if all(identity != ancestor for _, _, ancestor in stack):
-                stack.append((iter(_names_on_disk(full)), path, identity))
+                stack.append((iter(_names_on_disk(full, on_entry)), path, identity))
         elif choose(path):
             try:
                 found = os.stat(full)  # noqa: PTH116 - a Path for each of millions of files is slow
@@ -85,12 +95,14 @@ def _walk_disk(root: str, enter: Choose, choose: Choose) -> Iterator[FoundFile]:
                 yield FoundFile(path, full, found.st_size, version_on_disk(found))
 
 
-def _names_on_disk(folder: str) -> list[bytes]:
+def _names_on_disk(folder: str, on_entry: Callable[[], None]) -> list[bytes]:
+    names = []
     with os.scandir(folder) as entries:
-        # A slash after a folder's name sorts it where the files in it belong.
-        return sorted(
-            entry.name.encode(errors="surrogateescape") + (b"/" if entry.is_dir() else b"") for entry in entries
-        )
+        for entry in entries:
+            on_entry()
+            # A slash after a folder's name sorts it where the files in it belong.
+            names.append(entry.name.encode(errors="surrogateescape") + (b"/" if entry.is_dir() else b""))
+    return sorted(names)
 
 
 def _identity(folder: str) -> tuple[int, int]:
@@ -98,7 +110,9 @@ def _identity(folder: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _walk_folders(root: str, storage: Storage, enter: Choose, choose: Choose) -> Iterator[FoundFile]:
+def _walk_folders(
+    root: str, storage: Storage, enter: Choose, choose: Choose, on_entry: Callable[[], None]
+) -> Iterator[FoundFile]:
     fs, top = storage.filesystem(root)
     top = top.rstrip("/")
     # The paths of web servers come percent-encoded; a name is the same name wherever its file lies.
@@ -109,6 +123,7 @@ def _walk_folders(root: str, storage: Storage, enter: Choose, choose: Choose) ->
         if entry is None:
             stack.pop()
             continue
+        on_entry()
         below = entry["name"][len(top) + 1 :]
         path = plain(below)
         if below.endswith("/"):
@@ -136,7 +151,13 @@ def _entries(fs: Any, folder: str) -> list[dict[str, Any]]:
 
 
 def _walk_pages(
-    root: str, storage: Storage, store: ObjectStore, enter: Choose, choose: Choose, start: str
+    root: str,
+    storage: Storage,
+    store: ObjectStore,
+    enter: Choose,
+    choose: Choose,
+    start: str,
+    on_entry: Callable[[], None],
 ) -> Iterator[FoundFile]:
     fs, top = storage.filesystem(root)
     bucket, _, prefix = top.rstrip("/").partition("/")
@@ -144,6 +165,7 @@ def _walk_pages(
     base = root.rstrip("/")
     folder, inside, refused = "", True, None
     for entry in _paged(store, fs, bucket, prefix + start):
+        on_entry()
         path = entry.key[len(prefix) :]
         if not path or path.endswith("/"):  # a marker object that makes an empty folder visible
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,8 @@ def test_a_worker_that_dies_while_it_tries_leaves_the_network_exact(anywhere: Wo
     world.add(6)
     recorder = Recorder()
     summary = world.label(recorder, optimize="auto")
-    assert recorder.said("the worker's process died while faster ways were tried")
-    assert summary.optimization == "exact; the worker's process died while faster ways were tried"
+    assert recorder.said("while faster ways were tried")
+    assert re.fullmatch(r"exact; the worker.s process .* while faster ways were tried", summary.optimization)
     assert {way for ways in choices(world).values() for way in ways} == {"exact"}
     world.require_whole()
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -547,14 +548,65 @@ def test_what_lies_in_the_output_is_no_image_and_is_counted(tmp_path: Path, s3_s
     assert [ref.image_id for ref in refs] == ["out/preview/1.jpg"]
 
 
-def test_a_listing_that_only_skips_can_be_stopped(tmp_path: Path) -> None:
-    plant(tmp_path, *(f"{n}.txt" for n in range(50)))
-    seen = []
+class StopError(Exception):
+    """What a listing is ended with."""
+
+
+def stop_after(count: int) -> Callable[[], None]:
+    seen = iter(range(count))
 
     def stop() -> None:
-        seen.append(1)
-        if len(seen) == 20:
-            raise KeyboardInterrupt
+        if next(seen, None) is None:
+            raise StopError
 
-    with pytest.raises(KeyboardInterrupt):
-        list(list_images([str(tmp_path)], STORAGE, on_file=stop))
+    return stop
+
+
+SKIPPED = {
+    "endings": [f"{n}.txt" for n in range(500)],
+    "hidden files": [f".{n}.jpg" for n in range(500)],
+    "hidden folders": [f".{n}/a.jpg" for n in range(500)],
+    "a hidden folder": [f".cache/{n}.jpg" for n in range(500)],
+}
+
+
+@pytest.mark.parametrize("names", SKIPPED.values(), ids=SKIPPED)
+@pytest.mark.parametrize("place", ["disk", "memory", "s3"])
+def test_a_listing_that_only_skips_can_be_stopped(
+    names: list[str], place: str, tmp_path: Path, s3_server: S3Server
+) -> None:
+    """Nothing is yielded, so whoever takes the images never gets to look whether somebody wants it to end."""
+    if place == "disk":
+        if names == SKIPPED["a hidden folder"]:
+            pytest.skip("a disk is not asked for what is in it")
+        plant(tmp_path, *names)
+        root, storage = str(tmp_path), STORAGE
+    elif place == "memory":
+        if names == SKIPPED["a hidden folder"]:
+            pytest.skip("a store of folders is not asked for what is in it")
+        storage = Storage()
+        root = f"memory://{tmp_path.name}"
+        fs, path = storage.filesystem(root)
+        fs.pipe({f"{path}/{name}": b"" for name in names})
+    else:
+        bucket, storage = s3_server.new_bucket(), Storage(s3_server.options)
+        root = f"s3://{bucket}"
+        for name in names:
+            s3_server.put(bucket, name, b"")
+    with pytest.raises(StopError):
+        list(list_images([root], storage, on_file=stop_after(400)))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.txt", "\n" * 10_000),
+        ("list.csv", "uri\n" + "\n" * 10_000),
+        ("list.jsonl", "\n" * 10_000),
+        ("set.json", '{"annotations": [' + ",".join(["{}"] * 2_000_000) + '], "images": []}'),
+    ],
+)
+def test_a_list_that_only_skips_can_be_stopped(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(StopError):
+        list(list_images([str(tmp_path / name)], STORAGE, on_file=stop_after(3)))
