@@ -139,6 +139,7 @@ class Comparison:
                 "median": round(self.times.median, 3),
             },
             "common_threshold": self.work.common.threshold,
+            "recommended": self.work.recommended,
             "notes": list(self.notes),
         }
 

@@ -4,6 +4,7 @@
     photos/a.jpg      photos\\a.jpg, ./photos/a.jpg         path
     photos/a.jpg      https://host/set/photos/a.jpg        end of the path
     photos/a.jpg      0001/a.png                           stem: the name without folder and ending
+    photos/a b.jpg    images/a%20b.jpg                     stem, read as an address
     my a (1).jpg      upload/4/cb0618f6-my_a_1.jpg         upload: Label Studio puts eight hexadecimal digits before a
                                                            name, and Django writes spaces as _ and drops other signs
 A better way wins over a worse one, and where two images are equally good neither is taken.
@@ -15,14 +16,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
+from urllib.parse import unquote
 
 from prelabel.export.image_ids import stem
 
 T = TypeVar("T")
 
 #: Ways in which a name can be another, the surest first.
-ID, PATH, END, STEM, UPLOAD = "id", "path", "end of the path", "stem", "name on upload"
-_WAYS = (ID, PATH, END, STEM, UPLOAD)
+ID, PATH, END, STEM, QUOTED, UPLOAD = "id", "path", "end of the path", "stem", "stem in an address", "name on upload"
+_WAYS = (ID, PATH, END, STEM, QUOTED, UPLOAD)
 
 
 def clean(path: str) -> str:
@@ -32,7 +34,8 @@ def clean(path: str) -> str:
 
 def _uploaded(name: str) -> str | None:
     """What is left of the stem of a name that Label Studio made on upload, or None for another name."""
-    match = re.fullmatch(r"[0-9a-f]{8}-(.+)", stem(name))
+    # Its COCO export has such names as they stand in addresses; a % of their own they cannot have.
+    match = re.fullmatch(r"[0-9a-f]{8}-(.+)", stem(unquote(name)))
     return match.group(1) if match else None
 
 
@@ -63,6 +66,8 @@ class ImageNames:
                 continue
             self._tables[PATH][path].append(number)
             self._tables[STEM][stem(path)].append(number)
+            if "%" in path:
+                self._tables[QUOTED][stem(unquote(path))].append(number)
             uploaded = _uploaded(path)
             if uploaded is not None:
                 self._tables[UPLOAD][uploaded].append(number)
@@ -85,7 +90,7 @@ class ImageNames:
             return table.get(name, [])
         if way == END:
             return [n for n in self._tables[STEM].get(stem(name), []) if f"/{self._paths[n]}".endswith(f"/{name}")]
-        if way == STEM:
+        if way in (STEM, QUOTED):
             return table.get(stem(name), [])
         return table.get(_on_upload(name), [])
 

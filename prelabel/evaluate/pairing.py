@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from prelabel.errors import EvaluateError
-from prelabel.evaluate.image_names import END, PATH, STEM, UPLOAD, Claims, ImageNames, clean
+from prelabel.evaluate.image_names import END, PATH, QUOTED, STEM, UPLOAD, Claims, ImageNames, clean
 from prelabel.evaluate.truth import Truth, TruthImage
 from prelabel.store.rows import ImageRow
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 _SHOWN = 3
 
 #: The ways in which names may match, by the option `match`.
-_WAYS = {"path": (PATH,), "stem": (STEM, UPLOAD), "auto": (PATH, END, STEM, UPLOAD)}
+_WAYS = {"path": (PATH,), "stem": (STEM, QUOTED, UPLOAD), "auto": (PATH, END, STEM, QUOTED, UPLOAD)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +148,7 @@ class Pairing(Generic[T]):
         return ImageCounts(
             matched=len(decided),
             failed=sum(claim.failed for _, _, claim in decided),
-            by_stem=sum(way in (STEM, UPLOAD) for _, way, _ in decided),
+            by_stem=sum(way in (STEM, QUOTED, UPLOAD) for _, way, _ in decided),
             only_run=self._tally["only_run"] + self._tally["claims"] - len(decided) - len(unclear),
             only_truth=len(self.truth.images) - len(self._claims.touched),
             other_size=self._tally["other_size"],

@@ -124,6 +124,8 @@ def test_the_floor_is_each_class_s_own(tmp_path: Path, basis: str) -> None:
         assert least - 1e-6 <= floor < least + 0.02
         # All of them were right, and all the same nobody knows what people would think of lower ones.
         assert done.work.by_class[name].suggested.threshold >= least
+    assert any("the lowest score that people saw is suggested" in note and "Person" in note for note in done.notes)
+    assert any("corrections per 100 images where they had no part in choosing" in note for note in done.notes)
     write_comparison(done, str(tmp_path / "out"), Storage())
     thresholds = yaml.safe_load((tmp_path / "out" / "thresholds.yaml").read_text())
     assert thresholds["Person"] >= 0.38

@@ -42,6 +42,10 @@ def find(names: list[str], *mine: str) -> tuple[str, list[int]]:
         # What Django makes of names: spaces become _, and other signs go.
         ("my x (1).png", "upload/4/cb0618f6-my_x_1.png", "name on upload"),
         ("ein Bild \u00fc \u6f22 #1 100%.jpg", "upload/4/cb0618f6-ein_Bild_\u00fc_\u6f22_1_100.jpg", "name on upload"),
+        # As its COCO export has them.
+        ("ein Bild \u00fc #1 100%.jpg", "images/cb0618f6-ein_Bild_%C3%BC_1_100.jpg", "name on upload"),
+        ("photos/a b.jpg", "images/a%20b.jpg", "stem in an address"),
+        ("photos/a%20b.jpg", "images/a%20b.jpg", "stem"),
         ("cb0618f6-x.png", "upload/4/cb0618f6-x.png", "end of the path"),
         ("cb0618f6-x.png", "upload/4/0123abcd-cb0618f6-x.png", "name on upload"),
         ("x.png", "upload/4/CB0618F6-x.png", ""),
