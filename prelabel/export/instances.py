@@ -9,7 +9,6 @@ import numpy as np
 
 from prelabel.export.categories import Categories
 from prelabel.export.coco_shapes import Shape, Shaping, shapes_of
-from prelabel.export.polygons import LEFT_OUT_PARTS
 from prelabel.export.reading import Tally, shortest
 from prelabel.export.side_by_side import SideBySide, lots
 from prelabel.select import Selection
@@ -74,7 +73,7 @@ class Instances:
             else:
                 self._tally.detections += 1
                 if shape.left_out_parts:
-                    self._tally.left_out[LEFT_OUT_PARTS] += shape.left_out_parts
+                    self._tally.left_out[self._shaping.polygon_rules.left_out] += shape.left_out_parts
                 instances[n].append(Instance(category_id, score, shape))
         return instances
 

@@ -34,9 +34,6 @@ MASK_PARTS = ("bridge", "split", "largest")
 #: Parts with less than this share of their object's pixels are specks, which nobody wants to correct.
 SPECK = 0.01
 
-#: What reports call parts that are not among the polygons.
-LEFT_OUT_PARTS = "parts of masks that are too small, or not the largest where only that was wanted"
-
 #: The least share of its area that an outline keeps when it is simplified.
 _LEAST_SHARE = 0.7
 
@@ -68,6 +65,11 @@ class PolygonRules:
             )
         if self.parts not in MASK_PARTS:
             raise ExportError(f"parts must be one of {', '.join(MASK_PARTS)}, got {self.parts!r}")
+
+    @property
+    def left_out(self) -> str:
+        """What reports call the parts that are not among the polygons."""
+        return "parts of masks beside the largest" if self.parts == "largest" else "specks of masks"
 
 
 class Polygons(NamedTuple):

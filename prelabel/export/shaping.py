@@ -18,7 +18,7 @@ from prelabel.export.brush import brush_from_rle, brushes_from_rle
 from prelabel.export.label_config import Control, LabelConfig
 from prelabel.export.label_studio_config import kind_of
 from prelabel.export.label_studio_options import TaskOptions
-from prelabel.export.polygons import LEFT_OUT_PARTS, Polygons, object_polygons
+from prelabel.export.polygons import Polygons, object_polygons
 from prelabel.export.reading import Tally, shortest
 from prelabel.export.regions import Frame, Region, brush, percents, polygon, rectangle, region_id
 from prelabel.export.side_by_side import SideBySide
@@ -82,7 +82,7 @@ def regions_of(
             if points > options.max_points:
                 reason, points = "beyond max-points", points - corners
             else:
-                tally.left_out.update({LEFT_OUT_PARTS: specks} if specks else {})
+                tally.left_out.update({options.polygon_rules.left_out: specks} if specks else {})
                 made[row] += [
                     polygon(region_id(*row_id, part), control, frame, label, scores[n], outline)
                     for part, outline in enumerate(parts)

@@ -21,7 +21,6 @@ from prelabel.export.coco import CocoOptions, export_coco
 from prelabel.export.label_config import Control, LabelConfig, make_config, read_config
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.export.polygons import LEFT_OUT_PARTS
 from prelabel.export.preflight import problems
 from prelabel.export.reading import ExportReport, Rows, RunInfo
 from prelabel.export.task_score import task_score
@@ -247,8 +246,10 @@ def test_one_object_is_one_region_unless_parts_are_split(tmp_path: Path) -> None
     # The corners of all three outlines, and the two ends of both bridges once more.
     assert len(one["value"]["points"]) == 4 + 4 + 4 + 2 * 2
     assert (report.detections, report.regions, report.left_out) == (1, 1, {})
-    (alone,) = regions(export(tmp_path, every, mask_parts="largest", **exact)[0])
+    tasks, _, report = export(tmp_path, every, mask_parts="largest", **exact)
+    (alone,) = regions(tasks)
     assert len(alone["value"]["points"]) == 10
+    assert report.left_out == {"parts of masks beside the largest": 1}
     tasks, _, report = export(tmp_path, every, mask_parts="split", **exact)
     parts = regions(tasks)
     assert (report.detections, report.regions) == (1, 2)
@@ -264,7 +265,7 @@ def test_small_parts_are_left_out_and_counted_and_small_holes_filled(tmp_path: P
     assert report.detections == 1
     (whole,) = regions(tasks)
     assert whole["value"]["points"] == [[0.0, 0.0], [50.0, 0.0], [50.0, 75.0], [0.0, 75.0]]
-    assert report.left_out == {LEFT_OUT_PARTS: 1}
+    assert report.left_out == {"specks of masks": 1}
 
 
 def test_a_mask_becomes_a_brush_mask(tmp_path: Path) -> None:
