@@ -74,7 +74,7 @@ def rows_end(entry: Entry, output: str) -> RowsEnd:
     return _end(entry.scope, reference) if reference else RowsEnd(None, "", "")
 
 
-def _end(scope: Scope, reference: str) -> RowsEnd:
+def _end(scope: Scope, reference: str, *, of_part: bool = False) -> RowsEnd:
     for _ in range(_MOST_STEPS):
         node = scope.body.nodes.get(name_of(reference))
         if node is None:
@@ -92,11 +92,11 @@ def _end(scope: Scope, reference: str) -> RowsEnd:
         elif node.operation in _HANDS_ON and node.tensors:
             reference = node.tensors[0]
         else:
-            return RowsEnd(_activation(scope, node), node.operation, node.name)
+            return RowsEnd(_activation(scope, node, of_part), node.operation, node.name)
     return RowsEnd(None, "", "")
 
 
-def _activation(scope: Scope, node: Node) -> str | None:
+def _activation(scope: Scope, node: Node, of_part: bool) -> str | None:
     if node.operation == "Softmax":
         return "softmax"
     if node.operation in ("Sigmoid", "_FusedSigmoid"):
@@ -108,7 +108,7 @@ def _activation(scope: Scope, node: Node) -> str | None:
         # As Keras writes a softmax along another axis than the last.
         if above is not None and below is not None and (above.operation, below.operation) == ("Exp", "Sum"):
             return "softmax" if name_of(below.tensors[0]) == above.name else None
-    if node.operation == "ConcatV2":
-        ends = {_end(scope, one).activation for one in node.tensors[:-1]}
+    if node.operation == "ConcatV2" and not of_part:
+        ends = {_end(scope, one, of_part=True).activation for one in node.tensors[:-1]}
         return "sigmoid" if ends == {"sigmoid"} else None
     return None

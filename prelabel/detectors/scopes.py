@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
@@ -18,6 +17,9 @@ _CALLS = frozenset(("PartitionedCall", "StatefulPartitionedCall"))
 
 #: Bodies inside bodies, and operations behind operations, are followed so far.
 _DEEPEST = 60
+
+#: Tensors of one graph that are asked whether they are constant: a few hundred, unless it was made to ask for ever.
+_MOST_STEPS = 100_000
 
 #: Operations on constants that are computed here: those with which scales and means are made.
 _COMPUTED: Mapping[str, Callable[..., Array]] = {
@@ -39,30 +41,46 @@ _COMPUTED: Mapping[str, Callable[..., Array]] = {
 }
 
 
+class Functions:
+    """The functions of a graph, and what has been found out about them; a graph may call one a million times."""
+
+    def __init__(self, bodies: Mapping[str, Body]) -> None:
+        self.bodies = bodies
+        self.steps = 0
+        self._consumers: dict[int, Mapping[str, Sequence[Node]]] = {}
+
+    def consumers(self, body: Body) -> Mapping[str, Sequence[Node]]:
+        """The nodes of a body that take something from a node or an argument, by its name."""
+        known = self._consumers.get(id(body))
+        if known is None:
+            found: dict[str, list[Node]] = {}
+            for node in body.nodes.values():
+                for name in dict.fromkeys(map(name_of, node.tensors)):
+                    found.setdefault(name, []).append(node)
+            known = self._consumers[id(body)] = found
+        return known
+
+
 @dataclass(frozen=True, eq=False)
 class Scope:
     """A body in the place where it is called.
 
     Attributes:
         body: The main graph or a function.
-        functions: All of the graph, by name.
+        functions: All of the graph.
         given: A function's argument -> the scope it is called from and the tensor given there.
         depth: How many calls it is in.
     """
 
     body: Body
-    functions: Mapping[str, Body]
+    functions: Functions
     given: Mapping[str, tuple[Scope, str]] = field(default_factory=dict)
     depth: int = 0
 
-    @cached_property
+    @property
     def consumers(self) -> Mapping[str, Sequence[Node]]:
         """The nodes that take something from a node or an argument, by its name."""
-        found: dict[str, list[Node]] = {}
-        for node in self.body.nodes.values():
-            for name in dict.fromkeys(map(name_of, node.tensors)):
-                found.setdefault(name, []).append(node)
-        return found
+        return self.functions.consumers(self.body)
 
     def called(self, node: Node) -> Scope | None:
         """The scope that a call opens, or None where the node is no call, or one that cannot be followed."""
@@ -71,7 +89,7 @@ class Scope:
 
     def inside(self, function: str, tensors: Sequence[str]) -> Scope | None:
         """The scope of a function that is given these tensors of this one; None where there is no such function."""
-        body = self.functions.get(function)
+        body = self.functions.bodies.get(function)
         if body is None or self.depth >= _DEEPEST:
             return None
         given = {name: (self, tensor) for name, tensor in zip(body.arguments, tensors, strict=False)}
@@ -80,7 +98,8 @@ class Scope:
     def constant(self, reference: str, depth: int = 0) -> Array | None:
         """The value of a tensor that does not depend on the picture or on variables, else None."""
         node = self.body.nodes.get(name_of(reference))
-        if depth > _DEEPEST:
+        self.functions.steps += 1
+        if depth > _DEEPEST or self.functions.steps > _MOST_STEPS:
             return None
         if node is None:
             scope, outer = self.given.get(name_of(reference), (None, ""))
@@ -130,7 +149,7 @@ def enter(meta: memoryview, signature: Signature) -> Entry | None:
         ValueError: The graph is damaged.
     """
     graph = wire.only(meta, 2)
-    main = Scope(read_body(wire.messages(graph, 1)), read_functions(graph))
+    main = Scope(read_body(wire.messages(graph, 1)), Functions(read_functions(graph)))
     if signature.name == CALL:
         return _enter_call(wire.only(meta, 7), main, signature)
     message = wire.entries(meta, 5).get(signature.name, memoryview(b""))
@@ -142,7 +161,7 @@ def enter(meta: memoryview, signature: Signature) -> Entry | None:
 
 def _enter_call(objects: memoryview, main: Scope, signature: Signature) -> Entry | None:
     """Of the model's own call: a function whose last arguments are what it has captured."""
-    body = main.functions.get(signature.function)
+    body = main.functions.bodies.get(signature.function)
     if body is None or not body.arguments:
         return None
     nodes = list(wire.messages(objects, 1))

@@ -11,7 +11,7 @@ import pytest
 from prelabel.detectors import wire
 from prelabel.detectors.input_range import Evidence, range_in
 from prelabel.detectors.nodes import read_body, read_functions
-from prelabel.detectors.scopes import Entry, Scope
+from prelabel.detectors.scopes import Entry, Functions, Scope
 
 Build = Callable[[Any, Any], Any]
 
@@ -32,7 +32,7 @@ def said_of(build: Build, dtype: str = "float32", *, old_loops: bool = False) ->
         finally:
             tf.compat.v1.enable_control_flow_v2()
         data = memoryview(graph.as_graph_def().SerializeToString())
-    scope = Scope(read_body(wire.messages(data, 1)), read_functions(data))
+    scope = Scope(read_body(wire.messages(data, 1)), Functions(read_functions(data)))
     return range_in(Entry(scope, "images:0", {}))
 
 

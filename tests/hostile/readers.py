@@ -30,10 +30,14 @@ from prelabel import rle
 from prelabel.compare.reading import read_annotations
 from prelabel.config import label_options
 from prelabel.detections import Detections
+from prelabel.detectors.activation import rows_end
 from prelabel.detectors.archive import unpack
-from prelabel.detectors.convention import recognise
-from prelabel.detectors.graph import read_graph
+from prelabel.detectors.fetch import LocalModel
+from prelabel.detectors.graph import chosen_meta_graph, read_graph, reading
+from prelabel.detectors.input_range import range_in
 from prelabel.detectors.reach import operations_beyond
+from prelabel.detectors.reading import Stated, read_network
+from prelabel.detectors.scopes import enter
 from prelabel.errors import PrelabelError
 from prelabel.evaluate.truth import read_truth
 from prelabel.export.categories import read_categories
@@ -154,7 +158,15 @@ def _model(data: bytes, folder: Path) -> None:
     (folder / "saved_model.pb").write_bytes(data)
     graph = read_graph(folder)
     operations_beyond(folder, None)
-    recognise(graph.signatures)
+    read_network(LocalModel(folder, "0" * 64, "m", "m", None), graph, None, Stated())
+    with reading(folder) as opened:
+        meta = chosen_meta_graph(opened)[1]
+        for signature in graph.signatures:
+            entry = enter(meta, signature)
+            if entry is not None:
+                range_in(entry)
+                for output in signature.outputs:
+                    rows_end(entry, output.name)
 
 
 def _runs(data: bytes, folder: Path) -> None:
