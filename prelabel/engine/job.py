@@ -25,7 +25,7 @@ from prelabel.engine.resume import (
 )
 from prelabel.engine.runner import WHERE, Runner
 from prelabel.engine.schedule import LabelTask
-from prelabel.engine.summary import LOST, Summary, failure_examples, first_dropped
+from prelabel.engine.summary import LOST, Summary, failure_examples, first_dropped, unnamed_notes
 from prelabel.engine.worker import Spec
 from prelabel.errors import OutputInUseError, RunInterrupted
 from prelabel.storage import Storage, absolute, redact
@@ -224,5 +224,5 @@ class _Job:
             seconds=dict(seconds),
             optimization=str(self._record.optimization),
             lost_workers=lost,
-            notes=self._record.detector.notes,
+            notes=(*self._record.detector.notes, *unnamed_notes(shards)),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -83,3 +84,15 @@ def first_dropped(shards: Sequence[ShardRecord], output: str, storage: Storage) 
     """The first image with detections that were left out, or `""`; one shard is read for it. Raises StoreError."""
     shard = next((record for record in shards if record.dropped), None)
     return "" if shard is None else dropped_example(shard, output, storage)
+
+
+def unnamed_notes(shards: Sequence[ShardRecord]) -> list[str]:
+    """A line where detections are called by a number that the label map does not have, as after an error of one."""
+    counts: Counter[str] = Counter()
+    for shard in shards:
+        counts.update(shard.unnamed)
+    if not counts:
+        return []
+    shown = ", ".join(f"{number} ({count:,} x)" for number, count in counts.most_common(_MOST_EXAMPLES))
+    more = f" and {len(counts) - _MOST_EXAMPLES} more" if len(counts) > _MOST_EXAMPLES else ""
+    return [f"the label map does not have the classes {shown}{more}: is it the detector's, and are its numbers?"]

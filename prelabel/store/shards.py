@@ -47,7 +47,8 @@ class ShardRecord:
     """What one finished shard reports: small enough to hold one of each in the driver and in `manifest.json`.
 
     `dropped` counts detections left out because a number of theirs was not finite, or their box has no size inside the
-    image. Its `seconds` by stage are those of the call that wrote the file, where it is known what that took over.
+    image. `unnamed` counts those of classes that the label map does not have, by class number. Its `seconds` by stage
+    are those of the call that wrote the file, where it is known what that took over.
     """
 
     shard: int
@@ -60,6 +61,7 @@ class ShardRecord:
     failures: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     dropped: int = 0
+    unnamed: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in `manifest.json`."""

@@ -101,8 +101,11 @@ def test_masks_of_the_image(place: Place, photos: Path, networks: Path) -> None:
 
 
 def test_what_is_not_used_is_said_where_people_look(place: Place, photos: Path, networks: Path) -> None:
-    run = Labelled(place, photos, networks / "keypoints")
+    (photos.parent / "names.csv").write_text("1,one\n")
+    run = Labelled(place, photos, networks / "keypoints", "--label-map", str(photos.parent / "names.csv"))
     assert run.code == 0, run.words
+    assert "the label map does not have the classes 2 (3 x)" in run.words
+    assert [row["labels"] for row in run.rows.values()] == [["one", "2"]] * 3
     note = "the output detection_keypoints: float32 [1, 2, 17, 2] is there and is not used"
     assert note in run.detector["notes"]
     assert run.words.count(note) == 2  # when it starts, and in the summary

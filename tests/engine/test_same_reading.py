@@ -8,8 +8,10 @@ from dataclasses import asdict, replace
 import pytest
 
 from prelabel.engine.resume import require_same_detector
+from prelabel.engine.summary import unnamed_notes
 from prelabel.errors import ConfigError
 from prelabel.store.run import DetectorRecord, RunRecord
+from prelabel.store.shards import ShardRecord
 from tests.runs import DETECTOR
 
 
@@ -74,3 +76,13 @@ def test_the_record_survives_its_file() -> None:
     for name in ("reading", "notes"):
         del stored["detector"][name]
     assert asdict(RunRecord.from_json(stored).detector) == asdict(replace(detector, reading=None, notes=()))
+
+
+def test_classes_that_the_label_map_does_not_have_are_counted_over_the_run() -> None:
+    def shard(number: int, **unnamed: int) -> ShardRecord:
+        counts = {name.strip("c"): count for name, count in unnamed.items()}
+        return ShardRecord(number, f"shard-{number:05d}.parquet", 2, 0, 9, 1, "0" * 64, unnamed=counts)
+
+    assert unnamed_notes([shard(0), shard(1)]) == []
+    (note,) = unnamed_notes([shard(0, c91=2), shard(1, c91=1200, c0=1)])
+    assert note.startswith("the label map does not have the classes 91 (1,202 x), 0 (1 x):")
