@@ -100,7 +100,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
             delete_later_parts(to, len(tally.files) - bool(options.results), storage)
     except OSError as error:
         raise ExportError(f"cannot write {redact(to)}: {describe(error)}") from error
-    tally.warnings += [*names.warnings, *categories.notes, *tally.frame_notes(options.frame)]
+    tally.warnings += [*names.warnings, *categories.notes, *images.size_notes(), *tally.frame_notes(options.frame)]
     _warn(tally, options, info, images.twins())
     return tally.report()
 
@@ -138,6 +138,8 @@ class _Images:
         self._numbers = numbers
         self._tally = tally
         self._stems = array("q")
+        self._other_sizes = 0
+        self._other_size = ""
 
     def __iter__(self) -> Iterator[tuple[int, bytes, ImageEntries]]:
         """Number and finished entry of each image, and the rest of its entries."""
@@ -157,9 +159,31 @@ class _Images:
                         "unlike those before it; a results file cannot mix them: say segmentation none"
                     )
                 image_id = self._numbers.number(position, one.file_name)
+                self._hold_size(image_id, one)
                 carried = self._numbers.carried.get(image_id)
                 more = b"," + strict_json(carried)[1:-1] if carried else b""
                 yield image_id, b'{"id":%d,%b%b}' % (image_id, one.image, more), one
+
+    def _hold_size(self, image_id: int, one: ImageEntries) -> None:
+        """Beside the one that the dataset of the ids states: boxes of two frames are compared without a word by all."""
+        stated = self._numbers.sizes.get(image_id)
+        if stated is None:
+            return
+        image = json.loads(b"{%b}" % one.image)
+        if (image["height"], image["width"]) != stated:
+            self._other_sizes += 1
+            self._other_size = self._other_size or (
+                f"{one.file_name!r}: {image['width']} x {image['height']}, there {stated[1]} x {stated[0]}"
+            )
+
+    def size_notes(self) -> list[str]:
+        """A line where images have another size in the dataset that their ids are from."""
+        if not self._other_sizes:
+            return []
+        return [
+            f"{self._other_sizes:,} images have another size in {self._numbers.shown} (e.g. {self._other_size}): its "
+            "boxes cannot be compared with these; where its sizes are those of the pixels as stored, say frame stored"
+        ]
 
     def _parts(self) -> Iterator[Entries]:
         """Of all rows; what they tell is added up."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -33,12 +33,16 @@ class Numbering:
         carried: More keys of an image by its id.
         licenses: The dataset's licences.
         description: The dataset's own `info`.
+        sizes: Height and width of an image by its id, where the dataset states them.
+        shown: Address of the dataset as it may be shown.
     """
 
     number: Callable[[int, str], int]
     carried: Mapping[int, Mapping[str, Any]]
     licenses: tuple[Any, ...] = ()
     description: Mapping[str, Any] | None = None
+    sizes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    shown: str = ""
 
 
 def numbering(how: str, storage: Storage) -> Numbering:
@@ -93,6 +97,7 @@ def _from_dataset(url: str, storage: Storage) -> Numbering:
         raise ExportError(f"{shown} is no COCO dataset: it needs images with id and file_name") from None
     by_name: dict[str, int] = {}
     carried: dict[int, Mapping[str, Any]] = {}
+    sizes: dict[int, tuple[int, int]] = {}
     for name, image_id, image in images:
         if not isinstance(name, str) or not name:
             raise ExportError(f"{shown}: the file_name of image {image_id!r} must be text, got {name!r}")
@@ -105,6 +110,8 @@ def _from_dataset(url: str, storage: Storage) -> Numbering:
             raise ExportError(f"{shown} has the image id {image_id} twice, for {other!r} and {name!r}")
         by_name[name] = image_id
         carried[image_id] = {key: image[key] for key in CARRIED if key in image}
+        if isinstance(image.get("height"), int) and isinstance(image.get("width"), int):
+            sizes[image_id] = image["height"], image["width"]
     by_stem: dict[str, int | None] = {}
     for name, image_id in by_name.items():
         by_stem[stem(name)] = None if stem(name) in by_stem else image_id
@@ -119,7 +126,8 @@ def _from_dataset(url: str, storage: Storage) -> Numbering:
             raise ExportError(f"{shown} has no image {file_name!r}, nor one of the same name without folder and ending")
         return found
 
-    return Numbering(_only_once(number_of), carried, licenses, description if isinstance(description, dict) else None)
+    description = description if isinstance(description, dict) else None
+    return Numbering(_only_once(number_of), carried, licenses, description, sizes, shown)
 
 
 def stem(file_name: str) -> str:

@@ -279,3 +279,16 @@ def test_of_runs_that_did_not_record_what_browsers_show_it_is_said(tmp_path: Pat
     _, notes = exported(tmp_path / "j", "label-studio", replace(PHOTO, browser_orientation=None), PLAIN)
     assert not any("does not say" in note for note in notes)
     assert not any("does not say" in note for note in coco_of(tmp_path / "c", old)[2])
+
+
+def test_sizes_of_the_dataset_that_ids_are_from_are_held_beside_those_written(tmp_path: Path) -> None:
+    dataset = tmp_path / "truth.json"
+    images = [
+        {"id": 7, "file_name": "b.jpg", "width": 4, "height": 6},
+        {"id": 8, "file_name": "c.png", "width": 6, "height": 4},
+    ]
+    dataset.write_text(json.dumps({"images": images}))
+    notes = coco_of(tmp_path / "d", PHOTO, PLAIN, image_ids=str(dataset))[2]
+    assert any("1 images have another size" in note and "'b.jpg': 6 x 4, there 4 x 6" in note for note in notes)
+    notes = coco_of(tmp_path / "s", PHOTO, PLAIN, image_ids=str(dataset), frame="stored")[2]
+    assert not any("another size" in note for note in notes)
