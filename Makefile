@@ -13,7 +13,8 @@ YOLO     := .venv-ultralytics
 EMULATORS := .venv-emulators
 AZURITE   := .azurite
 
-.PHONY: demo test chaos test-tools test-tools-core test-tools-core-run test-tools-setup bench setup lock clean
+.PHONY: demo test chaos test-tools test-tools-core test-tools-core-run test-tools-setup \
+  test-tools-python bench setup lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/.ready
@@ -41,7 +42,8 @@ TRIALS ?= 200
 chaos: setup  # seeded faults at random moments of many runs; one of them again: .venv/bin/python -m tests.chaos --seed N
 	@$(BIN)/python -m tests.chaos --trials $(TRIALS)
 
-# Against the real tools: a Label Studio server, a browser (Debian: apt-get install chromium), readers of exports.
+# Against the real tools: a Label Studio server, a browser (Debian: apt-get install chromium), readers of exports, object
+# stores (npm).
 test-tools: test-tools-setup $(FIFTYONE)/.ready $(CVAT)/.ready $(YOLO)/.ready
 	@$(BIN)/python -m pytest -m tools
 
@@ -52,7 +54,9 @@ test-tools-core: test-tools-setup
 test-tools-core-run:
 	@$(BIN)/python -m pytest -m "tools and not extra"
 
-test-tools-setup: setup $(SERVER)/.ready $(READERS)/.ready $(EMULATORS)/.ready $(AZURITE)/.ready
+test-tools-setup: test-tools-python $(AZURITE)/.ready
+
+test-tools-python: setup $(SERVER)/.ready $(READERS)/.ready $(EMULATORS)/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2.0.18,<3' 'playwright>=1.49,<2'
 

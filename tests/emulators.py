@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.s3 import S3Server
+from tests.tools.environment import missing
 
 ROOT = Path(__file__).parents[1]
 AZURITE = ROOT / ".azurite" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
@@ -101,7 +100,7 @@ def _serving(command: list[str], port: int) -> Iterator[None]:
 def running_azurite() -> Iterator[Emulator]:
     """Azurite's blob service, in memory, without telemetry."""
     if not AZURITE.exists() or shutil.which("node") is None:
-        pytest.skip("Azurite is not installed: make test-tools-setup")
+        missing("Azurite is not installed: make test-tools-setup")
     port = free_port()
     options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence", "--disableTelemetry"]
     with _serving(["node", str(AZURITE), *options, "--skipApiVersionCheck", "--silent"], port):
@@ -116,7 +115,7 @@ def running_azurite() -> Iterator[Emulator]:
 def running_gcs() -> Iterator[Emulator]:
     """gcp-storage-emulator, in memory; it knows no conditions and gives every listing as one page."""
     if not GCS.exists():
-        pytest.skip("gcp-storage-emulator is not installed: make test-tools-setup")
+        missing("gcp-storage-emulator is not installed: make test-tools-setup")
     port = free_port()
     with _serving([str(GCS), "start", "--host", "127.0.0.1", "--port", str(port), "--in-memory", "--quiet"], port):
         address = f"http://127.0.0.1:{port}"
