@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,6 @@ _PROFILE_MODES = frozenset({"RGB", "L", "CMYK", "LAB"})
 
 #: Pixels whose colours are converted at a time.
 _BAND_PIXELS = 1 << 20
-
-_PHOTOMETRIC = 262
-_BITS_PER_SAMPLE = 258
-_MAX_SAMPLE_VALUE = 281
-_WHITE_IS_ZERO = 0
 
 
 def to_rgb(
@@ -60,7 +55,16 @@ def to_rgb(
         rgb = _to_srgb(colour, image.info.get("icc_profile"))
     else:
         rgb = colour.convert("RGB") if is_deep else _calibrated(colour, calibration, low_bytes)
-    return rgb if alpha is None else on_white(rgb, rgb.size, (0, 0, *rgb.size), alpha)
+    return _composited(rgb, alpha)
+
+
+def parts_to_rgb(colour: Image.Image, opacity: Image.Image | None, profile: bytes | None) -> Image.Image:
+    """Colour (mode RGB, L, CMYK or LAB) and opacity (mode L) of 8 bits in mode RGB: profile applied, on white."""
+    return _composited(_to_srgb(colour, profile), opacity)
+
+
+def _composited(rgb: Image.Image, opacity: Image.Image | None) -> Image.Image:
+    return rgb if opacity is None else on_white(rgb, rgb.size, (0, 0, *rgb.size), opacity)
 
 
 def on_white(
@@ -177,18 +181,14 @@ def _colour_grid(mode: str) -> Image.Image:
 def _deep_to_grey(image: Image.Image, calibration: Calibration | None) -> tuple[Image.Image, Image.Image | None]:
     """A picture of one 16-bit, 32-bit or float channel in mode L, and its opacity where one value is transparent."""
     values = np.asarray(image)
-    tags = getattr(image, "tag_v2", {})
     if calibration is not None:
         grey = calibrated_grey(values.astype(np.uint16), calibration)
     elif image.mode.startswith("I;16"):
-        grey = _scale_16_bit(values, _stated_white(tags))
+        grey = spread(values, 65535)
     elif image.format == "PPM" and image.mode == "I":
-        grey = _scale_16_bit(values, 65535)  # Pillow has spread the file's own maximum over 16 bits
+        grey = spread(values, 65535)  # Pillow has spread the file's own maximum over 16 bits
     else:
         grey = _scale_by_range(values)
-    # Pillow turns white-is-zero round for up to 8 bits only.
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        grey = 255 - grey
     transparent = image.info.get("transparency")
     alpha = None
     if isinstance(transparent, int):
@@ -196,39 +196,59 @@ def _deep_to_grey(image: Image.Image, calibration: Calibration | None) -> tuple[
     return Image.fromarray(grey), alpha
 
 
-def _stated_white(tags: Mapping[int, Any]) -> int:
-    """The value of white in a 16-bit picture: what a TIFF states, else what the number of bits allows."""
-    stated = tags.get(_MAX_SAMPLE_VALUE)
-    value = stated[0] if isinstance(stated, tuple) and stated else stated
-    if isinstance(value, int) and 0 < value <= 65535:
-        return value
-    return 4095 if tags.get(_BITS_PER_SAMPLE) == (12,) else 65535
-
-
-def _scale_16_bit(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
-    """Values 0..white as 0..255, rounded; what lies outside is black or white."""
-    table = np.minimum((np.arange(65536, dtype=np.uint32) * 255 + white // 2) // white, 255).astype(np.uint8)
-    grey: npt.NDArray[np.uint8] = table[values if values.dtype.itemsize == 2 else values.clip(0, 65535)]
+def spread(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
+    """Unsigned values 0..white of up to 16 bits as 0..255, rounded; what lies beyond is white."""
+    if white == 255 and values.dtype == np.uint8:
+        return values
+    grey: npt.NDArray[np.uint8] = _spreading(white)[values if values.dtype.itemsize <= 2 else values.clip(0, 65535)]
     return grey
+
+
+@functools.lru_cache(maxsize=16)
+def _spreading(white: int) -> npt.NDArray[np.uint8]:
+    return np.minimum((np.arange(65536, dtype=np.uint32) * 255 + white // 2) // white, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which values become 0..255.
+
+    Attributes:
+        low: Least finite value there is; what is less than any number counts as this.
+        high: Largest finite value there is.
+        offset: Becomes 0.
+        span: This much above `offset` becomes 255.
+    """
+
+    low: float
+    high: float
+    offset: float
+    span: float
+
+
+def range_of(low: float, high: float, kind: str) -> Range:
+    """The smallest range of 0..1 (floats, kind `f`), 0..255, 0..65535 (integers) that values fit, else their own."""
+    offset, span = low, high - low or 1.0
+    if low >= 0:
+        tops = (1.0, 255.0) if kind == "f" else (255.0, 65535.0)
+        offset, span = next(((0.0, top) for top in tops if high <= top), (offset, span))
+    return Range(low, high, offset, span)
+
+
+def scaled(values: npt.NDArray[Any], span: Range) -> npt.NDArray[np.uint8]:
+    """32-bit integers or floats, (H, ...), as 0..255. Not-a-number is black."""
+    pixels = np.empty(values.shape, np.uint8)
+    for row, line in enumerate(values):  # line by line: a copy of the whole in 64 bits could be gigabytes
+        line = np.nan_to_num(line.astype(np.float64), nan=span.low, posinf=span.high, neginf=span.low)
+        pixels[row] = np.floor((line - span.offset) * 255 / span.span + 0.5)
+    if values.dtype.kind == "f":
+        pixels[np.isnan(values)] = 0
+    return pixels
 
 
 def _scale_by_range(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """32-bit integers or floats as 0..255 by the smallest range of 0..1 (floats), 0..255, 0..65535 (integers) they fit.
-
-    Where none fits, the finite minimum becomes 0 and the maximum 255. Not-a-number is black.
-    """
+    """Integers or floats of one channel as 0..255 by their range."""
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if not finite.size:
         return np.zeros(values.shape, np.uint8)
-    low, high = float(finite.min()), float(finite.max())
-    offset, span = low, high - low or 1.0
-    if low >= 0:
-        tops = (1.0, 255.0) if values.dtype.kind == "f" else (255.0, 65535.0)
-        offset, span = next(((0.0, top) for top in tops if high <= top), (offset, span))
-    grey = np.empty(values.shape, np.uint8)
-    for row, line in enumerate(values):  # line by line: a copy of the whole in 64 bits could be gigabytes
-        line = np.nan_to_num(line.astype(np.float64), nan=low, posinf=high, neginf=low)
-        grey[row] = np.floor((line - offset) * 255 / span + 0.5)
-    if values.dtype.kind == "f":
-        grey[np.isnan(values)] = 0
-    return grey
+    return scaled(values, range_of(float(finite.min()), float(finite.max()), values.dtype.kind))

@@ -31,6 +31,7 @@ from PIL import (
 
 from prelabel.errors import (
     ConfigError,
+    CorruptImageError,
     DecodeError,
     EmptyFileError,
     ImageTooLargeError,
@@ -38,13 +39,14 @@ from prelabel.errors import (
     TruncatedImageError,
     UnknownFormatError,
 )
-from prelabel.source.color import on_white, srgb_pixels, to_rgb
-from prelabel.source.failures import describe, explain, is_cut
+from prelabel.source.color import on_white, parts_to_rgb, srgb_pixels, to_rgb
+from prelabel.source.failures import describe, explain, is_cut, tiff_ends_early
 from prelabel.source.jpeg import read_pixels, reduce, reduced, scale_of
 from prelabel.source.orientation import browser_orientation, jpeg_exif
 from prelabel.source.png import has_all_rows, open_png, png_rgb
 from prelabel.source.png_chunks import PngChunks, read_png
 from prelabel.source.sniff import image_format, looks_like
+from prelabel.source.tiff import count_pictures, layout_of, profile_of, read_directory, read_samples, stated_size
 from prelabel.source.upright import displayed_size, turned, window_of
 
 #: How each format is opened: by its plugin itself, since `Image.open` swallows the reason why a file is refused,
@@ -62,6 +64,7 @@ _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
 }
 
 _ORIENTATION = 274
+_XMP = 700
 _DNG_VERSION = 50706
 _SUB_IFDS = 330
 _NEW_SUBFILE_TYPE = 254
@@ -163,10 +166,12 @@ def decoded_bytes(data: bytes, options: DecodeOptions) -> int:
     try:
         size = _size_in_header(data, name)
         _check_pixels(size, options.max_pixels)
-        if name != "PNG":
+        if name == "TIFF":
+            size = stated_size(read_directory(io.BytesIO(data)))
+        elif name != "PNG":
             with _opener(name)(io.BytesIO(data)) as image:
                 size = image.size
-            _check_pixels(size, options.max_pixels)
+        _check_pixels(size, options.max_pixels)
     except Exception:  # noqa: BLE001 - Pillow meets hostile bytes with anything, see `_decode`
         return 0
     width, height = reduced(size, scale_of(size, options.shortest_side) if name == "JPEG" else 1)
@@ -184,10 +189,11 @@ def _decode(data: bytes, name: str, options: DecodeOptions, keep_cut: bool = Fal
             png = read_png(data)
             size = png.size
             image = open_png(png)
+        elif name == "TIFF" and (decoded := _decode_samples(file, data, options, keep_cut)) is not None:
+            return decoded
         else:
             image = _opener(name)(file)
             size = image.size
-        _refuse_camera_raw(image, data)
         _check_pixels(size, options.max_pixels)
         # Whether anything is there of a cut file is judged in full.
         scale = scale_of(size, options.shortest_side) if name == "JPEG" and not keep_cut else 1
@@ -198,6 +204,34 @@ def _decode(data: bytes, name: str, options: DecodeOptions, keep_cut: bool = Fal
     # OverflowError, AssertionError and others: here, at the border of one image, all of them mean "this file".
     except Exception as error:
         raise explain(error, data, name, image, size, file) from error
+
+
+def _decode_samples(file: io.BytesIO, data: bytes, options: DecodeOptions, keep_cut: bool) -> DecodedImage | None:
+    """Decode a TIFF that is an array of samples; None for one that is for Pillow."""
+    tags = read_directory(file)
+    _refuse_camera_raw(tags, data)
+    _check_pixels(stated_size(tags), options.max_pixels)
+    try:
+        layout = layout_of(tags, data)
+        if layout is None:
+            file.seek(0)
+            return None
+        colour, opacity = read_samples(layout, tags, data, keep_cut)
+    except CorruptImageError as error:
+        if tiff_ends_early(tags, data):
+            raise _cut("does", data, "TIFF", stated_size(tags)) from error
+        raise
+    if keep_cut and _is_flat(colour):
+        raise _cut("begins", data, "TIFF", colour.size)
+    holder = Image.new("L", (1, 1))  # by whose rules Pillow finds an orientation
+    holder.info["xmp"] = tags.get(_XMP, b"")
+    turn = tags.get(_ORIENTATION, _orientation(holder))
+    turn = turn if isinstance(turn, int) and 1 <= turn <= 8 else None
+    stored = np.asarray(parts_to_rgb(colour, opacity, profile_of(tags)))
+    width, height = displayed_size(colour.size, turn)
+    shown = browser_orientation("TIFF", turn, None, None)
+    pixels = turned(stored, turn)
+    return DecodedImage(pixels, height, width, (0, 0, width, height), turn, shown, count_pictures(data))
 
 
 def _finish(
@@ -253,7 +287,7 @@ def _load(
         return
     image.load()
     if png is not None and not (png.ends and has_all_rows(image, png)):
-        raise TruncatedImageError(f"the file ends before the picture does ({describe(name, data, png.size)})")
+        raise _cut("does", data, name, png.size)
 
 
 def _load_cut(image: ImageFile.ImageFile, name: str, data: bytes, file: io.BytesIO) -> None:
@@ -273,7 +307,12 @@ def _load_cut(image: ImageFile.ImageFile, name: str, data: bytes, file: io.Bytes
         except Exception:  # noqa: BLE001
             raise error from None
     if _is_flat(image):
-        raise TruncatedImageError(f"the file ends before the picture begins ({describe(name, data, image.size)})")
+        raise _cut("begins", data, name, image.size)
+
+
+def _cut(what: str, data: bytes, name: str, size: tuple[int, int]) -> TruncatedImageError:
+    """For a file that ends before the picture `does`, or `begins`."""
+    return TruncatedImageError(f"the file ends before the picture {what} ({describe(name, data, size)})")
 
 
 def _is_flat(image: Image.Image) -> bool:
@@ -282,7 +321,7 @@ def _is_flat(image: Image.Image) -> bool:
     return bool((extrema[:, 0] == extrema[:, 1]).all())
 
 
-def _orientation(image: ImageFile.ImageFile) -> int | None:
+def _orientation(image: Image.Image) -> int | None:
     """The EXIF (or XMP) orientation, 1..8, or None."""
     try:
         value = image.getexif().get(_ORIENTATION)
@@ -325,12 +364,10 @@ def _opener(name: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     return HeifImageFile  # type: ignore[no-any-return]
 
 
-def _refuse_camera_raw(image: ImageFile.ImageFile, data: bytes) -> None:
+def _refuse_camera_raw(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> None:
     """A camera raw file is a TIFF whose first picture is a small preview: never take that for the photo."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return
-    tags = image.tag_v2
-    is_preview = _SUB_IFDS in tags and int(tags.get(_NEW_SUBFILE_TYPE, 0)) & _IS_REDUCED
+    kind = tags.get(_NEW_SUBFILE_TYPE, 0)
+    is_preview = _SUB_IFDS in tags and isinstance(kind, int) and kind & _IS_REDUCED
     if _DNG_VERSION in tags or data[8:10] == b"CR" or is_preview:
         raise UnknownFormatError("a camera raw file: convert it to JPEG or TIFF first")
 

@@ -78,12 +78,12 @@ def is_cut(error: Exception, data: bytes, name: str, image: ImageFile.ImageFile 
     if name == "JPEG2000":
         return b"\xff\xd9" not in data[-64:]
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return _tiff_ends_early(image, data)
+        return tiff_ends_early(image.tag_v2, data)
     # A header that could not be understood, and a reader that stands at the end of the file.
     return image is None and file.tell() >= len(data)
 
 
-def _tiff_ends_early(image: TiffImagePlugin.TiffImageFile, data: bytes) -> bool:
+def tiff_ends_early(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> bool:
     """Whether the directory, a strip or a tile reaches beyond the end of the file; libtiff's error is a mere number."""
     order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
     if data[2:4] in (b"*\x00", b"\x00*"):
@@ -92,7 +92,7 @@ def _tiff_ends_early(image: TiffImagePlugin.TiffImageFile, data: bytes) -> bool:
         if directory + 2 + entries * 12 + 4 > len(data):
             return True
     for offsets_tag, sizes_tag in _TIFF_OFFSETS_AND_SIZES:
-        offsets, sizes = image.tag_v2.get(offsets_tag, ()), image.tag_v2.get(sizes_tag, ())
+        offsets, sizes = tags.get(offsets_tag, ()), tags.get(sizes_tag, ())
         if any(start + size > len(data) for start, size in zip(offsets, sizes, strict=False)):
             return True
     return False

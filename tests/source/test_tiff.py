@@ -1,0 +1,434 @@
+"""TIFFs in every layout of their samples: written here, read by tifffile to be sure of them, and then decoded.
+
+What is right is told from the values by the rules that README states; a layout is right or refused, never noise.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prelabel.errors import CorruptImageError, DecodeError, TruncatedImageError, UnknownFormatError
+from prelabel.source import tiff as tiff_module
+from prelabel.source.decode import DecodeOptions, decode
+
+HEIGHT, WIDTH = 21, 37
+
+NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, ZSTD, LZMA = 1, 5, 8, 32946, 32773, 50000, 34925
+GREY_FROM_WHITE, GREY, RGB, PALETTE, CMYK, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8
+UNKNOWN, PREMULTIPLIED, OPACITY = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a TIFF is written."""
+
+    bits: int = 8
+    kind: str = "u"
+    photometric: int = GREY
+    extra: tuple[int, ...] = ()
+    planar: bool = False
+    order: str = "<"
+    compression: int = NONE
+    predictor: int = 1
+    tiled: bool = False
+    fill_order: int = 1
+
+
+def packed(block: np.ndarray, layout: Layout) -> bytes:
+    """Rows of a strip or tile, (H, W, samples), as they stand in the file."""
+    rows, _, samples = block.shape
+    size = layout.bits // 8
+    if layout.predictor == 2:
+        differences = block.copy()
+        differences[:, 1:] -= block[:, :-1]
+        block = differences
+    if layout.predictor == 3:
+        planes = block.astype(block.dtype.newbyteorder(">")).view(np.uint8).reshape(rows, -1, size).transpose(0, 2, 1)
+        line = planes.reshape(rows, -1, samples)
+        differences = line.copy()
+        differences[:, 1:] -= line[:, :-1]
+        data = differences.tobytes()
+    elif layout.bits % 8:
+        flat = block.reshape(rows, -1)
+        bits = flat[..., None] >> np.arange(layout.bits - 1, -1, -1) & 1
+        data = np.packbits(bits.astype(np.uint8).reshape(rows, -1), axis=1).tobytes()
+    elif layout.bits == 24:
+        data = (
+            block.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3][:, :: 1 if layout.order == "<" else -1].tobytes()
+        )
+    else:
+        data = block.astype(block.dtype.newbyteorder(layout.order)).tobytes()
+    data = compress(data, layout.compression)
+    return bytes(int(f"{byte:08b}"[::-1], 2) for byte in data) if layout.fill_order == 2 else data
+
+
+def compress(data: bytes, compression: int) -> bytes:
+    if compression in (DEFLATE, OLD_DEFLATE):
+        return zlib.compress(data)
+    if compression == NONE:
+        return data
+    codecs = pytest.importorskip("imagecodecs", reason="TIFFs are packed with imagecodecs")
+    encode = {LZW: codecs.lzw_encode, PACKBITS: codecs.packbits_encode, ZSTD: codecs.zstd_encode}[compression]
+    return bytes(encode(data))
+
+
+def write(values: np.ndarray, layout: Layout, more: dict[int, tuple[int, ...]] | None = None) -> bytes:
+    """A TIFF of values (H, W, samples)."""
+    height, width, samples = values.shape
+    planes = np.split(values, samples, -1) if layout.planar else [values]
+    block_width, block_height = (16, 16) if layout.tiled else (width, 8)
+    blocks = []
+    for plane in planes:
+        for top, left in itertools.product(range(0, height, block_height), range(0, width, block_width)):
+            block = plane[top : top + block_height, left : left + block_width]
+            if layout.tiled:
+                missing = ((0, 16 - block.shape[0]), (0, 16 - block.shape[1]), (0, 0))
+                block = np.pad(block, missing, mode="edge")
+            blocks.append(packed(np.ascontiguousarray(block), layout))
+    tags: dict[int, tuple[int, ...]] = {
+        256: (width,), 257: (height,), 258: (layout.bits,) * samples, 259: (layout.compression,),
+        262: (layout.photometric,), 277: (samples,), 284: (2 if layout.planar else 1,),
+        339: ({"u": 1, "i": 2, "f": 3}[layout.kind],) * samples,
+        **({322: (16,), 323: (16,)} if layout.tiled else {278: (8,)}),
+        **({317: (layout.predictor,)} if layout.predictor > 1 else {}),
+        **({266: (2,)} if layout.fill_order == 2 else {}),
+        **({338: layout.extra} if layout.extra else {}),
+        **(more or {}),
+    }  # fmt: skip
+    offsets, sizes = (324, 325) if layout.tiled else (273, 279)
+    tags[offsets] = tags[sizes] = (0,) * len(blocks)
+    start = 8 + 2 + 12 * len(tags) + 4 + sum(4 * len(value) for value in tags.values() if len(value) > 1)
+    tags[sizes] = tuple(map(len, blocks))
+    tags[offsets] = tuple(itertools.accumulate(tags[sizes][:-1], initial=start))
+    entries, behind, order = b"", b"", layout.order
+    for tag, value in sorted(tags.items()):
+        body = struct.pack(f"{order}{len(value)}I", *value)
+        if len(value) > 1:
+            body, behind = struct.pack(order + "I", 8 + 2 + 12 * len(tags) + 4 + len(behind)), behind + body
+        entries += struct.pack(order + "HHI", tag, 4, len(value)) + body
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    head += struct.pack(order + "IH", 8, len(tags)) + entries + bytes(4) + behind
+    return head.ljust(start, b"\0") + b"".join(blocks)
+
+
+def values_of(layout: Layout, samples: int) -> np.ndarray:
+    """(H, W, samples): every channel its own ramp with some noise, over the range that its kind has by custom."""
+    random = np.random.default_rng(7)
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    ramps = [x / (WIDTH - 1), y / (HEIGHT - 1), 1 - x / (WIDTH - 1), (x + y) / (WIDTH + HEIGHT - 2)]
+    share = np.stack([ramps[number % 4] for number in range(samples)], -1)
+    share = (share * 0.9 + random.random(share.shape) * 0.1).clip(0, 1)
+    share.reshape(-1)[:2] = 0, 1
+    if layout.kind == "f":
+        return share.astype(f"f{layout.bits // 8}")
+    if layout.kind == "i":
+        most = 2 ** (min(layout.bits, 48) - 1) - 1
+        return np.rint(share * 2 * most - most).astype(f"i{layout.bits // 8}")
+    most = 2**layout.bits - 1 if layout.bits <= 16 else 65535
+    dtype = (
+        np.uint8
+        if layout.bits <= 8
+        else np.uint16
+        if layout.bits <= 16
+        else np.uint32
+        if layout.bits <= 32
+        else np.uint64
+    )
+    return np.rint(share * most).astype(dtype)
+
+
+def eight_bits(values: np.ndarray, layout: Layout) -> np.ndarray:
+    """0..255 as floats, by README's rules."""
+    exact = values.astype(np.float64)
+    if layout.kind == "u":
+        return np.floor(exact / (2**layout.bits - 1 if layout.bits <= 16 else 65535) * 255 + 0.5)
+    if layout.kind == "f":
+        return np.floor(exact * 255 + 0.5)
+    low, high = exact.min(), exact.max()
+    return np.floor((exact - low) / (high - low) * 255 + 0.5)
+
+
+def as_seen(values: np.ndarray, layout: Layout, table: np.ndarray | None = None) -> np.ndarray:
+    """(H, W, 3) of what people should see."""
+    channels = {GREY: 1, GREY_FROM_WHITE: 1, RGB: 3, PALETTE: 1, CMYK: 4}[layout.photometric]
+    colour = values[..., :channels]
+    colour = eight_bits(colour, layout) if table is None else table[colour[..., 0]].astype(np.float64)
+    if layout.photometric == GREY_FROM_WHITE:
+        colour = 255 - colour
+    if layout.photometric == CMYK:
+        colour = (255 - colour[..., :3]) * (255 - colour[..., 3:]) / 255
+    colour = np.broadcast_to(colour, (*colour.shape[:2], 3))
+    for number, meaning in enumerate(layout.extra, channels):
+        if meaning in (PREMULTIPLIED, OPACITY):
+            opacity = eight_bits(values[..., number : number + 1], layout) / 255
+            colour = colour * (1 if meaning == PREMULTIPLIED else opacity) + 255 * (1 - opacity)
+    return colour.clip(0, 255)
+
+
+KINDS = [("u", bits) for bits in (1, 2, 4, 8, 10, 12, 14, 16, 24, 32, 64)]
+KINDS += [("i", bits) for bits in (8, 16, 32, 64)] + [("f", bits) for bits in (16, 32, 64)]
+
+COLOURS: dict[str, tuple[int, tuple[int, ...]]] = {
+    "grey": (GREY, ()), "grey from white": (GREY_FROM_WHITE, ()), "grey, unknown": (GREY, (UNKNOWN,)),
+    "grey, premultiplied": (GREY, (PREMULTIPLIED,)), "grey, opacity": (GREY, (OPACITY,)), "RGB": (RGB, ()),
+    "RGB, unknown": (RGB, (UNKNOWN,)), "RGB, premultiplied": (RGB, (PREMULTIPLIED,)), "RGB, opacity": (RGB, (OPACITY,)),
+    "RGB, unknown, opacity": (RGB, (UNKNOWN, OPACITY)), "CMYK": (CMYK, ()), "CMYK, opacity": (CMYK, (OPACITY,)),
+    "palette": (PALETTE, ()), "palette, opacity": (PALETTE, (OPACITY,)),
+}  # fmt: skip
+
+
+def layouts(base: Layout) -> Iterator[Layout]:
+    """Every way to lay the same values out."""
+    predictors = [1]
+    if base.kind == "f":
+        predictors.append(3)
+    elif base.bits in (8, 16, 32, 64):
+        predictors.append(2)
+    for planar, order, compression, predictor, tiled in itertools.product(
+        (False, True), "<>", (NONE, LZW, DEFLATE, PACKBITS, ZSTD), predictors, (False, True)
+    ):
+        if predictor == 1 or compression in (LZW, DEFLATE, ZSTD):
+            yield replace(base, planar=planar, order=order, compression=compression, predictor=predictor, tiled=tiled)
+
+
+@pytest.mark.parametrize("colours", COLOURS)
+@pytest.mark.parametrize(("kind", "bits"), KINDS)  # signed and premultiplied is nonsense
+def test_every_layout_is_right_or_refused(kind: str, bits: int, colours: str) -> None:
+    reference = pytest.importorskip("tifffile", reason="written TIFFs are read with tifffile")
+    photometric, extra = COLOURS[colours]
+    if kind == "i" and PREMULTIPLIED in extra:
+        return
+    base = Layout(bits, kind, photometric, extra)
+    samples = {GREY: 1, GREY_FROM_WHITE: 1, RGB: 3, PALETTE: 1, CMYK: 4}[photometric] + len(extra)
+    values, table, more = values_of(base, samples), None, {}
+    is_short = kind == "u" and bits <= 16
+    if photometric == PALETTE and is_short:
+        table = np.random.default_rng(3).integers(0, 256, (2**bits, 3))
+        more = {320: tuple((table.T * 257).ravel().tolist())}
+    if PREMULTIPLIED in extra:
+        opacity = values[..., -1:].astype(np.float64)
+        values[..., :-1] = (values[..., :-1] * (opacity / opacity.max())).astype(values.dtype)
+    refused, right = [], 0
+    # Of the rarer colours every fifth layout, beginning elsewhere for each: five goes into none of the numbers of ways.
+    every, first = (1, 0) if colours in ("grey", "RGB, opacity") else (5, (bits + len(colours)) % 5)
+    for number, layout in enumerate(itertools.islice(layouts(base), first, None, every)):
+        data = write(values, layout, more)
+        if number % 3 == 0 and bits not in (10, 14, 24) and not (bits % 8 and layout.compression == PACKBITS):
+            read = reference.imread(io.BytesIO(data))
+            by_channels = values[..., 0] if samples == 1 else values.transpose(2, 0, 1) if layout.planar else values
+            assert np.array_equal(read, by_channels), layout
+        try:
+            pixels = decode(data).pixels
+        except UnknownFormatError:
+            refused.append(layout)
+            continue
+        right += 1
+        assert np.abs(pixels - as_seen(values, layout, table)).max() <= 3, layout
+    assert not (right and refused)
+    assert bool(refused) == (photometric in (PALETTE, CMYK) and not is_short)
+
+
+# --- single rules -----------------------------------------------------------------------------------------------------
+
+
+def pixels_of(data: bytes) -> list[int]:
+    return list(decode(data).pixels[0, :, 0].tolist())
+
+
+def row(*values: int | float, kind: str = "u1") -> np.ndarray:
+    return np.array(values, kind)[None, :, None]
+
+
+def test_bits_may_be_the_other_way_round() -> None:
+    for compression in (NONE, DEFLATE):
+        layout = Layout(fill_order=2, compression=compression)
+        assert pixels_of(write(row(1, 2, 128, 255), layout)) == [1, 2, 128, 255]
+
+
+def test_white_is_what_the_file_states() -> None:
+    layout = Layout(bits=16)
+    assert pixels_of(write(row(0, 500, 1000, 4000, kind="u2"), layout, {281: (1000,)})) == [0, 128, 255, 255]
+    assert pixels_of(write(row(0, 512, 1023, kind="u2"), replace(layout, bits=10))) == [0, 128, 255]
+
+
+def test_a_palette_of_8_bits_is_taken_as_such() -> None:
+    table = {320: tuple(range(256)) * 3}
+    assert pixels_of(write(row(0, 7, 255), Layout(photometric=PALETTE), table)) == [0, 7, 255]
+
+
+def test_a_channel_of_opacity_that_is_not_stated_is_taken_for_it_in_colour_only() -> None:
+    rgb = np.array([[[10, 10, 10, 255], [10, 10, 10, 0]]], np.uint8)
+    assert pixels_of(write(rgb, Layout(photometric=RGB))) == [10, 255]
+    grey = np.array([[[10, 255], [10, 0]]], np.uint8)
+    assert pixels_of(write(grey, Layout())) == [10, 10]
+
+
+def test_32_bit_colour_has_one_range_for_all_channels() -> None:
+    values = np.array([[[0, 500, 1000], [1000, 1000, 1000]]], np.float32)
+    assert decode(write(values, Layout(32, "f", RGB))).pixels[0].tolist() == [[0, 128, 255], [255, 255, 255]]
+
+
+def test_unsigned_32_bits_are_not_taken_for_negative() -> None:
+    assert pixels_of(write(row(0, 2**31, 2**32 - 1, kind="u4"), Layout(32))) == [0, 128, 255]
+
+
+def test_strips_are_unpacked_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("imagecodecs")
+    values = values_of(Layout(photometric=RGB), 3)
+    for layout in (Layout(photometric=RGB, compression=LZW, planar=planar) for planar in (False, True)):
+        whole = decode(write(values, layout)).pixels
+        with monkeypatch.context() as patched:
+            patched.setattr(tiff_module, "_BAND_BYTES", 1)
+            assert np.array_equal(decode(write(values, layout)).pixels, whole)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("by_pillow", [False, True])
+def test_a_tiff_is_turned_by_its_tag(orientation: int, by_pillow: bool) -> None:
+    file = io.BytesIO()
+    picture = Image.new("RGB", (40, 30), (255, 0, 0))
+    picture.paste((0, 0, 255), (0, 0, 40, 8))
+    picture.save(file, "TIFF", compression="jpeg" if by_pillow else "raw", quality=95, tiffinfo={274: orientation})
+    image = decode(file.getvalue())
+    assert (image.exif_orientation, image.browser_orientation) == (orientation, orientation)
+    assert (image.height, image.width) == ((30, 40) if orientation == 3 else (40, 30))
+    blue = image.pixels[-4, 20] if orientation == 3 else image.pixels[20, -4]
+    assert np.abs(blue.astype(int) - (0, 0, 255)).max() < 20
+
+
+@pytest.mark.parametrize(
+    ("options", "photometric"),
+    [
+        ({"compression": "jpeg"}, None),
+        ({"compression": "jpeg", "byteorder": ">", "tile": (16, 16)}, None),
+        ({"compression": "jpeg", "planarconfig": "separate"}, None),
+        ({"photometric": "ycbcr", "compression": "lzw"}, "YCbCr"),
+        ({"photometric": "ycbcr"}, "YCbCr"),
+        ({"compression": "lzma"}, None),
+        ({"bigtiff": True}, None),
+    ],
+)
+def test_pictures_that_are_no_arrays_are_right_too(options: dict[str, Any], photometric: str | None) -> None:
+    reference = pytest.importorskip("tifffile")
+    pytest.importorskip("imagecodecs")
+    y, x = np.mgrid[0:64, 0:96]
+    values = np.stack([x * 255 // 95, y * 255 // 63, (x + y) * 255 // 158], -1).astype(np.uint8)
+    expected = np.asarray(Image.fromarray(values) if photometric is None else
+                          Image.frombytes(photometric, (96, 64), values.tobytes()).convert("RGB"))  # fmt: skip
+    if "planarconfig" in options:
+        values = np.ascontiguousarray(values.transpose(2, 0, 1))
+    file = io.BytesIO()
+    reference.imwrite(file, values, **{"photometric": "rgb", **options})
+    assert np.abs(decode(file.getvalue()).pixels.astype(int) - expected).mean() < 1
+
+
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
+@pytest.mark.parametrize("photometric", [GREY_FROM_WHITE, GREY])
+def test_a_fax_is_black_on_white(compression: str, photometric: int) -> None:
+    page = Image.new("1", (40, 30), 255)
+    page.paste(0, (5, 5, 20, 10))
+    file = io.BytesIO()
+    page.save(file, "TIFF", compression=compression, tiffinfo={262: photometric})
+    assert np.array_equal(decode(file.getvalue()).pixels[..., 0], np.asarray(page) * np.uint8(255))
+
+
+def changed(layout: Layout, tag: int, *values: int) -> bytes:
+    samples = {RGB: 3, CMYK: 4}.get(layout.photometric, 1)
+    return write(values_of(replace(layout, photometric=GREY), samples), layout, {tag: values})
+
+
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "WebP": (changed(Layout(), 259, 50001), "WebP"),
+    "JPEG XL": (changed(Layout(), 259, 50002), "JPEG XL"),
+    "LERC": (changed(Layout(), 259, 34887), "LERC"),
+    "unknown compression": (changed(Layout(), 259, 4711), "4711"),
+    "a mask": (changed(Layout(), 262, 4), "kind of colour"),
+    "a colour filter": (changed(Layout(), 262, 32803), "kind of colour"),
+    "complex": (changed(Layout(), 339, 6), "complex"),
+    "channels of several sizes": (changed(Layout(photometric=RGB), 258, 5, 6, 5), "different kinds"),
+    "five spectral channels": (
+        write(values_of(Layout(), 5), Layout(), {338: (0, 0, 0, 0)}), "does not say that they are colours"),
+    "other inks": (changed(Layout(photometric=CMYK), 332, 2), "inks"),
+    "YCbCr with fewer samples": (changed(Layout(photometric=YCBCR), 530, 2, 2), "YCbCr"),
+    "predictor of 12 bits": (changed(Layout(bits=12, compression=DEFLATE), 317, 2), "predictor"),
+    "BigTIFF of the other order": (b"MM\0+\0\x08" + bytes(30), "BigTIFF"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_nobody_reads_right_is_refused_with_the_reason(name: str) -> None:
+    data, words = REFUSED[name]
+    with pytest.raises(UnknownFormatError, match=words):
+        decode(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (changed(Layout(), 256, 0), "no size"),
+        (changed(Layout(photometric=RGB), 277, 2), "2 samples"),
+        (changed(Layout(), 257, 500), "too few"),
+        (changed(Layout(tiled=True), 322, 0), "tiles"),
+        (changed(Layout(tiled=True), 322, 1 << 30), "tiles"),
+        (changed(Layout(photometric=PALETTE), 320, *range(9)), "palette"),
+        (changed(Layout(compression=DEFLATE), 259, LZW), "unpacked"),
+    ],
+)
+def test_contradictory_tags_are_refused(data: bytes, words: str) -> None:
+    with pytest.raises(CorruptImageError, match=words):
+        decode(data)
+
+
+@pytest.mark.parametrize("compression", [NONE, DEFLATE, PACKBITS])
+@pytest.mark.parametrize("planar", [False, True])
+def test_a_cut_file_is_noticed_and_kept_where_that_is_allowed(compression: int, planar: bool) -> None:
+    layout = Layout(photometric=RGB, compression=compression, planar=planar)
+    values = values_of(layout, 3)
+    data = write(values, layout)
+    whole = decode(data).pixels
+    for share in (0.5, 0.8, 0.99):
+        cut = data[: int(len(data) * share)]
+        with pytest.raises(TruncatedImageError):
+            decode(cut)
+        kept = decode(cut, DecodeOptions(allow_truncated=True)).pixels
+        assert kept.shape == whole.shape
+        assert np.array_equal(kept[:2, :, 0], whole[:2, :, 0])
+
+
+def test_pages_are_counted() -> None:
+    file = io.BytesIO()
+    pages = [Image.new("L", (8, 8), grey) for grey in (10, 20, 30)]
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+    image = decode(file.getvalue())
+    assert (image.frames, image.pixels[0, 0].tolist()) == (3, [10, 10, 10])
+
+
+def test_changed_bytes_raise_nothing_else() -> None:
+    random = np.random.default_rng(5)
+    sources = [
+        write(values_of(Layout(bits, kind), 1), Layout(bits, kind, compression=compression, tiled=tiled))
+        for bits, kind in ((8, "u"), (12, "u"), (32, "f"))
+        for compression in (NONE, DEFLATE)
+        for tiled in (False, True)
+    ]
+    messages = []
+    for turn in range(600):
+        data = bytearray(sources[turn % len(sources)])
+        for at in random.integers(0, 220, 3):
+            data[at] = random.integers(256)
+        try:
+            decode(bytes(data), DecodeOptions(max_pixels=1_000_000, allow_truncated=bool(turn % 2)))
+        except DecodeError as error:
+            messages.append(str(error))
+    assert len(messages) > 100
+    assert max(map(len, messages)) < 300
