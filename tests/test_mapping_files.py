@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from prelabel.cli import main
 from prelabel.config import label_options
 from prelabel.errors import ConfigError
 from prelabel.export.coco_options import CocoOptions
@@ -150,3 +153,17 @@ def test_a_name_given_twice_on_the_command_line_is_refused_and_one_after_a_file_
 def test_a_file_whose_path_has_an_equals_sign_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "lr=0.1").mkdir()
     assert thresholds(written(tmp_path / "lr=0.1", "t.yaml", "Dog: 0.5\n")) == {"Dog": 0.5}
+
+
+def test_a_stated_score_threshold_over_a_file_s_default_is_said_by_the_command(tmp_path: Path) -> None:
+    path = written(tmp_path, "t.yaml", '"*": 0.9\n')
+    run = str(shutil.copytree(Path(__file__).parent / "data" / "runs" / "finished", tmp_path / "run"))
+    command = ["export", "coco", run, "--to", str(tmp_path / "c.json"), "--class-threshold", path]
+    by_file = CliRunner().invoke(main, command)
+    assert by_file.exit_code == 0, by_file.output
+    assert "at 0.9 and above" in by_file.output
+    assert "was stated" not in by_file.output
+    stated = CliRunner().invoke(main, [*command, "--score-threshold", "0.5"])
+    assert stated.exit_code == 0, stated.output
+    assert "at 0.5 and above" in stated.output
+    assert "note: score-threshold 0.5 was stated" in stated.output
