@@ -206,6 +206,10 @@ def check_rows(table: pa.Table) -> Iterator[str]:
     yield from problem(ok & np.asarray(pc.is_valid(table["error_type"])), "an image that is ok has an error")
     sized = np.asarray(pc.and_(pc.is_valid(table["height"]), pc.is_valid(table["width"])))
     yield from problem(ok & ~sized, "no height and width")
+    for name in ("exif_orientation", "browser_orientation"):
+        if name in table.schema.names:
+            turns = pc.fill_null(table[name], 1).to_numpy()
+            yield from problem((turns < 1) | (turns > 8), f"{name} is not 1 to 8")
 
     height = pc.fill_null(table["height"], 0).to_numpy()
     width = pc.fill_null(table["width"], 0).to_numpy()

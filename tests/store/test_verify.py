@@ -113,6 +113,9 @@ def test_a_file_that_nobody_planned(output: str):
             "a mask is not an RLE of the image's size",
         ),
         (lambda rows: [*rows[:2], replace(rows[2], error_type="X")], "a failed image has detections"),
+        (lambda rows: [*rows[:2], replace(rows[2], exif_orientation=9)], "'0-2.jpg': exif_orientation is not 1 to 8"),
+        (lambda rows: [replace(rows[0], browser_orientation=0), *rows[1:]], "browser_orientation is not 1 to 8"),
+        (lambda rows: [*rows[:2], replace(rows[2], browser_orientation=-6)], "browser_orientation is not 1 to 8"),
     ],
 )
 def test_wrong_rows(output: str, change: Callable[[list[ImageRow]], list[ImageRow]], said: str):
