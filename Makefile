@@ -84,7 +84,7 @@ $(EMULATORS)/.ready:
 
 $(AZURITE)/.ready:
 	@command -v npm >/dev/null \
-	  || { echo "npm is missing, which installs Azurite (Azure's emulator): install Node.js 20 or later"; exit 2; }
+	  || { echo "npm is missing, which installs Azurite (Azure's emulator): install Node.js 18 or later"; exit 2; }
 	@npm install --silent --no-fund --no-audit --prefix $(AZURITE) azurite@3.37.0
 	@touch $@
 

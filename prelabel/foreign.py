@@ -98,7 +98,8 @@ def as_os_error() -> Iterator[None]:
             if str(error).startswith("Forbidden: "):  # so gcsfs says it
                 raise PermissionError(describe(error)) from error
             raise
-        raise _kind_of(error)(describe(error)) from error
+        # What Azure's library adds (number, time, the whole answer) tells nobody anything here.
+        raise _kind_of(error)(describe(error).partition(" RequestId:")[0]) from error
     except ValueError as error:
         if not str(error).startswith("Bad Request: "):  # so gcsfs says it
             raise

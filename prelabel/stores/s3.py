@@ -7,6 +7,7 @@ try; `_call_s3` sends any request of the protocol with s3fs's session, options a
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -83,16 +84,21 @@ class S3(ObjectStore):
         return {"PartNumber": part.number, "ETag": answer["ETag"], **checksums}
 
     async def commit(self, fs: Any, path: str, upload: str, parts: list[Any]) -> None:
-        """Complete the multipart upload."""
+        """Complete the multipart upload; one that is gone was completed if the object is made of its parts."""
         bucket, key = split(path)
-        await fs._call_s3(
-            "complete_multipart_upload",
-            Bucket=bucket,
-            Key=key,
-            UploadId=upload,
-            MultipartUpload={"Parts": parts},
-            **fs.req_kw,
-        )
+        try:
+            await fs._call_s3(
+                "complete_multipart_upload",
+                Bucket=bucket,
+                Key=key,
+                UploadId=upload,
+                MultipartUpload={"Parts": parts},
+                **fs.req_kw,
+            )
+        except FileNotFoundError:
+            there = await fs._call_s3("head_object", Bucket=bucket, Key=key, **fs.req_kw)
+            if _etag(there["ETag"]) != _etag_of(parts):
+                raise
 
     async def abandon(self, fs: Any, path: str, upload: str) -> None:
         """Parts of uploads that were never ended cost money."""
@@ -106,3 +112,12 @@ async def _nothing(_: int) -> bytes:
 
 def _etag(value: Any) -> str | None:
     return value.strip('"') if isinstance(value, str) else None
+
+
+def _etag_of(parts: list[Any]) -> str | None:
+    """The ETag of an object made of parts, None where theirs are no MD5 (with keys of KMS)."""
+    try:
+        digests = b"".join(bytes.fromhex(part["ETag"].strip('"')) for part in parts)
+    except ValueError:
+        return None
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
