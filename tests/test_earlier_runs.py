@@ -122,6 +122,20 @@ def test_push(finished: Path, monkeypatch: pytest.MonkeyPatch):
     assert len(server.held) == IMAGES - FAILED
 
 
+def test_what_is_shown_of_it_and_what_it_kept_are_said(finished: Path, tmp_path: Path):
+    """`label` kept what people see, 0.3 and above, when they were made."""
+    for number, command in enumerate(
+        (("export", "coco"), ("export", "label-studio"), ("export", "yolo"), ("preview",))
+    ):
+        to = tmp_path / f"{number}.json" if "coco" in command else tmp_path / str(number)
+        shown = output_of(*command, finished, "--to", to)
+        assert "at 0.3 and above; the run keeps 0.3" in shown
+        assert "kept detections from" not in shown
+        lower = output_of(*command, finished, "--to", to, "--score-threshold", "0.1")
+        assert "what lies between 0.1 and 0.3 is not in it" in lower
+    assert "regions" in output_of("export", "label-studio", finished, "--to", tmp_path / "tasks")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["unfinished", "finished"])
 def test_label_goes_on_with_either(name: str, photos: Path, tmp_path: Path, request: pytest.FixtureRequest):

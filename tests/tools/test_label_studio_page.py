@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageOps
 from prelabel import rle
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
+from prelabel.export.polygons import SPECK, PolygonRules, object_polygons
 from prelabel.export.reading import RunInfo
 from prelabel.select import ExportSelection
 from prelabel.storage import Storage
@@ -127,6 +128,29 @@ def test_brush_masks_are_drawn_over_what_was_found(
     for index in range(3):
         mask = rle.decode(found.mask[index], found.height, found.width)
         assert iou(mask[np.ix_(ys.astype(int), xs.astype(int))], task.drawn(index)) > 0.95
+
+
+def test_parts_of_one_object_are_one_region_and_filled_as_the_mask_is(
+    label_studio: Server, page: Any, photos: Photos, tmp_path: Path, screenshots: Path
+) -> None:
+    """The canvas of a browser fills by winding; bridges neither fill nor empty anything."""
+    project = Project(label_studio, photos, "mask", tmp_path, shape="polygon", score_threshold=0.4)
+    parted = []
+    for image_id, image in project.rows.items():
+        found = ordered(image)
+        for index, (counts, score) in enumerate(zip(found.mask, found.score, strict=True)):
+            parts = object_polygons(counts, found.height, found.width, PolygonRules(1.0, 16, SPECK, "split")).polygons
+            sizes = [np.ptp(np.reshape(part, (-1, 2)), axis=0).prod() for part in parts]
+            if score >= np.float32(0.4) and len(parts) > 1:
+                parted.append((sorted(sizes)[-2], image_id, index))
+    (_, image_id, index) = max(parted)
+    task, regions = project.open(page, image_id)
+    task.screenshot(screenshots / f"parts-{image_id}.png")
+    image = project.rows[image_id]
+    found, (ys, xs) = ordered(image), under_page(task, image)
+    assert len(regions) == np.count_nonzero(found.score >= np.float32(0.4))
+    mask = rle.decode(found.mask[index], found.height, found.width)
+    assert iou(mask[np.ix_(ys.astype(int), xs.astype(int))], task.drawn(index)) > 0.9
 
 
 def test_polygons_are_drawn_with_their_corners_where_they_should_be(
