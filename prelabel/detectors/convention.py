@@ -27,7 +27,7 @@ _PREFERRED = ("serving_default", "default")
 _NUMBERS = ("detection_class_labels", "detection_classes")
 _STRINGS = ("detection_class_entities", "detection_class_names", "detection_class_text", "detection_classes")
 #: Outputs of a classifier in order of preference, where it has several of the right shape.
-_ROWS = ("logits", "probabilities", "predictions", "default", "output_0")
+_ROWS = ("probabilities", "logits", "predictions", "default", "output_0")
 _COUNTS = ("num_detections", "valid_detections")
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 _WHOLE = ("uint8", "int32", "int64", "int16", "uint16")
@@ -316,7 +316,7 @@ def _classification(
         return _no_classifier(outputs, rows, fitting)
     classes = (outputs[chosen].shape or (None,))[-1]
     why = f"image classification by signature {name!r} ({classes or 'an unstated number of'} classes in {chosen!r})"
-    unused = tuple(one for one in outputs.values() if one.name != chosen and one.rank == 2 and one.dtype in FLOATS)
+    unused = tuple(one for one in rows if one.name != chosen and NO_SCORES.search(one.name))
     return Convention(
         "classification",
         name,

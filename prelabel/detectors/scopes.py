@@ -19,7 +19,7 @@ _CALLS = frozenset(("PartitionedCall", "StatefulPartitionedCall"))
 _DEEPEST = 60
 
 #: Tensors of one graph that are asked whether they are constant: a few hundred, unless it was made to ask for ever.
-_MOST_STEPS = 100_000
+_MOST_STEPS = 20_000
 
 #: Operations on constants that are computed here: those with which scales and means are made.
 _COMPUTED: Mapping[str, Callable[..., Array]] = {

@@ -177,6 +177,76 @@ def test_no_signature_at_all_is_refused() -> None:
         recognise([])
 
 
+def test_probabilities_are_preferred_to_logits_and_other_heads_are_named() -> None:
+    probabilities = Tensor("probabilities", "float32", (None, 1001))
+    embedding = Tensor("embedding", "float32", (None, 64))
+    found = recognise([replace(CLASSIFIER, outputs=(*CLASSIFIER.outputs, embedding, probabilities))])
+    assert found.outputs == {"rows": "probabilities"}
+    assert found.unused == (embedding,)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "expected"),
+    [
+        ((1, None, None, 3), None, "channels-last"),
+        ((1, 224, 224, 3), None, "channels-last"),
+        ((1, 3, None, None), None, "channels-first"),
+        ((1, 3, 224, 224), None, "channels-first"),
+        ((None, None, 3), None, "channels-last"),
+        ((3, None, None), None, "channels-first"),
+        ((1, 224, 224, None), None, "channels-last"),
+        ((1, None, 224, 224), None, "channels-first"),
+        ((1, None, None, None), "channels-last", "channels-last"),
+        ((1, None, None, None), "channels-first", "channels-first"),
+        ((1, 3, 3, 3), "channels-first", "channels-first"),
+        ((1, None, None, None), None, "state --input-layout channels-last or channels-first"),
+        ((1, 3, 3, 3), None, "state --input-layout"),
+        ((1, 3, None, 3), None, "state --input-layout"),
+        ((1, None, None, 3), "channels-first", "cannot be channels-first"),
+        ((1, 3, 224, 224), "channels-last", "cannot be channels-last"),
+        ((1, None, None, 1), None, "images of 1 channels"),
+        ((1, 4, None, None), None, "images of 4 channels"),
+        ((1, 4, 224, 224), None, "images of 4 channels"),
+    ],
+)
+def test_where_the_channels_are_is_known_or_asked_for(
+    shape: tuple[int | None, ...], layout: str | None, expected: str
+) -> None:
+    signature = with_input(MASK_RCNN, "uint8", shape)
+    if not expected.startswith("channels"):
+        with pytest.raises(DetectorError, match=expected):
+            recognise([signature], layout=layout)
+        return
+    found = recognise([signature], layout=layout)
+    assert found.channels_first is (expected == "channels-first")
+    assert found.size == ((224, 224) if shape.count(224) == 2 else (3, 3) if shape == (1, 3, 3, 3) else None)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        ([Tensor("boxes", "float32", (1, 9, 4)), Tensor("confidence", "float32", (1, 9))], "names of their own"),
+        ([Tensor("nmsed_boxes", "float32", (1, 9, 4)), Tensor("nmsed_scores", "float32", (1, 9))], "names of their"),
+        ([Tensor("feature_vector", "float32", (None, 1280))], "looks like features or a regression"),
+        ([Tensor("bbox", "float32", (None, 4))], "looks like features or a regression"),
+        ([Tensor("landmarks", "float32", (None, 10))], "looks like features or a regression"),
+        ([Tensor("output_0", "float32", (None, 1))], "one number for an image"),
+        ([Tensor("depth", "float32", (None, None, None, 1))], "map of each picture's parts"),
+        ([Tensor("a", "float32", (None, 9)), Tensor("b", "float32", (None, 9))], "several outputs .*: a, b"),
+        ([Tensor("detection_boxes", "float32", (1, 9, 5))], "without detection_scores, detection_classes"),
+        ([Tensor("text", "string", (None,))], "no output that is a row of numbers"),
+    ],
+)
+def test_a_refusal_says_what_the_model_looks_like(outputs: list[Tensor], words: str) -> None:
+    with pytest.raises(DetectorError, match=words):
+        recognise([replace(CLASSIFIER, outputs=tuple(outputs))])
+
+
+def test_somebody_may_say_that_features_are_scores() -> None:
+    features = replace(CLASSIFIER, outputs=(Tensor("feature_vector", "float32", (None, 1280)),))
+    assert recognise([features], is_classifier=True).outputs == {"rows": "feature_vector"}
+
+
 def test_logits_are_preferred_among_several_outputs() -> None:
     features = Tensor("pooled", "float32", (None, 1280))
     assert recognise([replace(CLASSIFIER, outputs=(features, *CLASSIFIER.outputs))]).outputs == {"rows": "logits"}

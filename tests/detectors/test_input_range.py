@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from prelabel.detectors import wire
 from prelabel.detectors.input_range import Evidence, range_in
-from prelabel.detectors.nodes import read_body, read_functions
+from prelabel.detectors.nodes import Body, Node, read_body, read_functions
 from prelabel.detectors.scopes import Entry, Functions, Scope
 
 Build = Callable[[Any, Any], Any]
@@ -189,3 +191,21 @@ def test_a_loop_that_scales_over_and_over_ends() -> None:
         return tf.while_loop(lambda i, image: i < 3, lambda i, image: (i + 1, image * 1.5), [0, x])[1]
 
     assert said_of(lambda tf, x: network(tf, build(tf, x))).range is None
+
+
+def test_a_graph_that_was_made_to_keep_its_reader_busy_does_not() -> None:
+    one = b"\x08\x01\x12\x00\x22\x04" + struct.pack("<f", 1.0)  # a TensorProto
+    value = b"\x42" + bytes([len(one)]) + one
+    entry = memoryview(b"\x0a\x05value\x12" + bytes([len(value)]) + value)
+    nodes = [Node("images", "Placeholder", [], []), Node("c0", "Const", [], [entry])]
+    # Each asks twice for the one before, and calls it twice: 2 to the power of 50 in all.
+    nodes += [Node(f"c{n}", "AddV2", [f"c{n - 1}", f"c{n - 1}"], []) for n in range(1, 50)]
+    nodes += [Node("scaled", "Mul", ["images", "c49"], []), Node("called", "f49", ["images"], [])]
+    functions = {"f0": Body({"m": Node("m", "Identity", ["x"], [])}, ("x",), ("m:output:0",))}
+    for n in range(1, 50):
+        calls = {name: Node(name, f"f{n - 1}", ["x"], []) for name in ("a", "b")}
+        functions[f"f{n}"] = Body(calls, ("x",), ("a:output:0", "b:output:0"))
+    main = Body({node.name: node for node in nodes})
+    start = time.process_time()
+    assert range_in(Entry(Scope(main, Functions(functions)), "images:0", {})).range is None
+    assert time.process_time() - start < 20
