@@ -138,16 +138,17 @@ def _with_bare_numbers(value: Any) -> Any:
 def _yaml(path: Path, text: str) -> Any:
     import yaml  # only here: the exporters start without it
 
-    loader = _yaml_loader()(text)
     try:
-        return loader.get_single_data()
+        loader = _yaml_loader()(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         hint = ""
         if "alias" in str(error):
             hint = '; a name that begins with * or & needs quotes, as in "*": 0.3'
         raise ConfigError(f"{path}: {' '.join(str(error).split())}{hint}") from None
-    finally:
-        loader.dispose()
 
 
 @functools.cache

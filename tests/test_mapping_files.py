@@ -111,6 +111,7 @@ def test_what_a_toml_file_does_not_keep_as_text_must_be_in_quotes(tmp_path: Path
         ("t.toml", "Dog = true\n", r"t\.toml: Dog must be a number from 0 to 1, got 'True'$"),
         ("t.yaml", "[a, b]: 0.5\n", r"t\.yaml: line 1: a name must be text$"),
         ("t.yaml", "*: 0.5\n", r't\.yaml: .*a name that begins with \* or & needs quotes, as in "\*": 0\.3$'),
+        ("t.yaml", "Dog: \x01\n", r"t\.yaml: unacceptable character"),
         ("t.yaml", "12\n", r"t\.yaml: expected names and values, got a int$"),
     ],
 )

@@ -99,7 +99,8 @@ def _time(annotation: Mapping[str, Any]) -> str:
 def _starts(task: Mapping[str, Any], annotation: Mapping[str, Any], where: str) -> tuple[tuple[Start, ...], bool]:
     """What an annotation may have begun with, the surest first, and whether it says that it began with nothing."""
     kept, parent = annotation.get("prediction"), annotation.get("parent_prediction")
-    whole = [one for one in task.get("predictions") or () if isinstance(one, Mapping) and "result" in one]
+    there = task.get("predictions")
+    whole = [one for one in there if isinstance(one, Mapping) and "result" in one] if isinstance(there, list) else []
     if isinstance(kept, Mapping) and "result" in kept and parent in (None, kept.get("id")):
         return (_start(kept, where),), False
     if parent is not None:
@@ -116,15 +117,12 @@ def _start(prediction: Mapping[str, Any], where: str) -> Start:
 
 def _size(result: Any) -> tuple[int, int] | None:
     """Height and width of the picture on which all regions say they lie, or None where they do not agree."""
-    sizes = {
-        (item.get("original_height"), item.get("original_width"))
-        for item in result
-        if isinstance(item, Mapping) and "original_width" in item
-    }
-    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
-    if not isinstance(height, int | float) or not isinstance(width, int | float):
+    items = [item for item in result if isinstance(item, Mapping) and "original_width" in item]
+    sizes = [[item.get("original_height"), item["original_width"]] for item in items]
+    if not sizes or any(size != sizes[0] for size in sizes):
         return None
-    return (int(height), int(width)) if 1 <= height < 1e9 and 1 <= width < 1e9 else None
+    sides = [one for one in sizes[0] if isinstance(one, int | float) and not isinstance(one, bool) and 1 <= one < 1e9]
+    return (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
 
 
 def _seconds(annotation: Mapping[str, Any]) -> float | None:

@@ -123,7 +123,7 @@ def _categories(entries: Sequence[Any], shown: str) -> list[Category]:
     for entry in entries:
         try:
             one = Category(int(entry["id"]), str(entry["name"]), str(entry.get("mid") or ""))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
             raise EvaluateError(
                 f"{shown}: every category needs a whole number id and a name, got {_cut(entry)}"
             ) from None
@@ -156,7 +156,7 @@ def _images(entries: Sequence[Any], shown: str) -> dict[Any, TruthImage]:
         try:
             number, name = entry["id"], entry["file_name"]
             height, width = (None if entry.get(key) is None else int(entry[key]) for key in ("height", "width"))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
             raise EvaluateError(f"{shown}: every image needs an id and a file_name, got {_cut(entry)}") from None
         if not isinstance(number, int | str) or not isinstance(name, str):
             raise EvaluateError(f"{shown}: every image needs an id and a file_name, got {_cut(entry)}")
@@ -185,7 +185,7 @@ def _objects(
             x, y, w, h = (float(value) for value in entry["bbox"])
             area = _area(entry.get("area"))
             crowd = bool(int(entry.get("iscrowd") or 0))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
             raise EvaluateError(f"{where} needs image_id, category_id and a bbox of four numbers") from None
         if not isinstance(image_id, int | str) or image_id not in images:
             raise EvaluateError(f"{where} is of image {image_id!r}, which is not among the images")

@@ -363,6 +363,17 @@ def test_no_more_is_hashed_than_is_needed(monkeypatch: pytest.MonkeyPatch) -> No
     assert numbers({region_id("other", "a.jpg", 0, 0)})[1] <= 100 * 18
 
 
+@pytest.mark.parametrize("odd", [None, [], {}, "x", 1e999, -1, True])
+def test_odd_sizes_and_predictions_of_an_export_are_none(tmp_path: Path, odd: Any) -> None:
+    def edit(tasks: Tasks) -> None:
+        for task in tasks:
+            task["predictions"] = odd
+            for region in task["annotations"][0]["result"]:
+                region["original_width"] = odd
+
+    assert counts(run(FOUR, exported(tmp_path, FOUR, edit))) == [5, 0, 0, 0, 0]
+
+
 def test_records_are_read_back_in_order_and_others_are_passed_over(tmp_path: Path) -> None:
     out, storage = str(tmp_path), Storage()
     assert read_exports(out, storage, "run-1") == ([], [])

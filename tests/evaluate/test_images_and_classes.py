@@ -213,6 +213,8 @@ GOOD = {"images": [image()], "annotations": [{"id": 1, **thing(BOX)}], "categori
         ({**GOOD, "images": [image(), image(2)]}, "image 'a.jpg' twice"),
         ({**GOOD, "categories": []}, "has no categories"),
         ({**GOOD, "categories": [{"id": 1}]}, "every category needs a whole number id and a name"),
+        ({**GOOD, "categories": [{"id": 1e999, "name": "a"}]}, "every category needs a whole number id and a name"),
+        ({**GOOD, "annotations": [{**thing(BOX), "category_id": 1e999}]}, "annotation 0 needs image_id"),
         ({**GOOD, "categories": [CATEGORIES[0], CATEGORIES[0]]}, "category id 1 twice"),
         ({**GOOD, "categories": [CATEGORIES[0], {"id": 2, "name": "dog"}]}, "category name 'dog' twice"),
         ({**GOOD, "annotations": []}, "has no objects"),

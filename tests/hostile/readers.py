@@ -27,7 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prelabel import rle
-from prelabel.compare.reading import read_annotations
+from prelabel.compare.comparison import compare
+from prelabel.compare.options import CompareOptions
 from prelabel.config import label_options
 from prelabel.detections import Detections
 from prelabel.detectors.activation import rows_end
@@ -92,6 +93,13 @@ def _selection(name: str) -> Callable[[str], object]:
     return lambda path: from_mapping(Selection, {name: path}, "test")
 
 
+def _compared(path: str) -> object:
+    found = Detections(6, 8, np.array([[1, 1, 5, 4]]), [18], [0.5], ["dog"], [""])
+    row = ImageRow("a.jpg", "a.jpg", "a.jpg", "d", "m", detections=found, height=6, width=8)
+    options = CompareOptions(predictions="o", annotations=path)
+    return compare(RunInfo(detector="d", model_version="m"), lambda: iter([row]), options, STORAGE)
+
+
 def _coco() -> bytes:
     return json.dumps(
         {
@@ -123,9 +131,12 @@ def _tasks() -> bytes:
     box = {"x": 10, "y": 10.5, "width": 20, "height": 30, "rotation": 0, "rectanglelabels": ["dog"]}
     region = {"id": "a", "type": "rectanglelabels", "from_name": "label", "to_name": "image", "value": box}
     region |= {"original_width": 80, "original_height": 60}
+    shown = {"id": 4, "model_version": "m", "score": 0.5, "result": [{**region, "score": 0.5}]}
     annotation = {"id": 1, "result": [region], "lead_time": 3.5, "created_at": "2026-11-20T12:00:00Z"}
-    data = {"image": "/data/a.jpg", "image_id": "a.jpg"}
-    return json.dumps([{"id": 1, "data": data, "annotations": [annotation], "predictions": []}]).encode()
+    annotation |= {"prediction": shown, "parent_prediction": 4, "completed_by": 1, "ground_truth": False}
+    data = {"image": "/data/upload/4/cb0618f6-a.jpg", "image_id": "a.jpg"}
+    task = {"id": 1, "data": data, "annotations": [annotation], "predictions": [shown], "drafts": []}
+    return json.dumps([task]).encode()
 
 
 def _parquet_list() -> bytes:
@@ -261,9 +272,7 @@ TARGETS: Mapping[str, Target] = {
     "selection.csv": Target(lambda: [b'Dog,pet\nCat,"a pet"\n'], _written("s.csv", _selection("class_map"))),
     "selection.json": Target(lambda: [b'{"Dog": 0.5}'], _written("s.json", _selection("class_threshold"))),
     "truth": Target(lambda: [_coco()], _written("t.json", lambda path: read_truth(path, STORAGE))),
-    "annotations": Target(
-        lambda: [_tasks(), _coco()], _written("a.json", lambda path: read_annotations(path, STORAGE))
-    ),
+    "annotations": Target(lambda: [_tasks(), _coco()], _written("a.json", _compared)),
     "categories": Target(lambda: [_coco()], _written("c.json", lambda path: read_categories(path, STORAGE))),
     "image-ids": Target(lambda: [_coco()], _written("i.json", lambda path: numbering(path, STORAGE))),
     "rle": Target(lambda: [b"6x8 =3300000;", b"48x64 bk05X16K4M2N2N2O0O2O000O2O00000001N10001N101N2N2N3L5JQo0"], _runs),
