@@ -8,6 +8,7 @@ for every kind of pixel, `sniff.py` tells formats apart; this module opens, chec
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,11 +42,11 @@ from prelabel.errors import (
 )
 from prelabel.source.color import on_white, parts_to_rgb, srgb_pixels, to_rgb
 from prelabel.source.failures import describe, explain, is_cut, tiff_ends_early
-from prelabel.source.jpeg import read_pixels, reduce, reduced, scale_of
-from prelabel.source.orientation import browser_orientation, jpeg_exif
+from prelabel.source.jpeg import jpeg_exif, read_pixels, reduce, reduced, scale_of
+from prelabel.source.orientation import browser_orientation
 from prelabel.source.png import has_all_rows, open_png, png_rgb
 from prelabel.source.png_chunks import PngChunks, read_png
-from prelabel.source.sniff import image_format, looks_like
+from prelabel.source.sniff import image_format, largest_item, looks_like
 from prelabel.source.tiff import count_pictures, layout_of, profile_of, read_directory, read_samples, stated_size
 from prelabel.source.upright import displayed_size, turned, window_of
 
@@ -353,7 +354,7 @@ def _opener(name: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     if name in _OPENERS:
         return _OPENERS[name]
     if name == "AVIF" and AvifImagePlugin.SUPPORTED:
-        return AvifImagePlugin.AvifImageFile
+        return _open_avif
     try:
         from pillow_heif.as_plugin import HeifImageFile
     except ImportError:
@@ -362,6 +363,17 @@ def _opener(name: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
             f"{kind} needs a reader that is not installed: pip install 'prelabel[heif]', or convert the file to JPEG"
         ) from None
     return HeifImageFile  # type: ignore[no-any-return]
+
+
+def _open_avif(file: io.BytesIO) -> ImageFile.ImageFile:
+    """Open an AVIF; without its EXIF where that is broken, which neither turns it nor is a reason to lose it."""
+    try:
+        return AvifImagePlugin.AvifImageFile(file)
+    except ValueError as error:
+        if "Exif" not in str(error):
+            raise
+    data = re.sub(rb"(infe[\x02\x03].{7,9})Exif", rb"\1none", file.getvalue(), count=1, flags=re.DOTALL)
+    return AvifImagePlugin.AvifImageFile(io.BytesIO(data))
 
 
 def _refuse_camera_raw(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> None:
@@ -373,9 +385,11 @@ def _refuse_camera_raw(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes)
 
 
 def _size_in_header(data: bytes, name: str) -> tuple[int, int]:
-    """Width and height where memory is taken as soon as a file is opened; else (0, 0)."""
+    """Width and height where they are needed before a file is opened, which may take memory or fail; else (0, 0)."""
     if name == "PNG" and data[12:16] == b"IHDR":
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if name == "AVIF":  # libavif does not say why it refuses one of more than 32,768 pixels a side
+        return largest_item(data)
     if name == "GIF":
         return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
     if name == "WEBP" and data[12:16] == b"VP8X":

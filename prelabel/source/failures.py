@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from typing import Literal
 
@@ -16,10 +17,32 @@ from prelabel.errors import (
     TruncatedImageError,
     UnknownFormatError,
 )
+from prelabel.source.jpeg import jpeg_frame
+from prelabel.source.sniff import largest_item
 
 #: How Pillow and the libraries under it speak of a variant they do not read.
-_VARIANT_WORDS = ("cannot handle", "unknown pixel mode", "unsupported", "not supported", "not yet supported")
-_END_WORDS = ("truncat", "end of file", "end-of-file", "insufficient input", "cannot read full")
+_VARIANT_WORDS = (
+    "cannot handle", "unknown pixel mode", "unsupported", "not supported", "not yet supported", "not been built in"
+)  # fmt: skip
+_END_WORDS = ("truncat", "end of file", "end-of-file", "insufficient input", "cannot read full", "file size too small")
+
+#: SOF markers of JPEGs that libjpeg reads, and where there is none.
+_JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA, None})
+
+#: What libavif takes at most.
+_AVIF_SIDE, _AVIF_PIXELS = 32_768, 16_384**2
+
+#: How pictures in the containers of AVIF and HEIC are coded, and how far into a file that is looked for.
+_CODECS = {
+    "av01": "AV1",
+    "hvc1": "HEVC",
+    "avc1": "AVC",
+    "jpeg": "JPEG",
+    "j2k1": "JPEG 2000",
+    "vvc1": "VVC",
+    "unci": "uncompressed",
+}
+_ITEMS_WITHIN = 1 << 16
 
 _TIFF_OFFSETS_AND_SIZES = ((273, 279), (324, 325))  # strips, tiles
 
@@ -48,8 +71,14 @@ def explain(
         return ImageTooLargeError(f"the picture does not fit into memory ({what})")
     if isinstance(error, DecompressionBombError):
         return ImageTooLargeError(f"a part of the file has more pixels than the limit (max-pixels) allows ({what})")
+    width, height = largest_item(data) if name == "AVIF" else (0, 0)
+    if "security limit" in reason.lower() or max(width, height) > _AVIF_SIDE or width * height > _AVIF_PIXELS:
+        stated = f"{width} x {height}: " if width else ""
+        return ImageTooLargeError(f"{stated}more than the reader of {name} takes, whatever max-pixels allows ({what})")
     if is_cut(error, data, name, image, file):
         return TruncatedImageError(f"the file ends before the picture does ({what})")
+    if (other := _other_content(name, data)) is not None:
+        return UnknownFormatError(f"a variant of {name} that is not read: {other} ({what})")
     # Pillow wraps what a header made it stumble over; the texts of these are for programmers.
     stumble = error.__cause__ or error
     if isinstance(stumble, KeyError):
@@ -79,8 +108,41 @@ def is_cut(error: Exception, data: bytes, name: str, image: ImageFile.ImageFile 
         return b"\xff\xd9" not in data[-64:]
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return tiff_ends_early(image.tag_v2, data)
+    if name in ("AVIF", "HEIF"):
+        return _boxes_end_early(data)  # their readers take the whole file before they look at it
     # A header that could not be understood, and a reader that stands at the end of the file.
     return image is None and file.tell() >= len(data)
+
+
+def _boxes_end_early(data: bytes) -> bool:
+    """Whether a box of the outermost level reaches beyond the end of the file."""
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        if size < 8:
+            return False  # the last one, or none
+        at += size
+    return at != len(data)
+
+
+def _other_content(name: str, data: bytes) -> str | None:
+    """What a sound file holds that its reader does not take for what it is, if that can be told."""
+    if name == "JPEG":
+        kind = jpeg_frame(data)
+        return None if kind in _JPEG_FRAMES else "lossless, hierarchical or JPEG-LS"
+    if name == "PSD" and data[4:6] == b"\0\2":
+        return "a large document (PSB)"
+    if name not in ("AVIF", "HEIF"):
+        return None
+    head = data[:_ITEMS_WITHIN]
+    if b"meta" not in head:
+        return "a video with the name of a picture" if b"moov" in data else None
+    coded = {kind.decode("latin-1") for kind in re.findall(rb"infe[\x02\x03].{3}.{4}(....)", head, re.DOTALL)}
+    wanted = {"av01", "grid", "iovl", "tmap", "sato"} if name == "AVIF" else {"hvc1", "grid", "iovl", "iden", "tmap"}
+    names = sorted(_CODECS[kind] for kind in coded & set(_CODECS))
+    return f"its picture is coded as {' and '.join(names)}" if names and not coded & wanted else None
 
 
 def tiff_ends_early(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> bool:

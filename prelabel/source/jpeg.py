@@ -7,10 +7,18 @@ Pillow still reads the header (size, EXIF, profile, frames) and has the last wor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import ImageFile
+
+_APP1, _SCAN, _END = 0xE1, 0xDA, 0xD9
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+
+#: Markers of frames: baseline, progressive, lossless and others, JPEG-LS. C4, C8 and CC are none.
+_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 
 #: What the inverse cosine transform can leave out by itself: pixels of the file for one of the picture, along a side.
 _SCALES = (8, 4, 2)
@@ -61,3 +69,35 @@ def reduce(image: ImageFile.ImageFile, scale: int) -> None:
     """Have Pillow load a JPEG that it has opened at 1/scale."""
     width, height = image.size
     image.draft(None, (width // scale, height // scale))
+
+
+def jpeg_exif(data: bytes) -> bytes | None:
+    """EXIF of the first APP1 segment that has any, from its byte order on, where browsers look for it."""
+    for marker, body in _segments(data):
+        # The byte behind `Exif\0` is padding, and most often zero.
+        if marker == _APP1 and len(body) > 6 and body[:5] == b"Exif\0":
+            return body[6:]
+    return None
+
+
+def jpeg_frame(data: bytes) -> int | None:
+    """The marker of the frame, which says how it is coded; None where there is none."""
+    return next((marker for marker, _ in _segments(data) if marker in _FRAMES), None)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and body of each segment before the first scan."""
+    at = 2
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
+        marker = data[at + 1]
+        if marker in (_SCAN, _END):
+            return
+        if marker in (0x00, 0xFF):  # no marker, or one that is filled up
+            at += 1
+            continue
+        at += 2
+        if marker in _WITHOUT_LENGTH:
+            continue
+        length = max(int.from_bytes(data[at : at + 2], "big"), 2)
+        yield marker, data[at + 2 : at + length]
+        at += length

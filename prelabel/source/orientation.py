@@ -23,10 +23,6 @@ _ORIENTATION = 0x0112
 _EXIF_DIRECTORY = 0x8769
 _SHORT, _LONG = 3, 4
 
-_JPEG_APP1 = 0xE1
-_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
-_JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
-
 
 def browser_orientation(name: str, applied: int | None, exif: bytes | None, container: int | None) -> int:
     """The orientation, 1..8, that a browser applies to the stored pixels.
@@ -82,24 +78,3 @@ def _entries(exif: bytes, order: str, directory: int) -> Iterator[tuple[int, int
     (entries,) = struct.unpack_from(order + "H", exif, directory)
     for at in range(directory + 2, min(directory + 2 + 12 * entries, len(exif) - 11), 12):
         yield (*struct.unpack_from(order + "HHI", exif, at), at + 8)
-
-
-def jpeg_exif(data: bytes) -> bytes | None:
-    """EXIF of the first APP1 segment that has any, from its byte order on."""
-    at = 2
-    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
-        marker = data[at + 1]
-        if marker in (_JPEG_SCAN, _JPEG_END):
-            return None
-        if marker in (0x00, 0xFF):  # no marker, or one that is filled up
-            at += 1
-            continue
-        at += 2
-        if marker in _JPEG_WITHOUT_LENGTH:
-            continue
-        length = int.from_bytes(data[at : at + 2], "big")
-        # The byte behind `Exif\0` is padding, and most often zero.
-        if marker == _JPEG_APP1 and length > 8 and data[at + 2 : at + 7] == b"Exif\0":
-            return data[at + 8 : at + length]
-        at += max(length, 2)
-    return None

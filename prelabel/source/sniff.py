@@ -24,7 +24,12 @@ _SIGNATURES = (
 )
 
 _AVIF_BRANDS = {b"avif", b"avis"}
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+_HEVC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_HEIF_BRANDS = _HEVC_BRANDS | {b"mif1", b"msf1", b"mif2"}
+_RAW_BRANDS = {b"crx "}
+#: How far into an AVIF its pictures are described.
+_ITEMS_WITHIN = 1 << 16
+
 _BMP_HEADER_BYTES = {12, 16, 40, 52, 56, 64, 108, 124}
 _TGA_FOOTER = b"TRUEVISION-XFILE.\x00"
 
@@ -56,6 +61,14 @@ _STRANGERS = (
     (b"FUJIFILMCCD-RAW", "a camera raw file"),
     (b"IIU\x00", "a camera raw file"),
     (b"\x00\x00\x01\x00", "a Windows icon"),
+    (b"\x00\x00\x02\x00\x01", "a Windows cursor"),
+    (b"II\xbc\x01", "a JPEG XR picture"),
+    (b"gimp xcf", "a GIMP document"),
+    (b"\x8aMNG", "an MNG animation"),
+    (b"\x8bJNG", "a JNG picture"),
+    (b"FLIF", "a FLIF picture"),
+    (b"BPG\xfb", "a BPG picture"),
+    (b"\x0a\x05\x01", "a PCX picture"),
     (b"icns", "an Apple icon"),
 )
 
@@ -81,12 +94,21 @@ def image_format(data: bytes) -> str | None:
 
 def _iso_media_format(data: bytes) -> str | None:
     """AVIF and HEIF are brands of the MP4 container: the major one, or else those the file is compatible with."""
-    length = min(int.from_bytes(data[:4], "big"), 256)
+    length = min(int.from_bytes(data[:4], "big"), 1024)
     major = data[8:12]
     brands = {data[i : i + 4] for i in range(16, length, 4)} | {major}
-    if major in _AVIF_BRANDS or (major in {b"mif1", b"msf1"} and brands & _AVIF_BRANDS):
+    if major in _RAW_BRANDS:
+        return None
+    if major in _AVIF_BRANDS or (major not in _HEVC_BRANDS and brands & _AVIF_BRANDS):
         return "AVIF"
-    return "HEIF" if major in _HEIF_BRANDS else None
+    return "HEIF" if brands & _HEIF_BRANDS else None
+
+
+def largest_item(data: bytes) -> tuple[int, int]:
+    """Width and height of the largest picture that an AVIF states before its pixels; (0, 0) where it states none."""
+    sizes = re.findall(rb"ispe\0{4}(.{4})(.{4})", data[:_ITEMS_WITHIN], re.DOTALL)
+    stated = [(int.from_bytes(width, "big"), int.from_bytes(height, "big")) for width, height in sizes]
+    return max(stated, key=lambda size: size[0] * size[1], default=(0, 0))
 
 
 def looks_like(data: bytes) -> str:
@@ -95,7 +117,7 @@ def looks_like(data: bytes) -> str:
         if data.startswith(signature):
             return words
     if data[4:8] == b"ftyp":
-        return "an MP4 or QuickTime video"
+        return "a camera raw file" if data[8:12] in _RAW_BRANDS else "an MP4 or QuickTime video"
     if data[:4] == b"RIFF":
         return "an AVI video or a WAV recording"
     if data[128:132] == b"DICM":

@@ -23,6 +23,7 @@ from PIL import Image, TiffImagePlugin
 
 from prelabel.errors import CorruptImageError, ImageTooLargeError, TruncatedImageError, UnknownFormatError
 from prelabel.source.color import Range, range_of, scaled, spread
+from prelabel.source.failures import describe
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -332,7 +333,8 @@ def _unpacked(layout: Layout, data: bytes, first: int, count: int, shape: tuple[
         if layout.compression == 1:
             size = min(rows - (number - first) * layout.block[1], layout.block[1]) * row_bytes
         if (start < 0 or start + size > len(data)) and not keep_cut:
-            raise TruncatedImageError(f"the file ends before the picture does (TIFF, {len(data):,} bytes)")
+            what = describe("TIFF", data, (layout.width, layout.height))
+            raise TruncatedImageError(f"the file ends before the picture does ({what})")
         parts.append(data[max(start, 0) : max(start, 0) + max(size, 0)])
     if layout.compression == 1:
         flat = np.frombuffer(b"".join(parts).ljust(rows * row_bytes, b"\0"), np.uint8)

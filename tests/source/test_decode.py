@@ -26,6 +26,7 @@ from prelabel.errors import (
 )
 from prelabel.source import color
 from prelabel.source.decode import DecodeOptions, decode
+from tests.source import oriented
 
 RED, GREEN, BLUE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
@@ -712,3 +713,66 @@ def test_damaged_files_always_fail_with_a_decode_error() -> None:
             messages.append(str(error))
     assert len(messages) > 100
     assert not [message for message in messages if "\n" in message or len(message) > 300]
+
+
+# --- true reasons -----------------------------------------------------------------------------------------------------
+
+
+def restated(data: bytes, width: int, height: int) -> bytes:
+    """An AVIF or HEIC that states another size."""
+    at = data.index(b"ispe") + 8
+    return data[:at] + struct.pack(">II", width, height) + data[at + 8 :]
+
+
+@needs_avif
+def test_an_avif_that_its_reader_finds_too_large_is_said_to_be_that() -> None:
+    huge = restated(save(noise(), "AVIF"), 40_000, 40_000)
+    with pytest.raises(ImageTooLargeError, match=r"40000 x 40000 is 1,600,000,000 pixels; .* \(max-pixels\)"):
+        decode(huge)
+    with pytest.raises(ImageTooLargeError, match="more than the reader of AVIF takes"):
+        decode(huge, DecodeOptions(max_pixels=10**10))
+
+
+@needs_avif
+@pytest.mark.parametrize("major", [b"miaf", b"MA1A", b"mif1", b"isom"])
+def test_an_avif_is_known_by_any_of_its_brands(major: bytes) -> None:
+    data = save(noise(), "AVIF")
+    assert decode(data[:8] + major + data[12:]).pixels.shape == (96, 128, 3)
+
+
+@needs_avif
+def test_an_avif_that_is_something_else_is_said_to_be_that() -> None:
+    data = save(noise(), "AVIF")
+    with pytest.raises(UnknownFormatError, match="its picture is coded as HEVC"):
+        decode(data.replace(b"av01", b"hvc1"))
+    video = b"\0\0\0\x18ftypavif\0\0\0\0avifmif1" + struct.pack(">I4s", 108, b"moov") + bytes(100)
+    with pytest.raises(UnknownFormatError, match="a video with the name of a picture"):
+        decode(video)
+
+
+@needs_avif
+def test_broken_exif_of_an_avif_does_not_cost_the_picture() -> None:
+    image = decode(oriented.avif(exif_data=b"Exif\0\0" + oriented.exif(6)))
+    assert (image.pixels.shape, image.exif_orientation, image.browser_orientation) == ((32, 48, 3), None, 1)
+
+
+@pytest.mark.parametrize("frame", [0xC3, 0xC5, 0xCB])
+def test_a_jpeg_of_a_kind_that_is_not_read_is_said_to_be_that(frame: int) -> None:
+    data = save(noise(), "JPEG").replace(b"\xff\xc0", bytes([0xFF, frame]), 1)
+    with pytest.raises(UnknownFormatError, match="lossless, hierarchical or JPEG-LS"):
+        decode(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(40), "a camera raw file"),
+        (b"\0\0\0\x18ftypisom\0\0\2\0isommp41" + bytes(40), "an MP4 or QuickTime video"),
+        (b"II\xbc\x01" + bytes(40), "a JPEG XR picture"),
+        (b"gimp xcf v011" + bytes(40), "a GIMP document"),
+        (b"8BPS\0\2" + bytes(60), r"a large document \(PSB\)"),
+    ],
+)
+def test_what_is_not_read_is_named(data: bytes, words: str) -> None:
+    with pytest.raises(UnknownFormatError, match=words):
+        decode(data)
