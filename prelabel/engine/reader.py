@@ -112,6 +112,27 @@ class _Fetched:
     decoded_bytes: int
 
 
+class _Held:
+    """What is held of several images: how many, how many of them as files, and bytes of files and in all."""
+
+    __slots__ = ("bytes", "file_bytes", "files", "images")
+
+    def __init__(self) -> None:
+        self.images = self.files = self.file_bytes = self.bytes = 0
+
+    def add(self, image: _Image, sign: int = 1) -> None:
+        """One image more."""
+        self.images += sign
+        self.bytes += sign * (image.encoded + image.decoded)
+        if image.is_encoded:
+            self.files += sign
+            self.file_bytes += sign * image.encoded
+
+    def remove(self, image: _Image) -> None:
+        """One image less, as it was added."""
+        self.add(image, -1)
+
+
 class Pictures:
     """The pictures of one shard, in order: an iterator, and a context that ends reading when it is left."""
 
@@ -243,27 +264,54 @@ class Reader:
 
     def _advance(self) -> None:
         """Begin what there is room for, with the lock held; what is being taken comes first, then what came first."""
+        if not self._open:
+            return
         ordered = sorted(self._open, key=lambda pictures: not pictures.is_begun)
-        for place, pictures in enumerate(ordered):
-            self._fetch_ahead(pictures, others=ordered[1:] if place else None)
-        for place, pictures in enumerate(ordered):
-            self._decode_ready(pictures, others=ordered[1:] if place else None)
-        self.most_bytes = max(self.most_bytes, self.held_bytes())
+        held, beside = _Held(), _Held()
+        for image, pictures in self._images.items():
+            held.add(image)
+            if pictures is not ordered[0]:
+                beside.add(image)
+        for pictures in ordered:
+            self._fetch_ahead(pictures, held, None if pictures is ordered[0] else beside)
+        for pictures in ordered:
+            self._decode_ready(pictures, held, None if pictures is ordered[0] else beside)
+        self.most_bytes = max(self.most_bytes, held.bytes)
 
-    def _fetch_ahead(self, pictures: Pictures, others: list[Pictures] | None) -> None:
+    def _fetch_ahead(self, pictures: Pictures, held: _Held, beside: _Held | None) -> None:
         while pictures.fetching < FETCH_THREADS and (ref := pictures.peek()) is not None:
             size = self._usual_bytes if ref.size is None else ref.size
             is_needed = pictures.is_begun and not pictures.images
-            if not (is_needed or self._has_room(size, others, encoded=True)):
+            # Where nothing else is held an image may have any size.
+            if not (is_needed or not held.images or self._has_room_for_file(size, held, beside)):
                 return
             pictures.pop()
             image = _Image(ref, size)
             pictures.images.append(image)
             pictures.fetching += 1
             self._images[image] = pictures
+            held.add(image)
+            if beside is not None:
+                beside.add(image)
             self._fetchers.submit(self._fetch, pictures, image)
 
-    def _decode_ready(self, pictures: Pictures, others: list[Pictures] | None) -> None:
+    def _has_room_for_file(self, size: int, held: _Held, beside: _Held | None) -> bool:
+        # Files have half of the room only: a worker that holds nothing else could decode nothing ahead.
+        return (
+            held.files < FETCH_AHEAD
+            and held.file_bytes + size <= self._budget // 2
+            and held.bytes + size <= self._budget
+            and (
+                beside is None
+                or (
+                    beside.files < FETCH_AHEAD // 2
+                    and beside.file_bytes + size <= self._budget // 4
+                    and beside.bytes + size <= self._budget // 2
+                )
+            )
+        )
+
+    def _decode_ready(self, pictures: Pictures, held: _Held, beside: _Held | None) -> None:
         for image in pictures.images:
             if self._decoding >= self._decode_threads:
                 return
@@ -271,40 +319,26 @@ class Reader:
                 continue
             size = image.fetched.decoded_bytes
             is_needed = pictures.is_begun and image is pictures.images[0]
-            if is_needed or self._has_room(size, others, encoded=False, image=image):
+            if is_needed or held.images == 1 or self._has_room_for_pixels(size, held, beside):
+                held.remove(image)
+                if beside is not None:
+                    beside.remove(image)
                 image.stage, image.decoded = _Stage.DECODING, size
+                held.add(image)
+                if beside is not None:
+                    beside.add(image)
                 self._decoding += 1
                 self._decoders.submit(self._decode, pictures, image)
 
-    def _has_room(
-        self, size: int, others: list[Pictures] | None, *, encoded: bool, image: _Image | None = None
-    ) -> bool:
-        """Whether so many bytes more may be held ahead.
-
-        Args:
-            size: Of a file that would be fetched, or of the pixels that would be made of one.
-            others: What shares in half of everything, or None for what comes first.
-            encoded: Whether it is a file.
-            image: The one that would be decoded.
-        """
-        if not self._images.keys() - {image}:
-            return True  # alone it may have any size
-        if not self._fits(size, list(self._images), encoded, 1):
-            return False
-        if others is None:
-            return True
-        of_others = [image for image, pictures in self._images.items() if pictures in others or pictures.is_closed]
-        return self._fits(size, of_others, encoded, 2)
-
-    def _fits(self, size: int, images: list[_Image], encoded: bool, divisor: int) -> bool:
-        same = [image for image in images if image.is_encoded == encoded]
-        limit = self._budget // divisor
-        if len(same) >= (FETCH_AHEAD if encoded else self._decode_ahead) // divisor:
-            return False
-        # Files have half of the room only: a worker that holds nothing else could decode nothing ahead.
-        if encoded and sum(image.encoded for image in same) + size > limit // 2:
-            return False
-        return sum(image.encoded + image.decoded for image in images) + size <= limit
+    def _has_room_for_pixels(self, size: int, held: _Held, beside: _Held | None) -> bool:
+        return (
+            held.images - held.files < self._decode_ahead
+            and held.bytes + size <= self._budget
+            and (
+                beside is None
+                or (beside.images - beside.files < self._decode_ahead // 2 and beside.bytes + size <= self._budget // 2)
+            )
+        )
 
     def _fetch(self, pictures: Pictures, image: _Image) -> None:
         """In a thread: download one image."""
