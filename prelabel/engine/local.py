@@ -35,7 +35,7 @@ from prelabel.storage import describe
 _END_TIMEOUT_S = 5.0
 
 #: Seconds until a process whose connection has ended is dead, too.
-_DYING_S = 2.0
+_DYING_S = 5.0
 
 #: What a worker's process runs. It looks for modules where this process does, wherever it was started.
 _BOOT = (

