@@ -7,6 +7,7 @@
     photos/a b.jpg    images/a%20b.jpg                     stem, read as an address
     my a (1).jpg      upload/4/cb0618f6-my_a_1.jpg         upload: Label Studio puts eight hexadecimal digits before a
                                                            name, and Django writes spaces as _ and drops other signs
+    photos/a.jpg      images/9f86d081__cb0618f6-a.jpg      the same, downloaded by its export
 A better way wins over a worse one, and where two images are equally good neither is taken.
 """
 
@@ -32,11 +33,20 @@ def clean(path: str) -> str:
     return re.sub(r"^(\./)+", "", path.replace("\\", "/"))
 
 
-def _uploaded(name: str) -> str | None:
-    """What is left of the stem of a name that Label Studio made on upload, or None for another name."""
-    # Its COCO export has such names as they stand in addresses; a % of their own they cannot have.
-    match = re.fullmatch(r"[0-9a-f]{8}-(.+)", stem(unquote(name)))
-    return match.group(1) if match else None
+def _before_upload(name: str) -> list[str]:
+    """What the stem of a name may have been before Label Studio put digits before it; nothing for another name.
+
+    It puts eight and a `-` before a name on upload, and its exports eight and `__` where they download the picture;
+    then the name stands as in an address, too.
+    """
+    match = re.fullmatch(r"([0-9a-f]{8}__)?([0-9a-f]{8}-)?(.+)", stem(unquote(name)))
+    if match is None or not (match[1] or match[2]):
+        return []
+    return list(
+        dict.fromkeys(
+            _on_upload(text) for text in (match[3], f"{match[2] or ''}{match[3]}" if match[1] else "") if text
+        )
+    )
 
 
 def _on_upload(name: str) -> str:
@@ -68,9 +78,8 @@ class ImageNames:
             self._tables[STEM][stem(path)].append(number)
             if "%" in path:
                 self._tables[QUOTED][stem(unquote(path))].append(number)
-            uploaded = _uploaded(path)
-            if uploaded is not None:
-                self._tables[UPLOAD][uploaded].append(number)
+            for before in _before_upload(path):
+                self._tables[UPLOAD][before].append(number)
 
     def find(self, *names: str) -> tuple[str, list[int]]:
         """The best way in which one of the names (an image's own) is there, and the positions of all that fit so."""

@@ -44,6 +44,11 @@ def find(names: list[str], *mine: str) -> tuple[str, list[int]]:
         ("ein Bild \u00fc \u6f22 #1 100%.jpg", "upload/4/cb0618f6-ein_Bild_\u00fc_\u6f22_1_100.jpg", "name on upload"),
         # As its COCO export has them.
         ("ein Bild \u00fc #1 100%.jpg", "images/cb0618f6-ein_Bild_%C3%BC_1_100.jpg", "name on upload"),
+        ("x.png", "images/9f86d081__cb0618f6-x.png", "name on upload"),
+        ("ein Bild \u00fc.jpg", "images/9f86d081__cb0618f6-ein_Bild_%C3%BC.jpg", "name on upload"),
+        ("photos/my x.png", "images/9f86d081__my%20x.png", "name on upload"),
+        ("cb0618f6-x.png", "images/9f86d081__cb0618f6-x.png", "name on upload"),
+        ("x.png", "images/9f86d081_x.png", ""),
         ("photos/a b.jpg", "images/a%20b.jpg", "stem in an address"),
         ("photos/a%20b.jpg", "images/a%20b.jpg", "stem"),
         ("cb0618f6-x.png", "upload/4/cb0618f6-x.png", "end of the path"),
