@@ -55,7 +55,10 @@ def test_every_box_comes_back_within_half_a_pixel(
     label_studio: Server, photos: Photos, tmp_path: Path, name: str
 ) -> None:
     run = photos.runs[name]
-    back = {task["data"]["image_id"]: task for task in imported(label_studio, photos, run, "rectangle", tmp_path)}
+    back = {
+        task["data"]["image_id"]: task
+        for task in imported(label_studio, photos, run, "rectangle", tmp_path, score_threshold=0.0)
+    }
     assert len(back) == 80
     compared = 0
     for row in run.rows():
@@ -77,7 +80,10 @@ def test_every_box_comes_back_within_half_a_pixel(
 def test_brush_masks_come_back_as_the_stored_masks(label_studio: Server, photos: Photos, tmp_path: Path) -> None:
     decode = needed("label_studio_sdk.converter.brush").decode_rle
     run = photos.runs["mask"]
-    back = {task["data"]["image_id"]: task for task in imported(label_studio, photos, run, "brush", tmp_path)}
+    back = {
+        task["data"]["image_id"]: task
+        for task in imported(label_studio, photos, run, "brush", tmp_path, score_threshold=0.0)
+    }
     compared = 0
     for row in run.rows():
         (prediction,) = back[row.image_id]["predictions"]
