@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from prelabel.mapping_files import read_mapping
-from prelabel.options import default_of, fields_of, from_mapping, option, require
+from prelabel.options import (
+    ACTIVATIONS,
+    INPUT_LAYOUTS,
+    INPUT_RANGES,
+    MASK_FRAMES,
+    default_of,
+    fields_of,
+    from_mapping,
+    option,
+    require,
+)
 from prelabel.select import Selection
 from prelabel.storage import absolute, redact
 
@@ -21,11 +31,6 @@ RUNNERS = ("auto", "local", "ray")
 #: How the network is run.
 OPTIMIZE = ("exact", "auto", "off")
 
-#: What a network's numbers can mean, where its graph does not say so; `prelabel.detectors` has what each is.
-INPUT_RANGES = ("0..1", "0..255", "-1..1")
-ACTIVATIONS = ("softmax", "sigmoid", "logits", "multilabel-logits", "none")
-INPUT_LAYOUTS = ("channels-last", "channels-first")
-MASK_FRAMES = ("box", "image")
 
 #: Optional tensors of a detector that can be kept in the shards.
 KEEP = ("multiclass-scores",)

@@ -24,6 +24,12 @@ from prelabel.mapping_files import MAPPING_SUFFIXES, Bare, meaning, read_mapping
 
 T = TypeVar("T")
 
+#: Choices that `label` and `inspect` offer; here, since the command line starts without what `config` needs.
+INPUT_RANGES = ("0..1", "0..255", "-1..1")
+ACTIVATIONS = ("softmax", "sigmoid", "logits", "multilabel-logits", "none")
+INPUT_LAYOUTS = ("channels-last", "channels-first")
+MASK_FRAMES = ("box", "image")
+
 #: A few lines of YAML can say a value of gigabytes: never quote one whole.
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200

@@ -51,6 +51,24 @@ def test_help_comes_in_under_half_a_second(arguments: list[str]):
     assert statistics.median(seconds) < 0.5
 
 
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        (["--help"], {"numpy", "fsspec", "pyarrow"}),
+        (["export", "--help"], {"numpy", "fsspec", "pyarrow"}),
+        (["export", "label-studio", "--help"], {"pyarrow", "orjson"}),
+        (["push", "label-studio", "--help"], {"pyarrow", "orjson"}),
+    ],
+)
+def test_help_starts_without_what_it_does_not_need(arguments: list[str], absent: set[str]):
+    """However busy the machine is."""
+    command = [sys.executable, "-X", "importtime", "-m", "prelabel", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "prelabel.cli" in imported
+    assert absent.isdisjoint(imported)
+
+
 def test_version():
     assert call("--version").stdout.strip() == f"prelabel, version {__version__}"
 

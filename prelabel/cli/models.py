@@ -8,7 +8,7 @@ import click
 
 from prelabel.cli.exits import fail
 from prelabel.cli.options import PATH, Command, storage_of, storage_option
-from prelabel.config import ACTIVATIONS, INPUT_LAYOUTS, INPUT_RANGES, MASK_FRAMES
+from prelabel.options import ACTIVATIONS, INPUT_LAYOUTS, INPUT_RANGES, MASK_FRAMES
 
 
 @click.command(cls=Command)

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from prelabel.export.coco_files import numbered_name
 from prelabel.frames import DISPLAY, FRAMES
 from prelabel.options import option, require
 from prelabel.storage import absolute, is_local, redact
-from prelabel.store.run import MANIFEST, RUN
 
 
 def frame_option() -> Any:
@@ -71,6 +69,10 @@ def require_distinct_files(
         numbered: The one of `written` that is written in numbered parts; what its parts may be called is theirs.
         run: Where the run is, if known.
     """
+    # Only where an export runs: options are declared without what reads and writes runs.
+    from prelabel.export.coco_files import numbered_name
+    from prelabel.store.run import MANIFEST, RUN
+
     files = {name: url for name, url in written.items() if url}
     inputs = {name: url for name in read for url in _addresses(getattr(options, name))}
     for place, (name, url) in enumerate(files.items()):
