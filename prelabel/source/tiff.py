@@ -59,7 +59,7 @@ _PREMULTIPLIED, _OPACITY = 1, frozenset({1, 2, 999})
 _MOST_TILE = 4096
 
 #: Bytes of samples that are unpacked at a time, where strips and tiles allow it, and that one of these may have.
-_BAND_BYTES = 32 << 20
+_BAND_BYTES = 2 << 20
 _MOST_BLOCK = 4 << 30
 
 
