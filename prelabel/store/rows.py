@@ -20,6 +20,8 @@ from prelabel.store.schema import FAILED, OK, SHARD_SCHEMA, STAGES
 #: Orientations that turn nothing: those of most rows, whose frames are all the same.
 _AS_STORED = (None, 1)
 
+_HEIF_ENDINGS = (".heic", ".heics", ".heif", ".heifs", ".hif")
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
@@ -146,6 +148,9 @@ def _row_to_values(row: ImageRow) -> dict[str, Any]:
 def table_to_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRow]:
     """Rows of Arrow batches of `SHARD_SCHEMA`, in order; columns for which `ImageRow` has a default may be left out.
 
+    Releases that did not record how browsers show a file gave for HEIC the turn that its reader had done already; there
+    the stored pixels are those that the detector saw, so that it counts for none.
+
     Raises:
         pa.ArrowInvalid: A value is null where every detection has one.
     """
@@ -155,7 +160,14 @@ def table_to_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRow]:
         found = _detections(batch)
         labels = _image_labels(batch)
         for values, detections, image_labels in zip(zip(*columns.values(), strict=True), found, labels, strict=True):
-            yield ImageRow(**dict(zip(names, values, strict=True)), detections=detections, image_labels=image_labels)
+            row = ImageRow(**dict(zip(names, values, strict=True)), detections=detections, image_labels=image_labels)
+            yield _without_heif_turn(row)
+
+
+def _without_heif_turn(row: ImageRow) -> ImageRow:
+    if row.exif_orientation in _AS_STORED or row.browser_orientation is not None:
+        return row
+    return replace(row, exif_orientation=None) if row.file_name.lower().endswith(_HEIF_ENDINGS) else row
 
 
 #: Columns that are attributes of `ImageRow` as they are.

@@ -67,6 +67,32 @@ def test_costly_columns_can_be_left_out(tmp_path: Path):
     assert failed.error == "no such file"
 
 
+@pytest.mark.parametrize(
+    ("file_name", "browser", "applied"),
+    [
+        ("a.heic", None, None),
+        ("A.HEIF", None, None),
+        ("a.hif", None, None),
+        ("a.heic", 6, 6),  # a JPEG by another name, of a release that records what browsers show
+        ("a.jpg", None, 6),
+        ("a.avif", None, 6),
+    ],
+)
+def test_heic_of_earlier_releases_is_upright_as_stored(
+    tmp_path: Path, file_name: str, browser: int | None, applied: int | None
+):
+    """They recorded the turn that HEIC's reader had done already."""
+    one = replace(row(file_name, DOG), exif_orientation=6, browser_orientation=browser)
+    url = write(tmp_path, one)
+    if browser is None:
+        pq.write_table(pq.read_table(url).drop_columns(["browser_orientation", "dropped"]), url)
+    (read,) = read_shard(url, STORAGE)
+    assert read.exif_orientation == applied
+    stored = read.in_frame("stored")
+    assert (stored.height, stored.width) == ((4, 6) if applied is None else (6, 4))
+    assert (read.way_to("stored"), read.way_to("browser")) == ((1, 1) if applied is None else (8, 1))
+
+
 def test_no_password_and_no_signature_is_stored(tmp_path: Path):
     url = write(tmp_path, row("a.jpg", uri="https://me:planted@host/a.jpg?v=1&X-Amz-Signature=planted"))
     assert [one.uri for one in read_shard(url, STORAGE)] == ["https://host/a.jpg?v=1"]
