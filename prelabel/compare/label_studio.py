@@ -32,6 +32,7 @@ import numpy as np
 from prelabel.compare.annotated import AnnotatedImage, Annotations, Mask, Points, Region, Start
 from prelabel.errors import EvaluateError, ExportError
 from prelabel.evaluate.image_names import clean
+from prelabel.evaluate.truth import is_number
 from prelabel.export.brush import rle_from_brush
 
 #: Corners that stand for an ellipse.
@@ -127,8 +128,7 @@ def _size(result: Any) -> tuple[int, int] | None:
 
 def _seconds(annotation: Mapping[str, Any]) -> float | None:
     value = annotation.get("lead_time")
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-    return float(value) if fits and value is not None else None
+    return float(value) if is_number(value) and value >= 0 else None
 
 
 def _names(data: Mapping[str, Any]) -> tuple[str, str]:
@@ -161,7 +161,7 @@ def _regions(result: Any, where: str, tally: Counter[str]) -> tuple[Region, ...]
             if key.endswith("labels") and isinstance(names, list):
                 labels.setdefault(id_, []).extend(map(str, names))
         score = item.get("score")
-        if isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score):
+        if is_number(score):
             scores[id_] = float(score)
         shape = _shape(item, value, f"{where}, region {id_}")
         if shape is not None:

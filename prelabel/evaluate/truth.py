@@ -13,12 +13,15 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from prelabel import rle
 from prelabel.errors import ConfigError, EvaluateError, StoreError
 from prelabel.export.categories import Category, read_categories
 from prelabel.storage import Storage, describe, redact
+
+#: Of a corner of a polygon, in pixels: pycocotools walks along each edge, and crashes where that is too long.
+_FARTHEST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,7 @@ def _area(value: Any) -> float | None:
     """The area stated, or None where there is none: COCO's evaluation would pass over an object of a negative area."""
     try:
         area = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return area if math.isfinite(area) and area >= 0 else None
 
@@ -265,6 +268,8 @@ def _polygons(parts: Sequence[Any]) -> list[list[float]]:
             raise _OddOutlineError(f"a polygon that is none: {_cut(part)} in place of a list of x, y")
         if len(part) % 2 or not _numbers(part):
             raise _OddOutlineError(f"a polygon that is none: {len(part)} values that are no pairs of x and y")
+        if max(map(abs, part), default=0) > _FARTHEST:
+            raise _OddOutlineError(f"a polygon that is none: a corner more than {_FARTHEST:,} pixels away")
         if len(part) >= 6 and _has_area(part):
             whole.append(part)
     if not whole:
@@ -282,7 +287,15 @@ def _has_area(polygon: Sequence[float]) -> bool:
 
 
 def _numbers(values: Sequence[Any]) -> bool:
-    return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+    return all(map(is_number, values))
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value out of JSON is a number that fits into a float; `true` is none."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # JSON's whole numbers have no largest one
+        return False
 
 
 def _whole(values: Sequence[Any]) -> bool:

@@ -339,6 +339,17 @@ def test_the_page_escapes_names_and_loads_nothing(tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "out" / "thresholds.yaml").read_text()).keys() == {"*", hostile}
 
 
+def test_numbers_of_401_digits_are_none(tmp_path: Path) -> None:
+    every = rows(large("a.jpg", found(xyxy=(0, 0, 50, 50))))
+    value = {"x": 0, "y": 0, "width": 25, "height": 50, "rectanglelabels": ["Dog"]}
+    box = {"id": "h", "type": "rectanglelabels", "value": value, "score": 10**400}
+    task = {"data": {"image_id": "a.jpg"}, "annotations": [{"result": [box], "lead_time": 10**400}]}
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps([task]))
+    done = run(every, path)
+    assert not any("time per image" in str(line) for line in tables(done)[0].rows)
+
+
 def test_tables_say_what_became_of_them(tmp_path: Path) -> None:
     done = run(FOUR, annotated(tmp_path, FOUR, edit_four))
     images, became, classes, relabelled = tables(done)

@@ -31,6 +31,10 @@ ODD: dict[str, tuple[Any, str]] = {
     "null in place of a polygon": ([None], "None in place of a list"),
     "null in place of a number": ([[3, 0, None, 0, 6, 4]], "6 values that are no pairs"),
     "not a number": ([[3, 0, float("nan"), 0, 6, 4]], "6 values that are no pairs"),
+    "a number of 401 digits": ([[10**400, 0, 6, 0, 6, 4]], "6 values that are no pairs"),
+    "a corner beyond whole numbers of 32 bits": ([[10**300, 0, 0, 1e300, 1.5, 2.5]], "more than 1,000,000 pixels away"),
+    "runs of 401 digits": ({"size": [4, 6], "counts": [10**400]}, "do not fill"),
+    "a size of 401 digits": ({"size": [10**400, 6], "counts": [24]}, "on an image of 4 x 6"),
     "points in pairs": ([[[3, 0], [6, 0], [6, 4]]], "3 values that are no pairs"),
     "an RLE of another size": ({"size": [6, 4], "counts": [24]}, "RLE of 6 x 4 on an image of 4 x 6"),
     "an RLE with bad letters": ({"size": [4, 6], "counts": "~"}, "illegal character"),
@@ -115,7 +119,7 @@ def test_an_object_that_states_no_outline_has_none(tmp_path: Path, nothing: Any)
     assert any("not every object of the truth has a segmentation" in note for note in done.notes)
 
 
-@pytest.mark.parametrize("area", [-1, float("nan"), float("inf"), "big", None, []])
+@pytest.mark.parametrize("area", [-1, float("nan"), float("inf"), 10**400, "big", None, []])
 def test_an_area_that_is_none_is_that_of_the_shape(tmp_path: Path, area: Any) -> None:
     # COCO's evaluation would pass over an object of area -1, and count what was found there as neither right nor wrong.
     truth = write_truth(tmp_path, [{**thing(LEFT), "area": area}], [image(height=4, width=6)])
