@@ -14,7 +14,7 @@ class ImageRef:
         uri: Its full address.
         file_name: The path below the source root (COCO's `file_name`), also where a list gives an `image_id`.
         size: Bytes, where the listing tells.
-        version: What identifies the content: the ETag of an object, `mtime-<nanoseconds>` of a file on a disk.
+        version: What identifies the content: the ETag of an object, `mtime_ns-<nanoseconds>` of a file on a disk.
     """
 
     image_id: str

@@ -4,10 +4,12 @@
 |---|---|
 | S3, Azure | the object's ETag, compared by the store itself (`stores/`) |
 | GCS | its generation, compared by the store itself (`stores/`) |
-| disk | `mtime-` and the time of its last change in nanoseconds |
+| disk | `mtime_ns-` and the time of its last change in nanoseconds |
 | others | what their listing tells: an ETag, a checksum, a generation, the time of the last change or of creation |
 
 Web servers' listings tell nothing, and lists name no versions: there is nothing to compare then.
+Plans of earlier releases hold `mtime-...` of a disk and an ETag of GCS, under the promise that sizes alone are
+compared: so they are.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _NAMES = (
     *("mtime", "LastModified", "last_modified", "modified", "updated", "created"),
 )
 
-_ON_DISK = re.compile(r"mtime-(-?\d+)")
+_ON_DISK = re.compile(r"mtime_ns-(-?\d+)")
 
 #: Nanoseconds in the steps that file systems and archives keep times in; a copy has its original's time cut to one.
 _STEPS_NS = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
@@ -45,7 +47,7 @@ def version_of(entry: Mapping[str, Any]) -> str | None:
 
 def version_on_disk(status: os.stat_result) -> str:
     """The version of a file on a disk."""
-    return f"mtime-{status.st_mtime_ns}"
+    return f"mtime_ns-{status.st_mtime_ns}"
 
 
 def is_same_on_disk(version: str, status: os.stat_result) -> bool:

@@ -77,6 +77,8 @@ class Gcs(ObjectStore):
         """One request. What does not say which generation it sends (emulators) is asked."""
         from gcsfs.retry import validate_response
 
+        if version and not version.isdecimal():
+            version = None  # an ETag: so plans of earlier releases have it, and never compared it
         bucket, key = split(path)
         headers = fs._get_headers({"Range": f"bytes=0-{first - 1}"} if first is not None else {})
         params = fs._get_params({"alt": "media", "ifGenerationMatch": version})

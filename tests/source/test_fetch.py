@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,14 @@ def test_a_copy_on_a_disk_that_kept_its_time_as_well_as_it_can_is_the_same_file(
     os.utime(path, ns=(cut - 2 * step, cut - 2 * step))
     with pytest.raises(FetchError, match="changed since it was listed: the file's time is another"):
         fetch(one, Storage(), MAX)
+
+
+def test_of_a_disk_in_a_plan_of_an_earlier_release_the_size_alone_is_compared(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"abc")
+    (listed,) = list_images([str(tmp_path)], Storage())
+    assert fetch(replace(listed, version="mtime-1767225600000000000"), Storage(), MAX) == b"abc"
+    with pytest.raises(FetchError, match="changed since it was listed: 3 bytes instead of 4"):
+        fetch(replace(listed, version="mtime-1767225600000000000", size=4), Storage(), MAX)
 
 
 def test_what_is_no_file_does_not_stop_a_worker(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_reference_says_what_the_listing_knows(tmp_path: Path, s3_server: S3Se
     plant(tmp_path, "a/b.jpg")
     found = (tmp_path / "a/b.jpg").stat()
     assert list(list_images([str(tmp_path)], STORAGE)) == [
-        ImageRef("a/b.jpg", f"{tmp_path}/a/b.jpg", "a/b.jpg", found.st_size, f"mtime-{found.st_mtime_ns}")
+        ImageRef("a/b.jpg", f"{tmp_path}/a/b.jpg", "a/b.jpg", found.st_size, f"mtime_ns-{found.st_mtime_ns}")
     ]
     bucket = s3_server.new_bucket()
     s3_server.put(bucket, "b.jpg", b"x")
