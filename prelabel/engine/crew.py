@@ -132,16 +132,21 @@ class Crew(ABC):
         self._events.append(Failed(worker, worker.tasks.pop(key), error))
         self._has_less(worker)
 
+    @property
+    def _not_replaced(self) -> int:
+        """Workers that were left out and have no successor."""
+        return max(0, self._left_out - MAX_REPLACED)
+
     def leave_out(self, worker: Handle) -> None:
         """Give a worker nothing more; end it when it has finished what it has. Another one may take its place."""
+        if worker not in self.workers:
+            return  # it has died since, and was replaced then
         self._left_out += 1
-        if worker.retiring or worker not in self.workers:
-            return
         worker.retiring = worker.replaced = True
         self.takers.pop(worker, None)
         if not worker.tasks:
             self._remove(worker)
-        if self._left_out <= MAX_REPLACED:
+        if not self._not_replaced:
             self._start()
 
     def _said(self, worker: Handle, status: Status) -> None:

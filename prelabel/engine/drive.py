@@ -170,7 +170,7 @@ class Driver:
         if task is None:
             self._lose(worker, f"it cannot be used: {error}", {}, is_left_out=True)
             return
-        self._standing.failed(worker.number)
+        self._standing.failed(worker.number, task.shard)
         if isinstance(task, TrialTask):
             self._end_trial(str(error))
         else:

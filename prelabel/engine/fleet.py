@@ -219,7 +219,8 @@ class Fleet(Crew):
             return
         self._grown_at = now
         if self._start_deaths < MAX_START_DEATHS:
-            while len(self.workers) < min(self._most, cluster.capacity(self._cpus, self._gpus)):
+            wanted = min(self._most, cluster.capacity(self._cpus, self._gpus)) - self._not_replaced
+            while len(self.workers) < wanted:
                 self._start()
 
 

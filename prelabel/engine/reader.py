@@ -212,10 +212,6 @@ class Reader:
             self._advance()
         return pictures
 
-    def held_bytes(self) -> int:
-        """Bytes that are held now, encoded and decoded."""
-        return sum(image.encoded + image.decoded for image in self._images)
-
     def awaits_download(self) -> bool:
         """Whether somebody waits for an image whose download makes progress, or may still do so by trying again."""
         with self._changed:

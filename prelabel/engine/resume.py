@@ -40,7 +40,8 @@ class Finished:
 
 def as_begun(options: LabelOptions, earlier: RunRecord) -> LabelOptions:
     """The options, where no score threshold is stated with that of a run begun when its default was another one."""
-    if not options.threshold_is_stated and earlier.settings.get("score_threshold") == _FORMER_DEFAULT:
+    is_former = earlier.detector.reading is None  # of a later run it was stated
+    if is_former and not options.threshold_is_stated and earlier.settings.get("score_threshold") == _FORMER_DEFAULT:
         return replace(options, score_threshold=_FORMER_DEFAULT)
     return options
 
@@ -48,7 +49,11 @@ def as_begun(options: LabelOptions, earlier: RunRecord) -> LabelOptions:
 def require_same_settings(earlier: RunRecord, options: LabelOptions) -> None:
     """Raises ConfigError, which names them, where settings differ that change the plan or rows that are ok."""
     before = [retry.settings for retry in earlier.retries]
-    lines = differences(earlier.settings, options.settings(), before, retry_failed=options.retry_failed)
+    wanted = options.settings()
+    if earlier.detector.reading is None:
+        # Such a run could not state them; `require_same_detector` compares what they come to.
+        wanted = {name: value for name, value in wanted.items() if name not in _STATED_SINCE}
+    lines = differences(earlier.settings, wanted, before, retry_failed=options.retry_failed)
     if options.add_new:  # the source may be named anew when it is to be looked through again
         lines = [line for line in lines if not line.startswith("source was")]
     _refuse(lines, options.output)
@@ -66,12 +71,16 @@ def require_same_detector(was: DetectorRecord, now: DetectorRecord, output: str)
     _refuse(lines, output)
 
 
+#: Options that say what releases before did without being told.
+_STATED_SINCE = ("input_range", "activation", "input_layout", "mask_frame", "trust_model")
+
 #: How runs read networks before that was decided once for a model and recorded.
 _READ_BEFORE = {
     "input range": ("0..1",),
     "activation": ("softmax", "logits"),
     "masks": ("box", "by-size"),
     "background": ("class 0",),
+    "input layout": ("channels-last",),
 }
 
 

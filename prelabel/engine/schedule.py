@@ -12,8 +12,8 @@ The way of a shard that keeps killing its workers, each step on a fresh one:
 Most deaths are a lost node or memory and end at step 2; step 3 costs one death for each image that kills.
 
 A worker that reports an error (its disk, its name server, its credentials) lives on. The shard goes to another one, and
-`Standing` says who is left out and when nobody is left. A shard that fails on workers that do well otherwise is
-refused: the others are finished first, then the run ends with its error.
+`Standing` says who is left out and when nobody is left. A shard that fails on two workers that do well otherwise, or
+twice on the only one there is, is refused: the others are finished first, then the run ends with its error.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MAX_KILLERS_IN_A_ROW = 5
 #: Errors of one worker in a row, with no shard finished between, after which it gets no more.
 MAX_ERRORS_IN_A_ROW = 3
 
-#: Errors of one shard on workers that have finished others, after which it is not tried again.
-MAX_ERRORS_OF_SHARD = 2
+#: Workers that have finished others and report errors at one shard, after which it is not tried again.
+MAX_PROVEN_AT_SHARD = 2
 
 
 class Step(IntEnum):
@@ -130,7 +130,7 @@ class Schedule:
         self._running: dict[int, int] = {}
         self._elsewhere: list[tuple[Task, int]] = []
         self._tried_by: dict[int, set[int]] = {}
-        self._errors: Counter[int] = Counter()
+        self._proven_at: dict[int, set[int]] = {}
         self.refused: dict[int, str] = {}
         self.given_up: dict[int, tuple[LabelTask, str]] = {}
 
@@ -159,7 +159,7 @@ class Schedule:
         """
         if self._again and worker_is_idle:
             task: Task = self._again.popleft()
-        elif (position := self._for_another(worker, able, worker_is_idle)) is not None:
+        elif (position := self._for_another(worker, worker_is_idle)) is not None:
             task, images = self._elsewhere.pop(position)
             self._running[task.shard] = images
             return task
@@ -167,17 +167,26 @@ class Schedule:
             task, images = self._fresh.popleft()
             self._running[task.shard] = images
             return task
+        elif worker_is_idle and (position := self._once_more(able)) is not None:
+            task, images = self._elsewhere.pop(position)
+            self._running[task.shard] = images
+            return task
         else:
             return None
         self._running[task.shard] = self._troubled[task.shard].images
         return task
 
-    def _for_another(self, worker: int, able: Collection[int], worker_is_idle: bool) -> int | None:
-        """Which of the tasks with an error a worker may try: one that it has not tried, unless all others have."""
+    def _for_another(self, worker: int, worker_is_idle: bool) -> int | None:
+        """Which of the tasks with an error a worker may try: the first that it has not tried."""
         for position, (task, _) in enumerate(self._elsewhere):
-            tried_by = self._tried_by[task.shard]
-            is_another = worker not in tried_by or tried_by.issuperset(able)
-            if is_another and (worker_is_idle or not task.alone):
+            if worker not in self._tried_by[task.shard] and (worker_is_idle or not task.alone):
+                return position
+        return None
+
+    def _once_more(self, able: Collection[int]) -> int | None:
+        """Which of them a worker tries again that is through with all else: the first that all others have tried."""
+        for position, (task, _) in enumerate(self._elsewhere):
+            if self._tried_by[task.shard].issuperset(able):
                 return position
         return None
 
@@ -191,14 +200,18 @@ class Schedule:
             is_proven: Whether the worker has finished other shards: then the error may be the shard's.
         """
         images = self._running.pop(task.shard)
-        self._tried_by.setdefault(task.shard, set()).add(worker)
-        self._errors[task.shard] += is_proven
-        if self._errors[task.shard] >= MAX_ERRORS_OF_SHARD:
+        tried_by = self._tried_by.setdefault(task.shard, set())
+        # A worker gets a shard again only where nobody else is left to try it and nothing else waits.
+        is_last = worker in tried_by and is_proven
+        tried_by.add(worker)
+        if is_proven:
+            self._proven_at.setdefault(task.shard, set()).add(worker)
+        if is_last or len(self._proven_at.get(task.shard, ())) >= MAX_PROVEN_AT_SHARD:
             self.refused[task.shard] = error
             self._troubled.pop(task.shard, None)
             return "it is not tried again by this call"
         self._elsewhere.append((task, images))
-        return "it is tried on another worker"
+        return "it is tried on another worker, or again when all else is done"
 
     def done(self, task: Task) -> None:
         """A worker has finished a task well."""
@@ -264,6 +277,7 @@ class Standing:
     """
 
     def __init__(self) -> None:
+        self._met: set[tuple[int, int]] = set()
         self._in_a_row: Counter[int] = Counter()
         self._since_success: Counter[int] = Counter()
         self._proven: set[int] = set()
@@ -274,8 +288,11 @@ class Standing:
         self._in_a_row.pop(worker, None)
         self._since_success.clear()
 
-    def failed(self, worker: int) -> None:
-        """A worker has reported an error at a task."""
+    def failed(self, worker: int, shard: int) -> None:
+        """A worker has reported an error at a task; again at the same shard, beside others, it is the shard's."""
+        if worker in self._proven and (worker, shard) in self._met:
+            return
+        self._met.add((worker, shard))
         self._in_a_row[worker] += 1
         self._since_success[worker] += 1
 

@@ -27,7 +27,7 @@ from prelabel.errors import DetectorError
 from prelabel.image_ref import ImageRef
 from prelabel.labels.maps import ClassName, LabelMap
 from prelabel.source.decode import DecodeOptions
-from prelabel.storage import Storage
+from prelabel.storage import Storage, redact
 from prelabel.store.lock import require_held
 from prelabel.store.plan import Plan, PlanPart
 from prelabel.store.rows import ImageRow
@@ -127,7 +127,8 @@ class Worker:
             )
         # A label map may be a file that only the driver's machine has.
         named = {one.id: ClassName(one.name, one.mid) for one in wanted.classes or ()}
-        model = look_at(local, LabelMap(named) if named else None, stated_by(options))
+        source = redact(options.label_map) if options.label_map else f"of {wanted.name}"
+        model = look_at(local, LabelMap(named, source) if named else None, stated_by(options))
         require_readable(model.reading, local.address)
         decided = {about: one.value for about, one in model.reading.decisions.items()}
         began = wanted.reading
@@ -285,7 +286,9 @@ class Worker:
             yield from self._refs(task)
             # Where a shard is small; without links, which are those of the first.
             for shard in range(task.shard + 1, self._plan.shards):
-                yield from self._plan.read(shard)
+                with self._patience():
+                    further = self._plan.read(shard)
+                yield from further
 
         def pictures() -> Iterator[Pixels]:
             with self._reader.read(refs()) as read:

@@ -36,6 +36,10 @@ SILENT_S = 5 * STALL_S
 
 _CHUNK = 1 << 20
 
+#: Files of stores without a reader of ours that are larger come in pieces, so that whoever watches hears of them; for
+#: smaller ones the extra request would cost more than it tells.
+_WHOLE = 8 << 20
+
 
 def fetch(
     ref: ImageRef,
@@ -99,8 +103,8 @@ def _reader_of(ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Callab
     if is_http(ref.uri):
         return lambda: _read_http(ref.uri, storage, max_bytes, on_bytes)
     if is_label_studio(ref.uri):
-        return lambda: _read_label_studio(ref.uri, max_bytes)
-    return lambda: _read_other(ref, storage, max_bytes)
+        return lambda: _read_label_studio(ref.uri, max_bytes, on_bytes)
+    return lambda: _read_other(ref, storage, max_bytes, on_bytes)
 
 
 def _read_disk(path: str, ref: ImageRef, max_bytes: int) -> bytes:
@@ -174,8 +178,7 @@ async def _read_body(
     data = bytearray()
     start = time.monotonic()
     while len(data) <= max_bytes:
-        if time.monotonic() - start > STALL_S + len(data) / LEAST_BYTES_PER_S:
-            raise TimeoutError(f"only {len(data)} bytes came in {time.monotonic() - start:.0f} s")
+        _require_pace(start, len(data))
         chunk = await asyncio.wait_for(read(min(_CHUNK, max_bytes + 1 - len(data))), STALL_S)
         if not chunk:
             break
@@ -188,8 +191,20 @@ async def _read_body(
     return bytes(data)
 
 
-def _read_label_studio(url: str, max_bytes: int) -> bytes:
-    data, length = read_image(url, max_bytes)
+def _require_pace(start: float, held: int) -> None:
+    """Raise TimeoutError where fewer bytes have come than must since `start`."""
+    if time.monotonic() - start > STALL_S + held / LEAST_BYTES_PER_S:
+        raise TimeoutError(f"only {held} bytes came in {time.monotonic() - start:.0f} s")
+
+
+def _read_label_studio(url: str, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
+    start = time.monotonic()
+
+    def heard(held: int) -> None:
+        _require_pace(start, held)
+        on_bytes(held)
+
+    data, length = read_image(url, max_bytes, heard)
     if len(data) > max_bytes:
         raise _too_large(length, max_bytes)
     if length is not None and len(data) < length:
@@ -197,7 +212,7 @@ def _read_label_studio(url: str, max_bytes: int) -> bytes:
     return data
 
 
-def _read_other(ref: ImageRef, storage: Storage, max_bytes: int) -> bytes:
+def _read_other(ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
     fs, path = storage.filesystem(ref.uri)
     with as_os_error():
         info = fs.info(path)
@@ -208,10 +223,28 @@ def _read_other(ref: ImageRef, storage: Storage, max_bytes: int) -> bytes:
             raise _changed(f"{size} bytes instead of {ref.size}")
         if ref.version is not None and version is not None and version != ref.version:
             raise _changed(f"its version is no longer {ref.version}")
-        data = bytes(fs.cat_file(path) if size is not None else fs.cat_file(path, start=0, end=max_bytes + 1))
+        if size is None:
+            data = bytes(fs.cat_file(path, start=0, end=max_bytes + 1))
+        elif size <= _WHOLE:
+            data = bytes(fs.cat_file(path))
+        else:
+            data = _read_pieces(fs, path, size, on_bytes)
     if len(data) > max_bytes:
         raise _too_large(len(data), max_bytes)
     return data
+
+
+def _read_pieces(fs: Any, path: str, size: int, on_bytes: Callable[[int], None]) -> bytes:
+    data = bytearray()
+    start = time.monotonic()
+    with fs.open(path, "rb") as file:
+        while len(data) < size and (chunk := file.read(min(_CHUNK, size - len(data)))):
+            data += chunk
+            _require_pace(start, len(data))
+            on_bytes(len(data))
+    if len(data) < size:
+        raise ConnectionError(f"only {len(data)} of {size} bytes came")
+    return bytes(data)
 
 
 def _too_large(size: int | None, max_bytes: int) -> ImageTooLargeError:

@@ -26,7 +26,7 @@ import time
 import urllib.error
 import urllib.request
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
@@ -44,6 +44,7 @@ _LOCAL_FILES = "/data/local-files/?d="
 
 _PAGE = 500
 _TIMEOUT_S = 60.0
+_CHUNK = 1 << 16
 
 #: A personal access token is exchanged for one that lives five minutes.
 _ACCESS_S = 200.0
@@ -115,8 +116,13 @@ def listed_images(url: str, storage: Storage, *, image_root: str | None = None) 
             raise SourceError(f"{shown}: not a list of tasks: {error}") from None
 
 
-def read_image(url: str, max_bytes: int) -> tuple[bytes, int | None]:
+def read_image(url: str, max_bytes: int, on_bytes: Callable[[int], None]) -> tuple[bytes, int | None]:
     """At most `max_bytes + 1` bytes of an image on a server, and the length it announces.
+
+    Args:
+        url: Its address, as a listing gave it.
+        max_bytes: Of more, one more is read.
+        on_bytes: Called with the bytes that are there whenever some come; may raise to end it.
 
     Raises:
         OSError: FileNotFoundError, PermissionError, or ConnectionError where a second try may help.
@@ -124,8 +130,11 @@ def read_image(url: str, max_bytes: int) -> tuple[bytes, int | None]:
     base = "/".join(url.split("/")[:3])
     try:
         with _open(base, url[len(base) :]) as answer:
-            data = answer.read(max_bytes + 1)
-            return data, answer.length + len(data) if answer.length else None
+            data = bytearray()
+            while len(data) <= max_bytes and (chunk := answer.read(min(_CHUNK, max_bytes + 1 - len(data)))):
+                data += chunk
+                on_bytes(len(data))
+            return bytes(data), answer.length + len(data) if answer.length else None
     except urllib.error.HTTPError as error:
         error.close()
         text = f"HTTP {error.code} {error.reason}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 
-from prelabel.engine.resume import require_same_detector
+from prelabel.config import LabelOptions
+from prelabel.engine.resume import as_begun, require_same_detector, require_same_settings
 from prelabel.engine.summary import unnamed_notes
 from prelabel.errors import ConfigError
 from prelabel.store.run import DetectorRecord, RunRecord
@@ -65,6 +67,54 @@ def test_the_same_goes_on(was: DetectorRecord, now: DetectorRecord) -> None:
 def test_another_reading_is_refused_by_name(was: DetectorRecord, now: DetectorRecord, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         require_same_detector(was, now, "out")
+
+
+def run_of(detector: DetectorRecord, **stated: Any) -> RunRecord:
+    return RunRecord("a" * 32, "2026-01-01T00:00:00Z", options_with(**stated).settings(), {}, detector, 2, (), {})
+
+
+def options_with(**stated: Any) -> LabelOptions:
+    return LabelOptions(source=("/photos",), detector="d", output="/out", **stated)
+
+
+STATEMENTS = [
+    {"activation": "logits"},
+    {"input_range": "0..1"},
+    {"mask_frame": "box"},
+    {"input_layout": "channels-last"},
+    {"trust_model": True},
+]
+
+
+@pytest.mark.parametrize("stated", STATEMENTS)
+def test_what_had_not_to_be_stated_before_may_be_when_such_a_run_goes_on(stated: dict[str, Any]) -> None:
+    earlier = run_of(OLD_CLASSIFIER)
+    for more in ({}, {"retry_failed": True}, {"add_new": True}):
+        require_same_settings(earlier, options_with(**stated, **more))
+    # Nor is anything else let through.
+    with pytest.raises(ConfigError, match="top-k was 5, now 3"):
+        require_same_settings(earlier, options_with(**stated, top_k=3))
+    # What it comes to is compared.
+    require_same_detector(OLD_CLASSIFIER, read(activation="logits", background="class 0"), "out")
+    with pytest.raises(ConfigError, match="activation was softmax or logits, now sigmoid"):
+        require_same_detector(OLD_CLASSIFIER, read(activation="sigmoid", background="class 0"), "out")
+    with pytest.raises(ConfigError, match="input layout was channels-last, now channels-first"):
+        require_same_detector(OLD, read(input_range="0..1", input_layout="channels-first"), "out")
+
+
+@pytest.mark.parametrize("stated", STATEMENTS)
+def test_a_run_that_had_to_state_them_goes_on_with_the_same_only(stated: dict[str, Any]) -> None:
+    (name,) = stated
+    with pytest.raises(ConfigError, match=f"{name.replace('_', '-')} was "):
+        require_same_settings(run_of(read(activation="logits")), options_with(**stated))
+
+
+def test_a_former_default_of_the_threshold_goes_on_and_one_that_was_stated_has_to_be_again() -> None:
+    old, new = run_of(OLD, score_threshold=0.3), run_of(read(), score_threshold=0.3)
+    require_same_settings(old, as_begun(options_with(), old))
+    require_same_settings(new, as_begun(options_with(score_threshold=0.3), new))
+    with pytest.raises(ConfigError, match=r"score-threshold was 0\.3, now 0\.05"):
+        require_same_settings(new, as_begun(options_with(), new))
 
 
 def test_the_record_survives_its_file() -> None:

@@ -19,7 +19,7 @@ from prelabel.engine.drive import Driver
 from prelabel.engine.events import Event, Handle
 from prelabel.engine.meter import Meter
 from prelabel.engine.progress import LostWorker
-from prelabel.engine.schedule import LabelTask, Task
+from prelabel.engine.schedule import LabelTask, Schedule, Task
 from prelabel.engine.worker import Spec
 from prelabel.errors import CredentialsError, DetectorError, OutputInUseError, PrelabelError, RunError, StoreError
 from prelabel.storage import Storage
@@ -39,7 +39,8 @@ Behaviour = Callable[[int, int, int], "PrelabelError | int | None"]
 class FakeCrew(Crew):
     """Workers in this process, which finish a task at each call of `wait`, one after the other; no clock, no threads.
 
-    `behave(worker, shard, turn)` says what becomes of a worker's task, `load(worker)` of its loading.
+    `behave(worker, shard, turn)` says what becomes of a worker's task, `load(worker)` of its loading; shards for which
+    `is_first(shard)` are answered before others that the worker has.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class FakeCrew(Crew):
         workers: int,
         behave: Behaviour,
         load: Callable[[int], PrelabelError | None] = lambda worker: None,
+        is_first: Callable[[int], bool] = lambda shard: False,
     ) -> None:
         super().__init__(options)
+        self._is_first = is_first
         self._behave, self._load = behave, load
         self._keys = itertools.count()
         self._turn = 0
@@ -82,7 +85,8 @@ class FakeCrew(Crew):
                 refusal = self._load(worker.number)
                 self._loaded(worker) if refusal is None else self._refused(worker, refusal)
             elif worker.tasks:
-                key, task = next(iter(worker.tasks.items()))
+                tasks = worker.tasks.items()
+                key, task = next((item for item in tasks if self._is_first(item[1].shard)), next(iter(tasks)))
                 answer = self._behave(worker.number, task.shard, self._turn)
                 if isinstance(answer, int):
                     continue
@@ -221,6 +225,52 @@ def test_the_only_worker_tries_a_shard_again_and_does_the_others():
 
     _, driver, _, done, error = drive(once, workers=1, shards=6)
     assert (error, sorted(done), driver.lost) == (None, list(range(6)), [])
+
+
+@pytest.mark.parametrize("bad", [0, 1, 15, 28, 29])
+def test_a_shard_that_is_bad_before_its_images_come_is_the_last_that_the_only_worker_tries_again(bad: int):
+    """What a plan or an old file says wrong is known at once, before the shard that the worker is at is through."""
+    error_text = "the plan cannot be read"
+    fake, driver, _, done, error = drive(
+        lambda worker, shard, turn: StoreError(error_text) if shard == bad else None,
+        workers=1,
+        shards=30,
+        is_first=lambda shard: shard == bad,
+    )
+    assert sorted(done) == [shard for shard in range(30) if shard != bad]
+    assert isinstance(error, RunError)
+    assert re.match(rf"shard {bad} could not be finished .*{error_text}", str(error))
+    assert [shard for _, shard in fake.tried].count(bad) == 2
+    assert fake.tried[-1] == (0, bad)
+    assert driver.lost == []
+
+
+def test_several_bad_shards_do_not_keep_the_only_worker_from_trying_the_rest_again():
+    seen: list[int] = []
+
+    def behave(worker: int, shard: int, turn: int) -> PrelabelError | None:
+        seen.append(shard)
+        moments_trouble = shard == 25 and seen.count(shard) == 1
+        return StoreError("x") if shard in (5, 15) or moments_trouble else None
+
+    _, driver, _, done, error = drive(behave, workers=1, shards=30, is_first=lambda shard: shard in (5, 15, 25))
+    assert sorted(done) == [shard for shard in range(30) if shard not in (5, 15)]
+    assert str(error).startswith("2 shards, such as 5,")
+    assert driver.lost == []
+
+
+def test_one_worker_does_not_count_as_two_at_a_shard_that_another_has_yet_to_try():
+    schedule = Schedule([(LabelTask(0), 4)])
+    for worker in (0, 1):
+        task = schedule.next_task(worker, {0, 1}, worker_is_idle=True)
+        assert task == LabelTask(0)
+        schedule.failed(task, worker, "x", is_proven=worker == 0)
+        assert schedule.refused == {}
+    assert schedule.next_task(0, {0, 1, 2}, worker_is_idle=True) is None
+    task = schedule.next_task(2, {0, 1, 2}, worker_is_idle=True)
+    assert task is not None
+    schedule.failed(task, 2, "x", is_proven=True)
+    assert schedule.refused == {0: "x"}
 
 
 def test_what_a_worker_has_finished_before_does_not_keep_a_run_alive():

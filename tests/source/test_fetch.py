@@ -326,6 +326,20 @@ def test_a_short_object_is_a_changed_one(scripted: Scripted) -> None:
         fetch(ref("s3://bucket/a.jpg", 3), Storage(scripted.options), MAX, pause=Pauses())
 
 
+@pytest.mark.parametrize("whole", [1 << 30, 1000])
+def test_who_watches_a_store_without_a_reader_of_ours_hears_of_large_files(
+    whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_module, "_WHOLE", whole)
+    monkeypatch.setattr(fetch_module, "_CHUNK", 400)
+    data = os.urandom(1001)
+    address = f"memory://{uuid.uuid4().hex}/a.jpg"
+    Storage().publish(address, data)
+    heard: list[int] = []
+    assert fetch(ref(address, 1001), Storage(), MAX, on_bytes=heard.append) == data
+    assert heard == ([0] if whole > 1001 else [0, 400, 800, 1001])
+
+
 def test_many_threads_fetch_at_once(s3_server: S3Server) -> None:
     storage, bucket = Storage(s3_server.options), s3_server.new_bucket()
     for n in range(40):

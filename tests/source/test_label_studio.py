@@ -14,6 +14,7 @@ import pytest
 
 from prelabel.errors import FetchError, ImageTooLargeError, SourceError
 from prelabel.image_ref import ImageRef
+from prelabel.source import fetch as fetch_module
 from prelabel.source import label_studio as subject
 from prelabel.source.fetch import fetch
 from prelabel.source.listing import SourceSummary, list_images
@@ -45,6 +46,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, json.dumps({"tasks": page}).encode())
         elif url.path == "/data/upload/3/a%20b.jpg":
             self.answer(200, b"JPEG")
+        elif url.path == "/data/upload/3/big.jpg":
+            self.answer(200, bytes(300_000))
         elif url.path == "/data/upload/3/away.jpg":
             self.send_response(302)
             self.send_header("Location", f"http://localhost:{self.server.server_port}/elsewhere")  # type: ignore[attr-defined]
@@ -106,6 +109,20 @@ def test_tasks_of_a_project_come_page_by_page_with_their_numbers(host: str) -> N
     ]
     assert (summary.sources[0].kind, summary.images) == ("label-studio", 5)
     assert sum("/api/tasks/" in path for path in Handler.asked) == 4
+
+
+def test_who_watches_a_download_hears_of_its_bytes_and_one_that_drips_is_given_up(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[int] = []
+    image = ImageRef("big", f"label-studio://{host}/data/upload/3/big.jpg", "big")
+    assert len(fetch(image, Storage(), 1 << 20, on_bytes=heard.append)) == 300_000
+    assert heard == sorted(heard)
+    assert (heard[0], heard[-1]) == (0, 300_000)
+    assert len(heard) > 4
+    monkeypatch.setattr(fetch_module, "STALL_S", -3600.0)  # as after an hour
+    with pytest.raises(FetchError, match="did not answer in time"):
+        fetch(image, Storage(), 1 << 20, attempts=1)
 
 
 def test_local_files_are_read_below_the_image_root_where_it_is_given(host: str) -> None:
