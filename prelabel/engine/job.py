@@ -194,7 +194,9 @@ class _Job:
     ) -> Summary:
         """Write `manifest.json`, the run's last file, and sum up."""
         records = {**finished.shards, **fresh}
-        shards = tuple(records[shard] for shard in sorted(records))
+        classes = self._record.detector.classes
+        numbers = None if classes is None else {one.id for one in classes}
+        shards = tuple(records[shard].with_names(numbers) for shard in sorted(records))
         seconds = Counter({"list": round(self._planner.seconds, 3)})
         for one in fresh.values():
             seconds.update(one.seconds)

@@ -156,8 +156,8 @@ def find_finished(
             batch = candidates[start : start + _CHECK_THREADS * 4]
             for shard, (found, problems) in zip(batch, pool.map(check, batch), strict=True):
                 if found is not None and not problems:
-                    # What writing took is known to the manifest only.
-                    finished[shard] = recorded.get(shard, found)
+                    # What writing took is known to the manifest only, which may be of a release that counted less.
+                    finished[shard] = replace(recorded.get(shard, found), unnamed=found.unnamed)
                 else:
                     unsound.add(shard)
                     say(f"{problems[0].rstrip('.')}: it is made again")

@@ -6,8 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -350,20 +349,7 @@ def publish(rows: list[ImageRow], spec: Spec, storage: Storage, shard: int, take
     """
     require_held(spec.options.output, storage, spec.owner)
     output = spec.options.output
-    record = write_shard(rows, output, storage, shard=shard, run_id=spec.run_id, taken_over=taken_over)
-    return replace(record, unnamed=_unnamed(rows, spec.detector))
-
-
-def _unnamed(rows: Sequence[ImageRow], detector: DetectorRecord) -> dict[str, int]:
-    """How many detections are called by their class number, since the label map does not have it, by that number."""
-    if detector.classes is None:
-        return {}
-    named = {one.id for one in detector.classes}
-    found: Counter[str] = Counter()
-    for row in rows:
-        pairs = zip(row.detections.category_id.tolist(), row.detections.label, strict=True) if row.detections else ()
-        found.update(label for number, label in pairs if number not in named and label == str(number))
-    return dict(sorted(found.items()))
+    return write_shard(rows, output, storage, shard=shard, run_id=spec.run_id, taken_over=taken_over)
 
 
 def publish_given_up(task: LabelTask, spec: Spec, storage: Storage, plan: Plan) -> ShardRecord:

@@ -47,8 +47,9 @@ class ShardRecord:
     """What one finished shard reports: small enough to hold one of each in the driver and in `manifest.json`.
 
     `dropped` counts detections left out because a number of theirs was not finite, or their box has no size inside the
-    image. `unnamed` counts those of classes that the label map does not have, by class number. Its `seconds` by stage
-    are those of the call that wrote the file, where it is known what that took over.
+    image. `unnamed` counts those that are called by their class number, by that number; in a manifest only those of
+    classes that the label map does not have. Its `seconds` by stage are those of the call that wrote the file, where
+    it is known what that took over.
     """
 
     shard: int
@@ -66,6 +67,12 @@ class ShardRecord:
     def to_json(self) -> dict[str, Any]:
         """As it stands in `manifest.json`."""
         return asdict(self)
+
+    def with_names(self, numbers: Collection[int] | None) -> ShardRecord:
+        """The same beside a label map that has classes of these numbers; None where the network names its classes."""
+        named = None if numbers is None else set(map(str, numbers))
+        unnamed = {} if named is None else {number: n for number, n in self.unnamed.items() if number not in named}
+        return replace(self, unnamed=unnamed)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ShardRecord:
@@ -241,7 +248,16 @@ def _record_of(shard: int, table: pa.Table, *, size: int, sha256: str) -> ShardR
         failures={str(k): n for k, n in sorted(failures.items(), key=str)},
         seconds={s: round(pc.sum(seconds.field(s)).as_py() or 0.0, 3) for s in STAGES},
         dropped=dropped or 0,
+        unnamed=_called_by_number(table) if {"classes", "labels"}.issubset(table.column_names) else {},
     )
+
+
+def _called_by_number(table: pa.Table) -> dict[str, int]:
+    numbers, labels = pc.list_flatten(table["classes"]), pc.list_flatten(table["labels"])
+    if len(numbers) != len(labels):
+        return {}  # of a damaged file
+    numbers = pc.cast(numbers, pa.string())
+    return dict(sorted(Counter(numbers.filter(pc.equal(numbers, labels)).to_pylist()).items()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,8 +13,11 @@ from prelabel.config import LabelOptions
 from prelabel.engine.resume import as_begun, require_same_detector, require_same_settings
 from prelabel.engine.summary import unnamed_notes
 from prelabel.errors import ConfigError
-from prelabel.store.run import DetectorRecord, RunRecord
-from prelabel.store.shards import ShardRecord
+from prelabel.storage import Storage
+from prelabel.store.run import DetectorRecord, RunRecord, open_run
+from prelabel.store.shards import ShardRecord, read_shard, shard_url, write_shard
+from tests.engine.world import World
+from tests.models import Models
 from tests.runs import DETECTOR
 
 
@@ -67,6 +71,31 @@ def test_the_same_goes_on(was: DetectorRecord, now: DetectorRecord) -> None:
 def test_another_reading_is_refused_by_name(was: DetectorRecord, now: DetectorRecord, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         require_same_detector(was, now, "out")
+
+
+def test_classes_without_a_name_are_told_whatever_interrupted_the_run(local_world: World, models: Models) -> None:
+    """A shard that an earlier call finished tells of them as one that this call does, and so does the manifest."""
+    world = local_world
+    world.add(8)
+    (world.folder / "names.csv").write_text("2,two\n")
+    stated = {
+        "detector": str(shutil.copytree(models.mask_rcnn, world.folder / "numbering")),
+        "label_map": str(world.folder / "names.csv"),
+    }
+    world.label(**stated)  # the workers' stand-in finds class 1 and calls it a corner
+    run, storage, out = open_run(str(world.out), Storage()).record, Storage(), str(world.out)
+    for shard in range(2):
+        rows = [
+            replace(row, detections=row.detections and replace(row.detections, label=["1"]))
+            for row in read_shard(shard_url(out, shard), storage)
+        ]
+        write_shard(rows, out, storage, shard=shard, run_id=run.run_id)
+    (world.out / "manifest.json").unlink()
+    for _ in range(2):  # without a manifest, and with one
+        summary = world.label(**stated)
+        assert any("does not have the classes 1 (8 x)" in note for note in summary.notes)
+        manifest = json.loads((world.out / "manifest.json").read_text())
+        assert [shard["unnamed"] for shard in manifest["shards"]] == [{"1": 4}, {"1": 4}]
 
 
 def run_of(detector: DetectorRecord, **stated: Any) -> RunRecord:

@@ -203,3 +203,23 @@ def test_the_file_is_compressed_with_dictionaries_where_values_repeat_in_row_gro
     with_dictionary = {column.path_in_schema for column in columns if "RLE_DICTIONARY" in column.encodings}
     assert {"labels.list.element", "mids.list.element", "classes.list.element", "model_version"} <= with_dictionary
     assert not {"masks.list.element", "scores.list.element", "sha256", "uri"} & with_dictionary
+
+
+def test_detections_that_are_called_by_their_class_number_are_counted_in_writing_and_reading(tmp_path: Path):
+    def called(label: str, number: int) -> dict[str, object]:
+        return {**DOG, "label": label, "category_id": number}
+
+    rows = [
+        row("a.jpg", called("91", 91)),
+        row("b.jpg", called("91", 91)),
+        row("c.jpg", called("3", 3)),
+        row("d.jpg", called("dog", 18)),
+        row("e.jpg", called("7", 8)),
+        failed_row(),
+    ]
+    record = write_shard(rows, str(tmp_path), STORAGE, shard=0, run_id="run-1")
+    assert record.unnamed == {"3": 1, "91": 2}
+    assert load_shard(str(tmp_path), 0, STORAGE).record.unnamed == record.unnamed
+    # A label map may call class 3 "3"; a network that names its classes itself knows what it says.
+    assert record.with_names({1, 3}).unnamed == {"91": 2}
+    assert record.with_names(None).unnamed == {}
