@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, islice
 from platform import python_version
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from prelabel import __version__
 from prelabel.config import LabelOptions, raised
@@ -20,9 +23,11 @@ from prelabel.errors import ConfigError, RunInterrupted, SourceError
 from prelabel.image_ref import ImageRef
 from prelabel.source.endings import describe_ignored
 from prelabel.source.listing import SourceSummary, list_images
-from prelabel.storage import Storage, redact
+from prelabel.source.lists import other_name
+from prelabel.storage import Storage, redact, without_secrets
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan, new_refs, write_plan
+from prelabel.store.plan_reader import digests_of
 from prelabel.store.run import DetectorRecord, RunRecord
 
 
@@ -102,7 +107,8 @@ class Planner:
         """
         options = self._options
         start = time.perf_counter()
-        new = new_refs(self._list(), Plan.open(options.output, earlier.parts, self._storage))
+        plan = Plan.open(options.output, earlier.parts, self._storage)
+        new = new_refs(named_as_planned(self._list(), plan), plan)
         first = next(new, None)
         if first is None:
             self._reporter.message("the source holds no new image")
@@ -135,7 +141,7 @@ class Planner:
             return
         start = time.perf_counter()
         self._refs = self._listed()
-        self.links.find(self._list(), plan)
+        self.links.find(named_as_planned(self._list(), plan), plan)
         self.seconds += time.perf_counter() - start
         self._reporter.message(f"{self.links.count:,} signed link{'s' * (self.links.count != 1)} read again")
 
@@ -166,7 +172,8 @@ class Planner:
         if count:
             self._reporter.message(
                 f"{count:,} web images differ from others in the query of their address only: their image_id ends in a "
-                "digest of it; a column image_id in the list gives them others"
+                "digest of it, but for those planned before under a name without; a column image_id in the list gives "
+                "them others"
             )
 
     def _ignored(self) -> str:
@@ -174,6 +181,33 @@ class Planner:
         count = sum(ignored.values())
         what = describe_ignored(ignored, self._options.sniff)
         return f" ({count:,} other file{'s' * (count != 1)} ignored: {what})" if count else ""
+
+
+def named_as_planned(refs: Iterable[ImageRef], plan: Plan) -> Iterator[ImageRef]:
+    """The images of a list, each under the name that the plan has for its address.
+
+    Whether the name of a web address with a query ends in the query's digest depends on what else is in the list: with
+    `img?id=2` added to it, `img?id=1` would be a new image. Holds 16 bytes for each image of the plan once an address
+    with a query comes.
+    """
+    planned = None
+    for ref in refs:
+        name = other_name(ref)
+        if name is not None:
+            if planned is None:
+                planned = plan.address_digests()
+                planned.sort()
+            address = without_secrets(ref.uri)
+            if not _holds(planned, ref.image_id, address) and _holds(planned, name, address):
+                yield replace(ref, image_id=name, file_name=name)
+                continue
+        yield ref
+
+
+def _holds(planned: npt.NDArray[np.bytes_], image_id: str, address: str) -> bool:
+    (digest,) = digests_of([f"{image_id}\0{address}"])
+    place = int(np.searchsorted(planned, digest))
+    return place < len(planned) and bool(planned[place] == digest)
 
 
 def _as_begun(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:

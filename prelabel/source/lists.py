@@ -14,6 +14,7 @@
 - Where web addresses of a list differ in their query only (`img?id=1`, `img?id=2`), name and `image_id` of those with a
   query end in a digest of it (`img-d9fc91d45c09`, `a-d9fc91d45c09.jpg`). Signatures in queries do not count, so that
   a list that was signed anew names the same images.
+  `--add-new` leaves images of the plan their names, though the list may have got others that differ in their query.
 - A list from a web server may name nothing on the local disk.
 """
 
@@ -138,6 +139,15 @@ def _ambiguous(entries: Iterable[_Entry], resolve: Callable[[str], tuple[str, st
     sorted_paths, sorted_queries = np.frombuffer(paths, np.int64)[order], np.frombuffer(queries, np.int64)[order]
     differ = (sorted_paths[1:] == sorted_paths[:-1]) & (sorted_queries[1:] != sorted_queries[:-1])
     return frozenset(sorted_paths[1:][differ].tolist())
+
+
+def other_name(ref: ImageRef) -> str | None:
+    """What a list with more or fewer addresses would name an image that it gives no `image_id`, or None: the same."""
+    query, path = _query(ref.uri), identity_of(ref.uri)
+    if not query:
+        return None
+    names = (path, _with_digest(path, query))
+    return names[1 - names.index(ref.image_id)] if ref.image_id in names else None
 
 
 def _query(uri: str) -> str:

@@ -114,11 +114,22 @@ class Plan:
 
     def digests(self) -> npt.NDArray[np.bytes_]:
         """`digests_of` the ids of all images, in order: 16 bytes each."""
+        return self._digests(self.image_ids())
+
+    def address_digests(self) -> npt.NDArray[np.bytes_]:
+        """`digests_of` what names each image and where it is, `{image_id}\\0{uri}`, in order: 16 bytes each."""
+        batches = (batch.to_pydict() for batch in self._batches(["image_id", "uri"]))
+        return self._digests(
+            [f"{image_id}\0{uri}" for image_id, uri in zip(batch["image_id"], batch["uri"], strict=True)]
+            for batch in batches
+        )
+
+    def _digests(self, batches: Iterable[list[str]]) -> npt.NDArray[np.bytes_]:
         found = np.empty(self.images, dtype="S16")
         filled = 0
-        for image_ids in self.image_ids():
-            found[filled : filled + len(image_ids)] = digests_of(image_ids)
-            filled += len(image_ids)
+        for texts in batches:
+            found[filled : filled + len(texts)] = digests_of(texts)
+            filled += len(texts)
         return found
 
     def _batches(self, columns: Sequence[str]) -> Iterator[Any]:

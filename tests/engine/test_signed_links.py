@@ -94,3 +94,41 @@ def test_a_run_goes_on_with_renewed_links(world: World, shop: Shop) -> None:
     summary = world.label(source=(source,), add_new=True)
     assert (summary.images, summary.failed) == (13, 0)
     assert b"second789" not in written(world.out)
+
+
+def test_images_keep_their_names_when_a_list_gets_or_loses_others_that_differ_in_their_query(
+    world: World, shop: Shop
+) -> None:
+    world.add(2)
+    file = world.folder / "links.txt"
+    plain = f"{shop.url.removeprefix('http://')}/photos/000.png"
+    first, second = plain, plain.replace(".png", "-bc7c7eb0ad0a.png")
+
+    def listed(*queries: str) -> tuple[str, ...]:
+        links = [f"{shop.url}/photos/000.png?{query}&X-Amz-Signature={shop.valid}" for query in queries]
+        file.write_text("\n".join([*links, f"{shop.url}/photos/001.png?X-Amz-Signature={shop.valid}"]))
+        return (str(file),)
+
+    def ids() -> list[str]:
+        return sorted(ref.image_id for ref in open_run(str(world.out), Storage()).plan() if "000" in ref.image_id)
+
+    assert world.label(source=listed("page=1")).images == 2
+    assert ids() == [first]
+    # One more: the first is no new image, and has the name that its row has.
+    summary = world.label(source=listed("page=2", "page=1"), add_new=True)
+    assert (summary.images, summary.labelled) == (3, 1)
+    assert ids() == sorted([first, second])
+    # The other alone, which a list of its own would name as the first is named.
+    summary = world.label(source=listed("page=2"), add_new=True)
+    assert (summary.images, summary.labelled) == (3, 0)
+    assert ids() == sorted([first, second])
+
+
+def test_links_of_a_list_that_has_got_others_are_found_again(world: World, shop: Shop) -> None:
+    world.add(1)
+    file = world.folder / "links.txt"
+    file.write_text(f"{shop.url}/photos/000.png?page=1&X-Amz-Signature=expired00\n")
+    assert world.label(source=(str(file),)).failed == 1
+    file.write_text("".join(f"{shop.url}/photos/000.png?page={n}&X-Amz-Signature={shop.valid}\n" for n in (2, 1)))
+    summary = world.label(source=(str(file),), retry_failed=True)
+    assert (summary.images, summary.failed) == (1, 0)
