@@ -9,6 +9,7 @@ What goes wrong on a store is an `OSError` here, or a `CredentialsError` (`forei
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import posixpath
@@ -72,6 +73,25 @@ def is_known(url: str) -> bool:
     return protocol in known_implementations or protocol in registry
 
 
+class _OptionsError(Exception):
+    """What a store's library says of its options, in an error class of its own."""
+
+
+#: Errors about files on this machine that options name, such as one with a key.
+_OWN_FILES = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+def _filesystem(url: str, store: ObjectStore | None, options: dict[str, Any]) -> Any:
+    """A file system; what may pass while it is made (a token has to be fetched) is raised as it is."""
+    try:
+        return store.filesystem(url, options) if store else fsspec.filesystem(protocol_of(url), **options)
+    except storage_errors() as error:
+        asked = type(error).__module__.startswith(("google.auth", "gcsfs"))
+        if asked or isinstance(error, OSError | asyncio.TimeoutError):
+            raise
+        raise _OptionsError(describe(error)) from None
+
+
 class Storage:
     """Opens addresses on any fsspec file system.
 
@@ -118,6 +138,7 @@ class Storage:
         Raises:
             ConfigError: The protocol is unknown, its package is missing, or the storage options do not fit it.
             CredentialsError: There are no credentials for it, as far as that is known without asking.
+            OSError: What has to be asked before the first request (a token, a server's version) cannot be had.
         """
         protocol = protocol_of(url)
         store, options = self.store(url), self._options_for(protocol)
@@ -125,11 +146,13 @@ class Storage:
             # It would be taken for a part of the bucket's name, and quoted as such.
             raise ConfigError(f"{redact(url)}: an address in a bucket has no user and password, see storage-options")
         try:
-            fs = store.filesystem(url, options) if store else fsspec.filesystem(protocol, **options)
+            fs = patiently(lambda: _filesystem(url, store, options))
         except ImportError:
             hint = f": pip install 'prelabel[{store.extra}]'" if store else ""
             raise ConfigError(f"{protocol}:// addresses need a package that is not installed{hint}") from None
-        except storage_errors(TypeError, ValueError) as error:
+        except KeyError as error:
+            raise ConfigError(f"the storage options do not fit {protocol}://: {error} is missing in them") from None
+        except (_OptionsError, TypeError, ValueError, *_OWN_FILES) as error:
             if not is_known(url):
                 raise ConfigError(f"unknown kind of address {protocol}:// in {redact(url)!r}") from None
             raise ConfigError(f"the storage options do not fit {protocol}://: {describe(error)}") from None
@@ -223,8 +246,8 @@ class Storage:
         Raises:
             StoreError: It could not be written.
         """
-        fs, path = self.filesystem(url)
         try:
+            fs, path = self.filesystem(url)
             patiently(lambda: self._publish(url, fs, path, data))
         except OSError as error:
             raise StoreError(f"cannot write {redact(url)}: {describe(error)}") from error
@@ -249,7 +272,10 @@ class Storage:
         Raises:
             StoreError: It could not be written.
         """
-        fs, path = self.filesystem(url)
+        try:
+            fs, path = self.filesystem(url)
+        except OSError as error:
+            raise StoreError(f"cannot write {redact(url)}: {describe(error)}") from error
         try:
             if isinstance(fs, LocalFileSystem):
                 return created_on_disk(Path(path), data)

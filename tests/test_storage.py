@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import re
 import subprocess
 import sys
@@ -8,14 +9,19 @@ import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
+import fsspec
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import EndpointConnectionError, ProfileNotFound
+from fsspec.implementations.memory import MemoryFileSystem
+from google.auth.exceptions import TransportError
 from s3fs import S3FileSystem
 
 from prelabel import retries
 from prelabel.errors import ConfigError, StoreError
 from prelabel.storage import Storage, absolute, describe, is_local, join, protocol_of, redact, without_secrets
+from prelabel.stores import STORES, whole
 from tests.s3 import S3Server
 
 
@@ -112,6 +118,99 @@ def test_an_unknown_protocol_and_options_that_do_not_fit_are_named() -> None:
             "s3://b"
         )
     assert "planted" not in str(caught.value)
+
+
+class Making:
+    """Stands for what makes file systems of s3:// addresses: raises an error so often, then makes one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception, times: int) -> None:
+        self.calls = 0
+
+        def make(url: str, options: dict[str, object]) -> object:
+            self.calls += 1
+            if self.calls <= times:
+                raise error
+            return MemoryFileSystem()
+
+        monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.0)
+        monkeypatch.setattr(STORES["s3"], "filesystem", make)
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("away"), OSError("HTTP 503"), TransportError("away", retryable=True)]
+)
+def test_a_store_that_cannot_be_asked_for_a_moment_is_asked_again(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making = Making(monkeypatch, error, 3)
+    assert isinstance(Storage().filesystem("s3://bucket/a")[0], MemoryFileSystem)
+    assert making.calls == 4
+    # For good: an error of the store, not of the options.
+    Making(monkeypatch, error, 100)
+    with pytest.raises(OSError, match=r"away|HTTP 503"):
+        Storage().read("s3://bucket/a")
+    for write in (Storage().publish, Storage().create):
+        with pytest.raises(StoreError, match=r"cannot write s3://bucket/a: .*(away|HTTP 503)"):
+            write("s3://bucket/a", b"")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (KeyError("refresh_token"), "'refresh_token' is missing in them"),
+        (TypeError("no such option"), "no such option"),
+        (ValueError("odd"), "odd"),
+        (FileNotFoundError(2, "No such file", "key.json"), "key.json"),
+        (ProfileNotFound(profile="tomorrow"), "tomorrow"),
+    ],
+)
+def test_options_that_do_not_fit_are_said_at_once(error: Exception, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    making = Making(monkeypatch, error, 100)
+    with pytest.raises(ConfigError, match=rf"^the storage options do not fit s3://: .*{text}"):
+        Storage().kind("s3://bucket/a")
+    assert making.calls == 1
+
+
+class Renames(MemoryFileSystem):
+    """A store of another kind, whose rename onto a name that is taken does what `when_taken` says."""
+
+    protocol = "renames"
+    cachable = False
+    store: ClassVar[dict[str, object]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    when_taken = ""
+
+    def mv(self, path1: str, path2: str, **_: object) -> None:
+        if self.when_taken == "never":
+            return
+        if self.exists(path2):
+            if self.when_taken == "silent":  # WebHDFS answers {"boolean": false}, which fsspec does not look at
+                return
+            if self.when_taken == "number":
+                raise OSError(errno.EEXIST, "File exists")  # becomes a FileExistsError
+            error = OSError("taken")
+            error.errno = errno.EEXIST
+            raise error
+        self.store[path2] = self.store.pop(path1)
+
+
+@pytest.mark.parametrize("how", ["silent", "number", "plain", "never"])
+def test_a_rename_that_a_store_refuses_is_seen(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(whole, "MemoryFileSystem", type(None))  # what it is derived from does not count
+    monkeypatch.setattr(Renames, "when_taken", how)
+    monkeypatch.setattr(Renames, "store", {})
+    fsspec.register_implementation("renames", Renames, clobber=True)
+    storage, url = Storage(), "renames://a/b.bin"
+    if how == "never":
+        with pytest.raises(StoreError, match=r"cannot write renames://a/b.bin: .*did not rename the file"):
+            storage.publish(url, b"new")
+        assert Renames.store == {}
+        return
+    for data in (b"old", b"new"):
+        storage.publish(url, data)
+        assert storage.read(url) == data
+    assert len(Renames.store) == 1
 
 
 @pytest.mark.parametrize("where", ["disk", "memory", "s3"])

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import posixpath
@@ -109,13 +110,29 @@ def _by_rename(fs: Any, path: str) -> Iterator[Any]:
             if folder:
                 fs.makedirs(folder, exist_ok=True)
             fs.put_file(file.name, temporary)
-            try:
-                fs.mv(temporary, path)
-            except FileExistsError:
+            if not _is_moved(fs, temporary, path):
                 # Where a rename takes no place that is taken, there is nothing under the name for a moment.
-                fs.rm_file(path)
-                fs.mv(temporary, path)
+                with contextlib.suppress(FileNotFoundError):
+                    fs.rm_file(path)
+                if not _is_moved(fs, temporary, path):
+                    raise OSError(errno.EIO, "the store did not rename the file to its name")
         except BaseException:
             with contextlib.suppress(*storage_errors()):
                 fs.rm_file(temporary)
             raise
+
+
+def _is_moved(fs: Any, temporary: str, path: str) -> bool:
+    """Rename a file; False where its new name is taken. Some stores (WebHDFS) refuse without an error."""
+    try:
+        fs.mv(temporary, path)
+    except OSError as error:
+        if not isinstance(error, FileExistsError) and error.errno != errno.EEXIST:
+            raise
+        return False
+    fs.invalidate_cache(posixpath.dirname(path))
+    try:
+        fs.info(temporary)
+    except FileNotFoundError:
+        return True
+    return False
