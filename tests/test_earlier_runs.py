@@ -155,6 +155,8 @@ def test_label_goes_on_with_either(name: str, photos: Path, tmp_path: Path, requ
     ]
     if name == "finished":
         command += ["--score-threshold", "0.3", "--retry-failed"]
+    else:  # neither could be stated then
+        command += ["--mask-frame", "box", "--input-range", "0..255"]
     subprocess.run([str(word) for word in command], check=True, cwd=tmp_path)
     output_of("verify", run)
     after = {path.name: path.read_bytes() for path in (run / "shards").iterdir()}

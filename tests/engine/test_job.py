@@ -179,7 +179,8 @@ def test_detections_that_were_left_out_are_counted_everywhere(local_world: World
     lines = io.StringIO()
     summary = local_world.label(LineReporter(lines))  # type: ignore[arg-type]
     assert (summary.dropped, summary.dropped_example, summary.failed) == (4, "002.png", 0)
-    assert re.findall(r"shard=(\d) images=4 failed=0 dropped=2 ", lines.getvalue()) == ["0", "1"]
+    finished = re.findall(r"shard=(\d) images=4 failed=0 dropped=2 ", lines.getvalue())
+    assert sorted(finished) == ["0", "1"]  # a worker has two shards at a time, and publishes them as they come
     assert [row.dropped for row in local_world.rows()] == [0, 0, 2, 0, 0, 2, 0, 0]
     manifest = json.loads((local_world.out / "manifest.json").read_text())
     assert manifest["totals"]["dropped"] == 4
