@@ -20,7 +20,7 @@ from prelabel.compare.annotated import AnnotatedImage, Region, Start
 from prelabel.compare.areas import Area, of_mask, of_outlines, union
 from prelabel.compare.options import CompareOptions
 from prelabel.detections import Detections
-from prelabel.errors import EvaluateError, ExportError, StoreError
+from prelabel.errors import ConfigError, EvaluateError, ExportError, StoreError
 from prelabel.export.polygons import SPECK, PolygonRules, object_polygons
 from prelabel.export.regions import region_id
 from prelabel.options import default_of, fields_of, from_mapping
@@ -87,23 +87,36 @@ def basis_of(options: CompareOptions, records: Sequence[ExportRecord], tool: str
         records: The exports of the run, the latest last.
         tool: What the annotations are from: `label-studio` or `coco`. A COCO file may come out of any tool.
 
-    Raises:
-        ConfigError: A record makes no sense.
+    Returns:
+        The basis; a record that makes no sense is one of its notes, and so are rules that are not known here.
     """
     tolerance, min_area = options.polygon_tolerance, options.polygon_min_area
     if options.stated:
-        return Basis(STATED, options, tolerance, min_area, f"the selection given: {selection_words(options)}")
-    fitting = [one for one in records if tool == "coco" or one.kind.endswith("label-studio")]
+        return Basis(STATED, options, tolerance, min_area, f"the selection given: {_rules_in_words(options)}")
+    fitting: list[ExportRecord] = []
+    notes: list[str] = []
+    selection: Selection = options
+    for record in records:
+        if tool == "coco" or record.kind.endswith("label-studio"):
+            try:
+                selection = _recorded_selection(record)
+            except ConfigError as error:
+                notes.append(f"the record of the export of {record.at} is left out: {error}")
+            else:
+                fitting.append(record)
     if not fitting:
         note = (
-            f"ASSUMED: people were shown {selection_words(options)}. Neither annotations nor a record of an export say "
+            f"ASSUMED: people were shown {_rules_in_words(options)}. Neither annotations nor a record of an export say "
             "it; where that is wrong, so is every count of deleted boxes: state the selection of the export"
         )
-        return Basis(ASSUMED, options, tolerance, min_area, f"assumed: {selection_words(options)}", (note,))
+        return Basis(ASSUMED, options, tolerance, min_area, f"assumed: {_rules_in_words(options)}", (*notes, note))
     last = fitting[-1]
-    selection = from_mapping(ExportSelection, dict(last.selection), f"the record of the export of {last.at}")
     others = sum(dict(one.selection) != dict(last.selection) for one in fitting[:-1])
-    notes = []
+    if unknown := sorted(set(last.selection) - set(fields_of(ExportSelection))):
+        notes.append(
+            f"the export of {last.at} is of a later release, whose rules {', '.join(unknown)} are not known here: what "
+            "they left out may count as deleted"
+        )
     if others:
         notes.append(
             f"{others + 1} exports of this run are written down, with different selections: that of {last.at} to "
@@ -118,8 +131,15 @@ def basis_of(options: CompareOptions, records: Sequence[ExportRecord], tool: str
         )
     tolerance = _as_drawn("polygon_tolerance", options, last)
     min_area = _as_drawn("polygon_min_area", options, last)
-    words = f"{last.kind} of {last.at}: {selection_words(selection)}"
+    words = f"{last.kind} of {last.at}: {_rules_in_words(selection)}"
     return Basis(RECORDED, selection, tolerance, min_area, words, tuple(notes))
+
+
+def _recorded_selection(record: ExportRecord) -> Selection:
+    """The rules of a record that are known here. Raises ConfigError where one makes no sense."""
+    known = fields_of(ExportSelection)
+    rules = {name: value for name, value in record.selection.items() if name in known}
+    return from_mapping(ExportSelection, rules, "selection")
 
 
 def _as_drawn(name: str, options: CompareOptions, record: ExportRecord) -> float:
@@ -129,8 +149,8 @@ def _as_drawn(name: str, options: CompareOptions, record: ExportRecord) -> float
     return float(written if stated == default and isinstance(written, int | float) else stated)
 
 
-def selection_words(selection: Selection) -> str:
-    """The rules of a selection in words."""
+def _rules_in_words(selection: Selection) -> str:
+    """All rules of a selection, of which what people saw of a detection depends."""
     words = [f"scores from {selection.score_threshold:g} on"]
     if selection.class_threshold:
         words.append(f"{len(selection.class_threshold)} classes with thresholds of their own")

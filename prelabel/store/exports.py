@@ -81,11 +81,30 @@ def read_exports(output: str, storage: Storage, run_id: str) -> tuple[list[Expor
             version = values.pop("schema_version")
             if version != _VERSION:
                 raise ValueError(f"schema version {version!r}")
-            known = {key: values[key] for key in ExportRecord.__dataclass_fields__ if key in values}
-            record = ExportRecord(**known)
+            record = _record_of(values)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             notes.append(f"{redact(join(folder, name))} is no record of an export: {describe(error)}")
             continue
         if record.run_id == run_id:
             records.append(record)
     return sorted(records, key=lambda record: record.at), notes
+
+
+def _record_of(values: Mapping[str, Any]) -> ExportRecord:
+    """A record of what a file says. Raises ValueError, and TypeError where something is missing."""
+    record = ExportRecord(**{key: values[key] for key in ExportRecord.__dataclass_fields__ if key in values})
+    for name in ("run_id", "kind", "to", "at", "model_version"):
+        _require(isinstance(getattr(record, name), str), name, "text")
+    for name in ("selection", "shapes", "left_out"):
+        _require(isinstance(getattr(record, name), dict), name, "an object")
+    for name, count in {"images": record.images, "detections": record.detections, **record.left_out}.items():
+        _require(isinstance(count, int) and count >= 0, name, "a number of images or detections")
+    for name, value in record.shapes.items():
+        # Up to a size that no picture has: a longer number is no float.
+        _require(not isinstance(value, int | float) or 0 <= value <= 1e9, name, "0 or more")
+    return record
+
+
+def _require(holds: bool, name: str, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {wanted}")

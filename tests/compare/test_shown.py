@@ -388,6 +388,51 @@ def test_records_are_read_back_in_order_and_others_are_passed_over(tmp_path: Pat
     assert "export-20261101T000000Z-00000000.json is no record of an export" in notes[0]
 
 
+DAMAGED = {
+    "selection": [[1], {"score_threshold": "high"}, {"score_threshold": 7}, {"class_threshold": {"Dog": [1]}}, None],
+    "kind": [5, None],
+    "at": [5, None],
+    "to": [["a"]],
+    "shapes": [[1], {"polygon_tolerance": 10**400}, {"polygon_tolerance": -1}, {"polygon_min_area": float("nan")}],
+    "left_out": [[1], {"without an area": "two"}, {"without an area": [2]}],
+    "images": ["many", None],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in DAMAGED for value in DAMAGED[name]])
+def test_a_damaged_record_is_a_note_and_no_reason_to_compare_nothing(name: str, value: object, tmp_path: Path) -> None:
+    out, storage = tmp_path / "run", Storage()
+    write_export(str(out), storage, record(score_threshold=0.4))
+    (sound,) = (out / "exports").iterdir()
+    broken = {**json.loads(sound.read_text()), "at": "2026-11-03T00:00:00+00:00", name: value}
+    (out / "exports" / "export-20261103T000000Z-00000000.json").write_text(json.dumps(broken))
+    records, notes = read_exports(str(out), storage, "run-1")
+    done = recorded(FOUR, exported(tmp_path, FOUR, without_prediction), *records)
+    assert done.basis == "recorded"
+    assert "label-studio of 2026-11-01T00:00:00+00:00: scores from 0.4 on" in done.shown
+    told = [
+        note
+        for note in (*notes, *done.notes)
+        if "export-20261103T000000Z-00000000.json is no record of an export" in note
+        or note.startswith("the record of the export of 2026-11-03T00:00:00+00:00 is left out: ")
+    ]
+    assert len(told) == 1
+
+
+def test_a_rule_of_a_later_release_is_a_note(tmp_path: Path) -> None:
+    out, storage = tmp_path / "run", Storage()
+    write_export(str(out), storage, record(score_threshold=0.4))
+    (path,) = (out / "exports").iterdir()
+    values = json.loads(path.read_text())
+    values["selection"]["soft_nms"] = 0.5
+    path.write_text(json.dumps({**values, "of_tomorrow": 1}))
+    records, notes = read_exports(str(out), storage, "run-1")
+    assert notes == []
+    done = recorded(FOUR, exported(tmp_path, FOUR, without_prediction), *records)
+    assert "scores from 0.4 on" in done.shown
+    assert [note for note in done.notes if "whose rules soft_nms are not known here" in note]
+
+
 def test_records_stand_in_object_stores_too() -> None:
     storage = Storage()
     write_export("memory://records/run", storage, record(score_threshold=0.4))
