@@ -172,6 +172,10 @@ def _yaml_loader() -> Any:
                 first[name.value] = line
             # Names of a mapping that is merged in (<<) come first, and own ones replace them.
             self.flatten_mapping(node)
+            for name, _ in node.value:
+                if not isinstance(name, yaml.ScalarNode):
+                    line = name.start_mark.line + 1
+                    raise ValueError(f"line {line}: a name must be text")  # noqa: TRY004 - of the file
             return {name.value: self.construct_object(value, deep=deep) for name, value in node.value}
 
     def bare(loader: Any, node: Any) -> Bare:

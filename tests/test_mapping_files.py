@@ -97,6 +97,9 @@ def test_what_a_toml_file_does_not_keep_as_text_must_be_in_quotes(tmp_path: Path
     [
         ("t.yaml", "Dog: 0.5\nCat: 0.1\nDog: 0.6\n", r"t\.yaml: line 3: 'Dog' is given twice, first in line 1$"),
         ("t.yaml", '{no: 0.5, "no": 0.6}', r"t\.yaml: line 1: 'no' is given twice, first in line 1$"),
+        ("t.yaml", "Dog: {<<: {? [1] : 2}}\n", r"t\.yaml: line 1: a name must be text$"),
+        ("t.yaml", "<<: {? [1] : 2}\n", r"t\.yaml: line 1: a name must be text$"),
+        ("t.yaml", "<<:\n- a: 0.1\n- {? {a: 1} : 0.2}\n", r"t\.yaml: line 3: a name must be text$"),
         ("t.json", '{"Dog": 0.5, "Dog": 0.5}', r"t\.json: 'Dog' is given twice$"),
         ("t.csv", "Dog,0.5\nDog,0.6\n", r"t\.csv: 'Dog' is given twice$"),
         ("t.toml", "Dog = 0.5\nDog = 0.6\n", r"t\.toml: "),
