@@ -30,14 +30,22 @@ def detectors(as_json: bool) -> None:
 @click.command(cls=Command, short_help="Say what a SavedModel or hub module is.")
 @click.argument("detector", type=PATH, metavar="D")
 @click.option("--label-map", type=PATH, metavar="FILE", help="A label map to try with it: a file, or `coco`.")
-@click.option("--input-range", type=click.Choice(INPUT_RANGES), help="As for `label`: the range of its pixels.")
-@click.option("--activation", type=click.Choice(ACTIVATIONS), help="As for `label`: what a classifier's rows are.")
+@click.option("--input-range", type=click.Choice(tuple(INPUT_RANGES)), help="As for `label`: the range of its pixels.")
+@click.option(
+    "--activation", type=click.Choice(tuple(ACTIVATIONS)), help="As for `label`: what a classifier's rows are."
+)
 @click.option("--input-layout", type=click.Choice(INPUT_LAYOUTS), help="As for `label`: where channels are.")
 @click.option("--mask-frame", type=click.Choice(MASK_FRAMES), help="As for `label`: what a mask shows.")
+@click.option("--trust-model", is_flag=True, help="As for `label`: run it although it reaches beyond its graph.")
 @click.option("--model-cache", type=PATH, metavar="DIR", help="Where fetched models are (default: ~/.cache/prelabel).")
 @storage_option
 def inspect(
-    detector: str, label_map: str | None, model_cache: str | None, storage_options: str | None, **stated: str | None
+    detector: str,
+    label_map: str | None,
+    trust_model: bool,
+    model_cache: str | None,
+    storage_options: str | None,
+    **stated: str | None,
 ) -> None:
     """Say what a SavedModel or hub module is and how its numbers are read; exit code 1 where `label` would refuse it.
 
@@ -49,5 +57,5 @@ def inspect(
     storage = storage_of(storage_options)
     report = inspect_model(detector, storage, label_map=label_map, stated=Stated(**stated), cache_dir=model_cache)
     click.echo(format_report(report))
-    if report.refusal or report.label_problem:
-        fail(report.refusal or report.label_problem)
+    if problem := report.refused_because(trusted=trust_model):
+        fail(problem)

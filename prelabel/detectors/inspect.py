@@ -10,7 +10,7 @@ from prelabel.detectors.fetch import LocalModel, fetch_model
 from prelabel.detectors.fingerprint import model_files
 from prelabel.detectors.graph import Graph, read_graph
 from prelabel.detectors.prepare import PreparedModel, find_labels, look_at
-from prelabel.detectors.reach import Beyond, operations_beyond
+from prelabel.detectors.reach import Beyond, operations_beyond, refusal_of
 from prelabel.detectors.reading import NOTHING_STATED, Reading, Stated
 from prelabel.detectors.resize import working_size
 from prelabel.errors import ConfigError, DetectorError
@@ -26,7 +26,7 @@ class ModelReport:
         model: The files.
         graph: Tags, signatures, operations.
         prepared: The model as it would be loaded, or None where it is not recognised.
-        refusal: Why `label` would not take it, or `""`.
+        refusal: Why it cannot be read as a detector, or `""`.
         labels: Its label map, or None.
         label_problem: Why the label map inside it cannot be used, or `""`.
         size: Bytes of its files.
@@ -56,6 +56,11 @@ class ModelReport:
     def run_beyond(self) -> tuple[Beyond, ...]:
         """Those of `beyond` that loading the model or asking it runs."""
         return tuple(one for one in self.beyond if one.runs)
+
+    def refused_because(self, *, trusted: bool) -> str:
+        """Why `label` would not take it, or `""`; `trusted` is its option `--trust-model`."""
+        beyond = "" if trusted else refusal_of(self.model.address, self.beyond)
+        return self.refusal or self.label_problem or beyond
 
     @property
     def working_size(self) -> int | None:

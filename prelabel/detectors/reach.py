@@ -13,7 +13,7 @@ number of calls, from there; the outputs of loops count as foreign.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -83,16 +83,22 @@ def require_harmless(model: PreparedModel) -> None:
     Raises:
         ConfigError: It would; the message names the operations, where they are, and the option that allows them.
     """
-    found = [one for one in operations_beyond(model.local.path, model.convention.signature) if one.runs]
-    if found:
-        shown = [f"{one.operation} {one.does} ({one.where}, {one.count} x)" for one in found[:_MOST_SHOWN]]
-        more = f", and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
-        raise ConfigError(
-            redact(
-                f"the model {model.local.address} is code that reaches beyond its graph: {', '.join(shown)}{more}. "
-                "If you trust whoever made it, state --trust-model"
-            )
-        )
+    refusal = refusal_of(model.local.address, operations_beyond(model.local.path, model.convention.signature))
+    if refusal:
+        raise ConfigError(refusal)
+
+
+def refusal_of(address: str, beyond: Sequence[Beyond]) -> str:
+    """Why a model with these operations is run only when it is trusted, in one line; `""` where none of them runs."""
+    run = [one for one in beyond if one.runs]
+    if not run:
+        return ""
+    named = [f"{one.operation} {one.does} ({one.where}, {one.count} x)" for one in run[:_MOST_SHOWN]]
+    more = f", and {len(run) - _MOST_SHOWN} more" if len(run) > _MOST_SHOWN else ""
+    return redact(
+        f"the model {address} is code that reaches beyond its graph: {', '.join(named)}{more}. "
+        "If you trust whoever made it, state --trust-model"
+    )
 
 
 def _operations_beyond(walk: _Walk, signature: str | None) -> tuple[Beyond, ...]:

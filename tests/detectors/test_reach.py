@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from prelabel.cli import main
 from prelabel.detectors.inspect import format_report, inspect_model
 from prelabel.detectors.prepare import prepare
 from prelabel.detectors.reach import operations_beyond, require_harmless
@@ -114,3 +116,13 @@ def test_a_refusal_is_one_line_that_names_operation_place_and_option(built: Path
         r"If you trust whoever made it, state --trust-model",
         str(caught.value),
     )
+
+
+@pytest.mark.parametrize(("name", "code"), [("reads", 1), ("elsewhere", 0)])
+def test_inspect_ends_as_label_would(name: str, code: int, built: Path) -> None:
+    result = CliRunner().invoke(main, ["inspect", str(built / name)])
+    assert result.exit_code == code
+    refusals = [line for line in result.output.splitlines() if line.startswith("prelabel: ")]
+    assert len(refusals) == code
+    assert all("ReadFile reads files" in line and line.endswith("state --trust-model") for line in refusals)
+    assert CliRunner().invoke(main, ["inspect", str(built / name), "--trust-model"]).exit_code == 0
