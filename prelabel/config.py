@@ -108,7 +108,7 @@ class LabelOptions(Selection):
         None,
         "Range of the pixels that the network takes (default: what its graph or format says; else it is refused).",
         type="str",
-        choices=INPUT_RANGES,
+        choices=tuple(INPUT_RANGES),
         group=_DETECTOR,
         affects="rows",
     )
@@ -118,7 +118,7 @@ class LabelOptions(Selection):
         "(softmax is applied), `multilabel-logits` (sigmoid is applied), or other scores in 0..1 (`none`) "
         "(default: what its graph says; else it is refused).",
         type="str",
-        choices=ACTIVATIONS,
+        choices=tuple(ACTIVATIONS),
         group=_DETECTOR,
         affects="rows",
     )

@@ -24,10 +24,21 @@ from prelabel.mapping_files import MAPPING_SUFFIXES, Bare, meaning, read_mapping
 
 T = TypeVar("T")
 
-#: Choices that `label` and `inspect` offer; here, since the command line starts without what `config` needs.
-INPUT_RANGES = ("0..1", "0..255", "-1..1")
-ACTIVATIONS = ("softmax", "sigmoid", "logits", "multilabel-logits", "none")
+# What `label` and `inspect` let people state of a network; here, since the command line starts without NumPy.
+
+#: The ranges that pixels can be given in, with their ends.
+INPUT_RANGES: Mapping[str, tuple[float, float]] = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0)}
+#: What a classifier's rows can be, and what is done with each.
+ACTIVATIONS: Mapping[str, str] = {
+    "softmax": "probabilities of classes that exclude each other, which sum to 1: used as they are",
+    "sigmoid": "independent probabilities of each class: used as they are",
+    "logits": "logits of classes that exclude each other: softmax is applied",
+    "multilabel-logits": "logits of independent classes: sigmoid is applied",
+    "none": "scores in 0..1 that are neither: used as they are",
+}
+#: Where images can have their channels.
 INPUT_LAYOUTS = ("channels-last", "channels-first")
+#: What a mask can show: its box or the whole image.
 MASK_FRAMES = ("box", "image")
 
 #: A few lines of YAML can say a value of gigabytes: never quote one whole.

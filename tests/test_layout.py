@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "labels": {"errors", "storage"},
     "source": {"errors", "storage", "stores", "frames", "image_ref", "redirects", "retries"},
     "store": {"errors", "storage", "detections", "frames", "image_ref", "rle", "rle_many", "processes"},
-    "detectors": {"errors", "storage", "detections", "labels", "redirects", "rle", "select"},
+    "detectors": {"errors", "storage", "detections", "labels", "options", "redirects", "rle", "select"},
     "engine": {
         *{"errors", "storage", "detections", "image_ref", "labels", "config"},
         *{"source", "store", "detectors"},

@@ -6,20 +6,10 @@ them, to the operation that made its values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prelabel.detectors.nodes import Node, index_of, name_of
 from prelabel.detectors.scopes import Entry, Scope
-
-#: What `--activation` takes, and what each means for a row.
-ACTIVATIONS: Mapping[str, str] = {
-    "softmax": "probabilities of classes that exclude each other, which sum to 1: used as they are",
-    "sigmoid": "independent probabilities of each class: used as they are",
-    "logits": "logits of classes that exclude each other: softmax is applied",
-    "multilabel-logits": "logits of independent classes: sigmoid is applied",
-    "none": "scores in 0..1 that are neither: used as they are",
-}
 
 _HANDS_ON = frozenset(
     (
@@ -48,7 +38,7 @@ class RowsEnd:
     """How a network's rows end.
 
     Attributes:
-        activation: One of `ACTIVATIONS` where the graph says which, else None.
+        activation: One of `options.ACTIVATIONS` where the graph says which, else None.
         operation: The operation that made the values, or `""` where it was not found.
         node: Its name.
     """

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from prelabel.errors import DetectorError
+from prelabel.options import INPUT_LAYOUTS
 
 #: Name given to the call of a model that has no signature.
 CALL = "__call__"
@@ -56,9 +57,6 @@ LARGEST_BOX_MASK = 56
 
 #: Sizes that are those of channels: grey, and with transparency.
 _OTHER_CHANNELS = (1, 2, 4)
-
-#: What `--input-layout` takes.
-LAYOUTS = ("channels-last", "channels-first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +156,7 @@ def recognise(signatures: Sequence[Signature], *, layout: str | None = None, is_
 
     Args:
         signatures: Of the model.
-        layout: One of `LAYOUTS` where somebody has stated it.
+        layout: One of `INPUT_LAYOUTS` where somebody has stated it.
         is_classifier: Whether somebody has stated that rows of numbers are scores of classes.
 
     Raises:
@@ -198,7 +196,7 @@ def _fit(signature: Signature, layout: str | None, is_classifier: bool) -> Conve
         return f"takes {image}, which is no image of shape [batch, height, width, 3] or [height, width, 3]"
     *batch, first, middle, last = image.shape
     found_layout = _layout((first, middle, last), layout)
-    if found_layout not in LAYOUTS:
+    if found_layout not in INPUT_LAYOUTS:
         return found_layout
     channels_first = found_layout == "channels-first"
     height, width = (middle, last) if channels_first else (first, middle)
@@ -212,7 +210,7 @@ def _fit(signature: Signature, layout: str | None, is_classifier: bool) -> Conve
 
 
 def _layout(shape: tuple[int | None, ...], stated: str | None) -> str:
-    """One of `LAYOUTS`, or why it is neither.
+    """One of `INPUT_LAYOUTS`, or why it is neither.
 
     A size that is stated and is not 3 cannot be the channels'. Where that leaves both ends, nothing but somebody's word
     tells which it is.
@@ -220,7 +218,7 @@ def _layout(shape: tuple[int | None, ...], stated: str | None) -> str:
     first, _, last = shape
     possible = [
         name
-        for name, channels, other in zip(LAYOUTS, (last, first), (first, last), strict=True)
+        for name, channels, other in zip(INPUT_LAYOUTS, (last, first), (first, last), strict=True)
         if channels == 3 or (channels is None and other not in _OTHER_CHANNELS)
     ]
     if len(possible) == 2 and (first is None) != (last is None):

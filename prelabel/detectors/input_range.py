@@ -3,7 +3,7 @@
 A network that was trained on pixels in -1..1 but takes 0..255 begins with `x / 127.5 - 1`. So the image is followed
 from the graph's input through everything that moves pixels or scales them by constants, into called functions, branches
 and loops. Where it meets anything else (a convolution, a matrix product, a mean), the scaling so far is known as
-`factor * x + shift`; the range is the one of `RANGES` that this turns into numbers that networks are trained on:
+`factor * x + shift`; the range is the one of `INPUT_RANGES` that this turns into numbers that networks are trained on:
 0..1, -1..1, 0..255, or any of them less a mean and divided by a deviation. A graph that scales nothing says nothing.
 """
 
@@ -17,9 +17,7 @@ import numpy as np
 from prelabel.detectors import wire
 from prelabel.detectors.nodes import Node, index_of, name_of
 from prelabel.detectors.scopes import Entry, Scope
-
-#: The ranges that an image can be given in.
-RANGES: Mapping[str, tuple[float, float]] = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0)}
+from prelabel.options import INPUT_RANGES
 
 #: Operations that move pixels and leave their values, or nearly: the positions of the inputs that are pixels.
 _MOVES: Mapping[str, Sequence[int]] = {
@@ -115,7 +113,7 @@ class Evidence:
     """What a graph says of its input's range.
 
     Attributes:
-        range: One of `RANGES`, or None.
+        range: One of `INPUT_RANGES`, or None.
         why: In words: what the graph does, or why that says nothing.
     """
 
@@ -130,7 +128,7 @@ def range_in(entry: Entry) -> Evidence:
     for end in ends:
         if end.bounds is None and end.scaling.is_plain:
             continue
-        fitting = [name for name, range in RANGES.items() if _fits(end, range)]
+        fitting = [name for name, range in INPUT_RANGES.items() if _fits(end, range)]
         telling[_words(end)] = fitting[0] if len(fitting) == 1 else None
     named = {name for name in telling.values() if name}
     if len(named) == 1:
@@ -140,7 +138,7 @@ def range_in(entry: Entry) -> Evidence:
         shown = "; ".join(f"{words} ({range})" for words, range in telling.items() if range)
         return Evidence(None, f"the graph treats its image in two ways: {shown}")
     if telling:
-        return Evidence(None, f"the graph computes {next(iter(telling))}, which fits none of {', '.join(RANGES)}")
+        return Evidence(None, f"the graph computes {next(iter(telling))}, which fits none of {', '.join(INPUT_RANGES)}")
     return Evidence(None, "the graph does not scale its image")
 
 
@@ -278,7 +276,7 @@ class _Walk:
                 second = [scope.constant(one) for one in other.tensors if name_of(one) != node.name]
                 limits += [float(one.max()) for one in second if one is not None]
         bounds = (min(limits), max(limits)) if len(limits) == 2 else (0.0, 0.0)
-        if any(_is_about(bounds, range) for range in RANGES.values()):
+        if any(_is_about(bounds, range) for range in INPUT_RANGES.values()):
             self._ends[End(scaling, "ClipByValue", bounds)] = None
         yield 0, scaling
 

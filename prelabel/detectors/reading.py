@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from prelabel.detectors.activation import ACTIVATIONS, RowsEnd, rows_end
-from prelabel.detectors.convention import FLOATS, LARGEST_BOX_MASK, LAYOUTS, NO_SCORES, Convention, Signature, recognise
+from prelabel.detectors.activation import RowsEnd, rows_end
+from prelabel.detectors.convention import FLOATS, LARGEST_BOX_MASK, NO_SCORES, Convention, Signature, recognise
 from prelabel.detectors.fetch import LocalModel
 from prelabel.detectors.graph import Graph, chosen_meta_graph, reading
-from prelabel.detectors.input_range import RANGES, Evidence, range_in
+from prelabel.detectors.input_range import Evidence, range_in
 from prelabel.detectors.scopes import Entry, enter
 from prelabel.errors import DetectorError
 from prelabel.labels.maps import LabelMap, names_background
-
-#: What `--mask-frame` takes.
-MASK_FRAMES = ("box", "image")
+from prelabel.options import ACTIVATIONS, INPUT_LAYOUTS, INPUT_RANGES
 
 _HUB_FILE = "tfhub_module.pb"
 #: What the exporters of the TF Object Detection API call the image.
@@ -108,7 +106,7 @@ class _Reader:
     def read(self) -> Reading:
         convention = replace(self._convention, input_range=self._range())
         if convention.channels_first or self._stated.input_layout:
-            layout = LAYOUTS[convention.channels_first]
+            layout = INPUT_LAYOUTS[convention.channels_first]
             stated = "stated by --input-layout" if self._stated.input_layout else "its shape says so"
             self._decide("input layout", layout, stated)
         if convention.kind == "classification":
@@ -140,7 +138,7 @@ class _Reader:
             return self._decide("input range", known[0].value, known[0].why)
         self._refusals.append(
             f"it takes {image.dtype} and nothing says in which range: {evidence.why}; state --input-range "
-            f"{', '.join(RANGES)}, as its documentation or its training says"
+            f"{', '.join(INPUT_RANGES)}, as its documentation or its training says"
         )
         return ""
 

@@ -163,7 +163,7 @@ class SavedModelDetector:
         """Pixels in 0..255 as the network takes them: its type, range and layout."""
         convention = self._convention
         if convention.input.dtype in FLOATS:
-            image = _in_range(pixels, convention.input_range)
+            image = in_range(pixels, convention.input_range)
         else:
             image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
         image = image.transpose(2, 0, 1) if convention.channels_first else image
@@ -186,8 +186,8 @@ class SavedModelDetector:
             raise DetectorError(f"the network failed on this image: {describe(error)}") from error
 
 
-def _in_range(pixels: npt.NDArray[Any], input_range: str) -> npt.NDArray[np.float32]:
-    """Pixels in 0..255 in one of the ranges of `input_range.RANGES`."""
+def in_range(pixels: npt.NDArray[Any], input_range: str) -> npt.NDArray[np.float32]:
+    """Pixels in 0..255 in one of the ranges of `options.INPUT_RANGES`."""
     if input_range == "0..255":
         return pixels.astype(np.float32)
     divisor = np.float32(255 if input_range == "0..1" else 127.5)

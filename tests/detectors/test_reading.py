@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from prelabel import config
-from prelabel.detectors.activation import ACTIVATIONS
+from prelabel.cli.models import inspect
+from prelabel.config import LabelOptions
 from prelabel.detectors.answers import DetectorOptions
-from prelabel.detectors.convention import LAYOUTS
-from prelabel.detectors.input_range import RANGES
 from prelabel.detectors.inspect import format_report, inspect_model
 from prelabel.detectors.prepare import PreparedModel, prepare
-from prelabel.detectors.reading import MASK_FRAMES, Stated
-from prelabel.detectors.savedmodel import load_detector
+from prelabel.detectors.reading import Stated
+from prelabel.detectors.savedmodel import in_range, load_detector
 from prelabel.errors import DetectorError
+from prelabel.options import INPUT_RANGES
 from prelabel.select import Selection
 from tests.detectors.networks import BOXES
 
@@ -277,8 +278,15 @@ def test_the_reasons_go_into_the_record(networks: Path) -> None:
     assert "\nactivation   softmax: the graph ends in Softmax (" in text
 
 
-def test_options_offer_what_there_is() -> None:
-    assert tuple(RANGES) == config.INPUT_RANGES
-    assert tuple(ACTIVATIONS) == config.ACTIVATIONS
-    assert config.INPUT_LAYOUTS == LAYOUTS
-    assert config.MASK_FRAMES == MASK_FRAMES
+@pytest.mark.parametrize("name", INPUT_RANGES)
+def test_pixels_reach_the_ends_of_each_range_on_offer(name: str) -> None:
+    black, white = in_range(np.array([0, 255], np.uint8), name)
+    assert (black, white) == INPUT_RANGES[name]
+
+
+@pytest.mark.parametrize("option", fields(Stated), ids=lambda option: option.name)
+def test_what_can_be_stated_is_offered_alike_by_label_and_inspect(option: Field[str]) -> None:
+    of_label = next(one for one in fields(LabelOptions) if one.name == option.name).metadata["choices"]
+    of_inspect = next(one for one in inspect.params if one.name == option.name).type
+    assert isinstance(of_inspect, click.Choice)
+    assert tuple(of_inspect.choices) == of_label
