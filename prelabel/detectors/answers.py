@@ -24,6 +24,7 @@ from prelabel.labels.maps import LabelMap, is_mid
 from prelabel.select import Selection
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+Bools = npt.NDArray[np.bool_]
 
 #: Scores may exceed 1 by rounding; more means that they are no probabilities.
 _ROUNDING = 1e-3
@@ -99,16 +100,21 @@ def to_found(
     start = time.perf_counter()
     arrays = _unpadded(outputs, convention)
     yxyx, score = arrays["boxes"].astype(np.float32), arrays["scores"].astype(np.float32)
-    finite = np.isfinite(yxyx).all(axis=1) & np.isfinite(score)
-    if len(score) and not finite.any():
-        raise DetectorError("the network's boxes and scores are not finite numbers")
+    selection = options.selection
+    lowest = np.float32(min([selection.score_threshold, *selection.class_threshold.values()]))
+    above = ~np.isfinite(score) | ((score > 0) & (score >= lowest))
+    finite = _finite(arrays, above)
+    broken = np.count_nonzero(above & ~finite)
+    if 2 * broken > np.count_nonzero(above):
+        raise DetectorError(
+            f"{broken} of {np.count_nonzero(above)} detections of the network have a box, score, class or mask "
+            "that is not finite numbers"
+        )
     # Where there is no count, what fills the arrays up has neither a size nor a score.
     real = finite & ((yxyx[:, 2:] != yxyx[:, :2]).any(axis=1) | (score > 0))
     _check_ranges(yxyx[real], score[real])
-    selection = options.selection
-    lowest = min([selection.score_threshold, *selection.class_threshold.values()])
-    wanted = real & (score > 0) & (score >= np.float32(lowest))
-    _check_order(yxyx[wanted])
+    wanted = real & above
+    _check_order(yxyx[wanted], score[wanted])
     left, top, right, bottom = window or (0, 0, width, height)
     shown = np.array([right - left, bottom - top] * 2, np.float64)
     # In float64, where a float32 share times a size is exact: masks are pasted by the share that comes back from it.
@@ -150,7 +156,21 @@ def to_found(
             counts = paste_masks(masks, exact[kept], height, width, options.mask_threshold)
         found = replace(found, mask=as_objects(counts))
     seconds = {"detect": answered - start, "encode": time.perf_counter() - answered}
-    return Found(found, None, seconds, int(np.count_nonzero(~finite)) + lost)
+    return Found(found, None, seconds, broken + lost)
+
+
+def _finite(arrays: Mapping[str, npt.NDArray[Any]], wanted: Bools) -> Bools:
+    """Of which rows all numbers are finite; masks, which are large, are looked at where they are wanted."""
+    finite = np.ones(len(wanted), np.bool_)
+    for role, array in arrays.items():
+        if array.dtype.kind in "biuOSU":
+            continue  # whole numbers and names
+        if role == "masks":
+            for number in np.flatnonzero(wanted):
+                finite[number] &= np.isfinite(array[number].astype(np.float32, copy=False)).all()
+        else:
+            finite &= np.isfinite(array.astype(np.float32, copy=False)).all(axis=tuple(range(1, array.ndim)))
+    return finite
 
 
 def _unpadded(outputs: Arrays, convention: Convention) -> dict[str, npt.NDArray[Any]]:
@@ -195,10 +215,14 @@ def _check_ranges(yxyx: FloatArray, score: FloatArray) -> None:
         )
 
 
-def _check_order(yxyx: FloatArray) -> None:
-    """Of rows that would be kept: a corner on the wrong side says that the four numbers mean something else."""
+def _check_order(yxyx: FloatArray, score: FloatArray) -> None:
+    """Of rows that would be kept: corners on the wrong side say that the four numbers mean something else.
+
+    A sound network may have such a box among those of low scores. They count by their scores: below half of the sum
+    they are boxes without size, which are left out.
+    """
     turned = (yxyx[:, 2:] < yxyx[:, :2] - _ONE_EDGE).any(axis=1)
-    if turned.any():
+    if turned.any() and 2 * score[turned].sum() >= score.sum():
         box = ", ".join(f"{value:.3g}" for value in yxyx[np.flatnonzero(turned)[0]])
         raise DetectorError(
             f"{np.count_nonzero(turned)} of {len(yxyx)} detection_boxes end before they begin ([{box}]): they must be "
@@ -324,7 +348,7 @@ def probabilities(values: npt.NDArray[np.float64], activation: str) -> npt.NDArr
 
     Args:
         values: `(K,)` as the network gives them.
-        activation: What they are, one of `activation.ACTIVATIONS`.
+        activation: What they are, one of `options.ACTIVATIONS`.
 
     Raises:
         DetectorError: They are not finite, or cannot be that.

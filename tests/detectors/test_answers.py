@@ -114,14 +114,62 @@ def test_boxes_are_clipped_to_the_image_and_those_outside_dropped() -> None:
     assert to_found(reaching, NUMBERED, 60, 100, None, ALL).detections.xyxy.tolist() == [[0, 0, 100, 30]]
 
 
-def test_what_is_not_finite_is_dropped_and_counted() -> None:
-    nan = float("nan")
-    found = to_found(outputs(detection_scores=[nan, 0.5]), NUMBERED, 60, 100, None, ALL)
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"detection_scores": [NAN, 0.5]},
+        {"detection_scores": [INFINITE, 0.5]},
+        {"detection_boxes": [[0, 0, INFINITE, 1], [0, 0, 1, 1]]},
+        {"detection_classes": [NAN, 90]},
+    ],
+)
+def test_what_is_not_finite_is_dropped_and_counted(arrays: dict[str, Any]) -> None:
+    found = to_found(outputs(**arrays), NUMBERED, 60, 100, None, ALL)
     assert (found.detections.category_id.tolist(), found.dropped) == ([90], 1)
-    found = to_found(outputs(detection_boxes=[[0, 0, float("inf"), 1], [0, 0, 1, 1]]), NUMBERED, 60, 100, None, ALL)
-    assert (found.detections.category_id.tolist(), found.dropped) == ([90], 1)
+
+
+def test_where_most_is_not_finite_the_image_fails() -> None:
+    boxes = [[0, 0, 1, 1], [0, 0, NAN, 1], [0, 0, 1, NAN]]
+    arrays = outputs(detection_boxes=boxes, detection_scores=[0.9, 0.8, 0.2], detection_classes=[1, 2, 3])
+    with pytest.raises(DetectorError, match=r"2 of 3 detections .* not finite"):
+        to_found(arrays, NUMBERED, 60, 100, None, ALL)
+    # What nobody asked for may be anything.
+    options = DetectorOptions(selection=Selection(score_threshold=0.5))
+    found = to_found(arrays, NUMBERED, 60, 100, None, options)
+    assert (found.detections.category_id.tolist(), found.dropped) == ([1], 1)
     with pytest.raises(DetectorError, match="not finite"):
-        to_found(outputs(detection_scores=[nan, nan]), NUMBERED, 60, 100, None, ALL)
+        to_found(outputs(detection_scores=[NAN, NAN]), NUMBERED, 60, 100, None, ALL)
+
+
+@pytest.mark.parametrize("value", [NAN, INFINITE, -INFINITE])
+def test_a_mask_that_is_not_finite_costs_its_detection_and_no_other(value: float) -> None:
+    masks = np.ones((3, 33, 33), np.float32)
+    masks[0, 5, 7] = value
+    arrays = outputs(
+        detection_boxes=[[0, 0, 1, 1]] * 3,
+        detection_scores=[0.9, 0.8, 0.7],
+        detection_classes=[18, 18, 90],
+        detection_masks=masks,
+    )
+    best = DetectorOptions(selection=Selection(score_threshold=0.0, nms_iou=0.5, max_detections=1))
+    found = to_found(arrays, MASKED, 60, 100, None, best)
+    # The one of score 0.8 takes its place: it was not there to be chosen.
+    assert (found.detections.score.tolist(), found.dropped) == ([np.float32(0.8)], 1)
+    masks[1, 0, 0] = value
+    with pytest.raises(DetectorError, match=r"2 of 3 detections .* not finite"):
+        to_found(arrays, MASKED, 60, 100, None, ALL)
+
+
+def test_a_weak_box_that_ends_before_it_begins_costs_no_other() -> None:
+    boxes = [[0.1, 0.2, 0.5, 0.5], [0.6, 0.7, 0.2, 0.2]]
+    found = to_found(padded(boxes, [0.9, 0.06]), NUMBERED, 48, 64, None, ALL)
+    assert (found.detections.score.tolist(), found.dropped) == ([np.float32(0.9)], 1)
+    for scores in ([0.06, 0.9], [0.5, 0.5]):
+        with pytest.raises(DetectorError, match="1 of 2 detection_boxes end before they begin"):
+            to_found(padded(boxes, scores), NUMBERED, 48, 64, None, ALL)
 
 
 @pytest.mark.parametrize(
@@ -414,7 +462,7 @@ def test_masks_of_every_type_are_taken(dtype: str, high: float) -> None:
         (half(20, 20, "int8", -1), "such masks must be 0 and 1"),
         (half(20, 20, "float32", 8), "ranges from 0 to 8, not within 0..1"),
         (half(20, 20, "float32", -8), "ranges from -8 to 0"),
-        (half(20, 20, "float32", float("nan")), "not within 0..1"),
+        (half(20, 20, "float32", float("nan")), "2 of 2 detections .* not finite"),
     ],
 )
 def test_masks_that_are_no_scores_are_refused(masks: Any, message: str) -> None:
