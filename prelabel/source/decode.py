@@ -47,7 +47,16 @@ from prelabel.source.orientation import browser_orientation
 from prelabel.source.png import has_all_rows, open_png, png_rgb
 from prelabel.source.png_chunks import PngChunks, read_png
 from prelabel.source.sniff import image_format, largest_item, looks_like
-from prelabel.source.tiff import count_pictures, layout_of, profile_of, read_directory, read_samples, stated_size
+from prelabel.source.tiff import (
+    count_pictures,
+    layout_of,
+    profile_of,
+    read_directory,
+    read_samples,
+    refuse_large_blocks,
+    stated_size,
+    unpacking_bytes,
+)
 from prelabel.source.upright import displayed_size, turned, window_of
 
 #: How each format is opened: by its plugin itself, since `Image.open` swallows the reason why a file is refused,
@@ -159,16 +168,25 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> DecodedImag
 
 
 def decoded_bytes(data: bytes, options: DecodeOptions) -> int:
-    """Bytes that the pixels of a file will take, from its header; 0 where that does not say, and `decode` refuses."""
+    """Bytes that the pixels of a file will take, from its header; 0 where that does not say, and `decode` refuses.
+
+    Of a TIFF with what unpacking its samples takes, which may be many times as much.
+    """
     name = image_format(data)
     if name is None or len(data) > options.max_bytes:
         return 0
     _calm_pillow(options.max_pixels)
+    unpacking = 0
     try:
         size = _size_in_header(data, name)
         _check_pixels(size, options.max_pixels)
         if name == "TIFF":
-            size = stated_size(read_directory(io.BytesIO(data)))
+            tags = read_directory(io.BytesIO(data))
+            size = stated_size(tags)
+            layout = layout_of(tags, data)
+            if layout is not None:
+                refuse_large_blocks(layout, options.max_pixels)
+                unpacking = unpacking_bytes(layout)
         elif name != "PNG":
             with _opener(name)(io.BytesIO(data)) as image:
                 size = image.size
@@ -176,7 +194,7 @@ def decoded_bytes(data: bytes, options: DecodeOptions) -> int:
     except Exception:  # noqa: BLE001 - Pillow meets hostile bytes with anything, see `_decode`
         return 0
     width, height = reduced(size, scale_of(size, options.shortest_side) if name == "JPEG" else 1)
-    return 3 * width * height
+    return 3 * width * height + unpacking
 
 
 def _decode(data: bytes, name: str, options: DecodeOptions, keep_cut: bool = False) -> DecodedImage:
@@ -217,6 +235,7 @@ def _decode_samples(file: io.BytesIO, data: bytes, options: DecodeOptions, keep_
         if layout is None:
             file.seek(0)
             return None
+        refuse_large_blocks(layout, options.max_pixels)
         colour, opacity = read_samples(layout, tags, data, keep_cut)
     except CorruptImageError as error:
         if tiff_ends_early(tags, data):

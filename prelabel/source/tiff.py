@@ -58,9 +58,13 @@ _PREMULTIPLIED, _OPACITY = 1, frozenset({1, 2, 999})
 #: A side of a tile, in pixels, that may be more than twice the picture's.
 _MOST_TILE = 4096
 
-#: Bytes of samples that are unpacked at a time, where strips and tiles allow it, and that one of these may have.
+#: Bytes of samples that are unpacked at a time, where strips and tiles allow it.
 _BAND_BYTES = 2 << 20
-_MOST_BLOCK = 4 << 30
+#: Bytes that the samples of a strip or tile may have for each pixel that a picture may have (four of 16 bits), and that
+#: they may have in any case.
+_BYTES_A_PIXEL, _ANY_BLOCK = 8, 64 << 20
+#: How often the bytes of a strip or tile are held while it is unpacked: by Pillow, as bytes, as samples.
+_COPIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +239,27 @@ def _refuse_unknown(layout: Layout, tags: TiffImagePlugin.ImageFileDirectory_v2)
         raise CorruptImageError("the TIFF data is broken: the order of its bits makes no sense")
 
 
+def refuse_large_blocks(layout: Layout, max_pixels: int) -> None:
+    """Raise ImageTooLargeError where unpacking a strip or tile takes more than suits pictures of so many pixels."""
+    size, limit = _block_bytes(layout), max(_BYTES_A_PIXEL * max_pixels, _ANY_BLOCK)
+    if size > limit:
+        raise ImageTooLargeError(
+            f"strips or tiles of {size:,} bytes once unpacked; the limit is {limit:,}, {_BYTES_A_PIXEL} for each of "
+            f"{max_pixels:,} pixels (max-pixels)"
+        )
+
+
+def unpacking_bytes(layout: Layout) -> int:
+    """Bytes that reading the samples takes beside the picture itself."""
+    return _COPIES * _block_bytes(layout)
+
+
+def _block_bytes(layout: Layout) -> int:
+    """Of the samples of a strip or tile, over all planes."""
+    width, height = layout.block
+    return width * height * layout.samples * -(-layout.bits // 8)
+
+
 def read_samples(
     layout: Layout, tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes, keep_cut: bool
 ) -> tuple[Image.Image, Image.Image | None]:
@@ -301,8 +326,6 @@ def _blocks(layout: Layout, data: bytes, keep_cut: bool) -> Iterator[tuple[int, 
     if len(layout.offsets) < across * down * planes:
         raise CorruptImageError(f"the TIFF data is broken: {len(layout.offsets)} strips or tiles are too few")
     row_bytes = _row_bytes(layout)
-    if height * row_bytes > _MOST_BLOCK:
-        raise ImageTooLargeError(f"a strip or tile of {height * row_bytes:,} bytes; the limit is {_MOST_BLOCK:,}")
     # As many strips at a time as make a band; tiles, and what may be missing, one by one.
     together = 1 if layout.is_tiled or keep_cut else max(1, _BAND_BYTES // (height * row_bytes))
     for first in range(0, across * down, together):

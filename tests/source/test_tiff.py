@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prelabel.errors import CorruptImageError, DecodeError, TruncatedImageError, UnknownFormatError
+from prelabel.errors import CorruptImageError, DecodeError, ImageTooLargeError, TruncatedImageError, UnknownFormatError
 from prelabel.source import tiff as tiff_module
-from prelabel.source.decode import DecodeOptions, decode
+from prelabel.source.decode import DecodeOptions, decode, decoded_bytes
 
 HEIGHT, WIDTH = 21, 37
 
@@ -432,3 +432,25 @@ def test_changed_bytes_raise_nothing_else() -> None:
             messages.append(str(error))
     assert len(messages) > 100
     assert max(map(len, messages)) < 300
+
+
+def of_64_channels(rows: int) -> bytes:
+    """The head of a picture of 2048 x 1536 pixels with 64 channels, in strips of so many rows."""
+    layout = Layout(photometric=RGB, extra=(0,) * 61, compression=DEFLATE)
+    stated = {256: (2048,), 257: (1536,), 278: (rows,)}
+    return write(np.zeros((8, 16, 64), np.uint8), layout, stated)
+
+
+def test_what_unpacking_takes_is_known_before_it_begins() -> None:
+    options = DecodeOptions()
+    assert decoded_bytes(of_64_channels(1536), options) == 3 * 2048 * 1536 + 3 * 64 * 2048 * 1536
+    assert decoded_bytes(of_64_channels(8), options) == 3 * 2048 * 1536 + 3 * 64 * 2048 * 8
+
+
+def test_a_strip_far_larger_than_the_pictures_allowed_is_refused() -> None:
+    options = DecodeOptions(max_pixels=4_000_000)
+    with pytest.raises(ImageTooLargeError, match=r"of 201,326,592 bytes once unpacked; .* \(max-pixels\)"):
+        decode(of_64_channels(1536), options)
+    assert decoded_bytes(of_64_channels(1536), options) == 0
+    with pytest.raises(CorruptImageError, match="strips or tiles are too few"):
+        decode(of_64_channels(8), options)
