@@ -110,15 +110,19 @@ class AnnotatedImage:
         name = self.path.rpartition("/")[2]
         return f"{self.task}/{name}" if by_task and self.task is not None else "", self.path
 
-    def on_turned(self) -> AnnotatedImage:
-        """The same with height and width changed for each other; the pixels of the regions stay where they are."""
+    def on_turned(self, *, outlines: bool) -> AnnotatedImage:
+        """The same with height and width changed for each other; the pixels of the regions stay where they are.
+
+        Args:
+            outlines: Also those of outlines; else their shares of width and height stay.
+        """
         if self.size is None:
             return self
         height, width = self.size
         factor = np.array((width / height, height / width))
         regions = tuple(
             region
-            if isinstance(region.shape, Mask)
+            if isinstance(region.shape, Mask) or (isinstance(region.shape, tuple) and not outlines)
             else replace(
                 region,
                 shape=tuple(part * factor for part in region.shape)

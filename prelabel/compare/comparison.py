@@ -131,7 +131,7 @@ def _outcome(
         width, height = (image.size or (0, 0))[::-1]
         return Outcome(SIZE, f"{row.file_name!r} ({row.width} x {row.height}, in the annotations {width} x {height})")
     row = row.in_frame(fit.frame)
-    image = image.on_turned() if fit.swapped else image
+    image = image.on_turned(outlines=not fit.stretched) if fit.swapped else image
     stated = basis.source == STATED
     shown = ShownImage(info.model_version, row, image, basis, by_selection=stated)
     if not stated and not shown.said and not shown.proven:

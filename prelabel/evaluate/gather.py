@@ -20,7 +20,7 @@ from prelabel.errors import EvaluateError, StoreError
 from prelabel.evaluate.options import EvaluateOptions
 from prelabel.evaluate.pairing import ImageCounts, Pairing
 from prelabel.evaluate.truth import Truth, TruthObject
-from prelabel.evaluate.truth_frame import TruthFrames
+from prelabel.evaluate.truth_frame import Fit, TruthFrames
 from prelabel.export.categories import Category, ListedCategories
 from prelabel.export.class_list import classes_in
 from prelabel.export.parts import UNUSED, without
@@ -108,6 +108,7 @@ class _Kept:
     height: int | None
     width: int | None
     found: Found
+    fit: Fit
 
 
 @dataclass(slots=True)
@@ -177,7 +178,7 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
         if pairing.may_be(row):
             fit = frames.of(pairing.place(row), row)
             turned = row if fit is None else row.in_frame(fit.frame)
-            kept = None if fit is None else _Kept(turned.height, turned.width, gatherer.found(turned))
+            kept = None if fit is None else _Kept(turned.height, turned.width, gatherer.found(turned), fit)
             pairing.add(row, kept, swapped=fit is not None and fit.swapped)
     known = _admitted({*(info.classes or ()), *gatherer.seen}, options)
     categories = _compared(truth.categories, known, listed, options)
@@ -187,7 +188,7 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
             truth.images[number].file_name,
             kept.height or truth.images[number].height or 0,
             kept.width or truth.images[number].width or 0,
-            tuple(one for one in truth.images[number].objects if one.category_id in admitted),
+            tuple(one for one in kept.fit.objects(truth.images[number]) if one.category_id in admitted),
             kept.found,
         )
         for number, kept in pairing.pairs()

@@ -5,7 +5,8 @@ An image of 400 x 300 pixels (width x height) upright, which the file holds as 3
     the truth says      its boxes lie
     400 x 300           on the upright picture
     300 x 400           on the pixels as stored; but where Label Studio wrote it, or boxes reach beyond 300 x 400,
-                        on the picture as browsers show it, with the size of the file
+                        on the picture as browsers show it, with the size of the file; Label Studio's polygons are
+                        shares of that picture times the size of the file
     another size        on another picture: left out
     no size             where those of the other images of the truth lie; so, too, where sizes tell nothing, as
                         orientations 2 to 4 leave them as they are
@@ -15,10 +16,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prelabel.evaluate.options import AUTO
-from prelabel.evaluate.truth import Truth, TruthImage
+from prelabel.evaluate.truth import Truth, TruthImage, TruthObject
 from prelabel.frames import BROWSER, DISPLAY, FRAMES, STORED, turned_size
 from prelabel.store.rows import ImageRow
 
@@ -35,10 +36,20 @@ class Fit:
     Attributes:
         frame: In which its boxes lie.
         swapped: Whether its size is that of the unturned file beside boxes on the turned picture.
+        stretched: Whether its outlines, with the boxes around them, are shares of the turned picture times the size of
+            the unturned file: so Label Studio writes polygons, while its rectangles lie on the turned picture.
     """
 
     frame: str
     swapped: bool = False
+    stretched: bool = False
+
+    def objects(self, image: TruthImage) -> tuple[TruthObject, ...]:
+        """What is on an image that this is the fit of, in pixels of the picture in `frame`."""
+        if not self.stretched or not image.height or not image.width:
+            return image.objects
+        x, y = image.height / image.width, image.width / image.height
+        return tuple(_stretched(one, x, y) if isinstance(one.segmentation, list) else one for one in image.objects)
 
 
 @dataclass(slots=True)
@@ -58,6 +69,7 @@ class TruthFrames:
     _sizes_of_files: bool = False
     _turned: Counter[str] = field(default_factory=Counter)
     _untold: int = 0
+    _stretched: int = 0
 
     def see(self, image: TruthImage | None, row: ImageRow) -> None:
         """A row of the run, and the image of the truth that it is, if any."""
@@ -90,11 +102,13 @@ class TruthFrames:
         if size is None or size == _in(row, frame, upright):
             fit: Fit | None = Fit(frame)
         elif self.stated != AUTO or self.truth.label_studio or self._sizes_of_files:
-            fit = Fit(frame, swapped=True) if size == _in(row, STORED, upright) else None
+            turned = size == _in(row, STORED, upright)
+            fit = Fit(frame, swapped=True, stretched=self.truth.label_studio) if turned else None
         else:
             fit = next((Fit(other) for other in FRAMES if size == _in(row, other, upright)), None)
         if fit is not None:
             self._turned[fit.frame] += row.way_to(fit.frame) != 1
+            self._stretched += fit.stretched and any(isinstance(one.segmentation, list) for one in image.objects)
             told = self.stated != AUTO or self.truth.label_studio or self._sizes_of_files
             ways = {row.way_to(other) for other in FRAMES if size in (None, _in(row, other, upright))}
             self._untold += not told and len(ways) > 1
@@ -108,12 +122,24 @@ class TruthFrames:
             for frame, count in self._turned.items()
             if count
         ]
+        if self._stretched:
+            notes.append(
+                f"polygons of {self._stretched} images of {self.truth.shown} are stretched: Label Studio made them "
+                "with the size of the unturned file; they, and the boxes around them, were brought back to the picture "
+                "as browsers show it"
+            )
         if self._untold:
             notes.append(
                 f"{self._untold} images are turned by their files, and the sizes in {self.truth.shown} do not tell in "
                 f"which frame its boxes are: taken for {_PICTURES[self.frame]}; {self.option} says otherwise"
             )
         return notes
+
+
+def _stretched(one: TruthObject, x: float, y: float) -> TruthObject:
+    left, top, width, height = one.bbox
+    outlines = [[value * (y if place % 2 else x) for place, value in enumerate(part)] for part in one.segmentation]
+    return replace(one, bbox=(left * x, top * y, width * x, height * y), segmentation=outlines)
 
 
 def _size(image: TruthImage | ImageRow | None) -> tuple[int, int] | None:

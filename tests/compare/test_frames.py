@@ -104,3 +104,27 @@ def test_of_half_a_turn_sizes_do_not_tell_and_the_user_does(tmp_path: Path) -> N
     assert fates(compared(path, photo, annotations_frame="stored")) == {"kept": 1}
     with pytest.raises(ConfigError, match="annotations-frame must be one of"):
         compared(path, photo, annotations_frame="upright")
+
+
+def test_label_studios_coco_of_a_turned_photo_has_polygons_of_another_size_than_its_rectangles(tmp_path: Path) -> None:
+    # Upright 60 x 40, the file 40 x 60: a polygon at 50%, 10% is written at (20, 6), a rectangle there at (30, 4).
+    photo = row("a.jpg", found(xyxy=(30, 4, 50, 14)), found("Cat", xyxy=(2, 3, 12, 23)), height=40, width=60)
+    photo = replace(photo, exif_orientation=6)
+    path = coco(tmp_path, [2, 3, 10, 20], 60, 40)
+    content = json.loads(path.read_text())
+    content["info"] = {"contributor": "Label Studio"}
+    content["categories"].append({"id": 2, "name": "Cat"})
+    content["annotations"][0]["category_id"] = 2
+    right, bottom = 20 + 20 * 40 / 60, 6 + 10 * 60 / 40
+    polygon = {
+        **content["annotations"][0],
+        "id": 2,
+        "category_id": 1,
+        "bbox": [20, 6, right - 20, 15],
+        "segmentation": [[20, 6, right, 6, right, bottom, 20, bottom]],
+    }
+    content["annotations"].append(polygon)
+    path.write_text(json.dumps(content))
+    result = compared(path, photo)
+    assert fates(result) == {"kept": 2}
+    assert any("polygons of 1 images" in note and "brought back" in note for note in result.notes)

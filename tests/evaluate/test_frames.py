@@ -211,3 +211,29 @@ def test_pillow_agrees_on_the_frames_of_these_tests() -> None:
     stored = np.asarray(Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90))
     ys, xs = np.nonzero(stored)
     assert (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1) == STORED
+
+
+def test_label_studios_polygons_are_of_the_files_size_and_its_rectangles_of_what_browsers_show(tmp_path: Path) -> None:
+    # Its converter writes a polygon's percentages times the size of the file, 40 x 60: 50% and 10% are (20, 6). The
+    # rectangle beside it lies on the turned picture, 60 x 40.
+    x, y, w, h = 20.0, 6.0, 20 * 40 / 60, 10 * 60 / 40
+    outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+    images = [image(1, "a.jpg", height=60, width=40)]
+    polygon = thing((x, y, w, h), segmentation=[outline])
+    mask = np.zeros((40, 60), bool)
+    mask[4:14, 30:50] = True
+    one = photo(mask=rle.encode(mask))
+    done = evaluated(label_studio(write_truth(tmp_path, [polygon], images)), one, info=replace(INFO, masks=True))
+    assert done.masks is not None
+    assert (ap(done), done.masks.overall["AP"]) == (pytest.approx(1), pytest.approx(1))
+    assert any("polygons of 1 images" in note and "size of the unturned file" in note for note in done.notes)
+    # Both kinds on one image.
+    both = row("a.jpg", found("Dog", 0.9, (30, 4, 50, 14)), found("Dog", 0.8, (2, 3, 12, 23)), **SIZE)
+    both = replace(both, exif_orientation=6)
+    rectangle = thing((2, 3, 10, 20), segmentation=[])
+    assert ap(evaluated(label_studio(write_truth(tmp_path, [polygon, rectangle], images)), both)) == pytest.approx(1)
+    # Another tool's polygons are in the pixels that they say.
+    other = write_truth(tmp_path, [thing(UPRIGHT, segmentation=[[30, 4, 50, 4, 50, 14, 30, 14]])], images)
+    done = evaluated(other, photo())
+    assert ap(done) == pytest.approx(1)
+    assert not any("stretched" in note for note in done.notes)
