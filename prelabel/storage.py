@@ -60,12 +60,6 @@ __all__ = [
     "without_secrets",
 ]
 
-#: Protocols whose addresses begin with a bucket's name.
-_BUCKETS = ("s3", "s3a", "gs", "gcs")
-
-#: Protocols that are one store under several names: options given for one of them serve all.
-_SAME_STORE = (("s3", "s3a"), ("gs", "gcs"), ("abfs", "abfss", "az"), HTTP)
-
 
 def is_known(url: str) -> bool:
     """Whether fsspec has a file system of the address's protocol, installed or not."""
@@ -120,8 +114,9 @@ class Storage:
         if protocol in HTTP:
             options["get_client"] = web_client
         if self._by_protocol:
-            names = next((family for family in _SAME_STORE if protocol in family), (protocol,))
-            for name in names:
+            # Options given for one name of a store serve all.
+            store = STORES.get(protocol)
+            for name in store.protocols if store else HTTP if protocol in HTTP else (protocol,):
                 options.update(self._options.get(name, {}))
         elif protocol not in HTTP:
             options.update(self._options)
@@ -142,7 +137,7 @@ class Storage:
         """
         protocol = protocol_of(url)
         store, options = self.store(url), self._options_for(protocol)
-        if protocol in _BUCKETS and "@" in url.split("/")[2]:
+        if store is not None and not store.has_account and "@" in url.split("/")[2]:
             # It would be taken for a part of the bucket's name, and quoted as such.
             raise ConfigError(f"{redact(url)}: an address in a bucket has no user and password, see storage-options")
         try:

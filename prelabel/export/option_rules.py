@@ -12,7 +12,7 @@ from typing import Any
 
 from prelabel.frames import DISPLAY, FRAMES
 from prelabel.options import option, require
-from prelabel.storage import absolute, is_local, redact
+from prelabel.storage import Storage, absolute, is_local, redact
 
 
 def frame_option() -> Any:
@@ -71,18 +71,25 @@ def require_distinct_files(
     """
     # Only where an export runs: options are declared without what reads and writes runs.
     from prelabel.export.coco_files import numbered_name
+    from prelabel.export.image_ids import SEQUENTIAL, STEM
+    from prelabel.labels.maps import BUILT_IN
+    from prelabel.store.exports import EXPORTS
     from prelabel.store.run import MANIFEST, RUN
 
     files = {name: url for name, url in written.items() if url}
-    inputs = {name: url for name in read for url in _addresses(getattr(options, name))}
+    words: Mapping[str, Iterable[str]] = {"image_ids": (SEQUENTIAL, STEM), "categories": BUILT_IN}
+    inputs = {
+        name: url for name in read for url in _addresses(getattr(options, name)) if url not in words.get(name, ())
+    }
     for place, (name, url) in enumerate(files.items()):
         for other, address in [*list(files.items())[:place], *inputs.items()]:
             require(
-                _same_file(url) != _same_file(address),
+                not _are_same(url, address),
                 f"{_said(name)} and {_said(other)} are the same file {redact(absolute(url))!r}",
             )
         if run:
             below = [_same_file(posixpath.join(run, folder)) for folder in ("plan", "shards")]
+            below.append(_same_file(posixpath.join(run, EXPORTS)))
             own = [_same_file(posixpath.join(run, file)) for file in (RUN, MANIFEST, "lock.json")]
             inside = any(_same_file(url).startswith((f"{folder}/", f"{folder}-")) for folder in below)
             require(
@@ -104,16 +111,19 @@ def _addresses(value: Any) -> list[str]:
     return [value] if isinstance(value, str) and value else list(value) if isinstance(value, tuple) else []
 
 
+def _are_same(url: str, other: str) -> bool:
+    accounts = {store.place(each)[1] for each in (url, other) if (store := Storage.store(each)) is not None}
+    # An address without an account may be of any that another one names.
+    return _same_file(url) == _same_file(other) and len(accounts - {None}) < 2
+
+
 def _same_file(url: str) -> str:
-    """The same text for every way to write one file's address."""
+    """The same text for every way to write one file's address, but for the account of a store."""
     if is_local(url):
         return unicodedata.normalize("NFC", os.path.realpath(absolute(url))).casefold()
-    scheme, _, path = absolute(url).partition("://")
-    return f"{_SCHEMES.get(scheme.lower(), scheme.lower())}://{posixpath.normpath(path)}"
-
-
-#: Schemes under which a store is known twice.
-_SCHEMES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
+    store = Storage.store(url)
+    scheme, _, path = (store.place(absolute(url))[0] if store else absolute(url)).partition("://")
+    return f"{scheme.lower()}://{posixpath.normpath(path)}"
 
 
 def _said(name: str) -> str:

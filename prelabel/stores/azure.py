@@ -34,6 +34,11 @@ class Azure(ObjectStore):
 
     protocols = ("abfs", "abfss", "az")
     extra = "azure"
+    has_account = True
+
+    def place(self, url: str) -> tuple[str, str | None]:
+        """Container and key, however the account is written."""
+        return f"{self.protocols[0]}://{_path(url)}", _account(url)[0]
 
     def filesystem(self, url: str, options: dict[str, Any]) -> Any:
         """adlfs for the account that the address or the options name."""

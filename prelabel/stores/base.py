@@ -60,10 +60,16 @@ class ObjectStore(ABC):
     Attributes:
         protocols: Beginnings of its addresses.
         extra: The extra of this package that installs its library.
+        has_account: Whether an address may name an account before the path: `CONTAINER@ACCOUNT`.
     """
 
     protocols: tuple[str, ...]
     extra: str
+    has_account: bool = False
+
+    def place(self, url: str) -> tuple[str, str | None]:
+        """What an address names, the same for all its spellings, and the account in it: None where it names none."""
+        return f"{self.protocols[0]}://{url.partition('://')[2]}", None
 
     @abstractmethod
     def filesystem(self, url: str, options: dict[str, Any]) -> Any:

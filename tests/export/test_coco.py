@@ -24,6 +24,7 @@ from prelabel.export.coco import CocoOptions, export_coco
 from prelabel.export.coco_shapes import rounded
 from prelabel.export.cvat import export_cvat
 from prelabel.export.cvat_options import CvatOptions
+from prelabel.export.option_rules import require_distinct_files
 from prelabel.export.reading import ExportReport, Rows, RunInfo
 from prelabel.select import Selection
 from prelabel.storage import Storage
@@ -345,6 +346,42 @@ def test_parts_of_a_split_dataset_have_their_names_to_themselves(
     with pytest.raises(ConfigError, match=r"results .*(part of to|same file)"):
         export_coco(INFO, every, to, options, Storage())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["sequential", "stem"])
+def test_a_word_that_says_how_images_are_numbered_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export_coco(INFO, rows(row("1.jpg", found())), name, CocoOptions(image_ids=name), Storage())
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    require_distinct_files(CocoOptions(categories="coco"), {"to": "coco"}, read=("categories",))
+
+
+@pytest.mark.parametrize(
+    ("to", "results", "is_same"),
+    [
+        ("abfs://c/x.json", "abfss://c@a.dfs.core.windows.net/x.json", True),
+        ("az://c@a.blob.core.windows.net/x.json", "abfs://c@A.dfs.core.windows.net/./x.json", True),
+        ("abfs://c@a.dfs.core.windows.net/x.json", "abfs://c@b.dfs.core.windows.net/x.json", False),
+        ("s3://c/x.json", "S3A://c/x.json", True),
+        ("gcs://c/x.json", "gs://c/x.json", True),
+        ("s3://c/x.json", "gs://c/x.json", False),
+    ],
+)
+def test_one_object_has_several_addresses(to: str, results: str, is_same: bool) -> None:
+    options = CocoOptions(results=results)
+    if not is_same:
+        require_distinct_files(options, {"to": to, "results": results})
+        return
+    with pytest.raises(ConfigError, match="results and to are the same file"):
+        require_distinct_files(options, {"to": to, "results": results})
+
+
+def test_notes_of_exports_are_files_of_the_run(tmp_path: Path) -> None:
+    to = str(tmp_path / "exports" / "a.json")
+    with pytest.raises(ConfigError, match="is one of the run's own files"):
+        export_coco(replace(INFO, output=str(tmp_path)), rows(row("a.jpg", found())), to, CocoOptions(), Storage())
 
 
 def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
