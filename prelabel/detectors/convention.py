@@ -27,22 +27,25 @@ CALL = "__call__"
 _PREFERRED = ("serving_default", "default")
 _NUMBERS = ("detection_class_labels", "detection_classes")
 _STRINGS = ("detection_class_entities", "detection_class_names", "detection_class_text", "detection_classes")
-#: Outputs of a classifier in order of preference, where it has several of the right shape.
-_ROWS = ("probabilities", "logits", "predictions", "default", "output_0")
+#: Outputs that are the same rows in several forms where they are of one size, in order of preference.
+_FORMS = ("probabilities", "logits", "predictions", "default")
 _COUNTS = ("num_detections", "valid_detections")
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 _WHOLE = ("uint8", "int32", "int64", "int16", "uint16")
 _INTEGERS = (*_WHOLE, "int8", "uint32", "float32", "float16")
+#: Types of class numbers that are no scores.
+_CLASSES = (*_WHOLE, "int8", "uint32", "uint64")
 _MASKS = (*FLOATS, "uint8", "bool", "int8", "int32", "int64")
 
-#: Outputs of a detector with these in their names hold something that people want and this adapter does not read.
-_WANTED_BY_PEOPLE = re.compile(
-    "mask|keypoint|landmark|surface|embedding|track|pose|panoptic|semantic|depth|angle|rotation|attribute"
+#: Outputs of TF Object Detection exports that are steps on the way to the others; every other one may be wanted.
+_STEPS = re.compile(
+    "raw_|rpn_|refined_box_|proposal_boxes|num_proposals|anchors$|final_anchors$|detection_anchor_indices$|image_shape$|"
+    "box_classifier_features$|class_predictions_with_background$|mask_predictions$"
 )
 _BOXES = re.compile(r"(^|_)(n?bbox(es)?|box(es)?|rois?|nmsed_boxes)(_|$|\d)")
 #: Names that people give to numbers that are no scores of classes.
 NO_SCORES = re.compile(
-    r"feature|embed|bottleneck|(^|[_/])(n?bbox(es)?|box(es)?|bounding|coord\w*|regress\w*|keypoints?|landmarks?|pose|age|"
+    r"feature|embed|bottleneck|pooled|(^|[_/])(n?bbox(es)?|box(es)?|bounding|coord\w*|regress\w*|keypoints?|landmarks?|pose|age|"
     r"depth|offsets?|anchors?)([_/\d]|$)"
 )
 
@@ -153,6 +156,7 @@ def recognise(signatures: Sequence[Signature], *, layout: str | None = None, is_
     """The convention a model follows.
 
     `serving_default` is looked at first, then `default`, then the others if one alone fits, then the model's own call.
+    One that takes an image and is refused for what it gives stays refused: the call gives the same without its names.
 
     Args:
         signatures: Of the model.
@@ -164,29 +168,69 @@ def recognise(signatures: Sequence[Signature], *, layout: str | None = None, is_
     """
     fits = [(signature, _fit(signature, layout, is_classifier)) for signature in signatures]
     found = {signature.name: fit for signature, fit in reversed(fits) if isinstance(fit, Convention)}
+    refused = {one.name: fit for one, fit in fits if isinstance(fit, str) and _takes_an_image(one, layout)}
     for name in _PREFERRED:
         if name in found:
             return found[name]
+        if name in refused:
+            raise _unknown({name: refused[name]}, signatures)
     others = [fit for name, fit in found.items() if name != CALL]
     if len(others) == 1:
         return others[0]
-    if not others and CALL in found:
+    if not others and CALL in found and not refused.keys() - {CALL}:
         return found[CALL]
-    shown = "; ".join(map(str, signatures)) or "no signature at all"
     if len(others) > 1:
         names = ", ".join(sorted(fit.signature for fit in others))
-        raise DetectorError(f"which signature is meant is not clear: {names} all fit. Found: {shown}")
-    reasons = dict.fromkeys(f"{signature.name} {fit}" for signature, fit in fits if isinstance(fit, str))
-    why = f": {_short('; '.join(reasons), 1500)}" if reasons else ""
-    raise DetectorError(f"the model's signature is of no known kind{why}. Found: {_short(shown)}. Known: {KNOWN}")
+        raise DetectorError(f"which signature is meant is not clear: {names} all fit. Found: {_found(signatures)}")
+    reasons: dict[str, str] = {}
+    for signature, fit in fits:
+        if isinstance(fit, str):
+            reasons.setdefault(signature.name, fit)
+    raise _unknown(reasons, signatures)
+
+
+def _unknown(reasons: Mapping[str, str], signatures: Sequence[Signature]) -> DetectorError:
+    listed = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
+    why = f": {_short(listed, 1500)}" if listed else ""
+    found = _short(_found(signatures))
+    return DetectorError(f"the model's signature is of no known kind{why}. Found: {found}. Known: {KNOWN}")
+
+
+def _found(signatures: Sequence[Signature]) -> str:
+    return "; ".join(map(str, signatures)) or "no signature at all"
 
 
 def _short(text: str, most: int = 3000) -> str:
     return text if len(text) <= most else text[:most] + " ..."
 
 
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """How a signature takes its image."""
+
+    image: Tensor
+    batch: list[int | None]
+    size: tuple[int, int] | None
+    channels_first: bool
+
+
+def _takes_an_image(signature: Signature, layout: str | None) -> bool:
+    return isinstance(_input(signature, layout), _Input)
+
+
 def _fit(signature: Signature, layout: str | None, is_classifier: bool) -> Convention | str:
     """The convention of one signature, or what it looks like and why that is not taken, in words."""
+    given = _input(signature, layout)
+    if isinstance(given, str):
+        return given
+    outputs = {one.name: one for one in signature.outputs}
+    if any(name.startswith("detection_") for name in outputs):
+        return _detection(signature.name, given, outputs)
+    return _classification(signature.name, given, outputs, is_classifier)
+
+
+def _input(signature: Signature, layout: str | None) -> _Input | str:
+    """How a signature takes its image, or why it takes none, in words."""
     if len(signature.inputs) != 1:
         return f"takes {len(signature.inputs)} inputs, not one image"
     image = signature.inputs[0]
@@ -203,10 +247,7 @@ def _fit(signature: Signature, layout: str | None, is_classifier: bool) -> Conve
     size = (height, width) if height is not None and width is not None else None
     if batch not in ([], [1], [None]):
         return f"takes {batch[0]} images at once, and nothing but that number"
-    outputs = {one.name: one for one in signature.outputs}
-    if any(name.startswith("detection_") for name in outputs):
-        return _detection(signature.name, image, batch, size, outputs, channels_first)
-    return _classification(signature.name, image, batch, size, outputs, channels_first, is_classifier)
+    return _Input(image, batch, size, channels_first)
 
 
 def _layout(shape: tuple[int | None, ...], stated: str | None) -> str:
@@ -240,14 +281,7 @@ def _shown(shape: Iterable[int | None]) -> str:
     return f"[{', '.join('?' if n is None else str(n) for n in shape)}]"
 
 
-def _detection(
-    signature: str,
-    image: Tensor,
-    batch: list[int | None],
-    size: tuple[int, int] | None,
-    outputs: Mapping[str, Tensor],
-    channels_first: bool,
-) -> Convention | str:
+def _detection(signature: str, given: _Input, outputs: Mapping[str, Tensor]) -> Convention | str:
     wanted = (
         ("boxes", ("detection_boxes",), FLOATS, (2, 3)),
         ("scores", ("detection_scores",), FLOATS, (1, 2)),
@@ -270,70 +304,100 @@ def _detection(
     if shape and shape[-1] not in (4, None):
         return f"looks like a detector whose boxes have {shape[-1]} numbers, not 4"
     used = {*roles.values(), *strings}
-    unused = tuple(
-        one
-        for name, one in outputs.items()
-        if name not in used and not name.startswith(("raw_", "rpn_")) and _is_wanted(name)
-    )
-    parts = [image.dtype, *["channels first"] * channels_first]
+    unused = tuple(one for name, one in outputs.items() if name not in used and not _STEPS.match(name))
+    parts = [given.image.dtype, *["channels first"] * given.channels_first]
     parts += (
         ["class numbers"] * ("numbers" in roles) + ["class strings"] * bool(strings) + ["masks"] * ("masks" in roles)
     )
     why = f"TF Object Detection by signature {signature!r} ({', '.join(parts)})"
     return Convention(
-        "detection", signature, image, bool(batch), False, size, roles, strings, None, why, channels_first, unused
+        kind="detection",
+        signature=signature,
+        input=given.image,
+        batch_dimension=bool(given.batch),
+        batches=False,
+        size=given.size,
+        outputs=roles,
+        strings=strings,
+        why=why,
+        channels_first=given.channels_first,
+        unused=unused,
     )
 
 
-def _is_wanted(name: str) -> bool:
-    return _WANTED_BY_PEOPLE.search(name) is not None and (name.startswith("detection_") or "keypoint" in name)
-
-
-def _classification(
-    name: str,
-    image: Tensor,
-    batch: list[int | None],
-    size: tuple[int, int] | None,
-    outputs: Mapping[str, Tensor],
-    channels_first: bool,
-    is_classifier: bool,
-) -> Convention | str:
+def _classification(name: str, given: _Input, outputs: Mapping[str, Tensor], is_classifier: bool) -> Convention | str:
     if len(outputs) > 1 and any(_BOXES.search(one) for one in outputs):
         return (
             f"looks like a detector whose outputs have names of their own ({', '.join(outputs)}): they must be "
             "detection_boxes, detection_scores and detection_classes"
         )
-    if not batch:
+    if not given.batch:
         return "takes one image without a batch dimension, and is no detector by its outputs"
     rows = [one for one in outputs.values() if one.dtype in FLOATS and one.rank == 2]
-    fitting = [one.name for one in rows if _at_least_two(one)]
-    if not is_classifier:
-        fitting = [one for one in fitting if not NO_SCORES.search(one)]
-    chosen = next((one for one in _ROWS if one in fitting), fitting[0] if len(fitting) == 1 else None)
+    of_any_name = [one for one in rows if _at_least_two(one)]
+    fitting = [one for one in of_any_name if not NO_SCORES.search(one.name)]
+    if is_classifier and not fitting:
+        fitting = of_any_name
+    chosen = _chosen(fitting)
     if chosen is None:
         return _no_classifier(outputs, rows, fitting)
-    classes = (outputs[chosen].shape or (None,))[-1]
-    why = f"image classification by signature {name!r} ({classes or 'an unstated number of'} classes in {chosen!r})"
-    unused = tuple(one for one in rows if one.name != chosen and NO_SCORES.search(one.name))
+    contradiction = _contradiction(chosen, outputs.values())
+    if contradiction:
+        return contradiction
+    classes = _last(chosen)
+    why = (
+        f"image classification by signature {name!r} ({classes or 'an unstated number of'} classes in {chosen.name!r})"
+    )
     return Convention(
-        "classification",
-        name,
-        image,
-        True,
-        batch[0] is None,
-        size,
-        {"rows": chosen},
-        (),
-        classes,
-        why,
-        channels_first,
-        unused,
+        kind="classification",
+        signature=name,
+        input=given.image,
+        batch_dimension=True,
+        batches=given.batch[0] is None,
+        size=given.size,
+        outputs={"rows": chosen.name},
+        classes=classes,
+        why=why,
+        channels_first=given.channels_first,
+        unused=tuple(one for one in outputs.values() if one not in fitting),
     )
 
 
-def _no_classifier(outputs: Mapping[str, Tensor], rows: Sequence[Tensor], fitting: Sequence[str]) -> str:
+def _chosen(fitting: Sequence[Tensor]) -> Tensor | None:
+    """The only one, or the preferred one of several forms of the same rows."""
+    if len(fitting) < 2:
+        return fitting[0] if fitting else None
+    forms = {one.name: one for one in fitting if one.name in _FORMS}
+    if len(forms) < len(fitting) or len({_last(one) for one in fitting}) > 1:
+        return None
+    return next(forms[name] for name in _FORMS if name in forms)
+
+
+def _contradiction(rows: Tensor, outputs: Iterable[Tensor]) -> str:
+    """What the other outputs say the rows are instead of scores of classes, or `""`."""
+    length = _last(rows)
+    for one in outputs:
+        other = _last(one)
+        if one.rank == 2 and one.dtype in (*_CLASSES, "string") and (other is None or length in (other, None)):
+            return (
+                f"looks like a classifier that gives the best classes of an image in order: {one.name} holds their "
+                f"numbers or names, so that the columns of {rows.name} are no class numbers; save it with the scores "
+                "of all classes as its only output"
+            )
+        if one.rank == 3 and one.shape and one.dtype in FLOATS:
+            each = one.shape[1]
+            if other == 4 or ((other is None or other > 4) and (each is None or length is None or each == length)):
+                return (
+                    f"looks like a detector: {one} beside {rows}; the outputs of detectors must be detection_boxes, "
+                    "detection_scores and detection_classes"
+                )
+    return ""
+
+
+def _no_classifier(outputs: Mapping[str, Tensor], rows: Sequence[Tensor], fitting: Sequence[Tensor]) -> str:
     if len(fitting) > 1:
-        return f"has several outputs that may be scores of classes: {', '.join(fitting)}"
+        names = ", ".join(one.name for one in fitting)
+        return f"has several outputs that may be scores of classes: {names}; save it with the one that is meant"
     suspicious = [one for one in rows if NO_SCORES.search(one.name)]
     if suspicious:
         return (
@@ -348,8 +412,12 @@ def _no_classifier(outputs: Mapping[str, Tensor], rows: Sequence[Tensor], fittin
     return "has no output that is a row of numbers for each image"
 
 
+def _last(one: Tensor) -> int | None:
+    return one.shape[-1] if one.shape else None
+
+
 def _at_least_two(one: Tensor) -> bool:
-    last = one.shape[-1] if one.shape else None
+    last = _last(one)
     return last is None or last >= 2
 
 

@@ -250,3 +250,100 @@ def test_somebody_may_say_that_features_are_scores() -> None:
 def test_logits_are_preferred_among_several_outputs() -> None:
     features = Tensor("pooled", "float32", (None, 1280))
     assert recognise([replace(CLASSIFIER, outputs=(features, *CLASSIFIER.outputs))]).outputs == {"rows": "logits"}
+
+
+NAMED_HEADS = (Tensor("bounding_box", "float32", (None, 4)), Tensor("class_label", "float32", (None, 7)))
+BARE_HEADS = (Tensor("output_0", "float32", (None, 4)),)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        NAMED_HEADS,
+        (Tensor("embedding", "float32", (None, 64)),),
+        (Tensor("colour", "float32", (None, 5)), Tensor("shape", "float32", (None, 7))),
+    ],
+)
+@pytest.mark.parametrize("name", ["serving_default", "default", "predict"])
+def test_what_a_signature_is_refused_for_is_not_passed_over_by_the_call(name: str, outputs: tuple[Tensor, ...]) -> None:
+    refused = replace(CLASSIFIER, name=name, outputs=outputs)
+    call = replace(CLASSIFIER, name=CALL, outputs=BARE_HEADS)
+    with pytest.raises(DetectorError, match=f"no known kind: {name} (looks like|has several)"):
+        recognise([refused, call])
+
+
+@pytest.mark.parametrize("other", ["default", "scores"])
+def test_a_refused_serving_default_is_not_passed_over_by_another_signature(other: str) -> None:
+    with pytest.raises(DetectorError, match="serving_default looks like a detector whose outputs have names"):
+        recognise([replace(CLASSIFIER, outputs=NAMED_HEADS), replace(CLASSIFIER, name=other)])
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [("output_0", 3), ("output_1", 5)],
+        [("output_0", 3), ("output_1", 3)],
+        [("predictions", 3), ("quality", 3)],
+        [("default", 3), ("seg", 1024)],
+        [("probabilities", 3), ("logits", 4)],
+    ],
+)
+def test_of_several_heads_none_is_taken_unasked(outputs: list[tuple[str, int]]) -> None:
+    heads = tuple(Tensor(name, "float32", (None, size)) for name, size in outputs)
+    with pytest.raises(DetectorError, match=r"several outputs .* save it with the one that is meant"):
+        recognise([replace(CLASSIFIER, outputs=heads)])
+
+
+def test_rows_in_two_forms_are_one_head() -> None:
+    heads = tuple(Tensor(name, "float32", (None, 3)) for name in ("default", "logits", "probabilities"))
+    found = recognise([replace(CLASSIFIER, outputs=heads)])
+    assert (found.outputs, found.unused) == ({"rows": "probabilities"}, ())
+
+
+@pytest.mark.parametrize("stated", [False, True])
+@pytest.mark.parametrize(
+    ("regression", "rows"),
+    [
+        ((None, 50, 4), (None, 50)),
+        ((None, 896, 16), (None, 896)),
+        ((None, 900, 4), (None, 9)),
+        ((1, None, 4), (1, None)),
+    ],
+)
+def test_boxes_of_any_name_beside_rows_are_a_detector(
+    regression: tuple[int | None, ...], rows: tuple[int | None, ...], stated: bool
+) -> None:
+    outputs = (Tensor("output_0", "float32", regression), Tensor("output_1", "float32", rows))
+    with pytest.raises(DetectorError, match="looks like a detector: output_0"):
+        recognise([replace(CLASSIFIER, outputs=outputs)], is_classifier=stated)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "string"])
+@pytest.mark.parametrize(("best", "rows"), [((None, 5), (None, 5)), ((None, None), (None, 5)), ((1, 5), (1, None))])
+def test_sorted_scores_are_not_taken_for_those_of_classes(
+    dtype: str, best: tuple[int | None, ...], rows: tuple[int | None, ...]
+) -> None:
+    outputs = (Tensor("scores", "float32", rows), Tensor("labels", dtype, best))
+    with pytest.raises(DetectorError, match="columns of scores are no class numbers"):
+        recognise([replace(CLASSIFIER, outputs=outputs)])
+
+
+def test_the_best_classes_beside_the_scores_of_all_are_named_as_unused() -> None:
+    best = Tensor("top_classes", "int32", (None, 2))
+    found = recognise([replace(CLASSIFIER, outputs=(*CLASSIFIER.outputs, best))])
+    assert (found.outputs, found.unused) == ({"rows": "logits"}, (best,))
+
+
+@pytest.mark.parametrize(
+    "name", ["masks", "instance_masks", "landmarks", "embeddings", "panoptic", "detection_boxes_3d", "heading"]
+)
+def test_every_output_that_is_no_step_to_another_is_named_as_unused(name: str) -> None:
+    steps = (
+        *("raw_detection_scores", "detection_anchor_indices", "final_anchors", "image_shape", "mask_predictions"),
+        *("rpn_features_to_crop", "refined_box_encodings", "num_proposals", "proposal_boxes_normalized"),
+        *("box_classifier_features", "class_predictions_with_background"),
+    )
+    wanted = Tensor(name, "float32", (1, N, 9))
+    outputs = (*MASK_RCNN.outputs, wanted, *(Tensor(step, "float32", (1, N)) for step in steps))
+    assert recognise([replace(MASK_RCNN, outputs=outputs)]).unused == (wanted,)
+    assert recognise([MASK_RCNN]).unused == ()
