@@ -5,7 +5,7 @@ from __future__ import annotations
 from prelabel.compare.page import page
 from prelabel.compare.result import Comparison
 from prelabel.evaluate.report_files import as_json, write_files
-from prelabel.evaluate.threshold_files import threshold_file
+from prelabel.evaluate.threshold_files import threshold_file, unlike
 from prelabel.storage import Storage
 
 JSON, HTML, THRESHOLDS = "comparison.json", "comparison.html", "thresholds.yaml"
@@ -26,8 +26,8 @@ def write_comparison(done: Comparison, to: str, storage: Storage) -> tuple[str, 
 
 
 def thresholds(done: Comparison) -> str:
-    """The suggested thresholds as `--class-threshold` takes them: those of classes of which something was shown."""
+    """The suggested thresholds for `--class-threshold`: the common one, and those of classes shown that have another."""
     head = f"Score thresholds with the fewest corrections on {done.images} images that people worked on."
     shown = [name for name, one in done.by_class.items() if one.shown]
     entries = [(name, done.work.by_class[name].suggested.threshold) for name in shown]
-    return threshold_file(head, done.work.common.threshold, entries)
+    return threshold_file(head, done.work.common.threshold, unlike(done.work.common.threshold, entries))

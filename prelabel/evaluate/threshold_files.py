@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from prelabel.evaluate.evaluation import Evaluation
 from prelabel.evaluate.thresholds import best_f1
@@ -20,10 +20,10 @@ _SHORT = {'"': '\\"', "\\": "\\\\"}
 
 
 def suggested_file(done: Evaluation) -> str:
-    """The suggested thresholds: fewest corrections."""
+    """The suggested thresholds: fewest corrections. Classes at the common one are not named."""
     head = f"Score thresholds for {done.info.model_version} with the fewest corrections on {done.work.images} images."
     entries = [(key, done.work.by_class[name].suggested.threshold) for name, key in _keys(done)]
-    return threshold_file(head, done.work.common.threshold, entries)
+    return threshold_file(head, done.work.common.threshold, unlike(done.work.common.threshold, entries))
 
 
 def f1_file(done: Evaluation) -> str:
@@ -52,6 +52,11 @@ def _keys(done: Evaluation) -> Iterator[tuple[str, str]]:
 
 def _key(one: ClassName, shared: Counter[str]) -> str:
     return one.mid if one.mid and shared[one.name.casefold()] > 1 else one.name
+
+
+def unlike(common: float, entries: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Entries whose threshold is not the common one: a class that is named keeps its own whatever is stated for all."""
+    return [(key, threshold) for key, threshold in entries if threshold != common]
 
 
 def threshold_file(head: str, default: float, entries: list[tuple[str, float]]) -> str:

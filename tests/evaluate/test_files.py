@@ -22,6 +22,7 @@ from prelabel.evaluate.markup import Markup, tag, text
 from prelabel.evaluate.options import EvaluateOptions
 from prelabel.evaluate.page import page
 from prelabel.evaluate.svg import Plot, round_up
+from prelabel.evaluate.threshold_files import suggested_file
 from prelabel.evaluate.thresholds import Cut, best_f1
 from prelabel.export.coco_options import CocoOptions
 from prelabel.export.cvat_options import CvatOptions
@@ -96,18 +97,34 @@ def test_thresholds_are_taken_by_label_and_export(done: Evaluation, tmp_path: Pa
     for options_class in (LabelOptions, CocoOptions):
         given = {"source": ("x",), "detector": "d", "output": "o"} if options_class is LabelOptions else {}
         options = from_mapping(options_class, {**given, "class_threshold": (str(tmp_path / name),)}, "test")
-        assert set(options.class_threshold) == {"Dog", "Cat"}
+        assert set(options.class_threshold) == named(name)
         options.require_known_names(["Dog", "Cat"])
-    suggested = done.work.by_class["dog"].suggested.threshold
     if name == "thresholds.yaml":
-        assert options.class_threshold["Dog"] == suggested
+        assert options.score_threshold == done.work.by_class["dog"].suggested.threshold
+
+
+def named(file: str) -> set[str]:
+    """The classes that a file names: where one threshold for all is suggested, none."""
+    return set() if file == "thresholds.yaml" else {"Dog", "Cat"}
+
+
+def test_one_threshold_for_all_is_one_line_and_only_classes_with_another_are_named(done: Evaluation):
+    assert done.work.recommended == "common"
+    lines = [line for line in suggested_file(done).splitlines() if not line.startswith("#")]
+    assert lines == [f'"*": {done.work.common.threshold!r}']
+    dog = done.work.by_class["dog"]
+    other = dataclasses.replace(dog, own=True, suggested=dataclasses.replace(dog.suggested, threshold=0.875))
+    work = dataclasses.replace(done.work, by_class={**done.work.by_class, "dog": other}, recommended="own")
+    lines = suggested_file(dataclasses.replace(done, work=work)).splitlines()
+    assert [line for line in lines if not line.startswith("#")][1:] == ['"Dog": 0.875']
 
 
 def test_keeping_by_the_file_gives_what_the_table_promises(done: Evaluation, tmp_path: Path):
     write_evaluation(done, str(tmp_path), Storage())
     thresholds = {name: float(value) for name, value in read_mapping(tmp_path / "thresholds.yaml").items()}
     kept = sum(
-        int((one.score >= np.float32(thresholds[name.capitalize()])).sum()) for name, one in done.rankings.items()
+        int((one.score >= np.float32(thresholds.get(name.capitalize(), thresholds["*"]))).sum())
+        for name, one in done.rankings.items()
     )
     total = done.work.total("suggested")
     assert kept == total.right + total.delete
@@ -130,7 +147,7 @@ def test_classes_that_the_file_does_not_name_get_its_default_from_every_reader(
     for cls in (*readers, CocoOptions, LabelStudioOptions, YoloOptions, VocOptions, CvatOptions):
         options = from_mapping(cls, {**needed.get(cls, {}), "class_threshold": (str(tmp_path / name),)}, "test")
         assert options.score_threshold == default, cls
-        assert set(options.class_threshold) == {"Dog", "Cat"}
+        assert set(options.class_threshold) == named(name)
         kept = options.indices(
             np.array([default, default - 0.01], np.float32), ["Ski", "Ski"], ["", ""], np.zeros((2, 4))
         )
@@ -156,7 +173,7 @@ def test_thresholds_of_classes_with_hostile_names_can_be_read_back(tmp_path: Pat
     one = row("a.jpg", *(found(name, 0.9, category_id=n, mid="") for n, name in enumerate(names)))
     done = evaluated(truth, one, info=info, class_map=dict.fromkeys(names, "dog"))
     write_evaluation(done, str(tmp_path), Storage())
-    assert set(read_mapping(tmp_path / "thresholds.yaml")) == {"*", *names}
+    assert set(read_mapping(tmp_path / "thresholds-best-f1.yaml")) == {"*", *names}
 
 
 def test_two_classes_of_one_name_are_told_apart_by_mid(tmp_path: Path):
@@ -166,7 +183,7 @@ def test_two_classes_of_one_name_are_told_apart_by_mid(tmp_path: Path):
     one = row("a.jpg", found("Mouse", mid="/m/animal"), found("Mouse", category_id=2, mid="/m/device"))
     done = evaluated(truth, one, info=dataclasses.replace(INFO, classes=classes))
     write_evaluation(done, str(tmp_path), Storage())
-    assert set(read_mapping(tmp_path / "thresholds.yaml")) == {"*", "/m/animal", "/m/device"}
+    assert set(read_mapping(tmp_path / "thresholds-best-f1.yaml")) == {"*", "/m/animal", "/m/device"}
 
 
 def test_without_any_class_the_file_is_still_one(tmp_path: Path):
