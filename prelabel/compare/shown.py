@@ -31,6 +31,9 @@ from prelabel.store.rows import ImageRow
 #: Where what is known of the detections shown comes from.
 STATED, RECORDED, ASSUMED = "stated", "recorded", "assumed"
 
+#: Other exports that a note names.
+_CANDIDATES = 3
+
 #: Parts of a mask that can have been regions of their own; and so many in a row of which nobody left a region end the
 #: search: what is then left over is paired by where it lies.
 _MOST_PARTS, _MOST_MISSING = 256, 16
@@ -111,16 +114,23 @@ def basis_of(options: CompareOptions, records: Sequence[ExportRecord], tool: str
         )
         return Basis(ASSUMED, options, tolerance, min_area, f"assumed: {_rules_in_words(options)}", (*notes, note))
     last = fitting[-1]
-    others = sum(dict(one.selection) != dict(last.selection) for one in fitting[:-1])
+    others = [one for one in _latest_of_each(fitting) if dict(one.selection) != dict(last.selection)]
     if unknown := sorted(set(last.selection) - set(fields_of(ExportSelection))):
         notes.append(
             f"the export of {last.at} is of a later release, whose rules {', '.join(unknown)} are not known here: what "
             "they left out may count as deleted"
         )
     if others:
+        candidates = "; ".join(
+            f"{_rules_in_words(_recorded_selection(one))} ({one.kind} of {one.at} to {one.to})"
+            for one in [last, *others[:_CANDIDATES]]
+        )
+        more = f"; and {len(others) - _CANDIDATES} more" if len(others) > _CANDIDATES else ""
         notes.append(
-            f"{others + 1} exports of this run are written down, with different selections: that of {last.at} to "
-            f"{last.to} is taken; state the selection (--score-threshold, ...) where people worked on another one"
+            f"ASSUMED: people worked on the latest of {len(fitting)} exports of this run that are written down, with "
+            f"{len(others) + 1} different selections: {candidates}{more}. The annotations do not say which it was, and "
+            "where it was another one, so is every count of deleted boxes wrong: state its selection "
+            "(--score-threshold, ...)"
         )
     lost = {reason: count for reason, count in last.left_out.items() if count}
     if lost:
@@ -132,6 +142,8 @@ def basis_of(options: CompareOptions, records: Sequence[ExportRecord], tool: str
     tolerance = _as_drawn("polygon_tolerance", options, last)
     min_area = _as_drawn("polygon_min_area", options, last)
     words = f"{last.kind} of {last.at}: {_rules_in_words(selection)}"
+    if others:
+        words = f"assumed, the latest of {len(others) + 1} different selections: {words}"
     return Basis(RECORDED, selection, tolerance, min_area, words, tuple(notes))
 
 
@@ -140,6 +152,12 @@ def _recorded_selection(record: ExportRecord) -> Selection:
     known = fields_of(ExportSelection)
     rules = {name: value for name, value in record.selection.items() if name in known}
     return from_mapping(ExportSelection, rules, "selection")
+
+
+def _latest_of_each(records: Sequence[ExportRecord]) -> list[ExportRecord]:
+    """The latest record of each selection, the latest first."""
+    latest = {repr(sorted(record.selection.items())): record for record in records}
+    return sorted(latest.values(), key=lambda record: record.at, reverse=True)
 
 
 def _as_drawn(name: str, options: CompareOptions, record: ExportRecord) -> float:
@@ -266,17 +284,18 @@ class ShownImage:
     def seen_scores(self) -> SeenScores:
         """What the image says of the scores from which on classes were shown."""
         found = self._found
+        selection, thresholds = self._basis.selection, dict[str, float]()
+        for label, mid, name in dict.fromkeys(zip(found.label, found.mid, self.names, strict=True)):
+            key = str(name).casefold()
+            # As scores are stored and compared.
+            threshold = float(np.float32(selection.threshold_of(label, mid)))
+            thresholds[key] = max(threshold, thresholds.get(key, 0.0))
         if not self.said:
-            selection, thresholds = self._basis.selection, dict[str, float]()
-            for label, mid, name in dict.fromkeys(zip(found.label, found.mid, self.names, strict=True)):
-                key = str(name).casefold()
-                # As scores are stored and compared.
-                threshold = float(np.float32(selection.threshold_of(label, mid)))
-                thresholds[key] = max(threshold, thresholds.get(key, 0.0))
             return SeenScores(thresholds)
         shown = {one.number: one.name for one in self.detections if one.number is not None}
         scores = [(str(found.label[n]), float(found.score[n]), n in shown) for n in range(len(found))]
-        return SeenScores({}, scores, {str(found.label[n]): name.casefold() for n, name in shown.items()})
+        names = {str(found.label[n]): name.casefold() for n, name in shown.items()}
+        return SeenScores({}, scores, names, thresholds if self._basis.source == RECORDED else {})
 
 
 def _ours(starts: Sequence[Start], model_version: str, numbers: Mapping[str, int]) -> Start | None:
@@ -322,11 +341,13 @@ class SeenScores:
         thresholds: Of the selection, by the class as people saw it, in small letters.
         scores: The run's label, score, and whether it was shown, of every detection of an image that says it.
         names: The run's labels of those shown, and the class as people saw it, in small letters.
+        recorded: The thresholds of the export that is written down, where `scores` say what was shown.
     """
 
     thresholds: Mapping[str, float]
     scores: Sequence[tuple[str, float, bool]] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    recorded: Mapping[str, float] = field(default_factory=dict)
 
 
 #: Share of the detections at and above a floor that were shown: single ones are left out of tasks for other reasons.
@@ -336,28 +357,39 @@ _NEARLY_ALL = 0.95
 def floors(seen: Iterable[SeenScores]) -> dict[str, float]:
     """From which score on each class was shown, by its name in small letters; below, nobody knows what people think.
 
-    Thresholds of a selection are exact. Where annotations say what was shown, the floor is the lowest score of which
-    nearly all detections at and above it were shown. Of several the highest counts.
+    Thresholds of a selection are exact. Where annotations say what was shown, the floor lies above the highest score
+    that was withheld and at or below the lowest of which nearly all detections at and above it were shown. Between
+    both it is the threshold that was written down for the class, else the lowest score shown in any class: that a
+    class has no lower scores does not mean that they were hidden. Where neither lies there it is the lowest score
+    shown of the class. Of several floors the highest counts.
     """
     result: dict[str, float] = {}
     names: dict[str, str] = {}
+    recorded: dict[str, float] = {}
     scores: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     for image in seen:
         for name, threshold in image.thresholds.items():
             result[name] = max(threshold, result.get(name, 0.0))
+        for name, threshold in image.recorded.items():
+            recorded[name] = max(threshold, recorded.get(name, 0.0))
         names.update(image.names)
         for label, score, was_shown in image.scores:
             scores[label].append((score, was_shown))
     by_name: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     for label, every in scores.items():
         by_name[names.get(label, label.casefold())] += every
-    for name, every in by_name.items():
-        if any(was_shown for _, was_shown in every):
-            result[name] = max(_floor(every), result.get(name, 0.0))
+    lowest = {name: _lowest(every) for name, every in by_name.items() if any(was_shown for _, was_shown in every)}
+    common = min(lowest.values(), default=0.0)
+    for name, least in lowest.items():
+        withheld = max((score for score, was_shown in by_name[name] if not was_shown and score < least), default=-1.0)
+        possible = (recorded.get(name, common), common, least)
+        floor = next(threshold for threshold in possible if withheld < threshold <= least)
+        result[name] = max(floor, result.get(name, 0.0))
     return result
 
 
-def _floor(scores: Sequence[tuple[float, bool]]) -> float:
+def _lowest(scores: Sequence[tuple[float, bool]]) -> float:
+    """The lowest score shown, single ones aside."""
     ordered = sorted(scores, key=lambda one: -one[0])
     was_shown = np.array([one[1] for one in ordered])
     share = np.cumsum(was_shown) / np.arange(1, len(ordered) + 1)

@@ -190,8 +190,8 @@ def _threshold_notes(done: Work, class_floors: Mapping[str, float | None]) -> li
     if lowest:
         more = f" and {len(lowest) - _NAMED} more" if len(lowest) > _NAMED else ""
         notes.append(
-            f"of {', '.join(lowest[:_NAMED])}{more} the lowest score that people saw is suggested: what a lower one "
-            "would save nobody knows"
+            f"of {', '.join(lowest[:_NAMED])}{more} the lowest score of what people were shown is suggested: what a "
+            "lower one would save nobody knows"
         )
     return notes
 
