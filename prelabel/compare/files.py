@@ -26,7 +26,7 @@ def write_comparison(done: Comparison, to: str, storage: Storage) -> tuple[str, 
 
 
 def thresholds(done: Comparison) -> str:
-    """The suggested thresholds for `--class-threshold`: the common one, and those of classes shown that have another."""
+    """The suggested thresholds for `--class-threshold`: the common one, and those of shown classes that differ."""
     head = f"Score thresholds with the fewest corrections on {done.images} images that people worked on."
     shown = [name for name, one in done.by_class.items() if one.shown]
     entries = [(name, done.work.by_class[name].suggested.threshold) for name in shown]
