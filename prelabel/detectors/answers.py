@@ -32,7 +32,7 @@ _ROUNDING = 1e-3
 _SUM_ROUNDING = 0.02
 #: A row of numbers in 0..1 that sums to 1 this closely is no accident.
 _NO_ACCIDENT = 1e-4
-#: Shares of the image may exceed 1 where a box reaches beyond it; a typical box beyond this is in pixels.
+#: Shares of the image may exceed 1 where a box reaches beyond it; a typical or a kept box beyond this is in pixels.
 _FARTHEST = 4.0
 #: Edges of a box that are the wrong way round by less are one edge, rounded.
 _ONE_EDGE = 1e-3
@@ -112,8 +112,8 @@ def to_found(
         )
     # Where there is no count, what fills the arrays up has neither a size nor a score.
     real = finite & ((yxyx[:, 2:] != yxyx[:, :2]).any(axis=1) | (score > 0))
-    _check_ranges(yxyx[real], score[real])
     wanted = real & above
+    _check_ranges(yxyx[real], score[real], yxyx[wanted])
     _check_order(yxyx[wanted], score[wanted])
     left, top, right, bottom = window or (0, 0, width, height)
     shown = np.array([right - left, bottom - top] * 2, np.float64)
@@ -183,10 +183,13 @@ def _unpadded(outputs: Arrays, convention: Convention) -> dict[str, npt.NDArray[
             continue
         array = outputs[name]
         rank = ranks.get(role, 1)
+        if role == "count" and array.size == 1:
+            array = array.reshape(())
         if array.ndim == rank + 1 and array.shape[0] == 1:
             array = array[0]
         if array.ndim != rank:
-            raise DetectorError(f"{name} has shape {list(outputs[name].shape)}, not [N{', ...' * (rank > 1)}]")
+            right = "one number" if rank == 0 else f"[N{', ...' * (rank > 1)}]"
+            raise DetectorError(f"{name} has shape {list(outputs[name].shape)}, not {right}")
         arrays[role] = array
     length = len(arrays["scores"])
     count = arrays.pop("count", None)
@@ -196,19 +199,27 @@ def _unpadded(outputs: Arrays, convention: Convention) -> dict[str, npt.NDArray[
             raise DetectorError(f"{names['count']} is {number:g} beside {length} scores")
         length = int(number)
     for role, array in arrays.items():
-        if len(array) < length:
-            raise DetectorError(f"{names[role]} has {len(array)} entries, detection_scores {length}")
-        arrays[role] = array[:length]
+        # Cut to one length, rows of different detections could stand side by side: a vocabulary, say, is no row.
+        if len(array) != len(arrays["scores"]):
+            raise DetectorError(
+                f"{names[role]} has {len(array)} entries, {names['scores']} {len(arrays['scores'])}: what belongs to "
+                "one detection must stand in the same row of each"
+            )
+    arrays = {role: array[:length] for role, array in arrays.items()}
     if arrays["boxes"].shape[1] != 4:
         raise DetectorError(f"detection_boxes has shape {list(arrays['boxes'].shape)}, not [N, 4]")
     return arrays
 
 
-def _check_ranges(yxyx: FloatArray, score: FloatArray) -> None:
-    """Of rows that are no padding."""
+def _check_ranges(yxyx: FloatArray, score: FloatArray, wanted: FloatArray) -> None:
+    """Of rows that are no padding, as far as that can be told, and of those that would be kept.
+
+    Padding may have a size or a score, and be most of the rows: one kept box far beyond the image is enough.
+    """
     if len(score) and (score.min() < -_ROUNDING or score.max() > 1 + _ROUNDING):
         raise DetectorError(f"detection_scores range from {score.min():g} to {score.max():g}, not within 0..1")
-    if len(yxyx) and np.median(np.abs(yxyx).max(axis=1)) > _FARTHEST:
+    typical = float(np.median(np.abs(yxyx).max(axis=1))) if len(yxyx) else 0.0
+    if max(typical, float(np.abs(wanted).max(initial=0.0))) > _FARTHEST:
         raise DetectorError(
             f"detection_boxes reach to {np.abs(yxyx).max():g}: they must be shares of the image, 0..1, and look "
             "like pixels"

@@ -30,6 +30,9 @@ _STRINGS = ("detection_class_entities", "detection_class_names", "detection_clas
 #: Outputs that are the same rows in several forms where they are of one size, in order of preference.
 _FORMS = ("probabilities", "logits", "predictions", "default")
 _COUNTS = ("num_detections", "valid_detections")
+#: What else a count of the detections may be called; it is not ignored, since rows past it would be taken for boxes.
+_LIKE_A_COUNT = re.compile(r"(^|_)(counts?|nums?|n|number|valid)(_|$)|^num[A-Z]|Count$")
+_OF_OTHER_THINGS = re.compile("class|proposal|anchor|keypoint|^raw_|^rpn_")
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 _WHOLE = ("uint8", "int32", "int64", "int16", "uint16")
 _INTEGERS = (*_WHOLE, "int8", "uint32", "float32", "float16")
@@ -285,7 +288,7 @@ def _detection(signature: str, given: _Input, outputs: Mapping[str, Tensor]) -> 
     wanted = (
         ("boxes", ("detection_boxes",), FLOATS, (2, 3)),
         ("scores", ("detection_scores",), FLOATS, (1, 2)),
-        ("count", _COUNTS, _INTEGERS, (0, 1)),
+        ("count", _COUNTS, (*_INTEGERS, "uint64", "float64", "bfloat16"), (0, 1, 2)),
         ("masks", ("detection_masks",), _MASKS, (3, 4)),
         ("multiclass_scores", ("detection_multiclass_scores",), FLOATS, (2, 3)),
         ("numbers", _NUMBERS, _INTEGERS, (1, 2)),
@@ -303,6 +306,12 @@ def _detection(signature: str, given: _Input, outputs: Mapping[str, Tensor]) -> 
     shape = outputs["detection_boxes"].shape
     if shape and shape[-1] not in (4, None):
         return f"looks like a detector whose boxes have {shape[-1]} numbers, not 4"
+    counts = [name for name in outputs if _LIKE_A_COUNT.search(name) and not _OF_OTHER_THINGS.search(name)]
+    if counts and "count" not in roles:
+        return (
+            f"looks like a detector whose count of detections cannot be read ({outputs[counts[0]]}): it must be a "
+            f"number called {' or '.join(_COUNTS)}"
+        )
     used = {*roles.values(), *strings}
     unused = tuple(one for name, one in outputs.items() if name not in used and not _STEPS.match(name))
     parts = [given.image.dtype, *["channels first"] * given.channels_first]

@@ -91,7 +91,7 @@ def test_batch_dimension_is_taken_off() -> None:
     ]
 
 
-@pytest.mark.parametrize("count", [1, 1.0, [1], [1.0]])
+@pytest.mark.parametrize("count", [1, 1.0, [1], [1.0], [[1]], np.uint64(1), [[np.float64(1)]]])
 def test_entries_past_the_count_are_padding(count: Any) -> None:
     found = to_found(outputs(num_detections=count), COUNTED, 60, 100, None, ALL).detections
     assert found.category_id.tolist() == [18]
@@ -180,6 +180,11 @@ def test_a_weak_box_that_ends_before_it_begins_costs_no_other() -> None:
         ({"detection_boxes": [[0, 0, 1], [0, 0, 1]]}, r"\[2, 3\], not \[N, 4\]"),
         ({"detection_boxes": [[0, 0, 1, 1]]}, "detection_boxes has 1 entries, detection_scores 2"),
         ({"detection_boxes": np.zeros((2, 2, 4))}, "detection_boxes has shape"),
+        ({"detection_boxes": [[0, 0, 1, 1]] * 8}, "detection_boxes has 8 entries, detection_scores 2: what belongs"),
+        ({"detection_classes": [18] * 80}, "detection_classes has 80 entries, detection_scores 2"),
+        ({"detection_classes": [18] * 80, "num_detections": 1}, "detection_classes has 80 entries"),
+        ({"detection_boxes": [[0, 0, 1, 1]], "num_detections": 1}, "detection_boxes has 1 entries"),
+        ({"num_detections": [1, 1]}, r"num_detections has shape \[2\], not one number"),
         ({"detection_classes": [1.5, 2]}, "1.5, which is no class number"),
         ({"detection_classes": [-1, 2]}, "no class number"),
         ({"num_detections": [3]}, "num_detections is 3 beside 2 scores"),
@@ -382,6 +387,18 @@ def test_pixels_behind_zero_padding_are_refused() -> None:
     shares = np.array(boxes) / [48, 64, 48, 64]
     found = to_found(padded(shares, [0.9, 0.8]), NUMBERED, 48, 64, None, ALL).detections
     np.testing.assert_allclose(found.xyxy, [[12.8, 4.8, 44.8, 28.8], [19.2, 14.4, 51.2, 43.2]], atol=1e-4)
+
+
+@pytest.mark.parametrize(("row", "score"), [([0, 0, 0, 0], 1e-4), ([0, 0, 0, 0], 0.01), ([0, 0, 1, 1], 0)])
+def test_pixels_are_refused_whatever_most_rows_are_filled_with(row: list[float], score: float) -> None:
+    arrays = outputs(
+        detection_boxes=np.array([[10, 20, 60, 70], *[row] * 5], np.float32),
+        detection_scores=np.array([0.9, *[score] * 5], np.float32),
+        detection_classes=np.full(6, 18, np.float32),
+    )
+    for options in (ALL, DetectorOptions(selection=Selection(score_threshold=0.5))):
+        with pytest.raises(DetectorError, match="reach to 70: they must be shares of the image"):
+            to_found(arrays, NUMBERED, 100, 100, None, options)
 
 
 def test_padding_may_have_the_score_minus_one() -> None:

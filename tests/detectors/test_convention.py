@@ -77,6 +77,37 @@ def test_mask_rcnn() -> None:
     assert found.strings == ()
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), None])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint64"])
+def test_a_count_of_any_type_and_shape_is_read(dtype: str, shape: tuple[int, ...] | None) -> None:
+    signature = without(MASK_RCNN, "num_detections")
+    count = Tensor("num_detections", dtype, shape)
+    assert recognise([replace(signature, outputs=(*signature.outputs, count))]).outputs["count"] == "num_detections"
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        Tensor("detection_count", "int32", (1,)),
+        Tensor("num_boxes", "int32", (1,)),
+        Tensor("numDetections", "int32", ()),
+        Tensor("num_detections", "string", (1,)),
+        Tensor("num_detections", "int32", (1, 1, 1)),
+    ],
+    ids=str,
+)
+def test_a_count_that_cannot_be_read_is_refused_not_ignored(count: Tensor) -> None:
+    signature = without(MASK_RCNN, "num_detections")
+    with pytest.raises(DetectorError, match=f"count of detections cannot be read.*{count.name}"):
+        recognise([replace(signature, outputs=(*signature.outputs, count))])
+
+
+def test_counts_of_other_things_are_no_count_of_detections() -> None:
+    signature = without(MASK_RCNN, "num_detections")
+    proposals = Tensor("num_proposals", "float32", (1,))
+    assert "count" not in recognise([replace(signature, outputs=(*signature.outputs, proposals))]).outputs
+
+
 def test_classifier() -> None:
     found = recognise([CLASSIFIER])
     assert (found.kind, found.size, found.batches, found.outputs, found.classes) == (
