@@ -81,9 +81,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
         if suffix == ".toml":
             values = _with_bare_numbers(tomllib.loads(text, parse_float=_float))
         elif suffix == ".csv":
-            values = _once([_two_columns(path, row) for row in csv.reader(io.StringIO(text), strict=True) if row])
+            values = once([_two_columns(path, row) for row in csv.reader(io.StringIO(text), strict=True) if row])
         elif suffix == ".json":
-            values = json.loads(text, object_pairs_hook=_once, parse_int=_int, parse_float=_float)
+            values = json.loads(text, object_pairs_hook=once, parse_int=_int, parse_float=_float)
         else:
             values = _yaml(path, text)
     except OSError as error:
@@ -106,7 +106,7 @@ def _two_columns(path: Path, row: list[str]) -> tuple[str, str]:
     return row[0], row[1]
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The pairs as a dict. Raises ValueError where a name comes twice: which of both is meant is not known."""
     values: dict[str, Any] = {}
     for name, value in pairs:

@@ -32,8 +32,8 @@ MAY_IMPORT = {
     "select": {"errors", "detections", "options"},
     "processes": {"errors"},
     "config": {"errors", "mapping_files", "options", "select", "storage"},
-    "labels": {"errors", "storage"},
-    "source": {"errors", "storage", "stores", "frames", "image_ref", "redirects", "retries"},
+    "labels": {"errors", "mapping_files", "storage"},
+    "source": {"errors", "mapping_files", "storage", "stores", "frames", "image_ref", "redirects", "retries"},
     "store": {"errors", "storage", "detections", "frames", "image_ref", "rle", "rle_many", "processes"},
     "detectors": {"errors", "storage", "detections", "labels", "options", "redirects", "rle", "select"},
     "engine": {
@@ -42,7 +42,7 @@ MAY_IMPORT = {
     },
     "export": {
         *{"errors", "storage", "detections", "image_ref", "labels", "options", "select", "rle", "source", "store"},
-        *{"frames", "rle_many", "sides", "processes"},
+        *{"frames", "mapping_files", "rle_many", "sides", "processes"},
     },
     "evaluate": {"errors", "storage", "detections", "frames", "labels", "options", "select", "rle", "store", "export"},
     "compare": {

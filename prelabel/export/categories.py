@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from prelabel.errors import ExportError
 from prelabel.export.image_ids import require_id
 from prelabel.labels.maps import read_label_map
+from prelabel.mapping_files import once
 from prelabel.select import Selection
 from prelabel.storage import Storage, describe, redact
 from prelabel.store.run import ClassName
@@ -197,7 +198,7 @@ def _from_label_map(source: str, storage: Storage) -> list[Category]:
 def _from_json(url: str, storage: Storage) -> list[Category]:
     shown = redact(url)
     try:
-        content = json.loads(storage.read(url))
+        content = json.loads(storage.read(url), object_pairs_hook=once)
     except (OSError, ValueError, RecursionError) as error:
         raise ExportError(f"categories cannot be read from {shown}: {describe(error)}") from None
     entries = content.get("categories") if isinstance(content, dict) else content

@@ -3,7 +3,9 @@
 Files that are read, each with the shapes found in the wild:
 
     .pbtxt   item { id: 1  name: "/m/01g317"  display_name: "person" }     TF Object Detection API
-    .csv     id,name,mid  with a header; without one: `1,person`, `1,person,/m/01g317` or `/m/01g317,Person` by line
+    .csv     id,name,mid  with a header (Class ID, LabelName, idx, title, ... mean the same); without one: `1,person`,
+             `person,1`, `1,person,/m/01g317`, or `/m/01g317,Person` by line, with or without its header; between the
+             columns are commas, semicolons, tabs or |; what is not certain is refused
     .json    {"1": "person"}, {"person": 1}, {"1": ["n01440764", "tench"]}, ["person", ...], [{"id": 1, "name": ...}],
              or a COCO dataset (its `categories`)
     .txt     one name a line
@@ -26,6 +28,7 @@ from typing import Any, NamedTuple
 
 from prelabel.errors import ConfigError
 from prelabel.labels.pbtxt import MalformedError, read_items
+from prelabel.mapping_files import once
 from prelabel.storage import Storage, describe, redact
 
 BUILT_IN = ("coco",)
@@ -175,49 +178,145 @@ def _from_pbtxt(text: str) -> tuple[bool, _Entries]:
     def entries() -> _Entries:
         for line, fields in read_items(text):
             number = fields.get("id", "missing")
-            if not _is_number(number):
+            kinds = re.fullmatch(r"(0[xX][0-9a-fA-F]{1,16})|(0[0-7]{0,20})|[1-9][0-9]{0,18}", number)
+            if kinds is None:
                 raise MalformedError(line, f"an item whose id is {number}, not a number")
-            yield line, int(number), _named(fields.get("display_name", ""), fields.get("name", ""))
+            base = 16 if kinds[1] else 8 if kinds[2] else 10
+            yield line, int(number, base), _named(fields.get("display_name", ""), fields.get("name", ""))
 
     return False, entries()
 
 
 def _from_txt(text: str) -> tuple[bool, _Entries]:
-    lines = text.rstrip().splitlines()
+    lines = re.split(r"\r\n|\n|\r", text.rstrip())
+    for pattern in (r"\s*\d+\s*[:;,=\t ]\s*\S.*", r".*\S\s*[:;,=\t]\s*\d+\s*"):
+        numbered = [re.fullmatch(pattern, line, re.DOTALL) is not None for line in lines]
+        # Of three lines and more the first may be a header.
+        if all(numbered) or (len(lines) > 2 and all(numbered[1:])):
+            raise MalformedError(
+                2 if len(lines) > 1 else 1,
+                "names and numbers, where .txt holds one name a line: make it a .csv with the columns id and name",
+            )
     return True, _count((i, _named(line)) for i, line in enumerate(lines, 1))
 
 
+#: Columns of a header, written in small letters without anything between them: `Class ID` is `classid`.
+_NUMBER_COLUMNS = ("id", "classid", "categoryid", "labelid", "index", "classindex", "labelindex", "idx", "number")
+_NAME_COLUMNS = ("displayname", "label", "name", "classname", "categoryname", "title", "class", "category")
+_MID_COLUMNS = ("mid", "labelname")
+_COLUMNS = frozenset((*_NUMBER_COLUMNS, *_NAME_COLUMNS, *_MID_COLUMNS))
+_WANTED = "write a header with the columns id and name (and mid, where there is one)"
+
+
 def _from_csv(text: str) -> tuple[bool, _Entries]:
-    reader = csv.reader(io.StringIO(text))
-    rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)]
+    rows = _csv_rows(text)
     if not rows:
         return False, iter(())
-    header = [cell.lower() for cell in rows[0][1]]
-    number = next(
-        (header.index(key) for key in ("id", "class_id", "category_id", "index", "class") if key in header), -1
-    )
-    if number >= 0 and not _is_number(rows[0][1][number]):
-        keys = [key for key in ("display_name", "label", "name", "mid", "labelname") if key in header]
-        rows, order = rows[1:], [header.index(key) for key in keys]
-        if not order:
-            raise MalformedError(1, "the header has no column name or label")
-    elif _is_number(rows[0][1][0]):
-        number, order = 0, [1, 2]
-    else:
-        return True, _count((line, _named(*reversed(row[:2]))) for line, row in rows)
+    line, first = rows[0]
+    keys = _column_keys(first)
+    if _COLUMNS.intersection(keys) and not any(_csv_number(cell) is not None or is_mid(cell) for cell in first):
+        return _with_header(line, keys, rows[1:])
+    return _without_header(rows)
 
-    def entries() -> _Entries:
-        for line, row in rows:
-            if len(row) <= number or not _is_number(row[number]):
-                raise MalformedError(line, f"{row[number] if len(row) > number else ''!r} is no class number")
-            yield line, int(row[number]), _named(*(row[i] for i in order if i < len(row)))
 
-    return False, entries()
+def _csv_rows(text: str) -> list[tuple[int, list[str]]]:
+    """Lines and cells, split at the first delimiter that shows a header, a number or a MID in the first row."""
+
+    def split(delimiter: str) -> list[tuple[int, list[str]]]:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        rows = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+        return [(line, row) for line, row in rows if any(row)]
+
+    for delimiter in ",;\t|":
+        rows = split(delimiter)
+        cells = rows[0][1] if rows else []
+        telling = _COLUMNS.intersection(_column_keys(cells)) or any(
+            _csv_number(c) is not None or is_mid(c) for c in cells
+        )
+        if len(cells) > 1 and telling:
+            return rows
+    return split(",")
+
+
+def _column_keys(cells: list[str]) -> list[str]:
+    return [re.sub(r"[\s_#.-]", "", cell.lower()) for cell in cells]
+
+
+def _csv_number(text: str) -> int | None:
+    """A class number; spreadsheets and data frames write `1.0`, too."""
+    digits = re.sub(r"\.0+$", "", text)
+    return int(digits) if _is_number(digits) else None
+
+
+def _with_header(line: int, keys: list[str], rows: list[tuple[int, list[str]]]) -> tuple[bool, _Entries]:
+    for key in sorted(_COLUMNS):
+        if keys.count(key) > 1:
+            raise MalformedError(line, f"the header has two columns {key}: leave one of them")
+    for row_line, row in rows:
+        if any(row[len(keys) :]):
+            raise MalformedError(
+                row_line, f"{len(row)} columns where the header has {len(keys)}: a name that holds a comma needs quotes"
+            )
+    numbers = [keys.index(key) for key in _NUMBER_COLUMNS if key in keys]
+    # `class` and `label` are numbers in some files and names in others; numbers, where no other column has them.
+    for key in ("class", "label"):
+        if not numbers and key in keys and rows and _are_numbers(rows, keys.index(key)):
+            numbers = [keys.index(key)]
+    order = [keys.index(key) for key in (*_NAME_COLUMNS, *_MID_COLUMNS) if key in keys]
+    order = [column for column in order if column not in numbers]
+    if not numbers:
+        if set(keys) & set(_MID_COLUMNS) and len(keys) == len(order) == 2 and all(map(_has_mid, rows)):
+            return True, _count((row_line, _named(*(row[i] for i in order))) for row_line, row in rows)
+        raise MalformedError(line, f"the header has no column id: {_WANTED}")
+    if not order:
+        raise MalformedError(line, "the header has no column name or label")
+    return False, _stated(rows, numbers, order)
+
+
+def _without_header(rows: list[tuple[int, list[str]]]) -> tuple[bool, _Entries]:
+    width = max(len(row) for _, row in rows)
+    if width == 2 and all(is_mid(row[0]) for _, row in rows):
+        return True, _count((line, _named(*reversed(row))) for line, row in rows)
+    numbers = [i for i in range(width) if _are_numbers(rows, i)]
+    if not numbers and _csv_number(rows[0][1][0]) is not None:
+        numbers = [0]
+    line, first = rows[0]
+    if not numbers:
+        raise MalformedError(line, f"neither a header nor a class number in {','.join(first)[:80]!r}: {_WANTED}")
+    if len(numbers) == width > 1 and all(len(set(map(_csv_number, row))) == 1 for _, row in rows):
+        numbers = [0]  # digits that are called what their numbers are
+    order = [i for i in range(width) if i not in numbers]
+    for row_line, row in rows:
+        if len([i for i in order if i < len(row) and row[i] and not is_mid(row[i])]) > 1:
+            raise MalformedError(
+                row_line, f"which column is the name is not certain: {_WANTED}; a name that holds a comma needs quotes"
+            )
+    return False, _stated(rows, numbers, order)
+
+
+def _are_numbers(rows: list[tuple[int, list[str]]], column: int) -> bool:
+    return all(len(row) > column and _csv_number(row[column]) is not None for _, row in rows)
+
+
+def _has_mid(row: tuple[int, list[str]]) -> bool:
+    return len(row[1]) > 1 and any(map(is_mid, row[1]))
+
+
+def _stated(rows: list[tuple[int, list[str]]], numbers: list[int], order: list[int]) -> _Entries:
+    for line, row in rows:
+        stated = {(_csv_number(row[i]) if len(row) > i else None): i for i in numbers}
+        if None in stated:
+            column = stated[None]
+            raise MalformedError(line, f"{row[column] if len(row) > column else ''!r} is no class number")
+        if len(stated) > 1:
+            raise MalformedError(line, f"two columns of numbers that differ: {_WANTED}, without the other numbers")
+        (number,) = (value for value in stated if value is not None)
+        yield line, number, _named(*(row[i] for i in order if i < len(row)))
 
 
 def _from_json(text: str) -> tuple[bool, _Entries]:
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise MalformedError(error.lineno, error.msg) from None
     except (ValueError, RecursionError) as error:

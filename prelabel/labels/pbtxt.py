@@ -37,9 +37,13 @@ def read_items(text: str) -> Iterator[tuple[int, dict[str, str]]]:
     Raises:
         MalformedError: The text is something else.
     """
-    depth, key, started = 0, "", 0
+    depth, key, started, joined = 0, "", 0, ""
     fields: dict[str, str] = {}
     for line, kind, part in _tokens(text):
+        if kind == "string" and joined and not key:
+            fields[joined] += part  # strings that follow each other are one
+            continue
+        joined = ""
         if kind == "mark" and part in "{<":
             depth += 1
             if depth == 1:
@@ -60,7 +64,10 @@ def read_items(text: str) -> Iterator[tuple[int, dict[str, str]]]:
             if depth == 0:
                 raise MalformedError(line, f"expected item {{ ... }}, found {(key or part)[:80]!r}")
             if depth == 1:
+                if key in fields:
+                    raise MalformedError(line, f"an item with two values for {key[:80]}")
                 fields[key] = part
+                joined = key if kind == "string" else ""
             key = ""
     if depth:
         raise MalformedError(started, "an item that is never closed")
@@ -81,16 +88,27 @@ def _tokens(text: str) -> Iterator[tuple[int, str, str]]:
         position = match.end()
 
 
-def _unescape(text: str, line: int) -> str:
-    """A string without its escapes; octal ones are bytes of UTF-8."""
-    simple = {"n": "\n", "t": "\t", "r": "\r"}
+_SIMPLE = {**dict(zip("abfnrtv", "\a\b\f\n\r\t\v", strict=True)), **{c: c for c in "\\'\"?"}}
+_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
 
-    def one(match: re.Match[str]) -> str:
-        if match[1]:
-            return bytes(int(digits, 8) & 255 for digits in match[1].split("\\")[1:]).decode("utf-8")
-        return simple.get(match[2], match[2])
+
+def _unescape(text: str, line: int) -> str:
+    """A string without its escapes, as protobuf reads them: octal and hexadecimal ones are bytes of UTF-8."""
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        octal, hexadecimal, short, long, other = match.groups()
+        if octal or hexadecimal:
+            return bytes([(int(octal, 8) if octal else int(hexadecimal, 16)) & 255])
+        if short or long:
+            return chr(int(short or long, 16)).encode()
+        character = other.decode("latin-1")
+        if character not in _SIMPLE:
+            raise MalformedError(line, f"{text!r} has an escape that protobuf does not know")
+        return _SIMPLE[character].encode()
 
     try:
-        return re.sub(r"((?:\\[0-7]{1,3})+)|\\(.)", one, text)
-    except UnicodeDecodeError:
+        return _ESCAPE.sub(plain, text.encode()).decode()
+    except (UnicodeError, ValueError) as error:
+        if isinstance(error, MalformedError):
+            raise
         raise MalformedError(line, f"{text!r} is not UTF-8") from None

@@ -37,6 +37,7 @@ import pyarrow.parquet as pq
 
 from prelabel.errors import SourceError
 from prelabel.image_ref import ImageRef
+from prelabel.mapping_files import once
 from prelabel.source.endings import IMAGE_EXTENSIONS
 from prelabel.source.json_stream import JsonStreamError, array_items
 from prelabel.storage import (
@@ -253,6 +254,7 @@ def _csv(url: str, storage: Storage, on_read: Callable[[], None]) -> Iterator[_E
         names = [name.strip() for name in header]
         if "uri" not in names:
             raise SourceError(f"{shown}: line 1: the first line must name a column uri, got {str(header[:10])[:200]}")
+        _require_one_each(names, f"{shown}: line 1")
         uri, image_id = names.index("uri"), names.index("image_id") if "image_id" in names else None
         for row in reader:
             if not row:
@@ -273,7 +275,7 @@ def _jsonl(url: str, storage: Storage, on_read: Callable[[], None]) -> Iterator[
             continue
         place = f"line {number}"
         try:
-            values = json.loads(line)
+            values = json.loads(line, object_pairs_hook=once)
         except (ValueError, RecursionError) as error:
             raise SourceError(f"{shown}: {place}: not JSON: {describe(error)}") from None
         if not isinstance(values, dict) or not isinstance(values.get("uri"), str):
@@ -291,6 +293,7 @@ def _parquet(url: str, storage: Storage, on_read: Callable[[], None]) -> Iterato
             names = parquet.schema_arrow.names
             if "uri" not in names:
                 raise SourceError(f"{shown}: must have a column uri, got {', '.join(names[:10])[:200]}")
+            _require_one_each(names, shown)
             columns = [name for name in ("uri", "image_id") if name in names]
             row = 0
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
@@ -306,6 +309,12 @@ def _parquet(url: str, storage: Storage, on_read: Callable[[], None]) -> Iterato
                     yield f"row {row}", uri, image_id or ""
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise SourceError(f"{shown}: not a Parquet file that can be read: {describe(error)}") from error
+
+
+def _require_one_each(names: list[str], where: str) -> None:
+    for name in ("uri", "image_id"):
+        if names.count(name) > 1:
+            raise SourceError(f"{where}: {names.count(name)} columns are called {name}: leave one of them")
 
 
 def _seekable(url: str, storage: Storage) -> Any:

@@ -20,6 +20,7 @@ from pycocotools.coco import COCO
 from prelabel import rle
 from prelabel.detections import ImageLabel
 from prelabel.errors import ConfigError, ExportError
+from prelabel.export.categories import read_categories
 from prelabel.export.coco import CocoOptions, export_coco
 from prelabel.export.coco_shapes import rounded
 from prelabel.export.cvat import export_cvat
@@ -561,6 +562,13 @@ def test_categories_have_whole_numbers(tmp_path: Path, wrong: Any) -> None:
     (tmp_path / "list.json").write_text(json.dumps([{"id": wrong, "name": "Dog"}]))
     with pytest.raises(ExportError, match="the id of category 'Dog' must be a whole number, 0 or more, got"):
         export(tmp_path, rows(row("a.jpg", DOG)), categories=str(tmp_path / "list.json"))
+
+
+def test_categories_with_a_key_twice_are_refused() -> None:
+    storage = Storage()
+    storage.publish("memory://twice/c.json", b'{"categories": [{"id": 1, "name": "Dog", "id": 3}]}')
+    with pytest.raises(ExportError, match=r"categories cannot be read from .*'id' is given twice"):
+        read_categories("memory://twice/c.json", storage)
 
 
 @pytest.mark.parametrize("wrong", [{"id": 1, "name": None}, {"id": 1}, {"name": "Dog"}, "Dog", None])

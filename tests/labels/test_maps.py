@@ -182,3 +182,127 @@ def test_open_images_label_map(assets: Path) -> None:
     found = read_label_map(str(assets / "labels/openimages-v4-601.pbtxt"))
     assert len(found) == 601
     assert found.get(446) == ("Dog", "/m/0bt9lr")
+
+
+PERSON_AND_DOG = {5: ("person", ""), 7: ("dog", "")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            f"{number},{name}\n5,person\n7,dog\n"
+            for number, name in (
+                *(("label_id", "label"), ("ClassID", "ClassName"), ("class id", "class"), ("idx", "label")),
+                *(("number", "title"), ("# id", "name"), ("class_index", "class_name"), ("id", "category")),
+                *(("class", "name"), ("label", "name"), ("index", "class")),
+            )
+        ),
+        "name,id,count\nperson,5,900\ndog,7,3\n",
+        "person,5\ndog,7\n",
+        "5;person\n7;dog\n",
+        "id;name\n5;person\n7;dog\n",
+        "5\tperson\n7\tdog\n",
+        "5|person\n7|dog\n",
+        "5.0,person\n7.0,dog\n",
+    ],
+)
+def test_stated_numbers_of_a_csv_are_taken_by_header_or_column(text: str) -> None:
+    assert parsed("a.csv", text) == PERSON_AND_DOG
+
+
+@pytest.mark.parametrize("header", ["LabelName,DisplayName", "mid,display_name"])
+def test_header_of_mids_and_names_is_no_class(header: str) -> None:
+    rows = "/m/01g317,Person\n/m/0bt9lr,Dog\n"
+    assert parsed("a.csv", f"{header}\n{rows}") == parsed("a.csv", rows)
+    assert parsed("a.csv", rows) == {1: ("Person", "/m/01g317"), 2: ("Dog", "/m/0bt9lr")}
+
+
+def test_a_delimiter_within_a_name_is_part_of_it() -> None:
+    assert parsed("a.csv", "1;person, standing\n2;dog\n") == {1: ("person, standing", ""), 2: ("dog", "")}
+    assert parsed("a.csv", "1,person; standing\n") == {1: ("person; standing", "")}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,freq\nperson,100\ndog,7\n", "line 1: the header has no column id: write a header with the columns id"),
+        ("name\nperson\ndog\n", "line 1: the header has no column id"),
+        ("Klasse,Name der Klasse\n1,person\n", "line 1: neither a header nor a class number in 'Klasse,Name der"),
+        ("# by hand\n1,person\n", "line 1: neither a header nor a class number in '# by hand'"),
+        ("person\ndog\n", "line 1: neither a header nor a class number"),
+        ("-1,person\n0,dog\n", "line 1: neither a header nor a class number"),
+        ("1,5,person\n2,7,dog\n", "line 1: two columns of numbers that differ"),
+        ("id,index,name\n1,0,person\n", "line 2: two columns of numbers that differ"),
+        ("1,n01440764,tench\n", "line 1: which column is the name is not certain"),
+        ("1,person, standing\n", "line 1: which column is the name is not certain"),
+        ("id,name\n1,person, standing\n", "line 2: 3 columns where the header has 2"),
+        ("id,name,Name\n1,a,b\n", "line 1: the header has two columns name"),
+    ],
+)
+def test_csv_without_certain_numbers_and_names_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_label_map("a.csv", text.encode())
+
+
+@pytest.mark.parametrize(
+    "text", ["0 person\n1 dog\n", "1: person\n2: dog\n", "id name\n1 person\n2 dog\n", "person,1\ndog,2\n", "1\tdog\n"]
+)
+def test_numbers_in_a_list_of_names_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"names and numbers, where \.txt holds one name a line: make it a \.csv"):
+        parse_label_map("a.txt", text.encode())
+
+
+def test_names_that_hold_numbers_are_names() -> None:
+    assert parsed("a.txt", "Boeing 737\n747\n2 wheeler\n") == {
+        1: ("Boeing 737", ""),
+        2: ("747", ""),
+        3: ("2 wheeler", ""),
+    }
+
+
+@pytest.mark.parametrize("inside", ["\u2028", "\x85", "\x0c", "\x0b", "\x1c"])
+def test_lines_end_at_newlines_only(inside: str) -> None:
+    assert parsed("a.txt", f"per{inside}son\ndog\r\ncat\rowl") == {
+        1: (f"per{inside}son", ""),
+        2: ("dog", ""),
+        3: ("cat", ""),
+        4: ("owl", ""),
+    }
+
+
+@pytest.mark.parametrize("text", ['{"1": "person", "1": "dog"}', '[{"id": 1, "name": "person", "id": 2}]'])
+def test_json_with_a_key_twice_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is given twice"):
+        parse_label_map("a.json", text.encode())
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (r'id: 1 name: "caf\xc3\xa9"', {1: ("café", "")}),
+        (r'id: 1 name: "caf\303\xa9"', {1: ("café", "")}),
+        (r'id: 1 name: "\u00e9\U0001f600"', {1: ("é\U0001f600", "")}),
+        ("id: 1 name: \"per\" 'son'", {1: ("person", "")}),
+        ('id: 010 name: "a"', {8: ("a", "")}),
+        ('id: 0x10 name: "a"', {16: ("a", "")}),
+        ('id: 0 name: "a"', {0: ("a", "")}),
+    ],
+)
+def test_pbtxt_reads_as_protobuf_does(fields: str, expected: dict[int, tuple[str, str]]) -> None:
+    assert parsed("a.pbtxt", f"item {{ {fields} }}") == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ('id: 1 id: 2 name: "a"', "an item with two values for id"),
+        ('id: 1 name: "a" name: "b"', "an item with two values for name"),
+        ('id: 08 name: "a"', "an item whose id is 08, not a number"),
+        (r'id: 1 name: "\q"', "has an escape that protobuf does not know"),
+        (r'id: 1 name: "\ud800"', "is not UTF-8"),
+    ],
+)
+def test_pbtxt_that_protobuf_refuses_is_refused(fields: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_label_map("a.pbtxt", f"item {{ {fields} }}".encode())

@@ -159,6 +159,18 @@ def test_bad_parquet_columns_are_named(tmp_path: Path) -> None:
             listed(parquet(tmp_path / "l.parquet", **columns))
 
 
+@pytest.mark.parametrize("name", ["uri", "image_id"])
+def test_a_column_or_key_given_twice_is_refused(tmp_path: Path, name: str) -> None:
+    names = ["uri", "image_id", name]
+    with pytest.raises(SourceError, match=rf"l\.csv: line 1: 2 columns are called {name}: leave one of them"):
+        listed(write(tmp_path / "l.csv", ",".join(names) + "\na.jpg,a,b\n"))
+    pq.write_table(pa.table([["a.jpg"], ["a"], ["b"]], names=names), tmp_path / "l.parquet")
+    with pytest.raises(SourceError, match=rf"l\.parquet: 2 columns are called {name}: leave one of them"):
+        listed(str(tmp_path / "l.parquet"))
+    with pytest.raises(SourceError, match=rf"l\.jsonl: line 1: not JSON: .*'{name}' is given twice"):
+        listed(write(tmp_path / "l.jsonl", f'{{"uri": "a.jpg", "image_id": "a", "{name}": "b"}}\n'))
+
+
 def test_an_error_names_no_secret(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         listed(write(tmp_path / "l.txt", "nope://me:planted@x/y\n"))
