@@ -5,7 +5,8 @@
     16-bit integer              divided by 257, so that the type's white is white; a TIFF of 12 bits, or one that states
                                 its largest value, by that
     32-bit integer              0..255 as it is; 0..65535 divided by 257; else its own minimum..maximum stretched
-    float                       0..1 times 255; 0..255 as it is; else its own minimum..maximum stretched
+    float                       0..1 times 255 (up to 1.125: what is above 1 is white); 0..255 as it is where the largest
+                                value is 16 or more; else its own minimum..maximum stretched
     CMYK, LAB                   through the embedded profile, else plain ink arithmetic, else CIELAB D50
     any with an ICC profile     to sRGB with the profile's perceptual intent, unless it is sRGB already or unusable
 
@@ -31,6 +32,9 @@ _GREY_MODES = frozenset({"1", "L", "LA", "La"})
 
 #: Modes an ICC profile can be applied to.
 _PROFILE_MODES = frozenset({"RGB", "L", "CMYK", "LAB"})
+
+#: Largest value of floats that are taken for 0..1, and least largest one of floats that are taken for 0..255.
+_ABOUT_1, _LEAST_OF_255 = 1.125, 16.0
 
 #: Pixels whose colours are converted at a time.
 _BAND_PIXELS = 1 << 20
@@ -227,12 +231,35 @@ class Range:
 
 
 def range_of(low: float, high: float, kind: str) -> Range:
-    """The smallest range of 0..1 (floats, kind `f`), 0..255, 0..65535 (integers) that values fit, else their own."""
+    """The smallest range of 0..1 (floats, kind `f`), 0..255, 0..65535 (integers) that values fit, else their own.
+
+    Filters and rounding take floats a little above 1, and few pictures of 0..255 have nothing above 16: what lies
+    between is of neither range, and would be next to black or all white by them.
+    """
     offset, span = low, high - low or 1.0
-    if low >= 0:
-        tops = (1.0, 255.0) if kind == "f" else (255.0, 65535.0)
-        offset, span = next(((0.0, top) for top in tops if high <= top), (offset, span))
+    if low >= 0 and kind == "f" and (high <= _ABOUT_1 or _LEAST_OF_255 <= high <= 255):
+        offset, span = 0.0, 1.0 if high <= _ABOUT_1 else 255.0
+    elif low >= 0 and kind != "f":
+        offset, span = next(((0.0, top) for top in (255.0, 65535.0) if high <= top), (offset, span))
     return Range(low, high, offset, span)
+
+
+def opacity_range_of(colour: Range, low: float, high: float, kind: str, bits: int) -> Range:
+    """The range of opacity: from 0 to what the type has for opaque, never its own, which may well be flat.
+
+    Args:
+        colour: Range of the colours: integers of 0..255 or 0..65535 in a larger type have their opacity so, too.
+        low: Least finite value.
+        high: Largest finite value.
+        kind: `u`, `i` or `f`.
+        bits: Of one sample.
+    """
+    if kind == "f":
+        top = next((top for top in (_ABOUT_1, 255.0, 65535.0) if high <= top), high)
+        return Range(low, high, 0.0, 1.0 if top == _ABOUT_1 else top)
+    full = float(2 ** (bits - (kind == "i")) - 1)
+    tops = [top for top in (255.0, 65535.0) if top < full and colour.low >= 0]
+    return Range(low, high, 0.0, next((top for top in tops if max(high, colour.high) <= top), full))
 
 
 def scaled(values: npt.NDArray[Any], span: Range) -> npt.NDArray[np.uint8]:
@@ -240,7 +267,7 @@ def scaled(values: npt.NDArray[Any], span: Range) -> npt.NDArray[np.uint8]:
     pixels = np.empty(values.shape, np.uint8)
     for row, line in enumerate(values):  # line by line: a copy of the whole in 64 bits could be gigabytes
         line = np.nan_to_num(line.astype(np.float64), nan=span.low, posinf=span.high, neginf=span.low)
-        pixels[row] = np.floor((line - span.offset) * 255 / span.span + 0.5)
+        pixels[row] = np.floor((line - span.offset) * 255 / span.span + 0.5).clip(0, 255)
     if values.dtype.kind == "f":
         pixels[np.isnan(values)] = 0
     return pixels

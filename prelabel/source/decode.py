@@ -21,11 +21,8 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
-    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PpmImagePlugin,
-    PsdImagePlugin,
-    TgaImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
@@ -43,6 +40,7 @@ from prelabel.errors import (
 from prelabel.source.color import on_white, parts_to_rgb, srgb_pixels, to_rgb
 from prelabel.source.failures import describe, explain, is_cut, tiff_ends_early
 from prelabel.source.jpeg import jpeg_exif, read_pixels, reduce, reduced, scale_of
+from prelabel.source.mended import MENDED_OPENERS
 from prelabel.source.orientation import browser_orientation
 from prelabel.source.png import has_all_rows, open_png, png_rgb
 from prelabel.source.png_chunks import PngChunks, read_png
@@ -67,10 +65,7 @@ _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "TIFF": TiffImagePlugin.TiffImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
-    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
-    "PSD": PsdImagePlugin.PsdImageFile,
     "PPM": PpmImagePlugin.PpmImageFile,
-    "TGA": TgaImagePlugin.TgaImageFile,
 }
 
 _ORIENTATION = 274
@@ -372,6 +367,8 @@ def _frames(image: ImageFile.ImageFile) -> int:
 def _opener(name: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     if name in _OPENERS:
         return _OPENERS[name]
+    if name in MENDED_OPENERS:
+        return MENDED_OPENERS[name]
     if name == "AVIF" and AvifImagePlugin.SUPPORTED:
         return _open_avif
     try:
@@ -401,6 +398,11 @@ def _refuse_camera_raw(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes)
     is_preview = _SUB_IFDS in tags and isinstance(kind, int) and kind & _IS_REDUCED
     if _DNG_VERSION in tags or data[8:10] == b"CR" or is_preview:
         raise UnknownFormatError("a camera raw file: convert it to JPEG or TIFF first")
+    if isinstance(kind, int) and kind & _IS_REDUCED and count_pictures(data) > 1:
+        raise UnknownFormatError(
+            "a variant of TIFF that is not read: its first picture is a reduced copy of another one; "
+            "save the full picture alone or first"
+        )
 
 
 def _size_in_header(data: bytes, name: str) -> tuple[int, int]:

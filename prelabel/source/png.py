@@ -37,7 +37,12 @@ def png_rgb(image: Image.Image, chunks: PngChunks) -> Image.Image:
     profile, calibration = _colours(chunks)
     if profile is not None:
         image.info["icc_profile"] = profile
-    low_bytes = _low_bytes(image, chunks) if calibration is not None and chunks.bits == 16 else None
+    transparent = image.info.get("transparency")
+    clear = transparent if image.mode == "RGB" and isinstance(transparent, tuple) else None
+    is_needed = chunks.bits == 16 and (calibration is not None or clear is not None)
+    low_bytes = _low_bytes(chunks) if is_needed else None
+    if low_bytes is not None and clear is not None:
+        image = _without_colour(image, low_bytes, clear)
     rgb = to_rgb(image, calibration, low_bytes)
     return rgb if rgb.size == chunks.size else on_white(rgb, chunks.size, chunks.frame)
 
@@ -52,7 +57,7 @@ def _colours(chunks: PngChunks) -> tuple[bytes | None, Calibration | None]:
     return None, None if chunks.is_srgb else from_gamma(chunks.gamma, chunks.chromaticities)
 
 
-def _low_bytes(image: Image.Image, chunks: PngChunks) -> Image.Image | None:
+def _low_bytes(chunks: PngChunks) -> Image.Image | None:
     """The lower halves of 16-bit samples of colour, of which Pillow keeps the upper ones."""
     again = PngImagePlugin.PngImageFile(io.BytesIO(chunks.pixels))
     other = _OTHER_HALVES.get(str(again.tile[0].args))
@@ -63,8 +68,18 @@ def _low_bytes(image: Image.Image, chunks: PngChunks) -> Image.Image | None:
     return again
 
 
+def _without_colour(image: Image.Image, low_bytes: Image.Image, transparent: tuple[int, ...]) -> Image.Image:
+    """A picture of 16 bits in mode RGBA, transparent where all bits of a pixel are those of one colour."""
+    upper = np.asarray(image)
+    colour = np.array(transparent, np.uint16)
+    is_clear = ((upper == colour >> 8) & (np.asarray(low_bytes)[..., :3] == (colour & 255))).all(-1)
+    rgba = Image.fromarray(np.dstack([upper, np.where(is_clear, np.uint8(0), np.uint8(255))]))
+    rgba.info = {name: value for name, value in image.info.items() if name != "transparency"}
+    return rgba
+
+
 def _fit_transparency_to_8_bits(image: Image.Image, bits: int) -> None:
-    """Mend the transparent colour of a PNG whose samples had 2, 4 or 16 bits.
+    """Mend the transparent value of a grey PNG whose samples had 2 or 4 bits.
 
     Pillow brings such samples to 8 bits and leaves the one transparent value of the file as it was, so that it would
     match no pixel or a wrong one.
@@ -72,5 +87,3 @@ def _fit_transparency_to_8_bits(image: Image.Image, bits: int) -> None:
     value = image.info.get("transparency")
     if image.mode == "L" and bits in (2, 4) and isinstance(value, int):
         image.info["transparency"] = value * 255 // (2**bits - 1)
-    elif image.mode == "RGB" and bits == 16 and isinstance(value, tuple):
-        image.info["transparency"] = tuple(sample >> 8 for sample in value)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
 from prelabel.errors import CorruptImageError, ImageTooLargeError, TruncatedImageError, UnknownFormatError
-from prelabel.source.color import Range, range_of, scaled, spread
+from prelabel.source.color import Range, opacity_range_of, range_of, scaled, spread
 from prelabel.source.failures import describe
 
 Array = npt.NDArray[Any]
@@ -31,7 +31,7 @@ Bytes = npt.NDArray[np.uint8]
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_SIZES, _MAX_VALUE, _PLANAR = 273, 277, 278, 279, 281, 284
 _PREDICTOR, _COLOUR_MAP, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES = 317, 320, 322, 323, 324, 325
-_INK_SET, _EXTRA, _SAMPLE_FORMAT, _SUBSAMPLING, _ICC_PROFILE = 332, 338, 339, 530, 34675
+_INK_SET, _EXTRA, _SAMPLE_FORMAT, _LEAST, _LARGEST, _SUBSAMPLING, _ICC_PROFILE = 332, 338, 339, 340, 341, 530, 34675
 
 #: Compressions that keep arrays of samples, with the words for them.
 _PACKED = {1: "none", 5: "LZW", 8: "Deflate", 32773: "PackBits", 32946: "Deflate", 34925: "LZMA", 50000: "Zstandard"}
@@ -51,6 +51,8 @@ _BY_PILLOW = {2: _FAX, 3: _FAX, 4: _FAX, 6: _JPEG, 7: _JPEG}
 _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 _KIND_WORDS = {"u": "unsigned", "i": "signed", "f": "floating-point", "": "complex or unknown"}
+
+_NO_PHOTOMETRIC = "it does not say what its samples mean, nor whether 0 is black or white (no tag 262)"
 
 #: Extra samples that are opacity: premultiplied, not premultiplied, and not premultiplied by Corel Draw.
 _PREMULTIPLIED, _OPACITY = 1, frozenset({1, 2, 999})
@@ -156,6 +158,8 @@ def layout_of(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> Layou
         if compression not in _BY_PILLOW:
             name = _OTHERS.get(compression, "a compression that is not known")
             raise _not_read(f"its pixels are packed as {name} (compression {compression})")
+        if compression == 7 and _PHOTOMETRIC not in tags:
+            raise _not_read(_NO_PHOTOMETRIC)
         if photometric not in _BY_PILLOW[compression]:
             raise _not_read(f"its kind of colour ({photometric}) with its compression ({compression})")
         return None
@@ -172,6 +176,8 @@ def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes, compressio
     width, height, samples = _number(tags, _WIDTH, 0), _number(tags, _HEIGHT, 0), _number(tags, _SAMPLES, 1)
     if width < 1 or height < 1:
         raise CorruptImageError("the TIFF data is broken: it states no size")
+    if _PHOTOMETRIC not in tags:
+        raise _not_read(_NO_PHOTOMETRIC)
     channels, extra = _CHANNELS[photometric], _numbers(tags, _EXTRA, ())
     if samples < channels or samples > 64:
         raise CorruptImageError(f"the TIFF data is broken: {samples} samples for a pixel of {channels} channels")
@@ -279,7 +285,7 @@ def read_samples(
     channels = 3 if table is not None else layout.channels
     colour: Bytes = np.zeros((layout.height, layout.width, channels), np.uint8)
     opacity = None if layout.opacity is None else np.zeros((layout.height, layout.width), np.uint8)
-    ranges = _ranges(layout, data, keep_cut)
+    ranges = _ranges(layout, tags, data, keep_cut)
     for top, left, block in _blocks(layout, data, keep_cut):
         place = slice(top, top + block.shape[0]), slice(left, left + block.shape[1])
         alpha = None
@@ -300,7 +306,9 @@ def read_samples(
     return image, None if opacity is None else Image.fromarray(opacity)
 
 
-def _ranges(layout: Layout, data: bytes, keep_cut: bool) -> tuple[Range | None, Range | None]:
+def _ranges(
+    layout: Layout, tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes, keep_cut: bool
+) -> tuple[Range | None, Range | None]:
     """Range of colour and of opacity where it depends on the values: of floats, signed and long integers."""
     if layout.kind == "u" and layout.bits <= 16:
         return None, None
@@ -311,8 +319,22 @@ def _ranges(layout: Layout, data: bytes, keep_cut: bool) -> tuple[Range | None, 
             finite = values[np.isfinite(values)] if layout.kind == "f" else values
             if finite.size:
                 found += [float(finite.min()), float(finite.max())]
-    colour, opacity = (range_of(min(found, default=0.0), max(found, default=0.0), layout.kind) for found in ends)
-    return colour, opacity
+    (low, high), (least, most) = ((min(found, default=0.0), max(found, default=0.0)) for found in ends)
+    opacity = opacity_range_of(range_of(low, high, layout.kind), least, most, layout.kind, layout.bits)
+    return _stated_range(tags, low, high) or range_of(low, high, layout.kind), opacity
+
+
+def _stated_range(tags: TiffImagePlugin.ImageFileDirectory_v2, low: float, high: float) -> Range | None:
+    """The range that a file states for its samples; None where it states none, or one that they exceed."""
+    if _LARGEST not in tags:
+        return None
+    stated = []
+    for tag in (_LEAST, _LARGEST):
+        value = tags.get(tag, 0)
+        numbers = [float(number) for number in (value if isinstance(value, tuple) else (value,))]
+        stated.append(min(numbers) if tag == _LEAST else max(numbers))
+    least, largest = stated
+    return Range(low, high, least, largest - least) if least <= low and high <= largest and least < largest else None
 
 
 # --- from the file to samples -----------------------------------------------------------------------------------------
@@ -350,11 +372,19 @@ def _unpacked(layout: Layout, data: bytes, first: int, count: int, shape: tuple[
     """Rows of bytes of some strips that follow each other, or of one tile."""
     rows, row_bytes = shape
     parts = []
+    missing = 0
     for number in range(first, first + count):
         start = layout.offsets[number]
         size = layout.sizes[number] if number < len(layout.sizes) else len(data) - start
+        if start == 0 and size == 0:  # left out of a sparse file, where it is all zeros
+            missing += 1
+        elif start == 0:
+            raise CorruptImageError("the TIFF data is broken: a strip or tile is said to begin where the file does")
         if layout.compression == 1:
             size = min(rows - (number - first) * layout.block[1], layout.block[1]) * row_bytes
+            if missing and start == 0:
+                parts.append(bytes(size))
+                continue
         if (start < 0 or start + size > len(data)) and not keep_cut:
             what = describe("TIFF", data, (layout.width, layout.height))
             raise TruncatedImageError(f"the file ends before the picture does ({what})")
@@ -363,6 +393,10 @@ def _unpacked(layout: Layout, data: bytes, first: int, count: int, shape: tuple[
         flat = np.frombuffer(b"".join(parts).ljust(rows * row_bytes, b"\0"), np.uint8)
         flat = _REVERSED[flat] if layout.fill_order == 2 else flat
         return flat.reshape(rows, row_bytes)
+    if missing == count:
+        return np.zeros(shape, np.uint8)
+    if missing:
+        raise _not_read("strips left out among others that are packed")
     return _by_libtiff(layout, parts, shape, keep_cut)
 
 

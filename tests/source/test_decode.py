@@ -345,7 +345,8 @@ def test_32_bit_integers_keep_their_range_or_are_stretched(values: list[int], gr
         ([-1.0, 0.0, 1.0], [0, 128, 255]),
         ([0.5, float("nan"), 1.0], [128, 0, 255]),
         ([0.0, float("-inf"), float("inf")], [0, 0, 0]),
-        ([2.0, 4.0, float("inf")], [2, 4, 4]),
+        ([2.0, 4.0, float("inf")], [0, 255, 255]),  # of neither 0..1 nor, so it seems, 0..255
+        ([20.0, 40.0, float("inf")], [20, 40, 40]),
         ([float("nan")] * 3, [0, 0, 0]),
         ([-3e38, 0.0, 3e38], [0, 128, 255]),
     ],

@@ -353,3 +353,17 @@ def test_a_deep_linear_picture_keeps_its_dark_steps() -> None:
     assert light.max() > 0.0031308
     expected = np.where(light > 0.0031308, np.floor((1.055 * light ** (1 / 2.4) - 0.055) * 255 + 0.5), expected)
     assert np.array_equal(decode(file).pixels[0, :, 0], expected)
+
+
+@pytest.mark.parametrize(
+    "gamma", [b"", struct.pack(">I4sII", 4, b"gAMA", 45455, zlib.crc32(b"gAMA" + struct.pack(">I", 45455)))]
+)
+def test_transparent_colour_of_16_bits_is_compared_in_all_of_them(gamma: bytes) -> None:
+    def piece(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    samples = struct.pack(">9H", 0x8000, 0x8000, 0x8000, 0x8000, 0x8000, 0x8001, 0x80FF, 0x80FF, 0x80FF)
+    data = b"\x89PNG\r\n\x1a\n" + piece(b"IHDR", struct.pack(">IIBBBBB", 3, 1, 16, 2, 0, 0, 0)) + gamma
+    data += piece(b"tRNS", struct.pack(">3H", 0x8000, 0x8000, 0x8000))
+    data += piece(b"IDAT", zlib.compress(b"\0" + samples)) + piece(b"IEND", b"")
+    assert decode(data).pixels[0, :, 0].tolist() == [255, 128, 128]

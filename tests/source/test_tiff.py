@@ -170,7 +170,11 @@ def as_seen(values: np.ndarray, layout: Layout, table: np.ndarray | None = None)
     colour = np.broadcast_to(colour, (*colour.shape[:2], 3))
     for number, meaning in enumerate(layout.extra, channels):
         if meaning in (PREMULTIPLIED, OPACITY):
-            opacity = eight_bits(values[..., number : number + 1], layout) / 255
+            opacity = values[..., number : number + 1].astype(np.float64)
+            if layout.kind == "i":  # 0..the largest of the type, never stretched
+                opacity = (opacity / (2 ** (layout.bits - 1) - 1)).clip(0, 1)
+            else:
+                opacity = eight_bits(opacity, layout) / 255
             colour = colour * (1 if meaning == PREMULTIPLIED else opacity) + 255 * (1 - opacity)
     return colour.clip(0, 255)
 
@@ -276,6 +280,95 @@ def test_a_channel_of_opacity_that_is_not_stated_is_taken_for_it_in_colour_only(
 def test_32_bit_colour_has_one_range_for_all_channels() -> None:
     values = np.array([[[0, 500, 1000], [1000, 1000, 1000]]], np.float32)
     assert decode(write(values, Layout(32, "f", RGB))).pixels[0].tolist() == [[0, 128, 255], [255, 255, 255]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0, 0.5, 1.0000001), [0, 128, 255]),
+        ((0, 0.5, 1.1), [0, 128, 255]),  # a little beyond 1: white
+        ((0, 1, 2), [0, 128, 255]),  # of neither range: stretched
+        ((0, 1, 16), [0, 1, 16]),
+        ((0, 128, 255), [0, 128, 255]),
+    ],
+)
+def test_floats_about_1_are_no_black_pictures(values: tuple[float, ...], expected: list[int]) -> None:
+    assert pixels_of(write(row(*values, kind="f4"), Layout(32, "f"))) == expected
+
+
+def test_a_stated_range_of_floats_and_long_integers_counts_unless_values_exceed_it() -> None:
+    assert pixels_of(write(row(0, 2, 4, kind="u4"), Layout(32), {341: (8,)})) == [0, 64, 128]
+    assert pixels_of(write(row(2, 4, 8, kind="u4"), Layout(32), {340: (2,), 341: (8,)})) == [0, 85, 255]
+    assert pixels_of(write(row(0, 1, 2, kind="f4"), Layout(32, "f"), {341: (4,)})) == [0, 64, 128]
+    assert pixels_of(write(row(0, 2, 4, kind="u4"), Layout(32), {341: (3,)})) == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "colour", "opaque"),
+    [
+        ("u", 32, 2**32 - 1, 2**32 - 1), ("u", 32, 65535, 65535), ("u", 32, 255, 255), ("i", 8, 127, 127),
+        ("i", 16, 32767, 32767), ("i", 16, 255, 255), ("i", 32, 2**31 - 1, 2**31 - 1), ("f", 32, 1, 1),
+        ("f", 32, 255, 1), ("f", 32, 255, 255), ("f", 32, 65535, 65535),
+    ],
+)  # fmt: skip
+def test_flat_opacity_is_not_stretched(kind: str, bits: int, colour: int, opaque: int) -> None:
+    layout, dtype = Layout(bits, kind, RGB, (OPACITY,)), f"{kind}{bits // 8}"
+    black = -colour - 1 if kind == "i" and colour > 255 or bits == 8 else 0
+    values = np.array([[[black, black, black, opaque], [colour, colour, colour, opaque]]], dtype)
+    assert pixels_of(write(values, layout)) == [0, 255]
+    values[..., 3] = opaque // 2 if kind != "f" else opaque / 2
+    half = pixels_of(write(values, layout))
+    assert abs(half[0] - 128) <= 1
+    assert half[1] == 255
+    values[..., 3] = 0
+    assert pixels_of(write(values, layout)) == [255, 255]
+
+
+@pytest.mark.parametrize("compression", [NONE, DEFLATE])
+def test_tiles_left_out_of_a_sparse_file_are_zeros(compression: int) -> None:
+    layout = Layout(tiled=True, compression=compression)
+    values = np.full((16, 32, 1), 200, np.uint8)
+    sparse = with_second_block(write(values, layout), 324, 325, 0, 0)
+    expected = np.full((16, 32), 200)
+    expected[:, 16:] = 0
+    assert np.array_equal(decode(sparse).pixels[..., 0], expected)
+
+
+def test_strips_left_out_of_a_sparse_file_are_zeros_and_the_header_is_never_pixels() -> None:
+    values = np.full((16, 4, 1), 200, np.uint8)
+    sparse = with_second_block(write(values, Layout()), 273, 279, 0, 0)
+    assert decode(sparse).pixels[..., 0].tolist() == [[200] * 4] * 8 + [[0] * 4] * 8
+    with pytest.raises(CorruptImageError, match="begin where the file does"):
+        decode(with_second_block(write(values, Layout()), 273, 279, 0, 32))
+    with pytest.raises(UnknownFormatError, match="left out"):
+        decode(with_second_block(write(values, Layout(compression=DEFLATE)), 273, 279, 0, 0))
+
+
+def with_second_block(data: bytes, offsets: int, sizes: int, offset: int, size: int) -> bytes:
+    """A TIFF of `write` with other numbers for its second strip or tile."""
+    changed_data = bytearray(data)
+    for number in range(struct.unpack_from("<H", data, 8)[0]):
+        tag, _, _, at = struct.unpack_from("<HHII", data, 10 + 12 * number)
+        if tag in (offsets, sizes):
+            struct.pack_into("<I", changed_data, at + 4, offset if tag == offsets else size)
+    return bytes(changed_data)
+
+
+@pytest.mark.parametrize("compression", [NONE, DEFLATE, 7])
+def test_what_does_not_say_whether_0_is_black_is_refused(compression: int) -> None:
+    data = changed(Layout(), 259, compression).replace(struct.pack("<HHII", 262, 4, 1, GREY), bytes(12))
+    with pytest.raises(UnknownFormatError, match="whether 0 is black or white"):
+        decode(data)
+
+
+def test_a_thumbnail_before_the_full_picture_is_not_taken_for_it() -> None:
+    file = io.BytesIO()
+    thumbnail = Image.new("L", (8, 8))
+    thumbnail.encoderinfo = {"tiffinfo": {254: 1}}
+    thumbnail.save(file, "TIFF", save_all=True, append_images=[Image.new("L", (80, 80))], tiffinfo={254: 1})
+    with pytest.raises(UnknownFormatError, match="reduced copy"):
+        decode(file.getvalue())
+    assert decode(changed(Layout(), 254, 1)).frames == 1  # alone it is the picture
 
 
 def test_unsigned_32_bits_are_not_taken_for_negative() -> None:
