@@ -5,8 +5,8 @@
     16-bit integer              divided by 257, so that the type's white is white; a TIFF of 12 bits, or one that states
                                 its largest value, by that
     32-bit integer              0..255 as it is; 0..65535 divided by 257; else its own minimum..maximum stretched
-    float                       0..1 times 255 (up to 1.125: what is above 1 is white); 0..255 as it is where the largest
-                                value is 16 or more; else its own minimum..maximum stretched
+    float                       0..1 times 255 (up to 1.125: what is above 1 is white); 0..255 as it is where the
+                                largest value is 16 or more; else its own minimum..maximum stretched
     CMYK, LAB                   through the embedded profile, else plain ink arithmetic, else CIELAB D50
     any with an ICC profile     to sRGB with the profile's perceptual intent, unless it is sRGB already or unusable
 

@@ -15,6 +15,7 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -321,19 +322,15 @@ def _ranges(
                 found += [float(finite.min()), float(finite.max())]
     (low, high), (least, most) = ((min(found, default=0.0), max(found, default=0.0)) for found in ends)
     opacity = opacity_range_of(range_of(low, high, layout.kind), least, most, layout.kind, layout.bits)
-    return _stated_range(tags, low, high) or range_of(low, high, layout.kind), opacity
+    return _stated_range(layout, tags, low, high) or range_of(low, high, layout.kind), opacity
 
 
-def _stated_range(tags: TiffImagePlugin.ImageFileDirectory_v2, low: float, high: float) -> Range | None:
+def _stated_range(layout: Layout, tags: TiffImagePlugin.ImageFileDirectory_v2, low: float, high: float) -> Range | None:
     """The range that a file states for its samples; None where it states none, or one that they exceed."""
-    if _LARGEST not in tags:
+    least, largest = min(_reals(tags, _LEAST), default=0.0), max(_reals(tags, _LARGEST), default=0.0)
+    full = 1e30 if layout.kind == "f" else 2 ** (layout.bits - (layout.kind == "i")) - 1
+    if not largest < full:  # what the type allows says nothing
         return None
-    stated = []
-    for tag in (_LEAST, _LARGEST):
-        value = tags.get(tag, 0)
-        numbers = [float(number) for number in (value if isinstance(value, tuple) else (value,))]
-        stated.append(min(numbers) if tag == _LEAST else max(numbers))
-    least, largest = stated
     return Range(low, high, least, largest - least) if least <= low and high <= largest and least < largest else None
 
 
@@ -532,6 +529,12 @@ def _numbers(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int, default: tup
     value = tags.get(tag, default)
     numbers = value if isinstance(value, tuple) else (value,)
     return tuple(number for number in numbers if isinstance(number, int))
+
+
+def _reals(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> list[float]:
+    value = tags.get(tag, ())
+    values = value if isinstance(value, tuple) else (value,)
+    return [float(number) for number in values if isinstance(number, Real)]
 
 
 def _not_read(what: str) -> UnknownFormatError:

@@ -301,6 +301,11 @@ def test_a_stated_range_of_floats_and_long_integers_counts_unless_values_exceed_
     assert pixels_of(write(row(2, 4, 8, kind="u4"), Layout(32), {340: (2,), 341: (8,)})) == [0, 85, 255]
     assert pixels_of(write(row(0, 1, 2, kind="f4"), Layout(32, "f"), {341: (4,)})) == [0, 64, 128]
     assert pixels_of(write(row(0, 2, 4, kind="u4"), Layout(32), {341: (3,)})) == [0, 2, 4]
+    assert pixels_of(write(row(0, 2, 4, kind="u4"), Layout(32), {341: (2**32 - 1,)})) == [
+        0,
+        2,
+        4,
+    ]  # the type's: no news
 
 
 @pytest.mark.parametrize(
@@ -313,7 +318,7 @@ def test_a_stated_range_of_floats_and_long_integers_counts_unless_values_exceed_
 )  # fmt: skip
 def test_flat_opacity_is_not_stretched(kind: str, bits: int, colour: int, opaque: int) -> None:
     layout, dtype = Layout(bits, kind, RGB, (OPACITY,)), f"{kind}{bits // 8}"
-    black = -colour - 1 if kind == "i" and colour > 255 or bits == 8 else 0
+    black = -colour - 1 if kind == "i" and colour in (127, 32767, 2**31 - 1) else 0
     values = np.array([[[black, black, black, opaque], [colour, colour, colour, opaque]]], dtype)
     assert pixels_of(write(values, layout)) == [0, 255]
     values[..., 3] = opaque // 2 if kind != "f" else opaque / 2
