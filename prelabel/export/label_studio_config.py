@@ -137,8 +137,9 @@ def _require_fit(present: _Present, given: LabelConfig, given_by: str) -> None:
             missing.append(f"no <{TAGS[kind]}> with {shown}" if control is None else f"<{TAGS[kind]}> lacks {shown}")
     if missing:
         raise ExportError(
-            f"{given_by} does not fit: {'; '.join(missing)}. Rename with class-map, leave out with "
-            "exclude-class, choose another shape, or say unlisted drop"
+            f"{given_by} does not fit: {'; '.join(missing)}. Add them to the config (of a project: Settings, "
+            "Labeling Interface), rename with --class-map, leave out with --exclude-class or a higher "
+            "--score-threshold, choose another --shape, or leave out all such detections with --unlisted drop"
         )
 
 

@@ -78,6 +78,11 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
     if options.images == "none" and tally.images:
         places = " and ".join(f"images/{subset}/" for subset in subsets)
         tally.warnings.append(f"the images are looked for in {places} beside labels/: put them there, or say images")
+    if info.classes is None and not options.categories:
+        tally.warnings.append(
+            "class numbers count the classes that this run saw, since its detector comes without a list of them: "
+            "another run's can differ. For the same numbers each time give --categories a label map or COCO dataset"
+        )
     if not tally.detections:
         tally.warnings.append("no detection was kept")
     return tally.report()

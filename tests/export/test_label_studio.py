@@ -575,7 +575,9 @@ def test_what_does_not_fit_a_given_config_is_listed(tmp_path: Path) -> None:
     every = rows(row("a.jpg", found(), rat, ant, found("Low", 0.1, mid="")))
     config = write_config(tmp_path)
     info = replace(INFO, classes=None)
-    with pytest.raises(ExportError, match=r"team\.xml does not fit: <RectangleLabels> lacks Ant, Rat\. Rename"):
+    with pytest.raises(
+        ExportError, match=r"team\.xml does not fit: <RectangleLabels> lacks Ant, Rat\. Add them to the config"
+    ):
         export(tmp_path / "out", every, info, label_config=config, score_threshold=0.3)
     assert not (tmp_path / "out").exists()
     tasks, _, report = export(

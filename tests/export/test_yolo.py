@@ -99,6 +99,19 @@ def test_classes_count_from_zero_without_gaps_whatever_the_models_numbers(tmp_pa
     assert files(tmp_path)["labels/train/a.txt"].startswith("1 ")
 
 
+def test_numbers_that_depend_on_what_the_run_saw_are_noted(tmp_path: Path) -> None:
+    info = RunInfo(detector="stub", model_version="v")
+    (tmp_path / "names.txt").write_text("Cat\nDog\n")
+
+    def notes(info: RunInfo, **options: Any) -> str:
+        return "\n".join(export(tmp_path, rows(row("a.jpg", found())), info, **options).warnings)
+
+    assert "class numbers count the classes that this run saw" in notes(info)
+    assert "give --categories a label map or COCO dataset" in notes(info)
+    assert "class numbers" not in notes(info, categories=str(tmp_path / "names.txt"))
+    assert "class numbers" not in notes(INFO)
+
+
 def test_the_detections_classes_serve_where_no_list_is_known(tmp_path: Path) -> None:
     info = RunInfo(detector="stub", model_version="v")
     export(tmp_path, rows(row("a.jpg", found(category_id=404), found("Cat", 0.1, category_id=160, mid=""))), info)

@@ -153,8 +153,18 @@ def test_an_existing_config_decides_names_and_refuses_what_it_lacks(server: Fake
     assert task.data["photo"] == "s3://bucket/photos/0.jpg"
     assert {region["from_name"] for region in task.predictions[0].result} == {"box"}
     cat = row("cat.jpg", found("Cat", category_id=2, mid="/m/01yrx"))
-    with pytest.raises(ExportError, match=r"config of project 1 \('dogs'\) does not fit: <RectangleLabels> lacks Cat"):
+    with pytest.raises(
+        ExportError, match=r"config of project 1 \('dogs'\) does not fit: <RectangleLabels> lacks Cat"
+    ) as caught:
         pushed(rows(*PHOTOS, cat))
+    for way in (
+        "Settings, Labeling Interface",
+        "--class-map",
+        "--exclude-class",
+        "--score-threshold",
+        "--unlisted drop",
+    ):
+        assert way in str(caught.value)
     assert len(server.held) == 1
 
 
