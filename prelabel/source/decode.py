@@ -40,7 +40,7 @@ from prelabel.errors import (
 from prelabel.source.color import on_white, parts_to_rgb, srgb_pixels, to_rgb
 from prelabel.source.failures import describe, explain, is_cut, tiff_ends_early
 from prelabel.source.jpeg import jpeg_exif, read_pixels, reduce, reduced, scale_of
-from prelabel.source.mended import MENDED_OPENERS
+from prelabel.source.mended import MENDED_OPENERS, refuse_cropped
 from prelabel.source.orientation import browser_orientation
 from prelabel.source.png import has_all_rows, open_png, png_rgb
 from prelabel.source.png_chunks import PngChunks, read_png
@@ -209,6 +209,8 @@ def _decode(data: bytes, name: str, options: DecodeOptions, keep_cut: bool = Fal
             image = _opener(name)(file)
             size = image.size
         _check_pixels(size, options.max_pixels)
+        if name == "AVIF":
+            refuse_cropped(data, size)
         # Whether anything is there of a cut file is judged in full.
         scale = scale_of(size, options.shortest_side) if name == "JPEG" and not keep_cut else 1
         return _finish(image, name, data, file, keep_cut, scale, png)

@@ -76,6 +76,20 @@ def open_tga(file: io.BytesIO) -> ImageFile.ImageFile:
     return image
 
 
+def refuse_cropped(data: bytes, size: tuple[int, int]) -> None:
+    """Refuse an AVIF that browsers crop from its upper left corner (its `clap`), which its reader does not."""
+    for box in re.findall(rb"\0\0\0\x28clap(.{32})", data[: 1 << 16], re.DOTALL):
+        numbers = struct.unpack(">8i", box)
+        if min(numbers[1::2]) < 1:
+            continue
+        width, height, right, down = (numbers[at] / numbers[at + 1] for at in range(0, 8, 2))
+        sides = ((size[0], width, right), (size[1], height, down))
+        if (width, height) != size and all(2 * offset == part - whole for whole, part, offset in sides):
+            raise UnknownFormatError(
+                f"an AVIF that is not read: browsers crop it to {width:g} x {height:g} pixels; save it cropped"
+            )
+
+
 #: How each of these formats is opened.
 MENDED_OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG2000": open_jpeg2000,

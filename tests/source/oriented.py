@@ -229,7 +229,7 @@ def avif(*transforms: bytes, exif_data: bytes | None = None, xmp_data: bytes | N
         ipco.append(rest[:length])
         rest = rest[length:]
     ipco += transforms
-    essential = (b"av1C", b"irot", b"imir")
+    essential = (b"av1C", b"irot", b"imir", b"clap")
     associated = bytes(number | 0x80 * (part[4:8] in essential) for number, part in enumerate(ipco, 1))
     items = [(b"av01", b"", _inside(plain, b"mdat"))]
     if exif_data is not None:

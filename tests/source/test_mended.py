@@ -7,10 +7,11 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from prelabel.errors import UnknownFormatError
 from prelabel.source.decode import decode
+from tests.source import oriented
 
 
 def jpeg2000(values: np.ndarray, bits: int, codec: str = "jp2") -> bytes:
@@ -73,3 +74,17 @@ def test_a_tga_of_16_bits_without_opacity_is_opaque() -> None:
     head = struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 2, 1, 16, 0x20)
     data = head + struct.pack("<HH", 0x8000 | 31 << 10, 31) + bytes(8) + b"TRUEVISION-XFILE.\0"
     assert decode(data).pixels.tolist() == [[[255, 0, 0], [0, 0, 255]]]
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
+def test_an_avif_that_browsers_crop_is_refused() -> None:
+    height, width = decode(oriented.avif()).pixels.shape[:2]
+
+    def cropped(right: int, down: int) -> bytes:
+        return oriented.avif(
+            oriented.box(b"clap", struct.pack(">8i", width // 2, 1, height // 2, 1, right, 1, down, 1))
+        )
+
+    with pytest.raises(UnknownFormatError, match="browsers crop"):
+        decode(cropped(-width // 4, -height // 4))
+    assert decode(cropped(0, 0)).pixels.shape[:2] == (height, width)  # not at the corner: browsers do not, either
