@@ -26,6 +26,9 @@ _EXPORTERS_INPUTS = ("input_tensor", "image_tensor")
 #: ImageNet's classes and one for the background, which other networks may have for other reasons.
 _IMAGENET = 1001
 
+#: As many numbers as a box has, which a sigmoid keeps within the image.
+_BOX = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Stated:
@@ -110,6 +113,7 @@ class _Reader:
             stated = "stated by --input-layout" if self._stated.input_layout else "its shape says so"
             self._decide("input layout", layout, stated)
         if convention.kind == "classification":
+            self._names()
             convention = replace(convention, activation=self._activation(), background=self._background())
         elif self._stated.activation:
             self._refusals.append("it is a detector: --activation is about the rows of classifiers")
@@ -171,22 +175,49 @@ class _Reader:
             return self._decide("activation", stated, "stated by --activation")
         if entry is not None and entry.activation:
             return self._decide("activation", entry.activation, f"the catalogue says so of {entry.name}")
-        if end.activation and not NO_SCORES.search(end.node.lower()):
+        if NO_SCORES.search(end.node.lower()):
+            self._refusals.append(_no_activation(end, convention.classes, output))
+            return ""
+        if end.activation == "sigmoid" and convention.classes == _BOX and not self._names_all():
+            self._refusals.append(
+                f"it gives 4 numbers for an image in {output!r}, each a sigmoid by itself: a box, or scores of 4 "
+                "classes; if they are scores, state --activation sigmoid, or a label map that names the 4"
+            )
+            return ""
+        if end.activation:
             return self._decide("activation", end.activation, seen)
         self._refusals.append(_no_activation(end, convention.classes, output))
         return ""
 
+    def _names(self) -> None:
+        """Notes classes of a classifier that the label map does not name; refuses a map that names others."""
+        labels, classes = self._labels, self._convention.classes
+        if labels is None or not classes:
+            return
+        surplus = sorted(number for number in labels.classes if number >= classes)
+        if surplus:
+            more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
+            self._refusals.append(
+                f"the label map {labels.source} names class {surplus[0]} ({labels.classes[surplus[0]].label!r}){more}, "
+                f"and its classes are 0 to {classes - 1}: the map is another network's, or counts otherwise; state "
+                "with --label-map one that names these"
+            )
+            return
+        missing = [number for number in range(classes) if labels.get(number) is None]
+        if missing:
+            numbers = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+            self._notes.append(
+                f"the label map names {classes - len(missing)} of {classes} classes, not {numbers}: these are called "
+                "by their numbers"
+            )
+
+    def _names_all(self) -> bool:
+        labels, classes = self._labels, self._convention.classes or 0
+        return labels is not None and all(labels.get(number) is not None for number in range(classes))
+
     def _background(self) -> bool:
         """Whether class 0 is the background: where the catalogue or the label map says so, not by a number."""
         entry, labels, classes = self._local.entry, self._labels, self._convention.classes
-        if labels is not None and classes:
-            missing = [number for number in range(classes) if labels.get(number) is None]
-            if missing:
-                numbers = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-                self._notes.append(
-                    f"the label map names {classes - len(missing)} of {classes} classes, not {numbers}: these are "
-                    "called by their numbers"
-                )
         if entry is not None and entry.background:
             self._decide("background", "class 0", f"the catalogue says so of {entry.name}")
             return True

@@ -96,7 +96,7 @@ def test_a_keras_classifier_says_what_keras_says(networks: Path) -> None:
 
 
 def test_independent_probabilities_stay_what_they_are(networks: Path) -> None:
-    (found,) = answers(networks / "multilabel_sigmoid", (MIDDLE,), input_range="0..1")
+    (found,) = answers(networks / "multilabel_sigmoid", (MIDDLE,), input_range="0..1", activation="sigmoid")
     assert [(one.category_id, round(one.score, 3)) for one in found.image_labels] == [
         (0, 0.953),
         (1, 0.924),
@@ -267,6 +267,37 @@ def test_classes_that_the_label_map_does_not_name_are_noted(networks: Path, tmp_
     (tmp_path / "names.csv").write_text("1,middle\n2,bright\n")
     notes = prepare(str(networks / "softmax"), label_map=str(tmp_path / "names.csv")).reading.notes
     assert notes == ("the label map names 2 of 3 classes, not 0: these are called by their numbers",)
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "words"),
+    [
+        # Class 0 would be the background, and every name the next one's.
+        ("names.txt", ["background", "dark", "middle", "bright"], "names class 3 .'bright'., .* classes are 0 to 2"),
+        ("names.txt", ["a", "b", "c", "d", "e"], "names class 3 .'c'. and 2 more"),
+        ("names.csv", ["1,dark", "2,middle", "3,bright"], "names class 3 .'bright'., .* counts otherwise"),
+        ("names.csv", [f"{number},name {number}" for number in range(6)], "names class 3 .'name 3'. and 2 more"),
+    ],
+)
+def test_a_label_map_that_names_more_than_there_is_is_refused(
+    file: str, lines: list[str], words: str, networks: Path, tmp_path: Path
+) -> None:
+    (tmp_path / file).write_text("\n".join(lines))
+    with pytest.raises(DetectorError, match=f"{words}.* state with --label-map"):
+        prepare(str(networks / "softmax"), label_map=str(tmp_path / file))
+
+
+def test_four_sigmoids_may_be_a_box_and_are_asked_for(networks: Path, tmp_path: Path) -> None:
+    path = str(networks / "multilabel_sigmoid")
+    with pytest.raises(DetectorError, match=r"a box, or scores of 4 classes; .* state --activation sigmoid"):
+        prepare(path, stated=Stated(input_range="0..1"))
+    few, all_named = tmp_path / "few.csv", tmp_path / "all.txt"
+    few.write_text("0,cat\n1,dog\n")
+    all_named.write_text("cat\ndog\ncow\nhen\n")
+    with pytest.raises(DetectorError, match="a box, or scores of 4 classes"):
+        prepare(path, label_map=str(few), stated=Stated(input_range="0..1"))
+    named = prepare(path, label_map=str(all_named), stated=Stated(input_range="0..1"))
+    assert named.reading.decisions["activation"].value == "sigmoid"
 
 
 def test_the_reasons_go_into_the_record(networks: Path) -> None:

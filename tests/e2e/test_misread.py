@@ -79,7 +79,7 @@ def test_a_keras_classifier(place: Place, photos: Path, networks: Path) -> None:
 
 
 def test_independent_probabilities(place: Place, photos: Path, networks: Path) -> None:
-    run = Labelled(place, photos, networks / "multilabel_sigmoid", "--input-range", "-1..1")
+    run = Labelled(place, photos, networks / "multilabel_sigmoid", "--input-range", "-1..1", "--activation", "sigmoid")
     assert run.code == 0, run.words
     for row in run.rows.values():
         scores = {one["label"]: round(one["score"], 3) for one in row["image_labels"]}
