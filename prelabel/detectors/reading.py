@@ -199,7 +199,7 @@ class _Reader:
             more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
             self._refusals.append(
                 f"the label map {labels.source} names class {surplus[0]} ({labels.classes[surplus[0]].label!r}){more}, "
-                f"and its classes are 0 to {classes - 1}: the map is another network's, or counts otherwise; state "
+                f"and the network's classes are 0 to {classes - 1}: the map is another's, or counts otherwise; state "
                 "with --label-map one that names these"
             )
             return
