@@ -171,7 +171,8 @@ def _converted(kind: str, value: Any) -> Any:
         value = meaning(value)
         number = float(_expect(value, int | float | str, but=bool))
         if kind == "float":
-            if not math.isfinite(number):
+            # Python reads 0_1 as 1, where people may mean 0.1.
+            if not math.isfinite(number) or (isinstance(value, str) and "_" in value):
                 raise ValueError
             return number
         return int(value) if isinstance(value, int | str) or number == int(number) else _expect(value, int)

@@ -108,6 +108,7 @@ def test_what_a_toml_file_does_not_keep_as_text_must_be_in_quotes(tmp_path: Path
         ("t.yaml", "Dog: 0:30\n", r"t\.yaml: Dog must be a number from 0 to 1, got '0:30'$"),
         ("t.yaml", "Dog:\n", r"t\.yaml: Dog must be a number from 0 to 1, got ''$"),
         ("t.yaml", "Dog: [0.5]\n", r"t\.yaml: Dog must be a number from 0 to 1, got \['0\.5'\]$"),
+        ("t.yaml", "Dog: 0_1\n", r"t\.yaml: Dog must be a number from 0 to 1, got '0_1'$"),
         ("t.csv", "class,threshold\nDog,0.5\n", r"t\.csv: class must be a number from 0 to 1, got 'threshold'$"),
         ("t.json", '{"Dog": 1.5}', r"t\.json: Dog must be a number from 0 to 1, got '1\.5'$"),
         ("t.json", '{"Dog": NaN}', r"t\.json: Dog must be a number from 0 to 1, got nan$"),
