@@ -10,7 +10,7 @@ and loops. Where it meets anything else (a convolution, a matrix product, a mean
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,10 +66,15 @@ _MOST_WAYS, _MOST_STEPS = 12, 20_000
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """`factor * x + shift`, each one number or one for each channel."""
+    """`factor * x + shift`, each one number or one for each channel.
+
+    Attributes:
+        is_clipped: Whether values have been clipped on the way, or made bytes.
+    """
 
     factor: tuple[float, ...] = (1.0,)
     shift: tuple[float, ...] = (0.0,)
+    is_clipped: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -115,31 +120,40 @@ class Evidence:
     Attributes:
         range: One of `INPUT_RANGES`, or None.
         why: In words: what the graph does, or why that says nothing.
+        is_scaled: Whether the graph scales or clips its image at all, in a way that fits a range or not.
     """
 
     range: str | None
     why: str
+    is_scaled: bool = False
 
 
 def range_in(entry: Entry) -> Evidence:
     """What the graph says of the range of its image."""
     ends = _Walk().ends_of(entry)
-    telling = {}
+    telling: dict[str, str | None] = {}
+    by_clipping = True
     for end in ends:
         if end.bounds is None and end.scaling.is_plain:
             continue
-        fitting = [name for name, range in INPUT_RANGES.items() if _fits(end, range)]
+        by_clipping = by_clipping and end.bounds is not None
+        fitting = [name for name in INPUT_RANGES if _fits(end, name)]
         telling[_words(end)] = fitting[0] if len(fitting) == 1 else None
+    if not telling:
+        return Evidence(None, "the graph does not scale its image")
     named = {name for name in telling.values() if name}
-    if len(named) == 1:
-        range = named.pop()
-        return Evidence(range, f"the graph computes {next(words for words, one in telling.items() if one == range)}")
-    if named:
-        shown = "; ".join(f"{words} ({range})" for words, range in telling.items() if range)
-        return Evidence(None, f"the graph treats its image in two ways: {shown}")
-    if telling:
-        return Evidence(None, f"the graph computes {next(iter(telling))}, which fits none of {', '.join(INPUT_RANGES)}")
-    return Evidence(None, "the graph does not scale its image")
+    if not named:
+        return Evidence(
+            None, f"the graph computes {next(iter(telling))}, which fits none of {', '.join(INPUT_RANGES)}", True
+        )
+    if len(named) > 1 or None in telling.values():
+        shown = "; ".join(f"{words} ({range or 'fits no range'})" for words, range in telling.items())
+        return Evidence(None, f"the graph treats its image in two ways: {shown}", True)
+    if by_clipping and any(end.scaling.is_plain and not end.scaling.is_clipped and not end.bounds for end in ends):
+        words = next(iter(telling))
+        return Evidence(None, f"the graph treats its image in two ways: {words}, and uses it as it is elsewhere", True)
+    range = named.pop()
+    return Evidence(range, f"the graph computes {next(iter(telling))}", True)
 
 
 def _words(end: End) -> str:
@@ -148,10 +162,11 @@ def _words(end: End) -> str:
     return " and ".join(filter(None, (scaling, what)))
 
 
-def _fits(end: End, range: tuple[float, float]) -> bool:
+def _fits(end: End, name: str) -> bool:
+    is_shifted = any(end.scaling.shift)
     return all(
-        _is_input(low, high) if end.bounds is None else _is_about((low, high), end.bounds)
-        for low, high in end.scaling.bounds(range)
+        _is_input(name, low, high, is_shifted) if end.bounds is None else _is_about((low, high), end.bounds)
+        for low, high in end.scaling.bounds(INPUT_RANGES[name])
     )
 
 
@@ -159,16 +174,22 @@ def _is_about(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return all(abs(a - b) <= 0.02 * (other[1] - other[0]) for a, b in zip(one, other, strict=True))
 
 
-def _is_input(low: float, high: float) -> bool:
-    """Whether networks are trained on numbers between these.
+def _is_input(name: str, low: float, high: float, is_shifted: bool) -> bool:
+    """Whether networks are trained on numbers between these, so that an image in the named range would be meant.
 
-    That is 0..1, -1..1 or 0..255, or one of them less a mean somewhere inside and divided by a deviation: then it
-    begins at 0, or well below, with about as much on either side.
+    That is 0..1 or 0..255, or one of them less a mean somewhere inside and divided by a deviation. A factor alone says
+    something only where it leads from one to the other: a network may multiply its image by 0.7 for any reason. And
+    -1..1 has to be undone: learned scales look like a mean and a deviation of it too easily.
     """
     width = high - low
-    if not (0.9 <= width <= 7 or 200 <= width <= 300):
+    is_small, is_large = 0.9 <= width <= 10, 200 <= width <= 300
+    if not (is_small or is_large):
         return False
-    return abs(low) <= 0.001 * width or -0.65 * width <= low <= -0.3 * width
+    if name == "-1..1":
+        return _is_about((low, high), (0.0, 1.0)) or _is_about((low, high), (0.0, 255.0))
+    if abs(low) <= 0.001 * width:
+        return is_shifted or (is_small if name == "0..255" else is_large)
+    return is_shifted and 0.02 * width <= -low <= 0.98 * width
 
 
 class _Walk:
@@ -258,6 +279,7 @@ class _Walk:
         target = wire.number(node.attribute("DstT"), 6)
         if target in _BYTES:
             self._ends[End(scaling, "Cast", (0.0, 255.0))] = None
+            scaling = replace(scaling, is_clipped=True)
         elif target not in _FLOATS:
             self._ends[End(scaling, "Cast to integers")] = None
             return
@@ -278,10 +300,15 @@ class _Walk:
         bounds = (min(limits), max(limits)) if len(limits) == 2 else (0.0, 0.0)
         if any(_is_about(bounds, range) for range in INPUT_RANGES.values()):
             self._ends[End(scaling, "ClipByValue", bounds)] = None
+            scaling = replace(scaling, is_clipped=True)
         yield 0, scaling
 
     def _scaled(self, scope: Scope, node: Node, at: Sequence[int], scaling: Scaling) -> Scaling | None:
         """The scaling after an operation with a constant, or None where it is anything else."""
+        scaled = self._computed(scope, node, at, scaling)
+        return scaled and replace(scaled, is_clipped=scaling.is_clipped)
+
+    def _computed(self, scope: Scope, node: Node, at: Sequence[int], scaling: Scaling) -> Scaling | None:
         if node.operation == "Neg":
             return _scaling(np.negative(scaling.factor), np.negative(scaling.shift))
         if len(node.tensors) != 2 or len(at) != 1:
@@ -307,4 +334,5 @@ def _scaling(factor: object, shift: object) -> Scaling | None:
     rounded = [np.unique(one) if np.ptp(one) == 0 else one for one in (np.asarray(factor), np.asarray(shift))]
     if not all(np.isfinite(one).all() for one in rounded):
         return None
-    return Scaling(*(tuple(float(f"{value:.7g}") for value in one) for one in rounded))
+    factors, shifts = (tuple(float(f"{value:.7g}") for value in one) for one in rounded)
+    return Scaling(factors, shifts)

@@ -131,7 +131,7 @@ class _Reader:
         if image.dtype not in FLOATS:
             if stated not in (None, "0..255"):
                 self._refusals.append(f"it takes {image.dtype}, whole numbers: --input-range can only be 0..255")
-            return self._decide("input range", "0..255", f"the input is {image.dtype}")
+            return self._whole_numbers(image.dtype)
         evidence = range_in(self._way_in) if self._way_in else Evidence(None, "the graph does not name its input")
         known = [*self._known_ranges(evidence)]
         if stated:
@@ -145,6 +145,21 @@ class _Reader:
             f"{', '.join(INPUT_RANGES)}, as its documentation or its training says"
         )
         return ""
+
+    def _whole_numbers(self, dtype: str) -> str:
+        """Bytes are bytes; wider types can hold other ranges, which no option feeds."""
+        evidence = range_in(self._way_in) if self._way_in and dtype != "uint8" else Evidence(None, "")
+        if evidence.is_scaled and evidence.range != "0..255":
+            meant = f", as for {evidence.range}" if evidence.range else ""
+            against = f"{evidence.why}{meant}"
+            if not self._stated.input_range:
+                self._refusals.append(
+                    f"it takes {dtype} and would get 0..255, but {against}; state --input-range 0..255 if that is "
+                    "right all the same, or export it with an input of uint8 or float32"
+                )
+                return ""
+            self._notes.append(f"--input-range 0..255 is stated, though {against}")
+        return self._decide("input range", "0..255", f"the input is {dtype}")
 
     def _known_ranges(self, evidence: Evidence) -> Iterator[Decision]:
         """What is known of the range without being told, what counts most first."""

@@ -112,8 +112,16 @@ SAID: dict[str, tuple[Build, str]] = {
     "(x - 0.5) / 0.5": (lambda tf, x: (x - 0.5) / 0.5, "0..1"),
     "(x - 0.5) * 2": (lambda tf, x: (x - 0.5) * 2.0, "0..1"),
     "x - 0.5": (lambda tf, x: x - 0.5, "0..1"),
-    "2 (1 - x) - 1": (lambda tf, x: 2.0 * (1.0 - x) - 1.0, "-1..1"),
+    "2 (1 - x) - 1": (lambda tf, x: 2.0 * (1.0 - x) - 1.0, "0..1"),
     "means in 0..1": (lambda tf, x: (x - MEAN) / STD, "0..1"),
+    "MNIST": (lambda tf, x: (x - 0.1307) / 0.3081, "0..1"),
+    "MNIST in bytes": (lambda tf, x: (x - 33.3) / 78.6, "0..255"),
+    "Fashion-MNIST": (lambda tf, x: (x - 0.2860) / 0.3530, "0..1"),
+    "dark images": (lambda tf, x: (x - [0.21, 0.19, 0.17]) / [0.31, 0.30, 0.30], "0..1"),
+    "more contrast": (lambda tf, x: (x - 0.5) * 1.5 + 0.5, "0..1"),
+    "1 - x": (lambda tf, x: 1.0 - x, "0..1"),
+    "255 - x": (lambda tf, x: 255.0 - x, "0..255"),
+    "clipped to -1..1": (lambda tf, x: tf.clip_by_value(x, -1.0, 1.0), "-1..1"),
     "255 x": (lambda tf, x: 255.0 * x, "0..1"),
     "255 x less the means": (lambda tf, x: 255.0 * x - BYTES_MEAN, "0..1"),
     "255 x as bytes": (lambda tf, x: tf.cast(tf.cast(255.0 * x, tf.uint8), tf.float32) / 255.0, "0..1"),
@@ -163,6 +171,16 @@ def by_a_variable(tf: Any, x: Any) -> Any:
         (lambda tf, x: tf.image.per_image_standardization(x), "does not scale its image"),
         (lambda tf, x: x / (255.0 * 255.0), "fits none of 0..1, 0..255, -1..1"),
         (lambda tf, x: x * 3.2 + 7.0, "fits none"),
+        (lambda tf, x: 0.7 * x, "fits none"),
+        (lambda tf, x: 1.5 * x, "fits none"),
+        (lambda tf, x: 0.6 * x + 0.4 * tf.nn.avg_pool2d(x, 3, 1, "SAME"), "fits none"),
+        (lambda tf, x: 0.5 * x + 0.5 * tf.reverse(x, [2]), "fits none"),
+        (lambda tf, x: tf.nn.avg_pool2d(x, 3, 1, "SAME") + 0.5 * x, "fits none"),
+        # ImageNet's means and deviations turned into those of other networks, as torchvision's transform_input does.
+        (lambda tf, x: x * (np.array(STD) / 0.5) + (np.array(MEAN) - 0.5) / 0.5, "fits none"),
+        (lambda tf, x: x * [0.52, 0.49, 0.55] + [0.02, -0.01, 0.03], "fits none"),
+        (lambda tf, x: x * tf.clip_by_value(x, 0.0, 1.0), "uses it as it is elsewhere"),
+        (lambda tf, x: x * tf.cast(tf.cast(x, tf.uint8), tf.float32), "uses it as it is elsewhere"),
         (lambda tf, x: tf.nn.relu(x), "does not scale its image"),
         (lambda tf, x: tf.maximum(x, 0.0), "does not scale its image"),
     ],
@@ -179,6 +197,12 @@ def test_two_ways_that_contradict_each_other_say_nothing() -> None:
     assert "in two ways: " in said.why
     assert "x / 255 first (0..255)" in said.why
     assert "2 x - 1 first (0..1)" in said.why
+
+
+def test_a_way_that_fits_no_range_contradicts_one_that_does() -> None:
+    said = said_of(lambda tf, x: (network(tf, x / 255.0), network(tf, x * 0.7)))
+    assert said.range is None
+    assert "x / 1.429 first (fits no range)" in said.why
 
 
 def test_what_else_is_made_of_the_picture_does_not_count() -> None:
@@ -209,3 +233,20 @@ def test_a_graph_that_was_made_to_keep_its_reader_busy_does_not() -> None:
     start = time.process_time()
     assert range_in(Entry(Scope(main, Functions(functions)), "images:0", {})).range is None
     assert time.process_time() - start < 20
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [
+        ("uint16", lambda tf, x: tf.cast(x, tf.float32) / 65535.0),
+        ("int32", lambda tf, x: tf.cast(x, tf.float32) / 32767.0),
+        ("int16", lambda tf, x: (tf.cast(x, tf.float32) + 128.0) / 255.0),
+        ("int32", lambda tf, x: tf.cast(x, tf.float32) * 2.0 - 1.0),
+    ],
+)
+def test_whole_numbers_that_the_graph_scales_from_another_range_contradict_0_to_255(dtype: str, scale: Build) -> None:
+    said = said_of(lambda tf, x: network(tf, scale(tf, x)), dtype)
+    assert said.is_scaled, said
+    assert said.range != "0..255", said
+    said = said_of(lambda tf, x: network(tf, tf.cast(x, tf.float32) / 255.0), dtype)
+    assert said.range == "0..255", said
