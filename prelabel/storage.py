@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import posixpath
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -163,6 +164,27 @@ class Storage:
         # One request instead of two: s3fs would ask for the size first, to read parts of large files side by side.
         how = {"max_concurrency": 1} if protocol_of(url) in ("s3", "s3a") else {}
         return patiently(lambda: bytes(fs.cat_file(path, **how)))
+
+    def read_json(self, url: str, *, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+        """The content of one JSON file that a person names.
+
+        Args:
+            url: Its address.
+            pairs: Makes objects of their keys and values; without it of equal keys the last counts.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is no JSON.
+            ConfigError: It is an archive.
+        """
+        content = self.read(url)
+        if content.startswith((b"PK\x03\x04", b"\x1f\x8b")):
+            kind = "ZIP" if content.startswith(b"PK") else "gzip"
+            raise ConfigError(
+                f"{redact(url)} is a {kind} file, and JSON is needed: unpack it and give the JSON file in it "
+                "(result.json in what Label Studio downloads as COCO)"
+            )
+        return json.loads(content, object_pairs_hook=pairs)
 
     def open(self, url: str, *, block_size: int | None = None) -> Any:
         """A binary file object for reading, to be used in a `with` block; seekable except from some web servers.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ def read_annotations(url: str, storage: Storage) -> Annotations:
     """
     shown = redact(url)
     try:
-        content = json.loads(storage.read(url))
+        content = storage.read_json(url)
     except FileNotFoundError:
         raise ConfigError(f"annotations {shown!r}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -8,7 +8,6 @@ for masks it is then a region in which nothing counts, see `TruthObject.odd`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -90,7 +89,7 @@ def read_truth(url: str, storage: Storage, labels: str = "") -> Truth:
     """
     shown = redact(url)
     try:
-        content = json.loads(storage.read(url))
+        content = storage.read_json(url)
     except FileNotFoundError:
         raise ConfigError(f"truth {shown!r}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:

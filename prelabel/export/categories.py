@@ -14,7 +14,6 @@ several classes) a number is made from the MID, or from the name, the same in ev
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -139,15 +138,24 @@ class ListedCategories:
         self._by_number = {str(entry.id): entry for entry in listed}
         self._by_class: dict[ClassName, int | None] = {}
         self._against_mids: list[str] = []
+        self._by_numbers: list[str] = []
 
     @property
     def notes(self) -> Sequence[str]:
-        """The classes met so far that were found by their names although the MIDs differ."""
-        if not self._against_mids:
-            return ()
-        more = len(self._against_mids) - _SHOWN
-        shown = ", ".join(self._against_mids[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-        return (f"paired by name although the MIDs differ: {shown}; where that is wrong, leave out with exclude-class",)
+        """The classes met so far that were found by their numbers, or by their names although the MIDs differ."""
+        notes = []
+        if self._by_numbers:
+            notes.append(
+                f"ASSUMED: {len(self._by_numbers)} classes of the run have no name and are paired with the categories "
+                f"of the same number: {_first(self._by_numbers)}. Where the model counts otherwise, all is wrong: "
+                "name them with class-map, or run `label` with --label-map"
+            )
+        if self._against_mids:
+            notes.append(
+                f"paired by name although the MIDs differ: {_first(self._against_mids)}; where that is wrong, leave "
+                "out with exclude-class"
+            )
+        return notes
 
     def id_of(self, one: ClassName) -> int | None:
         """The category of a class, or None where the list has none."""
@@ -169,7 +177,14 @@ class ListedCategories:
                 self._against_mids.append(f"{one.name!r} ({one.mid}, in the list {entry.mid})")
         if label == str(one.id) and entry is None:
             entry = self._by_number.get(label)
+            if entry is not None and by_mid is None:
+                self._by_numbers.append(f"{label} with {entry.name!r}")
         return by_mid or entry
+
+
+def _first(words: Sequence[str]) -> str:
+    more = len(words) - _SHOWN
+    return ", ".join(words[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def read_categories(source: str, storage: Storage) -> list[Category]:
@@ -198,7 +213,7 @@ def _from_label_map(source: str, storage: Storage) -> list[Category]:
 def _from_json(url: str, storage: Storage) -> list[Category]:
     shown = redact(url)
     try:
-        content = json.loads(storage.read(url), object_pairs_hook=once)
+        content = storage.read_json(url, pairs=once)
     except (OSError, ValueError, RecursionError) as error:
         raise ExportError(f"categories cannot be read from {shown}: {describe(error)}") from None
     entries = content.get("categories") if isinstance(content, dict) else content

@@ -8,7 +8,6 @@ FILE.json     the id of the image of this file name in a COCO dataset, or of the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -88,7 +87,7 @@ def require_id(value: Any, what: str) -> None:
 def _from_dataset(url: str, storage: Storage) -> Numbering:
     shown = redact(url)
     try:
-        content = json.loads(storage.read(url))
+        content = storage.read_json(url)
         images = [(image["file_name"], image["id"], image) for image in content["images"]]
         licenses, description = tuple(content.get("licenses") or ()), content.get("info")
     except (OSError, ValueError, RecursionError, OverflowError) as error:

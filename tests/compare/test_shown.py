@@ -22,7 +22,7 @@ from prelabel.compare.files import write_comparison
 from prelabel.compare.options import CompareOptions
 from prelabel.compare.result import Comparison
 from prelabel.compare.shown import numbers_by_id
-from prelabel.errors import EvaluateError
+from prelabel.errors import ConfigError, EvaluateError
 from prelabel.export.label_studio import export_label_studio
 from prelabel.export.label_studio_options import LabelStudioOptions
 from prelabel.export.reading import Rows, RunInfo
@@ -521,3 +521,10 @@ def test_a_class_of_which_everything_was_shown_has_no_floor_of_its_own(tmp_path:
     # A record that contradicts what was withheld is none of these annotations'.
     done = compare(MANY_INFO, every, options, Storage(), [record(score_threshold=0.1)])
     assert round(done.floors["Dog"] or 0, 4) == 0.42
+
+
+def test_the_archive_that_label_studio_downloads_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    path.write_bytes(b"PK\x03\x04\x14\x00\x08\x00\x08\x00\xff\xfe")
+    with pytest.raises(ConfigError, match=r"x\.zip is a ZIP file.*unpack it.*result\.json"):
+        run(FOUR, path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -240,3 +242,32 @@ def test_a_damaged_truth_is_said(tmp_path: Path, text: str):
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(EvaluateError, match="cannot be read"):
         read_truth(str(path), Storage())
+
+
+def test_unnamed_classes_paired_by_their_numbers_are_told_loudly(tmp_path: Path):
+    info = dataclasses.replace(INFO, classes=None)
+    one = row("a.jpg", found("1", 0.9, BOX, category_id=1, mid=""), **SIZE)
+    truth = write_truth(tmp_path, [thing(BOX)])
+    done = evaluated(truth, one, info=info)
+    (note,) = [note for note in done.notes if note.startswith("ASSUMED")]
+    assert "1 classes of the run have no name" in note
+    assert "1 with 'dog'" in note
+    assert "class-map" in note
+    assert "--label-map" in note
+    # Named by the user, or by the model, nothing is assumed.
+    done = evaluated(truth, one, info=info, class_map={"1": "dog"})
+    assert done.boxes.overall["AP"] == pytest.approx(1)
+    assert not any(note.startswith("ASSUMED") for note in done.notes)
+    done = evaluated(truth, row("a.jpg", DOG, **SIZE))
+    assert not any(note.startswith("ASSUMED") for note in done.notes)
+
+
+def test_an_archive_in_place_of_json_is_said_to_be_one(tmp_path: Path):
+    path = tmp_path / "project-1-coco.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("result.json", "{}")
+    with pytest.raises(ConfigError, match=r"project-1-coco\.zip is a ZIP file.*unpack it.*result\.json"):
+        evaluated(str(path), row("a.jpg", DOG, **SIZE))
+    (tmp_path / "t.json.gz").write_bytes(gzip.compress(b"{}"))
+    with pytest.raises(ConfigError, match=r"t\.json\.gz is a gzip file"):
+        evaluated(str(tmp_path / "t.json.gz"), row("a.jpg", DOG, **SIZE))
