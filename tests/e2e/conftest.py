@@ -54,7 +54,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Ite
     place = Place()
     try:
         output = folder / "out"
-        result = place.run("label", str(photos), *arguments, *on_ray, "--output", str(output))
+        result = place.run("label", str(photos), *arguments, *on_ray, "--output", str(output), timeout_s=300)
         assert result.returncode == 0, result.stderr
         yield Undisturbed(arguments, photos, count, local_rows(output), result.stdout + result.stderr)
     finally:
