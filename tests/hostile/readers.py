@@ -95,9 +95,10 @@ def _selection(name: str) -> Callable[[str], object]:
 
 def _compared(path: str) -> object:
     found = Detections(6, 8, np.array([[1, 1, 5, 4]]), [18], [0.5], ["dog"], [""])
-    row = ImageRow("a.jpg", "a.jpg", "a.jpg", "d", "m", detections=found, height=6, width=8)
+    # The image of the tasks and one of the COCO dataset's.
+    rows = [ImageRow(n, n, n, "d", "m", detections=found, height=6, width=8) for n in ("a.jpg", "a/é.jpg")]
     options = CompareOptions(predictions="o", annotations=path)
-    return compare(RunInfo(detector="d", model_version="m"), lambda: iter([row]), options, STORAGE)
+    return compare(RunInfo(detector="d", model_version="m"), lambda: iter(rows), options, STORAGE)
 
 
 def _coco() -> bytes:
