@@ -1,4 +1,4 @@
-"""`prelabel label` as anybody would call it, with looks at its memory and files while it works."""
+"""Run `prelabel label` as a user would, and sample its memory and open files meanwhile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORKER_MB = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Driver and workers at one moment; of workers the largest one."""
+    """A sample of the driver and of the largest worker."""
 
     seconds: float
     done: int
@@ -33,7 +33,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One run: its summary, seconds from command to end, looks, and the most memory of driver and of any worker."""
+    """One run: its summary, total seconds, samples, and the peak memory of the driver and of any worker."""
 
     summary: dict[str, Any]
     seconds: float
@@ -42,7 +42,7 @@ class Labelled:
 
 
 def label(folder: Path, detector: str, output: Path, *further: str, every_s: float = 0.5) -> Labelled:
-    """Label all images of a folder, looking every `every_s` seconds. Raises SystemExit where the run fails."""
+    """Label all images of a folder, sampling every `every_s` seconds. Raises SystemExit if the run fails."""
     command = [sys.executable, "-m", "prelabel", "label", str(folder.absolute()), "--detector", detector]
     command += ["--output", str(output), "--log-json", *further]
     began = time.perf_counter()
@@ -66,7 +66,7 @@ def label(folder: Path, detector: str, output: Path, *further: str, every_s: flo
 
 
 class _Watch:
-    """Looks at a process and its children until it is stopped."""
+    """Samples a process and its children until it is stopped."""
 
     def __init__(self, pid: int, every_s: float) -> None:
         self._pid, self._every_s, self._ended = pid, every_s, threading.Event()
@@ -78,7 +78,7 @@ class _Watch:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, after the look that is under way."""
+        """Stop after the current sample."""
         self._ended.set()
         self._thread.join()
 

@@ -1,7 +1,7 @@
-"""What the machine allows at best: the model alone on decoded images, and decoding alone, each on every core.
+"""The best that the machine allows: the model alone on decoded images, and decoding alone, each on every core.
 
-A process for each core loads the model once and measures whenever it is told, so that other ways can take turns with
-it without it being loaded again.
+One process per core loads the model once and measures on request, so that other methods can take turns with it
+without loading the model again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from common import cores
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """One round: images a second of the model alone on all cores; CPU seconds of one image."""
+    """One round: images per second of the model alone on all cores, and CPU seconds per image."""
 
     rate: float
     model_s: float
@@ -33,7 +33,7 @@ class Allowed:
 
 
 class Limit:
-    """Measures when it is called; its processes are ready once it is entered, and wait in between."""
+    """Measures when called. Its processes are ready once the context is entered, and wait between calls."""
 
     def __init__(self, folder: Path, detector: str, kept: int) -> None:
         self._command = [sys.executable, __file__, "--pictures", str(folder), "--detector", detector]
@@ -59,8 +59,8 @@ class Limit:
             print("measure", file=process.stdin, flush=True)
         answers = self._answers()
         return Allowed(
-            sum(one["images"] / one["model_wall_s"] for one in answers),
-            *(statistics.mean(one[name] for one in answers) for name in ("model_s", "encode_s", "decode_s")),
+            sum(answer["images"] / answer["model_wall_s"] for answer in answers),
+            *(statistics.mean(answer[name] for answer in answers) for name in ("model_s", "encode_s", "decode_s")),
         )
 
     def _answers(self) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ def _pixels(file: Path) -> Any:
 
 
 def _decoding(files: list[Path], seconds: float) -> dict[str, float]:
-    """Reading and decoding, as a worker does it, in one thread."""
+    """Read and decode in one thread, as a worker does."""
     began, cpu, count = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - began < seconds or not count:
         for file in files:
@@ -95,13 +95,13 @@ def _decoding(files: list[Path], seconds: float) -> dict[str, float]:
 
 
 def _model(detector: Any, images: list[Any], seconds: float) -> dict[str, float]:
-    """The model as a worker runs it, one thread, on images in memory; what is done with its answers is set apart."""
+    """Run the model in one thread, as a worker does, on images in memory; post-processing is timed separately."""
     began, cpu, encode, detect, count = time.perf_counter(), time.process_time(), 0.0, 0.0, 0
     while time.perf_counter() - began < seconds or not count:
         for image in images:
-            (found,) = detector.detect([image])
-            detect += found.seconds["detect"]
-            encode += found.seconds.get("encode", 0.0)
+            (result,) = detector.detect([image])
+            detect += result.seconds["detect"]
+            encode += result.seconds.get("encode", 0.0)
             count += 1
     took, used = time.perf_counter() - began, time.process_time() - cpu
     share = detect / (detect + encode)
@@ -109,7 +109,7 @@ def _model(detector: Any, images: list[Any], seconds: float) -> dict[str, float]
 
 
 def main() -> None:
-    """Load, say so, and measure for each line that comes in."""
+    """Load the model, report that it is ready, and measure once per input line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--detector", required=True)
@@ -119,13 +119,13 @@ def main() -> None:
     args = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from prelabel.detectors.choice import EXACT
-    from prelabel.detectors.prepare import prepare
-    from prelabel.detectors.savedmodel import load_detector
-    from prelabel.storage import Storage
+    from prelabel.detectors.base import EXACT
+    from prelabel.detectors.conventions.resolve_model import prepare
+    from prelabel.detectors.running.savedmodel import load_detector
+    from prelabel.storage.files import Storage
 
     # As `prelabel label` runs it unless told otherwise.
-    detector = load_detector(prepare(args.detector, Storage()), threads=1, choice=EXACT)
+    detector = load_detector(prepare(args.detector, Storage()), threads=1, optimization=EXACT)
     files = sorted(args.pictures.glob("*.jpg"))[args.part :: args.parts][: args.kept]
     images = [_pixels(file) for file in files]
     for image in images[:8]:

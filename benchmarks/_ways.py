@@ -1,8 +1,8 @@
-"""The ways to label a folder of JPEGs that `job.py` compares with `prelabel label`, each as a process of its own.
+"""Other methods to label a folder of JPEGs, which `job.py` compares with `prelabel label`, each in its own process.
 
     python benchmarks/_ways.py plain|ray-data --pictures DIR --model DIR ...
 
-Prints one JSON object: images, seconds once the model was ready, and what else the way has to say.
+Prints one JSON object: images, seconds since the model was ready, and further results of the method.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def call_of(model: str) -> Any:
 
 
 def plain(args: argparse.Namespace) -> dict[str, Any]:
-    """The loop of TensorFlow Hub's object detection tutorial, for many images, results into one Parquet file."""
+    """The loop of TensorFlow Hub's object detection tutorial, over many images, with results in one Parquet file."""
     import tensorflow as tf
 
     call = call_of(args.model)
@@ -62,7 +62,7 @@ def plain(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def ray_data(args: argparse.Namespace) -> dict[str, Any]:
-    """Ray Data as its documentation teaches batch inference: read images, a pool of actors, write Parquet."""
+    """Batch inference as Ray Data's documentation shows it: read images, run a pool of actors, write Parquet."""
     import ray
 
     is_shared = args.actors * 1.0 >= len(os.sched_getaffinity(0))
@@ -86,10 +86,10 @@ def ray_data(args: argparse.Namespace) -> dict[str, Any]:
             (Path(marks) / f"ready-{os.getpid()}").write_text(repr(time.time()))
 
         def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-            found = [self.call(self.tf.constant(image)) for image in batch["image"]]
+            outputs = [self.call(self.tf.constant(image)) for image in batch["image"]]
             return {
                 "file": batch["path"],
-                **{name: [one[name].tolist() for one in found] for name in ("boxes", "scores", "classes")},
+                **{name: [output[name].tolist() for output in outputs] for name in ("boxes", "scores", "classes")},
             }
 
     # Actors that take every CPU would leave none to read with.
@@ -97,10 +97,10 @@ def ray_data(args: argparse.Namespace) -> dict[str, Any]:
     images = ray.data.read_images(
         str(args.pictures), include_paths=True, mode="RGB", ray_remote_args={"num_cpus": reading}
     )
-    found = images.map_batches(
+    detected = images.map_batches(
         Detect, compute=ray.data.ActorPoolStrategy(size=args.actors), batch_size=16, num_cpus=detecting
     )
-    found.write_parquet(str(args.to / "results"))
+    detected.write_parquet(str(args.to / "results"))
     ended = time.time()
     ready = min(float(mark.read_text()) for mark in args.to.glob("ready-*"))
     import pyarrow.parquet as pq
@@ -114,7 +114,7 @@ WAYS = {"plain": plain, "ray-data": ray_data}
 
 
 def main() -> None:
-    """Run one way."""
+    """Run one of the methods."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("--pictures", type=Path, required=True)

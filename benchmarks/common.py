@@ -1,4 +1,4 @@
-"""What the scripts here share: turns, figures with their targets, the one JSON line that each prints.
+"""What the benchmarks share: taking turns, figures with targets, the JSON line that each script prints.
 
     ways = take_turns({"ours": ours, "theirs": theirs}, repeat=3)
     report("masks", [figure("polygons", rates, "masks/s", at_least=200)], setup={"image": [480, 640]})
@@ -62,7 +62,7 @@ def figure(
     at_most: float | None = None,
     note: str = "",
 ) -> Figure:
-    """The median of repeated measurements, held against a target (`at_least` or `at_most`). No values: not measured."""
+    """The median of repeated measurements, compared with a target (`at_least` or `at_most`), if there are any."""
     target = at_least if at_least is not None else at_most
     if not values:
         return Figure(name, None, unit, target, None, None, note or "not measured")
@@ -80,7 +80,7 @@ def ratio(
     at_most: float | None = None,
     note: str = "",
 ) -> Figure:
-    """How many times `above` is `below`: the median of the ratios of each round, which a busy moment moves least."""
+    """The ratio of `above` to `below`: the median over the rounds, which a busy moment affects least."""
     return figure(
         name,
         [a / b for a, b in zip(above, below, strict=True)],
@@ -92,35 +92,40 @@ def ratio(
 
 
 def take_turns(
-    ways: Mapping[str, Callable[[], T]], repeat: int, *, warm_up: bool = True
+    ways: Mapping[str, Callable[[], T]],
+    repeat: int,
+    *,
+    warm_up: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[tuple[float, T]]]:
-    """Run each way once a round, every second round the other way round.
+    """Run each method once per round, in reverse order in every second round.
 
     Args:
-        ways: By name.
-        repeat: Rounds that count; at least 3 are run.
-        warm_up: Whether a round before them is not counted.
+        ways: The methods by name.
+        repeat: Number of rounds that count; at least 3 are run.
+        warm_up: Whether to run another round first that does not count.
+        clock: Returns seconds. `time.process_time` leaves out other work of the machine.
 
     Returns:
-        For each way the seconds and the result of each counted round.
+        For each method, the seconds and the result of each round that counts.
     """
     took: dict[str, list[tuple[float, T]]] = {name: [] for name in ways}
     for turn in range(0 if warm_up else 1, max(repeat, LEAST_REPEAT) + 1):
         for name in list(ways)[:: -1 if turn % 2 else 1]:
-            begin = time.perf_counter()
+            begin = clock()
             result = ways[name]()
             if turn:
-                took[name].append((time.perf_counter() - begin, result))
+                took[name].append((clock() - begin, result))
     return took
 
 
 def seconds_of(took: Mapping[str, Sequence[tuple[float, Any]]]) -> dict[str, list[float]]:
-    """The seconds alone of what `take_turns` returns."""
+    """Only the seconds from the result of `take_turns`."""
     return {name: [seconds for seconds, _ in rounds] for name, rounds in took.items()}
 
 
 def report(benchmark: str, figures: Sequence[Figure], *, setup: Mapping[str, Any], detail: Any = None) -> None:
-    """Print the one JSON line of a script.
+    """Print a script's result as one line of JSON.
 
     Args:
         benchmark: Name of the script.
@@ -130,14 +135,14 @@ def report(benchmark: str, figures: Sequence[Figure], *, setup: Mapping[str, Any
     """
     line = {
         "benchmark": benchmark,
-        "figures": [asdict(one) for one in figures],
+        "figures": [asdict(figure) for figure in figures],
         "setup": {**setup, "machine": machine(), "versions": versions()},
     }
     print(json.dumps(line if detail is None else {**line, "detail": detail}), flush=True)
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores this process may use, memory, and how busy the machine is with other things."""
+    """The processor, the cores that this process may use, the memory, and the machine's load."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "processor": _processor(),
@@ -149,43 +154,43 @@ def machine() -> dict[str, Any]:
 
 
 def memory_mb(pid: int) -> tuple[float, float]:
-    """Memory that a process has at the moment and the most it has had, in MB; zeros where it is gone."""
+    """Current and peak memory of a process in MB; zeros if the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0.0, 0.0
     # Each in kB: `VmRSS:    12345 kB`.
-    found = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines) if "Vm" in name}
-    return round(found.get("VmRSS", 0) * 1024 / 1e6, 1), round(found.get("VmHWM", 0) * 1024 / 1e6, 1)
+    sizes = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines) if "Vm" in name}
+    return round(sizes.get("VmRSS", 0) * 1024 / 1e6, 1), round(sizes.get("VmHWM", 0) * 1024 / 1e6, 1)
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes that a process has started, and those that they have."""
-    found = []
+    """All descendants of a process."""
+    processes = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = [int(child) for child in task.read_text().split()]
         except OSError:
             continue
         for child in children:
-            found += [child, *descendants(child)]
-    return found
+            processes += [child, *descendants(child)]
+    return processes
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions(*further: str) -> dict[str, str]:
-    """Installed versions of Python, of what every benchmark runs on, and of further packages."""
-    found = {"python": platform.python_version()}
+    """Versions of Python, of the packages that every benchmark uses, and of further packages."""
+    versions = {"python": platform.python_version()}
     for name in (*_PACKAGES, *further):
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _processor() -> str:
@@ -198,5 +203,5 @@ def _processor() -> str:
 
 
 def _short(value: float) -> float:
-    """To four significant digits: more is noise."""
+    """Round to four significant digits; more is noise."""
     return float(f"{value:.4g}")

@@ -1,8 +1,8 @@
-"""Decoding JPEGs beside Pillow, in full and reduced; what reducing does to detections; how long a detector waits.
+"""Compare JPEG decoding with Pillow; measure what reduced decoding does to detections, and how long a detector waits.
 
-Decoders are compared by the processor time of one thread, which other work on the machine moves least. Reduced, a
-picture is faithful where every detection above the threshold has its counterpart (IoU 0.95, same class, score within
-0.02) and none appears.
+Decoders are compared by the CPU time of one thread, which other load on the machine affects least. Reduced decoding is
+faithful to an image if every detection above the threshold has a counterpart (IoU 0.95, same class, score within 0.02)
+and no new one appears.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ from common import ASSETS, Figure, cores, figure, ratio, report, take_turns
 from pictures import pictures
 from PIL import Image
 
-from prelabel.detectors.answers import DetectorOptions
 from prelabel.detectors.base import Detector, Frame
-from prelabel.detectors.prepare import prepare
-from prelabel.detectors.resize import working_size
-from prelabel.detectors.savedmodel import load_detector
-from prelabel.engine.reader import Reader, Reading
-from prelabel.engine.shard import label_images
-from prelabel.engine.worker import KEPT_FOR_DETECTOR
+from prelabel.detectors.conventions.resolve_model import prepare
+from prelabel.detectors.conventions.working_size import working_size
+from prelabel.detectors.running.postprocess import DetectorOptions
+from prelabel.detectors.running.savedmodel import load_detector
+from prelabel.engine.reader import Reader
+from prelabel.engine.shard import DECODE_MARGIN, ReadSettings, label_images
+from prelabel.image_ref import ImageRef
 from prelabel.select import Selection
 from prelabel.source.color import to_rgb
 from prelabel.source.decode import DecodeOptions, decode
-from prelabel.source.listing import ImageRef
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 
 #: What is to be reached on files of 12 megapixels.
 TARGET = 3.0
@@ -51,19 +50,19 @@ FULL = DecodeOptions()
 
 
 def by_pillow(data: bytes) -> np.ndarray:
-    """Pillow's full decode, with the same rule for colour profiles."""
+    """Pillow's full decode, with the same rule for color profiles."""
     image = Image.open(io.BytesIO(data))
     image.load()
     return np.asarray(to_rgb(image))
 
 
 def by_ours(options: DecodeOptions) -> Callable[[bytes], np.ndarray]:
-    """Pixels by `decode` with options."""
+    """Pixels from `decode` with these options."""
     return lambda data: decode(data, options).pixels
 
 
 def processor_seconds(way: Callable[[bytes], Any], files: Sequence[bytes]) -> Callable[[], float]:
-    """Decodes all files once and says what processor time of this thread that took."""
+    """Decode all files once and return the CPU time of this thread."""
 
     def run() -> float:
         begin = time.thread_time()
@@ -75,27 +74,29 @@ def processor_seconds(way: Callable[[bytes], Any], files: Sequence[bytes]) -> Ca
 
 
 def measure_decoders(files: dict[str, list[bytes]], repeat: int) -> tuple[list[Figure], dict[str, Any]]:
-    """Ours beside Pillow for each kind of file, in full and for detectors that look at 300 and 512 pixels."""
+    """Compare `decode` with Pillow per kind of file, at full size and for detectors that work at 300 and 512 pixels."""
     figures, detail = [], {}
-    for kind, some in files.items():
+    for kind, contents in files.items():
         ways = {"Pillow": by_pillow, "full": by_ours(FULL)}
         if "12 MP" in kind:
             for looks_at in (512, 300):
-                ways[f"auto, {looks_at}"] = by_ours(DecodeOptions(shortest_side=KEPT_FOR_DETECTOR * looks_at))
-        took = take_turns({name: processor_seconds(way, some) for name, way in ways.items()}, repeat)
+                ways[f"auto, {looks_at}"] = by_ours(DecodeOptions(shortest_side=DECODE_MARGIN * looks_at))
+        took = take_turns({name: processor_seconds(way, contents) for name, way in ways.items()}, repeat)
         seconds = {name: [cpu for _, cpu in rounds] for name, rounds in took.items()}
         for name in list(ways)[1:]:
             target = TARGET if name.startswith("auto") else None
-            shown = "in full" if name == "full" else f"for a detector of {name[6:]} pixels"
-            figures.append(ratio(f"{kind} {shown}, beside Pillow", seconds["Pillow"], seconds[name], at_least=target))
-        worst = max(int(np.abs(by_pillow(one).astype(np.int16) - decode(one).pixels).max()) for one in some)
+            size = "in full" if name == "full" else f"for a detector of {name[6:]} pixels"
+            figures.append(ratio(f"{kind} {size}, beside Pillow", seconds["Pillow"], seconds[name], at_least=target))
+        worst = max(
+            int(np.abs(by_pillow(content).astype(np.int16) - decode(content).pixels).max()) for content in contents
+        )
         figures.append(figure(f"{kind}: largest difference from Pillow", [worst], "levels", at_most=2))
-        detail[kind] = {name: round(min(values) / len(some) * 1e3, 2) for name, values in seconds.items()}
+        detail[kind] = {name: round(min(values) / len(contents) * 1e3, 2) for name, values in seconds.items()}
     return figures, {"ms_per_image_best_round": detail}
 
 
 def enlarged(photo: Path, number: int) -> bytes:
-    """A real photo at 12 megapixels, with grain as of a sensor, as a JPEG."""
+    """A real photo enlarged to 12 megapixels, with sensor-like noise, as a JPEG."""
     image = Image.open(photo).convert("RGB")
     image = image.resize((4000, 3000) if image.width >= image.height else (3000, 4000), Image.Resampling.LANCZOS)
     grain = np.random.default_rng(number).standard_normal((image.height, image.width, 1), np.float32) * 3
@@ -107,7 +108,7 @@ def enlarged(photo: Path, number: int) -> bytes:
 
 @dataclass(frozen=True)
 class Subject:
-    """A detector, what it looks at, pictures to show it, and the photos behind them where their truth is known."""
+    """A detector, the size at which it works, images for it, and the photos behind them if their truth is known."""
 
     name: str
     address: str
@@ -117,35 +118,35 @@ class Subject:
 
 
 def detections(detector: Detector, data: bytes, options: DecodeOptions) -> Any:
-    """What is found on one file."""
+    """The detections on one file."""
     image = decode(data, options)
-    (found,) = detector.detect([image.pixels], [Frame(image.height, image.width, image.window)])
-    return found.detections
+    (result,) = detector.detect([image.pixels], [Frame(image.height, image.width, image.window)])
+    return result.detections
 
 
-def unmatched(ours: Any, theirs: Any) -> int:
-    """Detections above the threshold on one side without a counterpart on the other, whose scores may lie below it."""
-    low = np.maximum(ours.xyxy[:, None, :2], theirs.xyxy[None, :, :2])
-    high = np.minimum(ours.xyxy[:, None, 2:], theirs.xyxy[None, :, 2:])
+def unmatched(whole: Any, reduced: Any) -> int:
+    """Number of detections above the threshold on one side without a counterpart, of any score, on the other."""
+    low = np.maximum(whole.xyxy[:, None, :2], reduced.xyxy[None, :, :2])
+    high = np.minimum(whole.xyxy[:, None, 2:], reduced.xyxy[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(one.xyxy[:, 2:] - one.xyxy[:, :2]).prod(axis=1) for one in (ours, theirs)]
+    areas = [(side.xyxy[:, 2:] - side.xyxy[:, :2]).prod(axis=1) for side in (whole, reduced)]
     fits = shared >= IOU * (areas[0][:, None] + areas[1][None] - shared)
-    fits &= np.abs(ours.score[:, None] - theirs.score[None]) <= SCORE + 1e-6
-    fits &= ours.category_id[:, None] == theirs.category_id[None]
-    missing = (ours.score >= THRESHOLD) & ~fits.any(axis=1)
-    appeared = (theirs.score >= THRESHOLD) & ~fits.any(axis=0)
+    fits &= np.abs(whole.score[:, None] - reduced.score[None]) <= SCORE + 1e-6
+    fits &= whole.category_id[:, None] == reduced.category_id[None]
+    missing = (whole.score >= THRESHOLD) & ~fits.any(axis=1)
+    appeared = (reduced.score >= THRESHOLD) & ~fits.any(axis=0)
     return int(missing.sum() + appeared.sum())
 
 
 def measure_fidelity(subject: Subject, detector: Detector) -> tuple[list[Figure], dict[str, Any]]:
-    """Share of images on which reducing moves no detection beyond the limits; box AP in full and reduced."""
-    reduced = DecodeOptions(shortest_side=KEPT_FOR_DETECTOR * subject.looks_at)
+    """Share of images on which reducing changes no detection beyond the limits; box AP at full and reduced size."""
+    reduced = DecodeOptions(shortest_side=DECODE_MARGIN * subject.looks_at)
     kept = moved = same = 0
-    found: list[tuple[Any, Any]] = []
+    pairs: list[tuple[Any, Any]] = []
     for file in subject.files:
         data = file()
         whole, small = detections(detector, data, FULL), detections(detector, data, reduced)
-        found.append((whole, small))
+        pairs.append((whole, small))
         wrong = unmatched(whole, small)
         kept += int((whole.score >= THRESHOLD).sum())
         moved += wrong
@@ -155,19 +156,19 @@ def measure_fidelity(subject: Subject, detector: Detector) -> tuple[list[Figure]
     figures = [figure(f"{subject.name}: images faithful with auto", [share], "%", note=note)]
     counts = {"images": len(subject.files), "faithful": same, "detections": kept, "moved": moved}
     if subject.photos and importlib.util.find_spec("pycocotools"):
-        labels = {label.lower() for pair in found for one in pair for label in one.label}
-        ap = [average_precision(subject.photos, side, labels) for side in zip(*found, strict=True)]
+        labels = {label.lower() for pair in pairs for detections in pair for label in detections.label}
+        ap = [average_precision(subject.photos, side, labels) for side in zip(*pairs, strict=True)]
         figures.append(
             figure(
                 f"{subject.name}: box AP with auto, less that in full", [ap[1] - ap[0]], "", note=f"{ap[0]:.3f} in full"
             )
         )
-        counts["box AP"] = [round(one, 4) for one in ap]
+        counts["box AP"] = [round(value, 4) for value in ap]
     return figures, counts
 
 
-def average_precision(photos: Sequence[str], found: Sequence[Any], labels: set[str]) -> float:
-    """COCO box AP of what was found on photos (by file name) over the classes of these names."""
+def average_precision(photos: Sequence[str], detections_of: Sequence[Any], labels: set[str]) -> float:
+    """COCO box AP of the detections on photos (by file name), over the classes of these names."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -175,10 +176,12 @@ def average_precision(photos: Sequence[str], found: Sequence[Any], labels: set[s
     images = {image["file_name"]: image for image in content["images"]}
     classes = {category["name"]: category["id"] for category in content["categories"]}
     results = []
-    for name, one in zip(photos, found, strict=True):
+    for name, detections in zip(photos, detections_of, strict=True):
         image = images[name]
-        scale = np.array([image["width"] / one.width, image["height"] / one.height] * 2)
-        for (x1, y1, x2, y2), score, label in zip(one.xyxy * scale, one.score, one.label, strict=True):
+        scale = np.array([image["width"] / detections.width, image["height"] / detections.height] * 2)
+        for (x1, y1, x2, y2), score, label in zip(
+            detections.xyxy * scale, detections.score, detections.label, strict=True
+        ):
             if label.lower() in classes:
                 box = [float(x1), float(y1), float(x2 - x1), float(y2 - y1)]
                 about = {"image_id": image["id"], "category_id": classes[label.lower()]}
@@ -197,12 +200,12 @@ def average_precision(photos: Sequence[str], found: Sequence[Any], labels: set[s
 
 
 def measure_waiting(name: str, folder: Path, images: int, detector: Detector, decoding: DecodeOptions) -> Figure:
-    """Share of the time in which a detector waits for pictures, with one thread for each."""
+    """Share of the time during which a detector waits for images, with one thread each for reading and decoding."""
     files = sorted(folder.glob("*.jpg"))
     refs = [ImageRef(str(n), str(files[n % len(files)]), f"{n}.jpg") for n in range(images)]
     shares = []
     for _ in range(3):
-        reader = Reader(Reading(Storage(), decoding, "d", "d"), decode_threads=1)
+        reader = Reader(ReadSettings(Storage(), decoding, "d", "d"), decode_threads=1)
         waited = 0.0
 
         def pictures_of(reader: Reader) -> Iterator[Any]:
@@ -240,8 +243,8 @@ def main() -> None:
         files["real photos of 640 pixels"] = [path.read_bytes() for path in photos]
     figures, detail = measure_decoders(files, args.repeat)
 
-    shown = [lambda path=path: path.read_bytes() for path in sorted(large.glob("*.jpg"))]
-    subjects = [Subject("demo-shapes, 12 MP", "demo-shapes", 512, shown)]
+    files_shown = [lambda path=path: path.read_bytes() for path in sorted(large.glob("*.jpg"))]
+    subjects = [Subject("demo-shapes, 12 MP", "demo-shapes", 512, files_shown)]
     if photos:
         chosen = photos[: args.photos]
         with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
@@ -261,18 +264,18 @@ def main() -> None:
         model = prepare(subject.address, label_map="coco" if "mask network" in subject.name else None)
         assert working_size(model) in (subject.looks_at, None)
         detector = load_detector(model, options)
-        some, counts = measure_fidelity(subject, detector)
-        figures += some
+        fidelity, counts = measure_fidelity(subject, detector)
+        figures += fidelity
         detail["fidelity"][subject.name] = counts
         if subject.address == "demo-shapes":
-            auto = replace(FULL, shortest_side=KEPT_FOR_DETECTOR * subject.looks_at)
+            auto = replace(FULL, shortest_side=DECODE_MARGIN * subject.looks_at)
             for name, folder, images, decoding in (
                 ("640 x 480", small, 120, FULL),
                 ("12 MP in full", large, 24, FULL),
                 ("12 MP with auto", large, 24, auto),
             ):
                 figures.append(measure_waiting(f"demo-shapes, {name}", folder, images, detector, decoding))
-    setup = {"images": {kind: len(some) for kind, some in files.items()}, "repeat": args.repeat}
+    setup = {"images": {kind: len(contents) for kind, contents in files.items()}, "repeat": args.repeat}
     report("decode", figures, setup=setup, detail=detail)
 
 

@@ -1,11 +1,11 @@
-"""One long run: does it stay as fast, as small and as whole at the end as it was at the beginning?
+"""One long run: are throughput, memory and open files at the end the same as at the beginning?
 
-    python benchmarks/endurance.py                            # 20,000 pictures of 320 x 240, some minutes
+    python benchmarks/endurance.py                            # 20,000 images of 320 x 240, a few minutes
     python benchmarks/endurance.py --images 2000 --curve out/curve.csv
 
-Labels many small pictures with workers that are replaced underway, looks at memory and open files of driver and workers
-every few seconds, verifies what was written, and prints one JSON line. Not part of `make bench`: it takes as long as
-that.
+Labels many small images with workers that are replaced on the way, samples memory and open files of the driver and the
+workers every few seconds, verifies the output, and prints one JSON line. Not part of `make bench`, which takes as long
+without it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _STEADY = 0.9
 
 
 def halves(looks: Sequence[Look]) -> tuple[float, float]:
-    """Images a second in the first and in the second half of the images, from the first image that was done."""
+    """Images per second in the first and second half of the images, counted from the first finished image."""
     busy = [look for look in looks if look.done]
     first, last = busy[0], busy[-1]
     middle = min(busy, key=lambda look: abs(look.done - (first.done + last.done) / 2))
@@ -47,7 +47,7 @@ def halves(looks: Sequence[Look]) -> tuple[float, float]:
 
 
 def growth(looks: Sequence[Look], name: str) -> float:
-    """The median of the last fifth over that of the second fifth, the first one being start-up."""
+    """The median of the last fifth divided by that of the second fifth; the first fifth is start-up."""
     values = [getattr(look, name) for look in looks if look.done]
     fifth = max(1, len(values) // 5)
     return statistics.median(values[-fifth:]) / max(1e-9, statistics.median(values[fifth : 2 * fifth]))
@@ -85,7 +85,7 @@ def main() -> None:
         [
             figure("rows lost or wrong", [lost], "", at_most=0, note=note),
             figure("second half beside first, images/s", [second / first], "x", at_least=_STEADY),
-            figure("images/s once ready", [summary["labelled"] / summary["label_s"]], "images/s"),
+            figure("images/s once ready", [summary["labeled"] / summary["label_s"]], "images/s"),
             figure("memory of the driver, end beside beginning", [growth(looks, "driver_mb")], "x", at_most=_GROWTH),
             figure("memory of the workers, end beside beginning", [growth(looks, "worker_mb")], "x", at_most=_GROWTH),
             figure("files of the driver, end beside beginning", [growth(looks, "driver_files")], "x", at_most=_GROWTH),

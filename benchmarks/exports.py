@@ -1,11 +1,11 @@
-"""Exports and `verify` of a large run: rows a second, memory of all processes together, cores at work.
+"""Measure exports and `verify` of a large run: rows per second, memory of all processes together, busy cores.
 
     python benchmarks/exports.py                               # 40,000 rows
-    python benchmarks/exports.py --rows 1000000 --repeat 1     # the whole of it
+    python benchmarks/exports.py --rows 1000000 --repeat 1     # a large run
 
-The run is made first (`made_run.py`), with `--cache` only once. The ways take turns. Memory is the sum of the peaks
-(VmHWM) of the command and of the processes it has started, looked up ten times a second: pages that they share count
-for each, so it is rather too much.
+The run is written first (`made_run.py`), with `--cache` only once. The methods take turns. Memory is the sum of the
+peaks (VmHWM) of the command and the processes that it started, sampled ten times per second. Pages that processes share
+count for each of them, so the figure is an upper bound.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from common import LEAST_REPEAT, Figure, descendants, figure, memory_mb, report,
 from made_run import DETECTIONS, MASKED_EVERY, make_run
 
 from prelabel.labels.maps import read_label_map
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from prelabel.store.run import open_run
 from prelabel.store.verify import check_shard
 
@@ -37,7 +37,7 @@ MEGABYTES = 1500.0
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What one command took: seconds, processor seconds of all its processes, peak megabytes of them together."""
+    """The cost of one command: seconds, CPU seconds and peak megabytes of all its processes together."""
 
     wall_s: float
     cpu_s: float
@@ -45,7 +45,7 @@ class Taken:
 
 
 def run(*arguments: str) -> Taken:
-    """A command of this package in a process of its own. Raises CalledProcessError when it fails."""
+    """Run a command of this package in its own process. Raises CalledProcessError if it fails."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begin = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "prelabel", *arguments], stdout=subprocess.DEVNULL)
@@ -71,14 +71,14 @@ def run(*arguments: str) -> Taken:
 
 
 def check_finished(output: str) -> Taken:
-    """What a run that is gone on with does before it begins: all finished shards are read back, eight at a time."""
+    """What resuming a run does first: read back all finished shards, eight at a time."""
     begin, cpu = time.perf_counter(), time.process_time()
     opened = open_run(output, Storage())
     plan = opened.plan()
 
     def check(shard: int) -> bool:
         record = opened.manifest.shards[shard]
-        return not check_shard(output, Storage(), plan, shard, opened.record.run_id, record)[1]
+        return not check_shard(output, Storage(), plan, opened.record.run_id, shard, record)[1]
 
     with ThreadPoolExecutor(8) as threads:
         if not all(threads.map(check, range(opened.record.shards))):
@@ -87,8 +87,10 @@ def check_finished(output: str) -> Taken:
 
 
 def label_config() -> str:
-    """A labelling config with brush masks where there are masks, and rectangles elsewhere."""
-    labels = "".join(f'<Label value="{one.label}"/>' for one in read_label_map("coco", Storage()).classes.values())
+    """A labeling config with brush masks and rectangles."""
+    labels = "".join(
+        f'<Label value="{class_name.name}"/>' for class_name in read_label_map("coco", Storage()).classes.values()
+    )
     tools = "".join(
         f'<{tag} name="{tag}" toName="image">{labels}</{tag}>' for tag in ("BrushLabels", "RectangleLabels")
     )
@@ -96,7 +98,7 @@ def label_config() -> str:
 
 
 def measure(output: str, folder: Path, rows: int, repeat: int) -> list[Figure]:
-    """Each export as often as asked for, by turns."""
+    """Measure each export as often as requested, in turns."""
     config = folder / "config.xml"
     config.write_text(label_config())
     studio = ("export", "label-studio", output, "--to", str(folder / "tasks"))
@@ -110,14 +112,14 @@ def measure(output: str, folder: Path, rows: int, repeat: int) -> list[Figure]:
     if repeat < LEAST_REPEAT:
         rounds = {name: [way() for _ in range(repeat)] for name, way in ways.items()}
     else:
-        rounds = {name: [taken for _, taken in some] for name, some in take_turns(ways, repeat, warm_up=False).items()}
+        rounds = {name: [taken for _, taken in runs] for name, runs in take_turns(ways, repeat, warm_up=False).items()}
     figures = []
-    for name, some in rounds.items():
-        cores = sum(one.cpu_s for one in some) / sum(one.wall_s for one in some)
+    for name, runs in rounds.items():
+        cores = sum(run.cpu_s for run in runs) / sum(run.wall_s for run in runs)
         note = f"{rows:,} rows; {cores:.1f} cores at work"
-        figures.append(figure(name, [rows / one.wall_s for one in some], "rows/s", note=note))
-        if any(one.peak_mb for one in some):
-            peaks = [one.peak_mb for one in some]
+        figures.append(figure(name, [rows / run.wall_s for run in runs], "rows/s", note=note))
+        if any(run.peak_mb for run in runs):
+            peaks = [run.peak_mb for run in runs]
             figures.append(figure(f"{name}, memory of all processes", peaks, "MB", at_most=MEGABYTES))
     return figures
 

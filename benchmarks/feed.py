@@ -1,10 +1,11 @@
-"""How many workers one driver keeps busy: a detector that does nothing, images that cost nothing.
+"""How many workers one driver keeps busy, with a detector that does nothing and images that cost nothing.
 
     python benchmarks/feed.py
 
-Prints one JSON line. "made-up workers" are 1,000 workers in this process that answer when their shard's time is over,
-under the real driver, schedule and meter: what the driver's own loop can do. "real Ray" are actors in processes of
-their own that answer at once: what Ray's calls cost on this machine, actors and driver on the same cores.
+Prints one JSON line. "made-up workers" are 1,000 simulated workers in this process that answer when their shard's time
+is over, under the real driver, schedule and progress: they measure the driver's own loop. "real Ray" are actors in
+separate processes that answer immediately: they measure Ray's calls on this machine, with actors and driver on the same
+cores.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,16 @@ from common import LEAST_REPEAT, cores, figure, report
 
 from prelabel.config import LabelOptions
 from prelabel.console import QuietReporter
-from prelabel.engine.crew import Crew
-from prelabel.engine.drive import Driver
-from prelabel.engine.events import Event, Handle
-from prelabel.engine.meter import Meter
+from prelabel.detectors.base import DetectorInfo
+from prelabel.engine.driver import Driver
+from prelabel.engine.progress import Throughput
 from prelabel.engine.schedule import LabelTask, Task
-from prelabel.engine.worker import Spec, Status
-from prelabel.storage import Storage
+from prelabel.engine.worker import WorkerSpec, WorkerStatus
+from prelabel.engine.worker_pool import Event, WorkerHandle, WorkerPool
+from prelabel.storage.files import Storage
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan
-from prelabel.store.run import DetectorRecord, Manifest
+from prelabel.store.run import Manifest
 from prelabel.store.shards import ShardRecord, shard_name
 
 WORKERS, RATE, SHARD = 1000, 300.0, 512
@@ -49,7 +50,7 @@ MEMORY_MB = 1000.0
 
 
 def record_of(shard: int) -> ShardRecord:
-    """What a worker reports of a shard of 512 images."""
+    """What a worker reports about a shard of 512 images."""
     stages = ("read", "decode", "detect", "encode", "write")
     return ShardRecord(
         shard=shard,
@@ -64,32 +65,32 @@ def record_of(shard: int) -> ShardRecord:
     )
 
 
-class MadeUpCrew(Crew):
-    """Workers that need a shard's time for each shard, one after the other, and say how long they had nothing to do."""
+class MadeUpPool(WorkerPool):
+    """Simulated workers: each takes a fixed time per shard, and reports how long it was idle."""
 
     def __init__(self, options: LabelOptions, workers: int, shard_s: float) -> None:
         super().__init__(options)
         self._shard_s = shard_s
-        self._due: list[tuple[float, int, Handle, int]] = []
+        self._due: list[tuple[float, int, WorkerHandle, int]] = []
         self._keys = itertools.count()
-        self._free_at: dict[Handle, float] = {}
+        self._free_at: dict[WorkerHandle, float] = {}
         self._rng = random.Random(0)
         self.idle_s = 0.0
         for _ in range(workers):
             self._start()
 
     def _start(self) -> None:
-        worker = Handle(next(self._numbers), None, placed=True)
+        worker = WorkerHandle(next(self._numbers), None, placed=True)
         self.workers.append(worker)
-        self._loaded(worker)
+        self._detector_loaded(worker)
 
-    def _end(self, worker: Handle) -> None:
+    def _end(self, worker: WorkerHandle) -> None:
         pass
 
-    def waiting(self) -> str:
-        return self._loading()
+    def _advice(self, worker: WorkerHandle, cause: str) -> str:
+        return ""
 
-    def submit(self, worker: Handle, task: Task) -> None:
+    def submit(self, worker: WorkerHandle, task: Task) -> None:
         key, now = next(self._keys), time.monotonic()
         free_at = self._free_at.get(worker)
         if free_at is not None and free_at < now:
@@ -98,7 +99,7 @@ class MadeUpCrew(Crew):
         seconds = self._shard_s * (1 if free_at is not None else self._rng.uniform(0.05, 1))
         self._free_at[worker] = max(now, free_at or now) + seconds
         heapq.heappush(self._due, (self._free_at[worker], key, worker, task.shard))
-        self._handed(worker, key, task)
+        self._task_given(worker, key, task)
 
     def wait(self, timeout_s: float) -> Iterator[Event]:
         now = time.monotonic()
@@ -107,11 +108,11 @@ class MadeUpCrew(Crew):
             now = time.monotonic()
         while self._due and self._due[0][0] <= now:
             _, key, worker, shard = heapq.heappop(self._due)
-            self._said(worker, Status(worker.images + SHARD, {shard: (SHARD // 2, 0)}))
-            self._finished(worker, key, record_of(shard))
+            self._status_received(worker, WorkerStatus(worker.images + SHARD, {shard: (SHARD // 2, 0)}))
+            self._task_finished(worker, key, record_of(shard))
             if not self._shard_s and len(self._events) >= 8:
                 break  # news come in small numbers
-        self._watch()
+        self._find_stalled()
         while self._events:
             yield self._events.popleft()
 
@@ -120,30 +121,30 @@ class MadeUpCrew(Crew):
 
 
 class MadeUpRunner:
-    """Gives the driver a crew."""
+    """A runner that gives the driver this pool."""
 
     name = "made-up"
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
 
     @contextmanager
-    def crew(self, spec: Spec, most: int) -> Iterator[Crew]:
-        yield self._crew
+    def pool(self, spec: WorkerSpec, most: int, notify: Callable[[str], None]) -> Iterator[WorkerPool]:
+        yield self._pool
 
 
 def drive(runner: Any, options: LabelOptions, shards: int) -> tuple[dict[int, ShardRecord], float]:
-    """The records of a run of so many shards, and seconds from the first ready worker to the last of them."""
-    detector = DetectorRecord("nothing", "nothing", "0" * 64, "nothing-0", "none", False, None)
+    """The records of a run with this many shards, and the seconds from the first ready worker to the last record."""
+    detector = DetectorInfo("nothing", "nothing", "0" * 64, "nothing-0", "none", False, None)
     tasks = [(LabelTask(shard), SHARD) for shard in range(shards)]
     storage = Storage()
-    meter = Meter(shards * SHARD, tasks)
+    throughput = Throughput(shards * SHARD, tasks)
     driver = Driver(
-        Spec(options, "0" * 32, (), detector, "nobody"),
+        WorkerSpec(options, "0" * 32, (), detector, "nobody"),
         storage,
         Plan.open(options.output, (), storage),
         tasks,
-        meter,
+        throughput,
         QuietReporter(),
         threading.Event(),
         Links(),
@@ -151,18 +152,18 @@ def drive(runner: Any, options: LabelOptions, shards: int) -> tuple[dict[int, Sh
         runner=runner,
     )
     records = {record.shard: record for record in driver.run()}
-    return records, meter.seconds
+    return records, throughput.seconds
 
 
 def options_of(**values: Any) -> LabelOptions:
     """Options of a run that reads and writes nothing."""
-    return LabelOptions(source=("nothing",), detector="nothing", output=tempfile.gettempdir(), **values)
+    return LabelOptions.of(source=("nothing",), detector="nothing", output=tempfile.gettempdir(), **values)
 
 
 def measure_capacity(shards: int) -> dict[str, float]:
-    """Workers that need no time: what the driver does at most, and what memory its records take."""
+    """Measure workers that take no time: the driver's maximum throughput, and the memory of its records."""
     before = _rss_mb()
-    records, seconds = drive(MadeUpRunner(MadeUpCrew(options_of(), WORKERS, 0.0)), options_of(), shards)
+    records, seconds = drive(MadeUpRunner(MadeUpPool(options_of(), WORKERS, 0.0)), options_of(), shards)
     held = _rss_mb()
     begin = time.perf_counter()
     data = json.dumps(Manifest("0" * 32, "now", tuple(records[n] for n in sorted(records))).to_json())
@@ -176,15 +177,15 @@ def measure_capacity(shards: int) -> dict[str, float]:
 
 
 def measure_busy(seconds: float) -> dict[str, float]:
-    """Workers that need as long as a GPU that does 300 images a second: how busy the driver keeps them."""
-    crew = MadeUpCrew(options_of(), WORKERS, SHARD / RATE)
+    """Measure how busy the driver keeps workers that label 300 images per second."""
+    pool = MadeUpPool(options_of(), WORKERS, SHARD / RATE)
     cpu = time.process_time()
-    _, took = drive(MadeUpRunner(crew), options_of(), int(NEEDED_SHARDS_PER_S * seconds))
-    return {"busy": 1 - crew.idle_s / (WORKERS * took), "driver_cores": (time.process_time() - cpu) / took}
+    _, took = drive(MadeUpRunner(pool), options_of(), int(NEEDED_SHARDS_PER_S * seconds))
+    return {"busy": 1 - pool.idle_s / (WORKERS * took), "driver_cores": (time.process_time() - cpu) / took}
 
 
 def measure_ray(actors: int, shards: int) -> dict[str, float]:
-    """Real actors that answer at once."""
+    """Measure real actors that answer immediately."""
     import ray
 
     from prelabel.engine.runner import Runner
@@ -208,7 +209,7 @@ def measure_ray(actors: int, shards: int) -> dict[str, float]:
 
 
 class _Nothing:
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: WorkerSpec) -> None:
         pass
 
     def load(self) -> None:
@@ -217,15 +218,15 @@ class _Nothing:
     def label(self, task: LabelTask) -> ShardRecord:
         return record_of(task.shard)
 
-    def status(self) -> Status:
-        return Status(0, {})
+    def status(self) -> WorkerStatus:
+        return WorkerStatus(0, {})
 
 
 def install_nothing() -> None:
-    """Run in every process of the measured Ray: its workers do nothing."""
-    import prelabel.engine.fleet as fleet
+    """Make the workers do nothing; runs in every process of the measured Ray."""
+    import prelabel.engine.ray_pool as ray_pool
 
-    fleet.Worker = _Nothing  # type: ignore[assignment,misc]
+    ray_pool.Worker = _Nothing  # type: ignore[assignment,misc]
 
 
 def _rss_mb() -> float:
@@ -242,7 +243,7 @@ def _in_process(name: str, *values: float) -> dict[str, float]:
 
 
 def main() -> None:
-    """Each measurement in a process of its own, by turns."""
+    """Run each measurement in its own process, in turns."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeat", type=int, default=LEAST_REPEAT, help="rounds that are counted (at least 3)")
     parser.add_argument("--shards", type=int, default=100_000, help="shards of the run without service time")
@@ -255,20 +256,25 @@ def main() -> None:
         name, *values = args.measure
         print(json.dumps(MEASURES[name](*(float(v) if "." in v else int(v) for v in values))))
         return
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in MEASURES}
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in MEASURES}
     for turn in range(max(args.repeat, LEAST_REPEAT)):
         wanted = {"capacity": (args.shards,), "busy": (args.seconds,), "ray": (args.actors, args.ray_shards)}
         for name in list(wanted)[:: -1 if turn % 2 else 1]:
-            found[name].append(_in_process(name, *wanted[name]))
-    capacity = [one["shards_per_s"] for one in found["capacity"]]
-    on_ray = [one["shards_per_s"] for one in found["ray"]]
+            measured[name].append(_in_process(name, *wanted[name]))
+    capacity = [values["shards_per_s"] for values in measured["capacity"]]
+    on_ray = [values["shards_per_s"] for values in measured["ray"]]
     need = f"{WORKERS:,} workers at {RATE:g} images/s need {NEEDED_SHARDS_PER_S:.0f} shards/s of {SHARD}"
     thousand = f"{WORKERS:,} made-up workers at {RATE:g} images/s"
     figures = [
         figure("shards fed, made-up workers", capacity, "shards/s", at_least=round(NEEDED_SHARDS_PER_S), note=need),
         figure("images fed, made-up workers", [n * SHARD for n in capacity], "images/s"),
-        figure(f"{thousand}: share of their time at work", [one["busy"] for one in found["busy"]], "", at_least=BUSY),
-        figure(f"{thousand}: cores the driver takes", [one["driver_cores"] for one in found["busy"]], "cores"),
+        figure(
+            f"{thousand}: share of their time at work",
+            [values["busy"] for values in measured["busy"]],
+            "",
+            at_least=BUSY,
+        ),
+        figure(f"{thousand}: cores the driver takes", [values["driver_cores"] for values in measured["busy"]], "cores"),
         figure(
             f"shards fed, real Ray, {args.actors} actors",
             on_ray,
@@ -279,12 +285,12 @@ def main() -> None:
         figure("images fed, real Ray", [n * SHARD for n in on_ray], "images/s"),
         figure(
             f"driver's memory after {args.shards:,} shards",
-            [one["peak_mb"] for one in found["capacity"]],
+            [values["peak_mb"] for values in measured["capacity"]],
             "MB",
             at_most=MEMORY_MB,
-            note=f"of it records {found['capacity'][0]['held_mb']:.0f} MB",
+            note=f"of it records {measured['capacity'][0]['held_mb']:.0f} MB",
         ),
-        figure(f"manifest of {args.shards:,} shards", [one["manifest_s"] for one in found["capacity"]], "s"),
+        figure(f"manifest of {args.shards:,} shards", [values["manifest_s"] for values in measured["capacity"]], "s"),
     ]
     setup = {"workers": WORKERS, "shard": SHARD, "shards": args.shards, "ray_shards": args.ray_shards}
     report("feed", figures, setup={**setup, "actors": args.actors, "seconds": args.seconds, "repeat": len(capacity)})

@@ -1,13 +1,14 @@
-"""The whole job beside a plain loop, Ray Data, and what the machine allows at best.
+"""Compare the whole job with a plain loop, with Ray Data, and with the best that the machine allows.
 
     python benchmarks/job.py --cache out/benchmark-images
-    python benchmarks/job.py --long                       # every way on every set
+    python benchmarks/job.py --long                       # every method on every data set
 
-Prints a JSON line for each set. The ways take turns, each as a process of its own. `plain` is the loop of the
-TensorFlow Hub tutorial with TensorFlow's default threads; `ray-data` is what Ray's documentation teaches, with one
-actor or one per core, whichever is faster; the limit is the model alone on decoded images, one process with one thread
-per core, and what decoding them costs. Seconds with start-up count from the command to its end, those without from the
-first ready model. Last, whether ten times the images take more memory: on small pictures, because their number counts.
+Prints one JSON line per data set. The methods take turns, each in its own process. `plain` is the loop of the
+TensorFlow Hub tutorial with TensorFlow's default threads. `ray-data` follows Ray's documentation, with one actor or one
+per core, whichever is faster. The limit is the model alone on decoded images, in one process with one thread per core,
+plus the cost of decoding them. Times with start-up cover the whole command, those without begin at the first ready
+model. Last, the script measures whether ten times as many images take more memory, with small images, since only their
+number counts.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SMALL = 64
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """Pictures, and the detector that labels them; `kept` of them are in memory for the limit, on each core."""
+    """Images and the detector that labels them; for the limit, each core keeps `kept` of them in memory."""
 
     name: str
     folder: Path
@@ -57,7 +58,7 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """One run: images, seconds from command to end, those from the first ready model; share the model was busy."""
+    """One run: images, total seconds, seconds since the first model was ready, and the share in which the model ran."""
 
     images: int
     started_s: float
@@ -67,29 +68,29 @@ class Took:
 
     @property
     def started(self) -> float:
-        """Images a second, start-up counted."""
+        """Images per second, including start-up."""
         return self.images / self.started_s
 
     @property
     def ready(self) -> float:
-        """Images a second once ready."""
+        """Images per second once the model is ready."""
         return self.images / self.ready_s
 
 
-def ours(one: Set) -> Took:
-    """`prelabel label`, as anybody would call it."""
+def ours(image_set: Set) -> Took:
+    """Run `prelabel label` as a user would."""
     with tempfile.TemporaryDirectory() as to:
-        done = label(one.folder, one.detector, Path(to) / "run")
-    if done.summary["failed"] or done.summary["images"] != one.images:
+        done = label(image_set.folder, image_set.detector, Path(to) / "run")
+    if done.summary["failed"] or done.summary["images"] != image_set.images:
         raise SystemExit(f"job: {done.summary}")
-    return Took(one.images, done.seconds, done.summary["label_s"], done.summary.get("busy", 0.0), done.peak_mb)
+    return Took(image_set.images, done.seconds, done.summary["label_s"], done.summary.get("busy", 0.0), done.peak_mb)
 
 
-def way(name: str, one: Set, *further: str) -> Took:
-    """One of the other ways."""
+def way(name: str, image_set: Set, *further: str) -> Took:
+    """Run one of the other methods."""
     with tempfile.TemporaryDirectory() as to:
-        command = [sys.executable, str(HERE / "_ways.py"), name, "--pictures", str(one.folder)]
-        command += ["--model", _model(one.detector), "--to", to, *further]
+        command = [sys.executable, str(HERE / "_ways.py"), name, "--pictures", str(image_set.folder)]
+        command += ["--model", _model(image_set.detector), "--to", to, *further]
         began = time.perf_counter()
         # A file, not a pipe: whatever Ray leaves behind for a moment would hold that open.
         with (Path(to) / "log").open("w+") as log:
@@ -106,15 +107,15 @@ def _model(detector: str) -> str:
     """The folder of a detector."""
     if Path(detector).exists():
         return detector
-    from prelabel.detectors.prepare import prepare
-    from prelabel.storage import Storage
+    from prelabel.detectors.conventions.resolve_model import prepare
+    from prelabel.storage.files import Storage
 
     return str(prepare(detector, Storage()).local.path)
 
 
 def sets(cache: Path, images: int, large: int) -> list[Set]:
-    """What is labelled: drawn pictures of two sizes, and real photos where they are; few of each, again and again."""
-    found = [
+    """The images to label: drawn ones of two sizes, and real photos if they are present; a few of each, repeated."""
+    image_sets = [
         Set("640x480", pictures(cache, images, 640, 480, distinct=500), images, "640x480", "demo-shapes", 100),
         Set("12 MP", pictures(cache, large, 4000, 3000, distinct=40), large, "4000x3000", "demo-shapes", 12),
     ]
@@ -122,22 +123,22 @@ def sets(cache: Path, images: int, large: int) -> list[Set]:
     if photos:
         for model, count in (("openimages-hub-module", 320), ("maskrcnn-tf2", 160)):
             folder = repeated(photos, count, cache / f"photos-{count}")
-            found.append(Set(f"photos, {model}", folder, count, "640x480", str(ASSETS / "models" / model), 40))
-    return found
+            image_sets.append(Set(f"photos, {model}", folder, count, "640x480", str(ASSETS / "models" / model), 40))
+    return image_sets
 
 
-def against_the_limit(one: Set, repeat: int) -> list[Figure]:
-    """prelabel and what the machine allows, by turns."""
-    with Limit(one.folder, one.detector, one.kept) as limit:
-        return _of_limit(one, _turns({"prelabel": lambda: ours(one), "limit": limit}, repeat))
+def against_the_limit(image_set: Set, repeat: int) -> list[Figure]:
+    """Measure prelabel and the machine's limit in turns."""
+    with Limit(image_set.folder, image_set.detector, image_set.kept) as limit:
+        return _of_limit(image_set, _turns({"prelabel": lambda: ours(image_set), "limit": limit}, repeat))
 
 
 def _turns(ways: dict[str, Callable[[], Any]], repeat: int) -> dict[str, list[Any]]:
     return {name: [t for _, t in rounds] for name, rounds in take_turns(ways, repeat, warm_up=False).items()}
 
 
-def _of_limit(one: Set, took: dict[str, list[Any]]) -> list[Figure]:
-    name = f"{one.images} of {one.name}"
+def _of_limit(image_set: Set, took: dict[str, list[Any]]) -> list[Figure]:
+    name = f"{image_set.images} of {image_set.name}"
     limits: list[Allowed] = took["limit"]
     share = [
         run.ready * (limit.model_s + limit.decode_s) / cores()
@@ -157,22 +158,22 @@ def _of_limit(one: Set, took: dict[str, list[Any]]) -> list[Figure]:
     ]
 
 
-def beside_the_others(one: Set, repeat: int) -> list[Figure]:
-    """prelabel, the plain loop, the better Ray Data, and the limit, by turns."""
-    actors, note = _best_actors(one)
-    with Limit(one.folder, one.detector, one.kept) as limit:
+def beside_the_others(image_set: Set, repeat: int) -> list[Figure]:
+    """Measure prelabel, the plain loop, Ray Data at its best, and the limit in turns."""
+    actors, note = _best_actors(image_set)
+    with Limit(image_set.folder, image_set.detector, image_set.kept) as limit:
         ways: dict[str, Callable[[], Any]] = {
-            "prelabel": lambda: ours(one),
-            "plain": lambda: way("plain", one),
-            "ray-data": lambda: way("ray-data", one, "--actors", str(actors)),
+            "prelabel": lambda: ours(image_set),
+            "plain": lambda: way("plain", image_set),
+            "ray-data": lambda: way("ray-data", image_set, "--actors", str(actors)),
             "limit": limit,
         }
         took = _turns(ways, repeat)
-    name = f"{one.images} of {one.name}"
+    name = f"{image_set.images} of {image_set.name}"
     here, data, loop = took["prelabel"], took["ray-data"], took["plain"]
     started, ready = [t.started for t in here], [t.ready for t in here]
     return [
-        *_of_limit(one, took),
+        *_of_limit(image_set, took),
         ratio(
             f"{name}: beside Ray Data, with start-up",
             started,
@@ -197,13 +198,13 @@ def beside_the_others(one: Set, repeat: int) -> list[Figure]:
     ]
 
 
-def _best_actors(one: Set) -> tuple[int, str]:
-    """Actors with which Ray Data is faster on some of the pictures."""
-    count = min(one.images, TRIED)
+def _best_actors(image_set: Set) -> tuple[int, str]:
+    """The number of actors with which Ray Data is fastest on a sample of the images."""
+    count = min(image_set.images, TRIED)
     with tempfile.TemporaryDirectory() as folder:
-        for file in sorted(one.folder.glob("*.jpg"))[:count]:
+        for file in sorted(image_set.folder.glob("*.jpg"))[:count]:
             (Path(folder) / file.name).symlink_to(file.absolute())
-        part = replace(one, folder=Path(folder), images=count)
+        part = replace(image_set, folder=Path(folder), images=count)
         rates = {actors: way("ray-data", part, "--actors", str(actors)).ready for actors in sorted({1, cores()})}
     best = max(rates, key=lambda actors: rates[actors])
     tried = ", ".join(f"{actors}: {rate:.1f} images/s" for actors, rate in rates.items())
@@ -211,7 +212,7 @@ def _best_actors(one: Set) -> tuple[int, str]:
 
 
 def memory(cache: Path, images: int) -> list[Figure]:
-    """Whether ten times the images take more memory."""
+    """Measure whether ten times as many images take more memory."""
     side = f"{SMALL}x{SMALL}"
     few, many = (
         ours(Set("small", pictures(cache, count, SMALL, SMALL, distinct=100), count, side, "demo-shapes", 0))
@@ -240,14 +241,16 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="every way on every set")
     parser.add_argument("--only", default="", help="sets whose name contains this")
     args = parser.parse_args()
-    for number, one in enumerate(sets(args.cache, args.images, args.large)):
-        if args.only in one.name:
+    for number, image_set in enumerate(sets(args.cache, args.images, args.large)):
+        if args.only in image_set.name:
             others = number == 0 or args.long
-            measured = beside_the_others(one, args.repeat) if others else against_the_limit(one, args.repeat)
+            measured = (
+                beside_the_others(image_set, args.repeat) if others else against_the_limit(image_set, args.repeat)
+            )
             # A line for each set: what has been measured is kept where the rest takes too long.
-            setup = {"images": one.images, "size": one.size, "detector": Path(one.detector).name}
+            setup = {"images": image_set.images, "size": image_set.size, "detector": Path(image_set.detector).name}
             repeat = max(args.repeat, LEAST_REPEAT)
-            report(f"job, {one.name}", measured, setup={**setup, "repeat": repeat, "cores": cores()})
+            report(f"job, {image_set.name}", measured, setup={**setup, "repeat": repeat, "cores": cores()})
     if args.only in "memory":
         setup = {"images": [args.images, 10 * args.images], "size": [SMALL, SMALL], "detector": "demo-shapes"}
         report("job, memory", memory(args.cache, args.images), setup={**setup, "cores": cores()})

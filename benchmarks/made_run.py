@@ -1,4 +1,4 @@
-"""A finished run of any size that no detector has made: sound by `prelabel verify`, written by whole columns.
+"""Write a finished run of any size without a detector: valid for `prelabel verify`, written column by column.
 
     python benchmarks/made_run.py /tmp/run --rows 1000000
 
@@ -16,13 +16,15 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from prelabel import rle
+from prelabel.detectors.base import DetectorInfo
 from prelabel.image_ref import ImageRef
 from prelabel.labels.maps import read_label_map
-from prelabel.storage import Storage, join
+from prelabel.masks import rle
+from prelabel.storage.address import join
+from prelabel.storage.files import Storage
 from prelabel.store.plan import write_plan
-from prelabel.store.run import ClassName, DetectorRecord, Manifest, RunRecord, write_json
-from prelabel.store.schema import OK, SHARD_SCHEMA, STAGES
+from prelabel.store.rows import OK, SHARD_SCHEMA, STAGES
+from prelabel.store.run import Manifest, RunRecord, write_json
 from prelabel.store.shards import write_table
 
 HEIGHT, WIDTH = 480, 640
@@ -49,20 +51,20 @@ def mask_pool(rng: np.random.Generator, size: int) -> tuple[list[str], np.ndarra
 
 
 class Tables:
-    """Makes the table of one shard after the other, each from its own seed."""
+    """Makes the tables of the shards, each from its own seed."""
 
     def __init__(self, model_version: str) -> None:
         classes = read_label_map("coco", Storage()).classes
         self._numbers = np.array(sorted(classes), np.int32)
-        self._labels = pa.array([classes[number].label for number in self._numbers.tolist()])
+        self._labels = pa.array([classes[number].name for number in self._numbers.tolist()])
         self._mids = pa.array([classes[number].mid for number in self._numbers.tolist()])
         counts, self._mask_boxes = mask_pool(np.random.default_rng(0), 1000)
         self._counts = pa.array(counts)
         self._model_version = model_version
-        self.classes = tuple(ClassName(n, classes[n].label, classes[n].mid) for n in self._numbers.tolist())
+        self.classes = tuple(classes[n] for n in self._numbers.tolist())
 
     def table(self, refs: list[ImageRef], shard: int) -> pa.Table:
-        """Rows of these images."""
+        """The rows of these images."""
         rng, rows = np.random.default_rng(shard), len(refs)
         n = rows * DETECTIONS
         size = rng.uniform(20, 300, (n, 2)).astype(np.float32)
@@ -73,7 +75,7 @@ class Tables:
         boxes[np.repeat(masked, DETECTIONS)] = self._mask_boxes[which]
         scores = -np.sort(-rng.uniform(0.3, 1, (rows, DETECTIONS)).astype(np.float32), axis=1)
         class_index = rng.integers(0, len(self._numbers), n)
-        every = np.arange(rows + 1, dtype=np.int32) * DETECTIONS
+        offsets = np.arange(rows + 1, dtype=np.int32) * DETECTIONS
         mask_ends = np.append(0, np.cumsum(masked * DETECTIONS)).astype(np.int32)
         stage = pa.array(np.full(rows, 0.001, np.float32))
         columns = {
@@ -84,11 +86,11 @@ class Tables:
             "height": pa.repeat(pa.scalar(HEIGHT, pa.int32()), rows),
             "width": pa.repeat(pa.scalar(WIDTH, pa.int32()), rows),
             "bytes": pa.repeat(pa.scalar(100_000, pa.int64()), rows),
-            "boxes": _lists(every, pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), 4)),
-            "classes": _lists(every, pa.array(self._numbers[class_index])),
-            "labels": _lists(every, self._labels.take(pa.array(class_index))),
-            "mids": _lists(every, self._mids.take(pa.array(class_index))),
-            "scores": _lists(every, pa.array(scores.ravel())),
+            "boxes": _lists(offsets, pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), 4)),
+            "classes": _lists(offsets, pa.array(self._numbers[class_index])),
+            "labels": _lists(offsets, self._labels.take(pa.array(class_index))),
+            "mids": _lists(offsets, self._mids.take(pa.array(class_index))),
+            "scores": _lists(offsets, pa.array(scores.ravel())),
             "masks": pa.ListArray.from_arrays(
                 pa.array(mask_ends), self._counts.take(pa.array(which)), mask=pa.array(~masked)
             ),
@@ -105,14 +107,14 @@ def _lists(offsets: np.ndarray, values: pa.Array) -> pa.Array:
 
 
 def references(rows: int) -> Iterator[ImageRef]:
-    """Distinct images below `s3://bucket/photos/`, a thousand a folder."""
+    """Distinct images below `s3://bucket/photos/`, a thousand per folder."""
     for number in range(1, rows + 1):
         name = f"{(number - 1) // 1000:04d}/{number:08d}.jpg"
         yield ImageRef(name, f"s3://bucket/photos/{name}", name)
 
 
 def make_run(output: str, rows: int) -> None:
-    """Write plan, shards, `run.json` and `manifest.json` of a finished run of so many images."""
+    """Write plan, shards, `run.json` and `manifest.json` of a finished run with this many images."""
     storage = Storage()
     tables = Tables("made-5eed5eed")
     plan = write_plan(references(rows), output, storage, shard_size=SHARD_SIZE, plan_id=RUN_ID[:8])
@@ -120,7 +122,7 @@ def make_run(output: str, rows: int) -> None:
     while refs := list(itertools.islice(stream, SHARD_SIZE)):
         shard = len(records)
         records.append(write_table(tables.table(refs, shard), output, storage, shard=shard, run_id=RUN_ID))
-    detector = DetectorRecord("made", "made", "0" * 64, "made-5eed5eed", "none", masks=True, classes=tables.classes)
+    detector = DetectorInfo("made", "made", "0" * 64, "made-5eed5eed", "none", masks=True, classes=tables.classes)
     source = {"images": rows, "bytes": 0, "sources": []}
     run = RunRecord(RUN_ID, _CREATED, {}, source, detector, SHARD_SIZE, plan.parts, {})
     write_json(join(output, "run.json"), storage, run.to_json())
@@ -128,7 +130,7 @@ def make_run(output: str, rows: int) -> None:
 
 
 def main() -> None:
-    """Make one and say how long it took."""
+    """Write a run and print how long that took."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("output")
     parser.add_argument("--rows", type=int, default=1_000_000)

@@ -1,9 +1,9 @@
-"""Masks: pasted and encoded, as brush masks, as polygons; each beside the plain way in the same process.
+"""Paste and encode masks, as RLE, brush masks and polygons, each compared with the plain method in the same process.
 
     python benchmarks/masks.py --repeat 5
 
-Prints one JSON line. The brush part needs label-studio-sdk beside this package's dependencies. One thread, whatever the
-machine has; the ways take turns, and every result is compared.
+Prints one JSON line. The part on brush masks also needs label-studio-sdk. Everything runs in one thread, whatever the
+machine has; the methods take turns, and every result is compared.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import numpy as np  # noqa: E402
 from common import LEAST_REPEAT, Figure, figure, ratio, report, seconds_of, take_turns, versions  # noqa: E402
 from pycocotools import mask as coco  # noqa: E402
 
-from prelabel import rle  # noqa: E402
-from prelabel.detectors.masks import paste_masks  # noqa: E402
-from prelabel.export.brush import brushes_from_rle  # noqa: E402
-from prelabel.export.polygons import polygons_from_rle  # noqa: E402
+from prelabel.masks import rle  # noqa: E402
+from prelabel.masks.brush import brushes_from_rle  # noqa: E402
+from prelabel.masks.paste import paste_masks  # noqa: E402
+from prelabel.masks.polygons import PolygonRules, object_polygons  # noqa: E402
 
 HEIGHT, WIDTH = 768, 1024
 PASTE_MS, BRUSH_RATIO, POLYGONS_PER_S = 8.0, 20.0, 200.0
@@ -50,7 +50,7 @@ def boxes(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def plain_paste(masks: np.ndarray, xyxy: np.ndarray) -> list[str]:
-    """The reference's formula over each box, into a whole image each, encoded by pycocotools."""
+    """Paste each mask into a full image with the reference's formula, and encode it with pycocotools."""
     yxyx = (xyxy / np.array([WIDTH, HEIGHT, WIDTH, HEIGHT], np.float32))[:, [1, 0, 3, 2]]
     one, cells = np.float32(1), np.float32(masks.shape[1] - 1)
     counts = []
@@ -73,13 +73,13 @@ def plain_paste(masks: np.ndarray, xyxy: np.ndarray) -> list[str]:
 
 
 def require(is_true: bool, what: str) -> None:
-    """A figure of something wrong is worth nothing."""
+    """Stop if a result is wrong: a figure for it would be worthless."""
     if not is_true:
         raise SystemExit(f"masks: {what}")
 
 
 def measure_paste(masks: np.ndarray, xyxy: np.ndarray, repeat: int) -> list[Figure]:
-    """100 masks of 33 x 33 into one image, thresholded and encoded."""
+    """Paste 100 masks of 33 x 33 into one image, threshold and encode them."""
     ways = {"ours": lambda: paste_masks(masks, xyxy, HEIGHT, WIDTH), "plain": lambda: plain_paste(masks, xyxy)}
     require(ways["ours"]() == ways["plain"](), "pasted masks differ from the plain way's")
     seconds = seconds_of(take_turns(ways, repeat))
@@ -91,7 +91,7 @@ def measure_paste(masks: np.ndarray, xyxy: np.ndarray, repeat: int) -> list[Figu
 
 
 def measure_brush(rng: np.random.Generator, name: str, noise: float, repeat: int) -> list[Figure]:
-    """Ten masks of 1024 x 1024 as brush masks, beside the SDK's encoder given RGBA values ready made."""
+    """Encode ten masks of 1024 x 1024 as brush masks, compared with the SDK's encoder on prepared RGBA values."""
     side = 1024
     sizes = rng.uniform(100, 900, (10, 2))
     corner = rng.uniform(0, 1, (10, 2)) * (side - sizes)
@@ -102,18 +102,18 @@ def measure_brush(rng: np.random.Generator, name: str, noise: float, repeat: int
         return [figure(title, [], "x", at_least=BRUSH_RATIO, note="label-studio-sdk is not installed")]
     from label_studio_sdk.converter.brush import decode_rle, encode_rle
 
-    def rgba(one: str) -> np.ndarray:
-        return np.repeat(rle.decode(one, side, side).astype(np.uint8).ravel() * 255, 4)
+    def rgba(mask: str) -> np.ndarray:
+        return np.repeat(rle.decode(mask, side, side).astype(np.uint8).ravel() * 255, 4)
 
-    ready = [rgba(one) for one in counts]
-    ways["sdk"] = lambda: [encode_rle(one) for one in ready]
-    ways["sdk_from_rle"] = lambda: [encode_rle(rgba(one)) for one in counts]
-    ours = ways["ours"]()
-    require([list(one) for one in ours] == ways["sdk"](), "brush masks differ from the SDK's")
-    for one, values in zip(ours, ready, strict=True):
-        require(np.array_equal(decode_rle(list(one)), values), "brush masks decode to other pixels")
+    ready = [rgba(mask) for mask in counts]
+    ways["sdk"] = lambda: [encode_rle(image) for image in ready]
+    ways["sdk_from_rle"] = lambda: [encode_rle(rgba(mask)) for mask in counts]
+    encoded = ways["ours"]()
+    require([list(mask) for mask in encoded] == ways["sdk"](), "brush masks differ from the SDK's")
+    for mask, values in zip(encoded, ready, strict=True):
+        require(np.array_equal(decode_rle(list(mask)), values), "brush masks decode to other pixels")
     seconds = seconds_of(take_turns(ways, repeat))
-    runs = round(statistics.mean(len(rle.decode_runs(one, side, side)) for one in counts))
+    runs = round(statistics.mean(len(rle.decode_runs(mask, side, side)) for mask in counts))
     note = f"{runs} runs a mask; the same bytes"
     return [
         ratio(title, seconds["sdk"], seconds["ours"], at_least=BRUSH_RATIO, note=note),
@@ -123,13 +123,15 @@ def measure_brush(rng: np.random.Generator, name: str, noise: float, repeat: int
 
 
 def measure_polygons(counts: list[str], repeat: int) -> list[Figure]:
-    """The pasted masks as polygons with a tolerance of 1 pixel."""
-    way = {"ours": lambda: [polygons_from_rle(one, HEIGHT, WIDTH) for one in counts]}
+    """Convert the pasted masks to polygons with a tolerance of 1 pixel."""
+    way = {"ours": lambda: [object_polygons(mask, HEIGHT, WIDTH, PolygonRules()).polygons for mask in counts]}
     rates = [len(counts) / s for s in seconds_of(take_turns(way, repeat))["ours"]]
     overlap = []
-    for one in counts:
-        drawn = coco.merge(coco.frPyObjects(polygons_from_rle(one, HEIGHT, WIDTH), HEIGHT, WIDTH))
-        overlap.append(float(coco.iou([drawn], [{"size": [HEIGHT, WIDTH], "counts": one}], [0])[0, 0]))
+    for mask in counts:
+        drawn = coco.merge(
+            coco.frPyObjects(object_polygons(mask, HEIGHT, WIDTH, PolygonRules()).polygons, HEIGHT, WIDTH)
+        )
+        overlap.append(float(coco.iou([drawn], [{"size": [HEIGHT, WIDTH], "counts": mask}], [0])[0, 0]))
     note = f"IoU with the mask: median {statistics.median(overlap):.4f}, least {min(overlap):.4f}"
     return [figure("masks as simplified polygons", rates, "masks/s", at_least=POLYGONS_PER_S, note=note)]
 

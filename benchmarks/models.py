@@ -1,11 +1,12 @@
-"""How much faster a network runs as one constant graph, and with part of it in half the digits, on one core.
+"""How much faster a network runs as one constant graph, and partly in half precision, on one core.
 
-    python benchmarks/models.py                    # every model there is
+    python benchmarks/models.py                    # all models
     python benchmarks/models.py demo-shapes --repeat 5
 
-For each detector: as the TensorFlow Hub tutorial calls it, as `--optimize off`, `exact` and what `auto` finds. For
-Inception-ResNet-v2 and MobileNetV2, built here with random weights: the network alone, exact and wholly lowered, with
-the relative error of its features. Targets hold for one core with AMX; the note says where there is none.
+For each detector: as the TensorFlow Hub tutorial calls it, with `--optimize off`, with `exact`, and with the choice of
+`auto`. For Inception-ResNet-v2 and MobileNetV2, built here with random weights: the network alone, exact and entirely
+in lower precision, with the relative error of its features. Targets apply to one core with AMX; the note says if the
+machine has none.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,14 +30,20 @@ import numpy as np
 from common import ASSETS, Figure, figure, ratio, report, take_turns
 from PIL import Image
 
-from prelabel.detectors import runtime
-from prelabel.detectors.answers import DetectorOptions
-from prelabel.detectors.choice import EXACT, OFF, Choice, lower_numbers, processor_flags
-from prelabel.detectors.frozen import folded, freeze
-from prelabel.detectors.lowered import lower, rewarding, work_of
-from prelabel.detectors.optimize import try_faster
-from prelabel.detectors.prepare import prepare
-from prelabel.detectors.savedmodel import load_detector
+from prelabel.detectors.base import EXACT, OFF, Optimization
+from prelabel.detectors.conventions.resolve_model import prepare
+from prelabel.detectors.running import runtime
+from prelabel.detectors.running.network import fold_constants, freeze
+from prelabel.detectors.running.optimize import try_faster
+from prelabel.detectors.running.postprocess import DetectorOptions
+from prelabel.detectors.running.precision import (
+    lower,
+    lower_precision_type,
+    most_rewarding,
+    processor_flags,
+    work_per_convolution,
+)
+from prelabel.detectors.running.savedmodel import load_detector
 
 DETECTORS = ("demo-shapes", "maskrcnn-tf2", "openimages-hub-module")
 BACKBONES = ("inception-resnet-v2", "mobilenet-v2")
@@ -48,7 +56,7 @@ _ROUND = 8
 
 
 def photos(images: int | None = None) -> list[Any]:
-    """Real photos, or scenes where there are none."""
+    """Real photos, or synthetic scenes if there are none."""
     paths = sorted((ASSETS / "images/coco-val80").glob("*.jpg"))[:images]
     if paths:
         return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
@@ -58,14 +66,14 @@ def photos(images: int | None = None) -> list[Any]:
 
 
 def detector_figures(name: str, repeat: int, cache: Path) -> tuple[list[Figure], dict[str, Any]]:
-    """What one detector gains."""
+    """Measure the speed-up of one detector."""
     address = name if name == "demo-shapes" else str(ASSETS / "models" / name)
     model, options = prepare(address), DetectorOptions()
     load_s = {}
     detectors = {}
-    for way, choice in {"off": OFF, "exact, first": EXACT, "exact": EXACT}.items():
+    for way, optimization in {"off": OFF, "exact, first": EXACT, "exact": EXACT}.items():
         begin = time.process_time()
-        detectors[way] = load_detector(model, options, choice=choice, cache_dir=cache)
+        detectors[way] = load_detector(model, options, optimization=optimization, cache_dir=cache)
         load_s[way] = round(time.process_time() - begin, 2)
     del detectors["exact, first"]
 
@@ -74,15 +82,15 @@ def detector_figures(name: str, repeat: int, cache: Path) -> tuple[list[Figure],
 
     trial, detectors["auto"] = try_faster(detectors["exact"], model, options, pictures, 1e9, cache_dir=cache)
     images = photos(_ROUND)
-    hub = runtime.tensorflow_hub().load(address) if name != "demo-shapes" else None
-    ways: dict[str, Callable[[Any], Any]] = {way: one.run_network for way, one in detectors.items()}
+    hub = _hub_load(address) if name != "demo-shapes" else None
+    ways: dict[str, Callable[[Any], Any]] = {way: detector.run_network for way, detector in detectors.items()}
     if hub is not None:
         network = hub if callable(hub) else hub.signatures["default"]
         floats = model.convention.input.dtype != "uint8"
 
-        def tutorial(one: Any) -> dict[str, Any]:
+        def tutorial(image: Any) -> dict[str, Any]:
             tf = runtime.tensorflow()
-            tensor = tf.constant(one[None])
+            tensor = tf.constant(image[None])
             answer = network(tf.image.convert_image_dtype(tensor, tf.float32) if floats else tensor)
             return {key: value.numpy() for key, value in answer.items()}
 
@@ -97,16 +105,25 @@ def detector_figures(name: str, repeat: int, cache: Path) -> tuple[list[Figure],
             took[base],
             took["auto"],
             at_least=TARGETS.get(name),
-            note=_note(str(trial.choice)),
+            note=_note(trial.way),
         )
     )
     if (ASSETS / "images/coco-val80-instances.json").exists() and name == "maskrcnn-tf2":
-        figures += accuracy(model, name, trial.choice, cache)
+        figures += accuracy(model, name, trial, cache)
     return figures, {"trial": trial.why, "gain": trial.gain, "load_cpu_s": load_s}
 
 
+def _hub_load(address: str) -> Any:
+    """Load a model as tutorials do."""
+    runtime.tensorflow()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tensorflow_hub uses setuptools' old packaging API
+        import tensorflow_hub
+    return tensorflow_hub.load(address)
+
+
 def _seconds(run: Callable[[Any], Any], images: Sequence[Any]) -> float:
-    """CPU seconds of this process, which has one thread at work: what others do on the machine counts little."""
+    """CPU seconds of this process, which has one busy thread; other load on the machine hardly affects them."""
     begin = time.process_time()
     for image in images:
         run(image)
@@ -122,8 +139,8 @@ def _took(ways: dict[str, Callable[[Any], Any]], images: Sequence[Any], repeat: 
     return {way: [seconds for _, seconds in results] for way, results in rounds.items()}
 
 
-def accuracy(model: Any, name: str, choice: Choice, cache: Path) -> list[Figure]:
-    """How much AP on the photos changes from `off` to what `auto` found; every detection above 0.01 counts."""
+def accuracy(model: Any, name: str, optimization: Optimization, cache: Path) -> list[Figure]:
+    """The change of AP on the photos from `off` to the choice of `auto`; every detection above 0.01 counts."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -137,14 +154,14 @@ def accuracy(model: Any, name: str, choice: Choice, cache: Path) -> list[Figure]
         truth.createIndex()
         options = DetectorOptions(selection=Selection(score_threshold=0.01))
         scores: dict[str, list[float]] = {}
-        for way in (OFF, choice):
-            detector = load_detector(model, options, choice=way, cache_dir=cache)
+        for way in (OFF, optimization):
+            detector = load_detector(model, options, optimization=way, cache_dir=cache)
             results: list[dict[str, Any]] = []
             for entry in values["images"]:
                 with Image.open(ASSETS / "images/coco-val80" / entry["file_name"]) as image:
-                    found = detector.detect([np.asarray(image.convert("RGB"))])[0].detections
+                    detections = detector.detect([np.asarray(image.convert("RGB"))])[0].detections
                 for box, score, number, counts in zip(
-                    found.xyxy.tolist(), found.score, found.category_id, found.mask, strict=True
+                    detections.xyxy.tolist(), detections.score, detections.category_id, detections.mask, strict=True
                 ):
                     results.append(
                         {
@@ -152,17 +169,17 @@ def accuracy(model: Any, name: str, choice: Choice, cache: Path) -> list[Figure]
                             "category_id": int(number),
                             "score": float(score),
                             "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-                            "segmentation": {"size": [found.height, found.width], "counts": counts},
+                            "segmentation": {"size": [detections.height, detections.width], "counts": counts},
                         }
                     )
-            scores[str(way)] = []
+            scores[way.way] = []
             for kind in ("bbox", "segm"):
                 evaluation = COCOeval(truth, truth.loadRes(results), kind)
                 evaluation.evaluate()
                 evaluation.accumulate()
                 evaluation.summarize()
-                scores[str(way)].append(float(evaluation.stats[0]))
-    before, after = scores[str(OFF)], scores[str(choice)]
+                scores[way.way].append(float(evaluation.stats[0]))
+    before, after = scores[OFF.way], scores[optimization.way]
     return [
         figure(f"{name}: {what} AP changed by", [abs(a - b)], "AP", at_most=0.005, note=f"{b:.4f} -> {a:.4f}")
         for what, b, a in zip(("box", "mask"), before, after, strict=True)
@@ -170,7 +187,7 @@ def accuracy(model: Any, name: str, choice: Choice, cache: Path) -> list[Figure]
 
 
 def backbone_figures(name: str, repeat: int, side: int) -> tuple[list[Figure], dict[str, Any]]:
-    """What a network of the catalogue's heavy (or light) detectors gains, wholly lowered."""
+    """Measure the speed-up of a backbone of the catalog's detectors, entirely in lower precision."""
     tf = runtime.configure(1)
     import keras
 
@@ -182,17 +199,17 @@ def backbone_figures(name: str, repeat: int, side: int) -> tuple[list[Figure], d
     network = make(include_top=False, weights=None, input_shape=(side, side, 3))
     spec = tf.TensorSpec([1, side, side, 3], tf.float32)
     loaded = tf.function(lambda image: {"features": network(image, training=False)}, input_signature=[spec])
-    frozen = folded(freeze(loaded, spec, ["features"], tf), tf)
+    frozen = fold_constants(freeze(loaded, spec, ["features"], tf), tf)
     image = tf.constant(np.random.default_rng(0).uniform(-1, 1, spec.shape).astype(np.float32))
     networks = {"as loaded": loaded, "exact": frozen.network(tf)}
-    numbers = lower_numbers(tf)
+    numbers = lower_precision_type(tf)
     if numbers:
-        lowered = lower(frozen, rewarding(frozen, work_of(frozen, tf), 1.0), numbers, tf)
+        lowered = lower(frozen, most_rewarding(frozen, work_per_convolution(frozen, tf), 1.0), numbers, tf)
         networks[numbers] = lowered.network(tf)
-    took = _took({way: partial(_features, one) for way, one in networks.items()}, [image], repeat)
-    answers = {way: _features(one, image) for way, one in networks.items()}
+    took = _took({way: partial(_features, network) for way, network in networks.items()}, [image], repeat)
+    answers = {way: _features(network, image) for way, network in networks.items()}
     scale = float(np.abs(answers["as loaded"]).mean())
-    errors = {way: float(np.abs(one - answers["as loaded"]).mean()) / scale for way, one in answers.items()}
+    errors = {way: float(np.abs(features - answers["as loaded"]).mean()) / scale for way, features in answers.items()}
     label = f"{name} at {side}"
     figures = [figure(f"{label}: {way}", [1e3 * s for s in took[way]], "CPU ms/image") for way in took]
     figures.append(ratio(f"{label}: exact, beside as loaded", took["as loaded"], took["exact"]))
@@ -230,11 +247,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as cache:
         for name in args.models or [*DETECTORS, BACKBONES[0]]:
             if name in BACKBONES:
-                found, detail[name] = backbone_figures(name, args.repeat, args.side)
+                new, detail[name] = backbone_figures(name, args.repeat, args.side)
             elif name == "demo-shapes" or (ASSETS / "models" / name).is_dir():
-                found, detail[name] = detector_figures(name, args.repeat, Path(cache) / "models")
+                new, detail[name] = detector_figures(name, args.repeat, Path(cache) / "models")
             else:
-                found = [
+                new = [
                     figure(
                         f"{name}: auto, beside hub.load",
                         [],
@@ -243,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         note="the model is not here",
                     )
                 ]
-            figures += found
+            figures += new
     setup = {"images": _ROUND, "repeat": args.repeat, "side": args.side, "threads": 1}
     report("models", figures, setup=setup, detail=detail)
 

@@ -1,4 +1,4 @@
-"""JPEGs to measure with, drawn by the package's own scenes: the same bytes on every machine.
+"""JPEGs for measurements, drawn as the package's own scenes: the same bytes on every machine.
 
 folder = pictures(cache, count=2000, width=640, height=480)
 """
@@ -34,7 +34,7 @@ _QUALITY = 90
 
 
 def pictures(cache: Path, count: int, width: int, height: int, *, distinct: int | None = None, seed: int = 0) -> Path:
-    """The folder of `count` JPEGs of one size below `cache`; drawn on all cores where they are not there yet.
+    """The folder of `count` JPEGs of one size below `cache`; missing ones are drawn, on all cores.
 
     Args:
         cache: Keeps the pictures for further runs; what was drawn for one folder is not drawn again for another.
@@ -59,7 +59,7 @@ def pictures(cache: Path, count: int, width: int, height: int, *, distinct: int 
 
 
 def repeated(files: Sequence[Path], count: int, folder: Path) -> Path:
-    """A folder of `count` files that are these, again and again, under names of their own."""
+    """A folder of `count` files that repeat these photos under distinct names."""
     if folder.is_dir():
         return folder
     making = folder.with_name(folder.name + ".part")
@@ -81,8 +81,8 @@ def _draw(folder: Path, width: int, height: int, seed: int, number: int) -> None
     across, down = max(1, round(width / _SCENE_SIDE)), max(1, round(height / _SCENE_SIDE))
     cell = (math.ceil(width / across), math.ceil(height / down))
     scenes = [
-        Image.fromarray(draw_scene(seed, number * _SCENES + one).pixels).resize(cell)
-        for one in range(min(_SCENES, across * down))
+        Image.fromarray(draw_scene(seed, number * _SCENES + tile).pixels).resize(cell)
+        for tile in range(min(_SCENES, across * down))
     ]
     picture = Image.new("RGB", (width, height))
     for place in range(across * down):

@@ -1,10 +1,10 @@
-"""How long, and in how much memory, a list of names becomes a plan on disk; and how long a bucket takes to be listed.
+"""Measure time and memory for turning a list of names into a plan on disk, and the time for listing a bucket.
 
     python benchmarks/planning.py --images 1000000 --list txt
 
-Prints one JSON line. The list is made first, in a process of its own, and is not counted. The bucket is on a server of
-S3's protocol on this machine (moto's), and is listed by turns as a source and by botocore's bare paginator, which does
-nothing with what it gets: both wait for the same server, so their ratio says who is waited for.
+Prints one JSON line. The list is written first, in a separate process, and does not count. The bucket is on an S3
+server on this machine (moto's). It is listed in turns as a source and by botocore's bare paginator, which discards what
+it gets. Both wait for the same server, so their ratio shows the cost of our listing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RECORDS = {
 
 
 def make_list(path: Path, kind: str, images: int) -> None:
-    """A list of distinct names, folders mixed."""
+    """Write a list of distinct names in mixed folders."""
     with path.open("w") as file:
         if kind == "csv":
             file.write("uri,image_id\n")
@@ -43,7 +43,7 @@ def make_list(path: Path, kind: str, images: int) -> None:
 def measure(path: Path, output: Path) -> dict[str, float | int]:
     """Plan a list in this process."""
     from prelabel.source.listing import list_images
-    from prelabel.storage import Storage
+    from prelabel.storage.files import Storage
     from prelabel.store.plan import write_plan
 
     storage = Storage()
@@ -61,9 +61,9 @@ def measure(path: Path, output: Path) -> dict[str, float | int]:
 
 
 def measure_listing(objects: int, repeat: int) -> list[Figure]:
-    """Listing a bucket, beside botocore's paginator over the same server."""
+    """Measure listing a bucket, compared with botocore's paginator on the same server."""
     from prelabel.source.listing import list_images
-    from prelabel.storage import Storage
+    from prelabel.storage.files import Storage
 
     with running_s3() as server:
         bucket = server.new_bucket()

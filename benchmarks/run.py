@@ -39,7 +39,7 @@ def scripts() -> list[str]:
 
 
 def run(name: str, cache: Path) -> tuple[list[dict[str, Any]], str]:
-    """The lines that one script prints, and what went wrong with it or `""`."""
+    """The lines that one script prints, and its error or `""`."""
     command = [sys.executable, str(HERE / f"{name}.py")]
     if "--cache" in (HERE / f"{name}.py").read_text(encoding="utf-8"):
         command += ["--cache", str(cache)]
@@ -48,8 +48,8 @@ def run(name: str, cache: Path) -> tuple[list[dict[str, Any]], str]:
             command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, timeout=TIME_LIMIT_S
         )
     except subprocess.TimeoutExpired as error:
-        said = error.stdout or b""
-        text = said.decode() if isinstance(said, bytes) else said
+        output = error.stdout or b""
+        text = output.decode() if isinstance(output, bytes) else output
         return read_lines(text.splitlines()), f"not finished within {TIME_LIMIT_S} s"
     lines = read_lines(done.stdout.splitlines())
     if done.returncode:
@@ -58,22 +58,22 @@ def run(name: str, cache: Path) -> tuple[list[dict[str, Any]], str]:
 
 
 def read_lines(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """Those of the lines that are a benchmark's JSON."""
+    """The lines that are a benchmark's JSON."""
     return [json.loads(line) for line in lines if line.startswith('{"benchmark"')]
 
 
 def rows_of(line: dict[str, Any]) -> list[list[str]]:
-    """A row for each figure of a script: benchmark, figure, value, spread, target, met."""
+    """One row per figure of a script: benchmark, figure, value, spread, target, met."""
     rows = []
-    for one in line["figures"]:
-        unit = one["unit"]
-        value = "-" if one["value"] is None else f"{one['value']:,g} {unit}"
-        spread = "{:,g} - {:,g}".format(*one["spread"]) if one["spread"] else ""
-        target = "" if one["target"] is None else f"{one['target']:,g}"
-        met = {True: "met", False: "NOT MET", None: ""}[one["met"]]
-        if one["target"] is not None and one["met"] is None:
+    for figure in line["figures"]:
+        unit = figure["unit"]
+        value = "-" if figure["value"] is None else f"{figure['value']:,g} {unit}"
+        spread = "{:,g} - {:,g}".format(*figure["spread"]) if figure["spread"] else ""
+        target = "" if figure["target"] is None else f"{figure['target']:,g}"
+        met = {True: "met", False: "NOT MET", None: ""}[figure["met"]]
+        if figure["target"] is not None and figure["met"] is None:
             met = "not measured"
-        rows.append([line["benchmark"], one["name"], value, spread, target, met, one["note"]])
+        rows.append([line["benchmark"], figure["name"], value, spread, target, met, figure["note"]])
     return rows
 
 
@@ -81,7 +81,7 @@ HEADER = ["benchmark", "figure", "median", "spread", "target", "", "note"]
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """For a terminal."""
+    """The table for a terminal."""
     everything = [HEADER[:6], *(row[:6] for row in rows)]
     widths = [max(len(row[column]) for row in everything) for column in range(6)]
     return "\n".join(
@@ -90,21 +90,21 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """For `README.md`."""
+    """The table for `README.md`."""
     lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join(lines)
 
 
 def with_figures(readme: str, table: str) -> str:
-    """A README whose table between the two marks is this one."""
+    """The README with this table between its two marks."""
     before, rest = readme.split(_MARKS[0])
     after = rest.split(_MARKS[1])[1]
     return f"{before}{_MARKS[0]}\n{table}\n{_MARKS[1]}{after}"
 
 
 def main() -> int:
-    """Run, collect, show."""
+    """Run the scripts, collect their figures and show them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(scripts())}")
     parser.add_argument("--to", type=Path, default=ROOT / "out" / "benchmarks.jsonl", help="where the lines are kept")
@@ -124,7 +124,7 @@ def main() -> int:
         begin = time.monotonic()
         lines, wrong = run(name, args.cache)
         print(f"{name}: {wrong or 'done'}, {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
-        for old in [one for one in kept if one.partition(",")[0] == name]:
+        for old in [file_name for file_name in kept if file_name.partition(",")[0] == name]:
             del kept[old]
         kept.update({line["benchmark"]: line for line in lines})
         args.to.write_text("".join(json.dumps(line) + "\n" for line in kept.values()))

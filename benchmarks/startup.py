@@ -1,10 +1,10 @@
-"""From the command to the first labelled image, and where the time goes.
+"""Measure the time from the command to the first labeled image, and what takes it.
 
     python benchmarks/startup.py
 
-Prints one JSON line. The whole way is measured from outside: until the first shard, of one image, lies in the output.
-The stages are those of one worker's process, one after the other; in a run the driver's work and Ray's start go on
-beside them.
+Prints one JSON line. The total is measured from outside, until the first shard, of one image, is in the output. The
+stages are those of a single worker process, one after the other; in a run, the driver's work and the start of Ray
+overlap with them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ IMAGES = 8
 STAGES: dict[str, str] = {
     "interpreter": "pass",
     "prelabel's modules": "import prelabel.engine.worker",
-    "TensorFlow": "from prelabel.detectors import runtime; runtime.tensorflow(keras=False)",
+    "TensorFlow": "from prelabel.detectors.running import runtime; runtime.tensorflow(keras=False)",
     "the model, loaded and run once": (
-        "from prelabel.detectors.prepare import prepare; from prelabel.detectors.savedmodel import load_detector; "
-        "from prelabel.storage import Storage; from prelabel.detectors.choice import EXACT; "
-        "detector = load_detector(prepare('demo-shapes', Storage()), threads=1, choice=EXACT)"
+        "from prelabel.detectors.conventions.resolve_model import prepare; "
+        "from prelabel.detectors.running.savedmodel import load_detector; "
+        "from prelabel.storage.files import Storage; from prelabel.detectors.base import EXACT; "
+        "detector = load_detector(prepare('demo-shapes', Storage()), threads=1, optimization=EXACT)"
     ),
     "one image": (
         "from pathlib import Path; from prelabel.source.decode import decode; "
@@ -57,15 +58,15 @@ def first_image(folder: Path, runner: str) -> tuple[float, float]:
         command += ["--output", f"{to}/run", "--shard-size", "1", "--quiet", "--runner", runner]
         began = time.perf_counter()
         with subprocess.Popen(command, cwd=to) as process:
-            found = None
+            first_shard_s = None
             while process.poll() is None:
-                if found is None and any(Path(to).glob("run/shards/shard-*.parquet")):
-                    found = time.perf_counter() - began
+                if first_shard_s is None and any(Path(to).glob("run/shards/shard-*.parquet")):
+                    first_shard_s = time.perf_counter() - began
                 time.sleep(0.02)
         ended = time.perf_counter() - began
-        if process.returncode or (found is None and not any(Path(to).glob("run/shards/shard-*.parquet"))):
+        if process.returncode or (first_shard_s is None and not any(Path(to).glob("run/shards/shard-*.parquet"))):
             raise SystemExit(f"startup: {' '.join(command)} failed")
-        return found or ended, ended
+        return first_shard_s or ended, ended
 
 
 def stages(steps: dict[str, str], picture: Path) -> dict[str, float]:
@@ -119,7 +120,7 @@ def main() -> None:
         figure(f"command to end, {IMAGES} images, Ray started for it", [end for _, end in on_ray], "s"),
     ]
     for name, steps in (("stages", STAGES), ("ray stages", RAY)):
-        figures += [figure(f"of it: {step}", [one[step] for one in took[name]], "s") for step in steps]
+        figures += [figure(f"of it: {step}", [seconds[step] for seconds in took[name]], "s") for step in steps]
     report("startup", figures, setup={"images": IMAGES, "size": "640x480", "detector": "demo-shapes"})
 
 

@@ -1,64 +1,59 @@
-"""Pre-label image datasets at scale: images in object storage -> detectors on Ray -> Parquet -> COCO, Label Studio.
+"""Pre-label image datasets at scale: from object storage through a detector to Parquet, COCO, Label Studio and others.
 
-import prelabel
+    import prelabel
 
-summary = prelabel.label("s3://bucket/photos", detector="openimages-ssd-mobilenet-v2", output="s3://bucket/run")
-for row in prelabel.open_run("s3://bucket/run").rows():
-    print(row.image_id, row.detections.label if row.detections else row.error)
+    prelabel.label("s3://bucket/photos", detector="openimages-ssd-mobilenet-v2", output="s3://bucket/run")
+    for row in prelabel.open_run("s3://bucket/run").rows():
+        print(row.image_id, row.detections.label if row.detections else row.error)
+    prelabel.export_label_studio("s3://bucket/run", "tasks/")
+
+Each function does what the command of the same name does, and accepts its options as keywords. Everything in `__all__`
+is stable. `import prelabel` loads nothing else; each name is loaded on first use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from prelabel.engine.progress import Reporter
-    from prelabel.engine.summary import Summary
-    from prelabel.store.run import Run
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "label", "open_run"]
+
+_FUNCTIONS = (
+    *("label", "open_run", "status", "verify", "preview", "evaluate", "compare"),
+    *("export_coco", "export_cvat", "export_label_studio", "export_voc", "export_yolo", "push_label_studio"),
+)
+
+#: The classes that the functions return and raise, each with its module.
+_CLASSES = {
+    "Summary": "engine.progress",
+    "Run": "store.run",
+    "ImageRow": "store.rows",
+    "Detections": "detections",
+    "RunStatus": "store.status",
+    "Verification": "store.verify",
+    "ExportReport": "export.base",
+    "PushReport": "label_studio.push",
+    "EvaluationSummary": "review.summaries",
+    "ComparisonSummary": "review.summaries",
+    "PrelabelError": "errors",
+}
+
+__all__ = ["__version__", *_FUNCTIONS, *_CLASSES]
 
 
-def label(
-    source: str | Sequence[str],
-    *,
-    detector: str,
-    output: str,
-    config: str | None = None,
-    reporter: Reporter | None = None,
-    **options: Any,
-) -> Summary:
-    """Label images; the same as `prelabel label`, with the same options under the same names.
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        from prelabel import api
+        from prelabel.signatures import document
 
-    Args:
-        source: Directories, prefixes, globs, files, lists or COCO JSON, on any fsspec address.
-        detector: Catalogue name, URL, archive, directory or prefix of a SavedModel.
-        output: Where plan, shards and manifest go. An unfinished run there is continued.
-        config: Job file (YAML or TOML); what is given here wins.
-        reporter: Hears of progress; nobody by default (or standard error, with `log_json=True`).
-        **options: Every option of `prelabel.config.LabelOptions`, for example `score_threshold=0.05, workers=8`.
-
-    Raises:
-        PrelabelError: See `prelabel.errors`. What was finished before stays, and the same call goes on with it.
-    """
-    from prelabel import console
-    from prelabel.config import label_options
-    from prelabel.engine.job import run
-
-    values = {"source": [source] if isinstance(source, str) else list(source), "detector": detector, "output": output}
-    chosen = label_options({**values, **options}, config=config)
-    return run(chosen, reporter or console.reporter(quiet=True, log_json=chosen.log_json))
+        value = document(getattr(api, name))
+    elif name in _CLASSES:
+        value = getattr(import_module(f"prelabel.{_CLASSES[name]}"), name)
+    else:
+        raise AttributeError(f"module 'prelabel' has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
-def open_run(output: str, storage_options: Mapping[str, Any] | None = None) -> Run:
-    """A finished run, for reading its rows.
-
-    Raises:
-        StoreError: There is no run, or it is not finished.
-    """
-    from prelabel.storage import Storage, absolute
-    from prelabel.store.run import open_run as open_
-
-    return open_(absolute(output), Storage(storage_options))
+def __dir__() -> list[str]:
+    return [*globals(), *_FUNCTIONS, *_CLASSES]

@@ -1,10 +1,10 @@
-"""Every option of `prelabel label`, once: for the command line, the job file and `prelabel.label(...)`."""
+"""The options of `prelabel label`, defined once for the command line, job files and `prelabel.label(...)`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,269 +14,288 @@ from prelabel.options import (
     INPUT_LAYOUTS,
     INPUT_RANGES,
     MASK_FRAMES,
+    Options,
+    convert_all,
     default_of,
     fields_of,
+    flag_of,
+    former_names,
     from_mapping,
+    group_of,
     option,
     require,
+    values_of,
 )
 from prelabel.select import Selection
-from prelabel.storage import absolute, redact
+from prelabel.storage.address import absolute, redact
+from prelabel.views import ViewOptions
 
-_SOURCE, _DETECTOR, _RUN, _AGAIN, _SAID = "Images", "Detector", "Workers", "Going on", "What is said"
-
-#: What workers can run on.
+#: Ways to run workers.
 RUNNERS = ("auto", "local", "ray")
 
-#: How the network is run.
+#: Ways to run the model.
 OPTIMIZE = ("exact", "auto", "off")
 
 
-#: Optional tensors of a detector that can be kept in the shards.
+#: Optional outputs of a model that can be stored in the shards.
 KEEP = ("multiclass-scores",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelOptions(Selection):
-    """What a run labels, with what, where to, and how.
+class LabelOptions(Options):
+    """What a run labels, with which detector, where it writes, and how it works.
 
     Raises:
-        ConfigError: A value makes no sense; the message names the option, the value and what would be right.
+        ConfigError: A value is not allowed; the message names the option, the value and the allowed values.
     """
 
+    selection: Selection = group_of(Selection)
+    view_options: ViewOptions = group_of(ViewOptions)
     source: tuple[str, ...] = option(
-        (), "Directories, prefixes, globs, files, lists or COCO JSON, on any fsspec address.", affects="plan"
+        (),
+        "Images: folders or prefixes (read recursively), globs, files, lists (.txt, .csv, .jsonl, .parquet with a "
+        "`uri` column), COCO JSON or Label Studio projects, on disk or at any fsspec URL (s3://, gs://, abfs://, "
+        "https://).",
+        missing="no source given: name at least one folder, file, list or URL of images",
+        affects="plan",
+        first=True,
     )
-    detector: str = option("", "Catalogue name, URL, archive, directory or prefix of a SavedModel.", metavar="D")
+    detector: str = option(
+        "",
+        "Detect with this model: a name from `prelabel detectors`, or the URL, archive, folder or prefix of a "
+        "SavedModel.",
+        metavar="DETECTOR",
+        missing="no --detector given: name one; `prelabel detectors` lists those known by name",
+        first=True,
+    )
     output: str = option(
-        "", "Where plan, shards and manifest go: a directory or an object-store prefix.", metavar="OUT"
+        "",
+        "Write the run (plan, shards, manifest) to this folder or storage prefix.",
+        metavar="OUT",
+        missing="no --output given: name the folder or storage prefix to write the run to",
+        first=True,
     )
 
     image_root: str | None = option(
         None,
-        "Folder or prefix that relative entries of lists and COCO files are below (default: the list's own folder).",
-        type="str",
+        "Resolve relative entries of lists and COCO files against this folder or prefix (default: the list's folder).",
         metavar="URL",
-        group=_SOURCE,
         affects="plan",
+        heading="Images",
     )
     sniff: bool = option(
         False,
-        "Look into files in folders whose ending says nothing (.dat, none), and take those that begin like pictures; "
-        "costs a small read for each.",
-        group=_SOURCE,
+        "Also find images in files without a known extension (.dat, or none), by their first bytes.",
         affects="plan",
     )
-    limit: int | None = option(
-        None, "Take only the first N images.", type="int", metavar="N", group=_SOURCE, affects="plan"
-    )
+    limit: int | None = option(None, "Label only the first N images.", metavar="N", min=1, affects="plan", first=True)
     storage_options: dict[str, Any] = option(
         {},
-        "JSON for the file systems of remote addresses (keys, endpoints), for all or by protocol. Never stored.",
-        type="json",
+        "Pass options (keys, endpoints) to the file systems of remote URLs, as JSON, for all or per protocol. Never "
+        "stored.",
         metavar="JSON",
-        group=_SOURCE,
         secret=True,
+        heading="Storage",
     )
     max_pixels: int = option(
-        178_956_970, "Images with more pixels fail before memory is taken.", group=_SOURCE, affects="failures"
-    )
-    max_bytes: int = option(512 * 2**20, "Files with more bytes fail unread.", group=_SOURCE, affects="failures")
-    allow_truncated: bool = option(
-        False,
-        "Take files whose end is missing; what is missing stays grey or black.",
-        group=_SOURCE,
+        178_956_970,
+        "Fail images with more pixels than this, before allocating memory for them.",
+        min=1,
         affects="failures",
+        heading="Images",
+    )
+    max_bytes: int = option(
+        512 * 2**20, "Fail files with more bytes than this, without reading them.", min=1, affects="failures"
+    )
+    allow_truncated: bool = option(
+        False, "Accept truncated files; the missing part stays gray or black.", affects="failures"
     )
     decode_scale: str = option(
         "full",
-        "Large JPEGs: `full`, or `auto` to decode them at 1/2, 1/4 or 1/8 where that leaves twice what the detector "
-        "looks at. Faster; may move detections a little.",
+        "Decode large JPEGs at full size, or (`auto`) at 1/2, 1/4 or 1/8 if that leaves at least twice the resolution "
+        "at which the model works. Faster, but may move detections.",
         choices=("full", "auto"),
-        group=_SOURCE,
         affects="rows",
     )
 
     label_map: str | None = option(
         None,
-        "Names of the classes: a .pbtxt, .csv, .json or .txt file, or `coco`.",
-        type="str",
+        "Read the class names from a .pbtxt, .csv, .json or .txt file, or use the built-in `coco`.",
         metavar="FILE",
-        group=_DETECTOR,
+        heading="Detector",
+        first=True,
     )
     input_range: str | None = option(
         None,
-        "Range of the pixels that the network takes (default: what its graph or format says; else it is refused).",
-        type="str",
+        "Set the pixel range of the model's input (default: read from its graph or format; if that is unclear, the "
+        "model is refused).",
         choices=tuple(INPUT_RANGES),
-        group=_DETECTOR,
         affects="rows",
     )
     activation: str | None = option(
         None,
-        "What the rows of a classifier are: probabilities (`softmax` if they sum to 1, `sigmoid` if not), `logits` "
-        "(softmax is applied), `multilabel-logits` (sigmoid is applied), or other scores in 0..1 (`none`) "
-        "(default: what its graph says; else it is refused).",
-        type="str",
+        "Set what a classifier returns: probabilities (`softmax` if they sum to 1, `sigmoid` if not), `logits` "
+        "(softmax is applied), `multilabel-logits` (sigmoid is applied) or other scores in 0..1 (`none`). Default: "
+        "read from its graph; if that is unclear, the model is refused.",
         choices=tuple(ACTIVATIONS),
-        group=_DETECTOR,
         affects="rows",
     )
     input_layout: str | None = option(
         None,
-        "Where the network's images have their channels (default: what its signature says; else it is refused).",
-        type="str",
+        "Set the position of the channels in the model's input (default: read from its signature; if that is unclear, "
+        "the model is refused).",
         choices=INPUT_LAYOUTS,
-        group=_DETECTOR,
         affects="rows",
     )
     mask_frame: str | None = option(
         None,
-        "What a mask shows: its `box` or the whole `image` (default: what its size says; else it is refused).",
-        type="str",
+        "Set the area that a mask covers: its `box` or the whole `image` (default: derived from its size; if that is "
+        "unclear, the model is refused).",
         choices=MASK_FRAMES,
-        group=_DETECTOR,
         affects="rows",
     )
-    mask_threshold: float = option(0.5, "A pixel belongs to a mask above this.", group=_DETECTOR, affects="rows")
+    mask_threshold: float = option(
+        0.5, "Count pixels with a score above this as part of the mask.", above=0, below=1, affects="rows"
+    )
     keep: tuple[str, ...] = option(
-        (),
-        f"Also keep a tensor of the network: {', '.join(KEEP)}.",
-        metavar="TENSOR",
-        group=_DETECTOR,
-        affects="rows",
+        (), f"Also store this output of the model: {', '.join(KEEP)}.", metavar="TENSOR", affects="rows"
     )
-    top_k: int = option(5, "Labels an image gets from a classifier.", group=_DETECTOR, affects="rows")
+    top_k: int = option(5, "Keep the K best labels per image of a classifier.", metavar="K", min=1, affects="rows")
     trust_model: bool = option(
         False,
-        "Run a model although its graph reads or writes files, uses the network or runs Python code.",
-        group=_DETECTOR,
+        "Run the model even if its graph reads or writes files, uses the network or runs Python code.",
         affects="rows",
     )
     optimize: str = option(
         "exact",
-        "How the network is run: `exact` (constants folded, the same answers), `off` (as loaded), or `auto`: in fewer "
-        "digits where that is faster and, on the run's first images, changes no detection.",
+        "Run the model with folded constants and the same results (`exact`), as loaded (`off`), or in lower precision "
+        "if that is faster and changes no detection on the run's first images (`auto`).",
         choices=OPTIMIZE,
-        group=_DETECTOR,
         affects="rows",
     )
     model_cache: str | None = option(
-        None, "Where fetched models are kept (default: ~/.cache/prelabel).", type="str", metavar="DIR", group=_DETECTOR
+        None, "Keep downloaded models in this folder (default: ~/.cache/prelabel).", metavar="DIR"
+    )
+    model_mirror: str | None = option(
+        None,
+        "Download models from this base URL instead of https://tfhub.dev and https://www.kaggle.com (default: "
+        "PRELABEL_MODEL_MIRROR).",
+        metavar="URL",
+        secret=True,
     )
 
-    address: str = option(
+    ray_address: str = option(
         "auto",
-        "Ray: `auto` (the cluster this runs in, else this machine), `local`, or an address.",
+        "Connect to this Ray cluster: `auto` (the one that this runs in, otherwise a new one on this machine), `local` "
+        "(a new one on this machine), HOST:PORT or ray://HOST:PORT.",
         metavar="ADDRESS",
-        group=_RUN,
+        heading="Workers",
+        was="address",
     )
     runner: str = option(
         "auto",
-        "What workers run on: `ray`, `local` (processes of this machine, without Ray and GPUs), or `auto`: Ray where "
-        "there is a cluster, an --address or a GPU, else local.",
+        "Run workers on `ray`, in `local` processes (no Ray, no GPU), or (`auto`) on Ray if there is a cluster, a "
+        "--ray-address or a GPU, otherwise in local processes.",
         choices=RUNNERS,
-        group=_RUN,
     )
     workers: int | None = option(
-        None, "Detectors at work at the same time (default: as many as fit).", type="int", metavar="N", group=_RUN
+        None, "Run N detectors at the same time (default: as many as fit).", metavar="N", min=1, first=True
     )
-    cpus_per_worker: float = option(1.0, "CPUs of a worker, and its TensorFlow and decoding threads.", group=_RUN)
+    cpus_per_worker: float = option(
+        1.0, "Give each worker this many CPUs, TensorFlow threads and decoding threads.", above=0
+    )
     gpus_per_worker: float | None = option(
         None,
-        "GPUs of a worker; a fraction shares one and limits TensorFlow's memory to it (default: 1 if there are any).",
-        type="float",
+        "Give each worker G GPUs; with a fraction, workers share a GPU and each gets that part of its memory "
+        "(default: 1 if there are GPUs).",
         metavar="G",
-        group=_RUN,
+        first=True,
     )
     shard_size: int | None = option(
         None,
-        "Images a shard (default: from the number of images, 4 to 512).",
-        type="int",
+        "Put N images into each shard (default: 4 to 512, depending on the number of images).",
         metavar="N",
-        group=_RUN,
+        min=1,
         affects="plan",
+        heading="Run",
     )
     max_images_per_worker: int | None = option(
-        None, "Replace a worker's process after so many images.", type="int", metavar="N", group=_RUN
+        None, "Restart a worker's process after N images.", metavar="N", min=1, heading="Workers"
     )
     stall_timeout: float = option(
-        300.0, "A worker that finishes no image for so many seconds is replaced.", metavar="SECONDS", group=_RUN
+        300.0,
+        "Replace a worker that finishes no image for this long.",
+        metavar="SECONDS",
+        above=0,
+        unit="seconds",
     )
-
     shard_timeout: float = option(
         6 * 3600.0,
-        "A worker that finishes no shard for so many seconds is replaced.",
+        "Replace a worker that finishes no shard for this long.",
         metavar="SECONDS",
-        group=_RUN,
+        above=0,
+        unit="seconds",
     )
     max_failed: float | None = option(
         None,
-        "End the run when more images fail: below 1 a share (0.05, judged from 100 images on), else a number.",
-        type="float",
+        "Stop the run if more images than this fail: a number, or a share below 1 (0.05), which applies once 100 "
+        "images are done.",
         metavar="SHARE|N",
-        group=_RUN,
+        min=0,
+        heading="Run",
     )
 
     retry_failed: bool = option(
         False,
-        "Run the failed images of a run again; --max-pixels, --max-bytes and --allow-truncated may let more through.",
-        group=_AGAIN,
+        "Label the failed images of the run again; higher limits or --allow-truncated may accept more of them.",
+        first=True,
     )
-    add_new: bool = option(False, "Plan images that the source has got since, as new shards.", group=_AGAIN)
-    overwrite: bool = option(False, "Start anew where the output holds another run.", group=_AGAIN)
+    add_new: bool = option(
+        False, "Add images that appeared in the source since the run was planned, as new shards.", first=True
+    )
+    overwrite: bool = option(False, "Replace a run that is already in the output.", first=True)
 
-    quiet: bool = option(False, "Say nothing but errors.", group=_SAID)
-    log_json: bool = option(False, "One JSON object a line on standard error, for log collectors.", group=_SAID)
+    quiet: bool = option(False, "Print only errors.", heading="Messages")
+    log_json: bool = option(False, "Write one JSON object per line to standard error, for log collectors.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(bool(self.source), "name at least one source of images")
-        require(bool(self.detector), "name a detector (--detector); `prelabel detectors` lists the known ones")
-        require(bool(self.output), "say where the output goes (--output)")
-        for name in ("limit", "workers", "shard_size", "max_images_per_worker", "top_k", "max_pixels", "max_bytes"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"{name.replace('_', '-')} must be 1 or more, got {value}")
-        require(0 < self.mask_threshold < 1, f"mask-threshold must be between 0 and 1, got {self.mask_threshold}")
-        require(self.cpus_per_worker > 0, f"cpus-per-worker must be above 0, got {self.cpus_per_worker}")
         gpus = self.gpus_per_worker
         require(
             gpus is None or 0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer()),
-            f"gpus-per-worker must be 0, a fraction below 1 or a whole number, got {gpus}",
+            f"--gpus-per-worker must be 0, a fraction below 1 or a whole number, got {gpus}",
         )
         require(
-            self.runner != "local" or (self.address == "auto" and not self.gpus_per_worker),
-            "runner local is processes of this machine on its CPUs: it goes with neither address nor gpus-per-worker",
+            self.runner != "local" or (self.ray_address == "auto" and not self.gpus_per_worker),
+            "--runner local uses only the CPUs of this machine: remove --ray-address and --gpus-per-worker",
         )
-        require(self.stall_timeout > 0, f"stall-timeout must be above 0 seconds, got {self.stall_timeout}")
-        require(self.shard_timeout > 0, f"shard-timeout must be above 0 seconds, got {self.shard_timeout}")
         limit = self.max_failed
         require(
-            limit is None or 0 <= limit < 1 or float(limit).is_integer(),
-            f"max-failed must be a share from 0 to below 1 or a whole number of images, got {limit}",
+            limit is None or limit < 1 or float(limit).is_integer(),
+            f"--max-failed must be a share below 1 or a whole number of images, got {limit}",
         )
         require(
             self.shard_size is None or self.shard_size <= 100_000,
-            f"shard-size must be at most 100000 (a shard is written from memory), got {self.shard_size}",
+            f"--shard-size must be at most 100000 (a shard is written from memory), got {self.shard_size}",
         )
         unknown = [name for name in self.keep if name not in KEEP]
-        require(not unknown, f"keep knows {', '.join(KEEP)}, got {', '.join(unknown)}")
-        again = [name for name in ("retry_failed", "add_new", "overwrite") if getattr(self, name)]
+        require(not unknown, f"--keep must be one of {', '.join(KEEP)}, got {', '.join(unknown)}")
         require(
-            not (self.overwrite and len(again) > 1), "overwrite starts anew: it cannot go with retry-failed or add-new"
+            not (self.overwrite and (self.retry_failed or self.add_new)),
+            "--overwrite starts a new run: remove --retry-failed and --add-new",
         )
-        require(not (self.limit and self.add_new), "limit and add-new contradict each other")
+        require(not (self.limit and self.add_new), "--limit and --add-new contradict each other: remove one of them")
         require(
-            self.address in ("auto", "local") or re.fullmatch(r"[\w.\-\[\]:/]+", self.address) is not None,
-            f"address must be auto, local, HOST:PORT or ray://HOST:PORT, got {self.address!r}",
+            self.ray_address in ("auto", "local") or re.fullmatch(r"[\w.\-\[\]:/]+", self.ray_address) is not None,
+            f"--ray-address must be auto, local, HOST:PORT or ray://HOST:PORT, got {self.ray_address!r}",
         )
 
     def settings(self) -> dict[str, Any]:
-        """What a run is continued with only when it is equal: the options that change rows or plan, as plain JSON.
+        """The options that must be equal to resume a run, as plain JSON: those that affect rows or the plan.
 
-        The detector and its label map are not here: they are compared by content.
+        The detector and its label map are not included: they are compared by content.
         """
-        values = asdict(self)
+        values = values_of(self)
         settings: dict[str, Any] = {}
         for name, field in fields_of(self).items():
             if field.metadata["affects"] != "nothing":
@@ -289,54 +308,54 @@ class LabelOptions(Selection):
 
 def differences(
     stored: Mapping[str, Any],
-    wanted: Mapping[str, Any],
+    given: Mapping[str, Any],
     retries: Iterable[Mapping[str, Any]] = (),
     *,
     retry_failed: bool = False,
 ) -> list[str]:
-    """Settings in which a stored run and the wanted one differ so that one cannot go on with the other, one line each.
+    """The differences between stored and given settings that prevent resuming a run, one line each.
 
-    A shard size that nobody stated is taken over from the stored run; an option that did not exist when the run began
-    had its default.
+    A shard size that is not given is taken from the stored run. An option that did not exist when the run started
+    counts as having had its default.
 
     Args:
-        stored: As the run was begun.
-        wanted: As it would go on.
-        retries: What was changed when failed images were run again: the run may go on so, too.
-        retry_failed: Whether failed images are run again: limits may be raised for them.
+        stored: Settings that the run started with.
+        given: Settings of this call.
+        retries: Settings changed by earlier calls with `retry_failed`; their values are accepted, too.
+        retry_failed: Whether failed images are retried, which allows raising limits.
     """
     lines = []
     fields = fields_of(LabelOptions)
     changed_before = list(retries)
-    for name, now in wanted.items():
-        was = _stored(stored, name)
-        if was == now or (name == "shard_size" and now is None):
+    for name, now in given.items():
+        before = _stored_value(stored, name)
+        if before == now or (name == "shard_size" and now is None):
             continue
-        line = f"{name.replace('_', '-')} was {_shown(was)}, now {_shown(now)}"
+        line = f"{flag_of(name)} was {_as_text(before)}, now {_as_text(now)}"
         if fields[name].metadata["affects"] == "failures":
-            if any(retry.get(name) == now for retry in changed_before) or (retry_failed and now > was):
+            if any(retry.get(name) == now for retry in changed_before) or (retry_failed and now > before):
                 continue
-            line += " (less than rows that are ok had)" if now < was else " (more is for --retry-failed)"
+            line += " (below the limit of rows that succeeded)" if now < before else " (add --retry-failed to raise it)"
         lines.append(line)
     return lines
 
 
-def raised(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The limits in which the wanted settings differ from those a run was begun with: they concern failed images."""
+def changed_limits(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given values of limits on failed images that differ from the values that the run started with."""
     fields = fields_of(LabelOptions)
     return {
         name: now
-        for name, now in wanted.items()
-        if fields[name].metadata["affects"] == "failures" and now != _stored(stored, name)
+        for name, now in given.items()
+        if fields[name].metadata["affects"] == "failures" and now != _stored_value(stored, name)
     }
 
 
-def _stored(settings: Mapping[str, Any], name: str) -> Any:
+def _stored_value(settings: Mapping[str, Any], name: str) -> Any:
     value = settings.get(name, default_of(fields_of(LabelOptions)[name]))
     return list(value) if isinstance(value, tuple) else value
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if value in (None, [], {}):
         return "not given"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -344,31 +363,32 @@ def _shown(value: Any) -> str:
 
 
 def load_job_file(path: str) -> dict[str, Any]:
-    """The options of a YAML or TOML job file as a dict. Raises ConfigError for a missing or damaged file."""
+    """The options of a YAML or TOML job file as a dict. Raises ConfigError for a missing or invalid file."""
     suffix = Path(path).suffix.lower()
-    require(suffix in (".yaml", ".yml", ".toml"), f"{path}: a job file ends in .yaml, .yml or .toml")
+    require(suffix in (".yaml", ".yml", ".toml"), f"{path}: a job file must have the extension .yaml, .yml or .toml")
+    require(Path(path).is_file(), f"job file {path}: no such file")
     return read_mapping(Path(path))
 
 
 def label_options(values: Mapping[str, Any], *, config: str | None = None) -> LabelOptions:
-    """Options from what was stated (which wins) and a job file.
+    """The options from values and a job file; the values override the file.
 
     Raises:
-        ConfigError: An unknown key, a value that makes no sense, a job file that cannot be read.
+        ConfigError: A key is unknown, a value is not allowed, or the job file cannot be read.
     """
     merged: dict[str, Any] = {}
     if config is not None:
         job = load_job_file(config)
-        # What is wrong in the file is found in the file as it stands, before the command line covers it.
-        from_mapping(_AnyLabelOptions, job, config)
-        merged.update({key.replace("-", "_"): value for key, value in job.items()})
+        # Check the file alone, so that its errors are reported even for options that `values` override. Required
+        # options are checked last, since `values` can supply those that the file lacks.
+        convert_all(LabelOptions, job, config)
+        merged = {_current_name(key): value for key, value in job.items()}
+        for key in values:
+            merged.pop(_current_name(key), None)
     merged.update(values)
     return from_mapping(LabelOptions, merged, "label")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _AnyLabelOptions(LabelOptions):
-    """A job file may leave out what the command line gives."""
-
-    def __post_init__(self) -> None:
-        pass
+def _current_name(key: str) -> str:
+    name = key.replace("-", "_")
+    return former_names(LabelOptions).get(name, name)

@@ -1,53 +1,66 @@
-"""What a person, or a log collector, sees of a run: a bar on a terminal, plain lines elsewhere, or JSON lines."""
+"""Progress and messages of a run: a bar on a terminal, plain lines elsewhere, or JSON lines for log collectors."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
 from prelabel.engine.progress import LostWorker, Reporter, Snapshot
+from prelabel.store.run import utc_now
 from prelabel.store.shards import ShardRecord
+from prelabel.words import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-#: Seconds between two progress lines where there is no terminal.
+#: Minimum seconds between two progress lines without a terminal.
 LINE_INTERVAL_S = 10.0
+
+#: Minimum seconds between two updates of a notebook's line.
+NOTEBOOK_INTERVAL_S = 0.3
 
 
 def reporter(*, quiet: bool, log_json: bool, stream: IO[str] | None = None) -> Reporter:
-    """The reporter that fits: JSON lines when asked for, a bar on a terminal, plain lines otherwise."""
+    """The reporter for these options: JSON lines if requested, a bar on a terminal, otherwise plain lines."""
     stream = stream or sys.stderr
     if log_json:
         return JsonReporter(stream)
     if quiet:
         return QuietReporter()
+    if stream is sys.stderr and in_notebook():
+        return NotebookReporter(stream)
     return BarReporter() if stream.isatty() else LineReporter(stream)
 
 
+def shows_progress(progress: bool | None = None) -> bool:
+    """Whether to show progress: `progress` if given, otherwise true on a terminal and in a notebook."""
+    return (sys.stderr.isatty() or in_notebook()) if progress is None else progress
+
+
+def in_notebook() -> bool:
+    """Whether this is Python in a Jupyter notebook, where standard error is not a terminal."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
+
+
 def printable(text: str) -> str:
-    """Text from data or models as it may go to a terminal: control characters are shown, not obeyed."""
+    """Text from data or models that is safe to print on a terminal: control characters are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def duration(seconds: float) -> str:
-    """`75` -> `1:15`, `3723` -> `1:02:03`."""
-    whole = int(seconds + 0.5)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
-
-
-def _about(shard: int | None, text: str) -> str:
+def _with_shard(shard: int | None, text: str) -> str:
     return text if shard is None else f"shard={shard}: {text}"
 
 
 def progress_text(snapshot: Snapshot) -> str:
-    """`1,200 of 5,000 images, 3 failed, 41.2 images/s, 1:32 left`."""
+    """`1,200 of 5,000 images, 3 failed, 41.2 images/s, 1 min 32 s left`."""
     parts = [f"{snapshot.done:,} of {snapshot.images:,} images"]
     if snapshot.failed:
         parts.append(f"{snapshot.failed:,} failed")
@@ -58,91 +71,68 @@ def progress_text(snapshot: Snapshot) -> str:
     return ", ".join(parts)
 
 
-class QuietReporter:
-    """Says nothing."""
-
-    def started(self, run_id: str) -> None:
-        """Nothing."""
-
-    def message(self, text: str, *, shard: int | None = None) -> None:
-        """Nothing."""
-
-    def lost(self, worker: LostWorker) -> None:
-        """Which, why, and what becomes of its shards."""
-        self.message(str(worker))
-
-    def listed(self, images: int) -> None:
-        """Nothing."""
-
-    def progress(self, snapshot: Snapshot) -> None:
-        """Nothing."""
-
-    def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
+class QuietReporter(Reporter):
+    """Prints nothing."""
 
 
-class LineReporter(QuietReporter):
-    """Plain lines: one for each message and shard, one for the progress now and then."""
+class LineReporter(Reporter):
+    """Prints plain lines: one per message and per shard, and one for the progress every `LINE_INTERVAL_S`."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._said_at = time.monotonic()
-        self._waiting = ""
+        self._printed_at = time.monotonic()
 
     def message(self, text: str, *, shard: int | None = None) -> None:
-        """One line."""
-        self._say(_about(shard, text))
+        """Print the message."""
+        self._print(_with_shard(shard, text))
 
     def listed(self, images: int) -> None:
-        """A line now and then."""
+        """Print the number of images, if a line is due."""
         if self._due():
-            self._say(f"listing: {images:,} images so far")
+            self._print(f"listing: {images:,} images so far")
 
     def progress(self, snapshot: Snapshot) -> None:
-        """A line now and then, or when something else is waited for."""
+        """Print the progress, if a line is due."""
         if self._due():
             waiting = f"; {snapshot.waiting}" if snapshot.waiting else ""
-            self._say(progress_text(snapshot) + waiting)
+            self._print(progress_text(snapshot) + waiting)
 
     def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
-        """One line."""
+        """Print the figures of a finished shard."""
         dropped = f" dropped={record.dropped}" if record.dropped else ""
-        self._say(f"shard={record.shard} images={record.rows} failed={record.failed}{dropped} seconds={seconds:.1f}")
+        self._print(f"shard={record.shard} images={record.rows} failed={record.failed}{dropped} seconds={seconds:.1f}")
 
     def _due(self) -> bool:
-        return time.monotonic() - self._said_at >= LINE_INTERVAL_S
+        return time.monotonic() - self._printed_at >= LINE_INTERVAL_S
 
-    def _say(self, text: str) -> None:
-        self._said_at = time.monotonic()
+    def _print(self, text: str) -> None:
+        self._printed_at = time.monotonic()
         print(printable(text), file=self._stream, flush=True)
 
 
-class JsonReporter(QuietReporter):
-    """One JSON object a line: `time`, `event`, `run` once that is known, and what belongs to it."""
+class JsonReporter(Reporter):
+    """Prints one JSON object per line: `time`, `event`, `run` once it is known, and the values of the event."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._said_at = 0.0
+        self._printed_at = 0.0
         self._run: dict[str, str] = {}
 
     def started(self, run_id: str) -> None:
-        """Every later line has it as `run`."""
+        """Add the run id to all later lines, as `run`."""
         self._run = {"run": run_id}
 
     def message(self, text: str, *, shard: int | None = None) -> None:
-        """`{"event": "message", "message": ..., "shard": ...}`"""
+        """Print `{"event": "message", "message": ..., "shard": ...}`."""
         self.emit("message", message=text, **({} if shard is None else {"shard": shard}))
 
     def lost(self, worker: LostWorker) -> None:
-        """`{"event": "worker_died", "worker": ..., "host": ..., "pid": ..., "message": ..., "shards": {"3": ...}}`
+        """Print `{"event": "worker_died", "worker": ..., "host": ..., "pid": ..., "message": ..., "shards": ...}`.
 
-        The event is `worker_left_out` for one that lives and gets no more work.
+        The event is `worker_left_out` for a worker that is alive but gets no more work.
         """
         self.emit(
-            "worker_left_out" if worker.is_left_out else "worker_died",
+            "worker_left_out" if worker.is_excluded else "worker_died",
             worker=worker.worker,
             host=worker.host,
             pid=worker.pid,
@@ -151,9 +141,9 @@ class JsonReporter(QuietReporter):
         )
 
     def progress(self, snapshot: Snapshot) -> None:
-        """`{"event": "progress", "images": ..., "done": ..., "failed": ..., "images_per_s": ..., ...}`"""
-        if time.monotonic() - self._said_at >= LINE_INTERVAL_S:
-            self._said_at = time.monotonic()
+        """Print `{"event": "progress", "images": ..., "done": ..., "failed": ..., "images_per_s": ...}`, if due."""
+        if time.monotonic() - self._printed_at >= LINE_INTERVAL_S:
+            self._printed_at = time.monotonic()
             self.emit(
                 "progress",
                 images=snapshot.images,
@@ -166,7 +156,7 @@ class JsonReporter(QuietReporter):
             )
 
     def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
-        """`{"event": "shard", "shard": ..., "worker": ..., "images": ..., "failed": ..., "failures": {...}, ...}`"""
+        """Print `{"event": "shard", "shard": ..., "worker": ..., "images": ..., "failed": ..., "failures": ...}`."""
         self.emit(
             "shard",
             shard=record.shard,
@@ -181,13 +171,12 @@ class JsonReporter(QuietReporter):
         )
 
     def emit(self, event: str, **values: Any) -> None:
-        """Write one line."""
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        print(json.dumps({"time": now, "event": event, **self._run, **values}), file=self._stream, flush=True)
+        """Print an event as one line."""
+        print(json.dumps({"time": utc_now(), "event": event, **self._run, **values}), file=self._stream, flush=True)
 
 
-class BarReporter(QuietReporter):
-    """A bar at the bottom of the terminal; messages scroll above it."""
+class BarReporter(Reporter):
+    """Shows a bar at the bottom of the terminal; messages scroll above it."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -200,69 +189,127 @@ class BarReporter(QuietReporter):
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._bar.add_task("looking at detector and source", total=None)
+        self._task = self._bar.add_task("checking detector and source", total=None)
         self._bar.start()
 
     def message(self, text: str, *, shard: int | None = None) -> None:
-        """A line above the bar, and what the bar says until the next progress."""
-        self._bar.console.print(printable(_about(shard, text)), markup=False, highlight=False)
+        """Print the message above the bar, and show it in the bar until the next update."""
+        self._bar.console.print(printable(_with_shard(shard, text)), markup=False, highlight=False)
         self._bar.update(self._task, description=printable(text))
 
     def listed(self, images: int) -> None:
-        """Shown in the bar."""
+        """Show the number of images in the bar."""
         self._bar.update(self._task, description=f"listing: {images:,} images so far")
 
     def progress(self, snapshot: Snapshot) -> None:
-        """The bar itself."""
+        """Update the bar."""
         text = snapshot.waiting if snapshot.waiting and not snapshot.workers else progress_text(snapshot)
         self._bar.update(self._task, total=snapshot.images, completed=snapshot.done, description=text)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.stop()
 
 
+class NotebookLine:
+    """A line of text in the output of a notebook cell; each text replaces the one before."""
+
+    def __init__(self) -> None:
+        self._display = importlib.import_module("IPython.display").display
+        self._handle: Any = None
+        self._shown_at = 0.0
+
+    def show(self, text: str, *, last: bool = False) -> None:
+        """Replace the line, at most a few times a second; the last text is always shown."""
+        if not last and time.monotonic() - self._shown_at < NOTEBOOK_INTERVAL_S:
+            return
+        self._shown_at = time.monotonic()
+        content = {"text/plain": printable(text)}
+        if self._handle is None:
+            self._handle = self._display(content, raw=True, display_id=True)
+        else:
+            self._handle.update(content, raw=True)
+
+
+class NotebookReporter(LineReporter):
+    """Shows the progress in one line of the cell's output; prints messages to standard error."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        super().__init__(stream)
+        self._line = NotebookLine()
+        self._text = ""
+
+    def listed(self, images: int) -> None:
+        """Show the number of images in the line."""
+        self._show(f"listing: {images:,} images so far")
+
+    def progress(self, snapshot: Snapshot) -> None:
+        """Update the line."""
+        self._show(progress_text(snapshot) + (f"; {snapshot.waiting}" if snapshot.waiting else ""))
+
+    def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
+        """Print nothing, since the line already counts the images of the shard."""
+
+    def close(self) -> None:
+        """Show the last text, even if the line was updated just before it."""
+        if self._text:
+            self._line.show(self._text, last=True)
+
+    def _show(self, text: str) -> None:
+        self._text = text
+        self._line.show(text)
+
+
 @contextlib.contextmanager
-def counting(what: str, stream: IO[str] | None = None) -> Iterator[Callable[[int, int], None]]:
-    """Shows how far something is that takes a while: a bar on a terminal, lines now and then elsewhere.
+def counting(
+    unit: str, stream: IO[str] | None = None, *, show: bool | None = True
+) -> Iterator[Callable[[int, int], None]]:
+    """Show the progress of a long operation: a bar on a terminal, a line every `LINE_INTERVAL_S` elsewhere.
 
     Args:
-        what: Is counted, in words: `images read`.
+        unit: The things that are counted, for example `images read`.
         stream: Standard error by default.
+        show: Whether to show anything; None shows it on a terminal and in a notebook.
 
     Yields:
-        To be called with how many are done and how many there are; it may begin anew.
+        A function to call with the number done and the total; the number may restart at 0.
     """
+    if not shows_progress(show):
+        yield lambda done, total: None
+        return
     stream = stream or sys.stderr
+    if stream is sys.stderr and in_notebook():
+        line = NotebookLine()
+        yield lambda done, total: line.show(f"{done:,} of {total:,} {unit}", last=done == total)
+        return
     if stream.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (BarColumn(), TextColumn("{task.completed:,.0f} of {task.total:,.0f}"), TextColumn(what))
+        columns = (BarColumn(), TextColumn("{task.completed:,.0f} of {task.total:,.0f}"), TextColumn(unit))
         with Progress(*columns, TimeRemainingColumn(), console=Console(file=stream), transient=True) as bar:
-            task = bar.add_task(what, total=1)
-            yield lambda done, of: bar.update(task, completed=done, total=of)
+            task = bar.add_task(unit, total=1)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
         return
-    said_at = time.monotonic()
+    printed_at = time.monotonic()
 
-    def say(done: int, of: int) -> None:
-        nonlocal said_at
-        if time.monotonic() - said_at >= LINE_INTERVAL_S:
-            said_at = time.monotonic()
-            print(f"{done:,} of {of:,} {what}", file=stream, flush=True)
+    def print_progress(done: int, total: int) -> None:
+        nonlocal printed_at
+        if time.monotonic() - printed_at >= LINE_INTERVAL_S:
+            printed_at = time.monotonic()
+            print(f"{done:,} of {total:,} {unit}", file=stream, flush=True)
 
-    yield say
+    yield print_progress
 
 
 def table(title: str, rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:
-    """A small table as text, with right-aligned numbers; the same on a terminal and in a log."""
-    everything = [list(map(printable, row)) for row in ([header, *rows] if header else rows)]
-    widths = [max(len(row[column]) for row in everything) for column in range(len(everything[0]))]
-    numeric = [
-        all(_is_number(row[column]) for row in everything[1 if header else 0 :]) for column in range(len(widths))
-    ]
+    """A table as plain text, with right-aligned numbers; the same on a terminal and in a log."""
+    lines_of_cells = [list(map(printable, row)) for row in ([header, *rows] if header else rows)]
+    columns = list(zip(*lines_of_cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numeric = [all(map(_is_number, column[1 if header else 0 :])) for column in columns]
     lines = [title] if title else []
-    for number, row in enumerate(everything):
+    for number, row in enumerate(lines_of_cells):
         cells = [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True)]
         lines.append(("  " + "  ".join(cells)).rstrip())
         if header and number == 0:
@@ -271,13 +318,11 @@ def table(title: str, rows: Sequence[Sequence[str]], header: Sequence[str] = ())
 
 
 def _is_number(text: str) -> bool:
-    return text.replace(",", "").replace(".", "").replace("%", "").replace(" s", "").strip("-").isdigit() or text in (
-        "",
-        "-",
-    )
+    digits = re.sub(r"[,.%]| (?:s|min|h|d)\b| ", "", text).strip("-")
+    return digits.isdigit() or text in ("", "-")
 
 
 def stage_seconds(seconds: Mapping[str, float]) -> str:
-    """`list 0.1, read 0.4, decode 1.2 ...` in the order of the work."""
+    """The time per stage in the order of the work: `list 0.1 s, read 0.4 s, decode 1 min 2 s ...`."""
     order = ("list", "read", "decode", "detect", "encode", "write")
-    return ", ".join(f"{stage} {seconds[stage]:.1f}" for stage in order if stage in seconds)
+    return ", ".join(f"{stage} {duration(seconds[stage])}" for stage in order if stage in seconds)

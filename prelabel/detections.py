@@ -1,16 +1,17 @@
-"""The value in the middle of everything: all detections of one image, as parallel arrays.
+"""The central value type: all detections of one image, as parallel arrays.
 
-A tiny example, one image of 4 x 6 pixels (height x width) with a dog on its left half:
+An example, one image of 4 x 6 pixels (height x width) with a dog on its left half:
 
     Detections(
         height=4, width=6,
         xyxy=[[0, 0, 3, 4]],            # pixels of the displayed image: x1 y1 x2 y2, origin top left
         category_id=[1], score=[0.9],
         label=["Dog"], mid=["/m/0bt9lr"],
-        mask=["0<`0"],                  # COCO compressed RLE of the whole image, or None without masks
+        mask=["0<`0"],                  # COCO compressed RLE of the whole image; None without masks
     )
 
-NumPy only: detectors make these, the store writes them, exporters read them, and none needs the others.
+Detectors return them, the store writes them, and exporters read them. This module needs only NumPy and the RLE of
+`prelabel.masks`, so these three do not depend on each other. `detections.decode_masks()` returns the masks as pixels.
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prelabel.errors import StoreError
+from prelabel.masks import rle
+
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 ObjectArray = npt.NDArray[np.object_]
 
+#: Number of detections that `repr` lists.
+_LISTED = 3
+
 
 def as_objects(values: Sequence[Any] | ObjectArray) -> ObjectArray:
-    """`(N,)` strings as an array of Python objects, which can be indexed like the numbers beside it."""
+    """`(N,)` strings as an array of Python objects, which can be indexed like the numeric arrays."""
     if isinstance(values, np.ndarray) and values.dtype == object:
         return values
     array = np.empty(len(values), dtype=object)
@@ -36,20 +43,22 @@ def as_objects(values: Sequence[Any] | ObjectArray) -> ObjectArray:
     return array
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Detections:
     """All detections of one image; every array has one entry per detection, in the same order.
 
     Attributes:
-        height: Pixels of the displayed image (after its EXIF turn), top to bottom.
+        height: Pixels of the displayed image (after applying the EXIF orientation), top to bottom.
         width: Pixels of the displayed image, left to right.
         xyxy: `(N, 4)` float32 pixels x1 y1 x2 y2 with `0 <= x1 <= x2 <= width` and `0 <= y1 <= y2 <= height`.
-        category_id: `(N,)` int32, the model's own class number, never renumbered.
+        category_id: `(N,)` int32, the class numbers of the model, never renumbered.
         score: `(N,)` float32 in 0..1.
-        label: `(N,)` str, the class name as the annotator sees it.
-        mid: `(N,)` str, the Freebase machine id (`/m/0bt9lr`), or `""` where the model has none.
-        mask: `(N,)` str, COCO compressed counts of an RLE of size `[height, width]`; `None` without masks.
-        multiclass_score: `(N, C)` float32 class distribution where it was asked for, else `None`.
+        label: `(N,)` str, the class names as annotators see them.
+        mid: `(N,)` str, Freebase machine ids (`/m/0bt9lr`), or `""` if the model has none.
+        mask: `(N,)` str, COCO compressed RLE counts of size `[height, width]`; None without masks.
+        multiclass_score: `(N, C)` float32 scores of all classes if they were requested, else None.
+        views: `(N,)` int32, from how many views of the image the detection was merged; joined parts of an object count
+            as one. None if the detector saw one view only.
     """
 
     height: int
@@ -61,41 +70,74 @@ class Detections:
     mid: ObjectArray
     mask: ObjectArray | None = None
     multiclass_score: FloatArray | None = None
+    views: IntArray | None = None
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
         set_(self, "xyxy", np.asarray(self.xyxy, dtype=np.float32).reshape(-1, 4))
         set_(self, "category_id", np.asarray(self.category_id, dtype=np.int32))
         set_(self, "score", np.asarray(self.score, dtype=np.float32))
+        if self.views is not None:
+            set_(self, "views", np.asarray(self.views, dtype=np.int32))
         for name in ("label", "mid", "mask"):
             value = getattr(self, name)
             if value is not None:
                 set_(self, name, as_objects(value))
-        for name in ("category_id", "score", "label", "mid", "mask", "multiclass_score"):
+        for name in ("category_id", "score", "label", "mid", "mask", "multiclass_score", "views"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.xyxy):
                 raise ValueError(f"{name} must have {len(self.xyxy)} entries like xyxy, got {len(value)}")
 
     @classmethod
     def empty(cls, height: int, width: int, *, masks: bool = False) -> Detections:
-        """An image on which nothing was found."""
-        none = np.empty(0, dtype=object)
+        """Return an empty `Detections` for an image of this size."""
+        no_strings = np.empty(0, dtype=object)
         return cls(
             height=height,
             width=width,
             xyxy=np.empty((0, 4), np.float32),
             category_id=np.empty(0, np.int32),
             score=np.empty(0, np.float32),
-            label=none,
-            mid=none,
-            mask=none if masks else None,
+            label=no_strings,
+            mid=no_strings,
+            mask=no_strings if masks else None,
         )
 
     def __len__(self) -> int:
         return len(self.xyxy)
 
+    def __repr__(self) -> str:
+        """`Detections(height=4, width=6, Dog 0.90, Cat 0.80, ... 5 in all, with masks)`"""
+        listed = [
+            f"{label} {score:.2f}" for label, score in zip(self.label[:_LISTED], self.score[:_LISTED], strict=True)
+        ]
+        more = [f"... {len(self):,} in all"] if len(self) > _LISTED else []
+        masks = [] if self.mask is None else ["with masks"]
+        parts = [f"height={self.height}", f"width={self.width}", *(listed or ["none"]), *more, *masks]
+        return f"Detections({', '.join(parts)})"
+
+    def decode_masks(self) -> npt.NDArray[np.bool_]:
+        """Decode all masks into pixels.
+
+        The result takes `N * height * width` bytes: 100 masks of a photo with 12 megapixels take 1.2 GB. If there are
+        many detections, select some first: `detections[detections.score >= 0.5].decode_masks()`.
+
+        Returns:
+            `(N, height, width)` bool, in the order of the other arrays: `True` where the object is, in pixels of the
+            displayed image.
+
+        Raises:
+            StoreError: The detections have no masks, or a mask is corrupt.
+        """
+        if self.mask is None and len(self):
+            raise StoreError("these detections have no masks: the detector returns only boxes")
+        pixels = np.zeros((len(self), self.height, self.width), dtype=np.bool_)
+        for number, counts in enumerate(() if self.mask is None else self.mask):
+            pixels[number] = rle.decode(counts, self.height, self.width)
+        return pixels
+
     def __getitem__(self, index: npt.NDArray[Any] | slice) -> Detections:
-        """Detections chosen by a boolean mask, an index array or a slice: `detections[detections.score >= 0.5]`."""
+        """The detections at a boolean array, an index array or a slice: `detections[detections.score >= 0.5]`."""
         return replace(
             self,
             xyxy=self.xyxy[index],
@@ -105,28 +147,24 @@ class Detections:
             mid=self.mid[index],
             mask=None if self.mask is None else self.mask[index],
             multiclass_score=None if self.multiclass_score is None else self.multiclass_score[index],
+            views=None if self.views is None else self.views[index],
         )
 
 
 @dataclass(frozen=True, slots=True)
+class ClassName:
+    """A class of a detector: its number, the name that annotators see, and its Freebase MID or `""`."""
+
+    id: int
+    name: str
+    mid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageLabel:
-    """One label of a whole image, from a classifier: class number, name, MID (or `""`), probability."""
+    """A label of a whole image, from a classifier: class number, name, MID (or `""`) and probability."""
 
     category_id: int
     label: str
     mid: str
     score: float
-
-
-def xyxy_to_xywh(xyxy: FloatArray) -> FloatArray:
-    """`(N, 4)` x1 y1 x2 y2 -> `(N, 4)` x y width height (COCO's bbox), same unit."""
-    xywh = np.array(xyxy, copy=True)
-    xywh[:, 2:] -= xywh[:, :2]
-    return xywh
-
-
-def xywh_to_xyxy(xywh: FloatArray) -> FloatArray:
-    """`(N, 4)` x y width height -> `(N, 4)` x1 y1 x2 y2, same unit."""
-    xyxy = np.array(xywh, copy=True)
-    xyxy[:, 2:] += xyxy[:, :2]
-    return xyxy

@@ -1,36 +1,40 @@
-"""What can go wrong, as a tree. Catch `PrelabelError` for everything this package raises on purpose.
+"""All errors that this package raises on purpose. Catch `PrelabelError` to catch all of them.
 
     PrelabelError
-     +-- ConfigError           an option, a job file or a combination of options makes no sense (exit code 2)
-     +-- SourceError           images cannot be listed, planned or fetched
-     |    +-- FetchError       the bytes of one image cannot be had
-     +-- DecodeError           the bytes of one image are no picture we can show
-     |    +-- EmptyFileError       no bytes at all
-     |    +-- UnknownFormatError   not an image, or a format nobody here reads
-     |    +-- MissingCodecError    a known format whose reader is an extra that is not installed
-     |    +-- TruncatedImageError  the end of the file is missing
-     |    +-- CorruptImageError    the content contradicts the format
-     |    +-- ImageTooLargeError   more pixels or bytes than allowed
-     +-- DetectorError         a model cannot be fetched, loaded, recognised or run
-     +-- StoreError            what was written cannot be read, does not fit, or cannot be written
-     +-- ExportError           finished shards cannot be turned into the wanted format
-     +-- PushError             predictions cannot be brought into an annotation server
-     +-- EvaluateError         finished shards cannot be held against a truth
-     +-- RunError              the job as a whole failed
-          +-- CredentialsError   a store takes the credentials no longer, whatever is asked for
-          +-- OutputInUseError   another job writes the output
-          +-- RunInterrupted     somebody ended it; what was finished stays
+     +-- ConfigError                an option, a job file or a combination of options is not allowed (exit code 2)
+     +-- SourceError                images cannot be listed, planned or fetched
+     |    +-- FetchError            the bytes of an image cannot be read
+     +-- DecodeError                the bytes of an image cannot be decoded
+     |    +-- EmptyFileError        the file has no bytes
+     |    +-- UnknownFormatError    the file is not an image, or its format is not supported
+     |    +-- MissingCodecError     the format needs an extra that is not installed
+     |    +-- TruncatedImageError   the end of the file is missing
+     |    +-- CorruptImageError     the content violates the format
+     |    +-- ImageTooLargeError    the image has more pixels or bytes than allowed
+     +-- DetectorError              a model cannot be fetched, loaded, recognized or run
+     +-- StoreError                 a file of a run cannot be read or written, or files of a run contradict each other
+     +-- ExportError                finished shards cannot be written in the requested format
+     +-- PushError                  predictions cannot be sent to an annotation server
+     +-- EvaluateError              finished shards cannot be compared with ground truth or annotations
+     +-- RunError                   the job as a whole failed
+          +-- CredentialsError      storage rejects the credentials
+          +-- OutputInUseError      another job writes the output
+          +-- RunInterrupted        the user stopped the job; finished shards are kept
 
-Every class takes one message, so that it survives pickling between Ray processes.
+The constructor of every class takes one message, so errors can be pickled between Ray processes.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class PrelabelError(Exception):
-    """Base of all errors raised on purpose; its text is one line fit to show to the user."""
+    """Base class of all errors raised on purpose; the message is one line for the user."""
 
 
 class ConfigError(PrelabelError):
-    """An option, a job file or a combination of options that makes no sense."""
+    """An option, a job file or a combination of options is not allowed."""
 
 
 class SourceError(PrelabelError):
@@ -38,55 +42,55 @@ class SourceError(PrelabelError):
 
 
 class FetchError(SourceError):
-    """The bytes of one image cannot be had from storage."""
+    """The bytes of an image cannot be read from storage."""
 
 
 class DecodeError(PrelabelError):
-    """The bytes of one image cannot be turned into pixels."""
+    """The bytes of an image cannot be decoded."""
 
 
 class EmptyFileError(DecodeError):
-    """A file of zero bytes."""
+    """The file has no bytes."""
 
 
 class UnknownFormatError(DecodeError):
-    """Bytes that no image reader recognises."""
+    """The file is not an image, or its format is not supported."""
 
 
 class MissingCodecError(DecodeError):
-    """A known image format whose reader comes with an extra that is not installed."""
+    """The image format needs an extra that is not installed."""
 
 
 class TruncatedImageError(DecodeError):
-    """The end of the image's data is missing."""
+    """The end of the image data is missing."""
 
 
 class CorruptImageError(DecodeError):
-    """An image whose content contradicts its format."""
+    """The content of the image violates its format."""
 
 
 class ImageTooLargeError(DecodeError):
-    """An image with more pixels, or a file with more bytes, than the limit allows."""
+    """The image has more pixels, or the file more bytes, than the limit allows."""
 
 
 class DetectorError(PrelabelError):
-    """A model cannot be fetched, loaded, recognised or run."""
+    """A model cannot be fetched, loaded, recognized or run."""
 
 
 class StoreError(PrelabelError):
-    """Something written earlier cannot be read or does not fit, or something cannot be written."""
+    """A file of a run cannot be read or written, or files of a run contradict each other."""
 
 
 class ExportError(PrelabelError):
-    """Finished shards cannot be turned into the wanted format."""
+    """Finished shards cannot be written in the requested format."""
 
 
 class PushError(PrelabelError):
-    """Predictions cannot be brought into an annotation server, or it did not take them as they were sent."""
+    """Predictions cannot be sent to an annotation server, or the server changed them."""
 
 
 class EvaluateError(PrelabelError):
-    """Finished shards cannot be held against a truth."""
+    """Finished shards cannot be compared with ground truth or annotations."""
 
 
 class RunError(PrelabelError):
@@ -94,12 +98,17 @@ class RunError(PrelabelError):
 
 
 class CredentialsError(RunError):
-    """A store takes the credentials no longer, or there are none: no image is to blame."""
+    """Storage rejects the credentials, or there are none; the images are not at fault."""
 
 
 class OutputInUseError(RunError):
     """Another job writes the output, or has taken it over."""
 
 
-class RunInterrupted(RunError):  # noqa: N818 - what happened, no fault
-    """The job was ended from outside; what was finished stays."""
+class RunInterrupted(RunError):  # noqa: N818 - an event rather than an error
+    """The user stopped the job; finished shards are kept."""
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """Up to `most` names, for a message: `cat, dog and 3 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,12 +1,12 @@
-"""Frames: the ways in which one picture can lie, and how boxes, masks and sizes get from one into another.
+"""Frames: the coordinate systems of an image, and the conversion of boxes, masks and sizes between them.
 
-    stored     the pixels as they stand in the file
-    display    upright: turned as the file's metadata says; what the detector saw and a shard holds
-    browser    what browsers show; they look for an orientation in fewer places than there are
+    stored     the pixels as stored in the file
+    display    the displayed image, rotated as the file's metadata says; detectors and shards use this frame
+    browser    the image as browsers show it; browsers read the orientation from fewer places in a file
 
-EXIF's orientation, 1 to 8, says how stored pixels are turned for showing. The eight turns are a group (that of the
-square): any two after each other are one of them, and each can be undone. So a number of 1 to 8 names the way between
-any two frames, too. A picture of 2 x 3 pixels (height x width)
+EXIF's orientation, 1 to 8, says how stored pixels are rotated or mirrored for display. The eight orientations are a
+group (the symmetries of the square): applying two of them is the same as applying a third, and each has an inverse. So
+an orientation also converts between any two frames. An image of 2 x 3 pixels (height x width)
 
     a b c
     d e f
@@ -27,10 +27,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from prelabel import rle
 from prelabel.detections import Detections, as_objects
-from prelabel.rle import Int64Array
-from prelabel.sides import transposed_edges
+from prelabel.masks import rle
+from prelabel.masks.rle import Int64Array
+from prelabel.masks.sides import transposed_edges
 
 STORED, DISPLAY, BROWSER = "stored", "display", "browser"
 FRAMES = (DISPLAY, STORED, BROWSER)
@@ -39,108 +39,108 @@ Floats = npt.NDArray[np.float64]
 Array = TypeVar("Array", bound=npt.NDArray[Any])
 
 
-class _Turn(NamedTuple):
-    """A turn in its parts: rows and columns change places first, then the columns are reversed, then the rows."""
+class _Steps(NamedTuple):
+    """The steps of an orientation: first rows and columns are swapped, then columns are reversed, then rows."""
 
     transposed: bool
     columns_reversed: bool
     rows_reversed: bool
 
 
-_TURNS = {
-    1: _Turn(False, False, False),
-    2: _Turn(False, True, False),
-    3: _Turn(False, True, True),
-    4: _Turn(False, False, True),
-    5: _Turn(True, False, False),
-    6: _Turn(True, True, False),
-    7: _Turn(True, True, True),
-    8: _Turn(True, False, True),
+_STEPS = {
+    1: _Steps(False, False, False),
+    2: _Steps(False, True, False),
+    3: _Steps(False, True, True),
+    4: _Steps(False, False, True),
+    5: _Steps(True, False, False),
+    6: _Steps(True, True, False),
+    7: _Steps(True, True, True),
+    8: _Steps(True, False, True),
 }
-_NUMBERS = {turn: number for number, turn in _TURNS.items()}
+_NUMBERS = {steps: number for number, steps in _STEPS.items()}
 
 
-def way_to(frame: str, applied: int | None, browser: int | None) -> int:
-    """The turn, 1..8, that leads from the display frame to another.
+def orientation_to(frame: str, applied: int | None, browser: int | None) -> int:
+    """The orientation, 1..8, that converts from the display frame to another frame.
 
     Args:
         frame: One of `FRAMES`.
-        applied: The orientation that was applied to the stored pixels to get the display frame; None is 1.
-        browser: The one that browsers apply; None is the same as applied.
+        applied: The orientation that was applied to the stored pixels to get the display frame; None means 1.
+        browser: The orientation that browsers apply; None means the same as `applied`.
 
     Raises:
-        ValueError: No such frame, or an orientation that is not 1..8.
+        ValueError: The frame is unknown, or an orientation is not 1..8.
     """
     if frame not in FRAMES:
         raise ValueError(f"frame must be one of {', '.join(FRAMES)}, got {frame!r}")
-    back = inverse(_number(applied))
+    back = inverse(_checked(applied))
     if frame == STORED:
         return back
     if frame == BROWSER:
-        return after_each_other(back, _number(browser, applied))
+        return compose(back, _checked(browser, applied))
     return 1
 
 
-def after_each_other(first: int, second: int) -> int:
-    """The one turn, 1..8, that does what two do after each other."""
-    one, other = _turn(first), _turn(second)
-    # Reversing columns and then transposing is transposing and then reversing rows.
-    columns, rows = one[1:] if not other.transposed else (one.rows_reversed, one.columns_reversed)
-    transposed = one.transposed != other.transposed
-    return _NUMBERS[_Turn(transposed, columns != other.columns_reversed, rows != other.rows_reversed)]
+def compose(first: int, second: int) -> int:
+    """The orientation, 1..8, that is equal to applying `first` and then `second`."""
+    before, after = _steps_of(first), _steps_of(second)
+    # Reversing columns and then transposing equals transposing and then reversing rows.
+    columns, rows = before[1:] if not after.transposed else (before.rows_reversed, before.columns_reversed)
+    transposed = before.transposed != after.transposed
+    return _NUMBERS[_Steps(transposed, columns != after.columns_reversed, rows != after.rows_reversed)]
 
 
-def inverse(turn: int) -> int:
-    """The turn, 1..8, that undoes one: 8 for 6, 6 for 8, for all others they themselves."""
-    return {6: 8, 8: 6}.get(turn, turn)
+def inverse(orientation: int) -> int:
+    """The orientation, 1..8, that undoes an orientation: 8 undoes 6, 6 undoes 8, and the others undo themselves."""
+    return {6: 8, 8: 6}.get(orientation, orientation)
 
 
-def turned_size(height: int, width: int, turn: int) -> tuple[int, int]:
-    """Height and width of a turned picture."""
-    return (width, height) if _turn(turn).transposed else (height, width)
+def oriented_size(height: int, width: int, orientation: int) -> tuple[int, int]:
+    """Height and width of an image after applying an orientation."""
+    return (width, height) if _steps_of(orientation).transposed else (height, width)
 
 
-def turned_rows(picture: Array, turn: int) -> Array:
-    """`(height, width, ...)` of pixels, turned; a view where that is possible."""
-    transposed, columns, rows = _turn(turn)
-    turned: Any = picture.swapaxes(0, 1) if transposed else picture
-    turned = turned[:, ::-1] if columns else turned
-    return turned[::-1] if rows else turned  # type: ignore[no-any-return]
+def oriented_pixels(image: Array, orientation: int) -> Array:
+    """The `(height, width, ...)` pixels after applying an orientation, as a view."""
+    transposed, columns, rows = _steps_of(orientation)
+    oriented: Any = image.swapaxes(0, 1) if transposed else image
+    oriented = oriented[:, ::-1] if columns else oriented
+    return oriented[::-1] if rows else oriented  # type: ignore[no-any-return]
 
 
-def turned_points(points: npt.NDArray[Any], height: int, width: int, turn: int) -> Floats:
-    """`(..., 2)` x y in pixels of a picture of that height and width -> the same places in the turned one, float64."""
-    transposed, columns, rows = _turn(turn)
-    height, width = turned_size(height, width, turn)
+def oriented_points(points: npt.NDArray[Any], height: int, width: int, orientation: int) -> Floats:
+    """`(..., 2)` float64 x y in the oriented image, from x y in pixels of an image of that height and width."""
+    transposed, columns, rows = _steps_of(orientation)
+    height, width = oriented_size(height, width, orientation)
     x, y = np.moveaxis(np.asarray(points, np.float64), -1, 0)
     if transposed:
         x, y = y, x
     return np.stack((width - x if columns else x, height - y if rows else y), axis=-1)
 
 
-def turned_boxes(xyxy: npt.NDArray[Any], height: int, width: int, turn: int) -> Floats:
-    """`(N, 4)` x1 y1 x2 y2 in pixels -> the boxes in the turned picture, float64, with x1 <= x2 and y1 <= y2."""
-    corners = turned_points(np.asarray(xyxy).reshape(-1, 2, 2), height, width, turn)
+def oriented_boxes(xyxy: npt.NDArray[Any], height: int, width: int, orientation: int) -> Floats:
+    """`(N, 4)` float64 x1 y1 x2 y2 in the oriented image, with x1 <= x2 and y1 <= y2, from boxes in pixels."""
+    corners = oriented_points(np.asarray(xyxy).reshape(-1, 2, 2), height, width, orientation)
     return np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
 
 
-def turned_counts(counts: str, height: int, width: int, turn: int) -> str:
-    """COCO compressed counts of a mask of that height and width -> those of the turned mask, from run to run.
+def oriented_counts(counts: str, height: int, width: int, orientation: int) -> str:
+    """COCO compressed counts of the oriented mask, from those of a mask of that height and width, without decoding it.
 
     Raises:
-        StoreError: The counts are none of this size.
-        ExportError: The mask is too ragged, see `prelabel.sides`.
+        StoreError: The counts are not a mask of this size.
+        ExportError: The contour of the mask is too long; see `prelabel.masks.sides`.
     """
-    if turn == 1:
+    if orientation == 1:
         return counts
-    transposed, columns, rows = _turn(turn)
+    transposed, columns, rows = _steps_of(orientation)
     starts, ends = rle.spans(counts, height, width)
     pixels = height * width
     if transposed:
         edges = transposed_edges(starts, ends, height, width)
         starts, ends = edges[::2], np.append(edges[1::2], np.full(len(edges) % 2, pixels))
         height, width = width, height
-    # Reversing the whole order of pixels reverses columns and rows; what must not be reversed is reversed again.
+    # Reversing the order of all pixels reverses columns and rows. Rows that must keep their order are reversed again.
     if columns:
         starts, ends = pixels - ends[::-1], pixels - starts[::-1]
     if rows != columns:
@@ -151,54 +151,48 @@ def turned_counts(counts: str, height: int, width: int, turn: int) -> str:
 
 
 def _rows_reversed(starts: Int64Array, ends: Int64Array, height: int) -> tuple[Int64Array, Int64Array]:
-    first, last = starts // height, (ends - 1) // height
-    # Runs that go on in the next column are cut at its top, since each column is reversed by itself.
-    number = last - first + 1
-    begin = np.cumsum(number) - number
-    column = np.repeat(first - begin, number) + np.arange(number.sum())
-    top, bottom = column * height, (column + 1) * height
-    top[begin], bottom[begin + number - 1] = starts, ends
+    column, top, bottom = rle.cut_at_columns(starts, ends, height)  # each column is reversed separately
     mirror = (2 * column + 1) * height
     edges = np.concatenate((mirror - bottom, mirror - top))
     edges.sort(kind="stable")
-    # Where one column's last run and the next one's first now touch, they are one.
+    # The last run of a column and the first of the next are merged if they now touch.
     edges = rle.without_pairs(edges)
     return edges[::2], edges[1::2]
 
 
-def turned_masks(masks: Sequence[str | None], height: int, width: int, turn: int) -> list[str | None]:
-    """`turned_counts` of each mask; None stays None."""
-    return [None if counts is None else turned_counts(counts, height, width, turn) for counts in masks]
+def oriented_masks(masks: Sequence[str | None], height: int, width: int, orientation: int) -> list[str | None]:
+    """`oriented_counts` of each mask; None stays None."""
+    return [None if counts is None else oriented_counts(counts, height, width, orientation) for counts in masks]
 
 
-def turned_detections(found: Detections, turn: int) -> Detections:
-    """The same detections on the turned picture.
+def oriented_detections(detections: Detections, orientation: int) -> Detections:
+    """The same detections on the oriented image.
 
     Raises:
-        StoreError: A mask does not fit the image.
-        ExportError: A mask is too ragged.
+        StoreError: A mask does not have the size of the image.
+        ExportError: The contour of a mask is too long.
     """
-    if turn == 1:
-        return found
-    height, width = turned_size(found.height, found.width, turn)
-    masks = found.mask
+    if orientation == 1:
+        return detections
+    height, width = oriented_size(detections.height, detections.width, orientation)
+    size, masks = (detections.height, detections.width), detections.mask
     return replace(
-        found,
+        detections,
         height=height,
         width=width,
-        xyxy=turned_boxes(found.xyxy, found.height, found.width, turn).astype(np.float32),
-        mask=None if masks is None else as_objects(turned_masks(masks.tolist(), found.height, found.width, turn)),
+        xyxy=oriented_boxes(detections.xyxy, *size, orientation).astype(np.float32),
+        mask=None if masks is None else as_objects(oriented_masks(masks.tolist(), *size, orientation)),
     )
 
 
-def _number(orientation: int | None, default: int | None = None) -> int:
+def _checked(orientation: int | None, default: int | None = None) -> int:
     number = orientation if orientation is not None else default if default is not None else 1
-    _turn(number)
+    _steps_of(number)
     return number
 
 
-def _turn(number: int) -> _Turn:
+def _steps_of(number: int) -> _Steps:
     try:
-        return _TURNS[number]
+        return _STEPS[number]
     except KeyError:
         raise ValueError(f"an orientation must be 1 to 8, got {number}") from None

@@ -1,4 +1,8 @@
-"""`ImageRef`: which image, and where; what a listing finds, a plan stores and a worker fetches."""
+"""`ImageRef`: the identity and location of an image.
+
+Listing a source finds the images, the plan stores them, and workers fetch them. The class has its own module because
+`source`, `store` and `engine` all use it.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,11 @@ class ImageRef:
     """One image of a source.
 
     Attributes:
-        image_id: The image's name in everything that is written: the path below the source root, or what a list says.
-        uri: Its full address.
-        file_name: The path below the source root (COCO's `file_name`), also where a list gives an `image_id`.
-        size: Bytes, where the listing tells.
-        version: What identifies the content: the ETag of an object, `mtime_ns-<nanoseconds>` of a file on a disk.
+        image_id: The image's name in all output: the path below the source root, or the name that a list gives it.
+        uri: The full URL or path.
+        file_name: The path below the source root (COCO's `file_name`), even if a list gives an `image_id`.
+        size: Bytes, or None if the listing does not report them.
+        version: Identifies the content: the ETag of an object, or `mtime_ns-<nanoseconds>` of a file on disk.
     """
 
     image_id: str

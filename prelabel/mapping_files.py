@@ -1,13 +1,12 @@
-"""Files of names and values (job files, class maps, class thresholds), read as they are written.
+"""Read files of names and values (job files, class maps, class thresholds) and keep their spelling.
 
-YAML takes more words for values than people do: of
+YAML interprets more words than users expect. From
 
     no: 0.5        1e3: 0.5
     0x10: 0.5      2024-01-01: 0.5
 
-a plain reader makes the classes `False`, `1000.0`, `16` and a date. Here a name is always the text in the file, and a
-value is its text together with what it means, so that whoever needs a class name takes the one and whoever needs a
-number takes the other.
+an ordinary parser makes the classes `False`, `1000.0`, `16` and a date. Here a name is always the text in the file. A
+value keeps both its text and its meaning, so that code can use the text as a class name or the meaning as a number.
 """
 
 from __future__ import annotations
@@ -19,47 +18,42 @@ import io
 import json
 import re
 import reprlib
-import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 from prelabel.errors import ConfigError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 #: Files that `read_mapping` reads.
 MAPPING_SUFFIXES = (".yaml", ".yml", ".toml", ".json", ".csv")
 
-#: Values that a file may hold, each counted as often as YAML's aliases name it.
-_MOST_VALUES = 1_000_000
+#: Maximum number of values in a file; a YAML alias counts every time it is used.
+_MAX_VALUES = 1_000_000
 
 
 class Bare(str):
-    """A value that stands in a file without quotes: the text, and what it means.
+    """An unquoted value of a file: its text and its meaning.
 
     Attributes:
-        value: The number, truth value or None that the text stands for; the text itself where it stands for nothing
-            that two readers would agree on (dates, `1:30`, `010`).
-        exact: Whether the text is known as it was written.
+        value: The number, boolean or None that the text means. It is the text itself if parsers disagree about the
+            meaning (dates, `1:30`, `010`).
+        exact: Whether the text is spelled as in the file.
     """
 
     value: Any
     exact: bool
 
     def __new__(cls, text: str, value: Any, *, exact: bool = True) -> Bare:
-        made = super().__new__(cls, text)
-        made.value, made.exact = value, exact
-        return made
+        bare = super().__new__(cls, text)
+        bare.value, bare.exact = value, exact
+        return bare
 
     def __reduce__(self) -> tuple[Any, ...]:
         return str, (str(self),)
 
 
 def meaning(value: Any) -> Any:
-    """What a value of a file means: numbers as numbers, in nested lists and mappings too."""
+    """The meaning of a value in a file, for example a number. In lists and mappings, every value is replaced."""
     if isinstance(value, Bare):
         return value.value
     if isinstance(value, dict):
@@ -70,10 +64,10 @@ def meaning(value: Any) -> Any:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """A YAML, TOML, JSON or two-column CSV file as a dict; what has no quotes in it becomes `Bare`.
+    """The names and values of a YAML, TOML, JSON or two-column CSV file; unquoted values become `Bare`.
 
     Raises:
-        ConfigError: The file is missing or damaged, holds something else than a mapping, or a name twice.
+        ConfigError: The file is missing or invalid, is not a mapping, or has a duplicate name.
     """
     suffix = path.suffix.lower()
     try:
@@ -81,9 +75,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
         if suffix == ".toml":
             values = _with_bare_numbers(tomllib.loads(text, parse_float=_float))
         elif suffix == ".csv":
-            values = once([_two_columns(path, row) for row in csv.reader(io.StringIO(text), strict=True) if row])
+            values = unique([_two_columns(path, row) for row in csv.reader(io.StringIO(text), strict=True) if row])
         elif suffix == ".json":
-            values = json.loads(text, object_pairs_hook=once, parse_int=_int, parse_float=_float)
+            values = json.loads(text, object_pairs_hook=unique, parse_int=_int, parse_float=_float)
         else:
             values = _yaml(path, text)
     except OSError as error:
@@ -93,7 +87,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if values is None or (isinstance(values, Bare) and values.value is None):
         values = {}
     if not _is_bounded(values):
-        raise ConfigError(f"{path}: it names more than {_MOST_VALUES:,} values")
+        raise ConfigError(f"{path}: the file has more than {_MAX_VALUES:,} values")
     if not isinstance(values, dict):
         kind = type(values.value if isinstance(values, Bare) else values).__name__
         raise ConfigError(f"{path}: expected names and values, got a {kind}")
@@ -102,12 +96,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 def _two_columns(path: Path, row: list[str]) -> tuple[str, str]:
     if len(row) != 2:
-        raise ConfigError(f"{path}: a line must hold two columns, got {reprlib.repr(row)}")
+        raise ConfigError(f"{path}: a line must have two columns, got {reprlib.repr(row)}")
     return row[0], row[1]
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The pairs as a dict. Raises ValueError where a name comes twice: which of both is meant is not known."""
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs as a dict. Raises ValueError for a duplicate name: it is unclear which value is meant."""
     values: dict[str, Any] = {}
     for name, value in pairs:
         if name in values:
@@ -125,7 +119,7 @@ def _float(text: str) -> Bare:
 
 
 def _with_bare_numbers(value: Any) -> Any:
-    """TOML tells how a float was written; of other values without quotes (`0x10`, a date) only the meaning is left."""
+    """TOML values, with `Bare` for unquoted ones. The parser keeps the spelling of floats, not of `0x10` or dates."""
     if isinstance(value, dict):
         return {name: _with_bare_numbers(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -136,51 +130,47 @@ def _with_bare_numbers(value: Any) -> Any:
 
 
 def _yaml(path: Path, text: str) -> Any:
-    import yaml  # only here: the exporters start without it
+    import yaml  # imported here, so that exports start without it
 
     try:
-        loader = _yaml_loader()(text)
-        try:
-            return loader.get_single_data()
-        finally:
-            loader.dispose()
+        return yaml.load(text, _yaml_loader())  # noqa: S506 - made from the safe loader
     except yaml.YAMLError as error:
         hint = ""
         if "alias" in str(error):
-            hint = '; a name that begins with * or & needs quotes, as in "*": 0.3'
+            hint = '; a name that starts with * or & needs quotes, as in "*": 0.3'
         raise ConfigError(f"{path}: {' '.join(str(error).split())}{hint}") from None
 
 
 @functools.cache
 def _yaml_loader() -> Any:
-    """A safe loader whose names are text, each given once, and whose plain values are `Bare`."""
+    """A safe loader whose names are text without duplicates, and whose unquoted values are `Bare`."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             if not isinstance(node, yaml.MappingNode):
-                return dict(super().construct_mapping(node, deep=deep))  # raises what is wrong
+                return dict(super().construct_mapping(node, deep=deep))  # raises the error
             first: dict[str, int] = {}
             for name, _ in node.value:
                 line = name.start_mark.line + 1
                 if not isinstance(name, yaml.ScalarNode):
-                    raise ValueError(f"line {line}: a name must be text")  # noqa: TRY004 - of the file
+                    raise ValueError(f"line {line}: a name must be text")  # noqa: TRY004 - an error of the file
                 if name.tag == "tag:yaml.org,2002:merge":
                     continue
                 if name.value in first:
                     raise ValueError(f"line {line}: {name.value!r} is given twice, first in line {first[name.value]}")
                 first[name.value] = line
-            # Names of a mapping that is merged in (<<) come first, and own ones replace them.
+            # The names of a merged mapping (<<) come first, and the mapping's own names override them.
             self.flatten_mapping(node)
             for name, _ in node.value:
                 if not isinstance(name, yaml.ScalarNode):
                     line = name.start_mark.line + 1
-                    raise ValueError(f"line {line}: a name must be text")  # noqa: TRY004 - of the file
+                    raise ValueError(f"line {line}: a name must be text")  # noqa: TRY004 - an error of the file
             return {name.value: self.construct_object(value, deep=deep) for name, value in node.value}
 
     def bare(loader: Any, node: Any) -> Bare:
         text = str(node.value)
-        # Readers do not agree on what these mean, and people mean the text.
+        # Parsers disagree about the meaning of `1:30` and `010`, and users mean the text.
         if ":" in text or re.fullmatch(r"[-+]?0[0-9_]+", text):
             return Bare(text, text)
         kind = node.tag.rpartition(":")[2]
@@ -201,11 +191,11 @@ def _yaml_loader() -> Any:
 
 def _is_bounded(values: Any) -> bool:
     waiting, count = [values], 0
-    while waiting and count <= _MOST_VALUES:
+    while waiting and count <= _MAX_VALUES:
         inner = waiting.pop()
         if isinstance(inner, dict):
             waiting += [*inner, *inner.values()]
         elif isinstance(inner, list | tuple | set):
             waiting += inner
         count += 1
-    return count <= _MOST_VALUES
+    return count <= _MAX_VALUES

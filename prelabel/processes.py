@@ -1,12 +1,13 @@
-"""One function on item after item, in this process or in several, with the results in the order of the items.
+"""Apply a function to many items, in this process or in several, with the results in the order of the items.
 
     with Processes.all_cores() as processes:
         for text in processes.map(work, shards):
             ...
 
-The first items are worked on here. Only when what is left would take long are processes started, which takes about a
-second. They are spawned, not forked: threads and open connections of this process are not theirs. So the function, the
-items and the results are pickled, and a script must begin its work under `if __name__ == "__main__":`.
+The first items run in this process. Starting more processes takes about a second, so they are started only if the
+remaining items would take long. They are spawned rather than forked, so they share no threads or connections with this
+process, and the function, the items and the results are pickled. The processes do not import the main script, so it
+needs no `if __name__ == "__main__":`, and the function must be in a module.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -31,36 +33,36 @@ from prelabel.errors import RunError
 A = TypeVar("A")
 B = TypeVar("B")
 
-#: With more processes the one that puts their results together is what they wait for, and each takes some memory.
-_MOST = 8
+#: Maximum number of processes of `all_cores`: with more, the process that collects the results would be the bottleneck,
+#: and each process takes memory.
+_MAX_PROCESSES = 8
 
-#: Seconds that the items left must take in this process before others are started.
-_WORTH_S = 2.0
+#: Start processes if the remaining items would take this process longer than this, in seconds.
+_MIN_REMAINING_S = 2.0
 
-#: Items handed out beyond one for each process: results wait for their turn in memory.
+#: Items submitted in addition to one per process; their results wait in memory.
 _AHEAD = 2
 
 
 class Processes:
-    """Up to so many processes, started when they are worth it and ended with the `with` block."""
+    """A pool of processes that starts only if it saves time and ends with the `with` block."""
 
-    def __init__(self, most: int = 1, *, worth_s: float = _WORTH_S) -> None:
-        """Starts nothing yet.
+    def __init__(self, processes: int = 1, *, min_remaining_s: float = _MIN_REMAINING_S) -> None:
+        """Create the pool without starting a process.
 
         Args:
-            most: Processes at work at the same time; with 1 all is done in this one.
-            worth_s: Start them when what is left would take this one so many seconds.
+            processes: Number of processes that work at the same time; with 1, this process does everything.
+            min_remaining_s: Start processes if the remaining items would take this process longer than this.
         """
-        self._most = most
-        self._worth_s = worth_s
+        self._processes = processes
+        self._min_remaining_s = min_remaining_s
         self._pool: ProcessPoolExecutor | None = None
 
     @classmethod
     def all_cores(cls) -> Processes:
-        """As many as this process may use cores, and at most 8."""
-        return cls(
-            min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _MOST)
-        )
+        """A pool with one process per available core, up to 8."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cls(min(cores, _MAX_PROCESSES))
 
     def __enter__(self) -> Processes:
         return self
@@ -71,43 +73,57 @@ class Processes:
             self._pool = None
 
     def map(self, work: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
-        """The results, in order; what `work` raises is raised when its turn comes.
+        """Yield the results in order. An exception of `work` is raised in place of its result.
 
-        Other processes get `work` as it is when an item is handed out.
+        Processes receive `work` in the state it has when an item is submitted.
 
         Raises:
-            RunError: A process died, which is most often for want of memory.
+            RunError: A process died, usually because memory ran out.
         """
         rest = iter(items)
         if self._pool is None:
             begin = time.perf_counter()
             for done, item in enumerate(rest, start=1):
                 yield work(item)
-                left_s = (time.perf_counter() - begin) / done * (len(items) - done)
-                if self._most > 1 and left_s > self._worth_s:
+                remaining_s = (time.perf_counter() - begin) / done * (len(items) - done)
+                if self._processes > 1 and remaining_s > self._min_remaining_s:
                     break
             else:
                 return
-            self._pool = ProcessPoolExecutor(self._most, multiprocessing.get_context("spawn"), initializer=_begin)
-        under_way: deque[Future[B]] = deque()
+            self._pool = ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"), initializer=_set_up)
+        pending: deque[Future[B]] = deque()
         try:
-            for item in itertools.islice(rest, self._most + _AHEAD):
-                under_way.append(self._hand_out(self._pool, work, item))
-            while under_way:
-                result = under_way.popleft().result()
+            for item in itertools.islice(rest, self._processes + _AHEAD):
+                pending.append(self._submit(self._pool, work, item))
+            while pending:
+                result = pending.popleft().result()
                 for item in itertools.islice(rest, 1):
-                    under_way.append(self._hand_out(self._pool, work, item))
+                    pending.append(self._submit(self._pool, work, item))
                 yield result
         except BrokenProcessPool:
-            raise RunError("one of several processes died, most likely for want of memory") from None
+            raise RunError("a process died, most likely because memory ran out") from None
         finally:
-            for one in under_way:
-                one.cancel()
+            for future in pending:
+                future.cancel()
 
     @staticmethod
-    def _hand_out(pool: ProcessPoolExecutor, work: Callable[[A], B], item: A) -> Future[B]:
-        # Pickled here and now: the pool would do it in a thread, while the work may be changed by a result.
-        return pool.submit(_work, pickle.dumps((work, item)))
+    def _submit(pool: ProcessPoolExecutor, work: Callable[[A], B], item: A) -> Future[B]:
+        # Pickle here: the pool would pickle later, in a thread, and by then a result may have changed `work`.
+        pickled = pickle.dumps((work, item))
+        with _hidden_script():
+            return pool.submit(_work, pickled)
+
+
+@contextlib.contextmanager
+def _hidden_script() -> Iterator[None]:
+    """Hide the main script from `multiprocessing`, which would run it again in each process that it spawns."""
+    main = vars(sys.modules["__main__"])
+    hidden: dict[str, Any] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+    main.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        main.update(hidden)
 
 
 def _work(pickled: bytes) -> Any:
@@ -115,13 +131,13 @@ def _work(pickled: bytes) -> Any:
     return work(item)
 
 
-def _begin() -> None:
-    """In a new process: the parent answers Ctrl-C, and nobody outlives the parent."""
+def _set_up() -> None:
+    """Set up a new process: ignore Ctrl-C, which the parent handles, and exit when the parent exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         with contextlib.suppress(OSError):

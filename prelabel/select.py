@@ -1,216 +1,294 @@
-"""Which detections are kept, in which order and under which name: the same rules for `label` and every export.
+"""Select, order and rename detections, for `label` and every export.
 
-A tiny example, three detections of one image:
+An example with three detections of one image:
 
     Selection(score_threshold=0.5, class_map={"Dog": "pet", "Cat": "pet"}, nms_iou=0.5)
 
-    label    score    xyxy              what becomes of it
+    label    score    xyxy              result
     Dog      0.9      [0, 0, 10, 10]    kept as "pet"
-    Cat      0.8      [0, 0, 10, 9]     dropped: overlaps the better "pet" by more than half
+    Cat      0.8      [0, 0, 10, 9]     dropped: IoU above 0.5 with the better "pet"
     Person   0.4      [20, 0, 30, 10]   dropped: its score is below 0.5
 
-The steps come in this order: include and exclude classes, thresholds, non-maximum suppression, `max_detections`.
-A class is named by its MID, by the model's own label or by its label after the class map; see `Selection`.
+The rules apply in this order: included and excluded classes, class map, roll-up, thresholds, `most_specific`,
+non-maximum suppression, `max_detections`. The first four are the same for all detections of a class: `class_rules.py`.
+Options can name a class by its MID, by the model's label, or by its label after class map and roll-up; see `Selection`.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray, as_objects
-from prelabel.options import default_of, fields_of, option, require
+from prelabel.class_rules import ClassRule, ClassRules, Names, nearest_name
+from prelabel.detections import ClassName, Detections, FloatArray, ImageLabel, ObjectArray, as_objects
+from prelabel.labels.class_tree import TreeClass, open_images_tree
+from prelabel.options import Options, default_of, fields_of, from_mapping, option, require
+from prelabel.overlaps import Indices, keep_most_specific, suppress
 
-Names = Sequence[Any] | ObjectArray
 _GROUP = "Selection"
 
-#: What `label` keeps by default, so that the choice is made later; and what people are shown of it by default.
+#: Default score thresholds: of `label`, low so that exports can choose later, and of everything that annotators see.
 KEPT, SHOWN = 0.05, 0.3
 
-#: In `class_threshold`: all classes that are not named there. Threshold files carry their default under this name.
+#: The name in `class_threshold` that stands for all classes not named there. Threshold files use it for their default.
 OTHERS = "*"
 
-#: Classes that are named where none is like the one that was asked for.
-_NAMED = 20
+#: Boxes that overlap by more than this IoU show one object for `most_specific`, unless `nms_iou` is given.
+SAME_OBJECT_IOU = 0.5
+
+#: Maximum number of class names in a message about an unknown class without a similar name.
+_MAX_LISTED = 20
 
 
-class Unstated(float):
-    """The default of a threshold: a number that nobody stated, which the default of a threshold file replaces."""
+class DefaultThreshold(float):
+    """A threshold that was not given by the user; the default of a threshold file overrides it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Rules that choose among detections; a base class of the options of `label` and of the exports.
+class Selection(Options):
+    """The options of `label` and the exports that select detections.
 
-    Naming a class, in every option: its MID (compared exactly), its label as the model says it, or its label after the
-    class map. Labels are compared without regard to upper and lower case. Where several entries fit one class, its MID
-    wins over the model's label, that over the mapped label, and equal case over unequal.
+    All options can name a class by its MID (compared exactly), by the model's label, or by its label after class map
+    and roll-up. Labels are compared case-insensitively. If several entries match a class, the MID wins over the model's
+    label, the model's label over later labels, and a label of the same case over others.
 
-    In `class_threshold`, `*` stands for all classes that are not named there; files of suggested thresholds have it.
-    It is the `score_threshold` where none was stated; a stated one wins, and `said` says so. Either way it then stands
-    in `score_threshold`, and `class_threshold` has classes only.
+    `with_subclasses`, `most_specific` and `roll_up` follow the class tree of Open Images, and name its classes. A class
+    is rolled up to the nearest of the named ones, the one with the fewest steps; if two are as near, to the first.
+    `most_specific` keeps the score and the box of the class that is kept.
+
+    In `class_threshold`, `*` stands for all classes that are not named there, as in files of suggested thresholds. It
+    becomes the `score_threshold` if none was given. A given `score_threshold` overrides it, which `notes` report. The
+    attribute `class_threshold` never contains `*`.
     """
 
     _unused_default: ClassVar[float | None]
-    _stated_score: ClassVar[bool]
+    _score_is_given: ClassVar[bool]
 
     score_threshold: float = option(
-        Unstated(KEPT),
-        "Keep detections with at least this score; exports choose again among them.",
-        type="float",
+        DefaultThreshold(KEPT),
+        "Keep detections with at least this score; exports can choose only among these.",
         metavar="SCORE",
-        group=_GROUP,
+        min=0,
+        max=1,
         affects="rows",
+        heading=_GROUP,
     )
     class_threshold: dict[str, float] = option(
         {},
-        "A threshold of its own for a class, by label or MID (Person=0.6), or a file of them; repeatable. "
-        "'*=0.4' is for classes that are not named, unless --score-threshold is stated.",
-        type="float-pairs",
+        "Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file; repeatable. "
+        "'*=0.4' applies to all other classes unless --score-threshold is given.",
         metavar="CLASS=SCORE",
-        group=_GROUP,
+        min=0,
+        max=1,
         affects="rows",
     )
     include_class: tuple[str, ...] = option(
-        (), "Keep this class only, by label or MID; repeatable.", metavar="CLASS", group=_GROUP, affects="rows"
+        (), "Keep only this class, by label or MID; repeatable.", metavar="CLASS", affects="rows"
     )
     exclude_class: tuple[str, ...] = option(
-        (), "Leave this class out, by label or MID; repeatable.", metavar="CLASS", group=_GROUP, affects="rows"
+        (), "Drop this class, by label or MID; repeatable.", metavar="CLASS", affects="rows"
     )
-    max_detections: int | None = option(
-        None, "Keep at most so many detections an image, the best first.", type="int", group=_GROUP, affects="rows"
+    with_subclasses: bool = option(
+        False,
+        "Apply --include-class and --exclude-class also to all classes below the named ones in the Open Images class "
+        "tree.",
+        affects="rows",
     )
+    max_detections: int | None = option(None, "Keep only the N best detections per image.", min=1, affects="rows")
     nms_iou: float | None = option(
         None,
-        "Of boxes that overlap by more than this IoU keep the best only (off when not given).",
-        type="float",
+        "Keep only the best box among boxes that overlap by more than this IoU (default: keep all).",
         metavar="IOU",
-        group=_GROUP,
+        above=0,
+        max=1,
         affects="rows",
     )
     nms_per_class: bool = option(
         True,
-        "Boxes compete within their class (as named after the class map); otherwise all boxes compete.",
-        group=_GROUP,
+        "Apply --nms-iou within each class (after class map and roll-up) rather than across classes.",
+        affects="rows",
+    )
+    most_specific: bool = option(
+        False,
+        "Drop a box that overlaps a box of a class below its own in the Open Images class tree by more than --nms-iou "
+        f"({SAME_OBJECT_IOU} if not given): of Person and Man, keep Man.",
         affects="rows",
     )
     class_map: dict[str, str] = option(
         {},
-        "Rename a class, by label or MID (Dog=pet), several to one, or a file of such pairs; repeatable.",
-        type="pairs",
+        "Rename a class, by label or MID (Dog=pet), or read such pairs from a file; repeatable. Several classes may "
+        "get one label.",
         metavar="CLASS=LABEL",
-        group=_GROUP,
+        affects="rows",
+    )
+    roll_up: tuple[str, ...] = option(
+        (),
+        "Rename each class to the nearest of these that is above it in the Open Images class tree (the first, if "
+        "several are equally near); by label or MID, joined by commas (Vehicle,Animal) or repeated.",
+        metavar="CLASSES",
         affects="rows",
     )
 
     def __post_init__(self) -> None:
-        self._settle_thresholds()
-        _require_share("score-threshold", self.score_threshold)
-        for name, threshold in self.class_threshold.items():
-            _require_share(f"class-threshold {name}", threshold)
-        if self.nms_iou is not None:
-            _require_share("nms-iou", self.nms_iou)
-        if self.max_detections is not None:
-            require(self.max_detections >= 1, f"max-detections must be 1 or more, got {self.max_detections}")
+        super().__post_init__()
+        # No class of the tree has a comma in its label or MID.
+        classes = (name.strip() for names in self.roll_up for name in names.split(","))
+        object.__setattr__(self, "roll_up", tuple(classes))
+        self._resolve_thresholds()
         both = sorted({n.casefold() for n in self.include_class} & {n.casefold() for n in self.exclude_class})
-        require(not both, f"class {', '.join(map(repr, both))} is both included and excluded")
-        for name in (*self.include_class, *self.exclude_class, *self.class_threshold, *self.class_map):
+        require(
+            not both,
+            f"class {', '.join(map(repr, both))} is in both --include-class and --exclude-class: remove it from one",
+        )
+        named = (*self.include_class, *self.exclude_class, *self.class_threshold, *self.class_map, *self.roll_up)
+        for name in named:
             require(bool(name.strip()), "a class name must not be empty")
         for name, label in self.class_map.items():
             require(
                 isinstance(label, str) and bool(label.strip()),
-                f"class-map {name} must name a label, got {label!r}; to drop a class use exclude-class",
+                f"--class-map {name} must have a label, got {label!r}; to drop a class, use --exclude-class",
             )
 
-    def _settle_thresholds(self) -> None:
-        """Let `score_threshold` be what counts for classes that are not named, wherever that was stated."""
-        own = dict(self.class_threshold)
-        default = own.pop(OTHERS, None)
-        unstated = isinstance(self.score_threshold, Unstated)
-        if default is not None:
-            _require_share(f"class-threshold {OTHERS}", default)
-        chosen = default if unstated and default is not None else self.score_threshold
-        # Beside the fields: what was asked for is compared, stored and shown by them alone.
+        self._require_in_tree()
+
+    def _require_in_tree(self) -> None:
+        """Raise ConfigError if the class tree lacks a class of `roll_up`, or leaves an option without effect."""
+        for name in self.roll_up:
+            if open_images_tree().find(name) is None:
+                near = nearest_name(name, (entry.name for entry in open_images_tree().classes))
+                hint = f"; did you mean {near!r}?" if near else ""
+                require(False, f"--roll-up {name!r} is not a class of the Open Images class tree{hint}")
+        if self.with_subclasses:
+            require(
+                bool(self.include_class or self.exclude_class),
+                "--with-subclasses needs --include-class or --exclude-class",
+            )
+            excluded = {entry: name for name in self.exclude_class if (entry := open_images_tree().find(name))}
+            for name in self.include_class:
+                place = open_images_tree().find(name)
+                above = [] if place is None else [e for e in open_images_tree().ancestors(place.mid) if e in excluded]
+                require(
+                    not above,
+                    f"--include-class {name} is below --exclude-class {''.join(excluded[e] for e in above[:1])}: with "
+                    "--with-subclasses, nothing of it is left",
+                )
+
+    def _resolve_thresholds(self) -> None:
+        """Set `score_threshold`, the threshold of classes that are not named, from the two options that can give it."""
+        by_class = dict(self.class_threshold)
+        default = by_class.pop(OTHERS, None)
+        is_default = isinstance(self.score_threshold, DefaultThreshold)
+        chosen = default if is_default and default is not None else self.score_threshold
+        # The last two are not fields, so that they are not compared, stored or printed.
         for name, value in (
-            ("class_threshold", own),
+            ("class_threshold", by_class),
             ("score_threshold", float(chosen)),
             ("_unused_default", default if default != chosen else None),
-            ("_stated_score", default is not None or not unstated),
+            ("_score_is_given", default is not None or not is_default),
         ):
             object.__setattr__(self, name, value)
 
     @property
-    def threshold_is_stated(self) -> bool:
-        """Whether the score threshold was asked for, rather than left at its default; a copy by `replace` asks."""
-        return self._stated_score
+    def threshold_is_given(self) -> bool:
+        """Whether the score threshold was given; a copy by `dataclasses.replace` counts it as given."""
+        return self._score_is_given
 
     @property
-    def stated(self) -> bool:
-        """Whether any of the rules was asked for, rather than left at its default."""
+    def lowest_threshold(self) -> float:
+        """The lowest threshold of all classes."""
+        return min([self.score_threshold, *self.class_threshold.values()])
+
+    @cached_property
+    def without_score_threshold(self) -> Self:
+        """The same selection, made once, with a score threshold of 0; thresholds of classes remain."""
+        return replace(self, score_threshold=0.0)
+
+    @cached_property
+    def without_thresholds(self) -> Self:
+        """The same selection, made once, with no thresholds."""
+        return replace(self, score_threshold=0.0, class_threshold={})
+
+    @property
+    def is_given(self) -> bool:
+        """Whether any option was given rather than left at its default."""
         defaults = {
             name: default_of(field) for name, field in fields_of(Selection).items() if name != "score_threshold"
         }
-        return self._stated_score or any(getattr(self, name) != default for name, default in defaults.items())
+        return self._score_is_given or any(getattr(self, name) != default for name, default in defaults.items())
 
     @property
-    def said(self) -> tuple[str, ...]:
-        """What the user should know of the rules, one line each."""
-        if self._unused_default is None:
-            return ()
-        return (
-            f"score-threshold {self.score_threshold:g} was stated and counts for classes that class-threshold does not "
-            f"name; the default of its file, {self._unused_default:g}, is not used",
-        )
+    def notes(self) -> tuple[str, ...]:
+        """A note if `score_threshold` overrides the default of a threshold file, or is low for `most_specific`."""
+        notes = []
+        if self._unused_default is not None:
+            notes.append(
+                f"--score-threshold {self.score_threshold:g} overrides the default of --class-threshold, "
+                f"{self._unused_default:g}, for all classes without their own threshold"
+            )
+        if self.most_specific and self.score_threshold < SHOWN:
+            notes.append(
+                f"--most-specific drops even a certain Person for a Man with a score of {self.score_threshold:g}: use "
+                f"it with a --score-threshold of {SHOWN:g} or more, or leave it to exports"
+            )
+        return tuple(notes)
 
     def indices(self, score: FloatArray, label: Names, mid: Names, xyxy: FloatArray) -> npt.NDArray[np.intp]:
-        """Which of the `N` detections of one image are kept.
+        """The indices of the kept detections among the `N` detections of one image.
 
         Args:
-            score: `(N,)` in 0..1. A score that is not a number is never kept.
-            label: `(N,)` str, the model's own labels.
+            score: `(N,)` in 0..1. A score of NaN is never kept.
+            label: `(N,)` str, the model's labels.
             mid: `(N,)` str, MIDs or `""`.
-            xyxy: `(N, 4)` pixels, used by the suppression only.
+            xyxy: `(N, 4)` pixels, used only by non-maximum suppression.
 
         Returns:
-            Positions of the kept detections by descending score; equal scores stay in the order given.
+            Indices by descending score; detections of equal score keep their order.
         """
         return self.indices_by_image(score, label, mid, xyxy, np.zeros(len(label), np.intp))
 
     def indices_by_image(
         self, score: FloatArray, label: Names, mid: Names, xyxy: FloatArray, image: npt.NDArray[np.intp]
     ) -> npt.NDArray[np.intp]:
-        """The same for the detections of many images, one image's after the other's.
+        """The indices of the kept detections of many images, in concatenated arrays.
 
         Args:
-            score: See `indices`, as for the three below.
-            label: `(N,)`.
-            mid: `(N,)`.
-            xyxy: `(N, 4)`.
-            image: `(N,)` a number for each image, ascending.
+            score: `(N,)`, see `indices`.
+            label: `(N,)`, see `indices`.
+            mid: `(N,)`, see `indices`.
+            xyxy: `(N, 4)`, see `indices`.
+            image: `(N,)` the number of each detection's image, ascending.
 
         Returns:
-            Positions of the kept detections, image by image, each by descending score.
+            Indices by image, then by descending score.
         """
         score = np.asarray(score, np.float32)
-        names = self.rename(label, mid) if self._names_matter else as_objects(label)
-        # Thresholds are compared as float32, as scores are stored: 0.7 in float64 lies above a stored 0.7.
-        keep = score >= self._thresholds(label, mid, names)
-        if self.include_class or self.exclude_class:
-            keep &= np.fromiter((self._admits(*one) for one in zip(mid, label, names, strict=True)), bool, len(score))
+        # Compare as float32, as scores are stored: 0.7 in float64 is greater than a stored 0.7.
+        if self._needs_rules:
+            number, rules = self._rules.of_columns(label, mid)
+            keep = score >= np.array([rule.threshold for rule in rules], np.float32)[number]
+            keep &= np.array([rule.admitted for rule in rules], bool)[number]
+        else:
+            number, rules = np.zeros(len(score), np.intp), []
+            keep = score >= np.float32(self.score_threshold)
         chosen = np.flatnonzero(keep)
         chosen = chosen[np.lexsort((-score[chosen], image[chosen]))]
+        boxes = np.asarray(xyxy, np.float64).reshape(-1, 4)
+        if self.most_specific:
+            iou, below = SAME_OBJECT_IOU if self.nms_iou is None else self.nms_iou, _below(rules)
+            if below.any():
+                chosen = _of_each_image(
+                    chosen, image, lambda part: keep_most_specific(boxes[part], iou, number[part], below)
+                )
         if self.nms_iou is not None:
-            groups = np.unique(names.astype(str), return_inverse=True)[1] if self.nms_per_class else None
-            boxes = np.asarray(xyxy, np.float64).reshape(-1, 4)
-            each = np.split(chosen, np.flatnonzero(np.diff(image[chosen])) + 1)
-            chosen = np.concatenate(
-                [some[suppress(boxes[some], self.nms_iou, None if groups is None else groups[some])] for some in each]
+            limit, group = self.nms_iou, _groups(rules)[number] if self.nms_per_class else None
+            chosen = _of_each_image(
+                chosen, image, lambda part: suppress(boxes[part], limit, None if group is None else group[part])
             )
         if self.max_detections is None:
             return chosen
@@ -218,170 +296,166 @@ class Selection:
         return chosen[place < self.max_detections]
 
     def rename(self, label: Names, mid: Names) -> ObjectArray:
-        """`(N,)` labels after the class map; a class the map does not name keeps the model's label."""
-        if not self.class_map:
-            return as_objects(label)
-        find = self._map_table.find
-        return as_objects([find(m, text) or text for m, text in zip(mid, label, strict=True)])
+        """`(N,)` labels after class map and roll-up; other classes keep the model's label."""
+        return self.rename_classes(label, mid)[0]
+
+    def rename_classes(self, label: Names, mid: Names) -> tuple[ObjectArray, ObjectArray]:
+        """`(N,)` labels and `(N,)` MIDs after class map and roll-up; the class map leaves the MIDs unchanged."""
+        if not (self.class_map or self.roll_up):
+            return as_objects(label), as_objects(mid)
+        number, rules = self._rules.of_columns(label, mid)
+        return as_objects([rule.label for rule in rules])[number], as_objects([rule.mid for rule in rules])[number]
+
+    def class_of(self, label: str, mid: str) -> tuple[str, str]:
+        """The label and MID of a class of the model after class map and roll-up."""
+        rule = self._rules.of(label, mid)
+        return rule.label, rule.mid
+
+    def label_of(self, label: str, mid: str) -> str:
+        """The label of a class of the model after class map and roll-up."""
+        return self._rules.of(label, mid).label
 
     def apply(self, detections: Detections) -> Detections:
-        """The kept detections of one image by descending score, under their labels after the class map."""
-        found = detections
-        kept = found[self.indices(found.score, found.label, found.mid, found.xyxy)]
-        return replace(kept, label=self.rename(kept.label, kept.mid)) if self.class_map else kept
+        """The kept detections of one image by descending score, with their classes after class map and roll-up."""
+        columns = (detections.score, detections.label, detections.mid, detections.xyxy)
+        return self.apply_names(detections[self.indices(*columns)])
+
+    def apply_names(self, detections: Detections) -> Detections:
+        """All of these detections, with their classes after class map and roll-up."""
+        label, mid = self.rename_classes(detections.label, detections.mid)
+        return replace(detections, label=label, mid=mid)
 
     def apply_to_image_labels(self, labels: Iterable[ImageLabel]) -> tuple[ImageLabel, ...]:
-        """The same class and threshold rules for labels of a whole image; of equal labels the best one is kept."""
-        best: dict[str, ImageLabel] = {}
-        for one in sorted(labels, key=lambda each: -each.score):
-            name = str(self.rename([one.label], [one.mid])[0])
-            threshold = self._thresholds([one.label], [one.mid], as_objects([name]))
-            if np.all(np.float32(one.score) >= threshold) and self._admits(one.mid, one.label, name):
-                best.setdefault(name, replace(one, label=name))
-        return tuple(best.values())[: self.max_detections]
+        """Select labels of a whole image by class and threshold; of several with the same label, only the best.
+
+        With `most_specific`, a label is dropped if another one is below it in the class tree.
+        """
+        best: dict[str, tuple[ImageLabel, TreeClass | None]] = {}
+        above: set[TreeClass] = set()
+        for label in sorted(labels, key=lambda label: -label.score):
+            rule = self._rules.of(label.label, label.mid)
+            if rule.admitted and np.float32(label.score) >= np.float32(rule.threshold):
+                best.setdefault(rule.label, (replace(label, label=rule.label, mid=rule.mid), rule.place))
+                above |= rule.above
+        kept = [label for label, place in best.values() if not (self.most_specific and place in above)]
+        return tuple(kept[: self.max_detections])
+
+    @property
+    def changes_image_labels(self) -> bool:
+        """Whether more than the scores decides which labels of a whole image are kept, and under which names."""
+        by_name = self.include_class or self.exclude_class or self.class_threshold or self.class_map or self.roll_up
+        return bool(by_name) or self.most_specific
 
     def admits(self, label: str, mid: str) -> bool:
-        """Whether `include_class` and `exclude_class` let a class of the model through, whatever its scores."""
-        return self._admits(mid, label, str(self.rename([label], [mid])[0]))
+        """Whether `include_class` and `exclude_class` keep a class of the model."""
+        return self._rules.of(label, mid).admitted
 
-    def unknown_names(self, known_labels: Iterable[str], known_mids: Iterable[str] = ()) -> list[str]:
-        """Names used in the options that fit no class of a model, in the order of the options, each once.
+    def unknown_names(self, classes: Iterable[ClassName]) -> list[str]:
+        """The names in the options that match no class of a model, in the order of the options, without duplicates.
 
         Args:
-            known_labels: All labels of the model (before the class map).
-            known_mids: All MIDs of the model; empty ones are passed over.
+            classes: All classes of the model, before class map and roll-up.
         """
-        known = {text.casefold() for text in known_labels} | {text for text in known_mids if text}
-        mapped = known | {text.casefold() for text in self.class_map.values()}
-        used = [(name, mapped) for name in (*self.include_class, *self.exclude_class, *self.class_threshold)]
-        used += [(name, known) for name in self.class_map]
-        return list(dict.fromkeys(name for name, fits in used if name not in fits and name.casefold() not in fits))
+        return self._rules.unknown_names(list(classes))
 
-    def require_known_names(self, known_labels: Iterable[str], known_mids: Iterable[str] = ()) -> None:
-        """Raise ConfigError when an option names a class the model does not have, naming the nearest or some."""
-        labels = list(known_labels)
-        unknown = self.unknown_names_hinted(labels, known_mids)
-        some = ", ".join([*labels[:_NAMED], "..."] if len(labels) > _NAMED else labels)
-        has = f"; it has {some}" if labels and not all("did you mean" in text for text in unknown) else ""
+    def unknown_names_with_hints(self, classes: Iterable[ClassName]) -> list[str]:
+        """`unknown_names` for a message: quoted, each with the most similar known name, if there is one."""
+        return self._rules.unknown_names_with_hints(list(classes))
+
+    def class_notes(self, classes: Iterable[ClassName]) -> list[str]:
+        """What the user should know about the places of these classes in the class tree, one line each."""
+        return self._rules.notes(classes)
+
+    def require_known_names(self, classes: Iterable[ClassName]) -> None:
+        """Raise ConfigError if an option names a class that the model lacks; the message suggests similar ones."""
+        known = list(classes)
+        labels = [class_name.name for class_name in known]
+        unknown = self.unknown_names_with_hints(known)
+        examples = ", ".join([*labels[:_MAX_LISTED], "..."] if len(labels) > _MAX_LISTED else labels)
+        has = f"; it has {examples}" if labels and not all("did you mean" in text for text in unknown) else ""
         require(not unknown, f"the detector has no class {', '.join(unknown)}{has}")
-
-    def unknown_names_hinted(self, known_labels: Iterable[str], known_mids: Iterable[str] = ()) -> list[str]:
-        """`unknown_names` as text for a message: quoted, each with the nearest name that there is."""
-        labels, mids = list(known_labels), [text for text in known_mids if text]
-        mapped = [*labels, *self.class_map.values(), *mids]
-        hints = {
-            name: nearest_name(name, [*labels, *mids] if name in self.class_map else mapped)
-            for name in self.unknown_names(labels, mids)
-        }
-        return [f"{name!r}" + (f" (did you mean {near!r}?)" if near else "") for name, near in hints.items()]
-
-    @cached_property
-    def _names_matter(self) -> bool:
-        by_class = self.class_threshold or self.include_class or self.exclude_class or self.nms_iou is not None
-        return bool(self.class_map and by_class)
-
-    @cached_property
-    def _map_table(self) -> _Table:
-        return _Table(self.class_map)
-
-    @cached_property
-    def _threshold_table(self) -> _Table:
-        return _Table(self.class_threshold)
-
-    @cached_property
-    def _include_table(self) -> _Table:
-        return _Table(dict.fromkeys(self.include_class, True))
-
-    @cached_property
-    def _exclude_table(self) -> _Table:
-        return _Table(dict.fromkeys(self.exclude_class, True))
+        if self.most_specific:
+            rules = [self._rules.of(class_name.name, class_name.mid) for class_name in known]
+            require(
+                bool(_below(rules).any()),
+                "--most-specific has no effect: in the Open Images class tree, no class of the detector is below "
+                "another",
+            )
 
     def threshold_of(self, label: str, mid: str) -> float:
-        """The threshold of a class of the model, its own or the one for all."""
-        own = self._threshold_table.find(mid, label, str(self.rename([label], [mid])[0]))
-        return self.score_threshold if own is None else float(own)
+        """The threshold of a class of the model: that of `class_threshold`, or else the score threshold."""
+        return self._rules.of(label, mid).threshold
 
-    def _thresholds(self, label: Names, mid: Names, names: Names) -> FloatArray:
-        default = self.score_threshold
-        if not self.class_threshold:
-            return np.full(len(label), default, np.float32)
-        found = (self._threshold_table.find(*one) for one in zip(mid, label, names, strict=True))
-        return np.fromiter((default if one is None else one for one in found), np.float32, len(label))
+    @cached_property
+    def _rules(self) -> ClassRules:
+        return ClassRules(
+            score_threshold=self.score_threshold,
+            class_threshold=self.class_threshold,
+            include_class=self.include_class,
+            exclude_class=self.exclude_class,
+            with_subclasses=self.with_subclasses,
+            most_specific=self.most_specific,
+            class_map=self.class_map,
+            roll_up=self.roll_up,
+        )
 
-    def _admits(self, mid: str, label: str, name: str) -> bool:
-        if self._exclude_table.find(mid, label, name) is not None:
-            return False
-        return not self.include_class or self._include_table.find(mid, label, name) is not None
+    @cached_property
+    def _needs_rules(self) -> bool:
+        """Whether it depends on the classes which detections are kept."""
+        by_name = self.class_threshold or self.include_class or self.exclude_class
+        return bool(by_name) or self.most_specific or (self.nms_iou is not None and self.nms_per_class)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSelection(Selection):
-    """The same rules for everything that people see: exports, pushed predictions, previews."""
+    """The selection of everything that annotators see: exports, pushed predictions and previews."""
 
     score_threshold: float = option(
-        Unstated(SHOWN),
-        "Keep detections with at least this score, of those the run kept; 0 keeps all.",
-        type="float",
+        DefaultThreshold(SHOWN),
+        "Keep detections with at least this score; 0 keeps all that the run has.",
         metavar="SCORE",
-        group=_GROUP,
+        min=0,
+        max=1,
+        heading=_GROUP,
     )
 
 
-def suppress(
-    xyxy: npt.NDArray[np.float64], iou: float, groups: npt.NDArray[np.intp] | None = None
-) -> npt.NDArray[np.intp]:
-    """Greedy non-maximum suppression.
+S = TypeVar("S", bound=Selection)
 
-    Args:
-        xyxy: `(N, 4)` boxes, the best first.
-        iou: A box that overlaps a better kept one by more than this is dropped. Boxes without area overlap nothing.
-        groups: `(N,)` class numbers; boxes of different groups do not compete. `None`: all compete.
 
-    Returns:
-        Positions of the kept boxes, ascending.
+def recorded_selection(cls: type[S], values: Mapping[str, Any], where: str) -> S:
+    """The selection that a run or export recorded.
+
+    Earlier versions accepted `nms_iou=0`, which drops every box that overlaps a better one. It is read as the smallest
+    IoU that has this effect.
+
+    Raises:
+        ConfigError: A value is not allowed.
     """
-    area = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
-    alive = np.ones(len(xyxy), bool)
-    for i in range(len(xyxy) - 1):
-        if not alive[i]:
-            continue
-        rest = slice(i + 1, None)
-        sides = np.minimum(xyxy[i, 2:], xyxy[rest, 2:]) - np.maximum(xyxy[i, :2], xyxy[rest, :2])
-        common = np.prod(np.clip(sides, 0, None), axis=1)
-        # Multiplied out, so that two boxes without area do not divide zero by zero.
-        beaten = common > iou * (area[i] + area[rest] - common)
-        if groups is not None:
-            beaten &= groups[rest] == groups[i]
-        alive[rest] &= ~beaten
-    return np.flatnonzero(alive)
+    if values.get("nms_iou") == 0:
+        values = {**values, "nms_iou": math.ulp(0.0)}
+    return from_mapping(cls, values, where)
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, without regard to case, or None when none is near."""
-    by_folded = {text.casefold(): text for text in known}
-    near = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
-    return by_folded[near[0]] if near else None
+def _of_each_image(chosen: Indices, image: Indices, keep: Callable[[Indices], Indices]) -> Indices:
+    """The detections that remain when `keep` has chosen among those of each image; both are ordered by image."""
+    by_image = np.split(chosen, np.flatnonzero(np.diff(image[chosen])) + 1)
+    return np.concatenate([part[keep(part)] if len(part) > 1 else part for part in by_image])
 
 
-class _Table:
-    """Values by class name: exact names first, then names without regard to case."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._exact = dict(values)
-        self._folded = {name.casefold(): value for name, value in reversed(list(values.items()))}
-
-    def find(self, mid: str, *labels: str) -> Any:
-        """The value for a class given by its MID and labels, or None; the MID is looked up before the labels."""
-        if mid and mid in self._exact:
-            return self._exact[mid]
-        for label in labels:
-            found = self._exact.get(label)
-            if found is None:
-                found = self._folded.get(label.casefold())
-            if found is not None:
-                return found
-        return None
+def _groups(rules: Sequence[ClassRule]) -> Indices:
+    """A number for the label of each rule: classes that get one label are one class."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(rule.label, len(numbers)) for rule in rules], np.intp)
 
 
-def _require_share(label: str, value: float) -> None:
-    require(0 <= value <= 1, f"{label} must be between 0 and 1, got {value}")
+def _below(rules: Sequence[ClassRule]) -> npt.NDArray[np.bool_]:
+    """`(C, C)`: whether the class of the row is below that of the column in the class tree."""
+    below = np.zeros((len(rules), len(rules)), bool)
+    numbers: dict[TreeClass | None, list[int]] = {}
+    for number, rule in enumerate(rules):
+        numbers.setdefault(rule.place, []).append(number)
+    for number, rule in enumerate(rules):
+        for entry in rule.above:
+            below[number, numbers.get(entry, [])] = True
+    return below

@@ -1,4 +1,4 @@
-"""Fixtures every test may use."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -13,10 +13,21 @@ from tests.s3 import s3_server as s3_server  # a fixture
 
 ROOT = Path(__file__).parents[1]
 
+#: Tests of workers and clusters, which start many processes and measure time, run alone: others would slow them down.
+_ALONE = ("tests/engine/", "tests/e2e/", "tests/chaos/")
+_ALONE_MARKS = frozenset({"ray", "chaos", "tools"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that run alone; `make test` runs the others in parallel."""
+    for item in items:
+        if item.nodeid.startswith(_ALONE) or not _ALONE_MARKS.isdisjoint(mark.name for mark in item.iter_markers()):
+            item.add_marker(pytest.mark.alone)
+
 
 @pytest.fixture(scope="session")
 def assets() -> Path:
-    """Real photos and detectors beside the checkout; the test is skipped where they are not."""
+    """The folder of real photos and detectors beside the checkout; without it, the test is skipped."""
     path = ROOT.parent / "shared" / "assets"
     if not path.is_dir():
         pytest.skip(f"the real photos and detectors are not beside this checkout ({path})")
@@ -25,7 +36,7 @@ def assets() -> Path:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """The SavedModels of `tests.models`, built once by a process of their own (this one keeps TensorFlow out)."""
+    """The SavedModels of `tests.models`, built once by a separate process: this one does not load TensorFlow."""
     directory = tmp_path_factory.mktemp("models")
     subprocess.run([sys.executable, "-m", "tests.models", directory], cwd=ROOT, check=True, capture_output=True)
     return Models.below(directory)
@@ -33,7 +44,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 @pytest.fixture(scope="session")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the networks of `tests.detectors.networks`, built once by a process of their own."""
+    """The folder of the models of `tests.detectors.networks`, built once by a separate process."""
     directory = tmp_path_factory.mktemp("networks")
     command = [sys.executable, "-m", "tests.detectors.networks", directory]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

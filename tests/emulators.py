@@ -1,4 +1,4 @@
-"""Object stores on loopback, each in a process of its own: moto for S3, Azurite, and gcp-storage-emulator.
+"""Object stores on loopback, each in a separate process: moto for S3, Azurite, and gcp-storage-emulator.
 
 The last two have environments of their own, which `make test-tools-setup` makes.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -25,14 +26,14 @@ ROOT = Path(__file__).parents[1]
 AZURITE = ROOT / ".azurite" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 GCS = ROOT / ".venv-emulators" / "bin" / "gcp-storage-emulator"
 
-# The account and key that every Azurite has.
+# The default account and key of Azurite.
 _ACCOUNT = "devstoreaccount1"
 _KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 @dataclass
 class Emulator:
-    """One object store: what `Storage` needs to reach it, and a way in behind its back."""
+    """An object store: the options of `Storage` for it, and direct access for tests."""
 
     name: str
     protocol: str
@@ -43,7 +44,7 @@ class Emulator:
     _s3: S3Server | None = None
 
     def new_bucket(self) -> str:
-        """The address of a new, empty bucket."""
+        """The URL of a new, empty bucket."""
         if self._s3 is not None:
             return f"s3://{self._s3.new_bucket()}"
         name = f"bucket-{os.getpid()}-{next(self._numbers)}"
@@ -66,9 +67,17 @@ class Emulator:
 
 
 def free_port() -> int:
-    """One that nobody listens on right now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port on which nothing listens right now.
+
+    It is below those that the system gives to programs that ask for any port: one of them could take it meanwhile.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
 
 
 @contextmanager
@@ -112,11 +121,11 @@ def running_azurite() -> Iterator[Emulator]:
 
 
 @contextmanager
-def running_gcs() -> Iterator[Emulator]:
-    """gcp-storage-emulator, in memory; it knows no conditions and gives every listing as one page."""
+def running_gcs(port: int = 0) -> Iterator[Emulator]:
+    """gcp-storage-emulator, in memory; it ignores preconditions and returns every listing as one page."""
     if not GCS.exists():
         missing("gcp-storage-emulator is not installed: make test-tools-setup")
-    port = free_port()
+    port = port or free_port()
     with _serving([str(GCS), "start", "--host", "127.0.0.1", "--port", str(port), "--in-memory", "--quiet"], port):
         address = f"http://127.0.0.1:{port}"
         yield Emulator(
@@ -129,5 +138,5 @@ def running_gcs() -> Iterator[Emulator]:
 
 
 def of_s3(server: S3Server) -> Emulator:
-    """The S3 server of the other tests in the same words."""
+    """The S3 server of the other tests, with the same interface."""
     return Emulator("s3", "s3", {"s3": server.options}, _s3=server)

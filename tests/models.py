@@ -1,14 +1,14 @@
-"""SavedModels of exactly the interfaces of the catalogue, made of plain TensorFlow ops so that they really look.
+"""SavedModels with exactly the interfaces of the catalog's models, made of TensorFlow ops that examine the pixels.
 
-Their world is three colours on anything grey. For each colour present the detectors find the box around all its pixels,
-its class, the mean brightness of the colour as score (255 -> 1.0), and sampled inside the box, which pixels have it:
+They know three colors on a gray background. For each color in the image, the detectors return the box around all its
+pixels, its class, the mean brightness of the color as score (255 -> 1.0), and a mask sampled inside the box:
 
     red   "Dog"         /m/0bt9lr   Open Images id 446   COCO id 18
     green "Cat"         /m/01yrx    Open Images id 122   COCO id 17
     blue  "Toothbrush"  /m/012xff   Open Images id 8     COCO id 90 (the last, after the gaps)
 
 A wrong channel order gives a wrong class; a wrong scale or dtype gives nothing or an impossible score; swapped axes, a
-resize or a crop give a wrong box. The classifier looks at where red lies, see `CLASSIFIER_PLACES`.
+resize or a crop give a wrong box. The classifier depends on the position of red; see `CLASSIFIER_PLACES`.
 
 `python -m tests.models DIR` builds all of them, so that a test process need not import TensorFlow.
 """
@@ -25,27 +25,27 @@ import numpy.typing as npt
 
 MASK_SIZE = 33
 PADDED_TO = 100
-#: Per colour (red, green, blue): Open Images name, MID and id, and COCO id.
+#: Per color (red, green, blue): Open Images name, MID and id, and COCO id.
 NAMES = ("Dog", "Cat", "Toothbrush")
 MIDS = ("/m/0bt9lr", "/m/01yrx", "/m/012xff")
 OPENIMAGES_IDS = (446, 122, 8)
 COCO_IDS = (18, 17, 90)
-#: How bright `picture` paints each colour: the score times 255, so that red comes first and blue last.
+#: The brightness of each color in `picture`: the score times 255, so that red comes first and blue last.
 LEVELS = {"red": 230, "green": 200, "blue": 170}
 
-#: The classifier's class number for red in that part of its 128 x 128 input, as (top, left, bottom, right).
+#: The class number that the classifier returns for red in a part of its 128 x 128 input (top, left, bottom, right).
 CLASSIFIER_PLACES = {
     101: (0, 0, 128, 64),  # left half
     102: (0, 64, 128, 128),  # right half
     201: (0, 0, 64, 128),  # top half
     202: (64, 0, 128, 128),  # bottom half
-    301: (0, 0, 128, 8),  # the leftmost columns, which a centre crop would lose
+    301: (0, 0, 128, 8),  # the leftmost columns, which a center crop would lose
 }
 
 
 @dataclass(frozen=True)
 class Models:
-    """Where each of the test models was built."""
+    """The path of each test model."""
 
     hub_module: Path
     mask_rcnn: Path
@@ -58,7 +58,7 @@ class Models:
 
 
 def build_all(directory: Path) -> Models:
-    """All three models below a directory."""
+    """Build all three models below a directory."""
     models = Models.below(directory)
     build_hub_module(models.hub_module)
     build_mask_rcnn(models.mask_rcnn)
@@ -67,20 +67,20 @@ def build_all(directory: Path) -> Models:
 
 
 def picture(height: int, width: int, *boxes: tuple[str, int, int, int, int]) -> npt.NDArray[np.uint8]:
-    """Grey pixels `(height, width, 3)` with filled boxes `("red", x1, y1, x2, y2)`; scores are `LEVELS / 255`."""
+    """Gray pixels `(height, width, 3)` with filled boxes `("red", x1, y1, x2, y2)`; scores are `LEVELS / 255`."""
     pixels = np.full((height, width, 3), 128, np.uint8)
-    for colour, x1, y1, x2, y2 in boxes:
+    for color, x1, y1, x2, y2 in boxes:
         pixels[y1:y2, x1:x2] = 0
-        pixels[y1:y2, x1:x2, list(LEVELS).index(colour)] = LEVELS[colour]
+        pixels[y1:y2, x1:x2, list(LEVELS).index(color)] = LEVELS[color]
     return pixels
 
 
-def _find_colours(image: Any) -> tuple[Any, Any, Any]:
-    """`(H, W, 3)` float in 0..1 -> yxyx `(3, 4)`, score `(3,)` (0: colour absent), mask `(3, 33, 33)`."""
+def _find_colors(image: Any) -> tuple[Any, Any, Any]:
+    """`(H, W, 3)` float in 0..1 -> yxyx `(3, 4)`, score `(3,)` (0: color absent), mask `(3, 33, 33)`."""
     import tensorflow as tf
 
     size = tf.cast(tf.shape(image)[:2], tf.float32)
-    found = []
+    variables_found = []
     for channel in range(3):
         others = tf.reduce_max(tf.gather(image, [c for c in range(3) if c != channel], axis=2), axis=2)
         here = tf.logical_and(image[..., channel] > 0.2, others < 0.1)
@@ -90,7 +90,7 @@ def _find_colours(image: Any) -> tuple[Any, Any, Any]:
         low = tf.reduce_min(tf.concat([where, size[None]], 0), 0)
         high = tf.reduce_max(tf.concat([where + 1.0, [[0.0, 0.0]]], 0), 0)
         score = tf.math.divide_no_nan(tf.reduce_sum(image[..., channel] * weight), count)
-        # Samples lie in the middle of 33 equal steps; crop_and_resize counts pixel centres in size - 1.
+        # Samples lie in the middle of 33 equal steps; crop_and_resize places pixel centers in steps of size - 1.
         step = (high - low) / MASK_SIZE
         first = (low + step / 2 - 0.5) / (size - 1)
         last = (high - step / 2 - 0.5) / (size - 1)
@@ -98,8 +98,8 @@ def _find_colours(image: Any) -> tuple[Any, Any, Any]:
             weight[None, :, :, None], tf.concat([first, last], 0)[None], [0], [MASK_SIZE, MASK_SIZE]
         )
         yxyx = tf.where(count > 0, tf.concat([low / size, high / size], 0), tf.zeros(4))
-        found.append((yxyx, score, mask[0, :, :, 0]))
-    boxes, scores, masks = (tf.stack(list(column)) for column in zip(*found, strict=True))
+        variables_found.append((yxyx, score, mask[0, :, :, 0]))
+    boxes, scores, masks = (tf.stack(list(column)) for column in zip(*variables_found, strict=True))
     return boxes, scores, masks
 
 
@@ -123,8 +123,8 @@ def build_hub_module(path: Path, *, variables: str = "full", swapped: bool = Fal
     v1 = tf.compat.v1
     with v1.Graph().as_default(), v1.Session() as session:
         images = v1.placeholder(tf.float32, [1, None, None, 3], name="images")
-        one = v1.get_variable("one", initializer=1.0, use_resource=False) if variables == "full" else 1.0
-        boxes, scores, _ = _find_colours(images[0] * one)
+        variable = v1.get_variable("one", initializer=1.0, use_resource=False) if variables == "full" else 1.0
+        boxes, scores, _ = _find_colors(images[0] * variable)
         scores, order = tf.math.top_k(scores, 3)
         names = tf.gather(tf.constant(NAMES), order)
         mids = tf.gather(tf.constant(MIDS), order)
@@ -158,7 +158,7 @@ def build_mask_rcnn(
     float_input: bool = False,
     raw_rows: int = 1000,
 ) -> Path:
-    """A TF2 SavedModel like the Mask R-CNN of the catalogue: callable, uint8, batched outputs, padding, raw tensors.
+    """A TF2 SavedModel like the Mask R-CNN of the catalog: callable, uint8, batched outputs, padding, raw tensors.
 
     Entries past `num_detections` hold a box of the whole image with score 0.99: whoever reads padding sees it.
 
@@ -184,7 +184,7 @@ def build_mask_rcnn(
         def __call__(self, input_tensor: Any) -> dict[str, Any]:
             image = input_tensor[0] if batch_dimension else input_tensor
             image = tf.cast(image, tf.float32) / 255.0
-            boxes, scores, mask = _find_colours(image * self.one)
+            boxes, scores, mask = _find_colors(image * self.one)
             scores, order = tf.math.top_k(scores, 3)
             number = tf.reduce_sum(tf.cast(scores > 0, tf.int32))
             real = tf.range(PADDED_TO) < number

@@ -1,17 +1,20 @@
-"""Small rows of a run, written down by hand, for the tests of everything that reads shards."""
+"""Small literal rows of a run, for the tests of all code that reads shards."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from prelabel import rle
-from prelabel.detections import Detections, ImageLabel
-from prelabel.export.reading import RunInfo
-from prelabel.store.rows import ImageRow
-from prelabel.store.run import ClassName
+from prelabel.detections import ClassName, Detections, ImageLabel, as_objects
+from prelabel.export.base import RunInfo
+from prelabel.frames import DISPLAY
+from prelabel.masks import rle
+from prelabel.store.detection_batch import DetectionBatch
+from prelabel.store.rows import ImageFacts, ImageRow
 
 INFO = RunInfo(
     detector="stub",
@@ -52,7 +55,7 @@ def row(
     uri: str | None = None,
 ) -> ImageRow:
     """An image (by default 4 pixels high and 6 wide, at `s3://bucket/photos/`) with the given detections."""
-    with_masks = any(one["mask"] is not None for one in detections) if masks is None else masks
+    with_masks = any(detection["mask"] is not None for detection in detections) if masks is None else masks
     return ImageRow(
         image_id=image_id,
         uri=f"s3://bucket/photos/{image_id}" if uri is None else uri,
@@ -62,12 +65,12 @@ def row(
         detections=Detections(
             height=height,
             width=width,
-            xyxy=[one["xyxy"] for one in detections],
-            category_id=[one["category_id"] for one in detections],
-            score=[one["score"] for one in detections],
-            label=[one["label"] for one in detections],
-            mid=[one["mid"] for one in detections],
-            mask=[one["mask"] for one in detections] if with_masks else None,
+            xyxy=[detection["xyxy"] for detection in detections],
+            category_id=[detection["category_id"] for detection in detections],
+            score=[detection["score"] for detection in detections],
+            label=[detection["label"] for detection in detections],
+            mid=[detection["mid"] for detection in detections],
+            mask=[detection["mask"] for detection in detections] if with_masks else None,
         ),
         image_labels=None if image_labels is None else tuple(image_labels),
         height=height,
@@ -89,6 +92,69 @@ def failed_row(image_id: str = "broken.jpg") -> ImageRow:
     )
 
 
-def rows(*every: ImageRow) -> Callable[[], Iterator[ImageRow]]:
-    """Rows as an exporter takes them: a callable that begins anew each time."""
-    return lambda: iter(every)
+class ListedRows:
+    """Rows for an exporter, from memory rather than from a shard, so they may have any shape."""
+
+    def __init__(self, image_rows: Sequence[ImageRow]) -> None:
+        self._every = image_rows
+        self._frame = DISPLAY
+
+    def __call__(self) -> Iterator[ImageRow]:
+        return (row.in_frame(self._frame) for row in self._every)
+
+    def __len__(self) -> int:
+        return len(self._every)
+
+    def batches(self) -> Iterator[DetectionBatch]:
+        return batch_of(list(self())).split() if self._every else iter(())
+
+    def classes(self) -> set[ClassName]:
+        columns = (batch_of([row]) for row in self._every)
+        return {
+            ClassName(*names)
+            for batch in columns
+            for names in zip(batch.category_id.tolist(), batch.label, batch.mid, strict=True)
+        }
+
+    def without(self, *names: str) -> ListedRows:
+        return self
+
+    def in_frame(self, frame: str) -> ListedRows:
+        other = copy.copy(self)
+        other._frame = frame
+        return other
+
+    def by_shard(self) -> list[ListedRows]:
+        return [self]
+
+
+def batch_of(image_rows: Sequence[ImageRow]) -> DetectionBatch:
+    """The detections of rows as one batch."""
+    facts = [field.name for field in fields(ImageFacts)]
+    all_of = [row.detections or Detections.empty(0, 0) for row in image_rows]
+    number = [len(detections) for detections in all_of]
+    masks = [
+        detections.mask if detections.mask is not None else as_objects([None] * len(detections))
+        for detections in all_of
+    ]
+    return DetectionBatch(
+        images=[ImageFacts(**{name: getattr(row, name) for name in facts}) for row in image_rows],
+        failed=[row.detections is None for row in image_rows],
+        masked=np.array([row.detections is not None and row.detections.mask is not None for row in image_rows], bool),
+        multiclass_score=None,
+        image=np.repeat(np.arange(len(image_rows)), number),
+        place=np.concatenate([np.arange(n) for n in number]),
+        height=np.repeat([detections.height for detections in all_of], number),
+        width=np.repeat([detections.width for detections in all_of], number),
+        xyxy=np.concatenate([detections.xyxy for detections in all_of]),
+        category_id=np.concatenate([detections.category_id for detections in all_of]),
+        score=np.concatenate([detections.score for detections in all_of]),
+        label=np.concatenate([detections.label for detections in all_of]),
+        mid=np.concatenate([detections.mid for detections in all_of]),
+        mask=None if all(detections.mask is None for detections in all_of) else np.concatenate(masks),
+    )
+
+
+def rows(*image_rows: ImageRow) -> ListedRows:
+    """Rows for an exporter: a callable that starts over at every call."""
+    return ListedRows(image_rows)

@@ -1,23 +1,24 @@
-"""Whole finished runs, written by hand, for the tests of whatever reads runs."""
+"""Finished runs with given rows, for the tests of all code that reads runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from prelabel.detectors.base import DetectorInfo
 from prelabel.image_ref import ImageRef
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from prelabel.store.plan import write_plan
 from prelabel.store.rows import ImageRow
-from prelabel.store.run import DetectorRecord, Manifest, RunRecord, write_json
+from prelabel.store.run import Manifest, RunRecord, write_json
 from prelabel.store.shards import write_shard
 
 RUN_ID = "0123456789abcdef" * 2
-DETECTOR = DetectorRecord("d", "d", "0" * 64, "d-00000000", "test", masks=True, classes=None)
+DETECTOR = DetectorInfo("d", "d", "0" * 64, "d-00000000", "test", masks=True, classes=None)
 
 
 def write_run(folder: Path, shards: Sequence[Sequence[ImageRow]]) -> str:
-    """A finished run with these rows, all shards but the last of one length; returns its address."""
+    """Write a finished run with these rows in shards of equal length (the last may be shorter); return its path."""
     output, storage = str(folder), Storage()
     refs = [ImageRef(row.image_id, row.uri, row.file_name) for shard in shards for row in shard]
     plan = write_plan(refs, output, storage, shard_size=len(shards[0]), plan_id=RUN_ID[:8])

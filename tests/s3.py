@@ -1,4 +1,4 @@
-"""A real S3-protocol server on loopback (moto's), in a process of its own.
+"""A server with the real S3 protocol (moto's) on loopback, in a separate process.
 
 def test_something(s3_server):
     bucket = s3_server.new_bucket()
@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-# Ends by itself when the test process does: its standard input is then closed. Until then a line there is a bucket to
-# fill, which takes a fraction of what as many requests would.
+# It ends when the test process ends, which closes its standard input. Until then, every line of its input names a
+# bucket to fill, which takes a fraction of the time of as many requests.
 _SERVER = """
 import json, logging, sys
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -40,7 +40,7 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class S3Server:
-    """Where the server is and what `Storage` and `s3fs` need to reach it."""
+    """The address of the server, and the options with which `Storage` and `s3fs` reach it."""
 
     endpoint: str
     _process: subprocess.Popen[bytes] = field(repr=False)
@@ -57,7 +57,7 @@ class S3Server:
         }
 
     def client(self) -> Any:
-        """A botocore client, for what a test wants to do behind the back of the code it tests."""
+        """A botocore client, with which a test accesses the server without the code that it tests."""
         import botocore.session
 
         if self._clients:
@@ -73,7 +73,7 @@ class S3Server:
         return client
 
     def new_bucket(self) -> str:
-        """The name of a new, empty bucket: tests do not share theirs."""
+        """The name of a new, empty bucket; tests do not share buckets."""
         name = f"bucket-{next(self._numbers)}"
         self.client().create_bucket(Bucket=name)
         return name
@@ -83,7 +83,7 @@ class S3Server:
         self.client().put_object(Bucket=bucket, Key=key, Body=data)
 
     def fill(self, bucket: str, keys: Sequence[str], data: bytes) -> None:
-        """Store many objects of one content, past the protocol."""
+        """Store many objects with the same content, without the protocol."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([bucket, list(keys), data.decode("latin-1")]).encode() + b"\n")

@@ -1,28 +1,33 @@
-"""The demonstration's own part: which commands it runs, and what it points at. The commands have tests of their own."""
+"""The commands that the demo runs, and those that it ends with. The commands themselves are tested elsewhere."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+import prelabel
 from prelabel.cli import main
-from prelabel.demo import closing, run_demo
+from prelabel.cli.command import program
+from prelabel.cli.demo import closing, run_demo
+from tests.messages import tells
 
 
 def demonstrate() -> tuple[list[list[str]], str]:
     ran: list[list[str]] = []
-    said: list[str] = []
+    printed: list[str] = []
 
     def call(arguments: Sequence[str]) -> None:
         ran.append(list(arguments))
 
-    took = run_demo("out/demo", 3, 0, call, said.append)
-    return ran, "\n".join([*said, closing("out/demo", took)])
+    took = run_demo("out/demo", 3, 0, call, printed.append)
+    return ran, "\n".join([*printed, closing("out/demo", took)])
 
 
-def test_every_command_of_it_exists_and_takes_its_options() -> None:
+def test_every_command_of_the_demo_exists_and_accepts_its_options() -> None:
     ran, _ = demonstrate()
     for name, *arguments in ran:
         command = main.commands[name]
@@ -31,20 +36,72 @@ def test_every_command_of_it_exists_and_takes_its_options() -> None:
         command.make_context(name, list(arguments))
 
 
-def test_the_exports_use_the_thresholds_that_were_chosen() -> None:
-    ran, said = demonstrate()
-    assert [one[0] for one in ran] == ["synth", "label", "verify", "evaluate", "export", "export", "preview"]
-    assert all(one[-2:] == ["--class-threshold", "out/demo/evaluation/thresholds.yaml"] for one in ran[4:6])
-    assert "evaluation.html" in said
-    assert "Left out" not in said
+def test_the_exports_use_the_suggested_thresholds() -> None:
+    ran, printed = demonstrate()
+    assert [command[0] for command in ran] == ["synth", "label", "verify", "evaluate", "export", "export", "preview"]
+    assert all(command[-2:] == ["--class-threshold", "out/demo/evaluation/thresholds.yaml"] for command in ran[4:6])
+    assert "evaluation.html" in printed
+    assert "pycocotools" not in printed
 
 
-def test_without_the_extra_evaluation_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_evaluation_is_skipped_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*(name for name in sys.modules if name.startswith("pycocotools")), "pycocotools"]:
         monkeypatch.setitem(sys.modules, name, None)
-    ran, said = demonstrate()
-    assert [one[0] for one in ran] == ["synth", "label", "verify", "export", "export", "preview"]
-    assert not any(argument.startswith(("--class-threshold", "--score-threshold")) for one in ran for argument in one)
-    assert "Left out: evaluate needs pycocotools" in said
-    assert "prelabel[evaluate]" in said
-    assert "evaluation.html" not in said
+    ran, printed = demonstrate()
+    assert [command[0] for command in ran] == ["synth", "label", "verify", "export", "export", "preview"]
+    assert not any(
+        argument.startswith(("--class-threshold", "--score-threshold")) for command in ran for argument in command
+    )
+    assert tells(printed, "evaluate", "pycocotools", "prelabel[evaluate]", "--with pycocotools")
+    assert "evaluation.html" not in printed
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The script of an environment that is not on the PATH; this process was started by it."""
+    path = tmp_path / "environment with spaces" / "bin" / "prelabel"
+    path.parent.mkdir(parents=True)
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(path), "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("UV", raising=False)
+    return path
+
+
+def test_the_program_is_named_by_its_path_unless_the_shell_finds_it(script: Path, monkeypatch: pytest.MonkeyPatch):
+    assert shlex.split(program()) == [str(script)]
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert program() == "prelabel"
+
+
+def test_another_prelabel_on_the_path_is_not_this_one(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "prelabel").write_text("#!/bin/sh\n")
+    (tmp_path / "prelabel").chmod(0o755)
+    assert shlex.split(program()) == [str(script)]
+    (tmp_path / "prelabel").unlink()
+    (tmp_path / "prelabel").symlink_to(script)
+    assert program() == "prelabel"
+
+
+def test_the_path_that_uvx_adds_is_not_the_shells(script: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("UV", "/usr/bin/uv")
+    monkeypatch.setenv("PATH", f"{script.parent}:/usr/bin")
+    assert shlex.split(program()) == [str(script)]
+    monkeypatch.setenv("PATH", f"{script.parent}:{script.parent}:/usr/bin")  # in an active environment
+    assert program() == "prelabel"
+
+
+def test_started_as_a_module_it_is_named_by_its_interpreter(script: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", [str(Path(prelabel.__file__).with_name("__main__.py")), "demo"])
+    assert shlex.split(program()) == [sys.executable, "-m", "prelabel"]
+
+
+def test_the_demo_ends_with_commands_that_can_be_copied(script: Path):
+    _, printed = demonstrate()
+    following = printed.partition("Next")[2].strip().splitlines()[1:]
+    assert len(following) == 3
+    for line in following:
+        path, name, *_ = shlex.split(line)
+        assert path == str(script)
+        assert name in main.commands

@@ -1,8 +1,9 @@
-"""Runs that earlier releases wrote are read by every command, finished or not; `tests/data/runs` holds one of each."""
+"""Every command reads runs of earlier releases; `tests/data/runs` holds a finished and an unfinished one."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,23 +15,24 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-import prelabel.push.label_studio as push_module
+import prelabel.label_studio.push as push_module
 from prelabel.cli import main
 from prelabel.errors import StoreError
-from prelabel.storage import Storage
-from prelabel.store.schema import OPTIONAL_COLUMNS, SHARD_SCHEMA
+from prelabel.storage.files import Storage
+from prelabel.store.rows import OPTIONAL_COLUMNS, SHARD_SCHEMA
 from prelabel.store.shards import read_shard
-from tests.push.fake_server import FakeServer
+from tests.label_studio.fake_server import FakeServer
+from tests.messages import UNFINISHED, is_told
 
 RUNS = Path(__file__).parent / "data" / "runs"
-#: Where the runs have their images; the address stands in them.
+#: The folder of the images, as the runs recorded it.
 PHOTOS = Path("/tmp/prelabel-old-run/photos")  # noqa: S108 - a fixed place is what is wanted
 IMAGES, FAILED, DETECTIONS = 6, 1, 23
 
 
 @pytest.fixture
 def photos() -> Iterator[Path]:
-    """The images of the runs where the runs say that they are: copies, of another time than the plans have."""
+    """Copies of the images of the runs, at the recorded place; their times differ from those in the plans."""
     PHOTOS.parent.mkdir(exist_ok=True)
     shutil.copytree(RUNS / "photos", PHOTOS, dirs_exist_ok=True)
     for path in PHOTOS.rglob("*.*"):
@@ -50,7 +52,7 @@ def unfinished(tmp_path: Path) -> Path:
 
 
 def output_of(*arguments: str | Path) -> str:
-    """What a command prints that has to succeed."""
+    """The output of a command, which must succeed."""
     result = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
@@ -62,7 +64,7 @@ def coco_of(run: Path, to: Path) -> dict[str, list[dict[str, object]]]:
     return dataset
 
 
-def test_the_runs_lack_what_was_added_since():
+def test_earlier_runs_lack_columns_added_later():
     for path in RUNS.rglob("*.parquet"):
         if path.parent.name == "shards":
             assert OPTIONAL_COLUMNS.isdisjoint(pq.read_schema(path).names)
@@ -72,11 +74,11 @@ def test_verify_and_status(finished: Path, unfinished: Path):
     verified = output_of("verify", finished)
     assert str(IMAGES) in verified
     assert str(DETECTIONS) in verified
-    assert "finished" in output_of("status", finished)
-    assert "2 of 3" in output_of("status", unfinished)
+    assert is_told(output_of("status", finished), "finished|complete|done")
+    assert any(is_told(line, "2", "3") for line in output_of("status", unfinished).splitlines())
     result = CliRunner().invoke(main, ["verify", str(unfinished)])
     assert result.exit_code != 0
-    assert "not finished" in result.output
+    assert is_told(result.output, UNFINISHED)
 
 
 def test_exports(finished: Path, photos: Path, tmp_path: Path):
@@ -121,26 +123,27 @@ def test_push(finished: Path, monkeypatch: pytest.MonkeyPatch):
     assert len(server.held) == IMAGES - FAILED
 
 
-def test_what_is_shown_of_it_and_what_it_kept_are_said(finished: Path, tmp_path: Path):
-    """`label` kept what people see, 0.3 and above, when they were made."""
+def test_the_thresholds_of_an_earlier_run_are_reported(finished: Path, tmp_path: Path):
+    """When these runs were made, `label` kept only detections of 0.3 and above, which annotators see."""
     for number, command in enumerate(
         (("export", "coco"), ("export", "label-studio"), ("export", "yolo"), ("preview",))
     ):
         to = tmp_path / f"{number}.json" if "coco" in command else tmp_path / str(number)
-        shown = output_of(*command, finished, "--to", to)
-        assert "at 0.3 and above; the run keeps 0.3" in shown
-        assert "kept detections from" not in shown
+        output = output_of(*command, finished, "--to", to)
+        (line,) = (line for line in output.splitlines() if is_told(line, r"0\.3"))
+        assert len(re.findall(r"\b0\.3\b", line)) == 2, line  # what is shown, and what the run keeps
         lower = output_of(*command, finished, "--to", to, "--score-threshold", "0.1")
-        assert "what lies between 0.1 and 0.3 is not in it" in lower
+        # The threshold that is shown, the one that was kept, and a note that detections are missing.
+        assert sum(is_told(line, r"0\.1", r"0\.3") for line in lower.splitlines()) == 2, lower
     assert "regions" in output_of("export", "label-studio", finished, "--to", tmp_path / "tasks")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["unfinished", "finished"])
-def test_label_goes_on_with_either(name: str, photos: Path, tmp_path: Path, request: pytest.FixtureRequest):
+def test_label_resumes_either_run(name: str, photos: Path, tmp_path: Path, request: pytest.FixtureRequest):
     run = request.getfixturevalue(name)
     before = {path.name: path.read_bytes() for path in (run / "shards").iterdir()}
-    # The command that began them; the default of --score-threshold was 0.3 then.
+    # The command that started the runs, when the default of --score-threshold was 0.3.
     command = [
         sys.executable,
         "-m",
@@ -155,7 +158,7 @@ def test_label_goes_on_with_either(name: str, photos: Path, tmp_path: Path, requ
     ]
     if name == "finished":
         command += ["--score-threshold", "0.3", "--retry-failed"]
-    else:  # neither could be stated then
+    else:  # these options did not exist then
         command += ["--mask-frame", "box", "--input-range", "0..255"]
     subprocess.run([str(word) for word in command], check=True, cwd=tmp_path)
     output_of("verify", run)
@@ -167,7 +170,7 @@ def test_label_goes_on_with_either(name: str, photos: Path, tmp_path: Path, requ
     assert (len(dataset["images"]), len(dataset["annotations"])) == (IMAGES - FAILED, DETECTIONS)
 
 
-def test_a_column_of_a_later_release_is_no_reason_to_refuse_a_shard(finished: Path):
+def test_a_shard_with_a_column_of_a_later_release_is_accepted(finished: Path):
     path = finished / "shards" / "shard-00000.parquet"
     table = pq.read_table(path)
     rows = list(read_shard(str(path), Storage()))
@@ -190,6 +193,6 @@ def test_a_column_of_another_type_is_refused(finished: Path, name: str):
         list(read_shard(str(path), Storage()))
 
 
-def test_columns_that_came_later_may_be_null():
+def test_columns_added_later_may_be_null():
     assert set(SHARD_SCHEMA.names) >= OPTIONAL_COLUMNS
     assert all(SHARD_SCHEMA.field(name).nullable for name in OPTIONAL_COLUMNS)

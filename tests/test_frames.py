@@ -1,4 +1,4 @@
-"""Turns of pictures, sizes, points, boxes and masks, against literal pictures, NumPy, Pillow and pycocotools."""
+"""Oriented pixels, sizes, points, boxes and masks, compared with literal images, NumPy, Pillow and pycocotools."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 from pycocotools import mask as coco
 
-from prelabel import rle
 from prelabel.detections import Detections
 from prelabel.errors import StoreError
 from prelabel.frames import (
-    after_each_other,
+    compose,
     inverse,
-    turned_boxes,
-    turned_counts,
-    turned_detections,
-    turned_masks,
-    turned_points,
-    turned_rows,
-    turned_size,
-    way_to,
+    orientation_to,
+    oriented_boxes,
+    oriented_counts,
+    oriented_detections,
+    oriented_masks,
+    oriented_pixels,
+    oriented_points,
+    oriented_size,
 )
+from prelabel.masks import rle
+from tests.messages import telling
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
-#: A picture of two rows and three columns, as each orientation shows it.
-SHOWN = {
+#: An image of two rows and three columns, after applying each orientation.
+LETTERS = {
     1: ["abc", "def"],
     2: ["cba", "fed"],
     3: ["fed", "cba"],
@@ -45,90 +46,88 @@ SHOWN = {
 PAIRS = list(itertools.product(range(1, 9), repeat=2))
 
 
-def picture(orientation: int) -> np.ndarray:
-    return np.array([list(row) for row in SHOWN[orientation]])
+def letters(orientation: int) -> np.ndarray:
+    return np.array([list(row) for row in LETTERS[orientation]])
 
 
-def place(shown: np.ndarray, letter: str) -> tuple[int, int]:
-    """Row and column."""
-    ((row,), (column,)) = np.nonzero(shown == letter)
+def place(image: np.ndarray, letter: str) -> tuple[int, int]:
+    """Row and column of a letter."""
+    ((row,), (column,)) = np.nonzero(image == letter)
     return int(row), int(column)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_as_pillow_turns_them(orientation: int) -> None:
-    assert turned_rows(picture(1), orientation).tolist() == picture(orientation).tolist()
-    assert turned_size(2, 3, orientation) == picture(orientation).shape
+def test_pixels_are_oriented_as_by_pillow(orientation: int) -> None:
+    assert oriented_pixels(letters(1), orientation).tolist() == letters(orientation).tolist()
+    assert oriented_size(2, 3, orientation) == letters(orientation).shape
     stored = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
     exif, file = Image.Exif(), io.BytesIO()
     exif[274] = orientation
     Image.fromarray(stored).save(file, "PNG", exif=exif)
     with Image.open(file) as image:
         by_pillow = np.asarray(ImageOps.exif_transpose(image))
-    assert turned_rows(stored, orientation).tolist() == by_pillow.tolist()
+    assert oriented_pixels(stored, orientation).tolist() == by_pillow.tolist()
 
 
 @pytest.mark.parametrize(("applied", "browser"), PAIRS)
-def test_of_all_pairs_of_orientations_the_way_from_one_picture_to_the_other_is_right(
-    applied: int, browser: int
-) -> None:
-    upright, shown = picture(applied), picture(browser)
-    way = way_to("browser", applied, browser)
-    assert turned_rows(upright, way).tolist() == shown.tolist()
-    assert turned_rows(upright, way_to("stored", applied, browser)).tolist() == picture(1).tolist()
-    assert way_to("display", applied, browser) == 1
-    height, width = upright.shape
-    assert turned_size(height, width, way) == shown.shape
+def test_every_pair_of_orientations_converts_pixels_boxes_points_and_masks(applied: int, browser: int) -> None:
+    displayed, in_browser = letters(applied), letters(browser)
+    orientation = orientation_to("browser", applied, browser)
+    assert oriented_pixels(displayed, orientation).tolist() == in_browser.tolist()
+    assert oriented_pixels(displayed, orientation_to("stored", applied, browser)).tolist() == letters(1).tolist()
+    assert orientation_to("display", applied, browser) == 1
+    height, width = displayed.shape
+    assert oriented_size(height, width, orientation) == in_browser.shape
     for letter in "abcdef":
-        row, column = place(upright, letter)
-        there, across = place(shown, letter)
-        # The pixel as a box, its middle as a point, and as a mask.
-        box = turned_boxes(np.array([[column, row, column + 1, row + 1]]), height, width, way)
-        assert box.tolist() == [[across, there, across + 1, there + 1]]
-        point = turned_points(np.array([[column + 0.5, row + 0.5]]), height, width, way)
-        assert point.tolist() == [[across + 0.5, there + 0.5]]
-        counts = turned_counts(rle.encode(upright == letter), height, width, way)
-        assert rle.decode(counts, *shown.shape).tolist() == (shown == letter).tolist()
-    # A box that is no square, with one corner outside every pixel's middle.
-    box = turned_boxes(np.array([[0.25, 0.5, 1.75, 2.0]]), height, width, way)
-    corners = turned_points(np.array([[0.25, 0.5], [1.75, 2.0]]), height, width, way)
+        row, column = place(displayed, letter)
+        browser_row, browser_column = place(in_browser, letter)
+        # The pixel as a box, its center as a point, and the pixel as a mask.
+        box = oriented_boxes(np.array([[column, row, column + 1, row + 1]]), height, width, orientation)
+        assert box.tolist() == [[browser_column, browser_row, browser_column + 1, browser_row + 1]]
+        point = oriented_points(np.array([[column + 0.5, row + 0.5]]), height, width, orientation)
+        assert point.tolist() == [[browser_column + 0.5, browser_row + 0.5]]
+        counts = oriented_counts(rle.encode(displayed == letter), height, width, orientation)
+        assert rle.decode(counts, *in_browser.shape).tolist() == (in_browser == letter).tolist()
+    # A box that is not a square, whose corners are not pixel centers.
+    box = oriented_boxes(np.array([[0.25, 0.5, 1.75, 2.0]]), height, width, orientation)
+    corners = oriented_points(np.array([[0.25, 0.5], [1.75, 2.0]]), height, width, orientation)
     assert box.tolist() == [[*corners.min(axis=0), *corners.max(axis=0)]]
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_two_turns_after_each_other_are_one(first: int, second: int) -> None:
-    both = turned_rows(turned_rows(picture(1), first), second)
-    assert turned_rows(picture(1), after_each_other(first, second)).tolist() == both.tolist()
+def test_two_orientations_compose_to_one(first: int, second: int) -> None:
+    both = oriented_pixels(oriented_pixels(letters(1), first), second)
+    assert oriented_pixels(letters(1), compose(first, second)).tolist() == both.tolist()
 
 
-@pytest.mark.parametrize("turn", range(1, 9))
-def test_each_turn_can_be_undone(turn: int) -> None:
-    assert after_each_other(turn, inverse(turn)) == after_each_other(inverse(turn), turn) == 1
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_has_an_inverse(orientation: int) -> None:
+    assert compose(orientation, inverse(orientation)) == compose(inverse(orientation), orientation) == 1
 
 
-def test_no_orientation_is_as_stored_and_browsers_do_the_same_unless_stated() -> None:
-    assert way_to("browser", None, None) == way_to("stored", None, None) == 1
-    assert way_to("browser", 6, None) == 1
-    assert way_to("browser", 6, 1) == way_to("stored", 6, None) == 8
-    assert way_to("browser", None, 6) == 6
+def test_the_default_orientation_is_1_and_browsers_apply_the_same_unless_given() -> None:
+    assert orientation_to("browser", None, None) == orientation_to("stored", None, None) == 1
+    assert orientation_to("browser", 6, None) == 1
+    assert orientation_to("browser", 6, 1) == orientation_to("stored", 6, None) == 8
+    assert orientation_to("browser", None, 6) == 6
 
 
 @pytest.mark.parametrize("wrong", [0, 9, -1, 99])
-def test_an_orientation_that_is_none_is_refused(wrong: int) -> None:
-    with pytest.raises(ValueError, match="1 to 8"):
-        way_to("stored", wrong, None)
-    with pytest.raises(ValueError, match="1 to 8"):
-        way_to("browser", 1, wrong)
-    with pytest.raises(ValueError, match="frame must be"):
-        way_to("upright", 1, 1)
+def test_an_invalid_orientation_is_refused(wrong: int) -> None:
+    with pytest.raises(ValueError, match=telling("orientation", "1", "8", str(wrong))):
+        orientation_to("stored", wrong, None)
+    with pytest.raises(ValueError, match=telling("orientation", "1", "8", str(wrong))):
+        orientation_to("browser", 1, wrong)
+    with pytest.raises(ValueError, match=telling("frame", "stored", "upright")):
+        orientation_to("upright", 1, 1)
 
 
-def test_a_box_of_a_photo_is_turned_to_literal_pixels() -> None:
-    # 400 x 300 (width x height) upright; the file holds 300 x 400 that orientation 6 turns clockwise.
+def test_literal_pixels_of_an_oriented_box() -> None:
+    # The displayed image is 400 x 300 (width x height). The file holds 300 x 400; orientation 6 rotates it clockwise.
     box = np.array([[10.5, 20, 110.25, 70]], np.float32)
-    assert turned_boxes(box, 300, 400, way_to("stored", 6, None)).tolist() == [[20, 289.75, 70, 389.5]]
-    assert turned_boxes(box, 300, 400, way_to("stored", 3, None)).tolist() == [[289.75, 230, 389.5, 280]]
-    assert turned_boxes(box, 300, 400, way_to("stored", 2, None)).tolist() == [[289.75, 20, 389.5, 70]]
+    assert oriented_boxes(box, 300, 400, orientation_to("stored", 6, None)).tolist() == [[20, 289.75, 70, 389.5]]
+    assert oriented_boxes(box, 300, 400, orientation_to("stored", 3, None)).tolist() == [[289.75, 230, 389.5, 280]]
+    assert oriented_boxes(box, 300, 400, orientation_to("stored", 2, None)).tolist() == [[289.75, 20, 389.5, 70]]
 
 
 @given(
@@ -137,42 +136,44 @@ def test_a_box_of_a_photo_is_turned_to_literal_pixels() -> None:
     st.integers(4000, 5000),
     st.integers(1, 8),
 )
-def test_boxes_there_and_back_are_where_they_were(values: np.ndarray, height: int, width: int, turn: int) -> None:
+def test_boxes_survive_the_round_trip(values: np.ndarray, height: int, width: int, orientation: int) -> None:
     boxes = np.concatenate((np.minimum(values[:, :2], values[:, 2:]), np.maximum(values[:, :2], values[:, 2:])), axis=1)
-    there = turned_boxes(boxes, height, width, turn)
-    assert (there[:, :2] <= there[:, 2:]).all()
-    back = turned_boxes(there, *turned_size(height, width, turn), inverse(turn))
+    oriented = oriented_boxes(boxes, height, width, orientation)
+    assert (oriented[:, :2] <= oriented[:, 2:]).all()
+    back = oriented_boxes(oriented, *oriented_size(height, width, orientation), inverse(orientation))
     np.testing.assert_allclose(back, boxes, rtol=0, atol=1e-9)
 
 
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))), st.integers(1, 8))
-def test_any_mask_is_turned_as_numpy_turns_it_and_encoded_as_pycocotools_does(mask: np.ndarray, turn: int) -> None:
+def test_any_oriented_mask_equals_numpy_and_pycocotools(mask: np.ndarray, orientation: int) -> None:
     height, width = mask.shape
-    turned = turned_rows(mask, turn)
-    counts = turned_counts(rle.encode(mask), height, width, turn)
-    theirs = coco.encode(np.asfortranarray(turned.astype(np.uint8)))
-    assert {"size": [*turned.shape], "counts": counts} == {**theirs, "counts": theirs["counts"].decode()}
-    assert turned_counts(counts, *turned.shape, inverse(turn)) == rle.encode(mask)
+    oriented = oriented_pixels(mask, orientation)
+    counts = oriented_counts(rle.encode(mask), height, width, orientation)
+    expected = coco.encode(np.asfortranarray(oriented.astype(np.uint8)))
+    assert {"size": [*oriented.shape], "counts": counts} == {**expected, "counts": expected["counts"].decode()}
+    assert oriented_counts(counts, *oriented.shape, inverse(orientation)) == rle.encode(mask)
 
 
-@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("shape", [(3000, 4000), (1, 700), (700, 1)])
-def test_large_and_thin_masks_are_turned(turn: int, shape: tuple[int, int]) -> None:
+def test_large_and_thin_masks_are_oriented(orientation: int, shape: tuple[int, int]) -> None:
     y, x = np.ogrid[: shape[0], : shape[1]]
     mask = (x / shape[1] - 0.6) ** 2 + (y / shape[0] - 0.3) ** 2 < 0.16
     mask[::50, ::70] ^= True
-    for each in (mask, ~mask, np.ones(shape, bool), np.zeros(shape, bool)):
-        assert turned_counts(rle.encode(each), *shape, turn) == rle.encode(turned_rows(each, turn))
+    for variant in (mask, ~mask, np.ones(shape, bool), np.zeros(shape, bool)):
+        assert oriented_counts(rle.encode(variant), *shape, orientation) == rle.encode(
+            oriented_pixels(variant, orientation)
+        )
 
 
 def test_a_mask_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(StoreError, match="cover"):
-        turned_counts("344M", 3, 5, 6)
+    with pytest.raises(StoreError, match=telling("pixels?", "15")):
+        oriented_counts("344M", 3, 5, 6)
 
 
-def test_detections_are_turned_whole() -> None:
+def test_all_parts_of_detections_are_oriented() -> None:
     left = np.array([[1, 1, 0], [1, 1, 0]])
-    found = Detections(
+    detections = Detections(
         height=2,
         width=3,
         xyxy=np.array([[0, 0, 2, 2], [1, 0, 3, 1]]),
@@ -182,13 +183,13 @@ def test_detections_are_turned_whole() -> None:
         mid=["", ""],  # type: ignore[arg-type]
         mask=[rle.encode(left), None],  # type: ignore[arg-type]
     )
-    turned = turned_detections(found, 6)
-    assert (turned.height, turned.width) == (3, 2)
-    assert turned.xyxy.tolist() == [[0, 0, 2, 2], [1, 1, 2, 3]]
-    assert turned.xyxy.dtype == np.float32
-    assert turned.mask is not None
-    assert rle.decode(turned.mask[0], 3, 2).tolist() == [[True, True], [True, True], [False, False]]
-    assert turned.mask[1] is None
-    assert turned.label.tolist() == ["Dog", "Cat"]
-    assert turned_detections(found, 1) is found
-    assert turned_masks([None], 2, 3, 6) == [None]
+    oriented = oriented_detections(detections, 6)
+    assert (oriented.height, oriented.width) == (3, 2)
+    assert oriented.xyxy.tolist() == [[0, 0, 2, 2], [1, 1, 2, 3]]
+    assert oriented.xyxy.dtype == np.float32
+    assert oriented.mask is not None
+    assert rle.decode(oriented.mask[0], 3, 2).tolist() == [[True, True], [True, True], [False, False]]
+    assert oriented.mask[1] is None
+    assert oriented.label.tolist() == ["Dog", "Cat"]
+    assert oriented_detections(detections, 1) is detections
+    assert oriented_masks([None], 2, 3, 6) == [None]

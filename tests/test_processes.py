@@ -1,4 +1,4 @@
-"""Several processes give what one gives, in the same order, and end with the one that started them."""
+"""Several processes give the same results as one, in the same order, and end with their parent."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 from prelabel.errors import ExportError, RunError
 from prelabel.processes import Processes
+from tests.messages import telling
 
 
 def square(number: int) -> tuple[int, int]:
@@ -33,14 +34,14 @@ def die(number: int) -> int:
 
 
 def test_results_come_in_order_from_several_processes() -> None:
-    with Processes(2, worth_s=0) as processes:
+    with Processes(2, min_remaining_s=0) as processes:
         results = list(processes.map(square, range(20)))
         again = list(processes.map(square, range(3)))
-    assert [one for one, _ in results] == [n * n for n in range(20)]
+    assert [number for number, _ in results] == [n * n for n in range(20)]
     pids = {pid for _, pid in results}
     assert os.getpid() in pids  # the first item is worked on here
     assert len(pids) >= 2
-    assert [one for one, _ in again] == [0, 1, 4]
+    assert [number for number, _ in again] == [0, 1, 4]
 
 
 def test_little_work_starts_no_process() -> None:
@@ -48,21 +49,22 @@ def test_little_work_starts_no_process() -> None:
         assert {pid for _, pid in processes.map(square, range(20))} == {os.getpid()}
 
 
-def test_nothing_to_do() -> None:
-    with Processes(2, worth_s=0) as processes:
+def test_no_items() -> None:
+    with Processes(2, min_remaining_s=0) as processes:
         assert list(processes.map(square, [])) == []
 
 
-def test_an_error_comes_when_its_turn_comes() -> None:
-    with Processes(2, worth_s=0) as processes:
+def test_an_error_is_raised_in_place_of_its_result() -> None:
+    with Processes(2, min_remaining_s=0) as processes:
         results = processes.map(refuse_seven, range(20))
         assert list(itertools.islice(results, 7)) == list(range(7))
         with pytest.raises(ExportError, match="seven is refused"):
             next(results)
 
 
-def test_a_process_that_dies_is_one_line() -> None:
-    with Processes(2, worth_s=0) as processes, pytest.raises(RunError, match="one of several processes died"):
+def test_a_dead_process_raises_a_run_error() -> None:
+    died = telling("process(es)?", "died|dead|ended|gone|killed|lost|stopped")
+    with Processes(2, min_remaining_s=0) as processes, pytest.raises(RunError, match=died):
         list(processes.map(die, range(20)))
 
 
@@ -71,7 +73,7 @@ import os, sys, time
 from prelabel.processes import Processes
 from tests.test_processes import sleep_long
 if __name__ == "__main__":
-    with Processes(2, worth_s=0) as processes:
+    with Processes(2, min_remaining_s=0) as processes:
         for pid in processes.map(sleep_long, range(9)):
             print(pid, flush=True)
 """
@@ -103,3 +105,17 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_a_script_is_not_run_again_by_the_processes_it_starts(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import math\n"
+        "from prelabel.processes import Processes\n"
+        "print('begins')\n"
+        "with Processes(2, min_remaining_s=0) as processes:\n"
+        "    print(sum(processes.map(math.floor, [1.5, 2.5, 3.5])))\n"
+        "print(__file__.endswith('script.py'))\n"
+    )
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    assert (result.stdout.splitlines(), result.stderr) == (["begins", "6", "True"], "")

@@ -8,19 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from prelabel.class_rules import nearest_name
 from prelabel.config import LabelOptions
-from prelabel.detections import Detections, ImageLabel
+from prelabel.detections import ClassName, Detections, ImageLabel
 from prelabel.errors import ConfigError
-from prelabel.evaluate.options import EvaluateOptions
-from prelabel.export.coco_options import CocoOptions
-from prelabel.export.cvat_options import CvatOptions
-from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.export.voc_options import VocOptions
-from prelabel.export.yolo_options import YoloOptions
+from prelabel.export.coco import CocoOptions
+from prelabel.export.cvat import CvatOptions
+from prelabel.export.voc import VocOptions
+from prelabel.export.yolo import YoloOptions
+from prelabel.gallery.preview import PreviewOptions
+from prelabel.label_studio.options import LabelStudioOptions, PushOptions
 from prelabel.options import fields_of, from_mapping
-from prelabel.preview.options import PreviewOptions
-from prelabel.push.options import PushOptions
-from prelabel.select import ExportSelection, Selection, nearest_name, suppress
+from prelabel.review.options import EvaluateOptions
+from prelabel.select import ExportSelection, Selection
+from tests.messages import is_told, telling
 
 XYXY = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]], np.float32)
 LABEL = ["Dog", "Cat", "Person"]
@@ -47,7 +48,7 @@ def test_a_score_equal_to_the_threshold_is_kept_whatever_its_float32_rounding() 
         assert keep(Selection(class_threshold={"Dog": tenths / 10}, score_threshold=1.0), score=score) == [0]
 
 
-def test_a_score_that_is_not_a_number_is_dropped() -> None:
+def test_a_score_of_nan_is_dropped() -> None:
     assert keep(Selection(score_threshold=0.0), score=np.array([np.nan, 0.5, 0.0], np.float32)) == [1, 2]
 
 
@@ -75,9 +76,9 @@ def test_include_and_exclude_by_label_mid_and_mapped_label() -> None:
     ]
 
 
-def test_admits_says_which_classes_can_occur_at_all() -> None:
+def test_admits_tells_which_classes_can_occur() -> None:
     selection = Selection(include_class=("pet",), class_map={"Dog": "pet"}, score_threshold=1.0)
-    assert [selection.admits(*one) for one in zip(LABEL, MID, strict=True)] == [True, False, False]
+    assert [selection.admits(*label_and_mid) for label_and_mid in zip(LABEL, MID, strict=True)] == [True, False, False]
     assert Selection().admits("Dog", "")
 
 
@@ -93,25 +94,7 @@ def test_nms_within_classes_and_across_them() -> None:
 def test_nms_per_class_sees_classes_after_the_class_map() -> None:
     pets = {"Dog": "pet", "Cat": "pet"}
     assert keep(Selection(nms_iou=0.5, class_map=pets)) == [1, 2]
-    assert keep(Selection(nms_iou=0.0, class_map=pets)) == [1, 2]
-
-
-def test_nms_drops_only_above_the_limit() -> None:
-    # Two boxes of area 10 that share 5: IoU = 5 / 15.
-    boxes = np.array([[0, 0, 2, 5], [1, 0, 3, 5]], np.float64)
-    assert suppress(boxes, 1 / 3).tolist() == [0, 1]
-    assert suppress(boxes, 0.33).tolist() == [0]
-
-
-def test_nms_is_greedy_a_dropped_box_drops_nothing() -> None:
-    boxes = np.array([[0, 0, 10, 1], [4, 0, 14, 1], [8, 0, 18, 1]], np.float64)
-    assert suppress(boxes, 0.4).tolist() == [0, 2]
-
-
-def test_boxes_without_area_or_overlap_survive_nms() -> None:
-    boxes = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [5, 5, 6, 6], [6, 5, 7, 6]], np.float64)
-    assert suppress(boxes, 0.0).tolist() == [0, 1, 2, 3]
-    assert suppress(np.empty((0, 4)), 0.5).tolist() == []
+    assert keep(Selection(nms_iou=0.01, class_map=pets)) == [1, 2]
 
 
 def test_class_map_renames_by_label_and_mid_and_leaves_the_others() -> None:
@@ -128,19 +111,19 @@ def test_a_name_in_the_same_case_wins_over_another_case() -> None:
 
 
 def test_apply_selects_every_array_and_keeps_the_models_class_number() -> None:
-    found = Detections(
+    detections = Detections(
         height=10, width=30, xyxy=XYXY, category_id=[18, 17, 1], score=SCORE, label=LABEL, mid=MID, mask=["a", "b", "c"]
     )
-    kept = Selection(score_threshold=0.5, class_map={"Dog": "pet"}).apply(found)
+    kept = Selection(score_threshold=0.5, class_map={"Dog": "pet"}).apply(detections)
     assert kept.label.tolist() == ["Cat", "pet"]
     assert kept.category_id.tolist() == [17, 18]
     assert kept.mid.tolist() == ["/m/01yrx", "/m/0bt9lr"]
     assert kept.mask is not None
     assert kept.mask.tolist() == ["b", "a"]
-    assert found.label.tolist() == LABEL
+    assert detections.label.tolist() == LABEL
 
 
-def test_nothing_found_stays_nothing() -> None:
+def test_no_detections_remain_no_detections() -> None:
     nothing = Detections.empty(4, 6, masks=True)
     full = Selection(
         nms_iou=0.5, class_map={"a": "b"}, class_threshold={"a": 0.5}, include_class=("a",), max_detections=3
@@ -148,12 +131,12 @@ def test_nothing_found_stays_nothing() -> None:
     assert len(full.apply(nothing)) == 0
 
 
-def test_label_keeps_much_people_see_little_and_an_evaluation_takes_all() -> None:
-    assert LabelOptions(source=("a",), detector="d", output="o").score_threshold == 0.05
-    shown = (CocoOptions, CvatOptions, YoloOptions, VocOptions, LabelStudioOptions, PreviewOptions)
-    assert {options().score_threshold for options in shown} == {0.3}
-    assert PushOptions(url="http://host", project="p").score_threshold == 0.3
-    assert EvaluateOptions(truth="t").score_threshold == 0.0
+def test_default_thresholds_of_label_exports_and_evaluation() -> None:
+    assert LabelOptions(source=("a",), detector="d", output="o").selection.score_threshold == 0.05
+    option_classes = (CocoOptions, CvatOptions, YoloOptions, VocOptions, LabelStudioOptions, PreviewOptions)
+    assert {options().selection.score_threshold for options in option_classes} == {0.3}
+    assert PushOptions(url="http://host", project="p").selection.score_threshold == 0.3
+    assert EvaluateOptions(truth="t").selection.score_threshold == 0.0
 
 
 def test_image_labels_follow_the_same_rules_and_merge_under_one_name() -> None:
@@ -164,20 +147,20 @@ def test_image_labels_follow_the_same_rules_and_merge_under_one_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "facts"),
     [
-        ({"score_threshold": 1.5}, "score-threshold must be between 0 and 1, got 1.5"),
-        ({"score_threshold": float("nan")}, "score-threshold must be between 0 and 1, got nan"),
-        ({"class_threshold": {"Dog": -1}}, "class-threshold Dog must be between 0 and 1, got -1"),
-        ({"nms_iou": 2}, "nms-iou must be between 0 and 1, got 2"),
-        ({"max_detections": 0}, "max-detections must be 1 or more, got 0"),
-        ({"include_class": ("Dog",), "exclude_class": ("dog",)}, "class 'dog' is both included and excluded"),
-        ({"include_class": (" ",)}, "a class name must not be empty"),
-        ({"class_map": {"Dog": ""}}, "class-map Dog must name a label, got ''; to drop a class use exclude-class"),
+        ({"score_threshold": 1.5}, ("score-threshold", "0", "1", r"1\.5")),
+        ({"score_threshold": float("nan")}, ("score-threshold", "0", "1", "nan")),
+        ({"class_threshold": {"Dog": -1}}, ("class-threshold", "Dog", "0", "1", "-1")),
+        ({"nms_iou": 2}, ("nms-iou", "0", "1", "2")),
+        ({"max_detections": 0}, ("max-detections", "1", "0")),
+        ({"include_class": ("Dog",), "exclude_class": ("dog",)}, ("dog", r"includ\w+", r"exclud\w+")),
+        ({"include_class": (" ",)}, ("class", "empty|no name|nameless|blank|without a name")),
+        ({"class_map": {"Dog": ""}}, ("class-map", "Dog", "''", "exclude-class")),
     ],
 )
-def test_nonsense_is_refused_with_the_value(options: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{message}$".replace("(", r"\(")):
+def test_a_wrong_value_is_refused_with_the_value(options: dict, facts: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=telling(*facts)):
         Selection(**options)
 
 
@@ -187,16 +170,25 @@ def test_unknown_names_are_found_and_the_nearest_is_suggested() -> None:
         class_threshold={"PERSON": 0.5},
         class_map={"Cat": "pet", "Hound": "x"},
     )
-    assert selection.unknown_names(LABEL, MID) == ["dgo", "Hound"]
-    missing = r"^the detector has no class 'dgo' \(did you mean 'Dog'\?\), 'Hound'; it has " + ", ".join(LABEL) + "$"
-    with pytest.raises(ConfigError, match=missing):
-        selection.require_known_names(LABEL, MID)
-    with pytest.raises(ConfigError, match=r"no class 'zzz'; it has c0, .*, c19, \.\.\.$"):
-        Selection(include_class=("zzz",)).require_known_names([f"c{n}" for n in range(21)])
-    # What a class is mapped to is no name that the detector could have.
-    assert Selection(class_map={"human": "humane"}).unknown_names_hinted(["Dog"]) == ["'human'"]
-    Selection(include_class=("dog",)).require_known_names(LABEL, MID)
+    classes = list(map(ClassName, range(3), LABEL, MID))
+    assert selection.unknown_names(classes) == ["dgo", "Hound"]
+    with pytest.raises(ConfigError, match=telling(r"'dgo'.*'Dog'.*'Hound'", ", ".join(LABEL))):
+        selection.require_known_names(classes)
+    with pytest.raises(ConfigError, match="^(?!.*c20)" + telling("'zzz'", "c0", "c19")):
+        Selection(include_class=("zzz",)).require_known_names([ClassName(n, f"c{n}") for n in range(21)])
+    # A label of the class map is not a name that the detector could have.
+    assert Selection(class_map={"human": "humane"}).unknown_names_with_hints(classes) == ["'human'"]
+    Selection(include_class=("dog",)).require_known_names(classes)
     assert nearest_name("zzz", LABEL) is None
+
+
+def test_a_selection_without_thresholds_is_made_once_and_keeps_the_other_rules() -> None:
+    selection = Selection(score_threshold=0.5, class_threshold={"Dog": 0.7}, exclude_class=("Cat",))
+    without_general, without_any = selection.without_score_threshold, selection.without_thresholds
+    assert without_general == Selection(score_threshold=0.0, class_threshold={"Dog": 0.7}, exclude_class=("Cat",))
+    assert without_any == Selection(score_threshold=0.0, exclude_class=("Cat",))
+    assert selection.without_score_threshold is without_general
+    assert selection.without_thresholds is without_any
 
 
 def test_options_come_from_a_job_file_and_survive_pickling() -> None:
@@ -211,35 +203,34 @@ def test_options_come_from_a_job_file_and_survive_pickling() -> None:
     assert {f.metadata["affects"] for f in fields_of(Selection).values()} == {"rows"}
 
 
-def test_a_star_is_for_classes_that_are_not_named_unless_a_score_threshold_is_stated() -> None:
+def test_a_star_applies_to_unnamed_classes_unless_a_score_threshold_is_given() -> None:
     for made in (
         Selection(class_threshold={"*": 0.85, "Person": 0.1}),
         from_mapping(Selection, {"class_threshold": ["*=0.85", "Person=0.1"]}, "test"),
     ):
         assert (made.score_threshold, made.class_threshold) == (0.85, {"Person": 0.1})
         assert keep(made) == [1, 2]
-        assert made.said == ()
+        assert made.notes == ()
     stated = from_mapping(Selection, {"class_threshold": ["*=0.85", "Person=0.1"], "score_threshold": 0.5}, "test")
     assert keep(stated) == [1, 0, 2]
-    assert len(stated.said) == 1
-    assert "score-threshold 0.5 was stated" in stated.said[0]
-    assert "0.85" in stated.said[0]
-    # Also where the number stated is the default's.
+    assert len(stated.notes) == 1
+    assert is_told(stated.notes[0], "score-threshold", r"0\.5", r"0\.85")
+    # This also holds if the given number equals the default.
     default = Selection().score_threshold
-    assert from_mapping(Selection, {"class_threshold": ["*=0.85"], "score_threshold": default}, "test").said
-    with pytest.raises(ConfigError, match=r"class-threshold \* must be between 0 and 1"):
+    assert from_mapping(Selection, {"class_threshold": ["*=0.85"], "score_threshold": default}, "test").notes
+    with pytest.raises(ConfigError, match=telling("class-threshold", r"\*", "0", "1", r"1\.5")):
         Selection(class_threshold={"*": 1.5})
 
 
-def test_a_selection_knows_whether_anything_was_stated() -> None:
-    assert not Selection().stated
-    assert not ExportSelection().stated
+def test_a_selection_knows_whether_any_option_was_given() -> None:
+    assert not Selection().is_given
+    assert not ExportSelection().is_given
     for stated in (
         {"score_threshold": 0.3},
         {"class_threshold": {"*": 0.3}},
         {"nms_per_class": False},
         {"nms_iou": 1.0},
     ):
-        assert ExportSelection(**stated).stated, stated
+        assert ExportSelection(**stated).is_given, stated
     assert type(Selection().score_threshold) is float
-    assert pickle.loads(pickle.dumps(ExportSelection(score_threshold=0.3))).stated  # noqa: S301 - made here
+    assert pickle.loads(pickle.dumps(ExportSelection(score_threshold=0.3))).is_given  # noqa: S301 - made here

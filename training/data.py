@@ -129,18 +129,18 @@ def _sample(
     after = np.bincount(owner.ravel(), minlength=len(category_ids) + 1)[1:]
     renumber = np.zeros(256, np.uint8)
     classes, boxes = np.full(MAX_INSTANCES, -1, np.int32), np.zeros((MAX_INSTANCES, 4), np.float32)
-    found = 0
+    count = 0
     for number in np.flatnonzero(after) + 1:
         mask = owner == number
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
         too_hidden = after[number - 1] < 2 * MIN_VISIBLE_SHARE * before[number - 1]
-        if too_hidden or min(box[2] - box[0], box[3] - box[1]) < MIN_BOX_SIDE or found == MAX_INSTANCES:
+        if too_hidden or min(box[2] - box[0], box[3] - box[1]) < MIN_BOX_SIDE or count == MAX_INSTANCES:
             renumber[number] = IGNORED
             continue
-        classes[found], boxes[found] = category_ids[number - 1] - 1, box
-        found += 1
-        renumber[number] = found
+        classes[count], boxes[count] = category_ids[number - 1] - 1, box
+        count += 1
+        renumber[number] = count
     canvas = np.full((side, side, 3), 127, np.uint8)
     canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
     map_ = np.zeros((side, side), np.uint8)
@@ -166,17 +166,17 @@ def _window(
         scale = side / long
     elif kind < 0.8:
         scale = float(np.exp(rng.uniform(np.log(0.75), np.log(1.4))))
-    shown = side / scale
+    shown_size = side / scale
     starts = []
     for axis, length in ((0, width), (1, height)):
-        room = max(0, int(length - shown))
+        room = max(0, int(length - shown_size))
         low, high = 0, room
         if keep is not None:
-            low = int(np.clip(keep[2 + axis] - shown, 0, room))
+            low = int(np.clip(keep[2 + axis] - shown_size, 0, room))
             high = int(np.clip(keep[axis], low, room))
         starts.append(int(rng.integers(low, high + 1)))
     left, top = starts
-    return (left, top, min(width, left + round(shown)), min(height, top + round(shown))), scale
+    return (left, top, min(width, left + round(shown_size)), min(height, top + round(shown_size))), scale
 
 
 def _batch(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> Batch:

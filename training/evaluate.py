@@ -1,6 +1,6 @@
 """COCO AP of a detector on held-out scenes, by pycocotools.
 
-python training/evaluate.py --model prelabel/detectors/demo_shapes --seed 990001 --scenes 500
+python training/evaluate.py --model prelabel/detectors/models/demo_shapes --seed 990001 --scenes 500
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from prelabel import rle
-from prelabel.detectors.masks import paste_masks
+from prelabel.masks import rle
+from prelabel.masks.paste import paste_masks
 from prelabel.synth.scenes import draw_scene
 from prelabel.synth.shapes import CLASS_NAMES
 
@@ -58,7 +58,7 @@ def _entries(detect: Callable[[Any], dict[str, Any]], pixels: np.ndarray, image_
 
 def evaluate(detect: Callable[[Any], dict[str, Any]], seed: int, scenes: int) -> dict[str, float]:
     """AP of boxes (`box_ap`, ...) and masks (`mask_ap`, ...), and per class (`box_ap/star`)."""
-    images, annotations, found = [], [], []
+    images, annotations, results = [], [], []
     for index in range(scenes):
         scene = draw_scene(seed, index)
         height, width = scene.instance_map.shape
@@ -76,13 +76,13 @@ def evaluate(detect: Callable[[Any], dict[str, Any]], seed: int, scenes: int) ->
                     "segmentation": {"size": [height, width], "counts": rle.encode(mask)},
                 }
             )
-        found += _entries(detect, _as_delivered(scene.pixels), index + 1)
+        results += _entries(detect, _as_delivered(scene.pixels), index + 1)
     categories = [{"id": number, "name": name} for number, name in enumerate(CLASS_NAMES, start=1)]
-    return _score({"images": images, "annotations": annotations, "categories": categories}, found)
+    return _score({"images": images, "annotations": annotations, "categories": categories}, results)
 
 
-def _score(truth: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, float]:
-    if not found:
+def _score(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
+    if not results:
         return {f"{kind}_{name}": 0.0 for kind in ("box", "mask") for name in NAMES}
     scores: dict[str, float] = {}
     with contextlib.redirect_stdout(io.StringIO()):
@@ -92,7 +92,7 @@ def _score(truth: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, floa
         for kind, coco_kind in (("box", "bbox"), ("mask", "segm")):
             # loadRes computes areas from whatever the first entry has: boxes are scored without their masks.
             entries = [
-                {k: v for k, v in e.items() if k != ("segmentation" if kind == "box" else "bbox")} for e in found
+                {k: v for k, v in e.items() if k != ("segmentation" if kind == "box" else "bbox")} for e in results
             ]
             run = COCOeval(reference, reference.loadRes(entries), coco_kind)
             run.evaluate()

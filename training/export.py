@@ -1,6 +1,6 @@
 """From trained weights to the shipped SavedModel: resizing, decoding, suppression and masks inside the graph.
 
-python training/export.py --checkpoint /tmp/demo_shapes_ckpt --to prelabel/detectors/demo_shapes
+python training/export.py --checkpoint /tmp/demo_shapes_ckpt --to prelabel/detectors/models/demo_shapes
 """
 
 from __future__ import annotations

@@ -1,51 +1,44 @@
-"""The command line. Options come from the dataclasses that Python and job files use; nothing heavy is imported here."""
+"""The command line. Its options come from dataclasses that Python and job files share; nothing heavy is imported."""
 
 from __future__ import annotations
 
 import click
 
 from prelabel import __version__
-from prelabel.cli.exits import Program
-from prelabel.cli.exporting import export, preview
-from prelabel.cli.judging import compare, evaluate
-from prelabel.cli.models import detectors, inspect
-from prelabel.cli.options import Command
-from prelabel.cli.pushing import push
+from prelabel.cli.command import CommandGroup
+from prelabel.cli.demo import demo, synth
+from prelabel.cli.finished import compare, evaluate, export, preview, push
+from prelabel.cli.models import detectors, fetch, inspect
 from prelabel.cli.running import label, status, verify
-from prelabel.cli.scenes import synth
 
 __all__ = ["label", "main"]
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=CommandGroup,
+    examples=(
+        "prelabel demo",
+        "prelabel label photos/ --detector openimages-ssd-mobilenet-v2 --output out/run",
+        "prelabel export label-studio out/run --to out/tasks --score-threshold 0.4",
+    ),
+    context_settings={"max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="prelabel")
 def main() -> None:
     """Pre-label image datasets at scale.
 
-    Images from any storage go through a TensorFlow-Hub detector on Ray into Parquet, and from there into COCO and
-    Label Studio pre-annotations that people correct instead of drawing from nothing.
-
-    \b
-      prelabel label s3://bucket/photos --detector openimages-ssd-mobilenet-v2 --output s3://bucket/run
-      prelabel export label-studio s3://bucket/run --to tasks/
+    Run a TensorFlow detector over images in any storage, on this machine or a Ray cluster, and write its detections to
+    Parquet. Then export them to Label Studio, COCO, CVAT, YOLO or Pascal VOC, so that annotators correct boxes and
+    masks instead of drawing them.
 
     Shell completion: eval "$(_PRELABEL_COMPLETE=bash_source prelabel)"
     """
 
 
-@main.command(cls=Command, short_help="Show the whole product on made-up scenes.")
-@click.option("--to", default="out/demo", show_default=True, metavar="DIR", help="Folder for everything.")
-@click.option("--images", type=click.IntRange(min=1), default=200, show_default=True, help="Scenes to draw.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which world.")
-def demo(to: str, images: int, seed: int) -> None:
-    """Show the whole product on made-up scenes, with the public commands only: no photos, weights or network needed."""
-    from prelabel.demo import closing, run_demo
-
-    took = run_demo(
-        to, images, seed, call=lambda arguments: main(list(arguments), standalone_mode=False), say=click.echo
-    )
-    click.echo(closing(to, took))
-
-
-for command in (label, status, verify, export, preview, evaluate, compare, push, detectors, inspect, synth):
-    main.add_command(command)
+main.add_section("Label images", label)
+main.add_section("Look at a run", status, verify, preview)
+main.add_section("Export to annotation tools", export)
+main.add_section("Measure and choose thresholds", evaluate, compare)
+main.add_section("Push to annotation servers", push)
+main.add_section("Models", detectors, inspect, fetch)
+main.add_section("Try it out", demo, synth)

@@ -12,26 +12,33 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from prelabel.cli.exits import FAILED, fail
-from prelabel.cli.options import PATH, Command, storage_of, storage_option
+from prelabel.cli.command import (
+    FAILED,
+    PATH,
+    Command,
+    DescribedArgument,
+    any_run_argument,
+    fail,
+    storage_of,
+    storage_option,
+)
 from prelabel.errors import RunInterrupted
 
 if TYPE_CHECKING:
     from prelabel.config import LabelOptions
-    from prelabel.engine.progress import LostWorker, Reporter
-    from prelabel.engine.summary import Summary
-    from prelabel.store.status import Progress
+    from prelabel.engine.progress import LostWorker, Reporter, Summary
+    from prelabel.store.status import RunStatus
 
-#: Problems that `verify` prints.
-_SHOWN = 20
+#: Most problems that `verify` prints.
+_MOST_PROBLEMS = 20
 
-#: Lost workers that the closing table names.
+#: Most lost workers that the summary names.
 _MOST_LOST = 5
 
 
 class _LabelCommand(Command):
     def make_options(self, values: dict[str, Any], ctx: click.Context) -> Any:
-        """The options from the command line, which wins, and from the job file."""
+        """The options from the job file and the command line, which overrides it."""
         from prelabel.config import label_options
 
         return label_options(values, config=ctx.params.pop("config"))
@@ -40,28 +47,30 @@ class _LabelCommand(Command):
 @click.command(
     cls=_LabelCommand,
     options="prelabel.config:LabelOptions",
+    examples=("prelabel label photos/ --detector openimages-ssd-mobilenet-v2 --output out/run",),
     arguments=("source",),
-    short_help="Label images, a row for each.",
+    short_help="Label images and write one row per image.",
 )
-@click.argument("source", nargs=-1, type=PATH)
+@click.argument("source", nargs=-1, type=PATH, metavar="SOURCE...", cls=DescribedArgument)
 @click.option(
-    "--config", type=PATH, metavar="FILE", help="Job file (YAML, TOML) of these options; the command line wins."
+    "--config",
+    type=PATH,
+    metavar="FILE",
+    help="Read options from a job file (YAML or TOML); options on the command line override it.",
 )
 def label(options: LabelOptions) -> None:
-    """Label the images of SOURCE... and write one row for each of them.
+    """Label images and write one row per image, as Parquet shards.
 
-    SOURCE is a directory or prefix (recursive), a glob, an image, a list (.txt, .csv, .jsonl, .parquet with a `uri`
-    column) or a COCO JSON, on a disk or any fsspec address (s3://, gs://, abfs://, https://).
-    The same command goes on where an earlier one stopped.
+    Run the same command again to resume an interrupted run.
     """
     from prelabel.console import reporter
     from prelabel.engine.job import run
-    from prelabel.engine.meter import too_many
+    from prelabel.engine.progress import too_many
 
     listener = reporter(quiet=options.quiet, log_json=options.log_json)
     with stopped_by_signals() as stop:
         try:
-            summary = run(options, listener, stop.event)
+            summary = run(options, listener, stop)
         except RunInterrupted as error:
             listener.close()
             fail(str(error), stop.exit_code)
@@ -70,24 +79,26 @@ def label(options: LabelOptions) -> None:
     show_summary(summary, listener, quiet=options.quiet)
     if summary.lost:
         fail(
-            f"{summary.lost} images failed because their worker died or hung; "
-            "the same command with --retry-failed tries them again"
+            f"{summary.lost:,} images failed because their worker died or hung; run the same command with "
+            "--retry-failed to retry them"
         )
     if too_many(options.max_failed, summary.images, summary.failed):
         fail(
             f"{summary.failed:,} of {summary.images:,} images failed, more than --max-failed {options.max_failed:g} "
-            "allows; the same command with --retry-failed tries them again"
+            "allows; run the same command with --retry-failed to retry them"
         )
     if summary.failed == summary.images:
-        name = max(summary.failures, key=lambda one: summary.failures[one])
-        example = f", as {summary.examples[name][:300]}" if name in summary.examples else ""
-        fail(f"none of {summary.images:,} images could be labelled; most often {name}{example}")
+        name = max(summary.failures, key=lambda reason: summary.failures[reason])
+        example = f": {summary.examples[name][:300]}" if name in summary.examples else ""
+        all_images = f"all {summary.images:,} images" if summary.images > 1 else "the only image"
+        fail(f"{all_images} failed; the most frequent error is {name}{example}")
 
 
 def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
-    """The closing table, or its JSON line."""
+    """Print the summary as a table, or as a JSON line."""
     from prelabel import console
     from prelabel.engine.runner import WHERE
+    from prelabel.words import duration
 
     if isinstance(listener, console.JsonReporter):
         values = dataclasses.asdict(summary)
@@ -100,63 +111,62 @@ def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
     for name, count in summary.failures.items():
         example = f"    e.g. {summary.examples[name][:200]}" if name in summary.examples else ""
         rows.append([f"  {name}", f"{count:,}{example}"])
+    if summary.views > summary.images - summary.failed > 0:
+        per_image = summary.views / (summary.images - summary.failed)
+        rows.append(["views", f"{summary.views:,} ({per_image:.1f} per image)"])
     if summary.dropped:
-        rows.append(["left out", _left_out(summary.dropped, summary.dropped_example)])
+        rows.append(["dropped", _dropped(summary.dropped, summary.dropped_example)])
     if summary.skipped_shards:
-        rows.append(["shards already done", f"{summary.skipped_shards:,}"])
-    if summary.labelled:
+        rows.append(["shards finished before", f"{summary.skipped_shards:,}"])
+    if summary.labeled:
         workers = f"{summary.workers} worker{'s' * (summary.workers != 1)} {WHERE[summary.runner]}"
         rate = f"{summary.images_per_s:.1f} images/s with {workers}"
-        rows.append(["worked on now", f"{summary.labelled:,} at {rate}"])
-    if summary.labelled:
-        rows.append(["network run", summary.optimization])
+        rows.append(["labeled now", f"{summary.labeled:,} at {rate}"])
+        rows.append(["model run", summary.optimization])
     rows += _lost_rows(summary.lost_workers)
-    rows.append(["time", f"{console.duration(summary.wall_s)} ({summary.label_s:.1f} s labelling)"])
-    if summary.labelled:
-        rows.append(["model at work", f"{summary.busy:.0%} of the labelling time"])
-        rows.append(["seconds by stage", f"{console.stage_seconds(summary.seconds)}; summed over workers"])
-    rows += [["beware" if number == 0 else "", note] for number, note in enumerate(summary.notes)]
+    rows.append(["time", f"{duration(summary.wall_s)} ({duration(summary.label_s)} labeling)"])
+    if summary.labeled:
+        rows.append(["model busy", f"{summary.busy:.0%} of the labeling time"])
+        rows.append(["time by stage", f"{console.stage_seconds(summary.seconds)}; sums over all workers"])
+    rows += [["warning" if number == 0 else "", note] for number, note in enumerate(summary.notes)]
     rows.append(["output", summary.output])
     click.echo(console.table("", rows))
 
 
 def _lost_rows(workers: Sequence[LostWorker]) -> list[list[str]]:
-    """How many workers were lost and left out, and the first few of them."""
+    """The numbers of lost and removed workers, and the first few of them."""
     rows = []
-    for name, is_left_out in (("workers lost", False), ("workers left out", True)):
-        chosen = [worker for worker in workers if worker.is_left_out == is_left_out]
-        rows += [[name, f"{len(chosen):,}"]] if chosen else []
-        for worker in chosen[:_MOST_LOST]:
-            shards = "".join(f"; shard {shard}: {then}" for shard, then in worker.shards.items())
-            rows.append([f"  {worker.worker or '(never ran)'}", f"{worker.cause}{shards}"])
-        if len(chosen) > _MOST_LOST:
-            rows.append(["  ...", f"and {len(chosen) - _MOST_LOST:,} more"])
+    for name, is_excluded in (("workers lost", False), ("workers removed", True)):
+        listed = [worker for worker in workers if worker.is_excluded == is_excluded]
+        rows += [[name, f"{len(listed):,}"]] if listed else []
+        for worker in listed[:_MOST_LOST]:
+            shards = "".join(f"; shard {shard}: {outcome}" for shard, outcome in worker.shards.items())
+            rows.append([f"  {worker.worker or '(not started)'}", f"{worker.cause}{shards}"])
+        if len(listed) > _MOST_LOST:
+            rows.append(["  ...", f"and {len(listed) - _MOST_LOST:,} more"])
     return rows
 
 
-def _left_out(count: int, example: str = "") -> str:
-    first = f", first on {example}" if example else ""
-    what = "with numbers that are not finite, or boxes outside of the image"
-    return f"{count:,} detection{'s' * (count != 1)} {what}{first}"
+def _dropped(count: int, example: str = "") -> str:
+    first = f"; first in {example}" if example else ""
+    return f"{count:,} detection{'s' * (count != 1)} with values that are not finite or boxes outside the image{first}"
 
 
-class _Stop:
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.exit_code = FAILED
+class _Stop(threading.Event):
+    exit_code = FAILED
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[_Stop]:
-    """Ctrl-C and SIGTERM set an event; a second one ends the process at once."""
+    """Yield an event that Ctrl-C or SIGTERM sets; a second signal ends the process immediately."""
     stop = _Stop()
 
     def handle(number: int, frame: Any) -> None:
-        if stop.event.is_set():
+        if stop.is_set():
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         stop.exit_code = 128 + number
-        stop.event.set()
+        stop.set()
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -166,83 +176,92 @@ def stopped_by_signals() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-@click.command(cls=Command, short_help="Prove that nothing of OUT is missing, doubled or broken.")
-@click.argument("output", type=PATH, metavar="OUT")
+@click.command(
+    cls=Command,
+    examples=("prelabel verify out/run",),
+    short_help="Check that no row of a run is missing, duplicate or corrupt.",
+)
+@any_run_argument
 @storage_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(output: str, storage_options: str | None, as_json: bool) -> None:
-    """Prove that OUT misses nothing, doubles nothing and breaks nothing; exit code 1 if it does."""
+    """Check that every planned image has exactly one row in RUN and that every shard is valid.
+
+    Exits with code 1 if there is a problem.
+    """
     from prelabel.console import counting, printable, table
     from prelabel.processes import Processes
-    from prelabel.storage import absolute
     from prelabel.store.verify import verify as check
 
     with counting("shards checked") as progress, Processes.all_cores() as processes:
-        report = check(absolute(output), storage_of(storage_options), progress=progress, processes=processes)
+        report = check(output, storage_of(storage_options), progress=progress, processes=processes)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report), indent=1))
     else:
-        for problem in report.problems[:_SHOWN]:
+        for problem in report.problems[:_MOST_PROBLEMS]:
             click.echo(f"  {printable(problem)}")
-        if len(report.problems) > _SHOWN:
-            click.echo(f"  ... and {len(report.problems) - _SHOWN} more")
+        if len(report.problems) > _MOST_PROBLEMS:
+            click.echo(f"  ... and {len(report.problems) - _MOST_PROBLEMS} more")
         counts = {
             "shards": report.shards,
             "rows": report.rows,
             "failed images": report.failed,
             "detections": report.detections,
-            **({"left out (not finite, or outside)": report.dropped} if report.dropped else {}),
+            **({"dropped (not finite, or outside)": report.dropped} if report.dropped else {}),
             "problems": len(report.problems),
         }
         click.echo(table("", [[name, f"{count:,}"] for name, count in counts.items()]))
-    if not report.whole:
-        fail(f"{output} is not whole; the same `prelabel label` command makes again what is missing or broken")
+    if not report.complete:
+        fail(f"{output} is incomplete or invalid; run the same `prelabel label` command to rebuild the affected shards")
 
 
-@click.command(cls=Command, short_help="How far a run is: from any machine, while it runs or after.")
-@click.argument("output", type=PATH, metavar="OUT")
+@click.command(
+    cls=Command, examples=("prelabel status out/run",), short_help="Show a run's progress, from any machine."
+)
+@any_run_argument
 @storage_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def status(output: str, storage_options: str | None, as_json: bool) -> None:
-    """Tell how far the run at OUT is, at what rate, what fails and which shards are slow, from what is stored."""
-    from prelabel import console
-    from prelabel.storage import absolute
-    from prelabel.store.status import progress_of
+    """Show the progress of RUN, its rate, its failures and its slowest shards.
 
-    found = progress_of(absolute(output), storage_of(storage_options))
+    Reads everything from storage, so it works on any machine, during the run or later.
+    """
+    from prelabel import console
+    from prelabel.store.status import read_status
+
+    run_status = read_status(output, storage_of(storage_options))
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found), indent=1))
+        click.echo(json.dumps(dataclasses.asdict(run_status), indent=1))
         return
-    click.echo(console.table("", _status_rows(found)))
+    click.echo(console.table("", _status_rows(run_status)))
 
 
-def _status_rows(found: Progress) -> list[list[str]]:
-    from prelabel import console
+def _status_rows(run_status: RunStatus) -> list[list[str]]:
+    from prelabel.words import duration, share
 
-    since = "" if found.newest_s is None else console.duration(found.newest_s)
+    ago = "" if run_status.newest_s is None else f" {duration(run_status.newest_s)} ago"
+    newest = f"; last shard finished{ago}" if ago else ""
     state = {
-        "finished": "finished" + (f" {since} ago" if since else ""),
-        "working": f"at work: {found.held_by}; "
-        + (f"the newest shard came {since} ago" if since else "no shard has come yet"),
-        "stopped": "stopped"
-        + (f"; the newest shard came {since} ago" if since else "")
-        + ": the same `prelabel label` command goes on",
+        "finished": f"finished{ago}",
+        "working": f"running: {run_status.held_by}{newest or '; no shard finished yet'}",
+        "stopped": f"stopped{newest}; run the same `prelabel label` command to resume",
     }
-    share = 100 * found.done / found.images if found.images else 100.0
+    done = share(run_status.done, run_status.images)
     rows = [
-        ["state", state[found.state]],
-        ["images", f"{found.done:,} of {found.images:,} in finished shards ({share:.1f} %)"],
-        ["shards", f"{found.finished_shards:,} of {found.shards:,}"],
+        ["state", state[run_status.state]],
+        ["images", f"{run_status.done:,} of {run_status.images:,} in finished shards ({done})"],
+        ["shards", f"{run_status.finished_shards:,} of {run_status.shards:,}"],
     ]
-    if found.images_per_s is not None and found.state != "finished":
-        rows.append(["rate", f"{found.images_per_s:.1f} images/s over the newest shards"])
-    if found.left_s is not None:
-        rows.append(["time left", console.duration(found.left_s)])
-    looked = "" if found.read_shards >= found.finished_shards else f" in {found.read_shards:,} shards looked at"
-    rows.append(["failed", f"{found.failed:,}{looked}"])
-    rows += [[f"  {name}", f"{count:,}"] for name, count in found.failures.items()]
-    if found.dropped:
-        rows.append(["left out", _left_out(found.dropped) + looked])
-    for number, (name, seconds) in enumerate(found.slowest):
-        rows.append(["slowest shards" if number == 0 else "", f"{name}  {seconds:.1f} worker seconds"])
+    if run_status.images_per_s is not None and run_status.state != "finished":
+        rows.append(["rate", f"{run_status.images_per_s:.1f} images/s over the last shards"])
+    if run_status.left_s is not None:
+        rows.append(["time left", duration(run_status.left_s)])
+    is_sample = run_status.read_shards < run_status.finished_shards
+    sample = f" in a sample of {run_status.read_shards:,} shards" if is_sample else ""
+    rows.append(["failed", f"{run_status.failed:,}{sample}"])
+    rows += [[f"  {name}", f"{count:,}"] for name, count in run_status.failures.items()]
+    if run_status.dropped:
+        rows.append(["dropped", _dropped(run_status.dropped) + sample])
+    for number, (name, seconds) in enumerate(run_status.slowest):
+        rows.append(["slowest shards" if number == 0 else "", f"{name}  {duration(seconds)} of worker time"])
     return rows

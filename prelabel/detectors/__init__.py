@@ -1,1 +1,1 @@
-"""Known models, the TF-Hub and SavedModel adapter, masks to RLE."""
+"""Detectors: downloading models, recognizing their conventions, and running them."""

@@ -1,36 +1,37 @@
-"""What a model is, told from its files, as text for `prelabel inspect`; and the catalogue as a table."""
+"""The report of `prelabel inspect`, made from a model's files, and the catalog as a table."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from prelabel.detectors.catalogue import CATALOGUE
-from prelabel.detectors.convention import KNOWN, Convention
-from prelabel.detectors.fetch import LocalModel, fetch_model
-from prelabel.detectors.fingerprint import model_files
-from prelabel.detectors.graph import Graph, read_graph
-from prelabel.detectors.prepare import PreparedModel, find_labels, look_at
-from prelabel.detectors.reach import Beyond, operations_beyond, refusal_of
-from prelabel.detectors.reading import NOTHING_STATED, Reading, Stated
-from prelabel.detectors.resize import working_size
+from prelabel.detectors.conventions.convention import KNOWN, Convention
+from prelabel.detectors.conventions.op_audit import UnsafeOperation, find_unsafe_operations, unsafe_refusal
+from prelabel.detectors.conventions.protos import Graph, read_graph
+from prelabel.detectors.conventions.resolve_model import PreparedModel, ReadingOptions, analyze_model, find_labels
+from prelabel.detectors.conventions.working_size import working_size
+from prelabel.detectors.models.cache import model_files
+from prelabel.detectors.models.catalog import CATALOG
+from prelabel.detectors.models.fetch import LocalModel, fetch_model
 from prelabel.errors import ConfigError, DetectorError
 from prelabel.labels.maps import LabelMap
-from prelabel.storage import Storage, redact
+from prelabel.storage.address import redact
+from prelabel.storage.files import Storage
 
 
 @dataclass(frozen=True, slots=True)
 class ModelReport:
-    """What `prelabel inspect` shows.
+    """What `prelabel inspect` reports about a model.
 
     Attributes:
-        model: The files.
-        graph: Tags, signatures, operations.
-        prepared: The model as it would be loaded, or None where it is not recognised.
-        refusal: Why it cannot be read as a detector, or `""`.
+        model: Its files.
+        graph: Its tags and signatures.
+        prepared: The model as `label` would load it, or None if it was not recognized.
+        refusal: Why it cannot be used as a detector, or `""`.
         labels: Its label map, or None.
-        label_problem: Why the label map inside it cannot be used, or `""`.
-        size: Bytes of its files.
-        beyond: Operations that reach beyond the graph.
+        label_problem: Why its label map cannot be used, or `""`.
+        size: Size of its files, in bytes.
+        unsafe_operations: Operations that reach beyond the graph.
     """
 
     model: LocalModel
@@ -40,40 +41,17 @@ class ModelReport:
     labels: LabelMap | None
     label_problem: str
     size: int
-    beyond: tuple[Beyond, ...]
+    unsafe_operations: tuple[UnsafeOperation, ...]
 
     @property
     def convention(self) -> Convention | None:
-        """What it follows, or None."""
+        """Its convention, or None if it was not recognized."""
         return self.prepared.convention if self.prepared else None
 
-    @property
-    def reading(self) -> Reading | None:
-        """How its numbers are read, or None where it is not recognised."""
-        return self.prepared.reading if self.prepared else None
-
-    @property
-    def run_beyond(self) -> tuple[Beyond, ...]:
-        """Those of `beyond` that loading the model or asking it runs."""
-        return tuple(one for one in self.beyond if one.runs)
-
     def refused_because(self, *, trusted: bool) -> str:
-        """Why `label` would not take it, or `""`; `trusted` is its option `--trust-model`."""
-        beyond = "" if trusted else refusal_of(self.model.address, self.beyond)
-        return self.refusal or self.label_problem or beyond
-
-    @property
-    def working_size(self) -> int | None:
-        """Pixels of the shorter side of what the network looks at, see `resize.py`."""
-        return working_size(self.prepared) if self.prepared else None
-
-    @property
-    def format(self) -> str:
-        """`"TF1 hub module"` or `"TF2 SavedModel"` or `"TF1 SavedModel"`."""
-        if (self.model.path / "tfhub_module.pb").is_file():
-            return "TF1 hub module"
-        version = self.graph.tensorflow
-        return f"SavedModel written by TensorFlow {version}" if version else "SavedModel"
+        """Why `label` would refuse the model, or `""`; `trusted` stands for `--trust-model`."""
+        unsafe = "" if trusted else unsafe_refusal(self.model.address, self.unsafe_operations)
+        return self.refusal or self.label_problem or unsafe
 
 
 def inspect_model(
@@ -81,16 +59,27 @@ def inspect_model(
     storage: Storage | None = None,
     *,
     label_map: str | None = None,
-    stated: Stated = NOTHING_STATED,
+    reading: ReadingOptions | None = None,
     cache_dir: str | None = None,
+    mirror: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> ModelReport:
-    """Everything a model's files say of it; one that `label` would refuse is no error here.
+    """Report what a model's files tell about it. A model that `label` would refuse is reported, too.
+
+    Args:
+        address: See `fetch_model`.
+        storage: Reads object storage.
+        label_map: A label map to use with the model.
+        reading: Explicit options on how its inputs and outputs are read.
+        cache_dir: See `cache_root`.
+        mirror: See `fetch_model`.
+        say: Called with a line of text before each download.
 
     Raises:
-        ConfigError: No such detector.
-        DetectorError: It cannot be had or read.
+        ConfigError: There is no such detector.
+        DetectorError: The model cannot be fetched or read.
     """
-    local = fetch_model(address, storage, cache_dir=cache_dir)
+    local = fetch_model(address, storage, cache_dir=cache_dir, mirror=mirror, say=say)
     graph = read_graph(local.path)
     labels, problem = None, ""
     try:
@@ -99,68 +88,90 @@ def inspect_model(
         problem = str(error)
     prepared, refusal = None, ""
     try:
-        prepared = look_at(local, labels, stated)
-        refusal = "; ".join(prepared.reading.refusals)
+        prepared = analyze_model(local, labels, reading)
+        refusal = "; ".join(prepared.refusals)
     except DetectorError as error:
         refusal = str(error)
     convention = prepared.convention if prepared else None
-    beyond = operations_beyond(local.path, convention.signature if convention else None)
+    unsafe = find_unsafe_operations(local.path, convention.signature if convention else None)
     size = sum(path.stat().st_size for path in model_files(local.path).values())
-    return ModelReport(local, graph, prepared, refusal, labels, problem, size, beyond)
+    return ModelReport(local, graph, prepared, refusal, labels, problem, size, unsafe)
 
 
-def format_report(report: ModelReport) -> str:
-    """The report as lines of text."""
+def format_report(report: ModelReport, *, trusted: bool = False) -> str:
+    """The report as lines of text; `trusted` stands for `--trust-model`."""
     model, graph = report.model, report.graph
+    form = "SavedModel" + (f" written by TensorFlow {graph.tensorflow}" if graph.tensorflow else "")
+    if (model.path / "tfhub_module.pb").is_file():
+        form = "TF1 hub module"
     lines = [
-        f"model        {model.name} ({model.model_version})",
+        f"model        {model.name}, version {model.model_version}",
         f"folder       {model.path}",
-        f"format       {report.format}, {report.size / 1e6:.1f} MB",
+        f"format       {form}, {report.size / 1e6:.1f} MB",
         f"fingerprint  {model.fingerprint}",
-        f"tags         {', '.join('{' + ', '.join(one) + '}' for one in graph.tags)}",
+        f"tags         {'; '.join(', '.join(tags) or 'none' for tags in graph.tags)}",
     ]
-    for signature in graph.signatures:
-        lines.append(f"signature    {signature.name}")
-        lines += [f"  in         {one}" for one in signature.inputs]
-        lines += [f"  out        {one}" for one in signature.outputs]
-    if report.reading:
-        perhaps = "only in part: " if report.reading.refusals else ""
-        lines.append(f"recognised   {perhaps}{report.reading.convention.why}")
-        lines += [f"{about:12} {one.value}: {one.why}" for about, one in report.reading.decisions.items()]
-        lines += [f"refused      {one}" for one in report.reading.refusals]
-        lines += [f"beware       {one}" for one in report.reading.notes]
+    for number, signature in enumerate(graph.signatures):
+        used = ", which is used" if report.convention and signature.name == report.convention.signature else ""
+        same = [
+            earlier.name
+            for earlier in graph.signatures[:number]
+            if (earlier.inputs, earlier.outputs) == (signature.inputs, signature.outputs)
+        ]
+        lines.append(f"signature    {signature.name}{used}" + (f", the same as {same[0]}" if same else ""))
+        if not same:
+            lines += [f"  input      {tensor}" for tensor in signature.inputs]
+            lines += [f"  output     {tensor}" for tensor in signature.outputs]
+    if report.prepared:
+        partly = "partly: " if report.prepared.refusals else ""
+        lines.append(f"recognized   {partly}{report.prepared.convention.why}")
+        lines += [
+            f"{about:12} {'cover the ' if about == 'masks' else ''}{decision.value}: {decision.why}"
+            for about, decision in report.prepared.decisions.items()
+        ]
+        lines += [f"refused      {refusal}" for refusal in report.prepared.refusals]
+        lines += [f"warning      {note}" for note in report.prepared.notes]
     else:
-        lines.append(f"recognised   not at all; known: {KNOWN}")
+        lines.append(f"recognized   no; known conventions: {KNOWN}")
         lines.append(f"refused      {report.refusal.partition(' Found: ')[0]}")
-    if report.working_size:
+    pixels = working_size(report.prepared) if report.prepared else None
+    if pixels:
         lines.append(
-            f"looks at     a shorter side of at most {report.working_size} pixels, which --decode-scale auto doubles"
+            f"working size at most {pixels} pixels for the shorter side, to which the graph resizes images; "
+            "--decode-scale auto decodes large JPEGs at twice that"
         )
     elif report.convention:
-        lines.append("looks at     pictures of a size it does not state: --decode-scale auto changes nothing")
+        lines.append("working size unknown, so --decode-scale auto has no effect")
     if report.labels:
         lines.append(f"label map    {report.labels.source}, {len(report.labels)} classes")
     elif report.label_problem:
-        lines.append(f"label map    {report.label_problem}")
+        lines.append(f"label map    {report.label_problem.removeprefix('label map ')}")
     elif report.convention and report.convention.strings:
-        lines.append("label map    none; the network names its classes itself")
+        lines.append("label map    none; the model returns class names itself")
     elif report.convention and not report.refusal:
-        lines.append("label map    none: classes are called by their numbers unless --label-map names them")
+        lines.append("label map    none: classes are labeled with their numbers; --label-map names them")
     else:
         lines.append("label map    none")
-    lines += [f"beware       {one.operation} {one.does} ({one.where}, {one.count} x)" for one in report.run_beyond]
-    if not report.run_beyond:
-        lines.append("operations   none that is run reaches beyond the graph (files, network, Python)")
-    elif report.convention:
-        lines.append("             `prelabel label` runs this model with --trust-model only")
-    idle = [one for one in report.beyond if not one.runs]
-    lines += [f"never run    {one.operation} {one.does} ({one.where}, {one.count} x)" for one in idle]
-    # What a model's makers have written into it is not to steer a terminal, or to look like another line.
+    unsafe = [operation for operation in report.unsafe_operations if operation.runs]
+    lines += [f"warning      {operation}" for operation in unsafe]
+    if not unsafe:
+        lines.append("operations   none that runs reads or writes files, uses the network or runs Python")
+    lines += [f"never run    {operation}" for operation in report.unsafe_operations if not operation.runs]
+    lines.append(f"usable       {_verdict(report, trusted=trusted)}")
+    # Text from the model must not control the terminal, or look like another line of the report.
     return "\n".join(map(redact, lines))
 
 
-def catalogue_table() -> list[dict[str, str]]:
-    """One row of text for each network of the catalogue, columns in order."""
+def _verdict(report: ModelReport, *, trusted: bool) -> str:
+    if report.refused_because(trusted=True):
+        return "no: `label` refuses this model"
+    if report.refused_because(trusted=trusted):
+        return "only with --trust-model, if you trust its author"
+    return "yes: `label` can run this model"
+
+
+def catalog_table() -> list[dict[str, str]]:
+    """One row of text per model of the catalog, with the columns in order."""
     return [
         {
             "name": entry.name,
@@ -170,9 +181,9 @@ def catalogue_table() -> list[dict[str, str]]:
             "input": entry.input,
             "format": entry.format,
             "published": entry.metric,
-            "licence": entry.licence,
+            "license": entry.license,
             "address": entry.addresses[0] if entry.addresses else entry.name,  # comes with the package
             "note": entry.note,
         }
-        for entry in CATALOGUE
+        for entry in CATALOG
     ]

@@ -1,1 +1,1 @@
-"""Running: one shard in plain Python, many on Ray."""
+"""Labeling images: shards, the workers that label them, pools of workers, the schedule, and the job."""

@@ -1,4 +1,4 @@
-"""The whole job, in the order in which it happens: settings, detector, plan, what is done, workers, manifest."""
+"""The job, step by step: settings, detector, plan, finished shards, workers, manifest."""
 
 from __future__ import annotations
 
@@ -8,48 +8,62 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from prelabel.config import LabelOptions, raised
-from prelabel.engine.detector import look_at_detector
-from prelabel.engine.drive import Driver
-from prelabel.engine.meter import Meter
-from prelabel.engine.output import Output
-from prelabel.engine.planning import Planner, now
-from prelabel.engine.progress import LostWorker, Reporter
-from prelabel.engine.resume import (
+from prelabel.config import LabelOptions, changed_limits
+from prelabel.detectors.base import DetectorInfo, Optimization
+from prelabel.detectors.models.hubs import mirror_base
+from prelabel.engine.driver import Driver
+from prelabel.engine.output import (
     Finished,
-    as_begun,
+    Output,
     find_finished,
     require_same_detector,
     require_same_settings,
     tasks_left,
+    with_former_threshold,
 )
-from prelabel.engine.runner import WHERE, Runner
+from prelabel.engine.planning import Planner, inspect_detector
+from prelabel.engine.progress import (
+    LOST,
+    LostWorker,
+    Reporter,
+    Summary,
+    Throughput,
+    failure_examples,
+    first_dropped,
+    unnamed_notes,
+)
+from prelabel.engine.runner import Runner
 from prelabel.engine.schedule import LabelTask
-from prelabel.engine.summary import LOST, Summary, failure_examples, first_dropped, unnamed_notes
-from prelabel.engine.worker import Spec
+from prelabel.engine.worker import WorkerSpec
 from prelabel.errors import OutputInUseError, RunInterrupted
-from prelabel.storage import Storage, absolute, redact
+from prelabel.storage.address import Address, absolute
+from prelabel.storage.files import Storage
 from prelabel.store.lock import Lock
 from prelabel.store.plan import Plan
-from prelabel.store.run import DetectorRecord, Manifest, OptimizationRecord, RetryRecord, RunRecord, read_run
+from prelabel.store.run import Manifest, RetryRecord, RunRecord, read_run, utc_now
 from prelabel.store.shards import ShardRecord
 
 
 def run(options: LabelOptions, reporter: Reporter, stop: threading.Event | None = None) -> Summary:
-    """Label everything the options name, or go on with what an earlier call left.
+    """Label all images of the sources, or resume an earlier run.
 
     Args:
-        options: Of the run.
-        reporter: Hears of progress.
-        stop: Set from a signal handler or another thread to end early; finished shards stay.
+        options: Options of the run.
+        reporter: Receives the run's events.
+        stop: Set it from a signal handler or another thread to end early; finished shards are kept.
 
     Raises:
-        PrelabelError: See `prelabel.errors`; what was finished before stays and a later call goes on with it.
+        PrelabelError: See `prelabel.errors`. Finished shards are kept, and a later call resumes from them.
     """
-    output = absolute(options.output)
+    output = Address.of_folder(options.output)
     earlier = None if options.overwrite else read_run(output, Storage(options.storage_options))
-    options = options if earlier is None else as_begun(options, earlier)
-    options = replace(options, output=output, source=tuple(map(absolute, options.source)))
+    options = options if earlier is None else with_former_threshold(options, earlier)
+    options = replace(
+        options,
+        output=output.url,
+        source=tuple(map(absolute, options.source)),
+        model_mirror=mirror_base(options.model_mirror) or None,  # workers may have a different environment
+    )
     with Runner(options) as runner:
         return _Job(options, reporter, stop or threading.Event(), runner).run()
 
@@ -57,6 +71,7 @@ def run(options: LabelOptions, reporter: Reporter, stop: threading.Event | None 
 class _Job:
     def __init__(self, options: LabelOptions, reporter: Reporter, stop: threading.Event, runner: Runner) -> None:
         self._options = options
+        self._root = Address.of_folder(options.output)
         self._runner = runner
         self._storage = Storage(options.storage_options)
         self._reporter = reporter
@@ -66,19 +81,19 @@ class _Job:
         self._is_changed = False
 
     def run(self) -> Summary:
-        options, output = self._options, self._options.output
+        options, output = self._options, self._root
         earlier = None if options.overwrite else read_run(output, self._storage)
         if earlier is None:
             self._runner.start()
         else:
             require_same_settings(earlier, options)
         if earlier is None or options.add_new:
-            self._planner.look()
-        detector = look_at_detector(options, self._storage, self._reporter.message)
-        # Everything that can be refused without touching the output has been.
+            self._planner.check()
+        detector = inspect_detector(options, self._storage, self._reporter.message)
+        # All checks that do not change the output come before this line.
         with Lock(output, self._storage, self._reporter.message, self._stop) as lock:
             if not options.overwrite and read_run(output, self._storage) != earlier:
-                raise OutputInUseError(f"another job has just changed {redact(output)}: give the command again")
+                raise OutputInUseError(f"another job has just changed {output}; run the command again")
             self._output = Output(output, self._storage, lock, has_run=earlier is not None)
             try:
                 return self._work(lock.owner, earlier, detector)
@@ -87,51 +102,48 @@ class _Job:
                     raise lock.lost from None
                 raise
 
-    def _work(self, owner: str, earlier: RunRecord | None, detector: DetectorRecord) -> Summary:
-        """What changes the output, which this job holds."""
-        self._record = self._planner.plan(detector) if earlier is None else self._goes_on(earlier, detector)
+    def _work(self, owner: str, earlier: RunRecord | None, detector: DetectorInfo) -> Summary:
+        """The part of the job that changes the output, under its lock."""
+        self._record = self._planner.plan(detector) if earlier is None else self._resume(earlier, detector)
         try:
             self._reporter.started(self._record.run_id)
-            plan = Plan.open(self._options.output, self._record.parts, self._storage)
-            finished = Finished() if earlier is None else self._find_finished(plan)
+            plan = Plan.open(self._root, self._record.parts, self._storage)
+            finished = Finished()
+            if earlier is not None:
+                notify = self._reporter.message
+                finished = find_finished(self._root, self._storage, self._record, plan, notify, self._stop)
             tasks = tasks_left(self._record, plan, finished.shards, retry_failed=self._options.retry_failed)
-            if tasks and earlier is not None:
-                self._record = self._with_limits(self._record)
             if not tasks:
-                hint = "" if self._options.add_new else "; --add-new looks for new images"
-                self._reporter.message(f"nothing is left to do{hint}")
+                hint = "" if self._options.add_new else "; use --add-new to look for new images"
+                self._reporter.message(f"nothing left to do{hint}")
             elif earlier is not None:
+                self._record = self._note_raised_limits(self._record)
                 self._planner.find_links(self._record, plan)
             return self._label(owner, plan, tasks, finished)
         finally:
             if not self._output.has_run:
                 self._output.discard_plan(self._record)
 
-    def _goes_on(self, earlier: RunRecord, detector: DetectorRecord) -> RunRecord:
-        """The run as it was begun, or with the images its source has got since."""
+    def _resume(self, earlier: RunRecord, detector: DetectorInfo) -> RunRecord:
+        """The earlier run's record; with `--add-new`, extended by the images that are new in its source."""
         require_same_detector(earlier.detector, detector, self._options.output)
         grown = self._planner.add_new(earlier) if self._options.add_new else None
         if grown is not None:
             self._output.grow(grown)
         return grown or earlier
 
-    def _find_finished(self, plan: Plan) -> Finished:
-        say = self._reporter.message
-        return find_finished(self._options.output, self._storage, self._record, plan, say, self._stop)
-
     def _label(self, owner: str, plan: Plan, tasks: list[tuple[LabelTask, int]], finished: Finished) -> Summary:
         fresh: dict[int, ShardRecord] = {}
         done = finished.shards
         work = [(task, done[task.shard].failed if task.retry_failed else images) for task, images in tasks]
-        meter = Meter(self._record.images, work, self._options.max_failed)
+        throughput = Throughput(self._record.images, work, self._options.max_failed)
         workers, is_new = 0, not self._output.has_run
         lost: tuple[LostWorker, ...] = ()
         if tasks:
             if not is_new:
                 self._output.reopen()
-            self._reporter.message(f"starting workers {WHERE[self._runner.name]}")
             driver = Driver(
-                Spec(
+                WorkerSpec(
                     self._options,
                     self._record.run_id,
                     self._record.parts,
@@ -142,11 +154,11 @@ class _Job:
                 self._storage,
                 plan,
                 tasks,
-                meter,
+                throughput,
                 self._reporter,
                 self._stop,
                 self._planner.links,
-                on_ready=lambda found: self._begin(found) if is_new else self._resume(),
+                on_ready=self._write_record,
                 runner=self._runner,
                 try_faster=is_new and self._options.optimize == "auto",
             )
@@ -154,77 +166,82 @@ class _Job:
                 for shard in driver.run():
                     fresh[shard.shard] = shard
             except RunInterrupted:
-                there = self._output.count(self._record, but=finished.unsound - fresh.keys())
+                count = self._output.count_shards(self._record, exclude=finished.invalid - fresh.keys())
                 raise RunInterrupted(
-                    f"stopped: {there:,} of {self._record.shards:,} shards are finished and stay; "
-                    "the same command goes on from there"
+                    f"stopped: {count:,} of {self._record.shards:,} shards are finished and kept. "
+                    "Run the same command to resume"
                 ) from None
             workers, lost = driver.workers, tuple(driver.lost)
-            for number in sorted(driver.tried_again):
-                fresh[number] = self._output.as_published(fresh[number])
-        return self._finish(finished, fresh, meter, workers, lost)
+            for number in sorted(driver.retried):
+                fresh[number] = self._output.published_record(fresh[number])
+        return self._finish(finished, fresh, throughput, workers, lost)
 
-    def _with_limits(self, record: RunRecord) -> RunRecord:
-        """The record of a run that goes on, with the limits that were raised for its failed images."""
-        limits = raised(record.settings, self._options.settings())
+    def _note_raised_limits(self, record: RunRecord) -> RunRecord:
+        """Add the limits that this call raises for failed images to the record of a resumed run."""
+        limits = changed_limits(record.settings, self._options.settings())
         if not limits or any(retry.settings == limits for retry in record.retries):
             return record
-        words = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in limits.items())
-        self._reporter.message(f"failed images are run again with {words}; rows that are ok stay as they are")
+        flags = ", ".join(_as_option(name, value) for name, value in limits.items())
+        self._reporter.message(f"retrying failed images with {flags}; rows that are ok are kept")
         self._is_changed = True
-        return replace(record, retries=(*record.retries, RetryRecord(now(), limits)))
+        return replace(record, retries=(*record.retries, RetryRecord(utc_now("seconds"), limits)))
 
-    def _resume(self) -> None:
-        """Write down with what limits failed images are run again, before any is."""
-        if self._is_changed:
+    def _write_record(self, optimization: Optimization | None) -> None:
+        """Write `run.json`: of a new run with the way its model is run, of a resumed run with its raised limits."""
+        if not self._output.has_run:
+            self._record = replace(self._record, optimization=optimization or Optimization(self._options.optimize))
+            self._output.begin(self._record)
+        elif self._is_changed:
             self._output.grow(self._record)
-
-    def _begin(self, found: OptimizationRecord | None) -> None:
-        """Write down the run with how its network is run."""
-        self._record = replace(self._record, optimization=found or OptimizationRecord(self._options.optimize))
-        self._output.begin(self._record)
 
     def _finish(
         self,
         finished: Finished,
         fresh: Mapping[int, ShardRecord],
-        meter: Meter,
+        throughput: Throughput,
         workers: int,
         lost: tuple[LostWorker, ...],
     ) -> Summary:
-        """Write `manifest.json`, the run's last file, and sum up."""
+        """Write `manifest.json`, the run's last file, and return the summary."""
         records = {**finished.shards, **fresh}
         classes = self._record.detector.classes
-        numbers = None if classes is None else {one.id for one in classes}
+        numbers = None if classes is None else {class_name.id for class_name in classes}
         shards = tuple(records[shard].with_names(numbers) for shard in sorted(records))
         seconds = Counter({"list": round(self._planner.seconds, 3)})
-        for one in fresh.values():
-            seconds.update(one.seconds)
+        for record in fresh.values():
+            seconds.update(record.seconds)
         wall_s, runner = time.perf_counter() - self._started, self._runner.name
-        took = {"wall": round(wall_s, 3), **seconds}
-        manifest = Manifest(self._record.run_id, now(), shards, took, runner)
+        all_seconds = {"wall": round(wall_s, 3), **seconds}
+        manifest = Manifest(self._record.run_id, utc_now("seconds"), shards, all_seconds, runner)
         if fresh or not finished.has_manifest:
             self._output.finish(self._record, manifest)
-        totals = manifest.totals
+        totals, worker_s = manifest.totals, workers * throughput.seconds
         return Summary(
-            output=redact(self._options.output),
+            output=str(self._root),
             images=totals["rows"],
             failed=totals["failed"],
             failures=totals["failures"],
-            examples=failure_examples(shards, self._options.output, self._storage),
+            examples=failure_examples(shards, self._root, self._storage),
             lost=sum(totals["failures"].get(name, 0) for name in LOST),
             detections=totals["detections"],
             dropped=totals["dropped"],
-            dropped_example=first_dropped(shards, self._options.output, self._storage),
-            labelled=meter.worked,
+            dropped_example=first_dropped(shards, self._root, self._storage),
+            views=totals["views"],
+            labeled=throughput.labeled,
             skipped_shards=len(records) - len(fresh),
             wall_s=wall_s,
-            label_s=meter.seconds,
+            label_s=throughput.seconds,
             workers=workers,
             runner=runner,
-            busy=min(1.0, seconds["detect"] / (workers * meter.seconds)) if workers and meter.seconds else 0.0,
+            busy=min(1.0, seconds["detect"] / worker_s) if worker_s else 0.0,
             seconds=dict(seconds),
             optimization=str(self._record.optimization),
             lost_workers=lost,
             notes=(*self._record.detector.notes, *unnamed_notes(shards)),
         )
+
+
+def _as_option(name: str, value: object) -> str:
+    """`max_pixels`, 5 -> `--max-pixels 5`."""
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value is True else f"{flag} {value}"

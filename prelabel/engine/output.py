@@ -1,95 +1,285 @@
-"""The files of an output that are not shards, at the moments at which they change: a run begins, grows, is finished.
+"""The output of a job: checks before a run is resumed, and the files other than shards.
 
-Everything here is for the job that holds the output's lock, and looks at that before it writes.
+The functions check a run before it is resumed: the settings and the detector must be the same, and finished shards must
+be valid. `Output` writes and deletes files when a run begins, grows and is finished. It is for the job that holds the
+output's lock, and checks the lock before it writes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection
+import threading
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
 
-from prelabel.storage import Storage, join
+from prelabel.config import LabelOptions, differences
+from prelabel.detectors.base import DetectorInfo
+from prelabel.engine.schedule import LabelTask
+from prelabel.errors import ConfigError, RunInterrupted, StoreError
+from prelabel.storage.address import Address, redact
+from prelabel.storage.files import Storage
 from prelabel.store.lock import LOCK, Lock
-from prelabel.store.run import MANIFEST, RUN, Manifest, RunRecord, write_json
-from prelabel.store.shards import ShardRecord, load_shard, shard_name
+from prelabel.store.plan import PLAN_FOLDER, Plan
+from prelabel.store.run import MANIFEST, RUN, Manifest, RunRecord, read_manifest, write_json
+from prelabel.store.shards import SHARD_FOLDER, ShardRecord, load_shard, shard_name
+from prelabel.store.verify import check_shard
 
-#: Names of the files that runs write, and of what a killed process had not yet published under such a name.
+#: The default `--score-threshold` of early releases.
+_FORMER_DEFAULT = 0.3
+
+#: Options for what early releases decided without an option.
+_LATER_OPTIONS = ("input_range", "activation", "input_layout", "mask_frame", "trust_model")
+
+#: How early releases interpreted a model's inputs and outputs, before the decisions were recorded in `run.json`.
+_FORMER_READING = {
+    "input range": ("0..1",),
+    "activation": ("softmax", "logits"),
+    "masks": ("box", "by-size"),
+    "background": ("class 0",),
+    "input layout": ("channels-last",),
+}
+
+#: Finished shards checked at the same time.
+_CHECK_THREADS = 8
+
+#: Names of the files that runs write, and of the temporary files that a killed process leaves behind.
 _OURS = r"shard-\d{5,}\.parquet|plan-\d{5,}-[0-9a-f]{8}\.parquet|(?:run|manifest|lock)\.json"
 _OUR_FILE = re.compile(rf"({_OURS})|\.({_OURS})\.[0-9a-f]+\.tmp")
 
 
-class Output:
-    """An output that this job holds.
+def with_former_threshold(options: LabelOptions, earlier: RunRecord) -> LabelOptions:
+    """Use the default score threshold of early releases for a run that they began, unless a threshold is given."""
+    is_former = earlier.detector.reading is None
+    selection = options.selection
+    if is_former and not selection.threshold_is_given and earlier.settings.get("score_threshold") == _FORMER_DEFAULT:
+        return replace(options, selection=replace(selection, score_threshold=_FORMER_DEFAULT))
+    return options
 
-    Args:
-        url: Its root.
-        storage: Opens it.
-        lock: Holds it.
+
+def require_same_settings(earlier: RunRecord, options: LabelOptions) -> None:
+    """Check that no setting differs that would change the plan or rows that are ok.
+
+    Raises:
+        ConfigError: Some settings differ; the message names them.
+    """
+    before = [retry.settings for retry in earlier.retries]
+    settings = options.settings()
+    if earlier.detector.reading is None:
+        # Such a run recorded no values for these options; `require_same_detector` compares their effect.
+        settings = {name: value for name, value in settings.items() if name not in _LATER_OPTIONS}
+    if options.add_new:  # the source is listed again, so another one may be given
+        settings = {name: value for name, value in settings.items() if name != "source"}
+    lines = differences(earlier.settings, settings, before, retry_failed=options.retry_failed)
+    _refuse(lines, options.output)
+
+
+def require_same_detector(was: DetectorInfo, now: DetectorInfo, output: str) -> None:
+    """Check that the model's files, its label map and the interpretation of its inputs and outputs are the same.
+
+    Raises:
+        ConfigError: They differ; the message says how.
+    """
+    if was.fingerprint != now.fingerprint:
+        lines = [f"detector was {was.address} ({was.fingerprint[:12]}), now {now.address} ({now.fingerprint[:12]})"]
+    elif was.classes != now.classes:
+        lines = ["the label map has changed"]
+    else:
+        lines = _reading_differences(was, now)
+    _refuse(lines, output)
+
+
+def _reading_differences(was: DetectorInfo, now: DetectorInfo) -> list[str]:
+    """The differences in how two records interpret the same model files: a run must not mix their rows."""
+    if was.masks != now.masks:
+        return [f"the masks of the model were {'used' if was.masks else 'not used'}"]
+    after = {about: decision.value for about, decision in (now.reading or {}).items()}
+    if was.reading is not None:
+        before = {about: decision.value for about, decision in was.reading.items()}
+        return [
+            f"{about} was {before.get(about, 'not set')}, now {after.get(about, 'not set')}"
+            for about in dict.fromkeys([*before, *after])
+            if before.get(about) != after.get(about)
+        ]
+    if "uint8" in was.convention:
+        after.pop("input range", None)  # integer inputs have never been scaled
+    lines = [
+        f"{about} was {' or '.join(_FORMER_READING[about])}, now {value}"
+        for about, value in after.items()
+        if value not in _FORMER_READING.get(about, (value,))
+    ]
+    if "(1001 classes" in was.convention and "background" not in after:
+        lines.append("class 0 of 1001 was the background")
+    return lines
+
+
+def _refuse(lines: list[str], output: str) -> None:
+    if lines:
+        raise ConfigError(
+            f"{redact(output)} holds a run with other settings: {'; '.join(lines)}. "
+            "Use the same settings to resume it, another --output, or --overwrite to start again"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The shards that earlier calls have finished.
 
     Attributes:
-        has_run: Whether a run of this job, begun now or earlier, is in it.
+        shards: Records of the valid shards, by number.
+        invalid: Shards that exist but must be labeled again.
+        has_manifest: Whether the run was finished.
     """
 
-    def __init__(self, url: str, storage: Storage, lock: Lock, *, has_run: bool) -> None:
-        self._url, self._storage, self._lock = url, storage, lock
+    shards: Mapping[int, ShardRecord] = field(default_factory=dict)
+    invalid: frozenset[int] = frozenset()
+    has_manifest: bool = False
+
+
+def find_finished(
+    output: Address,
+    storage: Storage,
+    record: RunRecord,
+    plan: Plan,
+    notify: Callable[[str], None],
+    stop: threading.Event,
+) -> Finished:
+    """Read every existing shard completely and compare it with the plan and the manifest.
+
+    Args:
+        output: Root of the run's output.
+        storage: Opens the output.
+        record: The content of `run.json`.
+        plan: The images of each shard.
+        notify: Receives a message per invalid shard, and the number of valid ones.
+        stop: Ends the check when set.
+
+    Raises:
+        RunInterrupted: `stop` was set.
+        StoreError: The plan cannot be read.
+    """
+    present = storage.names(output.join(SHARD_FOLDER))
+    try:
+        manifest = read_manifest(output, storage)
+    except StoreError as error:  # the shards contain everything that the manifest does
+        notify(f"{str(error).rstrip('.')}; it will be rewritten")
+        manifest = None
+    if manifest is not None and manifest.run_id != record.run_id:
+        manifest = None
+    recorded = {shard.shard: shard for shard in manifest.shards} if manifest else {}
+    candidates = [shard for shard in range(record.shards) if shard_name(shard) in present]
+    finished: dict[int, ShardRecord] = {}
+    invalid: set[int] = set()
+    check = partial(check_shard, output, storage, plan, record.run_id)
+    with ThreadPoolExecutor(_CHECK_THREADS) as pool:
+        for start in range(0, len(candidates), _CHECK_THREADS * 4):
+            if stop.is_set():
+                raise RunInterrupted("stopped while finished shards were being checked; nothing was changed")
+            batch = candidates[start : start + _CHECK_THREADS * 4]
+            checked = pool.map(check, batch, map(recorded.get, batch))
+            for shard, (actual, problems) in zip(batch, checked, strict=True):
+                if actual is not None and not problems:
+                    # Only the manifest records the seconds of writing; one of an early release lacks `unnamed`.
+                    finished[shard] = replace(recorded.get(shard, actual), unnamed=actual.unnamed)
+                else:
+                    invalid.add(shard)
+                    notify(f"{problems[0].rstrip('.')}; the shard will be labeled again")
+    if finished:
+        notify(f"{len(finished):,} of {record.shards:,} shards are already finished and valid")
+    return Finished(finished, frozenset(invalid), has_manifest=manifest is not None)
+
+
+def tasks_left(
+    record: RunRecord, plan: Plan, finished: Mapping[int, ShardRecord], *, retry_failed: bool
+) -> list[tuple[LabelTask, int]]:
+    """Return the tasks for shards that are not finished, each with its shard's number of images.
+
+    With `retry_failed`, finished shards with failed images are included.
+
+    Raises:
+        StoreError: The plan cannot be read.
+    """
+    tasks = []
+    for shard in range(record.shards):
+        done = finished.get(shard)
+        if done is None:
+            tasks.append((LabelTask(shard), plan.count(shard)))
+        elif retry_failed and done.failed:
+            tasks.append((LabelTask(shard, retry_failed=True), plan.count(shard)))
+    return tasks
+
+
+class Output:
+    """The output whose lock this job holds.
+
+    Attributes:
+        has_run: Whether the output contains the job's run, begun by this call or an earlier one.
+    """
+
+    def __init__(self, root: Address, storage: Storage, lock: Lock, *, has_run: bool) -> None:
+        self._root, self._storage, self._lock = root, storage, lock
         self.has_run = has_run
 
     def begin(self, record: RunRecord) -> None:
-        """Write `run.json`: from here on this is the run of the output, and what an older one left is removed."""
-        self._write_run(record)
+        """Write `run.json`, which makes this the output's run, and remove the files of an older run."""
+        self.grow(record)
         self.has_run = True
         self._sweep(record, shards=0)
 
     def grow(self, record: RunRecord) -> None:
-        """Write `run.json` with further parts of the plan; what is done is not touched."""
-        self._write_run(record)
-
-    def _write_run(self, record: RunRecord) -> None:
+        """Write `run.json`, possibly with new parts of the plan; finished shards are kept."""
         self.reopen()
-        write_json(join(self._url, RUN), self._storage, record.to_json())
+        write_json(self._root.join(RUN), self._storage, record.to_json())
 
     def reopen(self) -> None:
-        """From here on the output changes; it is finished again when the manifest is written again."""
+        """Delete the manifest before the run changes: the run is unfinished until `finish`."""
         self._lock.require()
-        self._storage.delete(join(self._url, MANIFEST))
+        self._storage.delete(self._root.join(MANIFEST))
 
     def finish(self, record: RunRecord, manifest: Manifest) -> None:
-        """Write `manifest.json`, the run's last file."""
+        """Write `manifest.json`, the run's last file, and remove files that do not belong to the run."""
         self._lock.require()
         self._sweep(record, record.shards)
-        write_json(join(self._url, MANIFEST), self._storage, manifest.to_json())
+        write_json(self._root.join(MANIFEST), self._storage, manifest.to_json())
 
     def discard_plan(self, record: RunRecord) -> None:
-        """Take back the plan of a run that never came to be; the error that led here says more than one of this."""
-        with contextlib.suppress(OSError):
+        """Delete the plan of a run that was never begun."""
+        with contextlib.suppress(OSError):  # the error that ended the job matters more
             for part in record.parts:
-                self._storage.delete(join(self._url, "plan", part.name))
+                self._storage.delete(self._root.join(PLAN_FOLDER, part.name))
 
-    def count(self, record: RunRecord, but: Collection[int]) -> int:
-        """Planned shards that are there, some left out: a worker may have published one more before its end."""
-        there = self._storage.names(join(self._url, "shards")) if self.has_run else {}
-        return sum(shard_name(shard) in there and shard not in but for shard in range(record.shards))
+    def count_shards(self, record: RunRecord, exclude: Collection[int]) -> int:
+        """Count the planned shards that exist, without those in `exclude`.
 
-    def as_published(self, record: ShardRecord) -> ShardRecord:
-        """The record of a shard as its file is now.
-
-        A worker that was taken for dead, on a machine that was cut off for a while, may have published the shard once
-        more: the same images, other seconds, hence another file. Raises StoreError where it cannot be read.
+        Lists the storage, because a worker may have published one more shard before it was ended.
         """
-        there = load_shard(self._url, record.shard, self._storage).record
-        return record if there.sha256 == record.sha256 else there
+        present = self._storage.names(self._root.join(SHARD_FOLDER)) if self.has_run else {}
+        return sum(shard_name(shard) in present and shard not in exclude for shard in range(record.shards))
+
+    def published_record(self, record: ShardRecord) -> ShardRecord:
+        """Return the record of a shard's current file.
+
+        A worker that was considered dead, because its machine was disconnected for a while, may have published the
+        shard again: with the same images but other seconds, hence another file.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        published = load_shard(self._root, record.shard, self._storage).record
+        return record if published.sha256 == record.sha256 else published
 
     def _sweep(self, record: RunRecord, shards: int) -> None:
-        """Remove what killed processes and older runs have left; other people's files stay.
+        """Remove files that killed processes and older runs left behind; files of other programs are kept.
 
         Args:
-            record: Its plan stays.
-            shards: So many shards stay, from the first.
+            record: The run whose plan is kept.
+            shards: Number of shards to keep, from the first.
         """
         keep = {RUN, MANIFEST, LOCK, *map(shard_name, range(shards)), *(part.name for part in record.parts)}
-        for folder in ("", "plan", "shards"):
-            where = join(self._url, folder) if folder else self._url
-            for name in self._storage.names(where):
+        for folder in ("", PLAN_FOLDER, SHARD_FOLDER):
+            address = self._root.join(folder) if folder else self._root
+            for name in self._storage.names(address):
                 if name not in keep and _OUR_FILE.fullmatch(name):
-                    self._storage.delete(join(where, name))
+                    self._storage.delete(address.join(name))

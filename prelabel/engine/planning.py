@@ -1,15 +1,18 @@
-"""The beginning of a run: its source listed into a plan, or what the source has got since listed as further shards."""
+"""What happens before the workers start: the detector is inspected, and the source is listed into a plan.
+
+The driver inspects only the files of the detector and never loads TensorFlow. When a run is resumed, the source is
+listed again for new images (`--add-new`), or for signed URLs, whose signatures are not stored.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain, islice
+from itertools import islice
 from platform import python_version
 from typing import Any
 
@@ -17,28 +20,101 @@ import numpy as np
 import numpy.typing as npt
 
 from prelabel import __version__
-from prelabel.config import LabelOptions, raised
+from prelabel.config import LabelOptions, changed_limits
+from prelabel.detectors.base import DetectorInfo
+from prelabel.detectors.conventions.op_audit import require_safe
+from prelabel.detectors.conventions.resolve_model import PreparedModel, prepare
+from prelabel.detectors.conventions.working_size import working_size
 from prelabel.engine.progress import Reporter
-from prelabel.errors import ConfigError, RunInterrupted, SourceError
+from prelabel.engine.worker import reading_options
+from prelabel.errors import ConfigError, RunInterrupted, SourceError, first_of
 from prelabel.image_ref import ImageRef
-from prelabel.source.endings import describe_ignored
+from prelabel.source.formats import describe_ignored
 from prelabel.source.listing import SourceSummary, list_images
-from prelabel.source.lists import other_name
-from prelabel.storage import Storage, redact, without_secrets
+from prelabel.source.lists import alternative_id
+from prelabel.storage.address import Address, redact, without_secrets
+from prelabel.storage.files import Storage
 from prelabel.store.links import Links
-from prelabel.store.plan import Plan, new_refs, write_plan
-from prelabel.store.plan_reader import digests_of
-from prelabel.store.run import DetectorRecord, RunRecord
+from prelabel.store.plan import Plan, PlanSummary, digests_of, write_plan
+from prelabel.store.run import RunRecord, utc_now
+from prelabel.views import USUAL_INPUT
+
+#: Number of images whose ids are compared with the plan at once.
+_COMPARE_BATCH = 8192
+
+
+def inspect_detector(options: LabelOptions, storage: Storage, notify: Callable[[str], None]) -> DetectorInfo:
+    """Fetch the model if needed, recognize its convention, and refuse an unsafe model.
+
+    Args:
+        options: Options of the run.
+        storage: Opens the model and the label map.
+        notify: Receives messages about settings that the user may want to change.
+
+    Raises:
+        DetectorError: The model cannot be fetched, is not recognized, or is unsafe without `--trust-model`.
+        ConfigError: The label map cannot be used, or does not have a selected class.
+    """
+    model = prepare(
+        options.detector,
+        storage,
+        label_map=options.label_map,
+        reading=reading_options(options),
+        cache_dir=options.model_cache,
+        mirror=options.model_mirror,
+        say=notify,
+    )
+    if not options.trust_model:
+        require_safe(model)
+    if model.labels is None and not model.convention.strings:
+        notify("the detector has class numbers without names; use --label-map (a file, or `coco`) to name them")
+    if options.decode_scale == "auto" and working_size(model) is None:
+        notify("--decode-scale auto: the detector's input size is unknown, so images are decoded at full size")
+    _require_views(options, model, notify)
+    info = model.info
+    if info.classes is not None:
+        options.selection.require_known_names(info.classes)
+        for note in options.selection.class_notes(info.classes):
+            notify(note)
+    elif model.convention.strings and (names := options.selection.unknown_names(())):
+        notify(
+            "the detector's class names are known only while it runs, so these selected names were not checked: "
+            + first_of([repr(name) for name in names], most=5)
+        )
+    for note in info.notes:
+        notify(note)
+    return info
+
+
+def _require_views(options: LabelOptions, model: PreparedModel, notify: Callable[[str], None]) -> None:
+    """Refuse several views for a classifier, and say if the size of tiles is a guess. Raises ConfigError."""
+    views = options.view_options
+    if not views.is_plain and model.convention.kind == "classification":
+        raise ConfigError(
+            f"--views {views.views}: {model.info.name} labels whole images, and its labels cannot be merged: remove "
+            "--views"
+        )
+    if views.needs_input_size and working_size(model) is None:
+        notify(
+            f"--views {views.views}: the detector's input size is unknown, so it is taken to be {USUAL_INPUT} pixels; "
+            "give --tile-size if it is not"
+        )
+    if views.has_tiles and views.tile_share is None and options.decode_scale == "auto":
+        notify("--decode-scale auto: images are decoded at full size, since the size of tiles is not a share of theirs")
 
 
 class Planner:
-    """Lists sources for one call and tells how it goes.
+    """Lists the sources of one call into a plan.
 
     Args:
-        options: Of the run.
-        storage: Opens source and output.
-        reporter: Hears how many images were listed.
+        options: Options of the run.
+        storage: Opens the sources and the output.
+        reporter: Receives the run's events.
         stop: Ends the listing when set.
+
+    Attributes:
+        seconds: Seconds spent listing.
+        links: Full addresses of images whose address in the plan lacks its signature or password.
     """
 
     def __init__(self, options: LabelOptions, storage: Storage, reporter: Reporter, stop: threading.Event) -> None:
@@ -51,46 +127,47 @@ class Planner:
         self.seconds = 0.0
         self.links = Links()
 
-    def look(self) -> None:
-        """Look every source and the output up, without listing: what is mistyped is told before a model is fetched.
+    def check(self) -> None:
+        """Check that the sources exist, without listing them: a typo is reported before the model is fetched.
 
         Raises:
             SourceError: A source is missing.
-            ConfigError: The output is a source itself.
+            ConfigError: The output is one of the sources.
         """
         start = time.perf_counter()
         options = self._options
         if options.output in (source.rstrip("/") for source in options.source):
-            raise ConfigError(f"--output {redact(options.output)} is the source itself; name a folder of its own")
-        self._refs = self._listed(self._summary)
+            raise ConfigError(
+                f"--output {redact(options.output)} is also a source; use a separate folder for the output"
+            )
+        self._refs = self._list_sources(self._summary)
         self.seconds = time.perf_counter() - start
 
-    def plan(self, detector: DetectorRecord) -> RunRecord:
-        """List the source into a plan.
+    def plan(self, detector: DetectorInfo) -> RunRecord:
+        """List the sources into a new plan.
 
-        Nothing of an older run is touched, and the new one exists only when its `run.json` is written.
+        An older run is left unchanged, and the new run does not exist until its `run.json` is written.
 
         Raises:
-            SourceError: A source is missing, empty, or holds two images of one id.
+            SourceError: A source is missing or empty, or two images have the same id.
         """
         options, run_id = self._options, uuid.uuid4().hex
         start = time.perf_counter()
         plan = write_plan(
-            islice(self._list(), options.limit),
+            islice(self._listed(), options.limit),
             options.output,
             self._storage,
             shard_size=options.shard_size,
+            views=options.view_options.usual_count,
             plan_id=run_id[:8],
             links=self.links,
         )
         if not plan.images:
-            raise SourceError("there is no image to label: all that the sources hold was left out")
-        self.seconds += time.perf_counter() - start
-        self._reporter.message(f"{_images_in_shards(plan.images, plan.shards)}{self._ignored()}")
-        self._tell_queries()
+            raise SourceError("no image to label: all files in the sources were ignored")
+        self._report_plan(plan, start)
         return RunRecord(
             run_id=run_id,
-            created=now(),
+            created=utc_now("seconds"),
             settings=options.settings(),
             source=self._summary.to_json(),
             detector=detector,
@@ -100,7 +177,10 @@ class Planner:
         )
 
     def add_new(self, earlier: RunRecord) -> RunRecord | None:
-        """Plan the images that no shard holds yet as further shards; None where there are none.
+        """Plan the images that are new in the sources as additional shards.
+
+        Returns:
+            The record with the new parts of the plan, or None if there are no new images.
 
         Raises:
             SourceError: As for `plan`.
@@ -108,44 +188,42 @@ class Planner:
         options = self._options
         start = time.perf_counter()
         plan = Plan.open(options.output, earlier.parts, self._storage)
-        new = new_refs(named_as_planned(self._list(), plan), plan)
-        first = next(new, None)
-        if first is None:
-            self._reporter.message("the source holds no new image")
-            return None
         added = write_plan(
-            chain([first], new),
+            new_refs(named_as_planned(self._listed(), plan), plan),
             options.output,
             self._storage,
             shard_size=earlier.shard_size,
             first_shard=earlier.shards,
             plan_id=uuid.uuid4().hex[:8],
         )
-        self.seconds += time.perf_counter() - start
-        self._reporter.message(f"{_images_in_shards(added.images, added.shards, 'new ')}{self._ignored()}")
-        self._tell_queries()
+        if not added.images:
+            self._reporter.message("the source has no new images")
+            return None
+        self._report_plan(added, start, "new ")
         return replace(
             earlier,
             parts=(*earlier.parts, *added.parts),
             source=self._summary.to_json(),
-            settings=_as_begun(earlier.settings, options.settings()),
+            settings=_grown_settings(earlier.settings, options.settings()),
         )
 
     def find_links(self, record: RunRecord, plan: Plan) -> None:
-        """Where images of a run that goes on came by signed links, read those again: signatures are not stored.
+        """Collect the signed URLs of a resumed run by listing its sources again: signatures are not stored.
 
         Raises:
-            SourceError: The source cannot be listed any more.
+            SourceError: The source can no longer be listed.
         """
         if not any(source.get("signed") for source in record.source.get("sources", ())):
             return
         start = time.perf_counter()
-        self._refs = self._listed()
-        self.links.find(named_as_planned(self._list(), plan), plan)
+        self._refs = self._list_sources()
+        self.links.find(named_as_planned(self._listed(), plan), plan)
         self.seconds += time.perf_counter() - start
-        self._reporter.message(f"{self.links.count:,} signed link{'s' * (self.links.count != 1)} read again")
+        self._reporter.message(
+            f"read {self.links.count:,} signed URL{'s' * (self.links.count != 1)} from the source again"
+        )
 
-    def _listed(self, summary: SourceSummary | None = None) -> Iterator[ImageRef]:
+    def _list_sources(self, summary: SourceSummary | None = None) -> Iterator[ImageRef]:
         options = self._options
         return list_images(
             options.source,
@@ -153,76 +231,90 @@ class Planner:
             image_root=options.image_root,
             summary=summary,
             sniff=options.sniff,
-            output=options.output,
-            on_file=self._go_on,
+            output=Address.of_folder(options.output),
+            on_file=self._check_stop,
         )
 
-    def _go_on(self) -> None:
+    def _check_stop(self) -> None:
         if self._stop.is_set():
             raise RunInterrupted("stopped while the source was being listed; nothing was changed")
 
-    def _list(self) -> Iterator[ImageRef]:
+    def _listed(self) -> Iterator[ImageRef]:
         for number, ref in enumerate(self._refs, 1):
             if number % 1000 == 0:
                 self._reporter.listed(number)
             yield ref
 
-    def _tell_queries(self) -> None:
+    def _report_plan(self, plan: PlanSummary, start: float, new: str = "") -> None:
+        """Report the planned images and the ignored files, after a listing that began at `start`."""
+        self.seconds += time.perf_counter() - start
+        images, shards, ignored = plan.images, plan.shards, self._summary.ignored
+        text = f"{images:,} {new}image{'s' * (images != 1)} in {shards:,} {new}shard{'s' * (shards != 1)}"
+        if count := sum(ignored.values()):
+            kinds = describe_ignored(ignored, self._options.sniff)
+            text += f" ({count:,} other file{'s' * (count != 1)} ignored: {kinds})"
+        self._reporter.message(text)
         count = sum(source.by_query for source in self._summary.sources)
         if count:
             self._reporter.message(
-                f"{count:,} web images differ from others in the query of their address only: their image_id ends in a "
-                "digest of it, but for those planned before under a name without; a column image_id in the list gives "
-                "them others"
+                f"{count:,} URLs differ from others only in their query: their image_id ends in a digest of the query, "
+                "except for images that were planned earlier without one. To choose the ids, add a column image_id to "
+                "the list"
             )
 
-    def _ignored(self) -> str:
-        ignored = self._summary.ignored
-        count = sum(ignored.values())
-        what = describe_ignored(ignored, self._options.sniff)
-        return f" ({count:,} other file{'s' * (count != 1)} ignored: {what})" if count else ""
+
+def new_refs(refs: Iterable[ImageRef], plan: Plan) -> Iterator[ImageRef]:
+    """Yield the images whose `image_id` is not in the plan, in their order.
+
+    Images are identified by `image_id` alone: a known id with another address is not new. Ids are compared by their
+    digests, which take 16 bytes of memory per planned image. Two new images with the same id are both yielded;
+    `write_plan` refuses them.
+    """
+    planned = plan.digests()
+    planned.sort()
+    stream = iter(refs)
+    while batch := list(islice(stream, _COMPARE_BATCH)):
+        digests = digests_of([ref.image_id for ref in batch])
+        if not len(planned):
+            yield from batch
+            continue
+        nearest = np.minimum(np.searchsorted(planned, digests), len(planned) - 1)
+        for ref, is_planned in zip(batch, (planned[nearest] == digests).tolist(), strict=True):
+            if not is_planned:
+                yield ref
 
 
 def named_as_planned(refs: Iterable[ImageRef], plan: Plan) -> Iterator[ImageRef]:
-    """The images of a list, each under the name that the plan has for its address.
+    """Yield the listed images under the `image_id` that the plan has for their address.
 
-    Whether the name of a web address with a query ends in the query's digest depends on what else is in the list: with
-    `img?id=2` added to it, `img?id=1` would be a new image. Holds 16 bytes for each image of the plan once an address
-    with a query comes.
+    Whether the id of a URL with a query ends in the query's digest depends on the other URLs in the list: after
+    `img?id=2` is added to the list, `img?id=1` would look like a new image. From the first URL with a query on, this
+    takes 16 bytes of memory per planned image.
     """
     planned = None
     for ref in refs:
-        name = other_name(ref)
+        name = alternative_id(ref)
         if name is not None:
             if planned is None:
                 planned = plan.address_digests()
                 planned.sort()
             address = without_secrets(ref.uri)
-            if not _holds(planned, ref.image_id, address) and _holds(planned, name, address):
+            if not _contains(planned, ref.image_id, address) and _contains(planned, name, address):
                 yield replace(ref, image_id=name, file_name=name)
                 continue
         yield ref
 
 
-def _holds(planned: npt.NDArray[np.bytes_], image_id: str, address: str) -> bool:
+def _contains(planned: npt.NDArray[np.bytes_], image_id: str, address: str) -> bool:
     (digest,) = digests_of([f"{image_id}\0{address}"])
-    place = int(np.searchsorted(planned, digest))
-    return place < len(planned) and bool(planned[place] == digest)
+    position = int(np.searchsorted(planned, digest))
+    return position < len(planned) and bool(planned[position] == digest)
 
 
-def _as_begun(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a run that grows: its source may be named anew, its limits stay those it was begun with."""
-    limits = raised(stored, wanted)
-    return {name: stored[name] if name in limits and name in stored else now for name, now in wanted.items()}
-
-
-def _images_in_shards(images: int, shards: int, new: str = "") -> str:
-    return f"{images:,} {new}image{'s' * (images != 1)} in {shards:,} {new}shard{'s' * (shards != 1)}"
-
-
-def now() -> str:
-    """This moment, UTC, ISO 8601 to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+def _grown_settings(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run with new images: those of this call, except that limits stay as the run was begun."""
+    limits = changed_limits(stored, given)
+    return {name: stored[name] if name in limits and name in stored else now for name, now in given.items()}
 
 
 def _versions() -> dict[str, str]:

@@ -1,25 +1,50 @@
-"""What a running job tells: one interface, whoever listens (a bar, plain lines, JSON lines, nobody)."""
+"""A run's progress, throughput and summary.
+
+`Throughput` counts images and returns a `Snapshot` on request; a `Reporter` (progress bar, plain lines, JSON lines,
+none) shows it; the `Summary` describes the finished run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from prelabel.store.shards import ShardRecord
+from prelabel.errors import first_of
+from prelabel.storage.address import AddressLike, redact
+from prelabel.storage.files import Storage
+from prelabel.store.shards import ShardRecord, first_row
+
+if TYPE_CHECKING:
+    from prelabel.engine.schedule import LabelTask
+    from prelabel.engine.worker import WorkerStatus
+
+#: A share given as `--max-failed` applies from this many images on.
+SAMPLE = 100
+
+#: Error classes of rows whose worker failed, not the image: they make the exit code 1.
+LOST = ("WorkerDied", "WorkerHung")
+
+#: Seconds over which the rate of a running job is averaged.
+_RATE_WINDOW_S = 30.0
+
+#: A summary shows an example image for at most this many error classes.
+_MOST_EXAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far a run is.
+    """A run's progress at one moment.
 
     Attributes:
-        images: Images planned.
-        done: Images done, by this call or before.
-        failed: Failed images among those of this call.
-        images_per_s: Of this call, over the last half minute; 0 while unknown.
-        workers: Workers that have loaded their detector.
-        waiting: What is being waited for, in words, or `""`.
+        images: Number of images planned.
+        done: Number of images done, by this call and earlier ones.
+        failed: Number of images that failed in this call.
+        images_per_s: Rate of this call over the last 30 seconds; 0 while unknown.
+        workers: Number of workers that have loaded their detector.
+        waiting: What the run is waiting for, as text; `""` if nothing.
     """
 
     images: int
@@ -37,93 +62,249 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class LostWorker:
-    """A worker that is gone or gets no more work, for logs and summaries.
+    """A worker that died, hung, was lost or was excluded, for logs and summaries.
 
     Attributes:
-        worker: What logs call it, `host:pid`; `""` where its process never ran.
-        host: Its machine.
-        pid: Its process.
-        cause: Why, in words.
-        is_left_out: Whether it was left out for its errors; else it died, hung or was lost.
-        shards: What becomes of the shards it had, in words, by number.
+        worker: Its name in logs, `host:pid`; `""` if its process never ran.
+        host: Host name of its machine.
+        pid: Process id on that machine.
+        cause: Why, as text.
+        is_excluded: Whether it was excluded for its errors; otherwise it died, hung or was lost.
+        shards: What happens to the shards it was working on, as text, by shard number.
     """
 
     worker: str
     host: str
     pid: int
     cause: str
-    is_left_out: bool = False
+    is_excluded: bool = False
     shards: Mapping[int, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        who = f"worker {self.worker}" if self.worker else "a worker that never ran"
-        what = "is left out" if self.is_left_out else "is gone"
-        shards = "".join(f"; shard {shard}: {then}" for shard, then in self.shards.items())
-        return f"{who} {what}: {self.cause}{shards}"
+        who = f"worker {self.worker}" if self.worker else "a worker that never started"
+        outcome = "was excluded" if self.is_excluded else "was lost"
+        shards = "".join(f"; shard {shard}: {action}" for shard, action in self.shards.items())
+        return f"{who} {outcome}: {self.cause}{shards}"
 
 
 class Reporter(Protocol):
-    """Hears of a run's progress; called from one thread."""
+    """Receives a run's events, from one thread. Every method does nothing by default; subclasses override some."""
 
     def started(self, run_id: str) -> None:
-        """From here on what is told belongs to this run."""
+        """A run begins or resumes; all later events belong to it."""
+        return
 
     def message(self, text: str, *, shard: int | None = None) -> None:
-        """Something a person wants to know once, about one shard or about the run."""
+        """Something the user should read once, about one shard or about the run."""
+        return
 
     def lost(self, worker: LostWorker) -> None:
-        """A worker is gone, or gets no more work."""
+        """A worker died, hung, was lost or was excluded."""
+        self.message(str(worker))
 
     def listed(self, images: int) -> None:
-        """Images found so far while the source is listed."""
+        """The source is being listed; `images` were found so far."""
+        return
 
     def progress(self, snapshot: Snapshot) -> None:
-        """How far the run is; called a few times a second."""
+        """The run's current progress; called a few times per second."""
+        return
 
     def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
-        """A shard was published by a worker (`host:pid`), so many seconds after it was handed out."""
+        """A worker (`host:pid`) published a shard, `seconds` after it received the task."""
+        return
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """The run has ended: the last event."""
+        return
 
 
-class Several:
-    """Reporters that hear the same."""
+class Throughput:
+    """Counts finished images, from published shards and from the status of workers for unpublished ones.
 
-    def __init__(self, *reporters: Reporter) -> None:
-        self._reporters = reporters
+    Args:
+        images: Images of the run.
+        tasks: Tasks of this call, each with its shard's number of images.
+        max_failed: As `--max-failed`.
 
-    def started(self, run_id: str) -> None:
-        """To each."""
-        for reporter in self._reporters:
-            reporter.started(run_id)
+    Attributes:
+        labeled: Number of images in the shards that this call published.
+    """
 
-    def message(self, text: str, *, shard: int | None = None) -> None:
-        """To each."""
-        for reporter in self._reporters:
-            reporter.message(text, shard=shard)
+    def __init__(self, images: int, tasks: Sequence[tuple[LabelTask, int]], max_failed: float | None = None) -> None:
+        self._images = images
+        self._limit = max_failed
+        self._left = {task.shard: count for task, count in tasks}
+        self._images_left = sum(self._left.values())
+        self._failed = 0
+        self._started: float | None = None
+        self._ended = 0.0
+        self._history: deque[tuple[float, int]] = deque()
+        self.labeled = 0
 
-    def lost(self, worker: LostWorker) -> None:
-        """To each."""
-        for reporter in self._reporters:
-            reporter.lost(worker)
+    def start(self) -> None:
+        """The first worker is ready."""
+        if self._started is None:
+            self._started = time.monotonic()
+            self._history.clear()  # the time before this does not count for the rate
 
-    def listed(self, images: int) -> None:
-        """To each."""
-        for reporter in self._reporters:
-            reporter.listed(images)
+    def finished(self, record: ShardRecord) -> None:
+        """A shard was published."""
+        images = self._left.pop(record.shard, 0)
+        self._images_left -= images
+        self.labeled += images
+        self._failed += record.failed
+        self._ended = time.monotonic()
 
-    def progress(self, snapshot: Snapshot) -> None:
-        """To each."""
-        for reporter in self._reporters:
-            reporter.progress(snapshot)
+    @property
+    def seconds(self) -> float:
+        """Seconds from the first worker being ready to the last published shard."""
+        return max(0.0, self._ended - self._started) if self._started is not None else 0.0
 
-    def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
-        """To each."""
-        for reporter in self._reporters:
-            reporter.shard(record, seconds, worker=worker)
+    def too_many_failed(self, statuses: Sequence[WorkerStatus]) -> str:
+        """Return a message if more images of this call have failed than `--max-failed` allows, else `""`."""
+        unfinished, failed = self._count_unfinished(statuses)
+        images, failed = self.labeled + unfinished, self._failed + failed
+        if self._limit is None or (self._limit < 1 and images < SAMPLE) or not too_many(self._limit, images, failed):
+            return ""
+        return f"{failed:,} of {images:,} images failed, more than --max-failed {self._limit:g} allows"
 
-    def close(self) -> None:
-        """To each."""
-        for reporter in self._reporters:
-            reporter.close()
+    def _count_unfinished(self, statuses: Iterable[WorkerStatus]) -> tuple[int, int]:
+        """Number of finished images, and of failed ones among them, in shards that are not published yet."""
+        counts = [count for status in statuses for shard, count in status.shards.items() if shard in self._left]
+        return sum(images for images, _ in counts), sum(failed for _, failed in counts)
+
+    def snapshot(self, statuses: Iterable[WorkerStatus], workers: int, waiting: str) -> Snapshot:
+        """Return the run's current progress."""
+        unfinished, failed = self._count_unfinished(statuses)
+        done = self._images - self._images_left + unfinished
+        now = time.monotonic()
+        self._history.append((now, done))
+        while now - self._history[0][0] > _RATE_WINDOW_S:
+            self._history.popleft()
+        since, before = self._history[0]
+        rate = max(0, done - before) / (now - since) if now - since > 1 else 0.0
+        return Snapshot(
+            images=self._images,
+            done=min(done, self._images),
+            failed=self._failed + failed,
+            images_per_s=rate,
+            workers=workers,
+            waiting=waiting,
+        )
+
+
+def too_many(limit: float | None, images: int, failed: int) -> bool:
+    """Whether more images failed than `--max-failed` allows; a limit below 1 is a share, otherwise a number of images.
+
+    >>> too_many(0.05, 200, 10), too_many(0.05, 200, 11), too_many(3, 200, 4), too_many(None, 200, 200)
+    (False, True, True, False)
+    """
+    return limit is not None and failed > (limit * images if limit < 1 else limit)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Summary:
+    """The result of a run.
+
+    Attributes:
+        output: URL or path of the run.
+        images: Rows in total, of this and earlier calls.
+        failed: Failed images among them.
+        failures: Number of failed images by error class.
+        examples: Id and error of an example image, as text, by error class; only for the first few classes.
+        lost: Images that failed because their worker died or hung. If there are any, the exit code is 1.
+        detections: Detections in total.
+        labeled: Images that this call labeled.
+        skipped_shards: Shards that were already finished and valid.
+        wall_s: Seconds of this call.
+        label_s: Seconds from the first worker being ready to the last published shard.
+        workers: Highest number of workers that were ready at the same time.
+        runner: Where the workers ran: `"local"` (processes on this machine) or `"ray"`.
+        busy: Share of the labeling time, 0 to 1, in which the model ran, averaged over workers; the rest was spent
+            waiting for images and for shards to be written.
+        seconds: Seconds by stage (list, read, decode, detect, encode, write) of this call, summed over workers.
+        optimization: How the model was run, as text.
+        dropped: Detections that were dropped because one of their numbers is not finite or their box has no size inside
+            the image.
+        dropped_example: Id of the first image with such a detection, or `""`.
+        views: Views of images that the detector saw in total (`--views`).
+        lost_workers: Workers of this call that died, hung, were lost or were excluded, in order.
+        notes: What a reader of the run should know: outputs of the model that are not used, options that contradict
+            it, classes without a name.
+    """
+
+    output: str
+    images: int
+    failed: int
+    failures: Mapping[str, int]
+    examples: Mapping[str, str]
+    lost: int
+    detections: int
+    labeled: int
+    skipped_shards: int
+    wall_s: float
+    label_s: float
+    workers: int
+    runner: str
+    busy: float
+    seconds: Mapping[str, float]
+    optimization: str
+    dropped: int = 0
+    dropped_example: str = ""
+    views: int = 0
+    lost_workers: tuple[LostWorker, ...] = ()
+    notes: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        counts = f"images={self.images}, failed={self.failed}, detections={self.detections}"
+        rate = f"labeled={self.labeled}, images_per_s={self.images_per_s:.1f}"
+        return f"Summary({counts}, {rate}, output={redact(self.output)!r})"
+
+    @property
+    def images_per_s(self) -> float:
+        """Images of this call per second of its labeling time."""
+        return self.labeled / self.label_s if self.label_s > 0 else 0.0
+
+
+def failure_example(shard: ShardRecord, error_type: str, output: AddressLike, storage: Storage) -> str:
+    """Return `image_id: error` of the first image of a shard that failed with an error class.
+
+    Raises:
+        StoreError: The shard cannot be read.
+    """
+    row = first_row(shard, output, storage, lambda row: row.error_type == error_type)
+    return "" if row is None else f"{row.image_id}: {row.error}"
+
+
+def failure_examples(shards: Sequence[ShardRecord], output: AddressLike, storage: Storage) -> dict[str, str]:
+    """Return an example image with its error for each error class, as text. Reads one shard per class.
+
+    Raises:
+        StoreError: A shard cannot be read.
+    """
+    first_shard = {name: shard for shard in reversed(shards) for name in shard.failures}
+    names = sorted(first_shard)[:_MOST_EXAMPLES]
+    return {name: failure_example(first_shard[name], name, output, storage) for name in names}
+
+
+def first_dropped(shards: Sequence[ShardRecord], output: AddressLike, storage: Storage) -> str:
+    """Return the id of the first image with dropped detections, or `""`. Reads one shard.
+
+    Raises:
+        StoreError: The shard cannot be read.
+    """
+    shard = next((record for record in shards if record.dropped), None)
+    row = None if shard is None else first_row(shard, output, storage, lambda row: row.dropped > 0)
+    return "" if row is None else row.image_id
+
+
+def unnamed_notes(shards: Sequence[ShardRecord]) -> list[str]:
+    """Return a warning if detections have class numbers that the label map does not name."""
+    counts: Counter[str] = Counter()
+    for shard in shards:
+        counts.update(shard.unnamed)
+    if not counts:
+        return []
+    classes = first_of([f"{number} ({count:,} x)" for number, count in counts.most_common()], _MOST_EXAMPLES)
+    return [f"the label map does not name the classes {classes}: does it belong to this detector?"]

@@ -1,70 +1,39 @@
-"""Read a worker's images ahead of its detector: downloads and decoding in threads, in plan order, within one budget.
+"""Read images ahead of the detector: download and decode them in threads, in plan order, within a memory budget.
 
-refs (plan) -> download threads -> decoding threads -> whoever takes the pictures
+refs (plan) -> download threads -> decoding threads -> the detector's thread
 
-A worker has two shards at a time: one that the detector runs, one that is read ahead. Both share the threads and the
-budget, and the one whose pictures are being taken comes first: its next image is read and decoded whatever else is
-held, and the other one never has more than half. A decoding thread never waits for a download.
+A worker has up to two shards at a time: the one that the detector runs, and one that is read ahead. They share the
+threads and the budget. The shard that the detector runs has priority: its next image is always read and decoded, and
+the other shard uses at most half of the budget. A decoding thread never waits for a download.
 """
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from prelabel.detectors.base import Frame, Pixels
-from prelabel.errors import CredentialsError, PrelabelError
+from prelabel.engine.shard import FetchedImage, LoadedImage, ReadSettings, decode_image, fetch_image
 from prelabel.image_ref import ImageRef
-from prelabel.source.decode import DecodedImage, DecodeOptions, decode, decoded_bytes
-from prelabel.source.fetch import SILENT_S, fetch
-from prelabel.storage import Storage, describe
-from prelabel.store.rows import ImageRow
+from prelabel.source.fetch import SILENT_S
 
-#: Downloads of one shard under way at the same time: they wait for the network, not for a CPU.
+#: Simultaneous downloads per shard; they wait for the network, not for a CPU.
 FETCH_THREADS = 8
 
-#: Encoded files, and decoded images, that a worker holds ahead of its detector, over all its shards.
+#: Limits on the encoded files and the decoded images that a worker holds ahead of its detector, over all its shards.
 FETCH_AHEAD = 24
 DECODE_AHEAD = 4
 
-#: Bytes of encoded and decoded images that a worker holds ahead of its detector, over all its shards; the image that
-#: is needed next may come on top.
+#: Limit on the bytes of encoded and decoded images that a worker holds ahead of its detector, over all its shards. The
+#: image that the detector needs next may exceed it.
 BUDGET_BYTES = 256 * 2**20
 
-#: Bytes that a file is expected to have while no file tells better.
-_USUAL_BYTES = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How images are fetched and decoded.
-
-    Attributes:
-        storage: Opens the source.
-        decoding: Limits and rules of the decoder.
-        detector: Name written into each row.
-        model_version: Written into each row.
-    """
-
-    storage: Storage
-    decoding: DecodeOptions
-    detector: str
-    model_version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One image ready for the detector, or failed before it: then `pixels` is None and `row` says why."""
-
-    row: ImageRow
-    pixels: Pixels | None
-    frame: Frame | None = None
+#: Expected bytes of a file of unknown size, before any file was read.
+_TYPICAL_BYTES = 2**20
 
 
 class _Stage(Enum):
@@ -76,65 +45,76 @@ class _Stage(Enum):
 
 @dataclass(slots=True, eq=False)
 class _Image:
-    """An image on its way.
+    """An image that is being read.
 
     Attributes:
-        ref: Which one.
-        encoded: Bytes of its file that are held, or expected.
-        decoded: Bytes of its pixels that are held, or expected while it is being decoded.
-        heard_at: When its download last made progress or began to try again.
+        ref: The image in the plan.
+        encoded: Bytes of its file, in memory or expected.
+        decoded: Bytes of its pixels, in memory or expected while it is being decoded.
+        stage: The stage that it has reached.
+        progress_at: When its download last made progress or began a retry (monotonic).
         fetched: Its file, until it is decoded.
-        picture: What it becomes.
-        failure: An error that is not this image's alone; raised in its place.
+        loaded: The result.
+        failure: An error that concerns other images, too; raised in place of the result.
     """
 
     ref: ImageRef
     encoded: int
     decoded: int = 0
     stage: _Stage = _Stage.FETCHING
-    heard_at: float = field(default_factory=time.monotonic)
-    fetched: _Fetched | None = None
-    picture: Picture | None = None
+    progress_at: float = field(default_factory=time.monotonic)
+    fetched: FetchedImage | None = None
+    loaded: LoadedImage | None = None
     failure: Exception | None = None
 
     @property
     def is_encoded(self) -> bool:
-        """Whether it is a file, or what stands in the place of one that could not be had; else it has pixels."""
+        """Whether it is in memory as a file, or failed without pixels; otherwise as pixels."""
         return self.stage in (_Stage.FETCHING, _Stage.FETCHED) or (self.stage is _Stage.READY and not self.decoded)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fetched:
-    """The bytes of one image, their row so far, and the bytes that their pixels will take."""
+class _Budget:
+    """The number and the bytes of a group of images in memory, and whether the limits allow more.
 
-    data: bytes
-    row: ImageRow
-    decoded_bytes: int
+    Args:
+        budget: Limit on the bytes that a worker holds in total.
+        decode_ahead: Limit on the decoded images that it holds.
+        share: The group may use the fraction 1 / `share` of each limit.
+    """
 
-
-class _Held:
-    """What is held of several images: how many, how many of them as files, and bytes of files and in all."""
-
-    __slots__ = ("bytes", "file_bytes", "files", "images")
-
-    def __init__(self) -> None:
+    def __init__(self, budget: int, decode_ahead: int, share: int = 1) -> None:
         self.images = self.files = self.file_bytes = self.bytes = 0
+        self._max_files, self._max_decoded, self._max_bytes = (n // share for n in (FETCH_AHEAD, decode_ahead, budget))
 
     def add(self, image: _Image, sign: int = 1) -> None:
-        """One image more."""
+        """Add an image, or with `sign=-1` remove one that is in the same stage as when it was added."""
         self.images += sign
         self.bytes += sign * (image.encoded + image.decoded)
         if image.is_encoded:
             self.files += sign
             self.file_bytes += sign * image.encoded
 
-    def remove(self, image: _Image) -> None:
-        """One image less, as it was added."""
-        self.add(image, -1)
+    def allows_file(self, size: int) -> bool:
+        """Whether a file of `size` bytes may be added."""
+        # Files may use half of the bytes only: otherwise nothing could be decoded ahead.
+        fits_half = self.file_bytes + size <= self._max_bytes // 2
+        return self.files < self._max_files and fits_half and self.bytes + size <= self._max_bytes
+
+    def allows_pixels(self, size: int) -> bool:
+        """Whether a decoded image of `size` bytes may be added."""
+        return self.images - self.files < self._max_decoded and self.bytes + size <= self._max_bytes
 
 
-class Pictures:
-    """The pictures of one shard, in order: an iterator, and a context that ends reading when it is left."""
+class ImageStream:
+    """The loaded images of one shard, in order: an iterator, and a context manager that ends reading on exit.
+
+    Attributes:
+        images: Images that are being read or waiting to be taken, in order.
+        fetching: Number of downloads under way.
+        is_begun: Whether an image has been requested.
+        is_waited_for: Whether a thread is waiting for the first of `images`.
+        is_closed: Whether reading has ended.
+    """
 
     def __init__(self, reader: Reader, refs: Iterator[ImageRef]) -> None:
         self._reader = reader
@@ -146,289 +126,217 @@ class Pictures:
         self.is_waited_for = False
         self.is_closed = False
 
-    def __iter__(self) -> Pictures:
+    def __iter__(self) -> ImageStream:
         return self
 
-    def __next__(self) -> Picture:
+    def __next__(self) -> LoadedImage:
         return self._reader.take(self)
 
-    def __enter__(self) -> Pictures:
+    def __enter__(self) -> ImageStream:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Begin nothing more; what is under way ends by itself and is dropped."""
+        """Begin no more images; downloads under way end by themselves, and their results are dropped."""
         self._reader.drop(self)
 
     def peek(self) -> ImageRef | None:
-        """The next image to be begun, or None behind the last. What listing them raises becomes a picture's failure."""
+        """Return the next image to be read, or None after the last.
+
+        An error of the iterator of images becomes the failure of an image, which is raised where it is taken.
+        """
         if self._next_ref is None:
             try:
                 self._next_ref = next(self._refs, None)
-            except Exception as error:  # noqa: BLE001 - raised where the picture is taken, not in a reading thread
+            except Exception as error:  # noqa: BLE001 - raised where the image is taken, not in a reading thread
                 self._refs = iter(())
-                self.images.append(_Image(_NOBODY, 0, stage=_Stage.READY, failure=error))
+                placeholder = ImageRef("", "", "")
+                self.images.append(_Image(placeholder, 0, stage=_Stage.READY, failure=error))
         return self._next_ref
 
     def pop(self) -> None:
-        """The image that `peek` showed is begun."""
+        """Remove the image that `peek` returned."""
         self._next_ref = None
 
 
 class Reader:
-    """Fetches and decodes images in threads, ahead of whoever takes them, in order, within bounds.
+    """Fetches and decodes images in threads, in order, ahead of the detector and within a budget.
 
     Args:
-        reading: How.
-        decode_threads: Images decoded at the same time.
-        budget_bytes: Bytes held ahead, encoded and decoded, over everything that is being read.
+        settings: How images are fetched and decoded.
+        decode_threads: Number of images decoded at the same time.
+        budget_bytes: Limit on the bytes held ahead, encoded and decoded, over all streams.
 
     Attributes:
-        most_bytes: Most bytes that were held at any time.
+        most_bytes: Largest number of bytes held at any time.
     """
 
-    def __init__(self, reading: Reading, decode_threads: int = 1, budget_bytes: int = BUDGET_BYTES) -> None:
-        self.reading = reading
+    def __init__(self, settings: ReadSettings, decode_threads: int = 1, budget_bytes: int = BUDGET_BYTES) -> None:
+        self.settings = settings
         self.most_bytes = 0
         self._budget = budget_bytes
         self._decode_threads = decode_threads
         self._decode_ahead = max(DECODE_AHEAD, 2 * decode_threads)
-        # Enough for two shards, and for downloads of one that was broken off: none queues behind another's.
+        # Enough for two shards and the remaining downloads of an aborted one, so that no shard waits for another's.
         self._fetchers = ThreadPoolExecutor(3 * FETCH_THREADS, "fetch")
         self._decoders = ThreadPoolExecutor(decode_threads, "decode")
         self._changed = threading.Condition()
-        self._open: list[Pictures] = []
-        self._images: dict[_Image, Pictures] = {}
+        self._open: list[ImageStream] = []
+        self._images: dict[_Image, ImageStream] = {}
         self._decoding = 0
-        self._usual_bytes = _USUAL_BYTES
+        self._typical_bytes = _TYPICAL_BYTES
 
-    def read(self, refs: Iterable[ImageRef]) -> Pictures:
-        """One `Picture` for each image, in order. Reading begins at once, not when the first one is asked for."""
-        pictures = Pictures(self, iter(refs))
+    def read(self, refs: Iterable[ImageRef]) -> ImageStream:
+        """Return a stream with a `LoadedImage` per image, in order. Reading begins immediately."""
+        stream = ImageStream(self, iter(refs))
         with self._changed:
-            self._open.append(pictures)
+            self._open.append(stream)
             self._advance()
-        return pictures
+        return stream
 
     def awaits_download(self) -> bool:
-        """Whether somebody waits for an image whose download makes progress, or may still do so by trying again."""
+        """Whether the detector waits for an image whose download is making progress or may still be retried."""
         with self._changed:
-            waited_for = [pictures.images[0] for pictures in self._open if pictures.is_waited_for and pictures.images]
+            waited_for = [stream.images[0] for stream in self._open if stream.is_waited_for and stream.images]
             now = time.monotonic()
-            return any(image.stage is _Stage.FETCHING and now - image.heard_at < SILENT_S for image in waited_for)
+            return any(image.stage is _Stage.FETCHING and now - image.progress_at < SILENT_S for image in waited_for)
 
-    def take(self, pictures: Pictures) -> Picture:
-        """The next picture, as soon as it is there.
+    def take(self, stream: ImageStream) -> LoadedImage:
+        """Wait for the next image of a stream and return it.
 
         Raises:
-            StopIteration: There is none.
-            CredentialsError: The store takes the credentials no longer.
+            StopIteration: The stream has no more images.
+            CredentialsError: The storage no longer accepts the credentials.
         """
         with self._changed:
-            pictures.is_begun = True
+            stream.is_begun = True
             self._advance()
-            if not pictures.images:
-                self.drop(pictures)
+            if not stream.images:
+                self.drop(stream)
                 raise StopIteration
-            image = pictures.images[0]
-            pictures.is_waited_for = True
+            image = stream.images[0]
+            stream.is_waited_for = True
             self._changed.wait_for(lambda: image.stage is _Stage.READY)
-            pictures.is_waited_for = False
-            pictures.images.popleft()
+            stream.is_waited_for = False
+            stream.images.popleft()
             self._images.pop(image, None)
             self._advance()
         if image.failure is not None:
             raise image.failure
-        if image.picture is None:
+        if image.loaded is None:
             raise StopIteration
-        return image.picture
+        return image.loaded
 
-    def drop(self, pictures: Pictures) -> None:
-        """See `Pictures.close`."""
+    def drop(self, stream: ImageStream) -> None:
+        """End a stream, see `ImageStream.__exit__`. A second call does nothing."""
         with self._changed:
-            if pictures.is_closed:
+            if stream.is_closed:
                 return
-            pictures.is_closed = True
-            self._open.remove(pictures)
-            for image in pictures.images:
+            stream.is_closed = True
+            self._open.remove(stream)
+            for image in stream.images:
                 if image.stage in (_Stage.FETCHED, _Stage.READY):
                     self._images.pop(image, None)
-            pictures.images.clear()
+            stream.images.clear()
             self._advance()
 
     def _advance(self) -> None:
-        """Begin what there is room for, with the lock held; what is being taken comes first, then what came first."""
+        """Begin the downloads and decodings that the budget allows. Call it with the lock held.
+
+        The stream that the detector takes images from comes first, then the oldest.
+        """
         if not self._open:
             return
-        ordered = sorted(self._open, key=lambda pictures: not pictures.is_begun)
-        held, beside = _Held(), _Held()
-        for image, pictures in self._images.items():
-            held.add(image)
-            if pictures is not ordered[0]:
-                beside.add(image)
-        for pictures in ordered:
-            self._fetch_ahead(pictures, held, None if pictures is ordered[0] else beside)
-        for pictures in ordered:
-            self._decode_ready(pictures, held, None if pictures is ordered[0] else beside)
-        self.most_bytes = max(self.most_bytes, held.bytes)
+        ordered = sorted(self._open, key=lambda stream: not stream.is_begun)
+        first = ordered[0]
+        total = _Budget(self._budget, self._decode_ahead)
+        others = _Budget(self._budget, self._decode_ahead, share=2)
+        for image, stream in self._images.items():
+            total.add(image)
+            if stream is not first:
+                others.add(image)
+        for stream in ordered:
+            self._fetch_ahead(stream, (total,) if stream is first else (total, others))
+        for stream in ordered:
+            self._decode_ready(stream, (total,) if stream is first else (total, others))
+        self.most_bytes = max(self.most_bytes, total.bytes)
 
-    def _fetch_ahead(self, pictures: Pictures, held: _Held, beside: _Held | None) -> None:
-        while pictures.fetching < FETCH_THREADS and (ref := pictures.peek()) is not None:
-            size = self._usual_bytes if ref.size is None else ref.size
-            is_needed = pictures.is_begun and not pictures.images
-            # Where nothing else is held an image may have any size.
-            if not (is_needed or not held.images or self._has_room_for_file(size, held, beside)):
+    def _fetch_ahead(self, stream: ImageStream, budgets: tuple[_Budget, ...]) -> None:
+        while stream.fetching < FETCH_THREADS and (ref := stream.peek()) is not None:
+            size = self._typical_bytes if ref.size is None else ref.size
+            is_needed = stream.is_begun and not stream.images
+            # An image may have any size if no other is in memory.
+            if not (is_needed or not budgets[0].images or all(budget.allows_file(size) for budget in budgets)):
                 return
-            pictures.pop()
+            stream.pop()
             image = _Image(ref, size)
-            pictures.images.append(image)
-            pictures.fetching += 1
-            self._images[image] = pictures
-            held.add(image)
-            if beside is not None:
-                beside.add(image)
-            self._fetchers.submit(self._fetch, pictures, image)
+            stream.images.append(image)
+            stream.fetching += 1
+            self._images[image] = stream
+            for budget in budgets:
+                budget.add(image)
+            self._fetchers.submit(self._fetch, stream, image)
 
-    def _has_room_for_file(self, size: int, held: _Held, beside: _Held | None) -> bool:
-        # Files have half of the room only: a worker that holds nothing else could decode nothing ahead.
-        return (
-            held.files < FETCH_AHEAD
-            and held.file_bytes + size <= self._budget // 2
-            and held.bytes + size <= self._budget
-            and (
-                beside is None
-                or (
-                    beside.files < FETCH_AHEAD // 2
-                    and beside.file_bytes + size <= self._budget // 4
-                    and beside.bytes + size <= self._budget // 2
-                )
-            )
-        )
-
-    def _decode_ready(self, pictures: Pictures, held: _Held, beside: _Held | None) -> None:
-        for image in pictures.images:
+    def _decode_ready(self, stream: ImageStream, budgets: tuple[_Budget, ...]) -> None:
+        for image in stream.images:
             if self._decoding >= self._decode_threads:
                 return
             if image.stage is not _Stage.FETCHED or image.fetched is None:
                 continue
             size = image.fetched.decoded_bytes
-            is_needed = pictures.is_begun and image is pictures.images[0]
-            if is_needed or held.images == 1 or self._has_room_for_pixels(size, held, beside):
-                held.remove(image)
-                if beside is not None:
-                    beside.remove(image)
+            is_needed = stream.is_begun and image is stream.images[0]
+            if is_needed or budgets[0].images == 1 or all(budget.allows_pixels(size) for budget in budgets):
+                for budget in budgets:
+                    budget.add(image, -1)
                 image.stage, image.decoded = _Stage.DECODING, size
-                held.add(image)
-                if beside is not None:
-                    beside.add(image)
+                for budget in budgets:
+                    budget.add(image)
                 self._decoding += 1
-                self._decoders.submit(self._decode, pictures, image)
+                self._decoders.submit(self._decode, stream, image)
 
-    def _has_room_for_pixels(self, size: int, held: _Held, beside: _Held | None) -> bool:
-        return (
-            held.images - held.files < self._decode_ahead
-            and held.bytes + size <= self._budget
-            and (
-                beside is None
-                or (beside.images - beside.files < self._decode_ahead // 2 and beside.bytes + size <= self._budget // 2)
-            )
-        )
-
-    def _fetch(self, pictures: Pictures, image: _Image) -> None:
-        """In a thread: download one image."""
-        if pictures.is_closed:
-            self._end_fetch(pictures, image, None)
+    def _fetch(self, stream: ImageStream, image: _Image) -> None:
+        """Download one image, in a download thread."""
+        if stream.is_closed:
+            self._end_fetch(stream, image, None)
             return
 
-        def heard(held: int) -> None:
+        def on_bytes(received: int) -> None:
             if image.stage is _Stage.FETCHING:
-                image.heard_at, image.encoded = time.monotonic(), max(image.encoded, held)
+                image.progress_at, image.encoded = time.monotonic(), max(image.encoded, received)
 
         try:
-            result = _fetch(image.ref, self.reading, heard)
-        except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits for this image must hear of it
+            result = fetch_image(image.ref, self.settings, on_bytes)
+        except Exception as error:  # noqa: BLE001 - raised where the image is taken, not in a reading thread
             image.failure = error
             result = None
-        self._end_fetch(pictures, image, result)
+        self._end_fetch(stream, image, result)
 
-    def _end_fetch(self, pictures: Pictures, image: _Image, result: _Fetched | Picture | None) -> None:
+    def _end_fetch(self, stream: ImageStream, image: _Image, result: FetchedImage | LoadedImage | None) -> None:
         with self._changed:
-            pictures.fetching -= 1
-            if isinstance(result, _Fetched):
+            stream.fetching -= 1
+            if isinstance(result, FetchedImage):
                 image.stage, image.fetched, image.encoded = _Stage.FETCHED, result, len(result.data)
-                self._usual_bytes += (image.encoded - self._usual_bytes) // 8
+                self._typical_bytes += (image.encoded - self._typical_bytes) // 8
             else:
-                image.stage, image.picture, image.encoded = _Stage.READY, result, 0
-            self._arrived(pictures, image)
+                image.stage, image.loaded, image.encoded = _Stage.READY, result, 0
+            self._stage_changed(stream, image)
 
-    def _decode(self, pictures: Pictures, image: _Image) -> None:
-        """In a thread: decode one image, whose bytes are there."""
+    def _decode(self, stream: ImageStream, image: _Image) -> None:
+        """Decode one fetched image, in a decoding thread."""
         fetched = image.fetched
-        if fetched is not None and not pictures.is_closed:
+        if fetched is not None and not stream.is_closed:
             try:
-                image.picture = _decode(fetched, self.reading)
+                image.loaded = decode_image(fetched, self.settings)
             except Exception as error:  # noqa: BLE001 - as in `_fetch`
                 image.failure = error
         with self._changed:
             self._decoding -= 1
-            pixels = None if image.picture is None else image.picture.pixels
+            pixels = None if image.loaded is None else image.loaded.pixels
             image.stage, image.fetched, image.encoded = _Stage.READY, None, 0
             image.decoded = 0 if pixels is None else pixels.nbytes
-            self._arrived(pictures, image)
+            self._stage_changed(stream, image)
 
-    def _arrived(self, pictures: Pictures, image: _Image) -> None:
-        if pictures.is_closed:
+    def _stage_changed(self, stream: ImageStream, image: _Image) -> None:
+        if stream.is_closed:
             self._images.pop(image, None)
         self._advance()
         self._changed.notify_all()
-
-
-#: Stands in for an image that could not even be named.
-_NOBODY = ImageRef("", "", "")
-
-
-def _fetch(ref: ImageRef, reading: Reading, heard: Callable[[int], None]) -> _Fetched | Picture:
-    """The bytes of one image, or its failed row."""
-    row = ImageRow(
-        image_id=ref.image_id,
-        uri=ref.uri,
-        file_name=ref.file_name,
-        detector=reading.detector,
-        model_version=reading.model_version,
-    )
-    start = time.perf_counter()
-    try:
-        data = fetch(ref, reading.storage, reading.decoding.max_bytes, on_bytes=heard)
-    except CredentialsError:
-        raise  # every other image would meet the same: no image is to blame
-    except Exception as error:  # noqa: BLE001 - the per-image boundary: whatever a store does becomes this image's row
-        return Picture(failed(replace(row, seconds={"read": time.perf_counter() - start}), error, "read"), None)
-    seconds = time.perf_counter() - start
-    row = replace(row, bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), seconds={"read": seconds})
-    return _Fetched(data, row, decoded_bytes(data, reading.decoding))
-
-
-def _decode(fetched: _Fetched, reading: Reading) -> Picture:
-    start = time.perf_counter()
-    try:
-        image: DecodedImage = decode(fetched.data, reading.decoding)
-    except Exception as error:  # noqa: BLE001 - the per-image boundary: decoders meet hostile bytes
-        return Picture(failed(fetched.row, error, "decode"), None)
-    row = replace(
-        fetched.row,
-        height=image.height,
-        width=image.width,
-        exif_orientation=image.exif_orientation,
-        browser_orientation=image.browser_orientation,
-        frames=image.frames,
-        seconds={**fetched.row.seconds, "decode": time.perf_counter() - start},
-    )
-    return Picture(row, image.pixels, Frame(image.height, image.width, image.window))
-
-
-def failed(row: ImageRow, error: Exception, stage: str) -> ImageRow:
-    """The row of an image that failed at a stage: class and message of the error, nothing found."""
-    message = str(error) if isinstance(error, PrelabelError) else describe(error)
-    return replace(row, error_type=type(error).__name__, error=message, error_stage=stage, detections=None)

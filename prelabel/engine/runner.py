@@ -1,13 +1,13 @@
-"""Where a run's workers run: on Ray, or as processes of this machine where that is all there is. Imports no Ray itself.
+"""The choice between Ray and local processes. This module imports Ray only when Ray is used.
 
-Starting Ray takes longer than many a small job; and a cluster of one machine has nothing to distribute.
+Starting Ray takes longer than many small jobs, and on a single machine without a GPU it has no advantage.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,37 +15,37 @@ from typing import TYPE_CHECKING
 from prelabel.config import LabelOptions
 
 if TYPE_CHECKING:
-    from prelabel.engine.crew import Crew
-    from prelabel.engine.local import Process
-    from prelabel.engine.worker import Spec
+    from prelabel.engine.process_pool import WorkerProcess
+    from prelabel.engine.worker import WorkerSpec
+    from prelabel.engine.worker_pool import WorkerPool
 
-#: Written into a run's summary: processes of this machine, or Ray.
+#: Values of `runner` in a run's summary: processes on this machine, or Ray.
 LOCAL, RAY = "local", "ray"
 
-#: The same for a person.
+#: How messages name them.
 WHERE = {LOCAL: "on this machine, without Ray", RAY: "on Ray"}
 
 
 class Runner:
-    """What a run's workers run on; a context, which ends what was started ahead and never used.
+    """Starts the workers of a run. A context manager, which ends a process that was started ahead but never used.
 
     Args:
-        options: Of the run.
+        options: Options of the run.
 
     Attributes:
         name: `"local"` or `"ray"`.
     """
 
     def __init__(self, options: LabelOptions) -> None:
-        self.name = choose(options)
-        self._first: Process | None = None
+        self.name = choose_runner(options)
+        self._first: WorkerProcess | None = None
 
     def start(self) -> None:
-        """Start ahead what takes long and depends on nothing: on this machine, the first worker's process."""
+        """Start the first worker's process ahead, if workers run as local processes."""
         if self.name == LOCAL:
-            from prelabel.engine.local import Process
+            from prelabel.engine.process_pool import WorkerProcess
 
-            self._first = Process()
+            self._first = WorkerProcess()
 
     def __enter__(self) -> Runner:
         return self
@@ -56,56 +56,58 @@ class Runner:
             self._first = None
 
     @contextmanager
-    def crew(self, spec: Spec, most: int) -> Iterator[Crew]:
-        """The workers, for as long as the block lasts.
+    def pool(self, spec: WorkerSpec, max_workers: int, notify: Callable[[str], None]) -> Iterator[WorkerPool]:
+        """Start the workers, and stop them at the end of the `with` block.
 
         Args:
-            spec: What every worker gets.
-            most: More workers than this have nothing to do.
+            spec: Settings of every worker.
+            max_workers: Upper limit, since more workers would have nothing to do.
+            notify: Called with a line that names the place where the workers start, and who chose it.
 
         Raises:
-            ConfigError: No cluster answers at the address, or a worker needs more than this machine has.
-            RunInterrupted: SIGTERM came while Ray was starting.
+            ConfigError: No cluster answers at the address, or a worker needs more resources than this machine has.
+            RunInterrupted: SIGTERM was received while Ray was starting.
         """
         if self.name == LOCAL:
-            from prelabel.engine.local import LocalCrew, workers_wanted
+            from prelabel.engine.process_pool import ProcessPool, worker_count
 
-            workers = min(most, workers_wanted(spec.options))
+            workers = min(max_workers, worker_count(spec.options))
+            notify(f"starting workers {WHERE[LOCAL]}")
             first, self._first = self._first, None
-            local = LocalCrew(spec, workers, first)
+            processes = ProcessPool(spec, workers, first)
             try:
-                yield local
+                yield processes
             finally:
-                local.stop()
+                processes.stop()
             return
         from prelabel.engine import cluster  # Ray takes a second to import
-        from prelabel.engine.fleet import Fleet
+        from prelabel.engine.ray_pool import RayPool
 
-        how = cluster.connect(spec.options)
-        fleet = None
+        connection = cluster.connect(spec.options, lambda where: notify(f"starting workers {where}"))
+        actors = None
         try:
-            fleet = Fleet(spec, most, alone=how == "started")
-            yield fleet
+            actors = RayPool(spec, max_workers, is_local=connection == "started")
+            yield actors
         finally:
-            if fleet is not None:
-                fleet.stop()
-            if how != "found":
+            if actors is not None:
+                actors.stop()
+            if connection != "found":
                 cluster.disconnect()
 
 
-def choose(options: LabelOptions) -> str:
-    """As stated; else Ray where there is a cluster, an address or a GPU, and processes of this machine otherwise."""
+def choose_runner(options: LabelOptions) -> str:
+    """Return `--runner`; for `auto`, Ray if there is a cluster, an address or a GPU, and local processes otherwise."""
     if options.runner != "auto":
         return options.runner
-    if os.name != "posix" or options.address != "auto" or options.gpus_per_worker:
+    if os.name != "posix" or options.ray_address != "auto" or options.gpus_per_worker:
         return RAY
     if os.environ.get("RAY_ADDRESS") or _is_in_ray() or (options.gpus_per_worker is None and _has_gpu()):
         return RAY
-    return RAY if _cluster_is_noted() else LOCAL
+    return RAY if _has_local_cluster() else LOCAL
 
 
 def _is_in_ray() -> bool:
-    """Whether this process has connected itself to a Ray already."""
+    """Whether this process is already connected to Ray."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 
@@ -114,11 +116,11 @@ def _has_gpu() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _cluster_is_noted() -> bool:
-    """Whether `ray start` has noted down a cluster on this machine that answers."""
-    # Where Ray keeps its notes; only if there are any is it worth importing Ray to ask it.
-    ours = ("RAY_TMPDIR", "TMPDIR") if sys.platform == "linux" else ("RAY_TMPDIR",)
-    folder = Path(next(filter(None, map(os.environ.get, ours)), "/tmp"))  # noqa: S108 - Ray's choice
+def _has_local_cluster() -> bool:
+    """Whether `ray start` has made this machine part of a cluster, and the cluster answers."""
+    # The file that `ray start` writes; Ray is imported only if it exists.
+    variables = ("RAY_TMPDIR", "TMPDIR") if sys.platform == "linux" else ("RAY_TMPDIR",)
+    folder = Path(next(filter(None, map(os.environ.get, variables)), "/tmp"))  # noqa: S108 - Ray's choice
     if not (folder / "ray" / "ray_current_cluster").exists():
         return False
     from prelabel.engine import cluster

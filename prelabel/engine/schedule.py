@@ -1,19 +1,20 @@
-"""Which shard is tried next, and what is done about one whose worker died: a state machine without Ray or clocks.
+"""The order in which shards are labeled, and the retries after a worker died: a state machine without Ray or clocks.
 
-The way of a shard that keeps killing its workers, each step on a fresh one:
+A shard that keeps killing its workers goes through these steps, each on a fresh worker:
 
-    1. labelled in the ordinary way, beside the worker's next shard;
-    2. labelled once more, alone, so that it is not blamed for a neighbour;
-    3. probed: its images are read, decoded and run one by one, nothing is written; an image whose worker dies or hangs
-       is the culprit, it is set aside, and probing goes on behind it;
-    4. labelled without the culprits, which become failed rows that say so;
-    5. given up: all its images become failed rows, and the run ends with exit code 1.
+    1. It is labeled as usual, while the worker reads its next shard ahead.
+    2. It is labeled alone, so that it is not blamed for the death that another shard caused.
+    3. It is probed: its images are read, decoded and run one by one, and nothing is written. An image whose worker dies
+       or hangs is a killer. It is set aside, and probing resumes with the next image.
+    4. It is labeled without the killers, which become failed rows with the cause of death.
+    5. It is given up: all its images become failed rows, and the run ends with exit code 1.
 
-Most deaths are a lost node or memory and end at step 2; step 3 costs one death for each image that kills.
+Most deaths are caused by a lost node or by lack of memory, and end at step 2. Step 3 costs one death per killer.
 
-A worker that reports an error (its disk, its name server, its credentials) lives on. The shard goes to another one, and
-`Standing` says who is left out and when nobody is left. A shard that fails on two workers that do well otherwise, or
-twice on the only one there is, is refused: the others are finished first, then the run ends with its error.
+A worker that reports an error (its disk, its name server, its credentials) stays alive. Its shard goes to another
+worker, and `ErrorTracker` decides which workers are excluded and when no usable worker remains. A shard is refused
+after it failed on two workers that finished other shards, or twice on the only worker. All other shards are finished
+first; then the run ends with that shard's error.
 """
 
 from __future__ import annotations
@@ -22,32 +23,33 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import ClassVar
 
-#: More killers than this in one shard, and the shard is given up: each costs a worker's start.
+#: A shard with more killers than this is given up: each killer costs a worker start.
 MAX_KILLERS = 16
 
-#: This many images in a row that kill say that the cause is not in the images.
+#: After this many killers in a row the shard is given up: the cause is not in the images.
 MAX_KILLERS_IN_A_ROW = 5
 
-#: Errors of one worker in a row, with no shard finished between, after which it gets no more.
+#: A worker is excluded after this many errors in a row, with no shard finished in between.
 MAX_ERRORS_IN_A_ROW = 3
 
-#: Workers that have finished others and report errors at one shard, after which it is not tried again.
+#: A shard is refused after this many proven workers (workers that finished other shards) reported an error at it.
 MAX_PROVEN_AT_SHARD = 2
 
 
 class Step(IntEnum):
-    """How far the search for a shard's trouble has come."""
+    """The steps of a shard that kills its workers; see the module's docstring."""
 
     ORDINARY = 1
     ALONE = 2
     PROBING = 3
-    WITHOUT_CULPRITS = 4
+    WITHOUT_KILLERS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Culprit:
-    """Why an image was set aside: `error_type` and `error` of its row."""
+class FailureCause:
+    """Why a worker died, or an image was set aside: the `error_type` and `error` of its row."""
 
     error_type: str
     error: str
@@ -57,46 +59,44 @@ class Culprit:
 class LabelTask:
     """Label a shard and publish it.
 
-    `set_aside` are positions in the shard that are not touched; `links` whole addresses by position, where the plan's
-    lack their signature.
+    Attributes:
+        shard: Number of the shard.
+        retry_failed: Keep the rows of the existing file that are ok, and label its failed images again.
+        alone: Run while the worker has no other task.
+        set_aside: Images that must not be read, by position in the shard, with the cause.
+        links: Full addresses by position, for images whose address in the plan lacks its signature or password.
     """
 
     shard: int
     retry_failed: bool = False
     alone: bool = False
-    set_aside: Mapping[int, Culprit] = field(default_factory=dict)
+    set_aside: Mapping[int, FailureCause] = field(default_factory=dict)
     links: Mapping[int, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeTask:
-    """Read, decode and run one image of a shard, write nothing: does the process survive it?"""
+    """Read, decode and run one image of a shard, without writing anything: does the process survive?"""
+
+    alone: ClassVar[bool] = True  # a death must be caused by this image
 
     shard: int
     position: int
     links: Mapping[int, str] = field(default_factory=dict, repr=False)
 
-    @property
-    def alone(self) -> bool:
-        """A probe must be the only thing its worker does."""
-        return True
-
 
 @dataclass(frozen=True, slots=True)
 class TrialTask:
-    """Find out on a shard's images how the network is run fastest, write nothing.
+    """Measure on a shard's images which way to run the model is fastest, without writing anything.
 
-    `images` is how many a worker has before it in all: trying must be worth it.
+    `images` is the number of images a worker can expect in the whole run: the measurement must pay off.
     """
+
+    alone: ClassVar[bool] = True  # a second task would distort the measured speed
 
     shard: int
     images: float
     links: Mapping[int, str] = field(default_factory=dict, repr=False)
-
-    @property
-    def alone(self) -> bool:
-        """What is measured is speed."""
-        return True
 
 
 Task = LabelTask | ProbeTask | TrialTask
@@ -109,26 +109,27 @@ class _State:
     step: Step = Step.ORDINARY
     position: int = 0
     in_a_row: int = 0
-    set_aside: dict[int, Culprit] = field(default_factory=dict)
+    set_aside: dict[int, FailureCause] = field(default_factory=dict)
 
 
 class Schedule:
-    """What is still to be done, in which order.
+    """The tasks that are left, and their order.
 
     Args:
-        tasks: First tries, in order, each with its shard's number of images.
+        tasks: The first attempt at each shard, in order, with the shard's number of images.
 
     Attributes:
-        refused: Shards that are not tried again because workers report an error at them, with the last one.
-        given_up: Shards that are not tried again because their workers die, and why.
+        refused: Shards that are not retried because workers report errors at them, with the last error.
+        given_up: Shards that are not retried because their workers die, with the task that writes their failed rows
+            and the reason.
     """
 
     def __init__(self, tasks: Iterable[tuple[LabelTask, int]]) -> None:
         self._fresh = deque(tasks)
-        self._again: deque[Task] = deque()
+        self._retries: deque[Task] = deque()
         self._troubled: dict[int, _State] = {}
         self._running: dict[int, int] = {}
-        self._elsewhere: list[tuple[Task, int]] = []
+        self._errored: list[tuple[Task, int]] = []
         self._tried_by: dict[int, set[int]] = {}
         self._proven_at: dict[int, set[int]] = {}
         self.refused: dict[int, str] = {}
@@ -136,72 +137,69 @@ class Schedule:
 
     @property
     def waiting(self) -> int:
-        """Tasks that no worker has yet."""
-        return len(self._fresh) + len(self._again) + len(self._elsewhere)
+        """Number of tasks that no worker has yet."""
+        return len(self._fresh) + len(self._retries) + len(self._errored)
 
     @property
     def has_errors(self) -> bool:
-        """Whether a shard waits at which a worker has reported an error."""
-        return bool(self._elsewhere)
+        """Whether a shard at which a worker reported an error is waiting to be retried."""
+        return bool(self._errored)
 
     @property
     def finished(self) -> bool:
-        """Whether nothing waits and nothing runs."""
+        """Whether no task is waiting or running."""
         return not (self.waiting or self._running)
 
-    def next_task(self, worker: int = 0, able: Collection[int] = (), *, worker_is_idle: bool) -> Task | None:
-        """The next task for a worker, or None where there is none for it now.
+    def next_task(self, worker: int = 0, usable: Collection[int] = (), *, worker_is_idle: bool) -> Task | None:
+        """Return the next task for a worker, or None if there is none for it now.
 
         Args:
-            worker: Its number.
-            able: Numbers of all workers that may take tasks, now or soon; only looked at while `has_errors`.
-            worker_is_idle: Whether the worker has nothing else; tasks that must run alone go to such workers only.
+            worker: The worker's number.
+            usable: Numbers of all workers that accept tasks, now or soon; only read while `has_errors`.
+            worker_is_idle: Whether the worker has no other task; tasks that must run alone go to idle workers only.
         """
-        if self._again and worker_is_idle:
-            task: Task = self._again.popleft()
-        elif (position := self._for_another(worker, worker_is_idle)) is not None:
-            task, images = self._elsewhere.pop(position)
-            self._running[task.shard] = images
-            return task
+        task: Task
+        if self._retries and worker_is_idle:
+            task = self._retries.popleft()
+            images = self._troubled[task.shard].images
+        elif (position := self._untried_by(worker, worker_is_idle)) is not None:
+            task, images = self._errored.pop(position)
         elif self._fresh:
             task, images = self._fresh.popleft()
-            self._running[task.shard] = images
-            return task
-        elif worker_is_idle and (position := self._once_more(able)) is not None:
-            task, images = self._elsewhere.pop(position)
-            self._running[task.shard] = images
-            return task
+        elif worker_is_idle and (position := self._tried_by_all(usable)) is not None:
+            task, images = self._errored.pop(position)
         else:
             return None
-        self._running[task.shard] = self._troubled[task.shard].images
+        self._running[task.shard] = images
         return task
 
-    def _for_another(self, worker: int, worker_is_idle: bool) -> int | None:
-        """Which of the tasks with an error a worker may try: the first that it has not tried."""
-        for position, (task, _) in enumerate(self._elsewhere):
+    def _untried_by(self, worker: int, worker_is_idle: bool) -> int | None:
+        """Position of the first task in `_errored` that this worker has not tried."""
+        for position, (task, _) in enumerate(self._errored):
             if worker not in self._tried_by[task.shard] and (worker_is_idle or not task.alone):
                 return position
         return None
 
-    def _once_more(self, able: Collection[int]) -> int | None:
-        """Which of them a worker tries again that is through with all else: the first that all others have tried."""
-        for position, (task, _) in enumerate(self._elsewhere):
-            if self._tried_by[task.shard].issuperset(able):
-                return position
-        return None
+    def _tried_by_all(self, usable: Collection[int]) -> int | None:
+        """Position of the first task in `_errored` that all usable workers have tried: any of them may retry it."""
+        tried_by = (self._tried_by[task.shard] for task, _ in self._errored)
+        return next((position for position, workers in enumerate(tried_by) if workers.issuperset(usable)), None)
 
     def failed(self, task: Task, worker: int, error: str, *, is_proven: bool) -> str:
-        """A worker has reported an error at a task, and lives. Returns what is done now, in words.
+        """Record that a worker reported an error at a task and stays alive.
 
         Args:
-            task: At which.
+            task: The task that failed.
             worker: The worker's number.
-            error: What it reported.
-            is_proven: Whether the worker has finished other shards: then the error may be the shard's.
+            error: The reported error.
+            is_proven: Whether the worker has finished other shards: then the shard may be the cause.
+
+        Returns:
+            What happens to the shard now, for messages.
         """
         images = self._running.pop(task.shard)
         tried_by = self._tried_by.setdefault(task.shard, set())
-        # A worker gets a shard again only where nobody else is left to try it and nothing else waits.
+        # A worker gets a shard a second time only when all others have tried it and nothing else is waiting.
         is_last = worker in tried_by and is_proven
         tried_by.add(worker)
         if is_proven:
@@ -209,12 +207,12 @@ class Schedule:
         if is_last or len(self._proven_at.get(task.shard, ())) >= MAX_PROVEN_AT_SHARD:
             self.refused[task.shard] = error
             self._troubled.pop(task.shard, None)
-            return "it is not tried again by this call"
-        self._elsewhere.append((task, images))
-        return "it is tried on another worker, or again when all else is done"
+            return "not retrying it in this call"
+        self._errored.append((task, images))
+        return "retrying it on another worker, or after all other shards"
 
     def done(self, task: Task) -> None:
-        """A worker has finished a task well."""
+        """Record that a worker finished a task without an error."""
         self._running.pop(task.shard)
         self._tried_by.pop(task.shard, None)
         state = self._troubled.get(task.shard)
@@ -226,84 +224,91 @@ class Schedule:
         state.in_a_row = 0
         self._probe_on(task.shard, state)
 
-    def died(self, task: Task, culprit: Culprit) -> str:
-        """The worker of a task died, hung or was lost while it had the task. Returns what is done now, in words."""
+    def died(self, task: Task, cause: FailureCause) -> str:
+        """Record that a worker died, hung or was lost while it had a task.
+
+        Returns:
+            What happens to the shard now, for messages.
+        """
         images = self._running.pop(task.shard)
         state = self._troubled.setdefault(task.shard, _State(images, isinstance(task, LabelTask) and task.retry_failed))
         if isinstance(task, ProbeTask):
-            state.set_aside[task.position] = culprit
+            state.set_aside[task.position] = cause
             state.in_a_row += 1
             if state.in_a_row >= MAX_KILLERS_IN_A_ROW or len(state.set_aside) > MAX_KILLERS:
-                self._give_up(task.shard, state, f"{len(state.set_aside)} images killed their worker: {culprit.error}")
-                return "it is given up"
+                reason = f"{len(state.set_aside)} images killed their worker: {cause.error}"
+                return self._give_up(task.shard, state, reason)
             self._probe_on(task.shard, state)
-            return f"image {task.position + 1} of the shard is set aside"
+            return f"skipping its image {task.position + 1}"
         if state.step is Step.ORDINARY:
             state.step = Step.ALONE
-            self._again.append(self._label(task.shard, state))
-            return "it is tried again"
+            self._retries.append(self._label(task.shard, state))
+            return "retrying"
         if state.step is Step.ALONE:
             state.step = Step.PROBING
             state.position = -1
             self._probe_on(task.shard, state)
-            return "its images are tried one by one"
-        self._give_up(task.shard, state, culprit.error)
-        return "it is given up"
+            return "testing its images one by one"
+        return self._give_up(task.shard, state, cause.error)
 
     def _probe_on(self, shard: int, state: _State) -> None:
         state.position += 1
         if state.position < state.images:
-            # First in line: until it is through, the shard's other images wait.
-            self._again.appendleft(ProbeTask(shard, state.position))
+            # Before all other tasks: the shard's other images wait for it.
+            self._retries.appendleft(ProbeTask(shard, state.position))
         else:
-            state.step = Step.WITHOUT_CULPRITS
-            self._again.appendleft(self._label(shard, state))
+            state.step = Step.WITHOUT_KILLERS
+            self._retries.appendleft(self._label(shard, state))
 
     def _label(self, shard: int, state: _State) -> LabelTask:
         return LabelTask(shard, state.retry_failed, alone=True, set_aside=dict(state.set_aside))
 
-    def _give_up(self, shard: int, state: _State, reason: str) -> None:
+    def _give_up(self, shard: int, state: _State, reason: str) -> str:
         del self._troubled[shard]
-        culprit = Culprit("WorkerDied", f"the shard was given up: {reason}")
-        everything = {position: state.set_aside.get(position, culprit) for position in range(state.images)}
+        cause = FailureCause("WorkerDied", f"the shard was given up: {reason}")
+        everything = {position: state.set_aside.get(position, cause) for position in range(state.images)}
         self.given_up[shard] = (LabelTask(shard, state.retry_failed, alone=True, set_aside=everything), reason)
+        return "giving up"
 
 
-class Standing:
-    """Which workers report errors, which finish shards, and whether anybody is able to work at all.
+class ErrorTracker:
+    """Tells errors of one worker from errors of the whole run.
 
-    An error that one worker meets is its own as long as others do well. One that all meet, each since anybody has last
-    finished a shard, is the run's.
+    An error is the worker's own while other workers finish shards. If all workers have reported errors since the last
+    finished shard, the error concerns the whole run.
     """
 
     def __init__(self) -> None:
-        self._met: set[tuple[int, int]] = set()
+        self._seen: set[tuple[int, int]] = set()
         self._in_a_row: Counter[int] = Counter()
         self._since_success: Counter[int] = Counter()
         self._proven: set[int] = set()
 
     def succeeded(self, worker: int) -> None:
-        """A worker has finished a shard."""
+        """Record that a worker finished a shard."""
         self._proven.add(worker)
         self._in_a_row.pop(worker, None)
         self._since_success.clear()
 
     def failed(self, worker: int, shard: int) -> None:
-        """A worker has reported an error at a task; again at the same shard, beside others, it is the shard's."""
-        if worker in self._proven and (worker, shard) in self._met:
+        """Record that a worker reported an error at a task.
+
+        A second error of a proven worker at the same shard is the shard's, and does not count against the worker.
+        """
+        if worker in self._proven and (worker, shard) in self._seen:
             return
-        self._met.add((worker, shard))
+        self._seen.add((worker, shard))
         self._in_a_row[worker] += 1
         self._since_success[worker] += 1
 
     def is_proven(self, worker: int) -> bool:
-        """Whether it has finished a shard."""
+        """Whether a worker has finished a shard."""
         return worker in self._proven
 
-    def is_hopeless(self, worker: int) -> bool:
-        """Whether it is to be left out."""
+    def must_exclude(self, worker: int) -> bool:
+        """Whether a worker has reported too many errors in a row."""
         return self._in_a_row[worker] >= MAX_ERRORS_IN_A_ROW
 
-    def nobody_is_able(self, workers: Collection[int]) -> bool:
-        """Whether all workers there are have met errors and nothing else lately, and more than one in all."""
+    def all_failing(self, workers: Collection[int]) -> bool:
+        """Whether all these workers, and at least two in total, have reported errors since the last finished shard."""
         return sum(self._since_success.values()) > 1 and all(self._since_success[worker] for worker in workers)

@@ -1,68 +1,181 @@
-"""Label one shard: pictures that a `Reader` has read ahead, the detector, rows. No Ray here.
+"""Label one shard: fetch its images, decode them, run the detector, and publish the rows as one file.
 
-refs (plan) -> reader (threads) -> detector (this thread) -> rows, which a worker publishes as one file
+refs (plan) -> fetch_image, decode_image (a `Reader`'s threads) -> label_images (the detector's thread) -> publish
+
+Plain functions without Ray. An image that fails at any stage becomes a row with its error.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
-from prelabel.detectors.base import Detector, Found
-from prelabel.engine.reader import Picture, Reader, Reading, failed
-from prelabel.engine.schedule import Culprit
+from prelabel.detectors.base import DetectionResult, Detector, Frame, Pixels
+from prelabel.engine.schedule import FailureCause, LabelTask
+from prelabel.errors import CredentialsError, PrelabelError
 from prelabel.image_ref import ImageRef
-from prelabel.store.rows import ImageRow
+from prelabel.source.decode import DecodedImage, DecodeOptions, decode, decoded_bytes
+from prelabel.source.fetch import fetch
+from prelabel.storage.address import describe
+from prelabel.storage.files import Storage
+from prelabel.store.lock import require_held
+from prelabel.store.plan import Plan
+from prelabel.store.rows import OK, ImageRow
+from prelabel.store.shards import ShardRecord, read_shard, shard_url, write_shard
+
+if TYPE_CHECKING:
+    from prelabel.engine.reader import Reader
+    from prelabel.engine.worker import WorkerSpec
+
+#: An image that is decoded at reduced size keeps at least this many times the detector's input size. The detector
+#: resizes the image itself, and with fewer pixels it would have to interpolate.
+DECODE_MARGIN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSettings:
+    """How images are fetched and decoded.
+
+    Attributes:
+        storage: Opens the source.
+        decoding: Limits and rules of the decoder.
+        detector: Name of the detector, for the rows.
+        model_version: Version of the model, for the rows.
+    """
+
+    storage: Storage
+    decoding: DecodeOptions
+    detector: str
+    model_version: str
+
+
+def read_settings(spec: WorkerSpec, storage: Storage, working_size: int | None = None) -> ReadSettings:
+    """Return how the images of a run are fetched and decoded.
+
+    Args:
+        spec: Settings of the worker.
+        storage: Opens the source.
+        working_size: Pixels of the shorter side of the detector's input; None if unknown.
+    """
+    options = spec.options
+    reduced_for = working_size if options.decode_scale == "auto" else None
+    if reduced_for and options.view_options.has_tiles:
+        # A tile must have as many pixels as a whole image without tiles has; tiles of fixed size need all pixels.
+        share = options.view_options.tile_share
+        reduced_for = math.ceil(reduced_for / share) if share else None
+    decoding = DecodeOptions(
+        max_pixels=options.max_pixels,
+        max_bytes=options.max_bytes,
+        allow_truncated=options.allow_truncated,
+        shortest_side=DECODE_MARGIN * reduced_for if reduced_for else None,
+    )
+    return ReadSettings(storage, decoding, spec.detector.name, spec.detector.model_version)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """An image that is ready for the detector. If it failed, `pixels` is None and `row` holds the error."""
+
+    row: ImageRow
+    pixels: Pixels | None
+    frame: Frame | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedImage:
+    """The file of one image, its row so far, and the bytes that its pixels will take."""
+
+    data: bytes
+    row: ImageRow
+    decoded_bytes: int
+
+
+def fetch_image(ref: ImageRef, settings: ReadSettings, on_bytes: Callable[[int], None]) -> FetchedImage | LoadedImage:
+    """Fetch the file of one image, or return its failed row. `on_bytes` is called with the bytes received so far."""
+    row = _row_of(ref, settings)
+    start = time.perf_counter()
+    try:
+        data = fetch(ref, settings.storage, settings.decoding.max_bytes, on_bytes=on_bytes)
+    except CredentialsError:
+        raise  # concerns all images, not this one
+    except Exception as error:  # noqa: BLE001 - per-image boundary: any storage error becomes a row
+        return LoadedImage(failed_row(replace(row, seconds={"read": time.perf_counter() - start}), error, "read"), None)
+    seconds = time.perf_counter() - start
+    row = replace(row, bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), seconds={"read": seconds})
+    return FetchedImage(data, row, decoded_bytes(data, settings.decoding))
+
+
+def decode_image(fetched: FetchedImage, settings: ReadSettings) -> LoadedImage:
+    """Decode one image, or return its failed row."""
+    start = time.perf_counter()
+    try:
+        image: DecodedImage = decode(fetched.data, settings.decoding)
+    except Exception as error:  # noqa: BLE001 - per-image boundary: decoders read hostile bytes
+        return LoadedImage(failed_row(fetched.row, error, "decode"), None)
+    row = replace(
+        fetched.row,
+        height=image.height,
+        width=image.width,
+        exif_orientation=image.exif_orientation,
+        browser_orientation=image.browser_orientation,
+        frames=image.frames,
+        seconds={**fetched.row.seconds, "decode": time.perf_counter() - start},
+    )
+    return LoadedImage(row, image.pixels, Frame(image.height, image.width, image.window))
 
 
 def label_images(
-    pictures: Iterable[Picture],
+    images: Iterable[LoadedImage],
     detector: Detector,
     on_image: Callable[[ImageRow], None] = lambda row: None,
 ) -> Iterator[ImageRow]:
-    """Rows of pictures, in order: the detector's answer, or the error at whatever stage.
+    """Yield the rows of images, in order, with the detector's result or with the error.
 
     Args:
-        pictures: As a `Reader` gives them.
-        detector: Gets up to its `batch_size` images at once.
-        on_image: Called with each row when it is made, for progress.
+        images: Loaded images, from a `Reader`.
+        detector: Receives batches of up to its `batch_size` images.
+        on_image: Called with each row, for progress.
     """
-    remaining = iter(pictures)
+    remaining = iter(images)
     while batch := list(islice(remaining, detector.batch_size)):
         for row in _label_batch(batch, detector):
             on_image(row)
             yield row
 
 
-def _label_batch(batch: Sequence[Picture], detector: Detector) -> Iterator[ImageRow]:
-    whole = [picture.pixels for picture in batch if picture.pixels is not None]
-    frames = [picture.frame for picture in batch if picture.frame is not None]
+def _label_batch(batch: Sequence[LoadedImage], detector: Detector) -> Iterator[ImageRow]:
+    pixels = [image.pixels for image in batch if image.pixels is not None]
+    frames = [image.frame for image in batch if image.frame is not None]
     start = time.perf_counter()
     try:
-        answers = iter(detector.detect(whole, frames)) if whole else iter(())
-    except Exception as error:  # noqa: BLE001 - the per-image boundary: TensorFlow raises dozens of classes
-        if len(whole) > 1:  # one image must not take its neighbours along
-            for picture in batch:
-                yield from _label_batch([picture], detector)
+        results = iter(detector.detect(pixels, frames)) if pixels else iter(())
+    except Exception as error:  # noqa: BLE001 - per-image boundary: TensorFlow raises dozens of classes
+        if len(pixels) > 1:  # run the images one by one, so that only the one that causes the error fails
+            for image in batch:
+                yield from _label_batch([image], detector)
             return
-        for picture in batch:
-            yield picture.row if picture.pixels is None else failed(picture.row, error, "detect")
+        for image in batch:
+            yield image.row if image.pixels is None else failed_row(image.row, error, "detect")
         return
-    seconds = (time.perf_counter() - start) / max(1, len(whole))
-    for picture in batch:
-        yield picture.row if picture.pixels is None else _with_found(picture.row, next(answers), seconds)
+    seconds = (time.perf_counter() - start) / max(1, len(pixels))
+    for image in batch:
+        yield image.row if image.pixels is None else _with_result(image.row, next(results), seconds)
 
 
-def _with_found(row: ImageRow, found: Found, seconds: float) -> ImageRow:
-    stages: Mapping[str, float] = found.seconds or {"detect": seconds}
+def _with_result(row: ImageRow, result: DetectionResult, seconds: float) -> ImageRow:
+    stages: Mapping[str, float] = result.seconds or {"detect": seconds}
     return replace(
         row,
-        detections=found.detections,
-        image_labels=found.image_labels,
-        dropped=found.dropped,
+        detections=result.detections,
+        image_labels=result.image_labels,
+        dropped=result.dropped,
+        views_shown=result.views,
         seconds={**row.seconds, **stages},
     )
 
@@ -72,20 +185,20 @@ def label_shard(
     reader: Reader,
     detector: Detector,
     *,
-    set_aside: Mapping[int, Culprit] | None = None,
+    set_aside: Mapping[int, FailureCause] | None = None,
     done: Mapping[str, ImageRow] | None = None,
     turn: AbstractContextManager[object] | None = None,
     on_image: Callable[[ImageRow], None] = lambda row: None,
 ) -> list[ImageRow]:
-    """All rows of a shard in plan order.
+    """Label a shard and return its rows in plan order.
 
     Args:
-        refs: Its images, in plan order.
-        reader: Fetches and decodes; it begins before the detector's turn.
+        refs: The shard's images, in plan order.
+        reader: Fetches and decodes them; it begins before `turn` is acquired.
         detector: A loaded detector.
-        set_aside: Positions that must not be touched, and why: they become failed rows.
-        done: Rows that are taken over as they are, by image id.
-        turn: Held while the detector runs; a worker reads its next shard while it runs this one.
+        set_aside: Images that must not be read, by position, with the cause: they become failed rows.
+        done: Rows to keep unchanged, by image id.
+        turn: Lock held while the detector runs, so that a worker can read its next shard meanwhile.
         on_image: Called with each new row.
     """
     set_aside, done = set_aside or {}, done or {}
@@ -94,22 +207,62 @@ def label_shard(
         if ref.image_id in done:
             kept[position] = done[ref.image_id]
         elif position in set_aside:
-            kept[position] = set_aside_row(ref, reader.reading, set_aside[position])
+            kept[position] = set_aside_row(ref, reader.settings, set_aside[position])
     to_read = (ref for position, ref in enumerate(refs) if position not in kept)
-    with reader.read(to_read) as pictures, turn or nullcontext():
-        fresh = label_images(pictures, detector, on_image)
+    with reader.read(to_read) as images, turn or nullcontext():
+        fresh = label_images(images, detector, on_image)
         return [kept[position] if position in kept else next(fresh) for position in range(len(refs))]
 
 
-def set_aside_row(ref: ImageRef, reading: Reading, culprit: Culprit) -> ImageRow:
-    """The failed row of an image that is not touched because it killed, or may have killed, its worker."""
-    return ImageRow(
-        image_id=ref.image_id,
-        uri=ref.uri,
-        file_name=ref.file_name,
-        detector=reading.detector,
-        model_version=reading.model_version,
-        error_type=culprit.error_type,
-        error=culprit.error,
-        error_stage="worker",
-    )
+def failed_row(row: ImageRow, error: Exception, stage: str) -> ImageRow:
+    """Return the row of an image that failed at a stage, with the class and the message of the error."""
+    message = str(error) if isinstance(error, PrelabelError) else describe(error)
+    return replace(row, error_type=type(error).__name__, error=message, error_stage=stage, detections=None)
+
+
+def set_aside_row(ref: ImageRef, settings: ReadSettings, cause: FailureCause) -> ImageRow:
+    """Return the failed row of an image that is not read because it killed, or may have killed, its worker."""
+    return replace(_row_of(ref, settings), error_type=cause.error_type, error=cause.error, error_stage="worker")
+
+
+def _row_of(ref: ImageRef, settings: ReadSettings) -> ImageRow:
+    """Return the row of an image before it is read, with the values of the plan."""
+    return ImageRow(ref.image_id, ref.uri, ref.file_name, settings.detector, settings.model_version)
+
+
+def finished_rows(spec: WorkerSpec, storage: Storage, task: LabelTask) -> dict[str, ImageRow]:
+    """Return the rows that a retry keeps: those of the shard's existing file that are ok, by image id."""
+    if not task.retry_failed:
+        return {}
+    rows = read_shard(shard_url(spec.options.output, task.shard), storage)
+    return {row.image_id: row for row in rows if row.status == OK}
+
+
+def publish(rows: list[ImageRow], spec: WorkerSpec, storage: Storage, shard: int, kept: Collection[str]) -> ShardRecord:
+    """Write a shard's file, unless another job has taken over the output.
+
+    Args:
+        rows: All rows of the shard, in plan order.
+        spec: Settings of the worker.
+        storage: Opens the output.
+        shard: Number of the shard.
+        kept: Ids of the images whose rows were kept from the existing file.
+
+    Raises:
+        OutputInUseError: Another job has taken over, since this process's job was considered dead.
+        StoreError: The file cannot be written.
+    """
+    require_held(spec.options.output, storage, spec.owner)
+    output = spec.options.output
+    return write_shard(rows, output, storage, shard=shard, run_id=spec.run_id, kept=kept)
+
+
+def publish_given_up(task: LabelTask, spec: WorkerSpec, storage: Storage, plan: Plan) -> ShardRecord:
+    """Write a shard that was given up: each image without a finished row becomes a failed row with the reason."""
+    done = finished_rows(spec, storage, task)
+    settings = read_settings(spec, storage)
+    rows = [
+        done.get(ref.image_id) or set_aside_row(ref, settings, task.set_aside[position])
+        for position, ref in enumerate(plan.read(task.shard))
+    ]
+    return publish(rows, spec, storage, task.shard, done.keys())

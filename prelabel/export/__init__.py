@@ -1,1 +1,1 @@
-"""Finished shards to the formats that annotation tools read."""
+"""Convert finished shards to the formats that annotation tools read."""

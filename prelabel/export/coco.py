@@ -1,4 +1,4 @@
-"""COCO files from finished shards: a dataset with annotations and, if wanted, a results file for `loadRes`.
+"""Write COCO files from finished shards: a dataset with annotations and optionally a results file for `loadRes`.
 
 One image of 4 x 6 pixels (height x width) with a dog on its left half becomes
 
@@ -10,53 +10,98 @@ One image of 4 x 6 pixels (height x width) with a dog on its left half becomes
 
 and in the results file `[{"image_id": 1, "category_id": 1, "bbox": [...], "score": 0.9, "segmentation": {...}}]`.
 
-Where masks are written, boxes are widened to contain them, by up to a pixel: a mask's pixels are whole, and FiftyOne
-cuts masks to their boxes. With `segmentation none`, and in all other formats, boxes are the detector's own.
+If masks are written, boxes are enlarged by up to a pixel to contain them: a mask consists of whole pixels, and FiftyOne
+clips masks to their boxes. With `segmentation none`, and in all other formats, boxes are the detector's own.
 
-Left out and counted: failed images (their size is not known, and no annotations would read as "nothing on it"), boxes
-without area, and, where masks are written, detections whose mask is empty. Files are streamed: memory does not grow
-with the number of images.
+Failed images are counted but not written: their size is unknown, and an image without annotations would mean that it
+shows nothing. Boxes without area are dropped, and detections with an empty mask if masks are written. Files are
+streamed, so memory does not grow with the number of images.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from array import array
-from collections.abc import Iterator
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from prelabel.errors import ExportError
-from prelabel.export.class_list import categories_for
-from prelabel.export.coco_entries import Entries, EntriesOf, ImageEntries, numbered
+from prelabel.export.annotations import Instance, Instances
+from prelabel.export.base import ExportReport, Rows, RunInfo, Tally, frame_option, require_distinct_files
+from prelabel.export.categories import Categories, ClassListOptions, categories_for
 from prelabel.export.coco_files import chunks, dataset_file, delete_later_parts, list_file, numbered_name
-from prelabel.export.coco_options import CocoOptions
 from prelabel.export.image_ids import Numbering, numbering
-from prelabel.export.kept import lowest_threshold, selection_words
-from prelabel.export.known_names import KnownNames
-from prelabel.export.option_rules import require_distinct_files
-from prelabel.export.parts import UNUSED, each_part, in_frame, row_at, without
-from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, strict_json
-from prelabel.select import Selection
-from prelabel.storage import Storage, absolute, describe, redact
-from prelabel.store.run import ClassName
+from prelabel.export.parallel import UNUSED, Part, make_items, row_at
+from prelabel.export.run_selection import KnownNames, selection_words
+from prelabel.export.text import strict_json
+from prelabel.masks.polygons import PolygonRules
+from prelabel.options import option, values_of
+from prelabel.storage.address import absolute, describe, redact
+from prelabel.storage.files import Storage
+from prelabel.store.detection_batch import DetectionBatch
+from prelabel.store.rows import ImageFacts
+
+_GROUP = "COCO"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoOptions(ClassListOptions):
+    """Options of `export coco`."""
+
+    segmentation: str = option(
+        "rle",
+        "Write masks in this form, and widen boxes to contain them; none writes only the detector's own boxes.",
+        choices=("rle", "polygon", "none"),
+        heading=_GROUP,
+        first=True,
+    )
+    polygon_tolerance: float = option(
+        1.0, "Let polygons deviate from the mask's contour by up to this.", metavar="PIXELS", min=0
+    )
+    results: str = option(
+        "",
+        "Also write the detections as a results file (a bare list, for loadRes). To compute AP from it, add "
+        "--score-threshold 0, and for AP of boxes --segmentation none.",
+        metavar="PATH",
+        first=True,
+    )
+    image_ids: str = option(
+        "sequential",
+        "Number images from 1 (sequential), by file names that are numbers (stem), or as in a COCO dataset (FILE).",
+        metavar="sequential|stem|FILE",
+        first=True,
+    )
+    frame: str = frame_option()
+    split: int | None = option(
+        None, "Start a new file after every N images.", metavar="N", min=1, heading=_GROUP, first=True
+    )
+    score_field: str = option(
+        "key",
+        "Write an annotation's score as a key, or also as an attribute, for CVAT.",
+        choices=("key", "attribute"),
+        was="score",
+    )
+
+    @property
+    def polygon_rules(self) -> PolygonRules:
+        """How masks become polygons: an annotation may have several, and no part of the mask is dropped."""
+        return PolygonRules(self.polygon_tolerance)
 
 
 def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storage: Storage) -> ExportReport:
-    """Write the dataset file at `to` (with `split` its numbered files: `x.json` -> `x-00000.json`, ...).
+    """Write the dataset file at `to`, or with `split` its numbered files (`x.json` becomes `x-00000.json`, ...).
 
-    The order of images and annotations is the plan's, within an image by descending score; ids count over all files.
-    With `SpreadRows` several processes work, and the files are the same.
+    Images are in the order of the plan, and annotations of an image by descending score. Ids are consecutive over all
+    files. With `SpreadRows` several processes work; the files are the same.
 
     Raises:
-        ConfigError: An option names a class that the detector does not have, or two files would be one.
-        ExportError: Detections of classes that `categories` does not have, image ids that cannot be had, masks that
-            do not fit their image, or a file that cannot be written. Nothing is written under a final name then,
-            except whole files of a split export.
+        ConfigError: An option names a class that the detector does not have, or two files would be the same.
+        ExportError: `categories` lacks classes of detections, an image has no id, a mask does not fit its image, or a
+            file cannot be written. Nothing is published then, except complete files of a split export.
     """
     require_distinct_files(
         options,
@@ -65,34 +110,32 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
         numbered="to" if options.split is not None else "",
         run=info.output,
     )
-    rows = in_frame(without(rows, *UNUSED), options.frame)
+    rows = rows.without(*UNUSED).in_frame(options.frame)
     if options.segmentation == "none":
-        rows = without(rows, "masks")
-    names = KnownNames(info, options)
-    tally = Tally()
+        rows = rows.without("masks")
+    whole: Part[ImageEntries] = Part(names=KnownNames(options.selection, info.classes, info.kept))
+    tally = whole.tally
     categories = categories_for(info, rows, options, storage)
     numbers = numbering(options.image_ids, storage)
     head = _head(info, options, numbers)
 
-    def listed() -> list[dict[str, Any]]:
+    def category_entries() -> list[dict[str, Any]]:
         return [entry.to_json() for entry in categories.entries]
 
-    images = _Images(rows, EntriesOf(options, categories, names), numbers, tally)
+    images = _Images(rows, EntriesOf(options, categories), numbers, whole)
     annotations = 0
     try:
         with contextlib.ExitStack() as stack:
             results = stack.enter_context(list_file(storage, options.results)) if options.results else None
-            for number, some in enumerate(chunks(images, options.split)):
+            for number, images_of_file in enumerate(chunks(images, options.split)):
                 url = to if options.split is None else numbered_name(to, number)
-                with dataset_file(storage, url, head, listed) as file:
-                    for image_id, image, entries in some:
-                        file.images.add([image])
-                        prefix = b'"image_id":%d,' % image_id
-                        made = numbered(entries.annotations, prefix, annotations + 1)
-                        annotations += len(made)
-                        file.annotations.add(made)
+                with dataset_file(storage, url, head, category_entries) as (image_list, annotation_list):
+                    for image_id, image, entries in images_of_file:
+                        image_list.add([strict_json(image)])
+                        annotation_list.add(entries.numbered_annotations(image_id, annotations + 1))
+                        annotations += len(entries.annotations)
                         if results is not None:
-                            results.add(numbered(entries.results, prefix))
+                            results.add(entries.numbered_results(image_id))
                 tally.files.append(url)
         if options.results:
             tally.files.append(absolute(options.results))
@@ -100,8 +143,13 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
             delete_later_parts(to, len(tally.files) - bool(options.results), storage)
     except OSError as error:
         raise ExportError(f"cannot write {redact(to)}: {describe(error)}") from error
-    tally.warnings += [*names.warnings, *categories.notes, *images.size_notes(), *tally.frame_notes(options.frame)]
-    _warn(tally, options, info, images.twins())
+    tally.warnings += [
+        *whole.names.warnings,
+        *categories.notes,
+        *images.size_notes(),
+        *tally.frame_notes(options.frame),
+    ]
+    _add_warnings(tally, options, info, images.equal_stems())
     return tally.report()
 
 
@@ -113,7 +161,7 @@ def _head(info: RunInfo, options: CocoOptions, numbers: Numbering) -> dict[str, 
         "fingerprint": info.fingerprint,
         "prelabel_version": info.version,
         "frame": options.frame,
-        "selection": {f.name: asdict(options)[f.name] for f in fields(Selection)},
+        "selection": values_of(options.selection),
     }
     about: dict[str, Any] = {
         "description": f"Pre-annotations made by {info.model_version}",
@@ -130,91 +178,163 @@ def _head(info: RunInfo, options: CocoOptions, numbers: Numbering) -> dict[str, 
 
 
 class _Images:
-    """The images of a dataset with their entries, counted; remembers enough of the names to find equal stems later."""
+    """The images of a dataset with their entries. Counts them, and keeps hashes of their stems to find equal stems."""
 
-    def __init__(self, rows: Rows, work: EntriesOf, numbers: Numbering, tally: Tally) -> None:
+    def __init__(self, rows: Rows, work: EntriesOf, numbers: Numbering, whole: Part[ImageEntries]) -> None:
         self._rows = rows
         self._work = work
         self._numbers = numbers
-        self._tally = tally
+        self._whole = whole
         self._stems = array("q")
         self._other_sizes = 0
         self._other_size = ""
 
-    def __iter__(self) -> Iterator[tuple[int, bytes, ImageEntries]]:
-        """Number and finished entry of each image, and the rest of its entries."""
-        masks: set[int] = set()
-        for part in self._parts():
-            for one in part.images:
-                position = len(self._stems)
-                self._stems.append(hash(re.sub(r"\.[^./]*$", "", one.file_name)))
-                if not one.image:
-                    continue
-                # Readers look at the first entry of a results file only to tell masks from boxes.
-                masks.update(one.masks)
-                if len(masks) > 1:
-                    image_id = json.loads(b"{%b}" % one.image)["image_id"]
-                    raise ExportError(
-                        f"image {image_id!r} has detections {'with' if b'm' in one.masks else 'without'} masks, "
-                        "unlike those before it; a results file cannot mix them: say segmentation none"
-                    )
-                image_id = self._numbers.number(position, one.file_name)
-                self._hold_size(image_id, one)
-                carried = self._numbers.carried.get(image_id)
-                more = b"," + strict_json(carried)[1:-1] if carried else b""
-                yield image_id, b'{"id":%d,%b%b}' % (image_id, one.image, more), one
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any], ImageEntries]]:
+        """The id and entry of each image, and the entries of its detections."""
+        masked: set[bool] = set()
+        for entries in make_items(self._rows, self._work, self._whole):
+            position = len(self._stems)
+            self._stems.append(hash(re.sub(r"\.[^./]*$", "", entries.file_name)))
+            if entries.image is None:
+                continue
+            # Readers look only at the first entry of a results file to tell masks from boxes.
+            masked |= entries.masked
+            if len(masked) > 1:
+                have = "with" if True in entries.masked else "without"
+                raise ExportError(
+                    f"image {entries.image['image_id']!r} has detections {have} masks, unlike the images before it. A "
+                    "results file cannot have both: use --segmentation none"
+                )
+            image_id = self._numbers.number(position, entries.file_name)
+            self._compare_size(image_id, entries.image)
+            yield image_id, {"id": image_id, **entries.image, **self._numbers.extra_keys.get(image_id, {})}, entries
 
-    def _hold_size(self, image_id: int, one: ImageEntries) -> None:
-        """Beside the one that the dataset of the ids states: boxes of two frames are compared without a word by all."""
-        stated = self._numbers.sizes.get(image_id)
-        if stated is None:
-            return
-        image = json.loads(b"{%b}" % one.image)
-        if (image["height"], image["width"]) != stated:
+    def _compare_size(self, image_id: int, image: Mapping[str, Any]) -> None:
+        """Compare the size with that in the dataset of the ids, since no tool notices boxes in different frames."""
+        expected = self._numbers.sizes.get(image_id)
+        if expected is not None and (image["height"], image["width"]) != expected:
             self._other_sizes += 1
             self._other_size = self._other_size or (
-                f"{one.file_name!r}: {image['width']} x {image['height']}, there {stated[1]} x {stated[0]}"
+                f"{image['file_name']!r}: {image['width']} x {image['height']}, not {expected[1]} x {expected[0]}"
             )
 
     def size_notes(self) -> list[str]:
-        """A line where images have another size in the dataset that their ids are from."""
+        """A note if images have a different size in the dataset that their ids come from."""
         if not self._other_sizes:
             return []
         return [
-            f"{self._other_sizes:,} images have another size in {self._numbers.shown} (e.g. {self._other_size}): its "
-            "boxes cannot be compared with these; where its sizes are those of the pixels as stored, say frame stored"
+            f"{self._other_sizes:,} images have a different size than in {self._numbers.address} (e.g. "
+            f"{self._other_size}): its boxes cannot be compared with these. If its sizes are those of the pixels as "
+            "stored, use --frame stored"
         ]
 
-    def _parts(self) -> Iterator[Entries]:
-        """Of all rows; what they tell is added up."""
-        for part in each_part(self._rows, self._work, self._contradicts):
-            self._tally.add(part.tally)
-            self._work.names.add(part.names)
-            yield part
-
-    def _contradicts(self, part: Entries) -> bool:
-        """Whether parts made side by side gave one number to two new classes, or two to one."""
-        id_of = self._work.categories.id_of
-        return any(id_of(ClassName(*one)) != category_id for one, category_id in part.ids.items())
-
-    def twins(self) -> tuple[int, str]:
-        """How many images share their path without ending with an earlier one, and the first such name."""
+    def equal_stems(self) -> tuple[int, str]:
+        """The number of images whose path without extension equals an earlier one, and the file name of the first."""
         _, first = np.unique(np.asarray(self._stems), return_index=True)
-        again = np.setdiff1d(np.arange(len(self._stems)), first)
-        return (len(again), row_at(self._rows, int(again[0])).file_name) if len(again) else (0, "")
+        repeated = np.setdiff1d(np.arange(len(self._stems)), first)
+        return (len(repeated), row_at(self._rows, int(repeated[0])).file_name) if len(repeated) else (0, "")
 
 
-def _warn(tally: Tally, options: CocoOptions, info: RunInfo, twins: tuple[int, str]) -> None:
-    if options.results and info.kept is not None and lowest_threshold(options) > lowest_threshold(info.kept):
+def _add_warnings(tally: Tally, options: CocoOptions, info: RunInfo, equal_stems: tuple[int, str]) -> None:
+    selection, kept = options.selection, info.kept
+    if options.results and kept is not None and selection.lowest_threshold > kept.lowest_threshold:
         tally.warnings.append(
-            f"the results file has detections {selection_words(options, info.kept)}: to score the detector, write all "
-            "with score-threshold 0"
+            f"the results file has detections {selection_words(selection, kept)}: to evaluate the detector, write all "
+            "with --score-threshold 0"
         )
     if not tally.detections:
         tally.warnings.append("no detection was kept" + ("; loadRes fails on an empty list" if options.results else ""))
-    count, name = twins
+    count, name = equal_stems
     if count:
         tally.warnings.append(
-            f"{count} images share their name up to the ending with another one, e.g. {name!r}: CVAT and Datumaro take "
-            "them for the same image"
+            f"{count} images have the same name as another image except for the extension, e.g. {name!r}: CVAT and "
+            "Datumaro treat these as the same image"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEntries:
+    """The entries of an image and its detections, without ids.
+
+    Ids are consecutive over the whole file, while the entries are made by several processes. Annotations and results
+    are therefore encoded as JSON by these processes, and the writing process only inserts the ids in front. If it had
+    to encode all entries, it would be the bottleneck from three processes on.
+
+    Attributes:
+        file_name: File name of the image.
+        image: Entry of the image, or None if the image failed.
+        annotations: Annotations of its detections, each as JSON.
+        results: Entries for a results file, each as JSON, if one is written.
+        masked: Whether the results have masks: True, False or both.
+    """
+
+    file_name: str
+    image: dict[str, Any] | None = None
+    annotations: Sequence[bytes] = ()
+    results: Sequence[bytes] = ()
+    masked: frozenset[bool] = frozenset()
+
+    def numbered_annotations(self, image_id: int, first: int) -> list[bytes]:
+        """The annotations with the id of their image and their own ids, which count from `first`."""
+        return [
+            b'{"id":%d,"image_id":%d,%b' % (number, image_id, entry[1:])
+            for number, entry in enumerate(self.annotations, start=first)
+        ]
+
+    def numbered_results(self, image_id: int) -> list[bytes]:
+        """The results with the id of their image."""
+        return [b'{"image_id":%d,%b' % (image_id, entry[1:]) for entry in self.results]
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesOf:
+    """Makes the entries of the images in a part of the rows."""
+
+    options: CocoOptions
+    categories: Categories
+
+    def __call__(self, batches: Iterable[DetectionBatch], part: Part[ImageEntries]) -> None:
+        """Raises ExportError if a mask does not fit its image."""
+        instances = Instances(self.categories, self.options.selection, self.options, part.tally)
+        for batch in batches:
+            part.names.see(batch.label, batch.mid)
+            for image, failed, detections in zip(batch.images, batch.failed, instances.of(batch), strict=True):
+                if failed:
+                    part.tally.failed += 1
+                    part.items.append(ImageEntries(image.file_name))
+                else:
+                    part.tally.add_image(image)
+                    part.items.append(self._entries(image, detections))
+
+    def _entries(self, image: ImageFacts, detections: Sequence[Instance]) -> ImageEntries:
+        size = {"width": image.width, "height": image.height}
+        return ImageEntries(
+            image.file_name,
+            {"file_name": image.file_name, **size, "image_id": image.image_id},
+            [strict_json(_annotation(detection, self.options.score_field)) for detection in detections],
+            [strict_json(_result(detection)) for detection in detections] if self.options.results else (),
+            frozenset(detection.shape.rle is not None for detection in detections if self.options.results),
+        )
+
+
+def _annotation(detection: Instance, score_field: str) -> dict[str, Any]:
+    shape = detection.shape
+    entry = {
+        "category_id": detection.category_id,
+        "bbox": shape.bbox,
+        "area": shape.area,
+        "iscrowd": 0,
+        "segmentation": shape.segmentation,
+        "score": detection.score,
+    }
+    if score_field == "attribute":
+        entry["attributes"] = {"score": detection.score}
+    return entry
+
+
+def _result(detection: Instance) -> dict[str, Any]:
+    shape = detection.shape
+    entry: dict[str, Any] = {"category_id": detection.category_id, "bbox": shape.bbox, "score": detection.score}
+    if shape.rle is not None:
+        entry["segmentation"] = shape.rle
+    return entry

@@ -1,4 +1,4 @@
-"""Streaming JSON files of COCO's two shapes: nothing is held in memory but the entry being written."""
+"""Stream COCO's two kinds of JSON files; only the current entry is in memory."""
 
 from __future__ import annotations
 
@@ -7,56 +7,48 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from prelabel.export.reading import strict_json
-from prelabel.storage import Storage
+from prelabel.export.text import strict_json
+from prelabel.storage.files import Storage
 
 
 class JsonList:
-    """Writes the entries of a JSON list, a line each."""
+    """Writes the entries of a JSON list, one per line."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._any = False
+        self._has_entries = False
 
     def add(self, entries: Sequence[bytes]) -> None:
-        """More entries, each as compact JSON."""
+        """Add entries, each as compact JSON."""
         if entries:
-            self._stream.write((b",\n" if self._any else b"\n") + b",\n".join(entries))
-            self._any = True
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetFile:
-    """The two lists of a dataset that grow side by side."""
-
-    images: JsonList
-    annotations: JsonList
+            self._stream.write((b",\n" if self._has_entries else b"\n") + b",\n".join(entries))
+            self._has_entries = True
 
 
 @contextlib.contextmanager
 def dataset_file(
     storage: Storage, url: str, head: dict[str, Any], categories: Callable[[], Sequence[Any]]
-) -> Iterator[DatasetFile]:
-    """Two lists of one JSON file to be filled side by side: the second waits on disk until the first is complete.
+) -> Iterator[tuple[JsonList, JsonList]]:
+    """Open a dataset file, and yield its lists of images and annotations.
 
-    The categories are asked for when the block ends.
+    Entries can be added to both lists in any order: annotations are kept in a temporary file until the block ends.
+    `categories` is called then.
     """
-    with storage.publishing(url) as stream, tempfile.TemporaryFile() as waiting:
+    with storage.publishing(url) as stream, tempfile.TemporaryFile() as annotations:
         stream.write(strict_json(head)[:-1] + b',\n"images":[')
-        yield DatasetFile(JsonList(stream), JsonList(waiting))
+        yield JsonList(stream), JsonList(annotations)
         stream.write(b'],\n"categories":' + strict_json(categories()))
         stream.write(b',\n"annotations":[')
-        waiting.seek(0)
-        shutil.copyfileobj(waiting, stream, 1 << 20)
+        annotations.seek(0)
+        shutil.copyfileobj(annotations, stream, 1 << 20)
         stream.write(b"]}\n")
 
 
 @contextlib.contextmanager
 def list_file(storage: Storage, url: str) -> Iterator[JsonList]:
-    """A file that is one JSON list, published when the block ends well."""
+    """Open a file with a single JSON list; it is published when the block ends without an error."""
     with storage.publishing(url) as stream:
         stream.write(b"[")
         yield JsonList(stream)
@@ -64,7 +56,7 @@ def list_file(storage: Storage, url: str) -> Iterator[JsonList]:
 
 
 def chunks(images: Iterable[Any], size: int | None) -> Iterator[Iterable[Any]]:
-    """The images in lots of `size`; at least one lot, so that an export of nothing is a file too."""
+    """Split the images into chunks of `size`. There is at least one chunk, so that an empty export has a file, too."""
     rest = iter(images)
     if size is None:
         yield rest
@@ -77,14 +69,14 @@ def chunks(images: Iterable[Any], size: int | None) -> Iterator[Iterable[Any]]:
 
 def numbered_name(url: str, number: int) -> str:
     """`out/x.json`, 3 -> `out/x-00003.json`."""
-    base, dot, ending = url.rpartition(".")
-    if not dot or "/" in ending:
-        base, dot, ending = url, "", ""
-    return f"{base}-{number:05d}{dot}{ending}"
+    base, dot, extension = url.rpartition(".")
+    if not dot or "/" in extension:
+        base, dot, extension = url, "", ""
+    return f"{base}-{number:05d}{dot}{extension}"
 
 
 def delete_later_parts(to: str, parts: int, storage: Storage) -> None:
-    """Files of an earlier export in more parts would be taken for the end of this one."""
+    """Delete later parts of an earlier export, which would look like parts of this one."""
     while storage.exists(numbered_name(to, parts)):
         storage.delete(numbered_name(to, parts))
         parts += 1

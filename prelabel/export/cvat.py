@@ -1,4 +1,4 @@
-"""CVAT's own XML ("CVAT for images 1.1") from finished shards: annotations to upload to a task.
+"""Write CVAT's XML ("CVAT for images 1.1") from finished shards: annotations to upload to a task.
 
 One image of 4 x 6 pixels (height x width) with a dog on its left half becomes
 
@@ -8,10 +8,10 @@ One image of 4 x 6 pixels (height x width) with a dog on its left half becomes
       </mask>
     </image>
 
-A box is `<box xtl ytl xbr ybr>`; a mask written as a polygon is one `<polygon>`, or with `split` one for each part, all
-in one group, groups counted within the image as CVAT's own imports do. CVAT keeps the attribute `score` only where the
-task's label has it: `--labels-file` is the JSON for making them so. It finds the image of a task by `name`, and failing
-that takes `id` for the number of the task's image: here the place in the plan.
+A box is `<box xtl ytl xbr ybr>`. A mask written as a polygon is one `<polygon>`, or with `split` one per part, all in
+one group; groups are numbered within the image, as CVAT's own imports do. CVAT keeps the attribute `score` only if the
+task's label has it: `--labels-file` writes labels that do. CVAT finds the task's image by
+`name`, or else by `id`, its number in the task. Here, `id` is the position in the plan.
 """
 
 from __future__ import annotations
@@ -20,28 +20,27 @@ import contextlib
 import itertools
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from prelabel import rle
 from prelabel.errors import ExportError
-from prelabel.export.categories import Categories
-from prelabel.export.class_list import closed_categories
-from prelabel.export.colour import colour_of
-from prelabel.export.cvat_options import CvatOptions
-from prelabel.export.instances import Instance, Instances
-from prelabel.export.known_names import KnownNames
-from prelabel.export.option_rules import require_distinct_files
-from prelabel.export.parts import UNUSED, each_part, without
-from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally, strict_json
-from prelabel.export.xml_text import HEAD, fits_xml, opening, tag
+from prelabel.export.annotations import Instance, Instances
+from prelabel.export.base import ExportReport, Rows, RunInfo, Tally, require_distinct_files
+from prelabel.export.categories import Categories, ClassListOptions, closed_categories
+from prelabel.export.parallel import UNUSED, Part, make_items
+from prelabel.export.run_selection import KnownNames
+from prelabel.export.text import HEAD, fits_xml, start_tag, strict_json, tag
 from prelabel.frames import DISPLAY
-from prelabel.options import require
-from prelabel.sides import transposed_edges
-from prelabel.storage import Storage, absolute, describe, redact
-from prelabel.store.rows import ImageRow
+from prelabel.masks import rle
+from prelabel.masks.polygons import FRAGMENT_SHARE, MASK_PARTS, PolygonRules
+from prelabel.masks.sides import transposed_edges
+from prelabel.options import option, require
+from prelabel.storage.address import absolute, describe, redact
+from prelabel.storage.files import Storage
+from prelabel.store.detection_batch import DetectionBatch
+from prelabel.store.rows import ImageFacts
 
 #: The name of the XML in a ZIP.
 XML_NAME = "annotations.xml"
@@ -49,48 +48,84 @@ XML_NAME = "annotations.xml"
 _SCORE = {"name": "score", "mutable": False, "input_type": "text", "default_value": "", "values": [""]}
 
 
+@dataclass(frozen=True, kw_only=True)
+class CvatOptions(ClassListOptions):
+    """Options of `export cvat`."""
+
+    segmentation: str = option(
+        "rle",
+        "Write masks as CVAT's masks (rle) or as polygons; none writes only boxes.",
+        choices=("rle", "polygon", "none"),
+        heading="CVAT",
+        first=True,
+    )
+    polygon_tolerance: float = option(
+        1.0, "Let polygons deviate from the mask's contour by up to this.", metavar="PIXELS", min=0
+    )
+    mask_parts: str = option(
+        "bridge",
+        "Join the parts of a mask into one polygon by lines without width (bridge), make a group of polygons (split) "
+        "or keep only the largest part. Parts under 1 % of their object are dropped.",
+        choices=MASK_PARTS,
+    )
+    zip: bool = option(
+        False,
+        "Write the XML into a ZIP file, as CVAT itself exports it (the default if --to ends in .zip).",
+        first=True,
+    )
+    labels: str = option(
+        "auto",
+        "List the labels that occur (present), all of the detector (all), or all if there are at most 100, else those "
+        "that occur (auto).",
+        choices=("auto", "present", "all"),
+        first=True,
+    )
+    labels_file: str = option(
+        "", "Also write the labels as JSON, for the Raw tab of CVAT's label constructor.", metavar="PATH", first=True
+    )
+
+    @property
+    def polygon_rules(self) -> PolygonRules:
+        """How masks become polygons for annotators."""
+        return PolygonRules(self.polygon_tolerance, min_share=FRAGMENT_SHARE, parts=self.mask_parts)
+
+
 def export_cvat(info: RunInfo, rows: Rows, to: str, options: CvatOptions, storage: Storage) -> ExportReport:
-    """Write the XML, or the ZIP, at `to`; the rows are read twice, first for the labels.
+    """Write the XML file or the ZIP at `to`; the rows are read twice, first for the labels.
 
     Raises:
-        ConfigError: An option names a class that the detector does not have, or `to` is called what it is not.
-        ExportError: Detections of classes that `categories` does not have, a label that XML cannot hold, masks that do
-            not fit their image, or a file that cannot be written. Nothing is written under a final name then.
+        ConfigError: An option names a class that the detector does not have, or the name of a ZIP file ends in .xml.
+        ExportError: `categories` lacks classes of detections, XML cannot contain a label, a mask does not fit its
+            image, or a file cannot be written. Nothing is published then.
     """
     written = {"to": to, "labels_file": options.labels_file}
     require_distinct_files(options, written, read=("categories",), run=info.output)
-    require(options.zip or not to.lower().endswith(".zip"), f"a ZIP is written with --zip only, got {redact(to)!r}")
-    require(not options.zip or not to.lower().endswith(".xml"), f"with --zip name a .zip file, got {redact(to)!r}")
-    names = KnownNames(info, options)
-    tally = Tally()
-    categories, listed = closed_categories(info, rows, options, storage, options.labels)
-    for label in listed.values():
+    require(not options.zip or not to.lower().endswith(".xml"), f"with --zip, name a .zip file, got {redact(to)!r}")
+    whole: Part[bytes] = Part(names=KnownNames(options.selection, info.classes, info.kept))
+    tally = whole.tally
+    categories, labels, colors = closed_categories(info, rows, options, storage, options.labels)
+    for label in labels.values():
         if not fits_xml(label) or not label.strip():
-            raise ExportError(f"{label!r} cannot be a label in CVAT: rename it with class-map")
-    rows = without(rows, *UNUSED)
+            raise ExportError(f"{label!r} cannot be a label in CVAT: rename it with --class-map")
+    rows = rows.without(*UNUSED)
     if options.segmentation == "none":
-        rows = without(rows, "masks")
-    work = _ImagesOf(categories, listed, options, names)
-    position = 0
+        rows = rows.without("masks")
+    work = _ImagesOf(categories, labels, options)
     try:
-        with _xml_file(storage, to, options.zip) as stream:
-            stream.write(_head(info, listed.values()).encode())
-            for part in each_part(rows, work):
-                tally.add(part.tally)
-                names.add(part.names)
-                for image in part.images:
-                    if image:
-                        stream.write(b'  <image id="%d"%b' % (position, image))
-                    position += 1
+        with _xml_file(storage, to, options.zip or to.lower().endswith(".zip")) as stream:
+            stream.write(_head(info, colors).encode())
+            for position, image in enumerate(make_items(rows, work, whole)):
+                if image:
+                    stream.write(b'  <image id="%d"%b' % (position, image))
             stream.write(b"</annotations>\n")
         tally.files.append(to)
         if options.labels_file:
-            storage.publish(options.labels_file, strict_json([_label_json(label) for label in listed.values()]) + b"\n")
+            storage.publish(options.labels_file, strict_json([_label_json(*item) for item in colors.items()]) + b"\n")
             tally.files.append(absolute(options.labels_file))
     except OSError as error:
         raise ExportError(f"cannot write {redact(to)}: {describe(error)}") from error
-    tally.warnings += [*names.warnings, *categories.notes, *tally.crowded_note("images")]
-    tally.warnings += tally.frame_notes(DISPLAY, choosable=False)
+    tally.warnings += [*whole.names.warnings, *categories.notes, *tally.crowded_note("images")]
+    tally.warnings += tally.frame_notes(DISPLAY, has_frame_option=False)
     if not tally.detections:
         tally.warnings.append("no detection was kept")
     return tally.report()
@@ -102,73 +137,71 @@ def _xml_file(storage: Storage, to: str, zipped: bool) -> Iterator[Any]:
         if not zipped:
             yield stream
             return
-        # A fixed date: the same rows give the same bytes.
+        # A fixed date, so that the same rows give the same bytes.
         entry = zipfile.ZipInfo(XML_NAME, (1980, 1, 1, 0, 0, 0))
         entry.compress_type = zipfile.ZIP_DEFLATED
         with zipfile.ZipFile(stream, "w") as archive, archive.open(entry, "w", force_zip64=True) as file:
             yield file
 
 
-def _head(info: RunInfo, labels: Iterable[str]) -> str:
+def _head(info: RunInfo, colors: Mapping[str, str]) -> str:
     lines = [HEAD + "<annotations>", "  <version>1.1</version>", "  <meta>", "    <task>"]
     lines.append("      " + tag("name", text=f"Pre-annotations made by {info.model_version}"))
     lines += ["      <mode>annotation</mode>", "      " + tag("created", text=info.created), "      <labels>"]
     attribute = "".join(tag(key, text=str(value)) for key, value in {**_SCORE, "values": ""}.items())
-    for label in labels:
-        parts = tag("name", text=label) + tag("color", text=colour_of(label)) + tag("type", text="any")
+    for label, color in colors.items():
+        parts = tag("name", text=label) + tag("color", text=color) + tag("type", text="any")
         lines.append(f"        <label>{parts}<attributes><attribute>{attribute}</attribute></attributes></label>")
     lines += ["      </labels>", "    </task>", "    " + tag("dumped", text=info.created), "  </meta>"]
     return "\n".join(lines) + "\n"
 
 
-def _label_json(label: str) -> dict[str, Any]:
-    return {"name": label, "color": colour_of(label), "type": "any", "attributes": [_SCORE]}
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What a part of the rows becomes, and what was seen on the way.
-
-    Attributes:
-        images: The element of each row with all its shapes, from after its id on; empty where it has none.
-        tally: Of this part.
-        names: Of this part.
-    """
-
-    images: list[bytes]
-    tally: Tally
-    names: KnownNames
+def _label_json(label: str, color: str) -> dict[str, Any]:
+    return {"name": label, "color": color, "type": "any", "attributes": [_SCORE]}
 
 
 @dataclass(frozen=True, slots=True)
 class _ImagesOf:
-    """Makes the elements of a part of the rows."""
+    """Makes the XML element of each row, without the part up to its id; empty if the row is not written."""
 
     categories: Categories
     labels: Mapping[int, str]
     options: CvatOptions
-    names: KnownNames
 
-    def __call__(self, rows: Iterable[ImageRow]) -> _Part:
-        part = _Part([], Tally(), self.names.fresh())
-        instances = Instances(self.categories, self.options, self.options, part.tally)
-        for row, every in instances.each(_fitting(rows, part)):
-            found = row.detections
-            if found is None:
-                part.images.append(b"")
-                continue
-            part.names.see(found)
-            about = opening("", {"name": row.file_name, "width": found.width, "height": found.height})
-            groups = itertools.count(1)
-            shapes = [shape for one in every for shape in self._shapes(one, found.height, found.width, groups)]
-            part.tally.add_regions(len(shapes))
-            part.images.append("\n".join([about[1:], *shapes, "  </image>\n"]).encode())
-        return part
+    def __call__(self, batches: Iterable[DetectionBatch], part: Part[bytes]) -> None:
+        instances = Instances(self.categories, self.options.selection, self.options, part.tally)
+        for batch in batches:
+            images = zip(batch.images, batch.failed, strict=True)
+            fitting = [self._fits(image, failed, part.tally) for image, failed in images]
+            written = batch.only_images(np.array(fitting))
+            part.names.see(written.label, written.mid)
+            for image, fits, detections in zip(batch.images, fitting, instances.of(written), strict=True):
+                part.items.append(self._image(image, detections, part.tally) if fits else b"")
 
-    def _shapes(self, one: Instance, height: int, width: int, groups: Iterator[int]) -> Iterator[str]:
-        common = {"label": self.labels[one.category_id], "source": "auto", "occluded": 0}
-        score = f"\n      {tag('attribute', {'name': 'score'}, str(one.score))}\n    "
-        shape = one.shape
+    @staticmethod
+    def _fits(image: ImageFacts, failed: bool, tally: Tally) -> bool:
+        """Count an image, and return whether it is written."""
+        fits = not failed and fits_xml(image.file_name)
+        if failed:
+            tally.failed += 1
+        elif fits:
+            tally.add_image(image)
+        else:
+            tally.drop("images whose names cannot be written in XML")
+        return fits
+
+    def _image(self, image: ImageFacts, detections: Iterable[Instance], tally: Tally) -> bytes:
+        height, width = image.height or 0, image.width or 0
+        start = start_tag("", {"name": image.file_name, "width": width, "height": height})
+        groups = itertools.count(1)
+        shapes = [shape for detection in detections for shape in self._shapes(detection, height, width, groups)]
+        tally.add_regions(len(shapes))
+        return "\n".join([start[1:], *shapes, "  </image>\n"]).encode()
+
+    def _shapes(self, detection: Instance, height: int, width: int, groups: Iterator[int]) -> Iterator[str]:
+        common = {"label": self.labels[detection.category_id], "source": "auto", "occluded": 0}
+        score = f"\n      {tag('attribute', {'name': 'score'}, str(detection.score))}\n    "
+        shape = detection.shape
         if shape.rle is None:
             x, y, w, h = shape.bbox
             corners = zip(("xtl", "ytl", "xbr", "ybr"), (x, y, x + w, y + h), strict=True)
@@ -182,41 +215,28 @@ class _ImagesOf:
                 yield _element("polygon", {**common, "points": points, "z_order": 0, **group}, score)
 
 
-def _fitting(rows: Iterable[ImageRow], part: _Part) -> Iterator[ImageRow]:
-    """Every row; one that is left out, without detections, so that none of them counts."""
-    for row in rows:
-        if row.detections is None:
-            part.tally.failed += 1
-        elif fits_xml(row.file_name):
-            part.tally.add_image(row)
-        else:
-            part.tally.left_out["images whose names XML cannot hold"] += 1
-            row = replace(row, detections=None)
-        yield row
-
-
 def _element(name: str, attributes: Mapping[str, object], content: str) -> str:
-    return f"    {opening(name, attributes)}{content}</{name}>"
+    return f"    {start_tag(name, attributes)}{content}</{name}>"
 
 
 def cvat_mask(counts: str, height: int, width: int) -> dict[str, object]:
-    """A mask as CVAT has it: runs of the smallest box around it, read row by row, the first one of zeros.
+    """Convert a mask to CVAT's form: run lengths in its bounding box, row by row, beginning with zeros.
 
     Args:
-        counts: COCO compressed counts of a mask that is not empty.
-        height: Pixels of the image.
-        width: Pixels of the image.
+        counts: COCO's compressed RLE counts of a mask that is not empty.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Returns:
-        `rle` (`"0, 12"`), `left`, `top`, `width`, `height`: the attributes of `<mask>`.
+        The attributes of `<mask>`: `rle` (`"0, 12"`), `left`, `top`, `width`, `height`.
 
     Raises:
-        StoreError: The counts are none of this size.
-        ExportError: The mask is too ragged.
+        StoreError: The counts do not fit this size.
+        ExportError: The mask has too many runs.
     """
     left, top, w, h = rle.bbox_xywh(counts, height, width)
     starts, ends = rle.spans(counts, height, width)
-    # Both ends of a run move by whole columns and rows; a run that goes on in the next column spans the full height.
+    # Both ends of a run move by whole columns and rows; a run that continues in the next column spans the full height.
     if h != height:
         column, row = np.divmod(starts, height)
         starts, ends = (column - left) * h + row - top, (column - left) * h + row - top + (ends - starts)

@@ -1,4 +1,4 @@
-"""Pascal VOC from finished shards: an XML file of boxes for each image.
+"""Write Pascal VOC from finished shards: an XML file with boxes per image.
 
 One image of 4 x 6 pixels (height x width) with a dog on its left half becomes `Annotations/a.xml`,
 
@@ -12,7 +12,7 @@ One image of 4 x 6 pixels (height x width) with a dog on its left half becomes `
       </object>
     </annotation>
 
-with `a` in `ImageSets/Main/train.txt` and the classes in `labelmap.txt`, as CVAT and Datumaro read and write them.
+with `a` in `ImageSets/Main/train.txt` and the classes in `labelmap.txt`. CVAT and Datumaro read and write these files.
 """
 
 from __future__ import annotations
@@ -23,24 +23,62 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from prelabel.errors import ExportError
-from prelabel.export.class_list import closed_categories
-from prelabel.export.coco_options import CocoOptions
-from prelabel.export.colour import colour_of
-from prelabel.export.folder_files import UNLISTED, UNUSED, FilesOf, each_file, stem_of
-from prelabel.export.image_folder import folder_writer
-from prelabel.export.instances import Instance
-from prelabel.export.known_names import KnownNames
-from prelabel.export.option_rules import require_distinct_files
-from prelabel.export.parts import in_frame, without
-from prelabel.export.reading import ExportReport, Rows, RunInfo, Tally
-from prelabel.export.voc_options import VocOptions
-from prelabel.export.xml_text import HEAD, fits_xml, tag
-from prelabel.storage import Storage, describe, join, redact
+from prelabel.export.annotations import Instance
+from prelabel.export.base import ExportReport, Rows, RunInfo, require_distinct_files
+from prelabel.export.categories import closed_categories
+from prelabel.export.coco import CocoOptions
+from prelabel.export.folder import (
+    CONFLICTS_NAME,
+    UNLISTED,
+    UNUSED,
+    FilesOf,
+    FolderOptions,
+    ImageFile,
+    NameConflicts,
+    folder_writer,
+    make_files,
+    stem_of,
+)
+from prelabel.export.parallel import Part
+from prelabel.export.run_selection import KnownNames
+from prelabel.export.text import HEAD, fits_xml, tag
+from prelabel.options import option, require
+from prelabel.storage.address import describe, join, redact
+from prelabel.storage.files import Storage
 
 LABELS_NAME = "labelmap.txt"
 
-#: VOC's objects are boxes.
+#: VOC's objects have boxes, but no masks.
 _BOXES = CocoOptions(segmentation="none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocOptions(FolderOptions):
+    """Options of `export voc`."""
+
+    coordinates: str = option(
+        "zero",
+        "Keep boxes unchanged, as CVAT and Datumaro read and write them (zero), or count whole pixels from 1, as the "
+        "VOC dataset does (one).",
+        choices=("zero", "one"),
+        heading="Pascal VOC",
+        first=True,
+    )
+    subset: str = option("train", "Name the image list in ImageSets/Main.", metavar="NAME", first=True)
+    labels: str = option(
+        "auto",
+        "Write into labelmap.txt the classes that occur (present), all of the detector (all), or all if there are at "
+        "most 100, else those that occur (auto).",
+        choices=("auto", "present", "all"),
+        first=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.subset.replace("-", "").isalnum(),
+            f"--subset must be a name of letters, digits and dashes, got {self.subset!r}",
+        )
 
 
 def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage: Storage) -> ExportReport:
@@ -48,31 +86,35 @@ def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage:
 
     Raises:
         ConfigError: An option names a class that the detector does not have.
-        ExportError: Detections of classes that `categories` does not have, a label that the format cannot hold, an
-            image whose name leads out of the folder, or a file that cannot be written.
+        ExportError: `categories` lacks classes of detections, the format cannot contain a label, an image's name leads
+            out of the folder, or a file cannot be written.
     """
-    listed = join(to, f"ImageSets/Main/{options.subset}.txt")
-    written = {"to": to, LABELS_NAME: join(to, LABELS_NAME), "the list": listed}
+    list_url = join(to, f"ImageSets/Main/{options.subset}.txt")
+    written = {"to": to, LABELS_NAME: join(to, LABELS_NAME), "the list": list_url}
+    written[CONFLICTS_NAME] = join(to, CONFLICTS_NAME)
     require_distinct_files(options, written, read=("categories", "links"), run=info.output)
-    names = KnownNames(info, options)
-    tally = Tally()
-    categories, labels = closed_categories(info, rows, options, storage, options.labels)
+    whole: Part[ImageFile] = Part(names=KnownNames(options.selection, info.classes, info.kept))
+    tally = whole.tally
+    categories, labels, colors = closed_categories(info, rows, options, storage, options.labels)
     _require_safe(labels.values())
-    rows = in_frame(without(rows, "masks", *UNUSED), options.frame)
-    work = FilesOf(_Annotations(info, labels, options.coordinates == "one"), categories, options, _BOXES, names)
+    rows = rows.without("masks", *UNUSED).in_frame(options.frame)
+    file_format = _Annotations(info, labels, options.coordinates == "one")
+    work = FilesOf(file_format, categories, options.selection, _BOXES, rename=options.images != "none")
+    conflicts = NameConflicts()
     try:
         with ExitStack() as stack:
-            stream = stack.enter_context(storage.publishing(listed))
+            stream = stack.enter_context(storage.publishing(list_url))
             writer = stack.enter_context(folder_writer(to, storage))
-            for one in each_file(rows, work, tally):
-                writer.add(f"Annotations/{one.stem}.xml", one.content)
-                writer.add_image(f"JPEGImages/{one.row.file_name}", one.row, options.images)
-                stream.write(f"{one.stem}\n".encode())
-        storage.publish(join(to, LABELS_NAME), _label_map(labels.values()).encode())
+            for file in make_files(rows, work, whole, conflicts):
+                writer.add(f"Annotations/{file.stem}.xml", file.content)
+                writer.add_image(f"JPEGImages/{file.name}", file.image, options.images)
+                stream.write(f"{file.stem}\n".encode())
+        conflict_files = conflicts.publish(to, storage)
+        storage.publish(join(to, LABELS_NAME), _label_map(colors).encode())
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
-    tally.files = [join(to, "Annotations/"), listed, join(to, LABELS_NAME)]
-    tally.warnings += [*names.warnings, *categories.notes, *tally.frame_notes(options.frame)]
+    tally.files = [join(to, "Annotations/"), list_url, *conflict_files, join(to, LABELS_NAME)]
+    tally.warnings += [*whole.names.warnings, *conflicts.notes, *categories.notes, *tally.frame_notes(options.frame)]
     if not tally.detections:
         tally.warnings.append("no detection was kept")
     return tally.report()
@@ -84,7 +126,7 @@ def _require_safe(labels: Iterable[str]) -> None:
         if unsafe or ":" in label or len(label.splitlines()) > 1:
             raise ExportError(
                 f"{label!r} cannot be a class in {LABELS_NAME} (empty, blanks at its ends, a colon, a # in front or "
-                "control characters): rename it with class-map"
+                "control characters): rename it with --class-map"
             )
 
 
@@ -98,13 +140,13 @@ class _Annotations:
 
     def unfit(self, file_name: str) -> str:
         if not fits_xml(file_name):
-            return "images whose names XML cannot hold"
-        # Readers drop blanks around a line, and some take one with a # in front for a comment.
+            return "images whose names cannot be written in XML"
+        # Readers remove blanks around a line, and some treat a line that begins with # as a comment.
         stem = stem_of(file_name)
         return UNLISTED if stem != stem.strip() or stem.startswith("#") else ""
 
-    def content(self, file_name: str, size: tuple[int, int], every: Sequence[Instance]) -> bytes:
-        objects = [_object(one, self.labels, self.from_one) for one in every]
+    def content(self, file_name: str, size: tuple[int, int], detections: Sequence[Instance]) -> bytes:
+        objects = [_object(detection, self.labels, self.from_one) for detection in detections]
         return _annotation(self.info, file_name, size, objects).encode()
 
 
@@ -114,26 +156,26 @@ def _annotation(info: RunInfo, file_name: str, size: tuple[int, int], objects: I
     source = (
         tag("database", text="prelabel") + tag("annotation", text=info.model_version) + tag("image", text="Unknown")
     )
-    # The depth is a constant of the format: what was detected is always shown in three channels.
+    # The depth is constant: detectors always get images with three channels.
     shape = tag("width", text=str(width)) + tag("height", text=str(height)) + tag("depth", text="3")
     lines += [f"  <source>{source}</source>", f"  <size>{shape}</size>", "  <segmented>0</segmented>"]
     return "\n".join([*lines, *objects, "</annotation>\n"])
 
 
-def _object(one: Instance, labels: Mapping[int, str], from_one: bool) -> str:
-    x, y, w, h = one.shape.bbox
+def _object(detection: Instance, labels: Mapping[int, str], from_one: bool) -> str:
+    x, y, w, h = detection.shape.bbox
     corners: tuple[float, ...] = (x, y, round(x + w, 2), round(y + h, 2))
     if from_one:
-        # The first pixel is 1, and xmax and ymax are pixels that belong to the box.
+        # The first pixel has the number 1, and the pixels xmax and ymax belong to the box.
         corners = (math.floor(x) + 1, math.floor(y) + 1, math.ceil(corners[2]), math.ceil(corners[3]))
     box = "".join(
         tag(key, text=f"{value:.2f}".rstrip("0").rstrip("."))
         for key, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
     )
-    score = tag("name", text="score") + tag("value", text=str(one.score))
+    score = tag("name", text="score") + tag("value", text=str(detection.score))
     lines = [
         "  <object>",
-        "    " + tag("name", text=labels[one.category_id]),
+        "    " + tag("name", text=labels[detection.category_id]),
         "    <pose>Unspecified</pose>",
         "    <truncated>0</truncated>",
         "    <difficult>0</difficult>",
@@ -145,10 +187,9 @@ def _object(one: Instance, labels: Mapping[int, str], from_one: bool) -> str:
     return "\n".join(lines)
 
 
-def _label_map(labels: Iterable[str]) -> str:
+def _label_map(colors: Mapping[str, str]) -> str:
     lines = ["# label:color_rgb:parts:actions", "background:0,0,0::"]
-    for label in labels:
-        colour = colour_of(label)
+    for label, color in colors.items():
         if label != "background":
-            lines.append(f"{label}:{','.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}::")
+            lines.append(f"{label}:{','.join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))}::")
     return "\n".join(lines) + "\n"

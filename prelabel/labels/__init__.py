@@ -1,1 +1,1 @@
-"""Label maps: from a class number to its name and its Freebase machine id."""
+"""Label maps: the name and Freebase machine id of each class number."""

@@ -1,7 +1,7 @@
-"""The little of protobuf's text format that label maps are written in.
+"""A parser for the part of protobuf's text format that label maps use.
 
 item {
-  name: "/m/01g317"   # comments, commas and semicolons are passed over
+  name: "/m/01g317"   # comments, commas and semicolons are ignored
   id: 1
   display_name: "person"
 }
@@ -24,26 +24,26 @@ _TOKEN = re.compile(
 
 
 class MalformedError(ValueError):
-    """Text that is not what it should be; the message names the line where there is one."""
+    """The text is not a label map. The message names the line unless it is 0, for formats without lines."""
 
-    def __init__(self, line: int, what: str) -> None:
-        what = what[:300]
-        super().__init__(f"line {line}: {what}" if line else what)
+    def __init__(self, line: int, problem: str) -> None:
+        problem = problem[:300]
+        super().__init__(f"line {line}: {problem}" if line else problem)
 
 
 def read_items(text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """The items of a `StringIntLabelMap`: the line each begins on and its fields; blocks inside it are passed over.
+    """Yield the line number and the fields of each item of a `StringIntLabelMap`; nested blocks are ignored.
 
     Raises:
-        MalformedError: The text is something else.
+        MalformedError: The text is not a label map.
     """
-    depth, key, started, joined = 0, "", 0, ""
+    depth, key, started, string_key = 0, "", 0, ""
     fields: dict[str, str] = {}
     for line, kind, part in _tokens(text):
-        if kind == "string" and joined and not key:
-            fields[joined] += part  # strings that follow each other are one
+        if kind == "string" and string_key and not key:
+            fields[string_key] += part  # adjacent strings are concatenated
             continue
-        joined = ""
+        string_key = ""
         if kind == "mark" and part in "{<":
             depth += 1
             if depth == 1:
@@ -54,7 +54,7 @@ def read_items(text: str) -> Iterator[tuple[int, dict[str, str]]]:
         elif kind == "mark" and part in "}>":
             depth -= 1
             if depth < 0:
-                raise MalformedError(line, "a closing brace without an opening one")
+                raise MalformedError(line, "a closing brace has no opening brace")
             if depth == 0:
                 yield started, fields
             key = ""
@@ -65,12 +65,12 @@ def read_items(text: str) -> Iterator[tuple[int, dict[str, str]]]:
                 raise MalformedError(line, f"expected item {{ ... }}, found {(key or part)[:80]!r}")
             if depth == 1:
                 if key in fields:
-                    raise MalformedError(line, f"an item with two values for {key[:80]}")
+                    raise MalformedError(line, f"an item has two values for {key[:80]}")
                 fields[key] = part
-                joined = key if kind == "string" else ""
+                string_key = key if kind == "string" else ""
             key = ""
     if depth:
-        raise MalformedError(started, "an item that is never closed")
+        raise MalformedError(started, "an item is not closed")
     if key:
         raise MalformedError(0, f"expected item {{ ... }}, found {key!r}")
 
@@ -93,7 +93,7 @@ _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4
 
 
 def _unescape(text: str, line: int) -> str:
-    """A string without its escapes, as protobuf reads them: octal and hexadecimal ones are bytes of UTF-8."""
+    """The string with its escapes replaced as protobuf replaces them; octal and hexadecimal escapes are UTF-8 bytes."""
 
     def plain(match: re.Match[bytes]) -> bytes:
         octal, hexadecimal, short, long, other = match.groups()
@@ -103,7 +103,7 @@ def _unescape(text: str, line: int) -> str:
             return chr(int(short or long, 16)).encode()
         character = other.decode("latin-1")
         if character not in _SIMPLE:
-            raise MalformedError(line, f"{text!r} has an escape that protobuf does not know")
+            raise MalformedError(line, f"{text!r} has an unknown escape")
         return _SIMPLE[character].encode()
 
     try:

@@ -1,1 +1,1 @@
-"""Listing images, planning shards, fetching bytes and decoding pixels."""
+"""Listing images, fetching their bytes, and decoding their pixels."""

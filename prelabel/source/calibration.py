@@ -1,10 +1,10 @@
-"""Pixels whose file states their colours by numbers (gAMA and cHRM, or the code points of cICP), as sRGB.
+"""Conversion to sRGB of pixels whose PNG declares its colors by numbers: gAMA and cHRM, or the code points of cICP.
 
-Browsers' rule (seen in Chromium 156): cICP counts before an ICC profile, that before sRGB, that before gAMA and cHRM.
-cHRM without gAMA counts for nothing, nor does gAMA alone within 5 % of 1/2.2. Pictures for brighter screens (PQ, HLG)
-are taken as their values are: every browser dims them in its own way.
+Browsers (observed in Chromium 156) prefer cICP to an ICC profile, an ICC profile to sRGB, and sRGB to gAMA and cHRM.
+They ignore cHRM without gAMA, and gAMA alone within 5 % of 1/2.2. HDR images (PQ, HLG) are not converted, since every
+browser tone-maps them in its own way.
 
-    stored value -> light, by the file's curve -> light of sRGB's primaries, by a matrix -> 8 bits, by sRGB's curve
+    stored value -> linear light (the file's curve) -> light of sRGB primaries (a matrix) -> 8 bits (sRGB's curve)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-#: Linear sRGB to XYZ under D50, after its ICC profile.
+#: Linear sRGB to XYZ under D50, from the ICC profile of sRGB.
 _SRGB_TO_XYZ = np.array(
     [
         [0.436065674, 0.385147095, 0.143066406],
@@ -31,7 +31,7 @@ _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 _D65 = (0.3127, 0.3290)
-#: x and y of white, red, green and blue for the primaries of cICP (ITU-T H.273) that pictures have.
+#: x and y of white, red, green and blue, by the code points of cICP (ITU-T H.273) that images use.
 _PRIMARIES: dict[int, tuple[float, ...]] = {
     1: (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06),  # BT.709, sRGB
     5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),  # BT.601 with 625 lines
@@ -42,17 +42,17 @@ _PRIMARIES: dict[int, tuple[float, ...]] = {
     12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
 }
 
-#: Pixels that are converted at a time.
+#: Number of pixels converted at a time.
 _BAND_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How stored values become sRGB.
+    """A conversion from stored values to sRGB.
 
     Attributes:
-        curve: From stored values 0..1 to light, 1 for white.
-        matrix: (3, 3), from the file's light to sRGB's; None where the primaries are the same.
+        curve: Maps stored values 0..1 to linear light, where 1 is white.
+        matrix: (3, 3) from light of the file's primaries to light of sRGB's; None if they are the same.
     """
 
     curve: Callable[[Floats], Floats]
@@ -60,7 +60,7 @@ class Calibration:
 
 
 def from_code_points(primaries: int, transfer: int, matrix: int, is_full: int) -> Calibration | None:
-    """The calibration that cICP states; None where it states none that browsers obey."""
+    """The calibration for the code points of cICP, or None if browsers ignore them."""
     curve, chromaticities = _TRANSFERS.get(transfer), _PRIMARIES.get(primaries)
     if matrix != 0 or is_full != 1 or curve is None or chromaticities is None:
         return None
@@ -68,7 +68,7 @@ def from_code_points(primaries: int, transfer: int, matrix: int, is_full: int) -
 
 
 def from_gamma(gamma: int, chromaticities: Sequence[int] | None) -> Calibration | None:
-    """The calibration that gAMA and cHRM state, in 100,000ths; None where there is nothing to do."""
+    """The calibration for gAMA and cHRM, both in 100,000ths, or None if there is nothing to convert."""
     if not gamma or (chromaticities is None and abs(gamma * 2.2e-5 - 1) < 0.05):
         return None
     matrix = None
@@ -77,43 +77,43 @@ def from_gamma(gamma: int, chromaticities: Sequence[int] | None) -> Calibration 
     return Calibration(functools.partial(_power, exponent=100_000 / gamma), matrix)
 
 
-def calibrated_grey(values: npt.NDArray[np.unsignedinteger], calibration: Calibration) -> npt.NDArray[np.uint8]:
-    """Grey of 8 or 16 bits, of any shape, as 8-bit sRGB. Primaries do not matter: white stays white."""
-    most = np.iinfo(values.dtype).max
-    light = calibration.curve(np.arange(most + 1) / most)
+def calibrated_gray(values: npt.NDArray[np.unsignedinteger], calibration: Calibration) -> npt.NDArray[np.uint8]:
+    """Convert 8- or 16-bit gray of any shape to 8-bit sRGB. The primaries do not affect gray."""
+    maximum = np.iinfo(values.dtype).max
+    light = calibration.curve(np.arange(maximum + 1) / maximum)
     table: npt.NDArray[np.uint8] = np.floor(_encoded(light) * 255 + 0.5).astype(np.uint8)
-    grey: npt.NDArray[np.uint8] = table[values]
-    return grey
+    gray: npt.NDArray[np.uint8] = table[values]
+    return gray
 
 
 def calibrated_rgb(
     values: npt.NDArray[np.uint8], calibration: Calibration, low: npt.NDArray[np.uint8] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Colour as 8-bit sRGB.
+    """Convert color to 8-bit sRGB.
 
     Args:
-        values: (H, W, 3), of samples of 16 bits the upper halves.
-        calibration: How.
-        low: (H, W, 3 or 4), the lower halves.
+        values: (H, W, 3), the 8-bit samples or the upper bytes of 16-bit samples.
+        calibration: The conversion.
+        low: (H, W, 3 or 4), the lower bytes of 16-bit samples.
     """
     if calibration.matrix is None and low is None:
-        return calibrated_grey(values, calibration)
-    most = 255 if low is None else 65535
-    light = calibration.curve(np.arange(most + 1) / most).astype(np.float32)
+        return calibrated_gray(values, calibration)
+    maximum = 255 if low is None else 65535
+    light = calibration.curve(np.arange(maximum + 1) / maximum).astype(np.float32)
     pixels = np.empty(values.shape, np.uint8)
     rows = max(1, _BAND_PIXELS // max(1, values.shape[1]))
     for top in range(0, len(values), rows):
         band: npt.NDArray[Any] = values[top : top + rows]
         if low is not None:
             band = band.astype(np.uint16) << 8 | low[top : top + rows, :, :3]
-        lit = light[band] if calibration.matrix is None else light[band] @ calibration.matrix.T
-        pixels[top : top + rows] = _encoding()[(lit.clip(0, 1) * 65535 + 0.5).astype(np.uint16)]
+        linear = light[band] if calibration.matrix is None else light[band] @ calibration.matrix.T
+        pixels[top : top + rows] = _encoding()[(linear.clip(0, 1) * 65535 + 0.5).astype(np.uint16)]
     return pixels
 
 
 @functools.lru_cache(maxsize=1)
 def _encoding() -> npt.NDArray[np.uint8]:
-    """From light in 65,536 steps to 8-bit sRGB."""
+    """Table from linear light in 65,536 steps to 8-bit sRGB."""
     return np.floor(_encoded(np.arange(65536) / 65535) * 255 + 0.5).astype(np.uint8)
 
 
@@ -123,12 +123,19 @@ def _encoded(light: Floats) -> Floats:
 
 
 def _to_srgb(chromaticities: Sequence[float]) -> npt.NDArray[np.float32] | None:
-    """From light of these primaries (x and y of white, red, green, blue) to sRGB's, white to white (Bradford)."""
-    (white_x, white_y), *colours = np.asarray(chromaticities, np.float64).reshape(4, 2)
+    """The matrix from light of these primaries to light of sRGB's, with white adapted by Bradford.
+
+    Args:
+        chromaticities: x and y of white, red, green and blue.
+
+    Returns:
+        (3, 3), or None if the chromaticities are invalid.
+    """
+    (white_x, white_y), *colors = np.asarray(chromaticities, np.float64).reshape(4, 2)
     if not all(0 <= value <= 1 for value in chromaticities) or white_y == 0:
         return None
     white = np.array([white_x, white_y, 1 - white_x - white_y]) / white_y
-    primaries = np.array([(x, y, 1 - x - y) for x, y in colours]).T
+    primaries = np.array([(x, y, 1 - x - y) for x, y in colors]).T
     try:
         to_xyz = primaries * np.linalg.solve(primaries, white)
     except np.linalg.LinAlgError:
@@ -139,7 +146,7 @@ def _to_srgb(chromaticities: Sequence[float]) -> npt.NDArray[np.float32] | None:
     return matrix.astype(np.float32) if np.isfinite(matrix).all() and np.abs(matrix).max() < 1e6 else None
 
 
-# --- from stored values to light --------------------------------------------------------------------------------------
+# --- from stored values to linear light -------------------------------------------------------------------------------
 
 
 def _power(values: Floats, exponent: float) -> Floats:
@@ -152,7 +159,7 @@ def _srgb(values: Floats) -> Floats:
     return np.where(values <= 0.04045, values / 12.92, np.power((values + 0.055) / 1.055, 2.4))
 
 
-#: BT.709's curve is for cameras; screens show it by a power of 2.4 (BT.1886).
+#: The curve of BT.709 is for cameras; displays use a power of 2.4 (BT.1886).
 _SCREEN = functools.partial(_power, exponent=2.4)
 
 _TRANSFERS: dict[int, Callable[[Floats], Floats]] = {

@@ -1,16 +1,16 @@
-"""Any Pillow picture as 8-bit sRGB on white.
+"""Conversion of any Pillow image to 8-bit sRGB on white.
 
-    grey, 1-bit                 the grey value in all three channels
+    gray, 1-bit                 the gray value in all three channels
     palette, alpha              looked up, then composited on white
-    16-bit integer              divided by 257, so that the type's white is white; a TIFF of 12 bits, or one that states
-                                its largest value, by that
-    32-bit integer              0..255 as it is; 0..65535 divided by 257; else its own minimum..maximum stretched
-    float                       0..1 times 255 (up to 1.125: what is above 1 is white); 0..255 as it is where the
-                                largest value is 16 or more; else its own minimum..maximum stretched
-    CMYK, LAB                   through the embedded profile, else plain ink arithmetic, else CIELAB D50
+    16-bit integer              divided by 257, so that the type's maximum is white; a 12-bit TIFF, or one that declares
+                                its largest value, is scaled by that value instead
+    32-bit integer              0..255 unchanged; 0..65535 divided by 257; otherwise minimum..maximum stretched
+    float                       0..1 times 255 (values up to 1.125 are allowed, and those above 1 are white); 0..255
+                                unchanged if the largest value is 16 or more; otherwise minimum..maximum stretched
+    CMYK, LAB                   through the embedded profile, if any; otherwise plain ink arithmetic, or CIELAB D50
     any with an ICC profile     to sRGB with the profile's perceptual intent, unless it is sRGB already or unusable
 
-A stretched range depends on the picture alone, so that the same file always gives the same pixels.
+A stretched range depends on the image alone, so the same file always gives the same pixels.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
-from prelabel.source.calibration import Calibration, calibrated_grey, calibrated_rgb
+from prelabel.source.calibration import Calibration, calibrated_gray, calibrated_rgb
 
-#: Modes of one channel that does not fit into 8 bits.
+#: Single-channel modes of more than 8 bits.
 _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
-_GREY_MODES = frozenset({"1", "L", "LA", "La"})
+_GRAY_MODES = frozenset({"1", "L", "LA", "La"})
 
-#: Modes an ICC profile can be applied to.
+#: Modes to which an ICC profile can be applied.
 _PROFILE_MODES = frozenset({"RGB", "L", "CMYK", "LAB"})
 
-#: Largest value of floats that are taken for 0..1, and least largest one of floats that are taken for 0..255.
+#: Float images count as 0..1 if their maximum is at most the first value, and as 0..255 if it is at least the second.
 _ABOUT_1, _LEAST_OF_255 = 1.125, 16.0
 
-#: Pixels whose colours are converted at a time.
+#: Number of pixels converted at a time.
 _BAND_PIXELS = 1 << 20
 
 
 def to_rgb(
     image: Image.Image, calibration: Calibration | None = None, low_bytes: Image.Image | None = None
 ) -> Image.Image:
-    """A loaded picture of any mode in mode RGB: profile applied, transparency on white.
+    """Convert a loaded image of any mode to RGB: apply its profile and composite it on white.
 
     Args:
-        image: Its profile is in its `info`.
-        calibration: What its file states about its colours in the place of a profile.
-        low_bytes: The lower halves of the samples of a picture whose file has 16 bits for each.
+        image: The image, with its profile in `info`.
+        calibration: Numeric color information of the file, which replaces the profile.
+        low_bytes: Lower bytes of the samples, for a file with 16 bits per sample.
 
     Returns:
-        The picture itself where it is RGB already and nothing is to be done.
+        The converted image; the argument itself if there is nothing to convert.
     """
     is_deep = image.mode in _DEEP_MODES
-    colour, alpha = _deep_to_grey(image, calibration) if is_deep else _split(image)
+    color, alpha = _deep_to_gray(image, calibration) if is_deep else _split(image)
     if calibration is None:
-        rgb = _to_srgb(colour, image.info.get("icc_profile"))
+        rgb = _to_srgb(color, image.info.get("icc_profile"))
     else:
-        rgb = colour.convert("RGB") if is_deep else _calibrated(colour, calibration, low_bytes)
+        rgb = color.convert("RGB") if is_deep else _calibrated(color, calibration, low_bytes)
     return _composited(rgb, alpha)
 
 
-def parts_to_rgb(colour: Image.Image, opacity: Image.Image | None, profile: bytes | None) -> Image.Image:
-    """Colour (mode RGB, L, CMYK or LAB) and opacity (mode L) of 8 bits in mode RGB: profile applied, on white."""
-    return _composited(_to_srgb(colour, profile), opacity)
+def parts_to_rgb(color: Image.Image, opacity: Image.Image | None, profile: bytes | None) -> Image.Image:
+    """Convert 8-bit color (mode RGB, L, CMYK or LAB) and opacity (mode L) to RGB on white, applying the profile."""
+    return _composited(_to_srgb(color, profile), opacity)
 
 
 def _composited(rgb: Image.Image, opacity: Image.Image | None) -> Image.Image:
@@ -72,16 +72,16 @@ def _composited(rgb: Image.Image, opacity: Image.Image | None) -> Image.Image:
 
 
 def on_white(
-    picture: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int], alpha: Image.Image | None = None
+    image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int], alpha: Image.Image | None = None
 ) -> Image.Image:
-    """A picture in mode RGB at its place on a white canvas."""
+    """Paste an RGB image into `box` on a white canvas of width and height `size`."""
     canvas = Image.new("RGB", size, (255, 255, 255))
-    canvas.paste(picture, box, alpha)
+    canvas.paste(image, box, alpha)
     return canvas
 
 
 def is_profile(data: bytes) -> bool:
-    """Whether this is an ICC profile that can be read."""
+    """Whether `data` is a readable ICC profile."""
     try:
         ImageCms.ImageCmsProfile(io.BytesIO(data))
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
@@ -90,11 +90,15 @@ def is_profile(data: bytes) -> bool:
 
 
 def srgb_pixels(pixels: npt.NDArray[np.uint8], profile: object) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) RGB pixels of a file with this embedded profile, if any, as sRGB; themselves where they are that."""
+    """Convert (H, W, 3) RGB pixels from an embedded ICC profile to sRGB.
+
+    Returns:
+        The converted pixels; the argument itself if there is no profile or it is sRGB.
+    """
     transform = _transform(profile, "RGB") if isinstance(profile, bytes) and profile else None
     if transform is None:
         return pixels
-    # In bands: Pillow's copies of a whole picture would be three times its size.
+    # Band by band: Pillow's copies of the whole image would take three times its size.
     converted = np.empty_like(pixels)
     rows = max(1, _BAND_PIXELS // pixels.shape[1])
     for top in range(0, len(pixels), rows):
@@ -103,28 +107,28 @@ def srgb_pixels(pixels: npt.NDArray[np.uint8], profile: object) -> npt.NDArray[n
     return converted
 
 
-def _calibrated(colour: Image.Image, calibration: Calibration, low_bytes: Image.Image | None) -> Image.Image:
-    """A picture of mode RGB or L as sRGB."""
-    if colour.mode != "RGB":
-        return Image.fromarray(calibrated_grey(np.asarray(colour), calibration)).convert("RGB")
+def _calibrated(color: Image.Image, calibration: Calibration, low_bytes: Image.Image | None) -> Image.Image:
+    """Convert an image of mode RGB or L to sRGB by its calibration."""
+    if color.mode != "RGB":
+        return Image.fromarray(calibrated_gray(np.asarray(color), calibration)).convert("RGB")
     low = None if low_bytes is None else np.asarray(low_bytes)
-    return Image.fromarray(calibrated_rgb(np.asarray(colour), calibration, low))
+    return Image.fromarray(calibrated_rgb(np.asarray(color), calibration, low))
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """The colour of a picture in mode RGB, L, CMYK or LAB, and its opacity in mode L where it has any."""
+    """Split an image into color (mode RGB, L, CMYK or LAB) and opacity (mode L, or None)."""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        # Grey stays one channel, since a grey profile cannot be applied to three.
-        colour = rgba.getchannel("R") if image.mode in _GREY_MODES else rgba.convert("RGB")
-        return colour, rgba.getchannel("A")
+        # Gray stays a single channel: a gray profile cannot be applied to three.
+        color = rgba.getchannel("R") if image.mode in _GRAY_MODES else rgba.convert("RGB")
+        return color, rgba.getchannel("A")
     if image.mode in _PROFILE_MODES:
         return image, None
-    return image.convert("L" if image.mode in _GREY_MODES else "RGB"), None
+    return image.convert("L" if image.mode in _GRAY_MODES else "RGB"), None
 
 
 def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
-    """A picture of mode RGB, L, CMYK or LAB as sRGB."""
+    """Convert an image of mode RGB, L, CMYK or LAB to sRGB by its ICC profile."""
     transform = _transform(profile, image.mode) if isinstance(profile, bytes) and profile else None
     if transform is None and image.mode == "LAB":
         transform = _lab_transform()
@@ -135,22 +139,22 @@ def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
 
 @functools.lru_cache(maxsize=64)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The way from an embedded profile to sRGB; None where there is nothing to do or the profile is of no use.
+    """The transform from an embedded profile to sRGB, or None if there is nothing to convert.
 
-    Of no use is a profile that cannot be read, is for another colour space than the pixels' (Little CMS refuses), or
-    turns every colour into the same. Nothing to do is where no colour of a 9 x 9 x 9 grid moves by more than a rounding
-    error: such profiles are sRGB, whatever their name, and most photos carry one.
+    None is returned for an unusable profile: one that cannot be read, is for another color space than the pixels'
+    (Little CMS refuses), or maps all colors to about the same one. It is also returned for a profile that changes no
+    color of a 9 x 9 x 9 grid by more than a rounding error: that is sRGB, whatever its name, as in most photos.
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         transform = _build(source, mode)
-        probe = _colour_grid(mode)
-        seen = np.asarray(transform.apply(probe)).astype(np.int16)
+        probe = _color_grid(mode)
+        converted = np.asarray(transform.apply(probe)).astype(np.int16)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return None
-    if int(seen.max()) - int(seen.min()) < 16:
+    if int(converted.max()) - int(converted.min()) < 16:
         return None
-    if mode in ("RGB", "L") and np.abs(seen - np.asarray(probe.convert("RGB"))).max() <= 1:
+    if mode in ("RGB", "L") and np.abs(converted - np.asarray(probe.convert("RGB"))).max() <= 1:
         return None
     return transform
 
@@ -161,67 +165,63 @@ def _lab_transform() -> ImageCms.ImageCmsTransform:
 
 
 def _build(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
-    # Without its one-pixel cache a transform has no state, and several threads can share it. Costs nothing on photos.
-    return ImageCms.ImageCmsTransform(source, _srgb_profile(), mode, "RGB", flags=ImageCms.Flags.NOCACHE)
+    # Without its one-pixel cache, a transform has no state and threads can share it. This costs nothing on photos.
+    return ImageCms.ImageCmsTransform(source, _profile("sRGB"), mode, "RGB", flags=ImageCms.Flags.NOCACHE)
 
 
-@functools.lru_cache(maxsize=1)
-def _srgb_profile() -> ImageCms.ImageCmsProfile:
-    return _profile("sRGB")
-
-
+@functools.lru_cache(maxsize=2)
 def _profile(space: Any) -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile(space))
 
 
-def _colour_grid(mode: str) -> Image.Image:
-    """One row of pixels with every combination of nine steps a channel."""
+def _color_grid(mode: str) -> Image.Image:
+    """One row of pixels with every combination of nine values per channel."""
     steps = np.linspace(0, 255, 9).round().astype(np.uint8)
     channels = len(Image.new(mode, (1, 1)).getbands())
     grid = np.stack(np.meshgrid(*[steps] * channels, indexing="ij"), -1).reshape(-1, channels)
     return Image.frombytes(mode, (len(grid), 1), grid.tobytes())
 
 
-def _deep_to_grey(image: Image.Image, calibration: Calibration | None) -> tuple[Image.Image, Image.Image | None]:
-    """A picture of one 16-bit, 32-bit or float channel in mode L, and its opacity where one value is transparent."""
+def _deep_to_gray(image: Image.Image, calibration: Calibration | None) -> tuple[Image.Image, Image.Image | None]:
+    """Convert a single-channel 16-bit, 32-bit or float image to mode L, with opacity if one value is transparent."""
     values = np.asarray(image)
     if calibration is not None:
-        grey = calibrated_grey(values.astype(np.uint16), calibration)
+        gray = calibrated_gray(values.astype(np.uint16), calibration)
     elif image.mode.startswith("I;16"):
-        grey = spread(values, 65535)
+        gray = scale_to_8_bits(values, 65535)
     elif image.format == "PPM" and image.mode == "I":
-        grey = spread(values, 65535)  # Pillow has spread the file's own maximum over 16 bits
+        gray = scale_to_8_bits(values, 65535)  # Pillow has scaled the file's maximum to 16 bits
     else:
-        grey = _scale_by_range(values)
+        gray = _scale_by_own_range(values)
     transparent = image.info.get("transparency")
     alpha = None
     if isinstance(transparent, int):
         alpha = Image.fromarray(np.where(values == transparent, np.uint8(0), np.uint8(255)))
-    return Image.fromarray(grey), alpha
+    return Image.fromarray(gray), alpha
 
 
-def spread(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
-    """Unsigned values 0..white of up to 16 bits as 0..255, rounded; what lies beyond is white."""
+def scale_to_8_bits(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
+    """Scale unsigned values 0..`white` of up to 16 bits to 0..255, rounded; larger values become 255."""
     if white == 255 and values.dtype == np.uint8:
         return values
-    grey: npt.NDArray[np.uint8] = _spreading(white)[values if values.dtype.itemsize <= 2 else values.clip(0, 65535)]
-    return grey
+    gray: npt.NDArray[np.uint8] = _scaling_table(white)[values if values.dtype.itemsize <= 2 else values.clip(0, 65535)]
+    return gray
 
 
 @functools.lru_cache(maxsize=16)
-def _spreading(white: int) -> npt.NDArray[np.uint8]:
+def _scaling_table(white: int) -> npt.NDArray[np.uint8]:
     return np.minimum((np.arange(65536, dtype=np.uint32) * 255 + white // 2) // white, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Which values become 0..255.
+    """A range of values that is mapped to 0..255.
 
     Attributes:
-        low: Least finite value there is; what is less than any number counts as this.
-        high: Largest finite value there is.
-        offset: Becomes 0.
-        span: This much above `offset` becomes 255.
+        low: Smallest finite value in the image; minus infinity counts as this.
+        high: Largest finite value in the image; infinity counts as this.
+        offset: Value that becomes 0.
+        span: Distance from `offset` to the value that becomes 255.
     """
 
     low: float
@@ -231,10 +231,15 @@ class Range:
 
 
 def range_of(low: float, high: float, kind: str) -> Range:
-    """The smallest range of 0..1 (floats, kind `f`), 0..255, 0..65535 (integers) that values fit, else their own.
+    """The range by which values are scaled: 0..1 or 0..255 (floats), 0..255 or 0..65535 (integers), or their own.
 
-    Filters and rounding take floats a little above 1, and few pictures of 0..255 have nothing above 16: what lies
-    between is of neither range, and would be next to black or all white by them.
+    Filters and rounding push floats slightly above 1, and few images of 0..255 have no value above 16. A float maximum
+    between those fits neither range: the image would become almost black or all white.
+
+    Args:
+        low: Smallest finite value.
+        high: Largest finite value.
+        kind: `u`, `i` or `f`, as in NumPy's dtypes.
     """
     offset, span = low, high - low or 1.0
     if low >= 0 and kind == "f" and (high <= _ABOUT_1 or _LEAST_OF_255 <= high <= 255):
@@ -244,28 +249,31 @@ def range_of(low: float, high: float, kind: str) -> Range:
     return Range(low, high, offset, span)
 
 
-def opacity_range_of(colour: Range, low: float, high: float, kind: str, bits: int) -> Range:
-    """The range of opacity: from 0 to what the type has for opaque, never its own, which may well be flat.
+def opacity_range_of(color: Range, low: float, high: float, kind: str, bits: int) -> Range:
+    """The range by which opacity is scaled: from 0 to the type's value for opaque.
+
+    Its own minimum and maximum are not used, since opacity is often constant.
 
     Args:
-        colour: Range of the colours: integers of 0..255 or 0..65535 in a larger type have their opacity so, too.
-        low: Least finite value.
+        color: Range of the color samples. If those are integers of 0..255 or 0..65535 in a larger type, opacity is
+            assumed to use the same range.
+        low: Smallest finite value.
         high: Largest finite value.
-        kind: `u`, `i` or `f`.
-        bits: Of one sample.
+        kind: `u`, `i` or `f`, as in NumPy's dtypes.
+        bits: Bits per sample.
     """
     if kind == "f":
         top = next((top for top in (_ABOUT_1, 255.0, 65535.0) if high <= top), high)
         return Range(low, high, 0.0, 1.0 if top == _ABOUT_1 else top)
     full = float(2 ** (bits - (kind == "i")) - 1)
-    tops = [top for top in (255.0, 65535.0) if top < full and colour.low >= 0]
-    return Range(low, high, 0.0, next((top for top in tops if max(high, colour.high) <= top), full))
+    tops = [top for top in (255.0, 65535.0) if top < full and color.low >= 0]
+    return Range(low, high, 0.0, next((top for top in tops if max(high, color.high) <= top), full))
 
 
-def scaled(values: npt.NDArray[Any], span: Range) -> npt.NDArray[np.uint8]:
-    """32-bit integers or floats, (H, ...), as 0..255. Not-a-number is black."""
+def scale_from_range(values: npt.NDArray[Any], span: Range) -> npt.NDArray[np.uint8]:
+    """Scale 32-bit integers or floats, (H, ...), from a range to 0..255. Not-a-number becomes 0."""
     pixels = np.empty(values.shape, np.uint8)
-    for row, line in enumerate(values):  # line by line: a copy of the whole in 64 bits could be gigabytes
+    for row, line in enumerate(values):  # row by row: a 64-bit copy of the whole image could take gigabytes
         line = np.nan_to_num(line.astype(np.float64), nan=span.low, posinf=span.high, neginf=span.low)
         pixels[row] = np.floor((line - span.offset) * 255 / span.span + 0.5).clip(0, 255)
     if values.dtype.kind == "f":
@@ -273,9 +281,9 @@ def scaled(values: npt.NDArray[Any], span: Range) -> npt.NDArray[np.uint8]:
     return pixels
 
 
-def _scale_by_range(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Integers or floats of one channel as 0..255 by their range."""
+def _scale_by_own_range(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Scale integers or floats of one channel to 0..255 by the range that fits them."""
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if not finite.size:
         return np.zeros(values.shape, np.uint8)
-    return scaled(values, range_of(float(finite.min()), float(finite.max()), values.dtype.kind))
+    return scale_from_range(values, range_of(float(finite.min()), float(finite.max()), values.dtype.kind))

@@ -1,4 +1,4 @@
-"""Why an image file could not be decoded: what Pillow raised, as one of our errors with words for a person."""
+"""Decoding failures: turns what Pillow raises into a DecodeError with a message for users."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import struct
 from typing import Literal
 
 from PIL import ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL.ExifTags import Base as Tag
 from PIL.Image import DecompressionBombError
 
 from prelabel.errors import (
@@ -17,22 +18,30 @@ from prelabel.errors import (
     TruncatedImageError,
     UnknownFormatError,
 )
+from prelabel.source.formats import ITEMS_WITHIN, largest_item
 from prelabel.source.jpeg import jpeg_frame
-from prelabel.source.sniff import largest_item
 
-#: How Pillow and the libraries under it speak of a variant they do not read.
-_VARIANT_WORDS = (
+#: Words in messages of Pillow and its libraries about variants that they do not support.
+_UNSUPPORTED_WORDS = (
     "cannot handle", "unknown pixel mode", "unsupported", "not supported", "not yet supported", "not been built in"
 )  # fmt: skip
-_END_WORDS = ("truncat", "end of file", "end-of-file", "insufficient input", "cannot read full", "file size too small")
+#: Words in their messages about truncated files.
+_TRUNCATED_WORDS = (
+    "truncat",
+    "end of file",
+    "end-of-file",
+    "insufficient input",
+    "cannot read full",
+    "file size too small",
+)
 
-#: SOF markers of JPEGs that libjpeg reads, and where there is none.
+#: SOF markers of JPEGs that libjpeg supports, and None for a file without one.
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA, None})
 
-#: What libavif takes at most.
+#: Limits of libavif: pixels per side, pixels per image.
 _AVIF_SIDE, _AVIF_PIXELS = 32_768, 16_384**2
 
-#: How pictures in the containers of AVIF and HEIC are coded, and how far into a file that is looked for.
+#: Codecs of images in AVIF and HEIF containers, by item type.
 _CODECS = {
     "av01": "AV1",
     "hvc1": "HEVC",
@@ -42,9 +51,8 @@ _CODECS = {
     "vvc1": "VVC",
     "unci": "uncompressed",
 }
-_ITEMS_WITHIN = 1 << 16
 
-_TIFF_OFFSETS_AND_SIZES = ((273, 279), (324, 325))  # strips, tiles
+_TIFF_OFFSETS_AND_SIZES = ((Tag.StripOffsets, Tag.StripByteCounts), (Tag.TileOffsets, Tag.TileByteCounts))
 
 
 def explain(
@@ -55,52 +63,59 @@ def explain(
     size: tuple[int, int] | None,
     file: io.BytesIO,
 ) -> DecodeError:
-    """The DecodeError for an exception raised while a file was opened or loaded.
+    """Convert an exception raised while an image was opened or loaded to a DecodeError.
 
     Args:
-        error: What was raised.
-        data: The whole file.
-        name: Its format.
-        image: The opened image, or None where already opening it failed.
-        size: Its width and height in the file.
-        file: The stream it was read from, wherever the reader stopped.
+        error: The exception.
+        data: The complete file.
+        name: Its format, by Pillow's name.
+        image: The opened image, or None if opening it failed.
+        size: Stored width and height, or None if unknown.
+        file: The stream that was read, positioned where the reader stopped.
+
+    Returns:
+        The error to raise, of the subclass that fits.
     """
-    what = describe(name, data, size)
+    file_facts = describe_file(name, data, size)
     reason = " ".join(str(error).split())[:160] or type(error).__name__
     if isinstance(error, MemoryError):
-        return ImageTooLargeError(f"the picture does not fit into memory ({what})")
+        return ImageTooLargeError(f"the image does not fit into memory ({file_facts})")
     if isinstance(error, DecompressionBombError):
-        return ImageTooLargeError(f"a part of the file has more pixels than the limit (max-pixels) allows ({what})")
+        return ImageTooLargeError(f"part of the file has more pixels than --max-pixels allows ({file_facts})")
     width, height = largest_item(data) if name == "AVIF" else (0, 0)
     if "security limit" in reason.lower() or max(width, height) > _AVIF_SIDE or width * height > _AVIF_PIXELS:
-        stated = f"{width} x {height}: " if width else ""
-        return ImageTooLargeError(f"{stated}more than the reader of {name} takes, whatever max-pixels allows ({what})")
-    if is_cut(error, data, name, image, file):
-        return TruncatedImageError(f"the file ends before the picture does ({what})")
-    if (other := _other_content(name, data)) is not None:
-        return UnknownFormatError(f"a variant of {name} that is not read: {other} ({what})")
-    # Pillow wraps what a header made it stumble over; the texts of these are for programmers.
-    stumble = error.__cause__ or error
-    if isinstance(stumble, KeyError):
-        reason = "unsupported kind of pixel or compression"
-    elif isinstance(stumble, (struct.error, IndexError, TypeError, AssertionError)):
-        reason = "a field of its header makes no sense"
-    if any(words in reason.lower() for words in _VARIANT_WORDS):
-        return UnknownFormatError(f"a variant of {name} that is not read: {reason} ({what})")
+        pixels = f"{width} x {height} " if width else ""
+        return ImageTooLargeError(
+            f"{pixels}exceeds the fixed limit of the {name} decoder, whatever --max-pixels allows ({file_facts})"
+        )
+    if is_truncation(error, data, name, image, file):
+        return TruncatedImageError(f"the file is truncated ({file_facts})")
+    if (content := _unsupported_content(name, data)) is not None:
+        return UnknownFormatError(f"unsupported {name} variant: {content} ({file_facts})")
+    # Pillow wraps errors caused by a bad header, and their texts are meant for programmers.
+    cause = error.__cause__ or error
+    if isinstance(cause, KeyError):
+        reason = "unsupported pixel type or compression"
+    elif isinstance(cause, (struct.error, IndexError, TypeError, AssertionError)):
+        reason = "a header field is invalid"
+    if any(words in reason.lower() for words in _UNSUPPORTED_WORDS):
+        return UnknownFormatError(f"unsupported {name} variant: {reason} ({file_facts})")
     if isinstance(error, UnidentifiedImageError) or reason == "not identified by this driver":
-        reason = "its header states no size or no kind of pixel"
-    return CorruptImageError(f"the {name} data is broken: {reason} ({what})")
+        reason = "the header has no size or no pixel type"
+    return CorruptImageError(f"corrupt {name} data: {reason} ({file_facts})")
 
 
-def describe(name: str, data: bytes, size: tuple[int, int] | None) -> str:
-    """`JPEG, 640 x 480, 48,197 bytes`, with what is known."""
+def describe_file(name: str, data: bytes, size: tuple[int, int] | None) -> str:
+    """Format, stored size and length of a file: `JPEG, 640 x 480, 48,197 bytes`."""
     pixels = "" if size is None else f"{size[0]} x {size[1]}, "
     return f"{name}, {pixels}{len(data):,} bytes"
 
 
-def is_cut(error: Exception, data: bytes, name: str, image: ImageFile.ImageFile | None, file: io.BytesIO) -> bool:
-    """Whether an error comes from the end of the file being missing, as far as format and message tell."""
-    if any(words in str(error).lower() for words in _END_WORDS):
+def is_truncation(
+    error: Exception, data: bytes, name: str, image: ImageFile.ImageFile | None, file: io.BytesIO
+) -> bool:
+    """Whether an error arose because the end of the file is missing, judged by its message and the format."""
+    if any(words in str(error).lower() for words in _TRUNCATED_WORDS):
         return True
     if name == "WEBP":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
@@ -109,26 +124,26 @@ def is_cut(error: Exception, data: bytes, name: str, image: ImageFile.ImageFile 
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return tiff_ends_early(image.tag_v2, data)
     if name in ("AVIF", "HEIF"):
-        return _boxes_end_early(data)  # their readers take the whole file before they look at it
-    # A header that could not be understood, and a reader that stands at the end of the file.
+        return _boxes_end_early(data)  # their decoders read the complete file first: `file` is always at its end
+    # The header could not be parsed and the reader stopped at the end of the file.
     return image is None and file.tell() >= len(data)
 
 
 def _boxes_end_early(data: bytes) -> bool:
-    """Whether a box of the outermost level reaches beyond the end of the file."""
-    at = 0
-    while at + 8 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
+    """Whether a top-level box extends beyond the end of the file."""
+    offset = 0
+    while offset + 8 <= len(data):
+        size = int.from_bytes(data[offset : offset + 4], "big")
         if size == 1:
-            size = int.from_bytes(data[at + 8 : at + 16], "big")
+            size = int.from_bytes(data[offset + 8 : offset + 16], "big")
         if size < 8:
-            return False  # the last one, or none
-        at += size
-    return at != len(data)
+            return False  # 0 means that the box extends to the end of the file; other values are invalid
+        offset += size
+    return offset != len(data)
 
 
-def _other_content(name: str, data: bytes) -> str | None:
-    """What a sound file holds that its reader does not take for what it is, if that can be told."""
+def _unsupported_content(name: str, data: bytes) -> str | None:
+    """Name the content of a valid file that its decoder does not support, or return None if that is unknown."""
     if name == "JPEG":
         kind = jpeg_frame(data)
         return None if kind in _JPEG_FRAMES else "lossless, hierarchical or JPEG-LS"
@@ -136,17 +151,17 @@ def _other_content(name: str, data: bytes) -> str | None:
         return "a large document (PSB)"
     if name not in ("AVIF", "HEIF"):
         return None
-    head = data[:_ITEMS_WITHIN]
+    head = data[:ITEMS_WITHIN]
     if b"meta" not in head:
-        return "a video with the name of a picture" if b"moov" in data else None
-    coded = {kind.decode("latin-1") for kind in re.findall(rb"infe[\x02\x03].{3}.{4}(....)", head, re.DOTALL)}
-    wanted = {"av01", "grid", "iovl", "tmap", "sato"} if name == "AVIF" else {"hvc1", "grid", "iovl", "iden", "tmap"}
-    names = sorted(_CODECS[kind] for kind in coded & set(_CODECS))
-    return f"its picture is coded as {' and '.join(names)}" if names and not coded & wanted else None
+        return "a video with an image's brand" if b"moov" in data else None
+    types = {item.decode("latin-1") for item in re.findall(rb"infe[\x02\x03].{3}.{4}(....)", head, re.DOTALL)}
+    supported = {"av01", "grid", "iovl", "tmap", "sato"} if name == "AVIF" else {"hvc1", "grid", "iovl", "iden", "tmap"}
+    codecs = sorted(_CODECS[item_type] for item_type in types & set(_CODECS))
+    return f"the image is encoded as {' and '.join(codecs)}" if codecs and not types & supported else None
 
 
 def tiff_ends_early(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> bool:
-    """Whether the directory, a strip or a tile reaches beyond the end of the file; libtiff's error is a mere number."""
+    """Whether the directory, a strip or a tile extends beyond the end of the file. libtiff only reports a number."""
     order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
     if data[2:4] in (b"*\x00", b"\x00*"):
         directory = int.from_bytes(data[4:8], order)

@@ -1,9 +1,21 @@
-"""The bytes of one image, with a limit, retries where they can help, and a message that says what is wrong.
+"""Reading the bytes of one image, with a size limit, retries of transient errors, and clear messages.
 
     data = fetch(ref, storage, max_bytes=256 << 20)
 
-Called from many threads at once. Never reads more than `max_bytes + 1` bytes, and what comes is compared with what the
-plan says: fewer bytes than announced are read again, another object than the one planned is an error.
+Safe to call from many threads. Never reads more than `max_bytes + 1` bytes. The result is compared with the plan: a
+body with fewer bytes than announced is read again, and an object other than the planned one is an error.
+
+The listing stores in the plan a version, which identifies the content of a file:
+
+| storage | version |
+|---|---|
+| S3, Azure | the object's ETag, compared by the store itself |
+| GCS | its generation, compared by the store itself |
+| disk | `mtime_ns-` and the time of its last modification in nanoseconds |
+| others | what their listing reports: an ETag, a checksum, a generation, the time of modification or of creation |
+
+Listings of web servers report no version, and neither do lists: then only sizes, if known, are compared. The same holds
+for plans of earlier releases, which contain `mtime-...` for a disk and an ETag for GCS.
 """
 
 from __future__ import annotations
@@ -11,34 +23,62 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from prelabel.errors import CredentialsError, FetchError, ImageTooLargeError
 from prelabel.image_ref import ImageRef
-from prelabel.retries import IMAGE_ATTEMPTS, retried
+from prelabel.label_studio.client import ServerError
 from prelabel.source.label_studio import is_label_studio, read_image
-from prelabel.source.versions import is_same_on_disk, version_of
-from prelabel.storage import Storage, absolute, as_os_error, describe, is_http, is_local, redact
-from prelabel.stores.base import ObjectStore, run
+from prelabel.storage.address import Address, describe, redact
+from prelabel.storage.base import ObjectStore, run_coroutine
+from prelabel.storage.files import Storage
+from prelabel.storage.retries import IMAGE_ATTEMPTS, retry
+from prelabel.storage.store_errors import as_os_error
 
-#: Seconds without a byte after which a request is given up.
+#: Timeout of a request in seconds without a byte.
 STALL_S = 60.0
 
-#: After that time a body must have come at this rate on average: what drips is given up like what stalls.
+#: Minimum average rate of a body after `STALL_S`. Slower downloads are aborted like stalled ones.
 LEAST_BYTES_PER_S = 4096
 
-#: After so long without a byte and without another try a download is taken for dead by whoever watches it from
-#: outside. A store's own library may try several times, each with a timeout of a minute, before it says anything.
+#: Seconds without a byte and without a retry after which an observer may consider a download dead. A store's own
+#: library may retry several times, each with a timeout of a minute, before it raises an error.
 SILENT_S = 5 * STALL_S
+
+#: Size limit for an image whose run recorded no limit.
+MAX_BYTES = 512 << 20
 
 _CHUNK = 1 << 20
 
-#: Files of stores without a reader of ours that are larger come in pieces, so that whoever watches hears of them; for
-#: smaller ones the extra request would cost more than it tells.
-_WHOLE = 8 << 20
+#: Largest file that is read in one request through fsspec's common interface. Larger files are read in chunks, which
+#: reports progress; for smaller ones, that is not worth the extra request.
+_SINGLE_REQUEST_BYTES = 8 << 20
+
+#: Keys under which fsspec's file systems report the version of a file, most reliable first.
+_VERSION_KEYS = (
+    *("ETag", "etag", "generation", "sha256", "md5", "checksum"),
+    *("mtime", "LastModified", "last_modified", "modified", "updated", "created"),
+)
+
+#: Messages by error class; the first matching class counts.
+_MESSAGES = (
+    (FileNotFoundError, "not found"),
+    (PermissionError, "permission denied"),
+    (IsADirectoryError, "is a folder, not a file"),
+    (TimeoutError, "timed out"),
+    (ConnectionError, "connection lost"),
+    (OSError, "cannot be read"),
+)
+
+_ON_DISK = re.compile(r"mtime_ns-(-?\d+)")
+
+#: Resolutions, in nanoseconds, in which file systems and archives store times. The time of a copy may be truncated.
+_STEPS_NS = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
 
 
 def fetch(
@@ -48,115 +88,120 @@ def fetch(
     *,
     attempts: int = IMAGE_ATTEMPTS,
     pause: Callable[[float], None] = time.sleep,
-    on_bytes: Callable[[int], None] = lambda held: None,
+    on_bytes: Callable[[int], None] = lambda received: None,
 ) -> bytes:
-    """All bytes of an image.
+    """Read all bytes of an image.
 
-    A reset, a timeout, a server's 5xx or SlowDown, or a body that ends too early is tried again after a random pause
-    that doubles; a missing or forbidden file is not.
+    A reset, a timeout, a server's 5xx or SlowDown, or a truncated body is retried after a random pause whose limit
+    doubles. A missing or forbidden file is not retried.
 
     Args:
-        ref: The image; its size and version are what the listing saw, and must still be those (`versions`).
-        storage: Where it is.
-        max_bytes: More is refused, before anything is read where the size is known.
-        attempts: Tries at most.
-        pause: Waits for so many seconds.
-        on_bytes: Called with the bytes that are there, when a try begins and whenever some come; from any thread.
+        ref: The image. Its size and version, if any, must still be those of the listing.
+        storage: Opens the image.
+        max_bytes: Largest accepted size. If the size is known, a larger image is refused before anything is read.
+        attempts: Maximum number of attempts.
+        pause: Sleeps for a number of seconds.
+        on_bytes: Called from any thread with the number of bytes received, when an attempt begins and whenever some
+            arrive.
 
     Raises:
-        FetchError: The bytes cannot be had, or are those of another object than was planned.
-        ImageTooLargeError: More than `max_bytes`.
-        CredentialsError: The store takes the credentials no longer, which is not about this image.
+        FetchError: The image cannot be read, or has changed since it was listed.
+        ImageTooLargeError: The image has more than `max_bytes` bytes.
+        CredentialsError: Storage rejected the credentials, which concerns the whole run.
     """
     if ref.size is not None and ref.size > max_bytes:
         raise _too_large(ref.size, max_bytes)
     read = _reader_of(ref, storage, max_bytes, on_bytes)
-    tries = 0
+    attempt = 0
 
-    def read_whole() -> bytes:
-        nonlocal tries
-        tries += 1
+    def read_complete() -> bytes:
+        nonlocal attempt
+        attempt += 1
         on_bytes(0)
         data = read()
-        if ref.size is not None and len(data) < ref.size and tries < attempts:
-            raise ConnectionError(f"only {len(data)} of {ref.size} bytes came")
+        if ref.size is not None and len(data) < ref.size and attempt < attempts:
+            raise _incomplete(len(data), ref.size)
         return data
 
     try:
-        data = retried(read_whole, attempts=attempts, pause=pause)
+        data = retry(read_complete, attempts=attempts, pause=pause)
     except CredentialsError as error:
         raise CredentialsError(f"{redact(ref.uri)}: {error}") from error
     except OSError as error:
-        raise FetchError(_explain(error, tries)) from error
+        raise FetchError(_explain(error, attempt)) from error
     except ValueError as error:
-        raise FetchError(f"the address cannot be used ({describe(error)})") from error
+        raise FetchError(f"invalid path or URL ({describe(error)})") from error
     if ref.size is not None and len(data) != ref.size:
         raise _changed(f"{len(data)} bytes instead of {ref.size}")
     return data
 
 
 def _reader_of(ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]) -> Callable[[], bytes]:
-    if is_local(ref.uri):
-        return lambda: _read_disk(absolute(ref.uri), ref, max_bytes)
-    if (store := storage.store(ref.uri)) is not None:
-        return lambda: _read_object(ref, storage, store, max_bytes, on_bytes)
-    if is_http(ref.uri):
-        return lambda: _read_http(ref.uri, storage, max_bytes, on_bytes)
+    address = Address.of(ref.uri)
+    if address.is_local:
+        return lambda: _read_disk(address.url, ref, max_bytes)
+    if (store := storage.store(address)) is not None:
+        return lambda: _read_object(address, ref.version, storage, store, max_bytes, on_bytes)
+    if address.is_http:
+        return lambda: _read_http(address, storage, max_bytes, on_bytes)
     if is_label_studio(ref.uri):
         return lambda: _read_label_studio(ref.uri, max_bytes, on_bytes)
-    return lambda: _read_other(ref, storage, max_bytes, on_bytes)
+    return lambda: _read_other(address, ref, storage, max_bytes, on_bytes)
 
 
 def _read_disk(path: str, ref: ImageRef, max_bytes: int) -> bytes:
-    # Without waiting: a named pipe in a list would otherwise stop a worker for good.
+    # Non-blocking: a named pipe in a list would otherwise block a worker forever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        found = os.fstat(descriptor)
-        if stat.S_ISDIR(found.st_mode):
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, "is a directory")
-        if not stat.S_ISREG(found.st_mode):
-            raise FileNotFoundError(errno.ENOENT, "is no regular file")
-        if ref.size is not None and found.st_size != ref.size:
-            raise _changed(f"{found.st_size} bytes instead of {ref.size}")
-        if ref.version is not None and not is_same_on_disk(ref.version, found):
-            raise _changed("the file's time is another; copies keep it with `cp -p` or `rsync -t`")
-        if found.st_size > max_bytes:
-            raise _too_large(found.st_size, max_bytes)
-        data = bytearray(file.read(found.st_size + 1))
-        # A file that grows, or one of a virtual file system that tells no size.
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "not a regular file")
+        if ref.size is not None and status.st_size != ref.size:
+            raise _changed(f"{status.st_size} bytes instead of {ref.size}")
+        if ref.version is not None and not is_same_on_disk(ref.version, status):
+            raise _changed("its modification time differs (use `cp -p` or `rsync -t` to keep it in copies)")
+        if status.st_size > max_bytes:
+            raise _too_large(status.st_size, max_bytes)
+        data = bytearray(file.read(status.st_size + 1))
+        # The file may be growing, or lie in a virtual file system that reports no size.
         while data and len(data) <= max_bytes and (chunk := file.read(min(_CHUNK, max_bytes + 1 - len(data)))):
             data += chunk
-    if len(data) > max_bytes:
-        raise _too_large(None, max_bytes)
-    return bytes(data)
+    return _require_complete(data, None, max_bytes)
 
 
 def _read_object(
-    ref: ImageRef, storage: Storage, store: ObjectStore, max_bytes: int, on_bytes: Callable[[int], None]
+    address: Address,
+    version: str | None,
+    storage: Storage,
+    store: ObjectStore,
+    max_bytes: int,
+    on_bytes: Callable[[int], None],
 ) -> bytes:
-    fs, path = storage.filesystem(ref.uri)
+    fs, path = storage.filesystem(address)
 
     async def read() -> bytes:
-        async with store.body(fs, path, version=ref.version) as body:
+        async with store.body(fs, path, version=version) as body:
             return await _read_body(body.read, body.length, max_bytes, on_bytes)
 
-    return run(fs, read())
+    return run_coroutine(fs, read())
 
 
-def _read_http(url: str, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
-    fs, address = storage.filesystem(url)
+def _read_http(address: Address, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
+    fs, url = storage.filesystem(address)
 
     async def read() -> bytes:
         session = await fs.set_session()
-        async with session.get(fs.encode_url(address), **fs.kwargs) as response:
+        async with session.get(fs.encode_url(url), **fs.kwargs) as response:
             if response.status != 200:
                 raise _http_error(response.status, response.reason)
-            # The length of a compressed answer is not that of the file.
+            # The length of a compressed response is not that of the file.
             encoded = "Content-Encoding" in response.headers
             length = None if encoded else response.content_length
             return await _read_body(response.content.read, length, max_bytes, on_bytes)
 
-    return run(fs, read())
+    return run_coroutine(fs, read())
 
 
 def _http_error(status: int, reason: str | None) -> OSError:
@@ -184,36 +229,46 @@ async def _read_body(
             break
         data += chunk
         on_bytes(len(data))
+    return _require_complete(data, length, max_bytes)
+
+
+def _require_complete(data: bytearray | bytes, length: int | None, max_bytes: int) -> bytes:
+    """Return the received bytes; raise if there are more than allowed, or fewer than the announced length."""
     if len(data) > max_bytes:
-        raise _too_large(None, max_bytes)
+        raise _too_large(length if length is not None and length > max_bytes else None, max_bytes)
     if length is not None and len(data) < length:
-        raise ConnectionError(f"only {len(data)} of {length} bytes came")
+        raise _incomplete(len(data), length)
     return bytes(data)
 
 
-def _require_pace(start: float, held: int) -> None:
-    """Raise TimeoutError where fewer bytes have come than must since `start`."""
-    if time.monotonic() - start > STALL_S + held / LEAST_BYTES_PER_S:
-        raise TimeoutError(f"only {held} bytes came in {time.monotonic() - start:.0f} s")
+def _require_pace(start: float, received: int) -> None:
+    """Raise TimeoutError if too few bytes have been received since `start` (monotonic seconds)."""
+    if time.monotonic() - start > STALL_S + received / LEAST_BYTES_PER_S:
+        raise TimeoutError(f"received only {received} bytes in {time.monotonic() - start:.0f} s")
+
+
+def _incomplete(received: int, expected: int) -> ConnectionError:
+    return ConnectionError(f"received only {received} of {expected} bytes")
 
 
 def _read_label_studio(url: str, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
     start = time.monotonic()
 
-    def heard(held: int) -> None:
-        _require_pace(start, held)
-        on_bytes(held)
+    def on_received(received: int) -> None:
+        _require_pace(start, received)
+        on_bytes(received)
 
-    data, length = read_image(url, max_bytes, heard)
-    if len(data) > max_bytes:
-        raise _too_large(length, max_bytes)
-    if length is not None and len(data) < length:
-        raise ConnectionError(f"only {len(data)} of {length} bytes came")
-    return data
+    try:
+        data, length = read_image(url, max_bytes, on_received)
+    except ServerError as error:
+        raise _http_error(error.status, error.reason) if error.status else ConnectionError(error.reason) from None
+    return _require_complete(data, length, max_bytes)
 
 
-def _read_other(ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
-    fs, path = storage.filesystem(ref.uri)
+def _read_other(
+    address: Address, ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]
+) -> bytes:
+    fs, path = storage.filesystem(address)
     with as_os_error():
         info = fs.info(path)
         size, version = info.get("size"), version_of(info)
@@ -225,7 +280,7 @@ def _read_other(ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Calla
             raise _changed(f"its version is no longer {ref.version}")
         if size is None:
             data = bytes(fs.cat_file(path, start=0, end=max_bytes + 1))
-        elif size <= _WHOLE:
+        elif size <= _SINGLE_REQUEST_BYTES:
             data = bytes(fs.cat_file(path))
         else:
             data = _read_pieces(fs, path, size, on_bytes)
@@ -242,32 +297,49 @@ def _read_pieces(fs: Any, path: str, size: int, on_bytes: Callable[[int], None])
             data += chunk
             _require_pace(start, len(data))
             on_bytes(len(data))
-    if len(data) < size:
-        raise ConnectionError(f"only {len(data)} of {size} bytes came")
-    return bytes(data)
+    return _require_complete(data, size, size)
 
 
 def _too_large(size: int | None, max_bytes: int) -> ImageTooLargeError:
-    having = f"more than {max_bytes}" if size is None else str(size)
-    return ImageTooLargeError(f"the file has {having} bytes, {max_bytes} are allowed")
+    if size is None:
+        return ImageTooLargeError(f"the file has more bytes than the limit of {max_bytes:,} (--max-bytes)")
+    return ImageTooLargeError(f"the file has {size:,} bytes; the limit is {max_bytes:,} (--max-bytes)")
 
 
-def _changed(how: str) -> FetchError:
-    return FetchError(f"changed since it was listed: {how}")
+def _changed(difference: str) -> FetchError:
+    return FetchError(f"changed since it was listed: {difference}")
 
 
 def _explain(error: OSError, attempts: int) -> str:
-    tries = f" after {attempts} tries" if attempts > 1 else ""
-    if isinstance(error, FileNotFoundError):
-        what = "not found"
-    elif isinstance(error, PermissionError):
-        what = "no permission to read it"
-    elif isinstance(error, IsADirectoryError):
-        what = "a folder, not a file"
-    elif isinstance(error, TimeoutError):
-        what = "the store did not answer in time"
-    elif isinstance(error, ConnectionError):
-        what = "the connection broke"
-    else:
-        what = "cannot be read"
-    return redact(f"{what}{tries} ({describe(error)})")
+    after = f" after {attempts} attempts" if attempts > 1 else ""
+    message = next(message for kind, message in _MESSAGES if isinstance(error, kind))
+    return redact(f"{message}{after} ({describe(error)})")
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+
+def version_of(entry: Mapping[str, Any]) -> str | None:
+    """The version in a file's entry in an fsspec listing, or None if it has none."""
+    for name in _VERSION_KEYS:
+        value = entry.get(name)
+        if isinstance(value, str) and value:
+            return value.strip('"')
+        # One file system reports times as numbers in listings but as dates for single files.
+        seconds = value.timestamp() if isinstance(value, datetime) else value
+        if isinstance(seconds, (int, float)):
+            return f"{name}-{seconds:.6f}"
+    return None
+
+
+def version_on_disk(status: os.stat_result) -> str:
+    """The version of a file on a disk."""
+    return f"mtime_ns-{status.st_mtime_ns}"
+
+
+def is_same_on_disk(version: str, status: os.stat_result) -> bool:
+    """Whether a file on a disk is the planned one, or a copy with its time at the file system's resolution."""
+    if (match := _ON_DISK.fullmatch(version)) is None:
+        return True
+    planned, now = int(match.group(1)), status.st_mtime_ns
+    return any(planned // step * step == now or now // step * step == planned for step in _STEPS_NS)

@@ -1,8 +1,8 @@
-"""The pixels of a grey or colour JPEG, by libjpeg-turbo without Pillow's detours.
+"""Fast decoding of gray and color JPEGs by libjpeg-turbo, without Pillow's overhead.
 
-Both decode with the same library and to the same pixels. Pillow, though, keeps four bytes of memory for three of
-colour, and hands them out by copying them twice: for a photo of 12 megapixels that is more than half of its time.
-Pillow still reads the header (size, EXIF, profile, frames) and has the last word on every file that is not in order.
+Pillow uses the same library and decodes to the same pixels, but it stores four bytes per RGB pixel and copies the
+pixels twice on the way out, which takes more than half of the decoding time of a 12-megapixel photo. Pillow still reads
+the header (size, EXIF, profile, frames) and decodes every file with an irregularity.
 """
 
 from __future__ import annotations
@@ -17,87 +17,87 @@ from PIL import ImageFile
 _APP1, _SCAN, _END = 0xE1, 0xDA, 0xD9
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 
-#: Markers of frames: baseline, progressive, lossless and others, JPEG-LS. C4, C8 and CC are none.
+#: Start-of-frame markers: baseline, progressive, lossless and others, JPEG-LS. C4, C8 and CC are not among them.
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 
-#: What the inverse cosine transform can leave out by itself: pixels of the file for one of the picture, along a side.
+#: Scales at which the inverse cosine transform can decode: stored pixels per decoded pixel, along each side.
 _SCALES = (8, 4, 2)
 
 
 def scale_of(size: tuple[int, int], shortest_side: int | None) -> int:
-    """By how much a picture may be reduced: 1, 2, 4 or 8.
+    """The scale at which an image may be decoded: 1, 2, 4 or 8 stored pixels per decoded pixel.
 
     Args:
-        size: Width and height in the file.
-        shortest_side: Pixels that the shorter side must keep; None for a picture in full.
+        size: Stored width and height.
+        shortest_side: Pixels that the shorter side must keep; None for full size.
     """
     if shortest_side is None:
         return 1
     return next((scale for scale in _SCALES if min(size) // scale >= shortest_side), 1)
 
 
-def reduced(size: tuple[int, int], scale: int) -> tuple[int, int]:
-    """Width and height of a picture at 1/scale: its last pixels may stand for fewer."""
+def reduced_size(size: tuple[int, int], scale: int) -> tuple[int, int]:
+    """Width and height of an image at 1/scale, rounded up."""
     return -(-size[0] // scale), -(-size[1] // scale)
 
 
 def read_pixels(image: ImageFile.ImageFile, data: bytes, scale: int) -> npt.NDArray[np.uint8] | None:
-    """Pixels of a JPEG that Pillow has opened and not loaded, as they are stored.
+    """Decode the stored pixels of a JPEG.
 
     Args:
-        image: For its mode and size.
-        data: The whole file.
-        scale: 1, 2, 4 or 8; other than 1 for sides of 8 times as many pixels at least.
+        image: The image as opened by Pillow, not loaded; its mode and size are used.
+        data: The complete file.
+        scale: 1, 2, 4 or 8. Scales other than 1 need sides of at least 8 times as many pixels.
 
     Returns:
-        (H, W, 3) uint8 RGB, grey in all three channels; None for other modes (CMYK), for grey with a profile (which is
-        for one channel), and wherever libjpeg has anything to remark: whether such a file is cut, broken or only odd is
-        for Pillow's decoder to say.
+        (H, W, 3) uint8 RGB, with gray in all three channels. None for other modes (CMYK), for gray with a profile
+        (which applies to one channel), and whenever libjpeg warns: Pillow's decoder then decides whether the file is
+        truncated, corrupt or only unusual.
     """
     if image.mode != "RGB" and (image.mode != "L" or image.info.get("icc_profile")):
         return None
-    width, height = size = reduced(image.size, scale)
+    width, height = size = reduced_size(image.size, scale)
     try:
-        # Of the sizes that libjpeg can make, the smallest that is not less than this.
+        # libjpeg picks the smallest of its sizes that is not below this one.
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height)
     except ValueError:
         return None
     return pixels if pixels.shape[1::-1] == size else None
 
 
-def reduce(image: ImageFile.ImageFile, scale: int) -> None:
-    """Have Pillow load a JPEG that it has opened at 1/scale."""
+def draft_at_scale(image: ImageFile.ImageFile, scale: int) -> None:
+    """Make Pillow load an opened JPEG at 1/scale."""
     width, height = image.size
     image.draft(None, (width // scale, height // scale))
 
 
 def jpeg_exif(data: bytes) -> bytes | None:
-    """EXIF of the first APP1 segment that has any, from its byte order on, where browsers look for it."""
+    """EXIF data from where browsers look for it: the first APP1 segment with EXIF. Begins with the byte order."""
     for marker, body in _segments(data):
-        # The byte behind `Exif\0` is padding, and most often zero.
+        # The byte after `Exif\0` is padding, usually zero.
         if marker == _APP1 and len(body) > 6 and body[:5] == b"Exif\0":
             return body[6:]
     return None
 
 
 def jpeg_frame(data: bytes) -> int | None:
-    """The marker of the frame, which says how it is coded; None where there is none."""
+    """The start-of-frame marker, which tells the encoding; None if there is none."""
     return next((marker for marker, _ in _segments(data) if marker in _FRAMES), None)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and body of each segment before the first scan."""
-    at = 2
-    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
-        marker = data[at + 1]
+    """Yield the marker and body of each segment before the first scan."""
+    offset = 2
+    while 0 <= (offset := data.find(b"\xff", offset)) < len(data) - 3:
+        marker = data[offset + 1]
         if marker in (_SCAN, _END):
             return
-        if marker in (0x00, 0xFF):  # no marker, or one that is filled up
-            at += 1
+        if marker in (0x00, 0xFF):  # not a marker, or a fill byte before one
+            offset += 1
             continue
-        at += 2
+        offset += 2
         if marker in _WITHOUT_LENGTH:
             continue
-        length = max(int.from_bytes(data[at : at + 2], "big"), 2)
-        yield marker, data[at + 2 : at + length]
-        at += length
+        length = max(int.from_bytes(data[offset : offset + 2], "big"), 2)
+        yield marker, data[offset + 2 : offset + length]
+        offset += length

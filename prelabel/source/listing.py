@@ -1,16 +1,16 @@
-"""Which images a run is about: directories, globs, single files, lists and COCO files, on any store, as one stream.
+"""Listing the images of a run: folders, globs, single files, lists and COCO files, on any storage, as one stream.
 
     list_images(["s3://bucket/photos", "more/*.jpg", "list.csv"], Storage())
 
-Rules, the same on every store:
+The rules are the same on all storage:
 
-- `image_id` is the path below the source root, with forward slashes: below the folder; below the part of a glob before
-  its first wildcard; for a single file its name; for an entry of a list what `lists.py` says. Names are never changed.
-- In folders and globs a file is an image when its extension says so (`endings.py`, upper or lower case). Others are
-  counted, and opened only where they are to be sniffed. A single file and an entry of a list are taken whatever they
-  are called.
-- Files and folders whose name starts with a dot are left out, unless that part of a glob starts with a dot.
-- Sources come in the order given, folders in the order of `walk.py`, lists in their own order.
+- `image_id` is the path below the source root, with forward slashes. The root is the folder, or the part of a glob
+  before its first wildcard. A single file's `image_id` is its name; for list entries see `lists.py`. Names are never
+  changed.
+- In folders and globs, a file is an image if its extension says so (`formats.py`, upper or lower case). Other files are
+  counted, and opened only with `--sniff`. A single file and a list entry are used whatever their names.
+- Files and folders whose names start with a dot are skipped, unless that part of a glob starts with a dot.
+- Sources keep the given order, folders are in the order of `walk.py`, and lists keep their own order.
 """
 
 from __future__ import annotations
@@ -24,48 +24,36 @@ from urllib.parse import unquote
 
 from prelabel.errors import SourceError
 from prelabel.image_ref import ImageRef
-from prelabel.source.endings import HIDDEN, IMAGE_EXTENSIONS, NO_ENDING, NOT_READ, OTHER, describe_ignored
-from prelabel.source.first_bytes import only_pictures
-from prelabel.source.glob import ANYTHING, Pattern, split_glob
-from prelabel.source.label_studio import is_label_studio, is_task_list, listed_images, project_images
-from prelabel.source.lists import LIST_EXTENSIONS, check_text, identity_of, list_entries
-from prelabel.source.walk import walk
-from prelabel.storage import (
-    Storage,
-    absolute,
-    describe,
-    is_http,
-    is_known,
-    is_local,
-    protocol_of,
-    redact,
-    without_secrets,
-)
-from prelabel.stores import STORES
+from prelabel.source.formats import HIDDEN, IMAGE_EXTENSIONS, NO_EXTENSION, NOT_READ, OTHER, describe_ignored
+from prelabel.source.label_studio import is_label_studio, is_task_list, project_images, task_file_images
+from prelabel.source.lists import LIST_EXTENSIONS, list_entries, path_of_url, require_unicode
+from prelabel.source.sniff import only_images
+from prelabel.source.walk import ANYTHING, Pattern, split_glob, walk
+from prelabel.storage.address import Address, describe, is_http, redact, without_secrets
+from prelabel.storage.files import STORES, Storage, is_known_protocol
 
-__all__ = ["IMAGE_EXTENSIONS", "ImageRef", "OneSource", "SourceSummary", "list_images"]
-
-#: Different extensions told apart in a summary: names of files are not under our control.
+#: Most extensions counted separately in a summary. Sources may hold any number of extensions.
 _MOST_EXTENSIONS = 200
 
-#: What stands in a summary for the output of the run itself, where that lies in a source; it is not looked into.
+#: Summary key for the run's own output, which is skipped if it lies in a source.
 THE_OUTPUT = "(the output)"
 
 Kind = Literal["directory", "glob", "file", "list", "coco", "label-studio"]
 
 
 @dataclass(slots=True)
-class OneSource:
-    """What one source held; it grows while `list_images` streams.
+class ListedSource:
+    """Counts of what one source contains, updated while `list_images` streams.
 
     Attributes:
         source: Its address, without secrets.
         kind: `directory`, `glob`, `file`, `list`, `coco` or `label-studio`.
-        images: Images taken.
-        bytes: Their size together, as far as the listing tells sizes (lists do not).
-        signed: Those whose address holds a signature or a password, which are not stored.
-        by_query: Those told from others by the query of their web address alone; their ids end in its digest.
-        ignored: Files left out, by extension (`.txt`, `(no extension)`, `(hidden)`).
+        images: Number of images.
+        bytes: Total size of the images in bytes, as far as the listing reports sizes (lists do not).
+        signed: Number of images whose address holds a signature or a password. Those secrets are not stored.
+        by_query: Number of images that differ from another only by the query of their URL. Their ids end in a digest
+            of the query.
+        ignored: Number of ignored files by extension, or by another key (`.txt`, `(no extension)`, `(hidden)`).
     """
 
     source: str
@@ -77,11 +65,11 @@ class OneSource:
     ignored: dict[str, int] = field(default_factory=dict)
 
     def count_query(self) -> None:
-        """Count one image that its query tells from another."""
+        """Count an image that differs from another only by its query."""
         self.by_query += 1
 
     def ignore(self, extension: str) -> None:
-        """Count one file left out."""
+        """Count an ignored file."""
         if extension not in self.ignored and len(self.ignored) >= _MOST_EXTENSIONS:
             extension = OTHER
         self.ignored[extension] = self.ignored.get(extension, 0) + 1
@@ -89,39 +77,39 @@ class OneSource:
 
 @dataclass(slots=True)
 class SourceSummary:
-    """What was listed, source by source, in the order given."""
+    """Counts of all sources, in the given order."""
 
-    sources: list[OneSource] = field(default_factory=list)
+    sources: list[ListedSource] = field(default_factory=list)
 
     @property
     def images(self) -> int:
-        """Images of all sources so far."""
-        return sum(one.images for one in self.sources)
+        """Number of images in all sources so far."""
+        return sum(source.images for source in self.sources)
 
     @property
     def bytes(self) -> int:
-        """Their bytes, as far as known."""
-        return sum(one.bytes for one in self.sources)
+        """Total size of the images in bytes, as far as known."""
+        return sum(source.bytes for source in self.sources)
 
     @property
     def ignored(self) -> dict[str, int]:
-        """Files left out in all sources, by extension."""
+        """Number of ignored files in all sources, by extension."""
         total: Counter[str] = Counter()
-        for one in self.sources:
-            total.update(one.ignored)
+        for source in self.sources:
+            total.update(source.ignored)
         return dict(total)
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in `run.json`."""
-        return {"images": self.images, "bytes": self.bytes, "sources": [asdict(one) for one in self.sources]}
+        """The summary as stored in `run.json`."""
+        return {"images": self.images, "bytes": self.bytes, "sources": [asdict(source) for source in self.sources]}
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    url: str
-    root: str
+    address: Address
+    root: Address
     pattern: Pattern
-    summary: OneSource
+    summary: ListedSource
 
 
 def list_images(
@@ -131,59 +119,63 @@ def list_images(
     image_root: str | None = None,
     summary: SourceSummary | None = None,
     sniff: bool = False,
-    output: str | None = None,
+    output: Address | None = None,
     on_file: Callable[[], None] = lambda: None,
 ) -> Iterator[ImageRef]:
-    """The images of all sources, in order, one at a time.
+    """List the images of all sources as a stream.
 
-    Every source is looked up before the first image comes, so that a mistyped last one is told at once.
+    Every source is checked before the first image is yielded, so a mistyped last source fails immediately.
 
     Args:
-        sources: Addresses: directories or prefixes (recursive), globs (`*`, `?`, `[..]`, and `**` for any number of
-            folders), single files, lists (`.txt`, `.csv`, `.jsonl`, `.parquet`), COCO datasets (`.json`). What exists
-            under exactly the given name is that, even when the name holds a wildcard.
-        storage: Where they are.
-        image_root: Folder of the relative entries of lists and COCO files; by default the one the file lies in.
-        summary: Filled while images come.
-        sniff: Look into files in folders and globs whose extension says nothing.
-        output: What lies below that address was made of images, and is none.
-        on_file: Called for everything that is listed, taken or not, and for each piece of a list that is read; may
-            raise to end the listing.
+        sources: Paths or URLs: folders or prefixes (recursive), globs (`*`, `?`, `[..]`, and `**` for any number of
+            folders), single files, lists (`.txt`, `.csv`, `.jsonl`, `.parquet`), COCO datasets (`.json`), Label Studio
+            projects and task files. A name that exists literally is used as it is, even if it contains wildcards.
+        storage: Opens the sources.
+        image_root: Folder of relative entries in lists and COCO files; by default the folder of the file.
+        summary: Updated while images are yielded.
+        sniff: Identify files with unknown extensions in folders and globs by their first bytes.
+        output: The run's own output; everything below it is skipped.
+        on_file: Called for every listed file, used or not, and for each piece of a list that is read. May raise to
+            stop the listing.
+
+    Returns:
+        The images as a stream, in the order of the sources.
 
     Raises:
-        SourceError: A source is missing, unreadable or holds no image, or an entry of a list is not usable.
+        SourceError: A source is missing, unreadable or has no image, or a list entry is invalid.
         ConfigError: The protocol of an address is unknown or needs an extra.
     """
     if not sources:
-        raise SourceError("no source was given: name a folder, a glob, a file or a list of images")
+        raise SourceError("no source given: name a folder, a glob, a file or a list of images")
     resolved = [_resolve(source, storage) for source in sources]
     if summary is not None:
         summary.sources.extend(source.summary for source in resolved)
-    return _stream(resolved, storage, image_root, sniff, output, on_file)
+    root = Address.of_folder(image_root) if image_root else None
+    return _stream(resolved, storage, root, sniff, output, on_file)
 
 
 def _stream(
     sources: Sequence[_Source],
     storage: Storage,
-    image_root: str | None,
+    image_root: Address | None,
     sniff: bool,
-    output: str | None,
+    output: Address | None,
     on_file: Callable[[], None],
 ) -> Iterator[ImageRef]:
     for source in sources:
         summary = source.summary
         kind = summary.kind
         if kind == "directory" or kind == "glob":
-            refs = _found(source, storage, sniff, _inside(source, output), on_file)
+            refs = _walk_images(source, storage, sniff, _path_of_output(source, output), on_file)
         elif kind == "file":
-            refs = iter([_single(source.url)])
-        elif is_label_studio(source.url):
-            refs = project_images(source.url, image_root=image_root)
+            refs = iter([_single_image(source.address)])
+        elif is_label_studio(source.address.url):
+            refs = project_images(source.address.url, image_root=image_root)
         elif kind == "label-studio":
-            refs = listed_images(source.url, storage, image_root=image_root)
+            refs = task_file_images(source.address, storage, image_root=image_root)
         else:
             refs = list_entries(
-                source.url, storage, image_root=image_root, on_query=summary.count_query, on_read=on_file
+                source.address, storage, image_root=image_root, on_query=summary.count_query, on_read=on_file
             )
         try:
             for ref in refs:
@@ -193,88 +185,86 @@ def _stream(
                 summary.signed += without_secrets(ref.uri) != ref.uri
                 yield ref
         except OSError as error:
-            _cannot("list", source.url, error)
+            _raise_source_error("list", str(source.address), error)
         if not summary.images:
-            raise SourceError(_nothing(source, sniff))
+            raise SourceError(_no_images_message(source, sniff))
 
 
-def _inside(source: _Source, output: str | None) -> str | None:
-    """The path of the output below a source's root, or None where it lies elsewhere."""
+def _path_of_output(source: _Source, output: Address | None) -> str | None:
+    """The path of the output below a source's root, or None if it lies elsewhere."""
     if output is None:
         return None
-    root, inside = _one_name(source.root), _one_name(absolute(output))
-    return inside[len(root) + 1 :] if inside.startswith(f"{root}/") else None
+    root_url, output_url = _canonical_url(source.root), _canonical_url(output)
+    return output_url[len(root_url) + 1 :] if output_url.startswith(f"{root_url}/") else None
 
 
-def _one_name(url: str) -> str:
-    """An address with one of the names that its store's protocol has."""
-    store = STORES.get(protocol_of(url))
+def _canonical_url(address: Address) -> str:
+    """The URL of an address without a trailing slash, with the first of its store's protocol names."""
+    store, url = STORES.get(address.protocol), address.url
     return (f"{store.protocols[0]}{url[url.index('://') :]}" if store else url).rstrip("/")
 
 
 def _resolve(source: str, storage: Storage) -> _Source:
     if not source:
-        raise SourceError("an empty source address")
+        raise SourceError("a source is empty: name a folder, a glob, a file or a list of images")
+    source_name, address = redact(source), Address.of_folder(source)
     if is_label_studio(source):
-        return _Source(source, source, ANYTHING, OneSource(redact(source), "label-studio"))
-    if not is_known(source):
-        raise SourceError(f"{redact(source)}: unknown kind of address {protocol_of(source)}://")
-    url = absolute(source)
-    shown = redact(source)
-    if not is_local(url) and protocol_of(url) != "memory" and re.search(r"[*?\[]", url.split("/")[2]):
-        raise SourceError(f"{shown}: the bucket or server must be named without wildcards")
-    # On a web server only the slash at the end tells a folder.
-    if is_http(source) and source.endswith("/"):
-        return _Source(url, url, ANYTHING, OneSource(shown, "directory"))
+        return _Source(Address.of(source), address, ANYTHING, ListedSource(source_name, "label-studio"))
+    if not is_known_protocol(address.protocol):
+        raise SourceError(f"{source_name}: unknown protocol {address.protocol}://")
+    if not (address.is_local or address.protocol == "memory") and re.search(r"[*?\[]", address.bucket):
+        raise SourceError(f"{source_name}: the name of the bucket or server must not contain wildcards")
+    # On a web server, only a trailing slash marks a folder.
+    if address.is_http and source.endswith("/"):
+        return _Source(address, address, ANYTHING, ListedSource(source_name, "directory"))
     try:
-        kind = _kind(url, storage)
+        kind = _kind(address, storage)
         if kind is None:
-            # A web server has no folders that it would tell of.
-            root, pattern = split_glob(url, lambda at: not is_http(at) and storage.kind(at) == "directory")
+            # A web server does not report folders.
+            text, pattern = split_glob(address, lambda text: not address.is_http and storage.kind(text) == "directory")
             if pattern is None:
-                raise SourceError(f"{shown}: no such file or folder")
-            if not is_http(root) and storage.kind(root) != "directory":
-                raise SourceError(f"{shown}: no such folder {redact(root)}")
-            return _Source(url, root, pattern, OneSource(shown, "glob"))
+                raise SourceError(f"source {source_name}: no such file or folder")
+            root = Address.of(text)
+            if not root.is_http and storage.kind(root) != "directory":
+                raise SourceError(f"{source_name}: no such folder: {root}")
+            return _Source(address, root, pattern, ListedSource(source_name, "glob"))
     except OSError as error:
-        _cannot("look up", source, error)
+        _raise_source_error("look up", source_name, error)
     if kind == "directory":
-        return _Source(url, url, ANYTHING, OneSource(shown, "directory"))
-    extension = _extension(identity_of(url))
+        return _Source(address, address, ANYTHING, ListedSource(source_name, "directory"))
+    extension = _extension(path_of_url(address.url))
     if extension == ".json":
         try:
-            tasks = is_task_list(url, storage)
+            tasks = is_task_list(address, storage)
         except OSError as error:
-            _cannot("read", source, error)
-        return _Source(url, url, ANYTHING, OneSource(shown, "label-studio" if tasks else "coco"))
-    if extension in LIST_EXTENSIONS:
-        return _Source(url, url, ANYTHING, OneSource(shown, "list"))
-    return _Source(url, url, ANYTHING, OneSource(shown, "file"))
+            _raise_source_error("read", source_name, error)
+        return _Source(address, address, ANYTHING, ListedSource(source_name, "label-studio" if tasks else "coco"))
+    list_or_file: Kind = "list" if extension in LIST_EXTENSIONS else "file"
+    return _Source(address, address, ANYTHING, ListedSource(source_name, list_or_file))
 
 
-def _kind(url: str, storage: Storage) -> Literal["file", "directory"] | None:
+def _kind(address: Address, storage: Storage) -> Literal["file", "directory"] | None:
     try:
-        return storage.kind(url)
+        return storage.kind(address)
     except PermissionError:
-        # A pattern is no address that a web server would have to know.
-        if is_http(url) and split_glob(url, lambda at: False)[1] is not None:
+        # A web server may answer "forbidden" for the literal name of a glob.
+        if address.is_http and split_glob(address, lambda text: False)[1] is not None:
             return None
         raise
 
 
-def _single(url: str) -> ImageRef:
-    name = identity_of(url).rpartition("/")[2]
-    name = unquote(name) if is_http(url) else name
-    check_text(name, redact(url))
-    return ImageRef(image_id=name, uri=url, file_name=name)
+def _single_image(address: Address) -> ImageRef:
+    name = path_of_url(address.url).rpartition("/")[2]
+    name = unquote(name) if address.is_http else name
+    require_unicode(name, str(address))
+    return ImageRef(image_id=name, uri=address.url, file_name=name)
 
 
-def _found(
+def _walk_images(
     source: _Source, storage: Storage, sniff: bool, output: str | None, on_file: Callable[[], None]
 ) -> Iterator[ImageRef]:
     pattern, summary = source.pattern, source.summary
-    unreadable: list[str] = []
-    unreadable_count = 0
+    first_undecodable, undecodable = "", 0
 
     def enter(folder: str) -> bool:
         if pattern.enters(folder):
@@ -297,37 +287,29 @@ def _found(
         return False
 
     def ignore(path: str) -> None:
-        summary.ignore(_extension(path) or NO_ENDING)
+        summary.ignore(_extension(path) or NO_EXTENSION)
 
     files = walk(source.root, storage, enter=enter, choose=choose, start=pattern.start, on_entry=on_file)
     if sniff:
-        files = only_pictures(
-            files, storage, is_decided=lambda path: _extension(path) in IMAGE_EXTENSIONS, ignore=ignore
-        )
-    for found in files:
-        if not found.path.isascii() and not _is_text(found.path):
-            unreadable_count += 1
-            unreadable = unreadable or [found.path]
+        files = only_images(files, storage, is_decided=lambda path: _extension(path) in IMAGE_EXTENSIONS, ignore=ignore)
+    for ref in files:
+        try:
+            ref.image_id.encode()
+        except UnicodeEncodeError:
+            undecodable += 1
+            first_undecodable = first_undecodable or ref.image_id
             continue
-        yield ImageRef(found.path, found.uri, found.path, found.size, found.version)
-    if unreadable:
-        name = unreadable[0].encode(errors="surrogateescape")
+        yield ref
+    if undecodable:
+        name = first_undecodable.encode(errors="surrogateescape")
         raise SourceError(
-            f"{summary.source}: {unreadable_count} image name(s) are not UTF-8 and cannot be stored, the first is "
-            f"{name!r}: rename them"
+            f"{summary.source}: {undecodable:,} image names are not valid UTF-8 and cannot be stored, the first is "
+            f"{name!r}: rename the files"
         )
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _extension(path: str) -> str:
-    """The extension in lower case with its dot, or `""`; one that is too long to be one is `(other)`."""
+    """The extension in lower case with its dot; `""` if there is none, `(other)` if it is too long or unprintable."""
     name = path.rpartition("/")[2]
     stem, dot, extension = name.rpartition(".")
     if not dot or not stem:
@@ -335,22 +317,27 @@ def _extension(path: str) -> str:
     return "." + extension.lower() if len(extension) <= 10 and extension.isprintable() else OTHER
 
 
-def _nothing(source: _Source, sniff: bool) -> str:
+def _no_images_message(source: _Source, sniff: bool) -> str:
     summary = source.summary
-    what = {
-        "directory": f"no image under {summary.source}",
+    message = {
+        "directory": f"no images in {summary.source}",
         "glob": f"no image matches {summary.source}",
-        "list": f"{summary.source}: the list names no image",
+        "list": f"{summary.source}: the list is empty",
         "coco": f'{summary.source}: "images" is empty',
-        "label-studio": f"{summary.source}: there is no task",
+        "label-studio": f"{summary.source}: there are no tasks",
     }[summary.kind]
     total = sum(summary.ignored.values())
     if not total:
-        return what
-    return f"{what} ({total:,} file{'s' * (total != 1)} ignored: {describe_ignored(summary.ignored, sniff)})"
+        way_out = {
+            "directory": ": name a folder that holds images",
+            "glob": ": check the pattern and its quotes",
+        }
+        return message + way_out.get(summary.kind, "")
+    return f"{message} ({total:,} file{'s' * (total != 1)} ignored: {describe_ignored(summary.ignored, sniff)})"
 
 
-def _cannot(what: str, url: str, error: OSError) -> NoReturn:
+def _raise_source_error(action: str, source_name: str, error: OSError) -> NoReturn:
     if isinstance(error, PermissionError):
-        raise SourceError(f"{redact(url)}: no permission to {what} it ({describe(error)})") from error
-    raise SourceError(f"cannot {what} {redact(url)}: {describe(error)}") from error
+        raise SourceError(f"no permission to {action} {source_name} ({describe(error)})") from error
+    hint = "; check the URL and the network" if is_http(source_name) else ""
+    raise SourceError(f"cannot {action} {source_name}: {describe(error)}{hint}") from error

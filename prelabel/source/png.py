@@ -1,4 +1,4 @@
-"""A PNG by Pillow, from its chunks to RGB."""
+"""Decoding of a PNG from its chunks to RGB, with Pillow."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from prelabel.source.calibration import Calibration, from_code_points, from_gamm
 from prelabel.source.color import is_profile, on_white, to_rgb
 from prelabel.source.png_chunks import PngChunks, fills_all_rows
 
-#: Pillow's names for the layouts of 16-bit samples of which it keeps the upper half, and for the same with the other.
-_OTHER_HALVES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
+#: Pillow keeps the upper half of 16-bit color samples: its names for those layouts, and for those that keep the lower.
+_LOWER_LAYOUTS = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 
 def open_png(chunks: PngChunks) -> PngImagePlugin.PngImageFile:
-    """The pixels of a PNG, not yet loaded, with what else is known of it in `info`."""
+    """Open the pixels of a PNG without loading them, with its metadata in `info`."""
     image = PngImagePlugin.PngImageFile(io.BytesIO(chunks.pixels))
     image.info.update(chunks.metadata)
-    image.decodermaxblock = len(chunks.pixels)  # in one go
+    image.decodermaxblock = len(chunks.pixels)  # read all data in one block
     return image
 
 
 def has_all_rows(image: Image.Image, chunks: PngChunks) -> bool:
-    """Whether the data of a loaded PNG reached to its last row: Pillow leaves the rest black, and does not mind."""
+    """Whether a loaded PNG had data for its last row. Pillow leaves missing rows black and raises no error."""
     width, height = image.size
     if not image.info.get("interlace") and np.asarray(image.crop((0, height - 1, width, height))).any():
         return True
@@ -32,9 +32,9 @@ def has_all_rows(image: Image.Image, chunks: PngChunks) -> bool:
 
 
 def png_rgb(image: Image.Image, chunks: PngChunks) -> Image.Image:
-    """A loaded PNG, or the first frame of one at its place, in RGB on white."""
+    """Convert a loaded PNG, or the first frame of an animated one, to RGB on white at the size of the image."""
     _fit_transparency_to_8_bits(image, chunks.bits)
-    profile, calibration = _colours(chunks)
+    profile, calibration = _colors(chunks)
     if profile is not None:
         image.info["icc_profile"] = profile
     transparent = image.info.get("transparency")
@@ -42,13 +42,13 @@ def png_rgb(image: Image.Image, chunks: PngChunks) -> Image.Image:
     is_needed = chunks.bits == 16 and (calibration is not None or clear is not None)
     low_bytes = _low_bytes(chunks) if is_needed else None
     if low_bytes is not None and clear is not None:
-        image = _without_colour(image, low_bytes, clear)
+        image = _make_transparent(image, low_bytes, clear)
     rgb = to_rgb(image, calibration, low_bytes)
     return rgb if rgb.size == chunks.size else on_white(rgb, chunks.size, chunks.frame)
 
 
-def _colours(chunks: PngChunks) -> tuple[bytes | None, Calibration | None]:
-    """The profile or the numbers that say what the colours are, by the order of browsers."""
+def _colors(chunks: PngChunks) -> tuple[bytes | None, Calibration | None]:
+    """The ICC profile or the calibration that applies, in the browsers' order of precedence."""
     calibration = None if chunks.code_points is None else from_code_points(*chunks.code_points)
     if calibration is not None:
         return None, calibration
@@ -58,31 +58,30 @@ def _colours(chunks: PngChunks) -> tuple[bytes | None, Calibration | None]:
 
 
 def _low_bytes(chunks: PngChunks) -> Image.Image | None:
-    """The lower halves of 16-bit samples of colour, of which Pillow keeps the upper ones."""
-    again = PngImagePlugin.PngImageFile(io.BytesIO(chunks.pixels))
-    other = _OTHER_HALVES.get(str(again.tile[0].args))
-    if other is None:
+    """The lower bytes of 16-bit color samples, of which Pillow keeps the upper ones; None for other pixels."""
+    image = PngImagePlugin.PngImageFile(io.BytesIO(chunks.pixels))
+    lower_layout = _LOWER_LAYOUTS.get(str(image.tile[0].args))
+    if lower_layout is None:
         return None
-    again.tile = [again.tile[0]._replace(args=other)]
-    again.load()
-    return again
+    image.tile = [image.tile[0]._replace(args=lower_layout)]
+    image.load()
+    return image
 
 
-def _without_colour(image: Image.Image, low_bytes: Image.Image, transparent: tuple[int, ...]) -> Image.Image:
-    """A picture of 16 bits in mode RGBA, transparent where all bits of a pixel are those of one colour."""
+def _make_transparent(image: Image.Image, low_bytes: Image.Image, transparent: tuple[int, ...]) -> Image.Image:
+    """Convert a 16-bit image to mode RGBA, transparent where all 16 bits per sample equal the `transparent` color."""
     upper = np.asarray(image)
-    colour = np.array(transparent, np.uint16)
-    is_clear = ((upper == colour >> 8) & (np.asarray(low_bytes)[..., :3] == (colour & 255))).all(-1)
+    color = np.array(transparent, np.uint16)
+    is_clear = ((upper == color >> 8) & (np.asarray(low_bytes)[..., :3] == (color & 255))).all(-1)
     rgba = Image.fromarray(np.dstack([upper, np.where(is_clear, np.uint8(0), np.uint8(255))]))
     rgba.info = {name: value for name, value in image.info.items() if name != "transparency"}
     return rgba
 
 
 def _fit_transparency_to_8_bits(image: Image.Image, bits: int) -> None:
-    """Mend the transparent value of a grey PNG whose samples had 2 or 4 bits.
+    """Scale the transparent value of a gray PNG with 2 or 4 bits per sample to 8 bits.
 
-    Pillow brings such samples to 8 bits and leaves the one transparent value of the file as it was, so that it would
-    match no pixel or a wrong one.
+    Pillow scales such samples to 8 bits but not the transparent value, which would match no pixel or a wrong one.
     """
     value = image.info.get("transparency")
     if image.mode == "L" and bits in (2, 4) and isinstance(value, int):

@@ -1,152 +1,122 @@
-"""What a file is, told from its bytes: an image format read here, or a description of what it looks like instead.
+"""Identifying images among files with unknown extensions by their first bytes (`--sniff`).
 
-Names and extensions lie; the first bytes seldom do. Only raster formats with a plain decoder are on the list: SVG, PDF
-and EPS are refused, since Pillow would hand an EPS file to Ghostscript, a program that runs what the file says.
+A small range of each file is read, in several threads, and the order is kept. This is off by default, since a folder of
+a million such files costs a million small requests.
 """
 
 from __future__ import annotations
 
-import re
+import asyncio
+import os
+import stat
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
-#: First bytes of the formats read here, with Pillow's names. AVIF, HEIF, WebP, BMP, PPM and TGA need a second look.
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-    (b"II+\x00", "TIFF"),  # BigTIFF
-    (b"MM\x00+", "TIFF"),
-    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG2000"),
-    (b"\xff\x4f\xff\x51", "JPEG2000"),  # a bare codestream
-    (b"8BPS", "PSD"),
-)
+from prelabel.image_ref import ImageRef
+from prelabel.source.fetch import STALL_S
+from prelabel.source.formats import image_format
+from prelabel.storage.address import Address
+from prelabel.storage.base import ObjectStore, run_coroutine
+from prelabel.storage.files import Storage
+from prelabel.storage.retries import retry_patiently
 
-_AVIF_BRANDS = {b"avif", b"avis"}
-_HEVC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
-_HEIF_BRANDS = _HEVC_BRANDS | {b"mif1", b"msf1", b"mif2"}
-_RAW_BRANDS = {b"crx "}
-#: How far into an AVIF its pictures are described.
-_ITEMS_WITHIN = 1 << 16
+#: Number of bytes that identify a format; the brands of an AVIF file end within 256.
+_HEAD_BYTES = 512
 
-_BMP_HEADER_BYTES = {12, 16, 40, 52, 56, 64, 108, 124}
-_TGA_FOOTER = b"TRUEVISION-XFILE.\x00"
-
-#: First bytes of what is often found in the place of a picture.
-_STRANGERS = (
-    (b"%PDF-", "a PDF document"),
-    (b"%!PS", "a PostScript or EPS document"),
-    (b"\xc5\xd0\xd3\xc6", "an EPS document"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for"),
-    (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "gzip-compressed data"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
-    (b"Rar!", "a RAR archive"),
-    (b"\x28\xb5\x2f\xfd", "Zstandard-compressed data"),
-    (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
-    (b"OggS", "an Ogg recording"),
-    (b"ID3", "an MP3 recording"),
-    (b"PAR1", "a Parquet file"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"SQLite format 3", "an SQLite database"),
-    (b"\xff\x0a", "a JPEG XL picture"),
-    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL picture"),
-    (b"qoif", "a QOI picture"),
-    (b"DDS ", "a DDS texture"),
-    (b"v/1\x01", "an OpenEXR picture"),
-    (b"#?RADIANCE", "a Radiance HDR picture"),
-    (b"SIMPLE  =", "a FITS picture"),
-    (b"FUJIFILMCCD-RAW", "a camera raw file"),
-    (b"IIU\x00", "a camera raw file"),
-    (b"\x00\x00\x01\x00", "a Windows icon"),
-    (b"\x00\x00\x02\x00\x01", "a Windows cursor"),
-    (b"II\xbc\x01", "a JPEG XR picture"),
-    (b"gimp xcf", "a GIMP document"),
-    (b"\x8aMNG", "an MNG animation"),
-    (b"\x8bJNG", "a JNG picture"),
-    (b"FLIF", "a FLIF picture"),
-    (b"BPG\xfb", "a BPG picture"),
-    (b"\x0a\x05\x01", "a PCX picture"),
-    (b"icns", "an Apple icon"),
-)
+#: Number of files read concurrently, and of finished files that may wait for an earlier one.
+_THREADS, _AHEAD = 32, 256
 
 
-def image_format(data: bytes) -> str | None:
-    """Pillow's name of the format these bytes begin like, or None where it is none of those read here."""
-    for signature, name in _SIGNATURES:
-        if data.startswith(signature):
-            return name
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data[4:8] == b"ftyp":
-        return _iso_media_format(data)
-    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_BYTES:
-        return "BMP"
-    if re.match(rb"P[1-6f](#|\s+[\d#])", data):
-        return "PPM"
-    # TGA has no signature at its beginning, and the old kind has none at all: anything would pass for it.
-    if data.endswith(_TGA_FOOTER):
-        return "TGA"
-    return None
+def only_images(
+    files: Iterable[ImageRef],
+    storage: Storage,
+    *,
+    is_decided: Callable[[str], bool],
+    ignore: Callable[[str], None],
+) -> Iterator[ImageRef]:
+    """Yield the files that are images, in order.
+
+    Args:
+        files: The files of a walk.
+        storage: Opens the files.
+        is_decided: Whether a file's path alone identifies it as an image, so that the file is not read.
+        ignore: Called with the path of each file that is skipped.
+
+    Raises:
+        OSError: Storage failed. A file that is missing or may not be read is skipped.
+    """
+    waiting: deque[tuple[ImageRef, Future[bool] | None]] = deque()
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="sniff") as pool:
+        try:
+            for file in files:
+                is_image = None if is_decided(file.file_name) else pool.submit(_is_image, file, storage)
+                waiting.append((file, is_image))
+                while waiting and (len(waiting) > _AHEAD or waiting[0][1] is None or waiting[0][1].done()):
+                    yield from _resolve(*waiting.popleft(), ignore)
+            while waiting:
+                yield from _resolve(*waiting.popleft(), ignore)
+        finally:
+            for _, is_image in waiting:
+                if is_image is not None:
+                    is_image.cancel()
 
 
-def _iso_media_format(data: bytes) -> str | None:
-    """AVIF and HEIF are brands of the MP4 container: the major one, or else those the file is compatible with."""
-    length = min(int.from_bytes(data[:4], "big"), 1024)
-    major = data[8:12]
-    brands = {data[i : i + 4] for i in range(16, length, 4)} | {major}
-    if major in _RAW_BRANDS:
-        return None
-    if major in _AVIF_BRANDS or (major not in _HEVC_BRANDS and brands & _AVIF_BRANDS):
-        return "AVIF"
-    return "HEIF" if brands & _HEIF_BRANDS else None
+def _resolve(file: ImageRef, is_image: Future[bool] | None, ignore: Callable[[str], None]) -> Iterator[ImageRef]:
+    if is_image is None or is_image.result():
+        yield file
+    else:
+        ignore(file.file_name)
 
 
-def largest_item(data: bytes) -> tuple[int, int]:
-    """Width and height of the largest picture that an AVIF states before its pixels; (0, 0) where it states none."""
-    sizes = re.findall(rb"ispe\0{4}(.{4})(.{4})", data[:_ITEMS_WITHIN], re.DOTALL)
-    stated = [(int.from_bytes(width, "big"), int.from_bytes(height, "big")) for width, height in sizes]
-    return max(stated, key=lambda size: size[0] * size[1], default=(0, 0))
-
-
-def looks_like(data: bytes) -> str:
-    """A few words on bytes that are no image read here, for the person who wonders why."""
-    for signature, words in _STRANGERS:
-        if data.startswith(signature):
-            return words
-    if data[4:8] == b"ftyp":
-        return "a camera raw file" if data[8:12] in _RAW_BRANDS else "an MP4 or QuickTime video"
-    if data[:4] == b"RIFF":
-        return "an AVI video or a WAV recording"
-    if data[128:132] == b"DICM":
-        return "a DICOM file"
-    if not data.strip(b"\x00"):
-        return "nothing but zero bytes"
-    return _text_looks_like(data) or f"unknown data beginning with {data[:8].hex(' ')}"
-
-
-def _text_looks_like(data: bytes) -> str | None:
-    """A few words on text, or None for binary data."""
-    head = data[:1024]
+def _is_image(file: ImageRef, storage: Storage) -> bool:
+    if file.size == 0:
+        return False
     try:
-        text = head.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # else only the last character was cut in two
-            return None
-        text = head[: error.start].decode("utf-8-sig")
-    if re.search(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]", text):
-        return None
-    lower = text.lstrip().lower()
-    if "<svg" in lower:
-        return "an SVG drawing"
-    if lower.startswith(("<!doctype html", "<html")) or "<html" in lower:
-        return "an HTML page"
-    if lower.startswith("<?xml"):
-        return "an XML document"
-    shown = " ".join(text.split())
-    if not shown:
-        return "blank text"
-    kind = "JSON text" if lower.startswith(("{", "[")) else "text"
-    return f"{kind} beginning with {shown[:40]!r}"
+        return image_format(first_bytes(file.uri, storage)) is not None
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        return False
+
+
+def first_bytes(uri: str, storage: Storage) -> bytes:
+    """Read the first bytes of a file, enough to identify its format. Raises OSError."""
+    address = Address.of(uri)
+    if address.is_local:
+        return _head_on_disk(address.url)
+    fs, path = storage.filesystem(address)
+    store = storage.store(address)
+    if store is not None:
+        return retry_patiently(lambda: run_coroutine(fs, _head_of_object(store, fs, path)))
+    if address.is_http:
+        return retry_patiently(lambda: run_coroutine(fs, _head_of_url(fs, path)))
+    return retry_patiently(lambda: bytes(fs.cat_file(path, start=0, end=_HEAD_BYTES)))
+
+
+def _head_on_disk(path: str) -> bytes:
+    # Non-blocking: a named pipe would otherwise block the listing forever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        return file.read(_HEAD_BYTES) or b"" if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+
+
+async def _head_of_object(store: ObjectStore, fs: Any, path: str) -> bytes:
+    async with store.body(fs, path, first=_HEAD_BYTES) as body:
+        return await _read_head(body.read)
+
+
+async def _head_of_url(fs: Any, url: str) -> bytes:
+    session = await fs.set_session()
+    headers = {**fs.kwargs.get("headers", {}), "Range": f"bytes=0-{_HEAD_BYTES - 1}"}
+    async with session.get(fs.encode_url(url), **{**fs.kwargs, "headers": headers}) as response:
+        if response.status == 416:  # an empty file has no such range
+            return b""
+        response.raise_for_status()
+        return await _read_head(response.content.read)
+
+
+async def _read_head(read: Callable[[int], Awaitable[bytes]]) -> bytes:
+    data = b""
+    while len(data) < _HEAD_BYTES and (chunk := await asyncio.wait_for(read(_HEAD_BYTES - len(data)), STALL_S)):
+        data += chunk
+    return data

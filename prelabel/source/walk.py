@@ -1,72 +1,69 @@
-"""All files below a folder or prefix, in one order on every kind of store, without holding them all.
+"""Walking all files below a folder or prefix, in the same order on all storage, without holding them all in memory.
 
-The order is that of the addresses' UTF-8 bytes, which is how S3 and GCS list: `a-b.jpg`, `a.jpg`, `a/x.jpg`,
-`ab.jpg`. A copy of a bucket on a disk is therefore listed, and planned, as the bucket is. Azure's own order is taken as
-it comes: with a hierarchical namespace, folder by folder.
+The order is that of the addresses' UTF-8 bytes, as in listings of S3 and GCS: `a-b.jpg`, `a.jpg`, `a/x.jpg`, `ab.jpg`.
+A copy of a bucket on disk is therefore listed, and planned, in the same order as the bucket. Azure's own order is kept:
+with a hierarchical namespace, it lists folder by folder.
+
+A glob selects files. `Pattern` matches it part by part as folders are entered, so the walk skips folders in which
+nothing can match. `*`, `?` and `[..]` match within one part of a path, `**` matches any number of folders.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fnmatch
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from prelabel.source.versions import version_of, version_on_disk
-from prelabel.storage import Storage, absolute, is_http, is_local, patiently
-from prelabel.stores.base import ObjectStore, Page, StoredObject
+from prelabel.image_ref import ImageRef
+from prelabel.source.fetch import version_of, version_on_disk
+from prelabel.storage.address import Address, is_http
+from prelabel.storage.base import ObjectStore, Page, StoredObject
+from prelabel.storage.files import Storage
+from prelabel.storage.retries import retry_patiently
 
-Choose = Callable[[str], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """One file: its path below the walked folder, full address, bytes, and what identifies its version (or None)."""
-
-    path: str
-    uri: str
-    size: int | None
-    version: str | None
+PathFilter = Callable[[str], bool]
 
 
 def walk(
-    root: str,
+    root: Address,
     storage: Storage,
     *,
-    enter: Choose,
-    choose: Choose,
+    enter: PathFilter,
+    choose: PathFilter,
     start: str = "",
     on_entry: Callable[[], None] = lambda: None,
-) -> Iterator[FoundFile]:
-    """The files below `root` in the order of their addresses' bytes.
+) -> Iterator[ImageRef]:
+    """Yield the files below `root`, in the order of their addresses' bytes.
 
-    S3, GCS and Azure are held a page at a time (the next page is asked for meanwhile), a disk and any other store a
-    folder at a time. On a disk links are followed, except to a folder that the walk is inside of.
+    S3, GCS and Azure are listed page by page (the next page is requested meanwhile), disks and other storage folder by
+    folder. On a disk, links are followed, except to a folder that contains them.
 
     Args:
         root: Folder or prefix.
-        storage: Where it is.
-        enter: Called once with the path of each folder below `root`; False leaves it out.
-        choose: Called with the path of each file before it is looked at; False leaves it out.
-        start: How the paths of interest start, where that is known; it only saves requests.
-        on_entry: Called for everything that is listed, whatever becomes of it; may raise to end the walk.
+        storage: Opens the root.
+        enter: Called once with the path of each folder below `root`; returns False to skip it.
+        choose: Called with the path of each file before it is opened; returns False to skip the file.
+        start: Common start of the paths to list, if known. It only saves requests.
+        on_entry: Called for every listed file and folder, skipped or not. May raise to stop the walk.
 
     Raises:
-        OSError: A folder cannot be listed. Nothing is skipped in silence.
+        OSError: A folder cannot be listed. Nothing is skipped silently.
     """
-    if is_local(root):
-        return _walk_disk(absolute(root), enter, choose, on_entry)
+    if root.is_local:
+        return _walk_disk(root.url, enter, choose, on_entry)
     if (store := storage.store(root)) is not None:
         return _walk_pages(root, storage, store, enter, choose, start, on_entry)
     return _walk_folders(root, storage, enter, choose, on_entry)
 
 
-def _walk_disk(root: str, enter: Choose, choose: Choose, on_entry: Callable[[], None]) -> Iterator[FoundFile]:
+def _walk_disk(root: str, enter: PathFilter, choose: PathFilter, on_entry: Callable[[], None]) -> Iterator[ImageRef]:
     base = root.rstrip("/")
-    # One entry per folder the walk is inside of: its sorted names still to come, its path, its identity.
+    # One entry per open folder: its remaining names in order, its path, its identity.
     stack = [(iter(_names_on_disk(root, on_entry)), "", _identity(root))]
     while stack:
         names, prefix, _ = stack[-1]
@@ -85,14 +82,14 @@ def _walk_disk(root: str, enter: Choose, choose: Choose, on_entry: Callable[[], 
                 stack.append((iter(_names_on_disk(full, on_entry)), path, identity))
         elif choose(path):
             try:
-                found = os.stat(full)  # noqa: PTH116 - a Path for each of millions of files is slow
+                status = os.stat(full)  # noqa: PTH116 - creating millions of Path objects is slow
             except FileNotFoundError:
-                # A link to nothing stays in the list, to fail with its name; a file deleted just now does not.
+                # A dangling link is listed, so that it becomes a failed row; a file deleted just now is not.
                 if os.path.islink(full):  # noqa: PTH114
-                    yield FoundFile(path, full, None, None)
+                    yield ImageRef(path, full, path)
                 continue
-            if stat.S_ISREG(found.st_mode):
-                yield FoundFile(path, full, found.st_size, version_on_disk(found))
+            if stat.S_ISREG(status.st_mode):
+                yield ImageRef(path, full, path, status.st_size, version_on_disk(status))
 
 
 def _names_on_disk(folder: str, on_entry: Callable[[], None]) -> list[bytes]:
@@ -100,23 +97,23 @@ def _names_on_disk(folder: str, on_entry: Callable[[], None]) -> list[bytes]:
     with os.scandir(folder) as entries:
         for entry in entries:
             on_entry()
-            # A slash after a folder's name sorts it where the files in it belong.
+            # A slash after a folder's name sorts it where its files belong.
             names.append(entry.name.encode(errors="surrogateescape") + (b"/" if entry.is_dir() else b""))
     return sorted(names)
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    found = os.stat(folder)  # noqa: PTH116
-    return found.st_dev, found.st_ino
+    status = os.stat(folder)  # noqa: PTH116
+    return status.st_dev, status.st_ino
 
 
 def _walk_folders(
-    root: str, storage: Storage, enter: Choose, choose: Choose, on_entry: Callable[[], None]
-) -> Iterator[FoundFile]:
+    root: Address, storage: Storage, enter: PathFilter, choose: PathFilter, on_entry: Callable[[], None]
+) -> Iterator[ImageRef]:
     fs, top = storage.filesystem(root)
     top = top.rstrip("/")
-    # The paths of web servers come percent-encoded; a name is the same name wherever its file lies.
-    plain = unquote if is_http(root) else str
+    # Paths on web servers are percent-encoded; image ids are not, so they are the same on all storage.
+    decode = unquote if root.is_http else str
     stack = [iter(_entries(fs, top))]
     while stack:
         entry = next(stack[-1], None)
@@ -125,62 +122,67 @@ def _walk_folders(
             continue
         on_entry()
         below = entry["name"][len(top) + 1 :]
-        path = plain(below)
+        path = decode(below)
         if below.endswith("/"):
             if enter(path[:-1]):
                 stack.append(iter(_entries(fs, entry["name"][:-1])))
         elif choose(path):
             size = entry.get("size")
-            uri = f"{root.rstrip('/')}/{below}"
-            yield FoundFile(path, uri, None if size is None else int(size), version_of(entry))
+            uri = f"{root.url.rstrip('/')}/{below}"
+            yield ImageRef(path, uri, path, None if size is None else int(size), version_of(entry))
 
 
 def _entries(fs: Any, folder: str) -> list[dict[str, Any]]:
-    """What lies directly in a folder, in order; names of folders end with a slash."""
-    page = is_http(folder)
-    listed = patiently(lambda: fs.ls(folder + "/" if page else folder, detail=True))
+    """The entries directly in a folder, sorted; names of folders end with a slash."""
+    is_web_page = is_http(folder)
+    listed = retry_patiently(lambda: fs.ls(folder + "/" if is_web_page else folder, detail=True))
     entries = []
     for entry in listed:
         name = entry["name"].rstrip("/")
         below = name[len(folder) + 1 :]
-        # A web page links to anything; only what is directly below counts, and not the same page sorted otherwise.
-        if not below or "/" in below or not name.startswith(folder + "/") or (page and ("?" in below or "#" in below)):
+        # A web page may link to anything. Only direct children are used, not the same page sorted differently (`?C=N`).
+        if not below or "/" in below or not name.startswith(folder + "/"):
+            continue
+        if is_web_page and ("?" in below or "#" in below):
             continue
         entries.append({**entry, "name": name + "/" if entry["type"] == "directory" else name})
     return sorted(entries, key=lambda entry: str(entry["name"]).encode())
 
 
 def _walk_pages(
-    root: str,
+    root: Address,
     storage: Storage,
     store: ObjectStore,
-    enter: Choose,
-    choose: Choose,
+    enter: PathFilter,
+    choose: PathFilter,
     start: str,
     on_entry: Callable[[], None],
-) -> Iterator[FoundFile]:
+) -> Iterator[ImageRef]:
     fs, top = storage.filesystem(root)
     bucket, _, prefix = top.rstrip("/").partition("/")
     prefix = f"{prefix}/" if prefix else ""
-    base = root.rstrip("/")
-    folder, inside, refused = "", True, None
+    base = root.url.rstrip("/")
+    folder, is_entered, skipped = "", True, None
     for entry in _paged(store, fs, bucket, prefix + start):
         on_entry()
         path = entry.key[len(prefix) :]
-        if not path or path.endswith("/"):  # a marker object that makes an empty folder visible
+        if not path or path.endswith("/"):  # a marker object that stands for an empty folder
             continue
-        if refused is not None and path.startswith(refused):
+        if skipped is not None and path.startswith(skipped):
             continue
-        here = path.rpartition("/")[0]
-        if here != folder:
-            folder, refused = here, _first_refused(here, folder, enter)
-            inside = refused is None
-        if inside and choose(path):
-            yield FoundFile(path, f"{base}/{path}", entry.size, entry.version)
+        parent = path.rpartition("/")[0]
+        if parent != folder:
+            folder, skipped = parent, _first_skipped(parent, folder, enter)
+            is_entered = skipped is None
+        if is_entered and choose(path):
+            yield ImageRef(path, f"{base}/{path}", path, entry.size, entry.version)
 
 
-def _first_refused(folder: str, previous: str, enter: Choose) -> str | None:
-    """The outermost folder on the way that must not be entered, with a slash; those entered before are not asked."""
+def _first_skipped(folder: str, previous: str, enter: PathFilter) -> str | None:
+    """The outermost ancestor of `folder` that `enter` refuses, with a slash, or None.
+
+    Ancestors of the previous folder have been entered, so `enter` is not called for them again.
+    """
     parts = folder.split("/") if folder else []
     for depth in range(1, len(parts) + 1):
         ancestor = "/".join(parts[:depth])
@@ -190,30 +192,124 @@ def _first_refused(folder: str, previous: str, enter: Choose) -> str | None:
 
 
 def _paged(store: ObjectStore, fs: Any, bucket: str, prefix: str) -> Iterator[StoredObject]:
-    """The objects of a bucket page by page. The next page is on its way while the last one is worked on."""
+    """Yield the objects of a bucket. The next page is requested while the current one is processed."""
     token: str | None = None
 
-    def ask() -> Any:
+    def request() -> Any:
         return asyncio.run_coroutine_threadsafe(store.page(fs, bucket, prefix, token), fs.loop)
 
-    pending = ask()
+    pending = request()
 
     def receive() -> Page:
-        # Asked for anew where it did not come: a listing of hours goes on from where it broke off.
+        # A failed page is requested again, so that a listing of hours resumes where it stopped.
         nonlocal pending
-        asked, pending = pending or ask(), None
-        page: Page = asked.result()
+        future, pending = pending or request(), None
+        page: Page = future.result()
         return page
 
     try:
         while True:
-            page = patiently(receive)
+            page = retry_patiently(receive)
             token = page.token
             if token is not None:
-                pending = ask()
+                pending = request()
             yield from page.objects
             if token is None:
                 return
     finally:
         if pending is not None:
             pending.cancel()
+
+
+# --- globs ------------------------------------------------------------------------------------------------------------
+
+_WILD = re.compile(r"[*?\[]")
+# In a URL, a question mark starts the query.
+_WILD_ON_THE_WEB = re.compile(r"[*\[]")
+
+
+class Pattern:
+    """A glob below a root.
+
+    `Pattern(["a*", "**", "*.jpg"])` matches `ab/x.jpg` and `a/b/c/x.jpg`, but not `x.jpg`. As in a shell, a part of a
+    path that starts with a dot is matched only by a part of the pattern that does so too.
+    """
+
+    def __init__(self, parts: list[str]) -> None:
+        self._parts = parts
+        self._match = [re.compile(fnmatch.translate(part)).match for part in parts]
+        # The last folder and its states are cached: files of one folder follow each other.
+        self._folder = ""
+        self._states = self._first = self._skip({0})
+        literal = _WILD.split(parts[0], maxsplit=1)[0]
+        #: Common start of all matching paths.
+        self.start = literal if parts[0] != "**" else ""
+
+    def _skip(self, states: set[int]) -> frozenset[int]:
+        # `**` also matches no folder.
+        for state in range(len(self._parts)):
+            if state in states and self._parts[state] == "**":
+                states.add(state + 1)
+        return frozenset(states)
+
+    def _step(self, states: frozenset[int], name: str) -> frozenset[int]:
+        hidden = name.startswith(".")
+        after: set[int] = set()
+        for state in states:
+            if state == len(self._parts):
+                continue
+            part = self._parts[state]
+            if hidden and not part.startswith("."):
+                continue
+            if part == "**":
+                after.add(state)
+            elif self._match[state](name):
+                after.add(state + 1)
+        return self._skip(after)
+
+    def _within(self, folder: str) -> frozenset[int]:
+        if folder != self._folder:
+            states = self._first
+            for name in folder.split("/") if folder else ():
+                states = self._step(states, name)
+            self._folder, self._states = folder, states
+        return self._states
+
+    def enters(self, folder: str) -> bool:
+        """Whether a path below this folder can match."""
+        return any(state < len(self._parts) for state in self._within(folder))
+
+    def matches(self, path: str) -> bool:
+        """Whether the file path matches."""
+        folder, _, name = path.rpartition("/")
+        return len(self._parts) in self._step(self._within(folder), name)
+
+
+#: Every file in every folder that is not hidden.
+ANYTHING = Pattern(["**"])
+
+
+def split_glob(address: Address, is_folder: Callable[[str], bool]) -> tuple[str, Pattern | None]:
+    """Split a glob into its root and the pattern below it.
+
+    A part of the address that exists literally as a folder is not a wildcard, so `photos [2020]/*.jpg` works.
+
+    Args:
+        address: The glob.
+        is_folder: Whether the text of an address is an existing folder.
+
+    Returns:
+        The text of the root, and the pattern, or None for an address without wildcards.
+    """
+    url, wild = address.url, _WILD_ON_THE_WEB if address.is_http else _WILD
+    start = 0 if address.is_local else url.find("://") + 3
+    head, parts = url[:start], url[start:].split("/")
+    for index, part in enumerate(parts):
+        if not wild.search(part):
+            continue
+        before = head + "/".join(parts[:index])
+        literal = f"{head}{'/'.join(parts[: index + 1])}"
+        if index + 1 < len(parts) and index and is_folder(literal):
+            continue
+        return before or "/", Pattern(parts[index:])
+    return url, None

@@ -1,1 +1,1 @@
-"""What a run writes and how it is read back: schema, shards, run settings, manifest, verification."""
+"""The files of a run: their schema, plan, shards, settings, manifest, lock, status and verification."""

@@ -1,9 +1,9 @@
-"""What was exported from a run: a small file for each export beside it, so that it is known later what people saw.
+"""Records of the exports, pushes and previews of a run: a small file for each, which says what people saw.
 
     OUT/exports/export-20261128T151400.123Z-1f0c9a2e.json
 
-They are notes for `compare`. Nothing else reads them, no run depends on them, and where they cannot be written (a run
-that is read-only) the export is as good without.
+Only `compare` and `evaluate` read them. Nothing else depends on them: if a record cannot be written (a read-only run),
+the export is complete without it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from typing import Any
 
 from prelabel.errors import StoreError
-from prelabel.storage import Storage, describe, join, redact
+from prelabel.storage.address import Address, AddressLike, describe
+from prelabel.storage.files import Storage
 from prelabel.store.run import write_json
 
 EXPORTS = "exports"
+
+#: The kind of records of previews, which annotators do not work on.
+PREVIEW = "preview"
+
 _NAME = re.compile(r"export-\d{8}T\d{6}(\.\d+)?Z-[0-9a-f]{8}\.json")
 _VERSION = 1
 
@@ -30,16 +34,16 @@ class ExportRecord:
     """One export.
 
     Attributes:
-        run_id: Of the run exported.
-        kind: `coco`, `label-studio`, `push label-studio`, ...
-        to: Where to, without secrets.
-        at: When, UTC, ISO 8601.
-        model_version: As annotation tools were told it.
-        selection: The rules by which detections were chosen: the fields of `Selection`, all of them.
-        shapes: How they were drawn, as far as the format has a choice.
-        images: Images written.
-        detections: Detections written.
-        left_out: How many of the detections chosen were not written, by reason.
+        run_id: Id of the exported run.
+        kind: `coco`, `label-studio`, `push label-studio`, `preview`, ...
+        to: Destination, without secrets.
+        at: Time of the export, UTC, ISO 8601.
+        model_version: Model version as written for the annotation tool.
+        selection: The rules by which detections were selected: all fields of `Selection`.
+        shapes: Options on the shapes, if the format has any.
+        images: Number of images written.
+        detections: Number of detections written.
+        dropped: Number of selected detections that were not written, by reason.
     """
 
     run_id: str
@@ -51,39 +55,38 @@ class ExportRecord:
     shapes: Mapping[str, Any] = field(default_factory=dict)
     images: int = 0
     detections: int = 0
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
-def now() -> str:
-    """The time, as records have it."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+def write_export(output: AddressLike, storage: Storage, record: ExportRecord) -> None:
+    """Write a record into a run's output.
 
-
-def write_export(output: str, storage: Storage, record: ExportRecord) -> None:
-    """Put a record beside a run. Raises StoreError where it cannot be written."""
+    Raises:
+        StoreError: It cannot be written.
+    """
     stamp = re.sub(r"[-:]|\+00:00$", "", record.at)
-    url = join(output, EXPORTS, f"export-{stamp}Z-{secrets.token_hex(4)}.json")
-    write_json(url, storage, {"schema_version": _VERSION, **asdict(record)})
+    file = Address.of_folder(output).join(EXPORTS, f"export-{stamp}Z-{secrets.token_hex(4)}.json")
+    write_json(file, storage, {"schema_version": _VERSION, **asdict(record)})
 
 
-def read_exports(output: str, storage: Storage, run_id: str) -> tuple[list[ExportRecord], list[str]]:
-    """The records of a run, the latest last, and a line for each file that is none after all."""
+def read_exports(output: AddressLike, storage: Storage, run_id: str) -> tuple[list[ExportRecord], list[str]]:
+    """Return the records of a run, the latest last, and a message per file that is not a valid record."""
     records: list[ExportRecord] = []
     notes: list[str] = []
-    folder = join(output, EXPORTS)
+    folder = Address.of_folder(output).join(EXPORTS)
     try:
         names = [name for name in storage.names(folder) if _NAME.fullmatch(name)]
     except (OSError, StoreError) as error:
-        return [], [f"{redact(folder)} cannot be listed: {describe(error)}"]
+        return [], [f"{folder} cannot be listed: {describe(error)}"]
     for name in sorted(names):
         try:
-            values = json.loads(storage.read(join(folder, name)))
+            values = json.loads(storage.read(folder.join(name)))
             version = values.pop("schema_version")
             if version != _VERSION:
                 raise ValueError(f"schema version {version!r}")
             record = _record_of(values)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            notes.append(f"{redact(join(folder, name))} is no record of an export: {describe(error)}")
+            notes.append(f"{folder.join(name)} is not a valid record of an export: {describe(error)}")
             continue
         if record.run_id == run_id:
             records.append(record)
@@ -91,20 +94,22 @@ def read_exports(output: str, storage: Storage, run_id: str) -> tuple[list[Expor
 
 
 def _record_of(values: Mapping[str, Any]) -> ExportRecord:
-    """A record of what a file says. Raises ValueError, and TypeError where something is missing."""
+    """Build a record from a file's values. Raises ValueError, or TypeError if a value is missing."""
+    if "left_out" in values:  # the name of `dropped` in earlier records
+        values = {"dropped": values["left_out"], **values}
     record = ExportRecord(**{key: values[key] for key in ExportRecord.__dataclass_fields__ if key in values})
     for name in ("run_id", "kind", "to", "at", "model_version"):
         _require(isinstance(getattr(record, name), str), name, "text")
-    for name in ("selection", "shapes", "left_out"):
+    for name in ("selection", "shapes", "dropped"):
         _require(isinstance(getattr(record, name), dict), name, "an object")
-    for name, count in {"images": record.images, "detections": record.detections, **record.left_out}.items():
+    for name, count in {"images": record.images, "detections": record.detections, **record.dropped}.items():
         _require(isinstance(count, int) and count >= 0, name, "a number of images or detections")
     for name, value in record.shapes.items():
-        # Up to a size that no picture has: a longer number is no float.
+        # The upper limit exceeds any image; a larger number might not fit a float.
         _require(not isinstance(value, int | float) or 0 <= value <= 1e9, name, "0 or more")
     return record
 
 
-def _require(holds: bool, name: str, wanted: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {wanted}")
+def _require(is_valid: bool, name: str, expected: str) -> None:
+    if not is_valid:
+        raise ValueError(f"{name} must be {expected}")

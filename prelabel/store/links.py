@@ -1,8 +1,8 @@
-"""Signed links and addresses with passwords: what of them is not stored, held in memory while a run needs it.
+"""Full addresses of images, in memory only: signed URLs, and addresses with passwords.
 
-A plan stores addresses without password and signature (`address.without_secrets`). Workers fetch by the whole address:
-the driver keeps it from the listing, or reads the list again when a run goes on, and sends each shard's along with its
-task. So nothing of them lies in the output, and a list that was signed anew in the meantime is used as it is now.
+The plan stores addresses without passwords and signatures (`address.without_secrets`), but workers need the full ones.
+The driver keeps them from the listing, or lists the source again when a run is resumed, and sends each shard's full
+addresses with its task. So no secret is written to the output, and a list that has been signed again since then works.
 """
 
 from __future__ import annotations
@@ -10,22 +10,21 @@ from __future__ import annotations
 import json
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from prelabel.image_ref import ImageRef
-from prelabel.storage import without_secrets
-from prelabel.store.plan_reader import Plan, digests_of
-
-
-def is_secret(uri: str) -> bool:
-    """Whether an address holds what must not be stored."""
-    return without_secrets(uri) != uri
+from prelabel.storage.address import without_secrets
+from prelabel.store.plan import Plan, digests_of
 
 
 class Links:
-    """Whole addresses by shard and position, packed: a signed S3 link takes about 60 bytes."""
+    """Full addresses by shard and position, compressed: a signed S3 URL takes about 60 bytes.
+
+    Attributes:
+        count: Number of addresses.
+    """
 
     def __init__(self) -> None:
         self._packed: dict[int, bytes] = {}
@@ -33,39 +32,38 @@ class Links:
         self._shard = -1
         self.count = 0
 
-    def add(self, shard: int, refs: Sequence[ImageRef]) -> None:
-        """Keep the addresses of a shard's images, as far as they are more than what is stored."""
-        for position, ref in enumerate(refs):
-            if is_secret(ref.uri):
-                self._put(shard, position, ref.uri)
+    def add(self, shard: int, addresses: Mapping[int, str]) -> None:
+        """Add the full addresses of a shard's images, by position."""
+        for position, uri in addresses.items():
+            self._put(shard, position, uri)
 
     def of(self, shard: int) -> Mapping[int, str]:
-        """Whole addresses of a shard's images by position; of those that are stored as they are there is none."""
+        """Return the full addresses of a shard's images by position; images whose stored address is full are absent."""
         self._pack()
         return self._unpacked(shard)
 
     def only(self, shard: int) -> Links:
-        """The addresses of one shard's images, to be sent to another process."""
+        """Return the links of one shard, to send them to another process."""
         self._pack()
-        one = Links()
+        links = Links()
         if shard in self._packed:
-            one._packed[shard] = self._packed[shard]
-            one.count = len(self._unpacked(shard))
-        return one
+            links._packed[shard] = self._packed[shard]
+            links.count = len(self._unpacked(shard))
+        return links
 
     def find(self, refs: Iterable[ImageRef], plan: Plan) -> None:
-        """Keep the addresses of images that a plan holds, known by their `image_id`."""
-        known = plan.digests()
-        order = known.argsort()
-        known = known[order]
+        """Add the full addresses of the images that are in a plan, identified by `image_id`."""
+        planned = plan.digests()
+        order = planned.argsort()
+        planned = planned[order]
         starts = np.cumsum([0, *(plan.count(shard) for shard in range(plan.shards))]).tolist()
         for ref in refs:
-            if not is_secret(ref.uri) or not len(known):
+            if not len(planned) or without_secrets(ref.uri) == ref.uri:
                 continue
             (digest,) = digests_of([ref.image_id])
-            place = min(int(np.searchsorted(known, digest)), len(known) - 1)
-            if known[place] == digest:
-                image = int(order[place])
+            position = min(int(np.searchsorted(planned, digest)), len(planned) - 1)
+            if planned[position] == digest:
+                image = int(order[position])
                 shard = bisect_right(starts, image) - 1
                 self._put(shard, image - starts[shard], ref.uri)
 

@@ -1,55 +1,86 @@
-"""The plan: which image is in which shard, stored as Parquet files whose row groups are the shards.
+"""The plan: the images of each shard, stored as Parquet files in which each row group is a shard.
 
     OUT/plan/plan-00000-1a2b3c4d.parquet      row group 0 = shard 0, row group 1 = shard 1, ...
     OUT/plan/plan-01000-1a2b3c4d.parquet      row group 0 = shard 1000, ...
 
-A plan is written once, a part at a time, while the source is being listed, and read a shard at a time: neither the
-driver nor a worker ever holds all of it. Which files make up a run's plan stands in `run.json`; `--add-new` appends
-further parts.
+A plan is written once, part by part, while the source is being listed, and read one shard at a time: neither the driver
+nor a worker ever holds all of it. `run.json` names the files of a run's plan; `--add-new` appends parts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import itertools
 import math
+import threading
 from array import array
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prelabel.errors import SourceError, StoreError
 from prelabel.image_ref import ImageRef
-from prelabel.storage import Storage, join, redact, without_secrets
-from prelabel.store.links import Links
-from prelabel.store.plan_reader import PLAN_SCHEMA, Plan, PlanPart, digests_of
+from prelabel.storage.address import Address, AddressLike, describe, redact, without_secrets
+from prelabel.storage.files import Storage
 
-__all__ = ["PLAN_SCHEMA", "Plan", "PlanPart", "PlanSummary", "automatic_shard_size", "new_refs", "write_plan"]
+if TYPE_CHECKING:
+    from prelabel.store.links import Links
 
-#: Shards in one file of the plan: its footer, which has to be read before any shard, stays below a megabyte.
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("file_name", pa.string(), nullable=False),
+        pa.field("size", pa.int64()),
+        pa.field("version", pa.string()),
+    ]
+)
+
+#: Shards per file of the plan. The footer, which must be read before any shard, stays below a megabyte.
 SHARDS_PER_PART = 1000
 
-#: Without a stated size the images are spread over at least this many shards, as far as the limits below allow: fewer,
-#: and a small set leaves workers idle. A shard costs some 2.5 ms of processor time whatever its size (its rows as
-#: Parquet 2, reading the plan 0.5), four images with a light network 100.
+#: Without `--shard-size` the images are spread over at least this many shards, within the limits below: with fewer, a
+#: small set would leave workers idle. A shard costs about 2.5 ms of CPU time whatever its size (2 for writing Parquet,
+#: 0.5 for reading the plan); four images with a small model cost 100 ms.
 _AUTOMATIC_SHARDS = 32
 _SMALLEST, _LARGEST = 4, 512
 
-#: Images whose ids are compared with the plan at a time.
+#: Number of equal hashes checked in one pass. In practice each is a real duplicate, and the first one ends the run.
+_SUSPECTS = 1000
+
+#: Folder of the plan in the output.
+PLAN_FOLDER = "plan"
+
+#: Number of footers that a `Plan` keeps in memory.
+_FOOTERS = 8
+
+#: Images per batch when the whole plan is read.
 _BATCH = 8192
 
-#: Equal hashes looked into at a time; in practice every one of them is a true duplicate, and the first ends the run.
-_SUSPECTS = 1000
+
+@dataclass(frozen=True, slots=True)
+class PlanPart:
+    """One file of a plan: its name in `plan/`, its shards (numbered from `first_shard` on), and its checksum."""
+
+    name: str
+    first_shard: int
+    shards: int
+    images: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class PlanSummary:
-    """What `write_plan` wrote."""
+    """The result of `write_plan`."""
 
     images: int
     shards: int
@@ -57,40 +88,44 @@ class PlanSummary:
     parts: tuple[PlanPart, ...]
 
 
-def automatic_shard_size(images: int) -> int:
-    """Images per shard when nobody states it: from the number of images alone, so that names are the same everywhere.
+def automatic_shard_size(images: int, views: int = 1) -> int:
+    """Return the default number of images per shard.
 
-    `ceil(images / 32)`, at least 4 and at most 512: 80 images are 20 shards, 1,000 are 32, a million 1,954.
+    It depends on the number of images and on the settings only, so that shard names are the same everywhere:
+    `ceil(images / 32)`, at least 4 and at most 512 divided by the number of views of an image. 80 images make 20
+    shards, 1,000 make 32, and a million make 1,954.
     """
-    return min(max(math.ceil(images / _AUTOMATIC_SHARDS), _SMALLEST), _LARGEST)
+    return min(max(math.ceil(images / _AUTOMATIC_SHARDS), _SMALLEST), max(_LARGEST // views, _SMALLEST))
 
 
 def write_plan(
     refs: Iterable[ImageRef],
-    out_url: str,
+    output: AddressLike,
     storage: Storage,
     *,
     shard_size: int | None,
+    views: int = 1,
     first_shard: int = 0,
     plan_id: str,
     links: Links | None = None,
 ) -> PlanSummary:
-    """Deal images to shards in their order and store that under `out_url/plan/`, part by part.
+    """Distribute images over shards in their order, and write the plan part by part.
 
     Args:
-        refs: The images; consumed as a stream, of each only a hash is kept.
-        out_url: Output root.
-        storage: Where that is.
+        refs: The images; consumed as a stream, keeping one hash per image.
+        output: Root of the output.
+        storage: Opens the output.
         shard_size: Images per shard, or None for `automatic_shard_size`.
-        first_shard: Number of the first shard, above 0 where a plan is continued.
-        plan_id: Eight hexadecimal digits in the files' names, so that a new plan never overwrites one in use.
-        links: Is given the whole addresses; they are stored without passwords and signatures.
+        views: Usual number of views of an image, for `automatic_shard_size`.
+        first_shard: Number of the first shard, above 0 if the parts extend a plan.
+        plan_id: Eight hexadecimal digits in the file names, so that a new plan never overwrites one in use.
+        links: Receives the full addresses; the plan stores them without passwords and signatures.
 
     Returns:
-        Totals and parts; nothing was written where there were no images.
+        Totals and parts; no file is written if there are no images.
 
     Raises:
-        SourceError: Two images have one `image_id`. The parts written are removed, as after any other failure.
+        SourceError: Two images have the same `image_id`. The written parts are removed, as after any other failure.
         StoreError: A part cannot be written or read back.
     """
     if shard_size is not None and shard_size < 1:
@@ -99,9 +134,10 @@ def write_plan(
     start: list[ImageRef] = []
     if shard_size is None:
         start = list(itertools.islice(stream, _AUTOMATIC_SHARDS * _LARGEST))
-        shard_size = automatic_shard_size(len(start))
-    writer = _Writer(out_url, storage, first_shard, plan_id, links or Links())
-    # Python's own string hash: 64 bits, keyed anew in every process, so that nobody can prepare names that collide.
+        shard_size = automatic_shard_size(len(start), views)
+    folder = Address.of_folder(output).join(PLAN_FOLDER)
+    writer = _Writer(folder, storage, first_shard, plan_id, links)
+    # Python's string hash has 64 bits and a random key per process, so that nobody can prepare names that collide.
     hashes = array("q")
     try:
         shard: list[ImageRef] = []
@@ -114,7 +150,7 @@ def write_plan(
         if shard:
             writer.add(shard)
         writer.publish()
-        _refuse_duplicates(hashes, out_url, storage, writer.parts)
+        _refuse_duplicates(hashes, output, storage, writer.parts)
     except BaseException:
         writer.remove()
         raise
@@ -127,10 +163,10 @@ def write_plan(
 
 
 class _Writer:
-    """The part that is being filled, in memory as compressed Parquet (some ten megabytes), and those published."""
+    """Writes the parts of a plan. The current part is in memory, as compressed Parquet of about ten megabytes."""
 
-    def __init__(self, out_url: str, storage: Storage, first_shard: int, plan_id: str, links: Links) -> None:
-        self._out_url, self._storage, self._plan_id, self._links = out_url, storage, plan_id, links
+    def __init__(self, folder: Address, storage: Storage, first_shard: int, plan_id: str, links: Links | None) -> None:
+        self._folder, self._storage, self._plan_id, self._links = folder, storage, plan_id, links
         self._first_shard = first_shard
         self._begin()
         self.parts: list[PlanPart] = []
@@ -141,7 +177,7 @@ class _Writer:
         self._shards = self._images = 0
 
     def add(self, refs: Sequence[ImageRef]) -> None:
-        """One shard as one row group."""
+        """Write one shard as one row group."""
         if self._parquet is None:
             self._parquet = pq.ParquetWriter(
                 self._buffer,
@@ -151,9 +187,12 @@ class _Writer:
                 write_statistics=False,
                 write_page_checksum=True,
             )
-        self._links.add(self._first_shard + self._shards, refs)
-        refs = [replace(ref, uri=without_secrets(ref.uri)) if "://" in ref.uri else ref for ref in refs]
-        columns = [[getattr(ref, name) for ref in refs] for name in PLAN_SCHEMA.names]
+        stored = [without_secrets(ref.uri) for ref in refs]
+        if self._links is not None:
+            pairs = enumerate(zip(refs, stored, strict=True))
+            full = {position: ref.uri for position, (ref, uri) in pairs if ref.uri != uri}
+            self._links.add(self._first_shard + self._shards, full)
+        columns = [stored if name == "uri" else [getattr(ref, name) for ref in refs] for name in PLAN_SCHEMA.names]
         arrays = [pa.array(column, type=kind) for column, kind in zip(columns, PLAN_SCHEMA.types, strict=True)]
         self._parquet.write_table(pa.Table.from_arrays(arrays, schema=PLAN_SCHEMA), row_group_size=len(refs))
         self._shards += 1
@@ -162,7 +201,7 @@ class _Writer:
             self.publish()
 
     def publish(self) -> None:
-        """Write the part at hand, if there is one, whole under its name."""
+        """Publish the current part, if there is one."""
         if self._parquet is None:
             return
         self._parquet.close()
@@ -174,31 +213,32 @@ class _Writer:
             images=self._images,
             sha256=hashlib.sha256(data).hexdigest(),
         )
-        self._storage.publish(join(self._out_url, "plan", part.name), data)
+        self._storage.publish(self._folder.join(part.name), data)
         self.parts.append(part)
         self._first_shard += self._shards
         self._begin()
 
     def remove(self) -> None:
-        """Take back what was published: nothing refers to it yet."""
+        """Delete the published parts; nothing refers to them yet."""
         for part in self.parts:
             try:
-                self._storage.delete(join(self._out_url, "plan", part.name))
+                self._storage.delete(self._folder.join(part.name))
             except OSError:
-                # The error that led here says more; an unnamed part does no harm.
+                # The error that ended the writing matters more, and an unused part does no harm.
                 return
 
 
-def _refuse_duplicates(hashes: array[int], out_url: str, storage: Storage, parts: Sequence[PlanPart]) -> None:
+def _refuse_duplicates(hashes: array[int], output: AddressLike, storage: Storage, parts: Sequence[PlanPart]) -> None:
+    """Raise SourceError if two images have the same id. Ids with equal hashes are read back from the plan."""
     ordered = np.frombuffer(hashes, dtype=np.int64).copy() if len(hashes) else np.empty(0, np.int64)
     ordered.sort()
     suspects = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     del ordered
     for start in range(0, len(suspects), _SUSPECTS):
-        some = set(suspects[start : start + _SUSPECTS].tolist())
+        hashes_to_check = set(suspects[start : start + _SUSPECTS].tolist())
         seen: dict[str, str] = {}
-        for ref in Plan.open(out_url, parts, storage):
-            if hash(ref.image_id) not in some:
+        for ref in Plan.open(output, parts, storage):
+            if hash(ref.image_id) not in hashes_to_check:
                 continue
             if ref.image_id in seen:
                 raise SourceError(_duplicate(ref.image_id, seen[ref.image_id], ref.uri, len(suspects)))
@@ -208,30 +248,156 @@ def _refuse_duplicates(hashes: array[int], out_url: str, storage: Storage, parts
 def _duplicate(image_id: str, first: str, second: str, count: int) -> str:
     more = f" (and {count - 1} more)" if count > 1 else ""
     if first == second:
-        return f"{redact(first)!r} is listed twice{more}: leave one out"
+        return f"{redact(first)!r} is listed twice{more}: remove the duplicate"
     return (
-        f"image_id {image_id!r} belongs to two images, {redact(first)!r} and {redact(second)!r}{more}: "
-        "name a common parent folder as the source, or a list (CSV, JSONL or Parquet) with columns uri and image_id "
-        "that gives each its own"
+        f"image_id {image_id!r} belongs to two images, {redact(first)!r} and {redact(second)!r}{more}: use a common "
+        "parent folder as the source, or a list (CSV, JSONL or Parquet) with columns uri and image_id that gives each "
+        "image a unique id"
     )
 
 
-def new_refs(refs: Iterable[ImageRef], plan: Plan) -> Iterator[ImageRef]:
-    """Those images whose `image_id` the plan does not hold, in their order.
+class Plan:
+    """A stored plan, read one shard at a time. Thread-safe. Keeps a few footers in memory, but no rows."""
 
-    An image is known by its `image_id` alone: one with a known id and another address is not new. Ids are compared by
-    their digests, 16 bytes of memory per planned image. Two new images with one id both pass: `write_plan` refuses
-    them.
-    """
-    held = plan.digests()
-    held.sort()
-    stream = iter(refs)
-    while batch := list(itertools.islice(stream, _BATCH)):
-        digests = digests_of([ref.image_id for ref in batch])
-        if not len(held):
-            yield from batch
-            continue
-        nearest = np.minimum(np.searchsorted(held, digests), len(held) - 1)
-        for ref, known in zip(batch, (held[nearest] == digests).tolist(), strict=True):
-            if not known:
-                yield ref
+    def __init__(self, output: AddressLike, parts: Sequence[PlanPart], storage: Storage) -> None:
+        self._output, self._storage = Address.of_folder(output), storage
+        self._folder = self._output.join(PLAN_FOLDER)
+        self._parts = sorted(parts, key=lambda part: part.first_shard)
+        self._starts = [part.first_shard for part in self._parts]
+        self._footers: OrderedDict[str, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, output: AddressLike, parts: Iterable[PlanPart], storage: Storage) -> Plan:
+        """Open the plan that consists of these parts; no file is read yet.
+
+        Raises:
+            StoreError: A shard is missing from the parts, or duplicated.
+        """
+        plan = cls(output, tuple(parts), storage)
+        expected = 0 if not plan._parts else plan._parts[0].first_shard
+        for part in plan._parts:
+            if part.first_shard != expected:
+                raise StoreError(f"plan of {plan._output}: {part.name} must start at shard {expected}")
+            expected += part.shards
+        return plan
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return sum(part.shards for part in self._parts)
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return sum(part.images for part in self._parts)
+
+    def count(self, shard: int) -> int:
+        """Number of images in a shard."""
+        part, index = self._locate(shard)
+        with self._reading(part):
+            return int(self._footer(part).row_group(index).num_rows)
+
+    def read(self, shard: int) -> list[ImageRef]:
+        """Read the images of a shard, in their order.
+
+        Raises:
+            IndexError: There is no such shard.
+            StoreError: The plan's file is missing or corrupt.
+        """
+        part, index = self._locate(shard)
+        with self._reading(part):
+            footer = self._footer(part)
+            with self._open(part) as file, _parquet(file, footer) as parquet:
+                return list(_refs(parquet.read_row_group(index)))
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        for batch in self._batches(PLAN_SCHEMA.names):
+            yield from _refs(batch)
+
+    def digests(self) -> npt.NDArray[np.bytes_]:
+        """Return `digests_of` the ids of all images, in order: 16 bytes per image."""
+        return self._digests(batch.column("image_id").to_pylist() for batch in self._batches(["image_id"]))
+
+    def address_digests(self) -> npt.NDArray[np.bytes_]:
+        """Return `digests_of` the ids and addresses of all images, `{image_id}\\0{uri}`: 16 bytes per image."""
+        batches = (batch.to_pydict() for batch in self._batches(["image_id", "uri"]))
+        return self._digests(
+            [f"{image_id}\0{uri}" for image_id, uri in zip(batch["image_id"], batch["uri"], strict=True)]
+            for batch in batches
+        )
+
+    def _digests(self, batches: Iterable[list[str]]) -> npt.NDArray[np.bytes_]:
+        digests = np.empty(self.images, dtype="S16")
+        filled = 0
+        for texts in batches:
+            digests[filled : filled + len(texts)] = digests_of(texts)
+            filled += len(texts)
+        return digests
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        for part in self._parts:
+            with self._reading(part):
+                footer = self._footer(part)
+                with self._open(part) as file, _parquet(file, footer) as parquet:
+                    batches = parquet.iter_batches(batch_size=_BATCH, columns=list(columns))
+                    while (batch := next(batches, None)) is not None:
+                        yield batch
+
+    def _locate(self, shard: int) -> tuple[PlanPart, int]:
+        position = bisect_right(self._starts, shard) - 1
+        part = self._parts[position] if position >= 0 else None
+        if part is None or shard >= part.first_shard + part.shards:
+            raise IndexError(f"the plan has {self.shards} shards, got shard {shard}")
+        return part, shard - part.first_shard
+
+    def _open(self, part: PlanPart) -> Any:
+        # Small blocks: a shard is a few kilobytes in a file of megabytes.
+        return self._storage.open(self._folder.join(part.name), block_size=1 << 17)
+
+    def _footer(self, part: PlanPart) -> Any:
+        with self._lock:
+            if part.name in self._footers:
+                self._footers.move_to_end(part.name)
+                return self._footers[part.name]
+        with self._open(part) as file:
+            footer = pq.read_metadata(file)
+        if footer.num_row_groups != part.shards or footer.num_rows != part.images:
+            actual = f"{footer.num_row_groups} shards with {footer.num_rows} images"
+            raise pa.ArrowInvalid(f"{actual} instead of {part.shards} with {part.images}")
+        if not footer.schema.to_arrow_schema().equals(PLAN_SCHEMA):
+            raise pa.ArrowInvalid("its columns are not those of a plan")
+        with self._lock:
+            self._footers[part.name] = footer
+            while len(self._footers) > _FOOTERS:
+                self._footers.popitem(last=False)
+        return footer
+
+    @contextlib.contextmanager
+    def _reading(self, part: PlanPart) -> Iterator[None]:
+        """Convert errors on a part's file into a StoreError that names the file."""
+        address = self._folder.join(part.name)
+        advice = "restore it from a backup, or start again with --overwrite"
+        try:
+            yield
+        except FileNotFoundError:
+            raise StoreError(f"{address} is missing, but run.json names it: {advice}") from None
+        # Arrow reports corrupt files as OSError, too, but so does storage that cannot be reached.
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise StoreError(f"{address} is corrupt ({describe(error)}): {advice}") from error
+        except OSError as error:
+            raise StoreError(f"{address} cannot be read ({describe(error)}): if it is corrupt, {advice}") from error
+
+
+def digests_of(image_ids: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    """Return 128-bit digests of ids. Among a hundred million, any two are equal with a chance of about 1 in 10^22."""
+    digests = b"".join(hashlib.blake2b(image_id.encode(), digest_size=16).digest() for image_id in image_ids)
+    return np.frombuffer(digests, dtype="S16")
+
+
+def _parquet(file: Any, footer: Any) -> Any:
+    return pq.ParquetFile(file, metadata=footer, page_checksum_verification=True)
+
+
+def _refs(rows: Any) -> Iterator[ImageRef]:
+    return itertools.starmap(ImageRef, zip(*(rows.column(name).to_pylist() for name in PLAN_SCHEMA.names), strict=True))

@@ -1,7 +1,7 @@
-"""`run.json` and `manifest.json`: what a run is, and what it has become.
+"""`run.json` and `manifest.json`: the settings of a run, and its results.
 
-`run.json` is written before the first shard and says which plan and which detector belong to the output; a run exists
-from that moment on. `manifest.json` is written last and names every shard; a run is finished from that moment on.
+`run.json` is written before the first shard and names the run's plan and detector: from then on the run exists.
+`manifest.json` is written last and names every shard: from then on the run is finished.
 """
 
 from __future__ import annotations
@@ -10,92 +10,32 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
+from prelabel.detections import ClassName
+from prelabel.detectors.base import OFF, Decision, DetectorInfo, Optimization
 from prelabel.errors import StoreError
 from prelabel.frames import DISPLAY
-from prelabel.storage import Storage, describe, join, redact
+from prelabel.storage.address import Address, AddressLike, describe
+from prelabel.storage.files import Storage
+from prelabel.store.detection_batch import DetectionBatch
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan, PlanPart
-from prelabel.store.rows import ImageRow
-from prelabel.store.schema import SCHEMA_VERSION, SHARD_SCHEMA
-from prelabel.store.shards import ShardRecord, read_shard, shard_url
+from prelabel.store.rows import SCHEMA_VERSION, SHARD_SCHEMA, ImageRow
+from prelabel.store.shards import ShardRecord, read_batches, read_classes, shard_url
 
 RUN = "run.json"
 MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
-class ClassName:
-    """One class of the detector's label map: its number, its name, its Freebase MID or `""`."""
-
-    id: int
-    name: str
-    mid: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DetectorRecord:
-    """The detector a run was made with: enough to tell whether another one is the same.
-
-    Attributes:
-        name: Catalogue name, or the name of its folder or archive.
-        address: Where it came from, as the user gave it (without secrets).
-        fingerprint: SHA-256 over the model's files, hex.
-        model_version: What annotation tools show: the name and the start of the fingerprint.
-        convention: Which convention of inputs and outputs was recognised.
-        masks: Whether it gives masks.
-        classes: Its label map, or None where the network itself names its classes.
-        reading: How its numbers are read (the range of its input, what a row of a classifier is, what masks show), each
-            with `value` and `why`; None in runs from before this was decided once for a model.
-        notes: What somebody should know who reads the run: outputs that are not used, options that contradict the
-            graph.
-    """
-
-    name: str
-    address: str
-    fingerprint: str
-    model_version: str
-    convention: str
-    masks: bool
-    classes: tuple[ClassName, ...] | None
-    reading: Mapping[str, Mapping[str, str]] | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class OptimizationRecord:
-    """How the network of a run is run: decided once, the same for every worker and every call that goes on with it.
-
-    Attributes:
-        numbers: `"off"` (as loaded), `"exact"` (as one constant graph where it can be one), `"bfloat16"` or
-            `"float16"` (so, with its largest convolutions in that type).
-        share: Of the convolutions' work, so much is done in that type.
-        gain: How many times faster than exact that was, or None where it was not measured.
-        images: Images of the run on which it was compared.
-        why: In words, where there was a choice.
-    """
-
-    numbers: str = "off"
-    share: float = 1.0
-    gain: float | None = None
-    images: int = 0
-    why: str = ""
-
-    def __str__(self) -> str:
-        words = [self.numbers]
-        if self.numbers not in ("off", "exact"):
-            words = [f"{self.numbers} in {self.share:.0%} of the convolutions' work, {self.gain or 1:.2f} x faster"]
-        return "; ".join([*words, self.why] if self.why else words)
-
-
-@dataclass(frozen=True, slots=True)
 class RetryRecord:
-    """A call that ran failed images of a run again with other limits than those that the run was begun with.
+    """A call that retried failed images with other limits than those with which the run was begun.
 
     Attributes:
-        began: When, UTC.
-        settings: What differed, by name. Rows that were ok stayed as they were.
+        began: Time at which the call began, UTC.
+        settings: The settings that differed, by name.
     """
 
     began: str
@@ -110,11 +50,11 @@ class RunRecord:
     created: str
     settings: Mapping[str, Any]
     source: Mapping[str, Any]
-    detector: DetectorRecord
+    detector: DetectorInfo
     shard_size: int
     parts: tuple[PlanPart, ...]
     versions: Mapping[str, str]
-    optimization: OptimizationRecord = OptimizationRecord()
+    optimization: Optimization = OFF
     retries: tuple[RetryRecord, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
@@ -129,7 +69,7 @@ class RunRecord:
         return sum(part.images for part in self.parts)
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in `run.json`; the plan's totals are stated for readers."""
+        """Return the content of `run.json`; the plan's totals are included for readers."""
         values = asdict(self)
         plan = {
             "images": self.images,
@@ -141,33 +81,42 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunRecord:
-        """Raises StoreError for a file of another version or shape."""
+        """Parse the content of `run.json`.
+
+        Raises:
+            StoreError: It has another schema version, or is invalid.
+        """
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise StoreError(f"{RUN} has schema version {version!r}; this prelabel reads {SCHEMA_VERSION}")
+            raise StoreError(
+                f"{RUN} has schema version {version!r}, but this version of prelabel reads {SCHEMA_VERSION}"
+            )
         try:
-            detector = dict(values["detector"])
-            classes = detector.pop("classes")
-            notes = tuple(detector.pop("notes", ()))
             return cls(
                 run_id=values["run_id"],
                 created=values["created"],
                 settings=values["settings"],
                 source=values["source"],
-                detector=DetectorRecord(
-                    classes=None if classes is None else tuple(ClassName(**one) for one in classes),
-                    notes=notes,
-                    **detector,
-                ),
+                detector=_detector(values["detector"]),
                 shard_size=values["plan"]["shard_size"],
                 parts=tuple(PlanPart(**part) for part in values["plan"]["parts"]),
                 versions=values["versions"],
-                # Runs from before there was a choice ran their network as loaded.
-                optimization=OptimizationRecord(**values.get("optimization", {})),
+                # Early releases always ran the model as loaded.
+                optimization=Optimization(**values.get("optimization", {})),
                 retries=tuple(RetryRecord(**retry) for retry in values.get("retries", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"{RUN} is damaged: {describe(error)}") from None
+            raise StoreError(f"{RUN} is corrupt: {describe(error)}") from None
+
+
+def _detector(values: Mapping[str, Any]) -> DetectorInfo:
+    classes, reading = values["classes"], values.get("reading")
+    read: dict[str, Any] = {
+        "classes": None if classes is None else tuple(ClassName(**name) for name in classes),
+        "reading": None if reading is None else {about: Decision(**decision) for about, decision in reading.items()},
+        "notes": tuple(values.get("notes", ())),
+    }
+    return DetectorInfo(**{**values, **read})
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +125,10 @@ class Manifest:
 
     Attributes:
         run_id: As in `run.json`.
-        finished: When, UTC.
-        shards: Every one of the run.
-        seconds: Of the call that finished it: `wall`, and by stage summed over workers.
-        runner: What that call's workers ran on, `"local"` or `"ray"`; `""` where that was not written down.
+        finished: Time at which the run was finished, UTC.
+        shards: Records of all shards.
+        seconds: Seconds of the call that finished the run: `wall`, and by stage summed over workers.
+        runner: Where that call's workers ran, `"local"` or `"ray"`; `""` if not recorded.
     """
 
     run_id: str
@@ -190,22 +139,21 @@ class Manifest:
 
     @property
     def totals(self) -> dict[str, Any]:
-        """Rows, failures (also by reason), detections (those left out, too) and bytes over all shards."""
+        """Totals over all shards: rows, failures (by error class, too), detections, dropped ones, bytes and views."""
         failures: Counter[str] = Counter()
         for record in self.shards:
             failures.update(record.failures)
         return {
             "shards": len(self.shards),
-            "rows": sum(r.rows for r in self.shards),
-            "failed": sum(r.failed for r in self.shards),
-            "detections": sum(r.detections for r in self.shards),
-            "dropped": sum(r.dropped for r in self.shards),
-            "bytes": sum(r.bytes for r in self.shards),
+            **{
+                name: sum(getattr(record, name) for record in self.shards)
+                for name in ("rows", "failed", "detections", "dropped", "bytes", "views")
+            },
             "failures": dict(sorted(failures.items())),
         }
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in `manifest.json`."""
+        """Return the content of `manifest.json`."""
         return {
             "schema_version": SCHEMA_VERSION,
             "run_id": self.run_id,
@@ -218,7 +166,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Manifest:
-        """Raises StoreError for a file of another shape."""
+        """Parse the content of `manifest.json`. Raises StoreError if it is invalid."""
         try:
             return cls(
                 run_id=values["run_id"],
@@ -228,131 +176,165 @@ class Manifest:
                 runner=values.get("runner", ""),
             )
         except (KeyError, TypeError) as error:
-            raise StoreError(f"{MANIFEST} is damaged: {describe(error)}") from None
+            raise StoreError(f"{MANIFEST} is corrupt: {describe(error)}") from None
 
 
-def write_json(url: str, storage: Storage, values: Mapping[str, Any]) -> None:
-    """Publish a JSON file whole, indented for people, strict (no NaN)."""
+def utc_now(timespec: str = "milliseconds") -> str:
+    """Return the current time, UTC, in ISO 8601; `run.json` and `manifest.json` use seconds as `timespec`."""
+    return datetime.now(UTC).isoformat(timespec=timespec)
+
+
+def write_json(url: AddressLike, storage: Storage, values: Mapping[str, Any]) -> None:
+    """Publish a JSON file, indented and strict (no NaN)."""
     storage.publish(url, (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def _read_json(url: str, storage: Storage) -> Mapping[str, Any] | None:
+def _read_json(file: Address, storage: Storage) -> Mapping[str, Any] | None:
     try:
-        values = json.loads(storage.read(url))
+        values = json.loads(storage.read(file))
     except FileNotFoundError:
         return None
     except NotADirectoryError:
-        raise StoreError(f"{redact(url.rpartition('/')[0])} is a file; the output of a run is a folder") from None
+        raise StoreError(f"{file.parent} is a file, but the output of a run is a folder") from None
     except (ValueError, OSError, RecursionError) as error:
-        raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
+        raise StoreError(f"{file} cannot be read: {describe(error)}") from None
     if not isinstance(values, dict):
-        raise StoreError(f"{redact(url)} is damaged: not a JSON object")
+        raise StoreError(f"{file} is corrupt: not a JSON object")
     return values
 
 
-def read_run(output: str, storage: Storage) -> RunRecord | None:
-    """`run.json` of an output, or None where no run was begun. Raises StoreError for a damaged one."""
-    values = _read_json(join(output, RUN), storage)
+def read_run(output: AddressLike, storage: Storage) -> RunRecord | None:
+    """Read `run.json` of an output, or return None if there is no run. Raises StoreError if it is corrupt."""
+    values = _read_json(Address.of_folder(output).join(RUN), storage)
     return None if values is None else RunRecord.from_json(values)
 
 
-def read_manifest(output: str, storage: Storage) -> Manifest | None:
-    """`manifest.json` of an output, or None while the run is not finished. Raises StoreError for a damaged one."""
-    values = _read_json(join(output, MANIFEST), storage)
+def read_manifest(output: AddressLike, storage: Storage) -> Manifest | None:
+    """Read `manifest.json` of an output, or return None if it does not exist. Raises StoreError if it is corrupt."""
+    values = _read_json(Address.of_folder(output).join(MANIFEST), storage)
     return None if values is None else Manifest.from_json(values)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunRows:
-    """The rows of finished shards in plan order; each call begins reading anew. Can be sent to another process.
+    """The rows of finished shards in plan order. Each call reads them again; can be sent to another process.
 
     Attributes:
-        output: Root of the run's output.
-        storage: Opens it.
-        shards: Number and rows of each shard, in order.
-        left_out: Columns that are not read.
-        links: Addresses that stand in place of those stored.
-        frame: In which sizes, boxes and masks are given; one of `prelabel.frames`.
+        output: Root of the run's output, including secrets.
+        storage: Opens the output.
+        shards: Number and row count of each shard, in plan order.
+        excluded: Columns that are not read.
+        links: Full addresses that replace the stored ones.
+        frame: Frame of sizes, boxes and masks; one of `prelabel.frames`.
     """
 
     output: str
     storage: Storage
     shards: tuple[tuple[int, int], ...]
-    left_out: frozenset[str] = frozenset()
+    excluded: frozenset[str] = frozenset()
     links: Links | None = None
     frame: str = DISPLAY
 
     def __call__(self, columns: Sequence[str] | None = None) -> Iterator[ImageRow]:
-        """The rows, one row group in memory at a time. Raises StoreError for a damaged shard.
+        """Yield the rows, with one row group in memory at a time.
 
         Args:
-            columns: Leave out the costly columns that are not wanted, see `read_shard`.
+            columns: Columns to read, see `read_shard`; all by default.
+
+        Raises:
+            StoreError: A shard is missing or corrupt.
         """
-        if columns is None and self.left_out:
-            columns = [name for name in SHARD_SCHEMA.names if name not in self.left_out]
+        for batch in self.batches(columns):
+            yield from batch.rows()
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[DetectionBatch]:
+        """Yield the rows as batches of detections. Raises StoreError if a shard is missing or corrupt."""
+        if columns is None and self.excluded:
+            columns = [name for name in SHARD_SCHEMA.names if name not in self.excluded]
         for shard, _ in self.shards:
-            whole = {} if self.links is None else self.links.of(shard)
-            for position, row in enumerate(read_shard(shard_url(self.output, shard), self.storage, columns)):
-                row = row.in_frame(self.frame)
-                yield replace(row, uri=whole[position]) if position in whole else row
+            full = {} if self.links is None else self.links.of(shard)
+            done = 0
+            for batch in read_batches(shard_url(self.output, shard), self.storage, columns):
+                converted = batch.in_frame(self.frame)
+                yield converted.with_uris({n - done: uri for n, uri in full.items()}) if full else converted
+                done += len(batch.images)
+
+    def classes(self) -> set[ClassName]:
+        """Return the classes of all detections. Raises StoreError if a shard is missing or corrupt."""
+        return set().union(*(read_classes(shard_url(self.output, shard), self.storage) for shard, _ in self.shards))
 
     def __len__(self) -> int:
         return sum(rows for _, rows in self.shards)
 
+    def __repr__(self) -> str:
+        return f"<{len(self):,} rows in {len(self.shards):,} shards>"
+
     def without(self, *names: str) -> RunRows:
-        """The same rows without these columns; `ImageRow` must have a default for them."""
-        return replace(self, left_out=self.left_out | {*names})
+        """Return the same rows without some columns; `ImageRow` must have a default for them."""
+        return replace(self, excluded=self.excluded | {*names})
 
     def in_frame(self, frame: str) -> RunRows:
-        """The same rows with sizes, boxes and masks in another frame; their orientations must not be left out."""
+        """Return the same rows with sizes, boxes and masks in another frame; the orientation columns must be read."""
         return replace(self, frame=frame)
 
     def by_shard(self) -> list[RunRows]:
-        """The rows of each shard."""
-        links = self.links
+        """Return the rows of each shard separately."""
         return [
-            replace(self, shards=(one,), links=None if links is None else links.only(one[0])) for one in self.shards
+            replace(self, shards=((shard, rows),), links=None if self.links is None else self.links.only(shard))
+            for shard, rows in self.shards
         ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Run:
     """A finished run, opened for reading."""
 
-    output: str
+    root: Address
     storage: Storage
     record: RunRecord
     manifest: Manifest
 
+    def __repr__(self) -> str:
+        """`Run('out/run', images=1200, failed=3, detections=8321, detector='demo-shapes')`, without secrets."""
+        totals = self.manifest.totals
+        counts = f"images={totals['rows']}, failed={totals['failed']}, detections={totals['detections']}"
+        return f"Run({str(self.root)!r}, {counts}, detector={self.record.detector.name!r})"
+
+    @property
+    def output(self) -> str:
+        """URL or absolute path of the output, including secrets."""
+        return self.root.url
+
     @property
     def rows(self) -> RunRows:
-        """All rows in plan order: `for row in run.rows():`."""
-        return RunRows(self.output, self.storage, tuple((one.shard, one.rows) for one in self.manifest.shards))
+        """All rows, in plan order; `for row in run.rows()` iterates over them."""
+        return RunRows(self.output, self.storage, tuple((shard.shard, shard.rows) for shard in self.manifest.shards))
 
     @property
     def signed(self) -> int:
-        """Images whose address held a signature or a password when the source was listed: it was not stored."""
+        """Number of images whose address had a signature or a password, which was not stored."""
         return sum(int(source.get("signed") or 0) for source in self.record.source.get("sources") or ())
 
     def rows_to_fetch(self, links: Links) -> RunRows:
-        """The same rows under their whole addresses, for reading the images again."""
+        """Return all rows with their full addresses, to read the images again."""
         return replace(self.rows, links=links)
 
     def plan(self) -> Plan:
-        """Which image is in which shard."""
-        return Plan.open(self.output, self.record.parts, self.storage)
+        """Open the plan: the images of each shard."""
+        return Plan.open(self.root, self.record.parts, self.storage)
 
 
-def open_run(output: str, storage: Storage) -> Run:
+def open_run(output: AddressLike, storage: Storage) -> Run:
     """Open a finished run.
 
     Raises:
-        StoreError: There is no run, or it is not finished.
+        StoreError: There is no run, or the run is not finished.
     """
-    record = read_run(output, storage)
+    root = Address.of_folder(output)
+    record = read_run(root, storage)
     if record is None:
-        raise StoreError(f"no run at {redact(output)}: {RUN} is missing (give the --output of `prelabel label`)")
-    manifest = read_manifest(output, storage)
+        raise StoreError(f"no run at {root}: {RUN} is missing (use the --output of `prelabel label`)")
+    manifest = read_manifest(root, storage)
     if manifest is None or manifest.run_id != record.run_id or len(manifest.shards) != record.shards:
-        raise StoreError(f"the run at {redact(output)} is not finished: the same `prelabel label` command goes on")
-    return Run(output, storage, record, manifest)
+        raise StoreError(f"the run at {root} is not finished: run the same `prelabel label` command to resume")
+    return Run(root, storage, record, manifest)

@@ -1,12 +1,14 @@
-"""One shard is one Parquet file: written whole, read back row by row, summed up in a `ShardRecord`."""
+"""Shard files: write a shard as one Parquet file, read it, and summarize it as a `ShardRecord`."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import itertools
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,15 +17,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prelabel.detections import ClassName
 from prelabel.errors import StoreError
-from prelabel.storage import Storage, describe, join, redact
-from prelabel.store.rows import ImageRow, rows_to_table, table_to_rows
-from prelabel.store.schema import FAILED, OPTIONAL_COLUMNS, SCHEMA_VERSION, SHARD_SCHEMA, STAGES
+from prelabel.storage.address import Address, AddressLike, describe
+from prelabel.storage.files import Storage
+from prelabel.store.detection_batch import DetectionBatch
+from prelabel.store.rows import (
+    FAILED,
+    OPTIONAL_COLUMNS,
+    SCHEMA_VERSION,
+    SHARD_SCHEMA,
+    STAGES,
+    ImageRow,
+    rows_to_table,
+)
 
-#: Small enough that a reader of a few columns or rows does not unpack a whole shard of masks, large enough to compress.
+#: Small enough to read a few rows without decompressing all masks of a shard, large enough to compress well.
 ROWS_PER_GROUP = 256
 
-#: Columns of few distinct values; the others (masks, scores, hashes) only grow by a dictionary.
+#: Columns with few distinct values. A dictionary would only make the others (masks, scores, hashes) larger.
 _DICTIONARY_COLUMNS = [
     "status",
     "error_type",
@@ -35,7 +47,7 @@ _DICTIONARY_COLUMNS = [
     "model_version",
 ]
 
-#: Bytes a reader of a few small columns fetches at once from a remote store.
+#: Bytes per request to remote storage when only a few small columns are read.
 _SHORT_READ = 1 << 16
 
 _RUN_ID = b"prelabel.run_id"
@@ -44,12 +56,23 @@ _SHARD = b"prelabel.shard"
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """What one finished shard reports: small enough to hold one of each in the driver and in `manifest.json`.
+    """The summary of one finished shard. The driver and `manifest.json` hold one per shard.
 
-    `dropped` counts detections left out because a number of theirs was not finite, or their box has no size inside the
-    image. `unnamed` counts those that are called by their class number, by that number; in a manifest only those of
-    classes that the label map does not have. Its `seconds` by stage are those of the call that wrote the file, where
-    it is known what that took over.
+    Attributes:
+        shard: Number of the shard.
+        name: File name.
+        rows: Number of rows.
+        failed: Number of failed images.
+        detections: Number of detections.
+        bytes: Size of the file.
+        sha256: Checksum of the file.
+        failures: Number of failed images by error class.
+        seconds: Seconds by stage, of the call that wrote the file. Rows kept from an earlier file do not count, if it
+            is known which they are.
+        dropped: Detections dropped because a number is not finite or the box has no size inside the image.
+        views: Number of views of images that the detector saw; 0 in manifests of earlier releases.
+        unnamed: Number of detections whose label is their class number, by that number. In a manifest only those of
+            classes that the label map does not name.
     """
 
     shard: int
@@ -63,75 +86,84 @@ class ShardRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)
     dropped: int = 0
     unnamed: Mapping[str, int] = field(default_factory=dict)
+    views: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in `manifest.json`."""
+        """Return the shard's entry in `manifest.json`."""
         return asdict(self)
 
     def with_names(self, numbers: Collection[int] | None) -> ShardRecord:
-        """The same beside a label map that has classes of these numbers; None where the network names its classes."""
+        """Remove from `unnamed` the classes that a label map names.
+
+        Args:
+            numbers: Class numbers of the label map; None if the model itself names its classes.
+        """
         named = None if numbers is None else set(map(str, numbers))
         unnamed = {} if named is None else {number: n for number, n in self.unnamed.items() if number not in named}
         return replace(self, unnamed=unnamed)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ShardRecord:
-        """The record of a manifest's entry. Raises StoreError for one with other keys."""
+        """Parse an entry of a manifest. Raises StoreError if its keys are wrong."""
         try:
             return cls(**values)
         except TypeError:
             raise StoreError(f"manifest.json: not a shard record: {str(values)[:80]}") from None
 
 
+#: Folder of the shards in the output.
+SHARD_FOLDER = "shards"
+
+
 def shard_name(shard: int) -> str:
-    """`shard-00012.parquet`: the same number, the same name, on every machine and in every rerun."""
+    """Return the file name, `shard-00012.parquet`: the same on every machine and in every call."""
     return f"shard-{shard:05d}.parquet"
 
 
-def shard_url(output: str, shard: int) -> str:
-    """Address of a shard's file below the output root."""
-    return join(output, "shards", shard_name(shard))
+def shard_url(output: AddressLike, shard: int) -> Address:
+    """Return the address of a shard's file."""
+    return Address.of_folder(output).join(SHARD_FOLDER, shard_name(shard))
 
 
 def write_shard(
     rows: Sequence[ImageRow],
-    output: str,
+    output: AddressLike,
     storage: Storage,
     *,
     shard: int,
     run_id: str,
-    taken_over: Collection[str] = (),
+    kept: Collection[str] = (),
 ) -> ShardRecord:
-    """Encode rows in memory and publish them whole as the shard's file.
+    """Encode rows in memory and publish them as the shard's file.
 
     Args:
         rows: The rows in plan order.
         output: Root of the run's output.
         storage: Opens the output.
-        shard: Its number.
-        run_id: Identity of the run, kept in the footer so that a later run never takes over a foreign file.
-        taken_over: Ids of images whose rows stood in the file before, as they are.
+        shard: Number of the shard.
+        run_id: Id of the run, stored in the footer so that no run accepts a file of another one.
+        kept: Ids of images whose rows were kept from the existing file.
 
     Returns:
-        The shard's record; its seconds are what was spent now, by stage: that of the rows that were not taken over, and
-        `write`, encoding and publishing the file.
+        The shard's record. Its seconds by stage are those of the rows that were not kept, and `write` for encoding and
+        publishing the file.
 
     Raises:
-        StoreError: It cannot be written.
+        StoreError: The file cannot be written.
     """
     start = time.perf_counter()
     record = write_table(rows_to_table(rows), output, storage, shard=shard, run_id=run_id)
-    fresh = [row for row in rows if row.image_id not in taken_over]
+    fresh = [row for row in rows if row.image_id not in kept]
     seconds = {stage: sum(row.seconds.get(stage, 0.0) for row in fresh) for stage in STAGES}
     seconds["write"] = time.perf_counter() - start
     return replace(record, seconds={stage: round(value, 3) for stage, value in seconds.items()})
 
 
-def write_table(table: pa.Table, output: str, storage: Storage, *, shard: int, run_id: str) -> ShardRecord:
-    """The same from a table of `SHARD_SCHEMA`; the record's seconds are those that stand in the table.
+def write_table(table: pa.Table, output: AddressLike, storage: Storage, *, shard: int, run_id: str) -> ShardRecord:
+    """Publish a table of `SHARD_SCHEMA` as the shard's file. The record's seconds are the sums over the table.
 
     Raises:
-        StoreError: It cannot be written.
+        StoreError: The file cannot be written.
     """
     metadata = {"prelabel.schema_version": str(SCHEMA_VERSION), _RUN_ID: run_id, _SHARD: str(shard)}
     sink = io.BytesIO()
@@ -150,71 +182,105 @@ def write_table(table: pa.Table, output: str, storage: Storage, *, shard: int, r
     return _record_of(shard, table, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def read_shard(url: str, storage: Storage, columns: Sequence[str] | None = None) -> Iterator[ImageRow]:
-    """Rows of one shard file, in order, a row group in memory at a time.
+def read_shard(url: AddressLike, storage: Storage, columns: Sequence[str] | None = None) -> Iterator[ImageRow]:
+    """Yield the rows of one shard file, in order, with one row group in memory at a time.
 
     Args:
         url: Address of the file.
-        storage: Opens it.
-        columns: Leave out the costly columns that are not wanted (`masks`, `multiclass_scores`), or others for which
-            `ImageRow` has a default; all others are read.
+        storage: Opens the file.
+        columns: Columns to read; all by default. Only `masks`, `multiclass_scores` (the largest ones) and columns for
+            which `ImageRow` has a default may be omitted.
 
     Raises:
-        StoreError: The file is missing, damaged, or of another schema.
+        StoreError: The file is missing, corrupt, or has another schema.
     """
+    for batch in read_batches(url, storage, columns):
+        yield from batch.rows()
+
+
+def read_batches(url: AddressLike, storage: Storage, columns: Sequence[str] | None = None) -> Iterator[DetectionBatch]:
+    """Yield the same rows as batches of detections, of at most `ROWS_PER_GROUP` rows each."""
+    with _opened(url, storage) as parquet:
+        names = [name for name in columns or SHARD_SCHEMA.names if name in parquet.schema_arrow.names]
+        for batch in parquet.iter_batches(batch_size=ROWS_PER_GROUP, columns=names, use_threads=False):
+            yield from DetectionBatch.from_arrow(batch).split()
+
+
+def read_classes(url: AddressLike, storage: Storage) -> set[ClassName]:
+    """Return the classes of all detections of one shard file, from three small columns.
+
+    Raises:
+        StoreError: See `read_shard`.
+    """
+    names = ["classes", "labels", "mids"]
+    classes: set[ClassName] = set()
+    with _opened(url, storage) as parquet:
+        for batch in parquet.iter_batches(columns=names, use_threads=False):
+            table = pa.table({name: batch[name].flatten() for name in names})
+            if any(column.null_count for column in table.columns):
+                raise pa.ArrowInvalid("a value of a detection is null")
+            distinct = table.group_by(names, use_threads=False).aggregate([])
+            classes.update(
+                itertools.starmap(ClassName, zip(*(distinct[name].to_pylist() for name in names), strict=True))
+            )
+    return classes
+
+
+@contextlib.contextmanager
+def _opened(url: AddressLike, storage: Storage) -> Iterator[pq.ParquetFile]:
+    """Open a shard file and check its schema; errors of the block, too, become StoreErrors that say what to do."""
+    url = Address.of(url)
     try:
         with storage.open(url) as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             check_schema(parquet.schema_arrow, url)
-            names = [name for name in columns or SHARD_SCHEMA.names if name in parquet.schema_arrow.names]
-            for batch in parquet.iter_batches(batch_size=ROWS_PER_GROUP, columns=names, use_threads=False):
-                yield from table_to_rows([batch])
+            yield parquet
     except FileNotFoundError:
-        raise StoreError(f"{redact(url)} is missing; the same `prelabel label` command makes it again") from None
+        raise StoreError(f"{url} is missing: run the same `prelabel label` command to label it again") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(
-            f"{redact(url)} cannot be read ({describe(error)}): if it is damaged, the same `prelabel label` command "
-            "makes it again"
+            f"{url} cannot be read ({describe(error)}): if it is corrupt, run the same `prelabel label` command to "
+            "label it again"
         ) from None
 
 
-def failure_example(record: ShardRecord, error_type: str, output: str, storage: Storage) -> str:
-    """The first image of a shard that failed with an error class, and what was wrong with it. Raises StoreError."""
-    columns = [name for name in SHARD_SCHEMA.names if name not in ("masks", "multiclass_scores")]
-    rows = read_shard(shard_url(output, record.shard), storage, columns)
-    row = next(row for row in rows if row.error_type == error_type)
-    return f"{row.image_id}: {row.error}"
-
-
-def dropped_example(record: ShardRecord, output: str, storage: Storage) -> str:
-    """The first image of a shard with detections that were left out. Raises StoreError."""
-    columns = [name for name in SHARD_SCHEMA.names if name not in ("masks", "multiclass_scores")]
-    rows = read_shard(shard_url(output, record.shard), storage, columns)
-    return next((row.image_id for row in rows if row.dropped), "")
-
-
-def check_schema(schema: pa.Schema, url: str) -> None:
-    """Raise StoreError unless a file has the columns of `SHARD_SCHEMA`, in any order.
-
-    Optional ones may be missing; those of a later release may stand beside them.
-    """
-    wrong = [wanted.name for wanted in SHARD_SCHEMA if not _fits(schema, wanted)]
-    wrong += {name for name in schema.names if schema.names.count(name) > 1}
-    if wrong:
-        raise StoreError(f"{redact(url)} is not a shard of this version: differing {', '.join(sorted(set(wrong)))}")
-
-
-def _fits(schema: pa.Schema, wanted: pa.Field) -> bool:
-    if wanted.name not in schema.names:
-        return wanted.name in OPTIONAL_COLUMNS
-    return schema.names.count(wanted.name) == 1 and bool(schema.field(wanted.name) == wanted)
-
-
-def shard_outcome(output: str, shard: int, storage: Storage, run_id: str) -> ShardRecord:
-    """What became of a shard's images, read from a few small columns; its size and hash are not looked at.
+def first_row(
+    record: ShardRecord, output: AddressLike, storage: Storage, condition: Callable[[ImageRow], bool]
+) -> ImageRow | None:
+    """Return the first row of a shard that fulfills a condition, without masks and scores of all classes.
 
     Raises:
-        StoreError: Missing, damaged, of another schema or of another run.
+        StoreError: The shard is missing or corrupt.
+    """
+    columns = [name for name in SHARD_SCHEMA.names if name not in ("masks", "multiclass_scores")]
+    return next(filter(condition, read_shard(shard_url(output, record.shard), storage, columns)), None)
+
+
+def check_schema(schema: pa.Schema, url: Address) -> None:
+    """Check that a file has the columns of `SHARD_SCHEMA`, in any order.
+
+    Optional columns may be missing, and unknown columns of later releases are allowed.
+
+    Raises:
+        StoreError: A column is missing, duplicated or of another type.
+    """
+    wrong = [field.name for field in SHARD_SCHEMA if not _has_field(schema, field)]
+    wrong += {name for name in schema.names if schema.names.count(name) > 1}
+    if wrong:
+        raise StoreError(f"{url} does not have the columns of a shard; different: {', '.join(sorted(set(wrong)))}")
+
+
+def _has_field(schema: pa.Schema, expected: pa.Field) -> bool:
+    if expected.name not in schema.names:
+        return expected.name in OPTIONAL_COLUMNS
+    return schema.names.count(expected.name) == 1 and bool(schema.field(expected.name) == expected)
+
+
+def shard_outcome(output: AddressLike, shard: int, storage: Storage, run_id: str) -> ShardRecord:
+    """Read a shard's record from a few small columns, without its size and checksum.
+
+    Raises:
+        StoreError: The file is missing, corrupt, or has another schema or belongs to another run.
     """
     url = shard_url(output, shard)
     try:
@@ -222,13 +288,13 @@ def shard_outcome(output: str, shard: int, storage: Storage, run_id: str) -> Sha
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             check_schema(parquet.schema_arrow, url)
             if (parquet.metadata.metadata or {}).get(_RUN_ID) != run_id.encode():
-                raise StoreError(f"{redact(url)} was written by another run")
-            columns = ["status", "error_type", "scores", "seconds", "dropped"]
+                raise StoreError(f"{url} was written by another run")
+            columns = ["status", "error_type", "scores", "seconds", "dropped", "views_shown"]
             table = parquet.read(columns=[name for name in columns if name in parquet.schema_arrow.names])
     except FileNotFoundError:
-        raise StoreError(f"{redact(url)} is missing") from None
+        raise StoreError(f"{url} is missing") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
+        raise StoreError(f"{url} cannot be read: {describe(error)}") from None
     return _record_of(shard, table, size=0, sha256="")
 
 
@@ -237,6 +303,8 @@ def _record_of(shard: int, table: pa.Table, *, size: int, sha256: str) -> ShardR
     failures = Counter(failed["error_type"].to_pylist())
     seconds = table["seconds"].combine_chunks()
     dropped = pc.sum(table["dropped"]).as_py() if "dropped" in table.column_names else None
+    shown = table["views_shown"] if "views_shown" in table.column_names else pa.nulls(0, pa.int32())
+    more_views = pc.sum(pc.subtract(shown, 1)).as_py()
     return ShardRecord(
         shard=shard,
         name=shard_name(shard),
@@ -248,32 +316,33 @@ def _record_of(shard: int, table: pa.Table, *, size: int, sha256: str) -> ShardR
         failures={str(k): n for k, n in sorted(failures.items(), key=str)},
         seconds={s: round(pc.sum(seconds.field(s)).as_py() or 0.0, 3) for s in STAGES},
         dropped=dropped or 0,
-        unnamed=_called_by_number(table) if {"classes", "labels"}.issubset(table.column_names) else {},
+        views=table.num_rows - failed.num_rows + (more_views or 0),
+        unnamed=_labeled_by_number(table) if {"classes", "labels"}.issubset(table.column_names) else {},
     )
 
 
-def _called_by_number(table: pa.Table) -> dict[str, int]:
+def _labeled_by_number(table: pa.Table) -> dict[str, int]:
     numbers, labels = pc.list_flatten(table["classes"]), pc.list_flatten(table["labels"])
     if len(numbers) != len(labels):
-        return {}  # of a damaged file
+        return {}  # a corrupt file
     numbers = pc.cast(numbers, pa.string())
     return dict(sorted(Counter(numbers.filter(pc.equal(numbers, labels)).to_pylist()).items()))
 
 
 @dataclass(frozen=True, slots=True)
 class ShardContent:
-    """A whole shard as read for checking: its record as recomputed, its run, its table."""
+    """A completely read shard: its recomputed record, its run and its table."""
 
     record: ShardRecord
     run_id: str
     table: pa.Table
 
 
-def load_shard(output: str, shard: int, storage: Storage) -> ShardContent:
-    """Read a shard's file whole and recompute its record from what is in it.
+def load_shard(output: AddressLike, shard: int, storage: Storage) -> ShardContent:
+    """Read a shard's file completely and recompute its record.
 
     Raises:
-        StoreError: Missing, damaged or of another schema.
+        StoreError: The file is missing, corrupt, or has another schema.
     """
     url = shard_url(output, shard)
     try:
@@ -282,9 +351,9 @@ def load_shard(output: str, shard: int, storage: Storage) -> ShardContent:
         check_schema(parquet.schema_arrow, url)
         table = parquet.read()
     except FileNotFoundError:
-        raise StoreError(f"{redact(url)} is missing") from None
+        raise StoreError(f"{url} is missing") from None
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise StoreError(f"{redact(url)} cannot be read: {describe(error)}") from None
+        raise StoreError(f"{url} cannot be read: {describe(error)}") from None
     metadata = parquet.metadata.metadata or {}
     record = _record_of(shard, table, size=len(data), sha256=hashlib.sha256(data).hexdigest())
     return ShardContent(record=record, run_id=metadata.get(_RUN_ID, b"").decode("ascii", "replace"), table=table)

@@ -1,4 +1,4 @@
-"""The synthetic world: scenes of shapes and glyphs with exact truth, for demonstrations, tests and benchmarks."""
+"""Synthetic scenes of shapes and letters with exact ground truth, for the demo, tests and benchmarks."""
 
 from prelabel.synth.dataset import ScenesMade, make_scenes
 from prelabel.synth.shapes import CLASS_NAMES

@@ -1,11 +1,11 @@
-"""A set of scenes as files: JPEGs, and beside them the truth in COCO's form.
+"""Write a set of scenes as JPEG files, and their ground truth as a COCO dataset.
 
     make_scenes("scenes", images=200, seed=7)
 
     scenes/scene-000000.jpg ... scene-000199.jpg
-    scenes/instances.json       boxes and masks of what is visible, made last
+    scenes/instances.json       boxes and masks of the visible parts, written last
 
-Each file's bytes depend on the seed and the number in its name alone, however many processes draw.
+The bytes of a file depend only on the seed and the number in its name, not on the number of processes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from prelabel import rle
 from prelabel.errors import ConfigError
-from prelabel.storage import Storage, absolute, join
+from prelabel.masks import rle
+from prelabel.storage.address import absolute, join
+from prelabel.storage.files import Storage
 from prelabel.synth.scenes import Scene, draw_scene
 from prelabel.synth.shapes import CLASS_NAMES
 
@@ -32,7 +33,7 @@ JPEG_QUALITY = 90
 
 
 class ScenesMade(NamedTuple):
-    """What a call of `make_scenes` wrote: how many images and instances, and the address of the truth."""
+    """The result of `make_scenes`: the numbers of images and instances, and the path or URL of the ground truth."""
 
     images: int
     instances: int
@@ -48,32 +49,33 @@ def make_scenes(
     storage: Storage | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScenesMade:
-    """Write scenes 0 to `images - 1` of a seed and their truth.
+    """Write scenes 0 to `images - 1` of a seed and their ground truth.
 
     Args:
-        to: Directory or object storage prefix; it may hold nothing but an earlier, not larger set of scenes.
-        images: How many, at least 1.
-        seed: Which world, at least 0. Sets of one seed begin alike; those of two seeds have nothing in common.
-        workers: Processes that draw.
-        storage: How to reach `to`.
-        progress: Called with (images done, images wanted) after every image.
+        to: Directory or storage prefix; it may contain nothing but an earlier set of scenes that is no larger.
+        images: Number of scenes, at least 1.
+        seed: Seed, at least 0. Sets of the same seed start with the same scenes; sets of other seeds differ.
+        workers: Number of processes that draw.
+        storage: Writes to `to` (default: a storage without options).
+        progress: Called after every image with the number of finished images and the total.
 
     Raises:
-        ConfigError: A number is out of range, or the directory holds other files.
-        StoreError: Something could not be written.
+        ConfigError: A number is out of range, or the directory contains other files.
+        StoreError: A file could not be written.
     """
-    for name, value, least in (("images", images, 1), ("seed", seed, 0), ("workers", workers, 1)):
-        if value < least:
-            raise ConfigError(f"{name} must be at least {least}, got {value}")
+    for name, value, smallest in (("images", images, 1), ("seed", seed, 0), ("workers", workers, 1)):
+        if value < smallest:
+            raise ConfigError(f"--{name} must be at least {smallest}, got {value}")
     storage = storage or Storage()
     root = absolute(str(to))
-    ours = {_file_name(index) for index in range(images)} | {TRUTH_NAME}
-    others = sorted(set(storage.names(root)) - ours)
+    expected = {_file_name(index) for index in range(images)} | {TRUTH_NAME}
+    others = sorted(set(storage.names(root)) - expected)
     if others:
         raise ConfigError(
-            f"{root} holds other files ({others[0]!r}, {len(others)} in all); scenes need a place of their own"
+            f"{root} contains {len(others)} other files, for example {others[0]!r}: name an empty folder for the scenes"
         )
-    storage.delete(join(root, TRUTH_NAME))
+    truth = join(root, TRUTH_NAME)
+    storage.delete(truth)
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index, (record, instances) in enumerate(_write_all(root, images, seed, workers, storage)):
@@ -82,7 +84,6 @@ def make_scenes(
             annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **instance})
         if progress is not None:
             progress(index + 1, images)
-    truth = join(root, TRUTH_NAME)
     storage.publish(truth, _coco_json(seed, records, annotations))
     return ScenesMade(len(records), len(annotations), truth)
 
@@ -94,17 +95,17 @@ def _file_name(index: int) -> str:
 def _write_all(
     root: str, images: int, seed: int, workers: int, storage: Storage
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    write = partial(_write_one, root, seed, storage)
+    write = partial(_write_scene, root, seed, storage)
     if workers == 1:
         yield from map(write, range(images))
         return
-    # Spawned: a fork of a process that has threads (a progress bar, TensorFlow) may hang.
+    # Spawn processes: a forked one may hang if its parent has threads (a progress bar, TensorFlow).
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield from pool.map(write, range(images), chunksize=8)
 
 
-def _write_one(root: str, seed: int, storage: Storage, index: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Draw and write one scene; returns its COCO image entry and annotations, both without ids."""
+def _write_scene(root: str, seed: int, storage: Storage, index: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Draw and write a scene, and return its COCO image entry and annotations, without ids."""
     scene = draw_scene(seed, index)
     jpeg = io.BytesIO()
     Image.fromarray(scene.pixels).save(jpeg, "JPEG", quality=JPEG_QUALITY)
@@ -128,7 +129,7 @@ def _annotations(scene: Scene) -> Iterator[dict[str, Any]]:
 
 
 def _coco_json(seed: int, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> bytes:
-    # No date: the bytes depend on the arguments alone.
+    # There is no date, so that the bytes depend only on the arguments.
     dataset = {
         "info": {"description": f"prelabel synthetic scenes, seed {seed}", "version": "1"},
         "licenses": [{"id": 1, "name": "CC0-1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}],

@@ -1,15 +1,15 @@
-"""One scene: a picture of shapes and glyphs, and which pixel shows which of them.
+"""Draw a scene: an image of shapes and letters, with the instance that each pixel shows.
 
     scene = draw_scene(seed=7, index=0)
     scene.pixels            # (height, width, 3) uint8
     scene.instance_map      # (height, width) uint8: 0 background, k the k-th instance, visible pixels only
     scene.category_ids[k - 1], scene.xyxy[k - 1]
 
-A scene depends on its seed and its index alone, so that any process may draw any of them.
+A scene depends only on its seed and index, so any process can draw it.
 
-The rule for what counts as an instance: at least a quarter of the shape (as drawn, cut at the picture's border) is
-visible, and the box of what is visible is at least 8 pixels wide and high. Shapes are placed so that hardly any fails:
-no later one hides more than 30 % of an earlier one, since half of a cross may well be an arrow or a rectangle.
+A shape counts as an instance if at least a quarter of it (as drawn, cropped at the image border) is visible, and the
+box of its visible part is at least 8 pixels wide and high. Almost all shapes do, since a later shape is placed so that
+it hides at most 30% of an earlier one: half of a cross could look like an arrow or a rectangle.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from prelabel.synth.shapes import CLASS_NAMES, Outline, random_outline
-from prelabel.synth.textures import FloatArray, background, shape_fill
+from prelabel.synth.shapes import CLASS_NAMES, FloatArray, Outline, background, random_outline, shape_fill
 
 MIN_VISIBLE_SHARE = 0.25
-MIN_LEFT_SHARE = 0.7
+MIN_REMAINING_SHARE = 0.7
 MIN_BOX_SIDE = 8
 LONG_SIDE_RANGE = (240, 512)
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture and its truth.
+    """An image and its ground truth.
 
     Attributes:
         pixels: `(height, width, 3)` uint8 RGB.
-        instance_map: `(height, width)` uint8, 0 for the background, else 1 + the index of the instance seen there.
-        category_ids: `(N,)` int32, 1-based places in `CLASS_NAMES`.
+        instance_map: `(height, width)` uint8, 0 for the background, else 1 + the index of the visible instance.
+        category_ids: `(N,)` int32, 1-based positions in `CLASS_NAMES`.
         xyxy: `(N, 4)` float32 pixels x1 y1 x2 y2, the box of the visible mask.
     """
 
@@ -48,62 +47,64 @@ class Scene:
 
 @dataclass(slots=True)
 class _Canvas:
-    """A scene in the making: colours, who is seen where, and per shape its class and pixels before occlusion."""
+    """An unfinished scene.
 
-    colours: FloatArray
+    Attributes:
+        colors: `(height, width, 3)` RGB in 0..255.
+        owner: `(height, width)` the visible shape per pixel, counted from 1; 0 for the background.
+        category_ids: The class of each shape.
+        drawn: The number of pixels of each shape when it was drawn.
+    """
+
+    colors: FloatArray
     owner: npt.NDArray[np.uint8]
     category_ids: list[int]
     drawn: list[int]
 
 
 def draw_scene(seed: int, index: int) -> Scene:
-    """Draw scene number `index` of the world `seed`; equal arguments give equal arrays."""
+    """Draw scene `index` of a seed; equal arguments give equal arrays."""
     rng = np.random.default_rng([seed, index])
-    height, width = _picture_size(rng)
+    long = int(rng.integers(LONG_SIDE_RANGE[0], LONG_SIDE_RANGE[1] + 1))
+    short = round(long * rng.uniform(0.5, 1.0))
+    height, width = (short, long) if rng.random() < 0.6 else (long, short)
     canvas = _Canvas(background(rng, height, width), np.zeros((height, width), np.uint8), [], [])
-    short, long = min(height, width), max(height, width)
     count = int(rng.integers(1, 13))
     sizes = np.exp(rng.uniform(np.log(10), np.log(0.8 * short), count))
     if rng.random() < 0.15:
         sizes[0] = rng.uniform(0.7, 1.0) * np.sqrt(short * long)
-    # Large ones mostly below small ones, as a tray lies below what stands on it; else little would stay visible.
+    # Draw most large shapes before the small ones, which they would otherwise hide.
     for size in sorted(sizes, key=lambda value: -value * rng.uniform(0.4, 1.6)):
         _try_to_add(rng, canvas, size)
     return _finish(rng, canvas)
 
 
-def _picture_size(rng: np.random.Generator) -> tuple[int, int]:
-    long = int(rng.integers(LONG_SIDE_RANGE[0], LONG_SIDE_RANGE[1] + 1))
-    short = round(long * rng.uniform(0.5, 1.0))
-    return (short, long) if rng.random() < 0.6 else (long, short)
-
-
 def _coverage(outline: Outline, left: int, top: int, width: int, height: int, fine: int) -> FloatArray:
-    """How much of each pixel of a window is ink, 0..1: drawn `fine` times larger and averaged down."""
+    """The share of each pixel of a window that is ink, 0..1: drawn `fine` times larger and averaged."""
     large = Image.new("L", (width * fine, height * fine))
     draw = ImageDraw.Draw(large)
     for points, ink in outline:
-        # Pillow's integer coordinates are pixel centres, hence the half.
+        # Subtract half a pixel, since Pillow's integer coordinates are pixel centers.
         moved = (points - (left, top)) * fine - 0.5
         draw.polygon([(x, y) for x, y in moved.tolist()], fill=255 * ink)
     return np.asarray(np.asarray(large.reduce(fine), np.float32) / 255, dtype=np.float32)
 
 
 def _try_to_add(rng: np.random.Generator, canvas: _Canvas, size: float) -> None:
-    """Put one shape where it hides no other one too much; after six tries the scene goes without it."""
+    """Add a shape where it does not hide another one too much; after six attempts the shape is skipped."""
     height, width = canvas.owner.shape
     category_id = int(rng.integers(1, len(CLASS_NAMES) + 1))
     outline = random_outline(rng, category_id, size)
-    every = np.concatenate([points for points, ink in outline if ink])
-    (low_x, low_y), (high_x, high_y) = every.min(axis=0), every.max(axis=0)
-    # A shape larger than the picture in one direction is shrunk to 1.1 times the picture.
+    inked = np.concatenate([points for points, ink in outline if ink])
+    (low_x, low_y), (high_x, high_y) = inked.min(axis=0), inked.max(axis=0)
+    # A shape that is wider or higher than the image is shrunk to 1.1 times the image.
     shrink = min(1.0, 1.1 * width / (high_x - low_x), 1.1 * height / (high_y - low_y))
-    # Nothing is drawn thinner than what counts as an instance.
+    # Make every shape large enough to count as an instance.
     shrink = max(shrink, (MIN_BOX_SIDE + 0.5) / min(high_x - low_x, high_y - low_y))
     outline = [(points * shrink, ink) for points, ink in outline]
     half_x, half_y = (high_x - low_x) / 2 * shrink, (high_y - low_y) / 2 * shrink
     for _ in range(6):
-        # Mostly whole inside the picture; one in eight may stick out by up to a third.
+        # Most shapes are completely inside the image; one in eight may extend outside by up to a third.
         out = rng.uniform(0, 0.67) if rng.random() < 0.125 else 0.0
         x = _position(rng, half_x * (1 - out), width)
         y = _position(rng, half_y * (1 - out), height)
@@ -125,13 +126,13 @@ def _position(rng: np.random.Generator, half: float, length: int) -> float:
 
 
 def _leaves_others_visible(canvas: _Canvas, window: tuple[slice, slice], solid: npt.NDArray[np.bool_]) -> bool:
-    """True when every shape already there keeps so much of itself that one can still tell what it is."""
+    """Whether every earlier shape remains visible enough to be recognized."""
     hidden = np.bincount(canvas.owner[window][solid], minlength=len(canvas.drawn) + 1)[1:]
     if not hidden.any():
         return True
     seen = np.bincount(canvas.owner.ravel(), minlength=len(canvas.drawn) + 1)[1:]
-    left = seen - hidden
-    return not np.any((hidden > 0) & (left < MIN_LEFT_SHARE * np.array(canvas.drawn)))
+    remaining = seen - hidden
+    return not np.any((hidden > 0) & (remaining < MIN_REMAINING_SHARE * np.array(canvas.drawn)))
 
 
 def _paint(
@@ -143,7 +144,7 @@ def _paint(
 ) -> None:
     if rng.random() < 0.3:
         _cast_shadow(rng, canvas, window, alpha)
-    below = canvas.colours[window]
+    below = canvas.colors[window]
     height, width = alpha.shape
     surroundings = below[:: max(1, height // 16), :: max(1, width // 16)].mean(axis=(0, 1))
     fill = shape_fill(rng, height, width, surroundings)
@@ -165,21 +166,21 @@ def _cast_shadow(rng: np.random.Generator, canvas: _Canvas, window: tuple[slice,
     y2, x2 = min(height, top + dark.shape[0]), min(width, left + dark.shape[1])
     if y1 < y2 and x1 < x2:
         part = dark[y1 - top : y2 - top, x1 - left : x2 - left, None]
-        canvas.colours[y1:y2, x1:x2] *= 1 - part * (strength / 255)
+        canvas.colors[y1:y2, x1:x2] *= 1 - part * (strength / 255)
 
 
 def _finish(rng: np.random.Generator, canvas: _Canvas) -> Scene:
-    """Camera faults over the whole picture, and the truth by the rule in the module's docstring."""
-    colours = canvas.colours
+    """Add camera noise and blur to the image, and select the instances by the rule in the module docstring."""
+    colors = canvas.colors
     height, width = canvas.owner.shape
     if rng.random() < 0.4:
-        colours += rng.standard_normal((height, width, 1 if rng.random() < 0.5 else 3), np.float32) * np.float32(
+        colors += rng.standard_normal((height, width, 1 if rng.random() < 0.5 else 3), np.float32) * np.float32(
             rng.uniform(1, 14)
         )
     if rng.random() < 0.3:
         ramp = np.linspace(rng.uniform(0.6, 1), rng.uniform(0.8, 1.2), width, dtype=np.float32)
-        colours *= ramp[None, :, None]
-    image = Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8))
+        colors *= ramp[None, :, None]
+    image = Image.fromarray(np.clip(colors, 0, 255).astype(np.uint8))
     if rng.random() < 0.3:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.3)))
     seen = np.bincount(canvas.owner.ravel(), minlength=len(canvas.drawn) + 1)

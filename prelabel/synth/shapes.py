@@ -1,29 +1,36 @@
-"""The fourteen classes of the synthetic world, as outlines drawn by this project: no font, no clip art.
+"""The building blocks of synthetic scenes: the outlines of fourteen classes, and the colors and patterns of surfaces.
 
-An outline is a list of closed polygons in a unit frame (x to the right, y down, about -1..1), painted one over the
-other with 1 (ink) or 0 (a hole). A triangle, the smallest example:
+Everything is drawn by this project, without fonts or clip art. An outline is a list of closed polygons in a unit frame
+(x to the right, y down, about -1..1), painted on top of each other with 1 (ink) or 0 (a hole). The smallest example is
+a triangle:
 
     [(array([[0, -1], [1, 1], [-1, 1]]), 1)]
 
-The classes were chosen so that they stay different when small, turned, stretched or partly hidden: no square beside a
-diamond, no hexagon beside a circle, no Z beside an S.
+The classes remain distinct when they are small, rotated, stretched or partly hidden: there is no square with a diamond,
+no hexagon with a circle, and no Z with an S.
+
+Surfaces fill shapes and the background. They are arrays of float32 RGB in 0..255.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+FloatArray = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
 Outline = list[tuple[Points, int]]
 
 
-def _circle(radius_x: float, radius_y: float, steps: int = 72, centre: tuple[float, float] = (0.0, 0.0)) -> Points:
+def _circle(radius: float, steps: int = 72, center: tuple[float, float] = (0.0, 0.0)) -> Points:
     angle = np.linspace(0, 2 * np.pi, steps, endpoint=False)
-    return np.stack([centre[0] + radius_x * np.cos(angle), centre[1] + radius_y * np.sin(angle)], axis=1)
+    return np.stack([center[0] + radius * np.cos(angle), center[1] + radius * np.sin(angle)], axis=1)
 
 
 def _rectangle(x1: float, y1: float, x2: float, y2: float) -> Points:
@@ -31,31 +38,23 @@ def _rectangle(x1: float, y1: float, x2: float, y2: float) -> Points:
 
 
 def _stroke(path: Points, width: float) -> Outline:
-    """A pen of the given width drawn along a path: one quadrilateral a segment and a round joint between two."""
+    """The stroke of a pen of this width along a path: a quadrilateral per segment, and round joints between them."""
     ink: Outline = []
     for start, end in itertools.pairwise(path):
         along = (end - start) / np.hypot(*(end - start))
         aside = np.array([-along[1], along[0]]) * width / 2
         ink.append((np.array([start + aside, end + aside, end - aside, start - aside]), 1))
-    ink += [(_circle(width / 2, width / 2, 12, (x, y)), 1) for x, y in path[1:-1]]
+    ink += [(_circle(width / 2, 12, (x, y)), 1) for x, y in path[1:-1]]
     return ink
-
-
-def _ellipse(rng: np.random.Generator) -> Outline:
-    return [(_circle(1, 1), 1)]
 
 
 def _ring(rng: np.random.Generator) -> Outline:
     inner = rng.uniform(0.5, 0.74)
-    return [(_circle(1, 1), 1), (_circle(inner, inner), 0)]
+    return [(_circle(1), 1), (_circle(inner), 0)]
 
 
 def _triangle(rng: np.random.Generator) -> Outline:
     return [(np.array([[rng.uniform(-0.3, 0.3), -1], [1, 0.8], [-1, 0.8]]), 1)]
-
-
-def _rectangle_class(rng: np.random.Generator) -> Outline:
-    return [(_rectangle(-1, -1, 1, 1), 1)]
 
 
 def _frame(rng: np.random.Generator) -> Outline:
@@ -90,9 +89,9 @@ def _heart(rng: np.random.Generator) -> Outline:
 
 
 def _crescent(rng: np.random.Generator) -> Outline:
-    # Everything right of the outer circle's rim and outside of a smaller circle shifted to the right.
+    # A circle minus a smaller circle that is shifted to the right.
     shift, radius = rng.uniform(0.42, 0.55), rng.uniform(0.78, 0.86)
-    return [(_circle(1, 1), 1), (_circle(radius, radius, centre=(shift, 0.0)), 0)]
+    return [(_circle(1), 1), (_circle(radius, center=(shift, 0.0)), 0)]
 
 
 def _bolt(rng: np.random.Generator) -> Outline:
@@ -121,11 +120,11 @@ def _letter_s(rng: np.random.Generator) -> Outline:
 
 
 _SHAPES: dict[str, tuple[Callable[[np.random.Generator], Outline], float, float]] = {
-    # name: outline, greatest aspect ratio it is stretched to, greatest turn in degrees
-    "ellipse": (_ellipse, 4.0, 180),
+    # name: outline, largest aspect ratio after stretching, largest rotation in degrees
+    "ellipse": (lambda _: [(_circle(1), 1)], 4.0, 180),
     "ring": (_ring, 2.5, 180),
     "triangle": (_triangle, 2.5, 180),
-    "rectangle": (_rectangle_class, 5.0, 180),
+    "rectangle": (lambda _: [(_rectangle(-1, -1, 1, 1), 1)], 5.0, 180),
     "frame": (_frame, 2.5, 180),
     "cross": (_cross, 2.0, 180),
     "star": (_star, 1.6, 180),
@@ -139,26 +138,118 @@ _SHAPES: dict[str, tuple[Callable[[np.random.Generator], Outline], float, float]
 }
 
 CLASS_NAMES: tuple[str, ...] = tuple(_SHAPES)
-"""Class names; the category id of a class is its place here counted from 1."""
+"""Class names; the category id of a class is its position here, counted from 1."""
 
 
 def random_outline(rng: np.random.Generator, category_id: int, size: float) -> Outline:
-    """One instance of a class: its outline stretched, turned and scaled, in pixels around (0, 0).
+    """A random instance of a class: its outline stretched, rotated and scaled, in pixels around (0, 0).
 
     Args:
-        rng: Where every choice comes from.
-        category_id: 1-based place in `CLASS_NAMES`.
-        size: Wanted geometric mean of the width and height of the outline's box, in pixels.
+        rng: Source of all random choices.
+        category_id: 1-based position in `CLASS_NAMES`.
+        size: Geometric mean of the width and height of the outline's box, in pixels.
     """
-    make, greatest_aspect, greatest_turn = _SHAPES[CLASS_NAMES[category_id - 1]]
-    outline = make(rng)
-    # Triangular in the logarithm: most instances are near their natural shape, some reach the limit.
-    aspect = np.exp(rng.triangular(-1, 0, 1) * np.log(greatest_aspect) / 2)
-    turn = np.deg2rad(rng.uniform(-greatest_turn, greatest_turn))
+    make_outline, max_aspect, max_rotation = _SHAPES[CLASS_NAMES[category_id - 1]]
+    outline = make_outline(rng)
+    # Triangular in the logarithm: most instances are close to their natural shape, and some reach the limit.
+    aspect = np.exp(rng.triangular(-1, 0, 1) * np.log(max_aspect) / 2)
+    angle = np.deg2rad(rng.uniform(-max_rotation, max_rotation))
     stretch = np.array([[aspect, 0], [0, 1 / aspect]])
-    rotate = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    turned = [(points @ stretch @ rotate.T, ink) for points, ink in outline]
-    every = np.concatenate([points for points, ink in turned if ink])
-    low, high = every.min(axis=0), every.max(axis=0)
+    rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    transformed = [(points @ stretch @ rotate.T, ink) for points, ink in outline]
+    inked = np.concatenate([points for points, ink in transformed if ink])
+    low, high = inked.min(axis=0), inked.max(axis=0)
     scale = size / np.sqrt(np.prod(high - low))
-    return [((points - (low + high) / 2) * scale, ink) for points, ink in turned]
+    return [((points - (low + high) / 2) * scale, ink) for points, ink in transformed]
+
+
+_PATTERNS = ("flat", "linear", "radial", "stripes", "checker", "noise")
+# Patterns with hard edges are rarer on backgrounds than on shapes.
+_ON_SHAPES = (0.32, 0.22, 0.1, 0.12, 0.06, 0.18)
+_ON_BACKGROUNDS = (0.0, 0.25, 0.15, 0.1, 0.05, 0.45)
+
+
+def random_color(rng: np.random.Generator) -> FloatArray:
+    """`(3,)` RGB, spread evenly over the cube."""
+    return rng.uniform(8, 247, 3).astype(np.float32)
+
+
+def distinct_color(rng: np.random.Generator, other: FloatArray, distance: float) -> FloatArray:
+    """A color at least `distance` (Euclidean, RGB) from another color, or the farthest of twenty random colors."""
+    best = random_color(rng)
+    for _ in range(20):
+        if np.linalg.norm(best - other) >= distance:
+            break
+        candidate = random_color(rng)
+        if np.linalg.norm(candidate - other) > np.linalg.norm(best - other):
+            best = candidate
+    return best
+
+
+def _noise(rng: np.random.Generator, height: int, width: int) -> FloatArray:
+    """Clouds: a coarse random grid, smoothly enlarged, plus a finer and fainter one."""
+    cells = int(rng.integers(2, 9))
+    total = np.zeros((height, width), np.float32)
+    for octave, weight in ((cells, 0.65), (cells * 4, 0.35)):
+        grid = rng.random((octave, octave), dtype=np.float32)
+        smooth = Image.fromarray(grid).resize((width, height), Image.Resampling.BILINEAR)
+        total += weight * np.asarray(smooth)
+    return total
+
+
+def _clipped(share: npt.NDArray[Any]) -> FloatArray:
+    return np.asarray(np.clip(share, 0, 1), dtype=np.float32)
+
+
+def _pattern(rng: np.random.Generator, height: int, width: int, chances: tuple[float, ...]) -> FloatArray:
+    """The share of the second color, 0..1, as `(height, width)`, or `(1, 1)` for a flat pattern."""
+    kind = _PATTERNS[int(rng.choice(len(_PATTERNS), p=chances))]
+    if kind == "flat":
+        return np.zeros((1, 1), np.float32)
+    if kind == "noise":
+        return _noise(rng, height, width)
+    angle = rng.uniform(0, 2 * math.pi)
+    # Python floats leave float32 arrays in float32 in every version of NumPy, so all versions draw the same image.
+    cos, sin = math.cos(angle), math.sin(angle)
+    side = float(max(height, width))
+    y = (np.arange(height, dtype=np.float32)[:, None] - height / 2) / side
+    x = (np.arange(width, dtype=np.float32)[None, :] - width / 2) / side
+    along = cos * x + sin * y
+    if kind == "linear":
+        return _clipped(along + 0.5)
+    if kind == "radial":
+        cx, cy = rng.uniform(-0.4, 0.4, 2).tolist()
+        return _clipped(np.sqrt((x - cx) ** 2 + (y - cy) ** 2) * rng.uniform(0.8, 1.6))
+    period = rng.uniform(5, max(6.0, side / 3)) / side
+    stripes = along * (2 * math.pi / period)
+    if kind == "stripes":
+        return _clipped(0.5 + np.sin(stripes) * rng.uniform(0.6, 3))
+    across = (cos * y - sin * x) * (2 * math.pi / period)
+    return np.asarray((np.sin(stripes) * np.sin(across)) > 0, dtype=np.float32)
+
+
+def shape_fill(rng: np.random.Generator, height: int, width: int, surroundings: FloatArray) -> FloatArray:
+    """The fill of a shape: `(height, width, 3)`, or `(1, 1, 3)` if it is a single color.
+
+    Args:
+        rng: Source of all random choices.
+        height: Pixels of the shape's box.
+        width: Pixels of the shape's box.
+        surroundings: `(3,)` mean color around the shape; the fill differs from it.
+    """
+    first = distinct_color(rng, surroundings, rng.uniform(70, 140))
+    second = np.clip(first + rng.uniform(-70, 70, 3), 0, 255).astype(np.float32)
+    if np.linalg.norm(second - surroundings) < 50:
+        second = first
+    return first + (second - first) * _pattern(rng, height, width, _ON_SHAPES)[..., None]
+
+
+def background(rng: np.random.Generator, height: int, width: int) -> FloatArray:
+    """A `(height, width, 3)` background of one to three patterns, never flat."""
+    first, second = random_color(rng), random_color(rng)
+    second = first + (second - first) * np.float32(rng.uniform(0.25, 0.8))
+    ground = first + (second - first) * _pattern(rng, height, width, _ON_BACKGROUNDS)[..., None]
+    if rng.random() < 0.5:
+        third = np.clip(first + rng.uniform(-60, 60, 3), 0, 255).astype(np.float32)
+        ground = ground + (third - ground) * (0.6 * _pattern(rng, height, width, _ON_BACKGROUNDS)[..., None])
+    return np.array(np.broadcast_to(ground, (height, width, 3)), dtype=np.float32, order="C")

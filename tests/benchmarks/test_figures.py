@@ -37,7 +37,7 @@ def test_a_figure_is_the_median_and_is_met_on_its_own_side_of_the_target(load: A
     assert common.figure("time", [3.0], "s").met is None
 
 
-def test_what_was_not_measured_keeps_its_target_and_is_not_met_by_silence(load: Any):
+def test_a_target_without_a_measurement_is_kept_and_not_met(load: Any):
     nothing = load("common").figure("rate", [], "x", at_least=20, note="no SDK")
     assert (nothing.value, nothing.target, nothing.met, nothing.note) == (None, 20, None, "no SDK")
     (row,) = load("run").rows_of({"benchmark": "b", "figures": [vars_of(nothing)]})
@@ -49,8 +49,8 @@ def vars_of(figure: Any) -> dict[str, Any]:
 
 
 def test_a_ratio_is_taken_round_by_round(load: Any):
-    one = load("common").ratio("faster", [10.0, 40.0, 90.0], [10.0, 20.0, 30.0], at_least=2)
-    assert (one.value, one.spread, one.unit, one.met) == (2.0, (1.0, 3.0), "x", True)
+    comparison = load("common").ratio("faster", [10.0, 40.0, 90.0], [10.0, 20.0, 30.0], at_least=2)
+    assert (comparison.value, comparison.spread, comparison.unit, comparison.met) == (2.0, (1.0, 3.0), "x", True)
 
 
 def test_turns_alternate_and_the_first_round_does_not_count(load: Any):
@@ -73,7 +73,7 @@ def test_a_script_prints_one_line_with_machine_and_versions(load: Any, capsys: p
     assert load("run").rows_of(line) == [["b", "n", "1 s", "1 - 1", "2", "met", ""]]
 
 
-def test_the_table_is_put_between_its_marks_and_can_be_put_there_again(load: Any):
+def test_the_table_is_inserted_between_its_marks_repeatably(load: Any):
     run = load("run")
     readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
     once = run.with_figures(readme, run.markdown_table([["b", "n", "1 s", "1 - 1", "2", "met", ""]]))
@@ -86,7 +86,7 @@ def test_the_readme_lists_every_script(load: Any):
     assert sorted(listed) == load("run").scripts()
 
 
-def test_what_was_drawn_for_one_folder_is_not_drawn_again_for_another(load: Any, tmp_path: Path):
+def test_pictures_drawn_for_one_folder_are_reused_for_another(load: Any, tmp_path: Path):
     pictures = load("pictures")
     two = sorted(pictures.pictures(tmp_path, 2, 32, 24).iterdir())
     (tmp_path / "32x24-0" / "000000.jpg").write_bytes(b"was drawn")
@@ -97,7 +97,7 @@ def test_what_was_drawn_for_one_folder_is_not_drawn_again_for_another(load: Any,
     assert five[3].samefile(five[0])
 
 
-def test_the_most_memory_of_a_process_outlasts_what_it_has_now(load: Any):
+def test_peak_memory_of_a_process_exceeds_its_current_memory(load: Any):
     common = load("common")
     held = np.ones(50_000_000, np.uint8)
     del held

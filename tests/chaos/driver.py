@@ -25,4 +25,4 @@ if __name__ == "__main__":
             "env_vars": {"PYTHONPATH": str(ROOT)},
         },
     )
-    main([*arguments, "--address", address], prog_name="prelabel")
+    main([*arguments, "--ray-address", address], prog_name="prelabel")

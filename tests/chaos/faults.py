@@ -217,7 +217,7 @@ class Expired(Fault):
     """Credentials that expire midway; the next call has new ones."""
 
     may_end = (0, 1)
-    says = ("does not take the credentials (ExpiredToken)", "Forbidden")
+    says = ("rejected the credentials (ExpiredToken)", "Forbidden")
 
     def strike(self, trial: Trial, process: Process) -> None:
         trial.stage.proxy.set(Weather(expired={trial.key}))

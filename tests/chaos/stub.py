@@ -77,7 +77,7 @@ def run_out_of_memory(control: Path) -> None:
 
 def install() -> None:
     """Run by Ray in every worker process."""
-    import prelabel.detectors.savedmodel as savedmodel
+    import prelabel.detectors.running.savedmodel as savedmodel
 
     def load_detector(model: Any, *args: Any, **kwargs: Any) -> Stub:
         return Stub(model.local.path.parent / "control")

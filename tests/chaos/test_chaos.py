@@ -14,7 +14,7 @@ from tests.e2e.command import ROOT
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.slow]
 
 
-def test_nothing_is_lost_doubled_or_stuck_whatever_is_killed():
+def test_nothing_is_lost_duplicated_or_stuck_whatever_is_killed():
     """Seeds that draw, without Ray, expired credentials beside killed workers, images that kill and a bad store, and on
     a cluster a killed node and a killed driver."""
     command = [sys.executable, "-m", "tests.chaos", "--trials", "5", "--seed", "586"]

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from prelabel.storage import Storage, join
+from prelabel.storage.address import join
+from prelabel.storage.files import Storage
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import MANIFEST, RUN, read_manifest, read_run
 from prelabel.store.shards import read_shard, shard_url
@@ -97,10 +98,10 @@ def right(row: ImageRow) -> bool:
     """Whether a row is what an undisturbed run makes of its image."""
     number = int(row.image_id[:3])
     x, y = 1 + number % 7, 1 + number % 3
-    found = row.detections
+    detections = row.detections
     return (
-        found is not None
-        and found.xyxy.tolist() == [[x, y, x + 1, y + 1]]
+        detections is not None
+        and detections.xyxy.tolist() == [[x, y, x + 1, y + 1]]
         and (row.height, row.width) == (4 + number % 3, 8)
     )
 
@@ -239,8 +240,8 @@ class Trial:
         """Every file of the output, as paths below it."""
         if self.output_in_bucket:
             client, prefix = self.stage.server.client(), self.output.partition(self.stage.bucket + "/")[2] + "/"
-            found = client.list_objects_v2(Bucket=self.stage.bucket, Prefix=prefix).get("Contents", [])
-            return {one["Key"][len(prefix) :] for one in found}
+            objects = client.list_objects_v2(Bucket=self.stage.bucket, Prefix=prefix).get("Contents", [])
+            return {entry["Key"][len(prefix) :] for entry in objects}
         root = Path(self.output)
         return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 

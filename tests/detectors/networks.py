@@ -296,7 +296,7 @@ def _keras(folder: Path) -> None:
     random = np.random.default_rng(0)
     adapted = layers.Normalization()
     adapted.adapt(random.uniform(0, 255, (16, 32, 32, 3)).astype(np.float32))
-    variance = [one**2 for one in IMAGENET_STD]
+    variance = [deviation**2 for deviation in IMAGENET_STD]
     heads = {
         "rescaling": layers.Rescaling(1 / 255.0),
         "rescaling_offset": layers.Rescaling(1 / 127.5, offset=-1),

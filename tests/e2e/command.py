@@ -33,16 +33,16 @@ class Place:
 
     def processes(self) -> dict[int, str]:
         """Everything alive that was started here, by process id."""
-        found = {}
+        alive = {}
         mark = f"RAY_TMPDIR={self.folder}".encode()
         for path in Path("/proc").iterdir():
             try:
                 if path.name.isdigit() and mark in (path / "environ").read_bytes().split(b"\0"):
                     # Dead ones that nobody has asked after have no environment any more.
-                    found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                    alive[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
             except OSError:
                 continue
-        return found
+        return alive
 
     def workers(self) -> list[int]:
         """Processes that hold a detector."""

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pyarrow as pa
 import pytest
+from PIL import Image
 from ray.job_submission import JobSubmissionClient
 
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from prelabel.store.verify import verify
 from tests.e2e.command import ROOT, Place, rows_of, wait_until
 from tests.e2e.conftest import Undisturbed
+from tests.emulators import free_port
+from tests.models import Models
 from tests.s3 import S3Server
 
+#: The entry point of submitted jobs; its docstring has the commands.
+JOB = ROOT / "jobs/label_images.py"
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def ray_command(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -75,23 +76,38 @@ class Head:
         return str(self.client.get_job_logs(job))
 
 
-@pytest.fixture
-def head(place: Place, monkeypatch: pytest.MonkeyPatch) -> Head:
-    """`ray start --head` on free ports."""
-    # A Ray started earlier on this machine may have switched tokens on.
-    place.env["RAY_AUTH_MODE"] = "disabled"
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+def start_head(place: Place) -> str:
+    """`ray start --head` on free ports. Returns the address of its dashboard."""
     dashboard = free_port()
     result = ray_command(
         place.env,
         *("start", "--head", "--node-ip-address", "127.0.0.1", "--port", str(free_port()), "--num-cpus", "2"),
         *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--disable-usage-stats"),
-        *("--ray-client-server-port", str(free_port()), "--temp-dir", str(place.folder)),
+        *("--ray-client-server-port", str(free_port()), "--temp-dir", str(place.folder / "ray")),
         # Where another Ray of this machine has its agent, this one's would never come up.
         *("--dashboard-agent-listen-port", str(free_port())),
     )
     assert result.returncode == 0, result.stdout + result.stderr
     address = f"http://127.0.0.1:{dashboard}"
+    # The client of jobs waits for an answer without end.
+    assert wait_until(lambda: answers(f"{address}/api/version"), 60)
+    return address
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers soon, whatever it says."""
+    try:
+        return bool(httpx.get(url, timeout=5).status_code)
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture
+def head(place: Place, monkeypatch: pytest.MonkeyPatch) -> Head:
+    """A cluster that requires no token, even if an earlier Ray on this machine has created one."""
+    place.env["RAY_AUTH_MODE"] = "disabled"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    address = start_head(place)
     return Head(place, address, JobSubmissionClient(address))
 
 
@@ -110,7 +126,7 @@ def remote_rows(storage: Storage, output: str) -> pa.Table:
     return rows_of([pa.BufferReader(storage.read(f"{output}/shards/{name}")) for name in names], ("seconds", "uri"))
 
 
-def test_a_submitted_job_goes_from_bucket_to_bucket_and_is_stopped_and_goes_on(
+def test_a_submitted_job_labels_from_bucket_to_bucket_and_resumes_after_a_stop(
     head: Head, working_dir: Path, undisturbed: Undisturbed, s3_server: S3Server, tmp_path: Path
 ):
     bucket = s3_server.new_bucket()
@@ -138,17 +154,17 @@ def test_a_submitted_job_goes_from_bucket_to_bucket_and_is_stopped_and_goes_on(
     first = head.logs("first")
     assert head.ended("first") == "STOPPED", first
     finished = re.search(
-        r"prelabel: stopped: (\d+) of 240 shards are finished and stay; the same command goes on from there", first
+        r"prelabel: stopped: (\d+) of 240 shards are finished and kept\. Run the same command to resume", first
     )
     assert finished, first
     assert len(storage.names(f"{output}/shards")) == int(finished.group(1)) < 240
     assert "manifest.json" not in storage.names(output)
 
     head.submit("second", working_dir, credentials, *arguments)
-    assert wait_until(lambda: head.ended("second"), 120)
+    assert wait_until(lambda: head.ended("second"), 300), head.logs("second")
     second = head.logs("second")
     assert head.ended("second") == "SUCCEEDED", second
-    assert f"{finished.group(1)} of 240 shards are finished and sound" in second
+    assert f"{finished.group(1)} of 240 shards are already finished and valid" in second
     assert re.search(r"^shard=\d+ images=2 failed=0 seconds=\d+\.\d$", second, re.MULTILINE)
     assert re.search(r"^ +images +480$", second, re.MULTILINE)
     for log in (first, second):
@@ -158,11 +174,54 @@ def test_a_submitted_job_goes_from_bucket_to_bucket_and_is_stopped_and_goes_on(
 
     assert verify(output, storage).problems == ()
     expected = undisturbed.rows.drop_columns(["uri"])
-    found = remote_rows(storage, output)
-    assert found["image_id"].to_pylist() == expected["image_id"].to_pylist()
-    assert found.equals(expected)
+    stored_rows = remote_rows(storage, output)
+    assert stored_rows["image_id"].to_pylist() == expected["image_id"].to_pylist()
+    assert stored_rows.equals(expected)
 
     everything = [storage.read(f"{output}/{name}") for name in ("run.json", "manifest.json")]
     everything += [storage.read(f"{output}/shards/{name}") for name in storage.names(f"{output}/shards")]
     assert not [data for data in [*everything, first.encode(), second.encode()] if secret.encode() in data]
     assert wait_until(lambda: not head.place.workers(), 15)
+
+
+def test_the_documented_commands_submit_a_job_to_a_cluster_that_requires_a_token(
+    place: Place, working_dir: Path, models: Models, tmp_path: Path
+):
+    """By default a cluster of Ray 2.60 requires the token that an earlier Ray of its user has left in `~/.ray`."""
+    documented = re.findall(r"^    (.+)$", ast.get_docstring(ast.parse(JOB.read_text())) or "", re.MULTILINE)
+    assert "\n".join(documented) in (ROOT / "docs/how-to/cluster.md").read_text()
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (64, 48), "red").save(photos / "a.png")
+    place.env["HOME"] = str(tmp_path)
+    assert ray_command(place.env, "get-auth-token", "--generate").returncode == 0
+    place.env["RAY_API_SERVER_ADDRESS"] = start_head(place)
+    script = "\n".join(documented)
+    for example, actual in (
+        ("s3://bucket/photos", str(photos)),
+        ("openimages-ssd-mobilenet-v2", str(models.hub_module)),
+        ("s3://bucket/run", str(tmp_path / "run")),
+    ):
+        assert example in script
+        script = script.replace(example, actual)
+
+    def submit(commands: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-c", commands]
+        return subprocess.run(
+            command, cwd=working_dir, env=place.env, capture_output=True, text=True, timeout=200, check=False
+        )
+
+    without_token = submit(script.removeprefix("export RAY_AUTH_MODE=token\n"))
+    assert without_token.returncode != 0
+    assert "AuthenticationError" in without_token.stderr
+    deadline = time.monotonic() + 90
+    while (result := submit(script)).returncode != 0 and time.monotonic() < deadline:
+        assert "No available agent" in result.stderr, result.stdout + result.stderr
+        time.sleep(2)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert verify(str(tmp_path / "run"), Storage()).rows == 1
+
+    # The same on the head itself, whose cluster is found and whose token is read.
+    result = place.run("label", str(photos), "--detector", str(models.hub_module), "--output", str(tmp_path / "second"))
+    assert result.returncode == 0, result.stderr
+    assert "on Ray" in result.stdout

@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tests.e2e.command import Place, local_rows
+from tests.messages import tells
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
@@ -57,7 +58,7 @@ def test_floats_in_bytes(place: Place, photos: Path, networks: Path) -> None:
         np.testing.assert_allclose(run.rows[name]["boxes"][0], [12.8, 4.8, 44.8, 28.8], rtol=1e-4)
     # The same command has nothing left to do; another range is another run.
     again = Labelled(place, photos, networks / "od_api_float")
-    assert (again.code, "nothing is left to do" in again.words) == (0, True)
+    assert (again.code, "nothing left to do" in again.words) == (0, True)
     other = Labelled(place, photos, networks / "od_api_float", "--input-range", "0..1")
     assert other.code == 2
     assert "input-range was not given, now 0..1" in other.words
@@ -72,7 +73,7 @@ def test_a_keras_classifier(place: Place, photos: Path, networks: Path) -> None:
         "bright.png": "2",
     }
     assert run.rows["bright.png"]["image_labels"][0]["score"] == pytest.approx(0.993, abs=1e-3)
-    assert {about: one["value"] for about, one in run.detector["reading"].items()} == {
+    assert {about: decision["value"] for about, decision in run.detector["reading"].items()} == {
         "input range": "0..255",
         "activation": "softmax",
     }
@@ -82,9 +83,9 @@ def test_independent_probabilities(place: Place, photos: Path, networks: Path) -
     run = Labelled(place, photos, networks / "multilabel_sigmoid", "--input-range", "-1..1", "--activation", "sigmoid")
     assert run.code == 0, run.words
     for row in run.rows.values():
-        scores = {one["label"]: round(one["score"], 3) for one in row["image_labels"]}
+        scores = {label["label"]: round(label["score"], 3) for label in row["image_labels"]}
         assert scores == {"0": 0.953, "1": 0.924, "2": 0.018, "3": 0.731}
-    assert run.detector["reading"]["input range"] == {"value": "-1..1", "why": "stated by --input-range"}
+    assert run.detector["reading"]["input range"] == {"value": "-1..1", "why": "given by --input-range"}
 
 
 def test_masks_of_the_image(place: Place, photos: Path, networks: Path) -> None:
@@ -100,19 +101,19 @@ def test_masks_of_the_image(place: Place, photos: Path, networks: Path) -> None:
         np.testing.assert_allclose(areas, [32 * 24, 32 * 29], atol=32)
 
 
-def test_what_is_not_used_is_said_where_people_look(place: Place, photos: Path, networks: Path) -> None:
+def test_unused_outputs_are_reported_where_users_look(place: Place, photos: Path, networks: Path) -> None:
     (photos.parent / "names.csv").write_text("1,one\n")
     run = Labelled(place, photos, networks / "keypoints", "--label-map", str(photos.parent / "names.csv"))
     assert run.code == 0, run.words
-    assert "the label map does not have the classes 2 (3 x)" in run.words
+    assert tells(run.words, "label map", "2 (3 x)")
     assert [row["labels"] for row in run.rows.values()] == [["one", "2"]] * 3
-    note = "the output detection_keypoints: float32 [1, 2, 17, 2] is there and is not used"
+    note = "the output detection_keypoints: float32 [1, 2, 17, 2] is not used"
     assert note in run.detector["notes"]
     assert run.words.count(note) == 2  # when it starts, and in the summary
 
 
 @pytest.mark.parametrize("name", ["pixel_boxes", "corner_and_size"])
-def test_boxes_that_are_not_understood_end_the_run(name: str, place: Place, photos: Path, networks: Path) -> None:
+def test_boxes_of_unknown_meaning_end_the_run(name: str, place: Place, photos: Path, networks: Path) -> None:
     run = Labelled(place, photos, networks / name)
     assert run.code == 1
     assert "detection_boxes" in run.words.splitlines()[-1]
@@ -133,7 +134,7 @@ def test_boxes_that_are_not_understood_end_the_run(name: str, place: Place, phot
         ("int_classes", "detection_boxes"),
     ],
 )
-def test_a_refusal_is_one_line_with_the_option_and_writes_nothing(
+def test_a_refusal_is_one_line_that_names_the_option_and_writes_nothing(
     name: str, option: str, place: Place, photos: Path, networks: Path
 ) -> None:
     run = Labelled(place, photos, networks / name)
@@ -145,4 +146,4 @@ def test_a_refusal_is_one_line_with_the_option_and_writes_nothing(
     assert inspected.returncode == 1
     assert "refused" in inspected.stdout
     assert option in inspected.stdout
-    assert "names its classes itself" not in inspected.stdout
+    assert "returns class names" not in inspected.stdout

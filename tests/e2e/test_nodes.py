@@ -15,6 +15,7 @@ from prelabel.engine.progress import Snapshot
 from tests.e2e.command import wait_until
 from tests.engine.fakes import Deed
 from tests.engine.world import RUNTIME_ENV, Recorder, World
+from tests.messages import tells
 from tests.models import Models
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -48,7 +49,7 @@ def test_a_node_that_joins_late_is_waited_for_and_one_that_dies_costs_no_row(wor
     killed: list[int] = []
 
     def turn(snapshot: Snapshot) -> None:
-        if not nodes and "wait for resources" in snapshot.waiting and len(recorder.snapshots) > 3:
+        if not nodes and "resources" in snapshot.waiting and len(recorder.snapshots) > 3:
             nodes.append(cluster.add_node(num_cpus=1))
             nodes.append(cluster.add_node(num_cpus=1))
         if snapshot.workers == 2 and not killed and snapshot.done % 4:
@@ -60,18 +61,16 @@ def test_a_node_that_joins_late_is_waited_for_and_one_that_dies_costs_no_row(wor
 
     recorder = Recorder(on_progress=turn)
     summary = world.label(recorder, workers=2)
-    assert recorder.snapshots[0].waiting == (
-        "2 of 2 workers wait for resources (1 CPU each; the cluster has 0 CPU, 0 GPU)"
-    )
+    assert tells(recorder.snapshots[0].waiting, "2 of 2", "resources", "1 CPU", "0 CPU", "0 GPU")
     assert killed
     world.require_whole()
     assert (summary.images, summary.failed, summary.lost, summary.workers) == (40, 0, 0, 2)
     print("\n".join(recorder.messages))
-    assert recorder.said("; it is tried again")
-    assert "1 of 2 workers wait for resources" in recorder.snapshots[-1].waiting
+    assert recorder.said("; retrying")
+    assert tells(recorder.snapshots[-1].waiting, "1 of 2", "resources")
 
 
-def test_nodes_that_die_while_workers_load_are_no_deaths_of_workers(world: World, cluster: Cluster):
+def test_nodes_that_die_while_workers_load_do_not_count_as_failed_starts(world: World, cluster: Cluster):
     """Spot nodes: more than `MAX_START_DEATHS` workers are lost before any has loaded its detector."""
     world.add(8)
     world.loading("hang")

@@ -6,15 +6,19 @@ import contextlib
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
 from tests.e2e.command import Place
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -73,6 +77,57 @@ def test_photos_through_the_hub_module(place: Place, assets: Path, tmp_path: Pat
     ap, ap50 = scores(truth, results, "bbox")
     print(f"hub module: box AP {ap:.3f}, AP50 {ap50:.3f}")
     assert ap50 >= 0.37
+    check_class_tree(place, output, rows, tmp_path)
+
+
+def check_class_tree(place: Place, output: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    """The options that follow the class tree, compared with the official table on all detections of the run."""
+    with (ROOT / "prelabel/labels/openimages-tree.csv").open(encoding="utf-8") as file:
+        edges = [edge for edge in csv.DictReader(file) if edge["relation"] == "subcategory"]
+
+    def below(label: str) -> set[str]:
+        children = {edge["label"] for edge in edges if edge["parent_label"] == label}
+        return {label}.union(*map(below, children))
+
+    def exported(*options: str) -> Counter[str]:
+        path = tmp_path / "tree.json"
+        done(place, "export", "coco", output, "--to", path, *options)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = {category["id"]: category["name"] for category in content["categories"]}
+        return Counter(names[annotation["category_id"]] for annotation in content["annotations"])
+
+    def detections(threshold: float) -> list[list[tuple[str, list[float]]]]:
+        """Label and box of the detections of each image from a score on."""
+        columns = [zip(row["labels"], row["boxes"], row["scores"], strict=True) for row in rows]
+        limit = np.float32(threshold)
+        return [[(label, box) for label, box, score in image if np.float32(score) >= limit] for image in columns]
+
+    labels = [label for image in detections(0.3) for label, _ in image]
+    vehicles, animals = below("Vehicle"), below("Animal")
+    upper = {**dict.fromkeys(vehicles, "Vehicle"), **dict.fromkeys(animals, "Animal")}
+    rolled_up = Counter(upper.get(label, label) for label in labels)
+    assert min(rolled_up["Vehicle"], rolled_up["Animal"]) > 50
+    assert exported("--roll-up", "Vehicle", "--roll-up", "/m/0jbk") == rolled_up
+    included = Counter(label for label in labels if label in vehicles)
+    assert exported("--include-class", "Vehicle", "--with-subclasses") == included
+    # Of the detector's classes, only Teddy bear is below another: a Teddy bear is a Toy and a Bear.
+    every = Counter(label for image in detections(0.05) for label, _ in image)
+    dropped = sum(
+        any(other == "Teddy bear" and iou(box, other_box) > 0.5 for other, other_box in image)
+        for image in detections(0.05)
+        for label, box in image
+        if label == "Bear"
+    )
+    assert dropped > 5
+    assert exported("--most-specific", "--score-threshold", "0.05") == every - Counter({"Bear": dropped})
+
+
+def iou(a: list[float], b: list[float]) -> float:
+    """The IoU of two boxes x1 y1 x2 y2."""
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    common = width * height
+    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
 
 
 def test_photos_through_the_mask_detector(place: Place, assets: Path, tmp_path: Path):
@@ -95,7 +150,7 @@ def test_photos_through_the_mask_detector(place: Place, assets: Path, tmp_path: 
     assert mask >= 0.295
 
 
-def test_files_that_break_readers_and_photos_turned_by_exif(place: Place, assets: Path, tmp_path: Path):
+def test_files_that_break_readers_and_photos_rotated_by_exif(place: Place, assets: Path, tmp_path: Path):
     hard, upright = assets / "images" / "hard", tmp_path / "upright"
     upright.mkdir()
     turned = sorted([*hard.glob("*Portrait_6*"), *hard.glob("*Landscape_*")])

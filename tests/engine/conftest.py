@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def local_world(tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch)
     """The same, whose workers are processes of this machine."""
     # The first place is where Python finds what it runs when it starts.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent / "at_start"), str(ROOT)]))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))  # the logs of workers that do not start
     return World(tmp_path, models.hub_module, runner="local")
 
 

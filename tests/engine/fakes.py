@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 
 from prelabel.detections import Detections
-from prelabel.detectors.base import DetectorInfo, Found, Frame, Pixels
+from prelabel.detectors.base import DetectionResult, DetectorInfo, Frame, Optimization, Pixels
 from prelabel.engine.schedule import TrialTask
 from prelabel.engine.worker import Worker
 from prelabel.errors import DetectorError
 from prelabel.source.decode import DecodedImage
-from prelabel.store.run import OptimizationRecord
 
 
 class BrightestCorner:
@@ -34,19 +33,19 @@ class BrightestCorner:
 
     def __init__(self, batch_size: int = 1, before: Callable[[Sequence[Pixels]], None] = lambda images: None) -> None:
         self.batch_size = batch_size
-        self.info = DetectorInfo("brightest", "brightest-00000000", "0" * 64, "test", masks=False)
+        self.info = DetectorInfo("brightest", "brightest", "0" * 64, "brightest-00000000", "test", masks=False)
         self.batches: list[int] = []
         self._before = before
 
-    def detect(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[Found]:
+    def detect(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
         self.batches.append(len(images))
         self._before(images)
         frames = frames or [Frame.of(image) for image in images]
         return [self._one(image, frame) for image, frame in zip(images, frames, strict=True)]
 
-    def _one(self, image: Pixels, frame: Frame) -> Found:
+    def _one(self, image: Pixels, frame: Frame) -> DetectionResult:
         y, x = np.unravel_index(int(image.sum(axis=2, dtype=np.int64).argmax()), image.shape[:2])
-        return Found(
+        return DetectionResult(
             Detections(
                 height=frame.height,
                 width=frame.width,
@@ -83,7 +82,7 @@ class ObeysPixels(BrightestCorner):
         super().__init__(before=self._obey)
         self._control = control
 
-    def _one(self, image: Pixels, frame: Frame) -> Found:
+    def _one(self, image: Pixels, frame: Frame) -> DetectionResult:
         answer = super()._one(image, frame)
         is_odd = tuple(image[0, 0].tolist()) == Deed.NOT_FINITE.value
         return replace(answer, dropped=2) if is_odd else answer
@@ -129,11 +128,11 @@ def install() -> None:
     worker that came as far as loading, `fetched` one for each image. Where there is `cannot-write`, one process, where
     there is `nobody-can-write`, none can write a file from its loading on.
     """
-    import prelabel.detectors.savedmodel as savedmodel
-    import prelabel.engine.reader as reader
+    import prelabel.detectors.running.savedmodel as savedmodel
+    import prelabel.engine.shard as shard
 
     def load_detector(
-        model: Any, options: Any, *, threads: int, gpus: float, choice: Any, cache_dir: Any
+        model: Any, options: Any, *, threads: int, gpus: float, optimization: Any, cache_dir: Any
     ) -> ObeysPixels:
         control = model.local.path.parent / "control"
         seen = {
@@ -141,7 +140,7 @@ def install() -> None:
             "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "threads": threads,
             "gpus": gpus,
-            "choice": choice.numbers,
+            "choice": optimization.numbers,
         }
         note(control / "workers", json.dumps(seen))
         claimed = control / f"cannot-write-{os.getpid()}"
@@ -158,18 +157,18 @@ def install() -> None:
             time.sleep(3600 if how == "hang" else 2)
         return ObeysPixels(control)
 
-    def trial(self: Worker, task: TrialTask) -> OptimizationRecord:
+    def trial(self: Worker, task: TrialTask) -> Optimization:
         """Finds that bfloat16 is faster, or dies where `control/trial` says so; the worker is not changed."""
         assert self._model is not None
         control = self._model.local.path.parent / "control"
         note(control / "trials", json.dumps([task.shard, task.images]))
         if (control / "trial").exists():
             os.abort()
-        return OptimizationRecord("bfloat16", 0.8, 1.5, 16, "made up")
+        return Optimization("bfloat16", 0.8, 1.5, 16, "made up")
 
     Worker.trial = trial  # type: ignore[method-assign]
 
-    real_fetch, real_decode = reader.fetch, reader.decode
+    real_fetch, real_decode = shard.fetch, shard.decode
 
     def decode(data: bytes, *args: Any) -> DecodedImage:
         if data.endswith(CODEC_ABORTS):
@@ -183,5 +182,5 @@ def install() -> None:
         return real_fetch(ref, *args, **kwargs)
 
     savedmodel.load_detector = load_detector  # type: ignore[assignment]
-    reader.fetch = fetch
-    reader.decode = decode
+    shard.fetch = fetch
+    shard.decode = decode

@@ -9,7 +9,7 @@ import re
 import shutil
 import threading
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -27,16 +27,17 @@ from prelabel.errors import (
     SourceError,
     StoreError,
 )
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from prelabel.store.lock import LOCK
 from prelabel.store.plan import Plan
 from prelabel.store.run import read_run
 from prelabel.store.shards import read_shard, shard_name, shard_url, write_shard
-from prelabel.store.status import progress_of
+from prelabel.store.status import read_status
 from prelabel.store.verify import verify
 from tests.e2e.command import wait_until
 from tests.engine.fakes import Deed
 from tests.engine.world import Recorder, World
+from tests.messages import LEFT_OUT
 from tests.models import Models
 from tests.s3 import S3Server
 
@@ -70,7 +71,7 @@ def test_every_image_becomes_one_row_and_a_second_call_does_nothing(world: World
     assert read == []  # the driver never holds images of the plan
     world.require_whole()
     assert (summary.images, summary.failed, summary.lost, summary.detections) == (10, 0, 0, 10)
-    assert (summary.labelled, summary.skipped_shards) == (10, 0)
+    assert (summary.labeled, summary.skipped_shards) == (10, 0)
     assert set(summary.seconds) == {"list", "read", "decode", "detect", "encode", "write"}
     assert sorted(recorder.shards) == [0, 1, 2]
     assert sorted(world.fetched) == ids(*range(10))
@@ -79,12 +80,12 @@ def test_every_image_becomes_one_row_and_a_second_call_does_nothing(world: World
     world.loading("refuse")
     recorder = Recorder()
     summary = world.label(recorder, workers=2)
-    assert (summary.images, summary.labelled, summary.skipped_shards, summary.workers) == (10, 0, 3, 0)
-    assert recorder.said("nothing is left to do")
+    assert (summary.images, summary.labeled, summary.skipped_shards, summary.workers) == (10, 0, 3, 0)
+    assert recorder.said("nothing", "left")
     assert world.files() == before
 
 
-def test_progress_never_goes_beyond_the_total_and_ends_there(world: World):
+def test_progress_never_exceeds_the_total_and_ends_there(world: World):
     world.add(12, every=Deed.SLOW, p005=Deed.ABORT)
     world.loading("slow")
     recorder = Recorder()
@@ -99,10 +100,10 @@ def test_progress_never_goes_beyond_the_total_and_ends_there(world: World):
     assert "loading the detector" in " ".join(snapshot.waiting for snapshot in recorder.snapshots)
 
 
-def test_a_stopped_run_says_how_to_go_on_and_goes_on(world: World):
+def test_a_stopped_run_says_how_to_resume_and_resumes(world: World):
     world.add(20, every=Deed.SLOW)
     recorder, stop = stop_after(2)
-    with pytest.raises(RunInterrupted, match=r"stopped: [23] of 5 shards are finished and stay; the same command"):
+    with pytest.raises(RunInterrupted, match=r"[23] of 5 shards"):
         world.label(recorder, stop)
     assert not (world.out / "manifest.json").exists()
     kept = {name: value for name, value in world.files().items() if re.fullmatch(r"shards/shard-\d+.parquet", name)}
@@ -112,7 +113,7 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(world: World):
     summary = world.label(recorder)
     world.require_whole()
     assert summary.skipped_shards == len(kept)
-    assert recorder.said(f"{len(kept)} of 5 shards are finished and sound")
+    assert recorder.said(f"{len(kept)} of 5 shards")
     # As a set: a worker of the stopped run may have read a little more before its end.
     done = {int(re.findall(r"\d+", name)[0]) for name in kept}
     assert set(world.fetched) == set(ids(*(number for number in range(20) if number // 4 not in done)))
@@ -129,17 +130,17 @@ def test_a_run_stopped_before_a_worker_was_ready_leaves_nothing(world: World):
     assert world.files() == {}
 
 
-def test_changed_settings_are_refused_by_name_and_the_run_stays_as_it_was(world: World):
+def test_changed_settings_are_refused_by_name_and_the_run_is_unchanged(world: World):
     world.add(4)
     world.label(score_threshold=0.4)
     before = world.files()
-    with pytest.raises(ConfigError, match=r"score-threshold was 0\.4, now 0\.2.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"score-threshold.*0\.4.*0\.2.*--overwrite"):
         world.label(score_threshold=0.2)
-    with pytest.raises(ConfigError, match=r"limit was not given, now 3; shard-size was 4, now 2"):
+    with pytest.raises(ConfigError, match=r"limit.*3.*shard-size.*4.*2"):
         world.label(score_threshold=0.4, limit=3, shard_size=2)
     (world.model / "assets").mkdir(exist_ok=True)
     (world.model / "assets" / "another.txt").write_text("another model")
-    with pytest.raises(ConfigError, match=r"detector was .*/model \([0-9a-f]{12}\), now .*/model \([0-9a-f]{12}\)"):
+    with pytest.raises(ConfigError, match=r"detector.*/model.*[0-9a-f]{12}.*/model.*[0-9a-f]{12}"):
         world.label(score_threshold=0.4)
     assert world.files() == before
 
@@ -149,7 +150,7 @@ def test_overwrite_keeps_the_old_run_until_a_worker_has_loaded_the_new_detector(
     world.label()
     before = world.files()
     world.loading("refuse")
-    with pytest.raises(DetectorError, match="this model cannot be loaded: it is made of cheese"):
+    with pytest.raises(DetectorError, match="made of cheese"):
         world.label(overwrite=True, score_threshold=0.4, limit=6)
     assert world.files() == before
     world.loading("")
@@ -159,7 +160,7 @@ def test_overwrite_keeps_the_old_run_until_a_worker_has_loaded_the_new_detector(
     assert "shards/shard-00002.parquet" not in world.files()
 
 
-def test_what_a_killed_overwrite_left_of_the_older_run_is_cleared_away(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_files_of_the_older_run_that_a_killed_overwrite_left_are_removed(world: World, monkeypatch: pytest.MonkeyPatch):
     world.add(12)
     world.label()
     monkeypatch.setattr(Output, "_sweep", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -168,13 +169,13 @@ def test_what_a_killed_overwrite_left_of_the_older_run_is_cleared_away(world: Wo
     monkeypatch.undo()
     recorder = Recorder()
     world.label(recorder, limit=6)
-    assert len(recorder.said("was written by another run")) == 2
+    assert len(recorder.said("another run")) == 2
     world.require_whole(images=6)
     assert "shards/shard-00002.parquet" not in world.files()
     assert len([name for name in world.files() if name.startswith("plan/")]) == 1
 
 
-def test_detections_that_were_left_out_are_counted_everywhere(local_world: World, capsys: pytest.CaptureFixture[str]):
+def test_dropped_detections_are_counted_everywhere(local_world: World, capsys: pytest.CaptureFixture[str]):
     local_world.add(8, p002=Deed.NOT_FINITE, p005=Deed.NOT_FINITE)
     lines = io.StringIO()
     summary = local_world.label(LineReporter(lines))  # type: ignore[arg-type]
@@ -186,26 +187,25 @@ def test_detections_that_were_left_out_are_counted_everywhere(local_world: World
     assert manifest["totals"]["dropped"] == 4
     assert [shard["dropped"] for shard in manifest["shards"]] == [2, 2]
     assert verify(str(local_world.out), Storage()).dropped == 4
-    assert progress_of(str(local_world.out), Storage()).dropped == 4
+    assert read_status(str(local_world.out), Storage()).dropped == 4
     show_summary(summary, LineReporter(lines), quiet=False)
-    said = "4 detections with numbers that are not finite, or boxes outside of the image, first on 002.png"
-    assert said in capsys.readouterr().out
+    assert re.search(r"4 detections.*finite.*002\.png", capsys.readouterr().out)
     for command in ("verify", "status"):
         with pytest.raises(SystemExit) as ended:
             main([command, str(local_world.out)], prog_name="prelabel")
         assert ended.value.code == 0
-        assert re.search(r"left out.* 4", capsys.readouterr().out)
+        assert re.search(rf"({LEFT_OUT}).* 4", capsys.readouterr().out)
 
     # While the run is not finished, `status` reads it from the shards themselves.
     (local_world.out / "manifest.json").unlink()
-    assert progress_of(str(local_world.out), Storage()).dropped == 4
+    assert read_status(str(local_world.out), Storage()).dropped == 4
 
 
-def test_retrying_runs_the_failed_images_again_and_no_other(world: World):
+def test_a_retry_runs_the_failed_images_and_no_others(world: World):
     world.add(12, p002=Deed.REFUSE, p009=Deed.REFUSE, p010=Deed.REFUSE)
     assert world.label().failures == {"RuntimeError": 3}
     before = world.files()
-    assert world.label().labelled == 0  # failures are results, too
+    assert world.label().labeled == 0  # failures are results, too
     world.make(2, Deed.NOTHING)
     world.make(10, Deed.NOTHING)
     world.forget()
@@ -216,7 +216,7 @@ def test_retrying_runs_the_failed_images_again_and_no_other(world: World):
     assert world.files()["shards/shard-00001.parquet"] == before["shards/shard-00001.parquet"]
 
 
-def test_a_retry_counts_the_seconds_of_what_it_ran_not_those_of_rows_it_took_over(world: World):
+def test_a_retry_counts_the_seconds_of_its_own_rows_only(world: World):
     world.add(4, p002=Deed.REFUSE)
     world.label()
     url = shard_url(str(world.out), 0)
@@ -228,13 +228,13 @@ def test_a_retry_counts_the_seconds_of_what_it_ran_not_those_of_rows_it_took_ove
     recorder = Recorder()
     summary = world.label(recorder, retry_failed=True)
     manifest = json.loads((world.out / "manifest.json").read_text())
-    assert summary.labelled == 1
+    assert summary.labeled == 1
     for seconds in (summary.seconds, manifest["seconds"], manifest["shards"][0]["seconds"]):
         assert 0 <= seconds["detect"] < 1000
     world.require_whole()
 
 
-def test_a_file_that_was_mended_since_is_taken_by_a_retry_though_its_size_has_changed(world: World):
+def test_a_retry_accepts_a_fixed_file_although_its_size_has_changed(world: World):
     world.add(3)
     whole = (world.photos / "001.png").read_bytes()
     (world.photos / "001.png").write_bytes(whole[: len(whole) // 2])
@@ -244,7 +244,7 @@ def test_a_file_that_was_mended_since_is_taken_by_a_retry_though_its_size_has_ch
     world.require_whole()
 
 
-def test_a_retry_takes_files_as_they_are_now_in_shards_that_were_not_finished_too(local_world: World):
+def test_a_retry_accepts_changed_files_in_unfinished_shards_too(local_world: World):
     local_world.add(8, p002=Deed.REFUSE)
     local_world.label()
     (local_world.out / "shards" / shard_name(1)).unlink()
@@ -259,7 +259,7 @@ def test_a_retry_takes_files_as_they_are_now_in_shards_that_were_not_finished_to
     local_world.require_whole()
 
 
-def test_a_first_call_holds_files_to_its_plan_though_it_would_retry(local_world: World):
+def test_a_first_call_compares_files_with_its_plan_even_with_retry_failed(local_world: World):
     local_world.add(24, every=Deed.SLOW)
 
     def replace_one(record: object) -> None:
@@ -268,19 +268,20 @@ def test_a_first_call_holds_files_to_its_plan_though_it_would_retry(local_world:
     assert local_world.label(Recorder(on_shard=replace_one), retry_failed=True).failures == {"FetchError": 1}
 
 
-def test_images_the_source_has_got_since_become_new_shards_and_nothing_old_is_touched(world: World):
+def test_new_images_of_the_source_become_new_shards_and_nothing_old_is_changed(world: World):
     world.add(6)
     world.label()
     before = world.files()
     world.forget()
     recorder = Recorder()
-    assert world.label(recorder, add_new=True).labelled == 0
-    assert recorder.said("the source holds no new image")
-    assert recorder.said("nothing is left to do") == ["nothing is left to do"]  # not: with --add-new there might be
+    assert world.label(recorder, add_new=True).labeled == 0
+    assert recorder.said("no new image")
+    assert recorder.said("nothing", "left")
+    assert not recorder.said("--add-new")  # this call has it: there is nothing to find with it
     assert world.files() == before
     world.add(5)
     summary = world.label(add_new=True)
-    assert (summary.images, summary.labelled, summary.skipped_shards) == (11, 5, 2)
+    assert (summary.images, summary.labeled, summary.skipped_shards) == (11, 5, 2)
     assert sorted(world.fetched) == ids(*range(6, 11))
     world.require_whole()
     after = world.files()
@@ -288,7 +289,18 @@ def test_images_the_source_has_got_since_become_new_shards_and_nothing_old_is_to
     assert {name: after[name] for name in old} == {name: before[name] for name in old}
     assert len(after) == len(before) + 3  # a part of the plan and two shards
     world.add(1)
-    assert world.label().labelled == 0  # without being asked to, a run does not grow
+    assert world.label().labeled == 0  # without being asked to, a run does not grow
+
+
+def test_new_images_may_come_from_another_source(world: World):
+    world.add(3)
+    world.label()
+    elsewhere = world.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "new.png").write_bytes((world.photos / "000.png").read_bytes())
+    with pytest.raises(ConfigError, match=r"source.*/elsewhere"):
+        world.label(source=(str(elsewhere),))
+    assert world.label(source=(str(elsewhere),), add_new=True).images == 4
 
 
 def test_limit_takes_the_first_images(world: World):
@@ -297,7 +309,7 @@ def test_limit_takes_the_first_images(world: World):
     world.require_whole(images=5)
 
 
-def test_a_damaged_shard_or_manifest_is_made_again(world: World):
+def test_a_corrupt_shard_or_manifest_is_written_again(world: World):
     world.add(12)
     world.label()
     whole = world.files()
@@ -310,14 +322,14 @@ def test_a_damaged_shard_or_manifest_is_made_again(world: World):
     world.forget()
     recorder = Recorder()
     world.label(recorder)
-    assert len(recorder.said("it is made again")) == 2
+    assert len(recorder.said("labeled again")) == 2
     assert sorted(world.fetched) == ids(*range(12))
     world.require_whole()
 
     (world.out / "manifest.json").write_text('{"run_id": ')
     recorder = Recorder()
-    assert world.label(recorder).labelled == 0
-    assert recorder.said("manifest.json cannot be read")
+    assert world.label(recorder).labeled == 0
+    assert recorder.said("manifest.json")
     world.require_whole()
 
 
@@ -339,26 +351,26 @@ def test_temporary_files_of_killed_processes_are_removed_and_other_files_stay(wo
     assert len(list((world.out / "plan").iterdir())) == 1
 
 
-def test_an_output_that_cannot_be_written_is_one_clear_line(world: World):
+def test_an_output_that_cannot_be_written_is_a_one_line_error(world: World):
     world.add(4)
     world.out.mkdir()
     (world.out / "plan").write_text("a file where the folder should be")
-    with pytest.raises(StoreError, match=r"^cannot write .*/out/plan/plan-00000-[0-9a-f]+\.parquet: [^\n]*$"):
+    with pytest.raises(StoreError, match=r"^[^\n]*/out/plan/plan-00000-[0-9a-f]+\.parquet[^\n]*$"):
         world.label()
     assert [path.name for path in world.out.rglob("*")] == ["plan"]
 
 
-def test_a_bucket_that_does_not_exist_is_one_clear_line(world: World, s3_server: S3Server):
+def test_a_bucket_that_does_not_exist_is_a_one_line_error(world: World, s3_server: S3Server):
     world.add(4)
-    with pytest.raises(StoreError, match=r"^cannot write s3://no-such-bucket-here/run/lock\.json[^\n]*$"):
+    with pytest.raises(StoreError, match=r"^[^\n]*s3://no-such-bucket-here/run/lock\.json[^\n]*$"):
         world.label(output="s3://no-such-bucket-here/run", storage_options=s3_server.options)
 
 
-def test_shards_that_cannot_be_written_end_the_run_and_a_later_call_goes_on(world: World):
+def test_shards_that_cannot_be_written_end_the_run_and_a_later_call_resumes(world: World):
     world.add(4)
     (world.out).mkdir()
     (world.out / "shards").write_text("a file where the folder should be")
-    with pytest.raises(StoreError, match=r"^cannot write .*/out/shards/shard-00000\.parquet: [^\n]*$"):
+    with pytest.raises(StoreError, match=r"^[^\n]*/out/shards/shard-00000\.parquet[^\n]*$"):
         world.label()
     assert read_run(str(world.out), Storage()) is not None
     (world.out / "shards").unlink()
@@ -374,11 +386,11 @@ def test_a_source_in_a_bucket_and_a_run_in_a_bucket_are_the_same_run(world: Worl
     remote = {"source": (f"s3://{bucket}/photos",), "storage_options": s3_server.options}
     summary = world.label(output=f"s3://{bucket}/run", **remote)
     assert (summary.images, summary.failed) == (6, 0)
-    assert world.label(output=f"s3://{bucket}/run", **remote).labelled == 0
+    assert world.label(output=f"s3://{bucket}/run", **remote).labeled == 0
     assert "test-secret" not in Storage(s3_server.options).read(f"s3://{bucket}/run/run.json").decode()
 
 
-def test_pictures_below_an_output_inside_the_source_are_not_the_sources(world: World):
+def test_images_in_an_output_inside_the_source_are_not_part_of_the_source(world: World):
     world.add(3)
     output = world.photos / "out"
     world.label(output=str(output))
@@ -389,12 +401,12 @@ def test_pictures_below_an_output_inside_the_source_are_not_the_sources(world: W
     assert recorder.said("no new image")
 
 
-def test_a_source_whose_only_images_lie_in_the_output_is_one_line_and_nothing_is_left(local_world: World):
+def test_a_source_whose_only_images_are_in_the_output_is_refused_without_leftovers(local_world: World):
     world = local_world
     output = world.photos / "out"
     (output / "preview").mkdir(parents=True)
     (output / "preview" / "x.png").write_bytes(b"a picture of a preview")
-    with pytest.raises(SourceError, match=r"^no image under .*/photos \(1 file ignored: \(the output\) 1\)$"):
+    with pytest.raises(SourceError, match=r"^no image.*/photos.*1 file.*output[^\n]*$"):
         world.label(output=str(output))
     assert [path.name for path in output.rglob("*")] == ["preview", "x.png"]
 
@@ -411,26 +423,26 @@ def test_run_json_counts_the_images_of_the_plan(local_world: World):
     bytes_of_all = sum(path.stat().st_size for path in world.photos.glob("*.png"))
     assert (source["images"], source["bytes"]) == (3, bytes_of_all)
     assert source["sources"][0]["ignored"] == {"(the output)": 1, ".jxl": 1}
-    assert recorder.said("2 other files ignored: (the output) 1, .jxl 1 (JPEG XL, not read here)")
+    assert recorder.said("2 other files", "the output", ".jxl", "JPEG XL")
     world.add(1)
     world.label(output=str(output), add_new=True)
     assert json.loads((output / "run.json").read_text())["source"]["images"] == 4
 
 
-def test_an_output_that_is_the_source_or_a_file_is_refused_before_anything_is_written(world: World):
+def test_an_output_that_is_a_source_or_a_file_is_refused_before_anything_is_written(world: World):
     world.add(1)
-    with pytest.raises(ConfigError, match="is the source itself; name a folder of its own"):
+    with pytest.raises(ConfigError, match=r"--output .*/photos.*source"):
         world.label(output=str(world.photos))
-    with pytest.raises(StoreError, match=r"000\.png is a file; the output of a run is a folder"):
+    with pytest.raises(StoreError, match=r"000\.png.*folder"):
         world.label(output=str(world.photos / "000.png"))
     assert [path.name for path in world.photos.iterdir()] == ["000.png"]
 
 
-def test_a_model_that_reads_files_runs_only_when_it_is_trusted(world: World):
+def test_a_model_that_reads_files_runs_only_if_it_is_trusted(world: World):
     world.add(4)
     path = world.model / "saved_model.pb"
     path.write_bytes(path.read_bytes().replace(b"Identity", b"ReadFile"))  # as long, and the fake detector runs neither
-    with pytest.raises(ConfigError, match=r"reaches beyond its graph: ReadFile reads files .* state --trust-model$"):
+    with pytest.raises(ConfigError, match=r"ReadFile.*--trust-model"):
         world.label()
     assert world.files() == {}
     assert world.workers == []
@@ -457,13 +469,11 @@ def waiting_job(world: World) -> tuple[list[BaseException], threading.Thread]:
     return ended, thread
 
 
-def test_of_two_jobs_on_one_output_one_goes_on_and_the_other_is_told(world: World):
+def test_of_two_jobs_on_one_output_one_continues_and_the_other_is_refused(world: World):
     ended, thread = waiting_job(world)
     before = world.files()
     for values in ({}, {"overwrite": True}, {"retry_failed": True}):
-        with pytest.raises(
-            OutputInUseError, match=rf"^another job writes {world.out} \(process {os.getpid()} on .*\n?$"
-        ):
+        with pytest.raises(OutputInUseError, match=rf"^another job.*{world.out}.*{os.getpid()}[^\n]*$"):
             world.label(**values)
     assert world.files().keys() == before.keys()
     world.go()
@@ -473,16 +483,17 @@ def test_of_two_jobs_on_one_output_one_goes_on_and_the_other_is_told(world: Worl
     assert not (world.out / LOCK).exists()
 
 
-def test_a_job_that_was_taken_over_ends_and_its_workers_write_nothing_more(world: World):
+def test_a_job_whose_output_was_taken_over_ends_and_its_workers_write_nothing_more(world: World):
     ended, thread = waiting_job(world)
-    now = datetime.now(timezone.utc).isoformat()
+    now = datetime.now(UTC).isoformat()
     other = {"owner": "other", "host": "gpu-9", "place": "there", "pid": 1, "process": "1", "since": now}
     foreign = json.dumps({**other, "renewed": now})
     (world.out / LOCK).write_text(foreign)
     world.go()
     assert wait_until(lambda: (world.out / LOCK).write_text(foreign) and ended, 60)
     thread.join(60)
-    assert str(ended[0]).startswith(f"another job has taken over {world.out} (process 1 on gpu-9, since ")
+    assert isinstance(ended[0], OutputInUseError)
+    assert all(fact in str(ended[0]) for fact in ("another job", str(world.out), "process 1", "gpu-9"))
     assert not (world.out / "manifest.json").exists()
     assert (world.out / LOCK).read_text() == foreign
     (world.out / LOCK).unlink()
@@ -490,21 +501,18 @@ def test_a_job_that_was_taken_over_ends_and_its_workers_write_nothing_more(world
     world.require_whole()
 
 
-def test_a_detector_that_only_numbers_its_classes_is_told_how_they_get_names(world: World, models: Models):
+def test_a_detector_without_class_names_leads_to_a_hint_on_label_maps(world: World, models: Models):
     world.add(1)
     recorder = Recorder()
     world.label(recorder)  # names its classes by itself
     assert not recorder.said("--label-map")
-    assert not recorder.said("nobody has checked")
+    assert not recorder.said("checked")
     names = ("Dogg", "b", "c", "d", "e", "f", "g")
     world.label(recorder, include_class=names, output=str(world.folder / "misspelt"))
-    said = (
-        "names its classes only while it runs, so nobody has checked that it has 'Dogg', 'b', 'c', 'd', 'e' and 2 more"
-    )
-    assert recorder.said(said)
+    assert recorder.said("checked", "'Dogg', 'b', 'c', 'd', 'e' and 2 more")
     numbering = str(shutil.copytree(models.mask_rcnn, world.folder / "numbering"))
     world.label(recorder, detector=numbering, output=str(world.folder / "numbers"))
-    assert recorder.said("only numbers its classes; --label-map names them")
+    assert recorder.said("--label-map")
     named = Recorder()
     world.label(named, detector=numbering, label_map="coco", output=str(world.folder / "names"))
     assert not named.said("--label-map")

@@ -25,15 +25,15 @@ def shown(run_id: str, shards: int) -> dict[str, float]:
     (node,) = ray.nodes()
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     deadline = time.monotonic() + _SHOWN_WITHIN_S
-    found: dict[str, float] = {}
-    while time.monotonic() < deadline and found.get("shards_total", 0) < shards:
+    values: dict[str, float] = {}
+    while time.monotonic() < deadline and values.get("shards_total", 0) < shards:
         time.sleep(1)
         with urllib.request.urlopen(url, timeout=30) as answer:
             text = answer.read().decode()
         for name, rest in re.findall(rf'^ray_prelabel_([a-z_]+){{(.*run="{run_id}".*)$', text, re.MULTILINE):
             further = re.search(r'(?:status|stage|reason)="(\w+)"', rest)
-            found[f"{name} {further.group(1)}" if further else name] = float(rest.rpartition(" ")[2])
-    return found
+            values[f"{name} {further.group(1)}" if further else name] = float(rest.rpartition(" ")[2])
+    return values
 
 
 @pytest.mark.ray
@@ -41,22 +41,22 @@ def test_a_run_is_visible_at_the_nodes_prometheus_endpoint(world: World):
     world.add(10, every=Deed.SLOW, p003=Deed.REFUSE, p009=Deed.ABORT)
     recorder = Recorder()
     world.label(recorder)
-    found = shown(recorder.run_id, shards=3)
-    assert found["shards_total"] == 3
-    assert (found["images_total ok"], found["images_total failed"]) == (8, 2)
-    assert found["failures_total WorkerDied"] == 1
-    assert found["worker_deaths_total"] >= 1
-    assert found["detections_total"] == 8
-    assert (found["images_planned"], found["workers"]) == (10, 1)
-    assert found["images_planned"] == found["images_done"] + found["images_left"]
-    assert 0 < found["busy_share"] <= 1
-    assert found["stage_seconds_total detect"] > 0
+    values = shown(recorder.run_id, shards=3)
+    assert values["shards_total"] == 3
+    assert (values["images_total ok"], values["images_total failed"]) == (8, 2)
+    assert values["failures_total WorkerDied"] == 1
+    assert values["worker_deaths_total"] >= 1
+    assert values["detections_total"] == 8
+    assert (values["images_planned"], values["workers"]) == (10, 1)
+    assert values["images_planned"] == values["images_done"] + values["images_left"]
+    assert 0 < values["busy_share"] <= 1
+    assert values["stage_seconds_total detect"] > 0
     # Whoever did it is named in the logs.
     assert all(re.fullmatch(r".+:[1-9]\d*", worker) for worker in recorder.by + recorder.deaths)
 
 
 def test_the_dashboard_asks_for_metrics_that_exist():
-    source = (Path(__file__).parents[2] / "prelabel" / "engine" / "metrics.py").read_text(encoding="utf-8")
+    source = (Path(__file__).parents[2] / "prelabel" / "engine" / "cluster.py").read_text(encoding="utf-8")
     counters = {f"ray_prelabel_{name}_total" for name in re.findall(r'counter\(\s*"(\w+)"', source)}
     gauges = {f"ray_prelabel_{name}" for name in re.findall(r'gauge\(\s*"(\w+)"', source)}
     asked = set(re.findall(r"ray_prelabel_\w+", json.dumps(json.loads(DASHBOARD.read_text(encoding="utf-8")))))

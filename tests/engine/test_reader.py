@@ -15,15 +15,16 @@ import pytest
 from PIL import Image
 
 import prelabel.engine.reader as module
-from prelabel.engine.reader import Reader, Reading
-from prelabel.engine.shard import label_shard
+import prelabel.engine.shard as shard
+from prelabel.engine.reader import Reader
+from prelabel.engine.shard import ReadSettings, label_shard
 from prelabel.errors import CredentialsError, FetchError
 from prelabel.image_ref import ImageRef
 from prelabel.source.decode import DecodedImage, DecodeOptions
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from tests.engine.fakes import BrightestCorner
 
-READING = Reading(Storage(), DecodeOptions(), "brightest", "brightest-00000000")
+SETTINGS = ReadSettings(Storage(), DecodeOptions(), "brightest", "brightest-00000000")
 
 
 def png(side: int) -> bytes:
@@ -53,7 +54,7 @@ class Store:
         self.asked: list[str] = []
         self.on_bytes: dict[str, Callable[[int], None]] = {}
         self.error: dict[str, Exception] = {}
-        monkeypatch.setattr(module, "fetch", self.fetch)
+        monkeypatch.setattr(shard, "fetch", self.fetch)
 
     def hold(self, *names: str) -> None:
         self.gates.update((name, threading.Event()) for name in names)
@@ -90,7 +91,7 @@ def test_a_slow_next_shard_does_not_stop_the_current_one(store: Store):
     """Every download of the next shard stands still; the current one is read to its end meanwhile."""
     now, later = refs_of("now", 60), refs_of("later", 60)
     store.hold(*(ref.image_id for ref in later))
-    reader = Reader(READING)
+    reader = Reader(SETTINGS)
     with reader.read(now) as current, reader.read(later) as ahead:
         next(current)
         wait_for(lambda: "later0" in store.asked or len(store.asked) >= 24)
@@ -101,23 +102,23 @@ def test_a_slow_next_shard_does_not_stop_the_current_one(store: Store):
         assert ids(ahead) == [ref.image_id for ref in later]
 
 
-def test_the_shard_that_is_taken_comes_first_though_the_other_one_began_before(store: Store):
+def test_the_running_shard_has_priority_even_if_the_other_began_first(store: Store):
     """Which of a worker's two threads gets the detector is not for the reader to say."""
     first, second = refs_of("first", 50), refs_of("second", 50)
     store.hold("first49")
-    reader = Reader(READING)
+    reader = Reader(SETTINGS)
     with reader.read(first) as waiting, reader.read(second) as taken:
         assert ids(taken) == [ref.image_id for ref in second]
         store.give("first49")
         assert ids(waiting) == [ref.image_id for ref in first]
 
 
-def test_an_image_that_is_slow_does_not_keep_a_decoding_thread(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_a_slow_download_does_not_block_a_decoding_thread(store: Store, monkeypatch: pytest.MonkeyPatch):
     decoded: list[int] = []
-    real = module.decode
-    monkeypatch.setattr(module, "decode", lambda data, options: (decoded.append(len(data)), real(data, options))[1])
+    real = shard.decode
+    monkeypatch.setattr(shard, "decode", lambda data, options: (decoded.append(len(data)), real(data, options))[1])
     store.hold("a0")
-    reader = Reader(READING)
+    reader = Reader(SETTINGS)
     with reader.read(refs_of("a", 8)) as pictures:
         wait_for(lambda: len(decoded) == module.DECODE_AHEAD)  # those behind the slow one
         store.give("a0")
@@ -131,14 +132,14 @@ def test_bytes_held_stay_within_the_budget_over_all_shards(
     store: Store, shards: int, size: str | None, monkeypatch: pytest.MonkeyPatch
 ):
     """Encoded and decoded, counted by the reader and, to see that it counts right, by this test."""
-    monkeypatch.setattr(module, "_USUAL_BYTES", 1000)
+    monkeypatch.setattr(module, "_TYPICAL_BYTES", 1000)
     side, count = 100, 40
     for name in "ab":
         for number in range(count):
             store.files[f"{name}{number}"] = png(side) + bytes(20_000)
     file_bytes, pixel_bytes = len(store.files["a0"]), 3 * side * side
     budget = 8 * pixel_bytes
-    reader = Reader(READING, decode_threads=2, budget_bytes=budget)
+    reader = Reader(SETTINGS, decode_threads=2, budget_bytes=budget)
     opened = [reader.read(refs_of(name, count, file_bytes if size else None)) for name in "ab"[:shards]]
     most = 0
     for pictures in opened:
@@ -147,7 +148,7 @@ def test_bytes_held_stay_within_the_budget_over_all_shards(
             with reader._changed:
                 held = sum(
                     (0 if image.fetched is None else len(image.fetched.data))
-                    + (0 if image.picture is None or image.picture.pixels is None else image.picture.pixels.nbytes)
+                    + (0 if image.loaded is None or image.loaded.pixels is None else image.loaded.pixels.nbytes)
                     for image in reader._images
                 )
                 assert held <= held_by(reader) <= reader.most_bytes
@@ -161,7 +162,7 @@ def test_bytes_held_stay_within_the_budget_over_all_shards(
 
 
 def test_files_held_are_bounded_over_all_shards(store: Store):
-    reader = Reader(READING)
+    reader = Reader(SETTINGS)
     with reader.read(refs_of("a", 100)), reader.read(refs_of("b", 100)):
         wait_for(lambda: len(store.asked) >= module.FETCH_AHEAD + module.DECODE_AHEAD)
         time.sleep(0.1)
@@ -176,7 +177,7 @@ def test_an_image_larger_than_the_budget_passes_alone(store: Store):
         store.files[f"b{number}"] = png(300)
     budget = 100_000
     assert budget < 3 * 300 * 300
-    reader = Reader(READING, budget_bytes=budget)
+    reader = Reader(SETTINGS, budget_bytes=budget)
     with reader.read(refs_of("a", 12)) as first, reader.read(refs_of("b", 12)) as second:
         assert len(ids(first)) == 12
         assert len(ids(second)) == 12
@@ -188,7 +189,7 @@ def test_two_shards_that_fill_the_budget_do_not_wait_for_each_other(store: Store
     for name in "ab":
         for number in range(6):
             store.files[f"{name}{number}"] = png(100)
-    reader = Reader(READING, budget_bytes=3 * 100 * 100 - 1)
+    reader = Reader(SETTINGS, budget_bytes=3 * 100 * 100 - 1)
     taken: list[str] = []
     turn = threading.Lock()
 
@@ -208,7 +209,7 @@ def test_reading_runs_ahead_of_the_detectors_turn_within_bounds(store: Store):
     refs = refs_of("a", 100)
     turn = threading.Lock()
     with turn:
-        thread = threading.Thread(target=lambda: label_shard(refs, Reader(READING), BrightestCorner(), turn=turn))
+        thread = threading.Thread(target=lambda: label_shard(refs, Reader(SETTINGS), BrightestCorner(), turn=turn))
         thread.start()
         wait_for(lambda: len(store.asked) >= module.FETCH_AHEAD)
         time.sleep(0.1)
@@ -220,7 +221,7 @@ def test_reading_runs_ahead_of_the_detectors_turn_within_bounds(store: Store):
 @pytest.mark.parametrize("side", [100, 20_000])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("is_foreseen", [True, False])
-def test_few_huge_pictures_and_more_small_ones_are_held_decoded(
+def test_few_huge_and_many_small_images_are_held_decoded(
     side: int, threads: int, is_foreseen: bool, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     decoded: list[int] = []
@@ -230,10 +231,10 @@ def test_few_huge_pictures_and_more_small_ones_are_held_decoded(
         pixels = np.broadcast_to(np.uint8(0), (side, side, 3))  # takes no memory, and says that it does
         return DecodedImage(pixels, side, side, (0, 0, side, side), None, 1, 1)
 
-    monkeypatch.setattr(module, "decode", decode)
+    monkeypatch.setattr(shard, "decode", decode)
     if is_foreseen:
-        monkeypatch.setattr(module, "decoded_bytes", lambda data, options: 3 * side * side)
-    pictures = Reader(READING, decode_threads=threads).read(refs_of("a", 12))
+        monkeypatch.setattr(shard, "decoded_bytes", lambda data, options: 3 * side * side)
+    pictures = Reader(SETTINGS, decode_threads=threads).read(refs_of("a", 12))
     # What a header does not tell shows only when it is too late: then each thread may hold one.
     least, most = (module.DECODE_AHEAD,) * 2 if side == 100 else (1, 1 if is_foreseen else threads)
     next(pictures)
@@ -247,10 +248,10 @@ def test_few_huge_pictures_and_more_small_ones_are_held_decoded(
     assert len(decoded) == 12
 
 
-def test_reading_that_is_broken_off_begins_nothing_more(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_aborted_reading_begins_no_more_images(store: Store, monkeypatch: pytest.MonkeyPatch):
     begun: list[bytes] = []
     go = threading.Event()
-    real = module.decode
+    real = shard.decode
 
     def decode(data: bytes, options: DecodeOptions) -> DecodedImage:
         begun.append(data)
@@ -258,9 +259,9 @@ def test_reading_that_is_broken_off_begins_nothing_more(store: Store, monkeypatc
             go.wait(30)
         return real(data, options)
 
-    monkeypatch.setattr(module, "decode", decode)
+    monkeypatch.setattr(shard, "decode", decode)
     store.hold(*(f"a{number}" for number in range(1, 50)))
-    reader = Reader(READING)
+    reader = Reader(SETTINGS)
     with reader.read(refs_of("a", 50)) as pictures:
         next(pictures)
         store.give(*store.gates)
@@ -272,11 +273,11 @@ def test_reading_that_is_broken_off_begins_nothing_more(store: Store, monkeypatc
     wait_for(lambda: held_by(reader) == 0)
 
 
-def test_what_is_wrong_with_one_image_is_its_row_and_what_is_wrong_with_all_is_raised(store: Store):
+def test_an_error_of_one_image_is_its_row_and_an_error_of_all_images_is_raised(store: Store):
     store.error["a1"] = FetchError("not found")
     store.files["a2"] = b"no picture"
     store.error["a4"] = CredentialsError("expired")
-    reader = Reader(READING)
+    reader = Reader(SETTINGS)
     with reader.read(refs_of("a", 6)) as pictures:
         rows = [next(pictures).row for _ in range(4)]
         assert [row.error_type for row in rows] == [None, "FetchError", "UnknownFormatError", None]
@@ -285,23 +286,21 @@ def test_what_is_wrong_with_one_image_is_its_row_and_what_is_wrong_with_all_is_r
             next(pictures)
 
 
-def test_what_goes_wrong_while_images_are_named_is_raised_behind_those_that_were():
+def test_an_error_while_listing_images_is_raised_after_the_listed_images():
     def refs() -> Any:
         yield ImageRef("gone", "/nowhere/gone.png", "gone")
         raise OSError("the plan is gone")
 
-    with Reader(READING).read(refs()) as pictures:
+    with Reader(SETTINGS).read(refs()) as pictures:
         assert next(pictures).row.error_type == "FetchError"
         with pytest.raises(OSError, match="the plan is gone"):
             next(pictures)
 
 
-def test_a_download_that_is_waited_for_counts_as_life_while_it_may_still_come(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_download_that_may_still_finish_counts_as_a_heartbeat(store: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "SILENT_S", 0.3)
     store.hold("a0", "b0")
-    reader = Reader(READING)
+    reader = Reader(SETTINGS)
     with reader.read(refs_of("a", 2)) as pictures, reader.read(refs_of("b", 2)):
         wait_for(lambda: "a0" in store.asked)
         assert not reader.awaits_download()  # nobody waits: the detector is at work
@@ -318,11 +317,11 @@ def test_a_download_that_is_waited_for_counts_as_life_while_it_may_still_come(
         assert not reader.awaits_download()
 
 
-def test_decoding_that_never_ends_is_no_download(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_endless_decoding_does_not_count_as_a_download(store: Store, monkeypatch: pytest.MonkeyPatch):
     go = threading.Event()
-    real = module.decode
-    monkeypatch.setattr(module, "decode", lambda data, options: (go.wait(60), real(data, options))[1])
-    reader = Reader(READING)
+    real = shard.decode
+    monkeypatch.setattr(shard, "decode", lambda data, options: (go.wait(60), real(data, options))[1])
+    reader = Reader(SETTINGS)
     with reader.read(refs_of("a", 1)) as pictures:
         taking = threading.Thread(target=next, args=(pictures,), daemon=True)
         taking.start()
@@ -332,9 +331,9 @@ def test_decoding_that_never_ends_is_no_download(store: Store, monkeypatch: pyte
         taking.join(30)
 
 
-def test_pictures_come_as_they_are_on_a_disk(tmp_path: Path):
+def test_images_are_decoded_unchanged_from_disk(tmp_path: Path):
     for number in range(40):
         (tmp_path / f"{number}.png").write_bytes(png(1 + number))
     refs = [ImageRef(f"{number}.png", str(tmp_path / f"{number}.png"), "x") for number in range(40)]
-    with Reader(READING, decode_threads=3).read(refs) as pictures:
+    with Reader(SETTINGS, decode_threads=3).read(refs) as pictures:
         assert [picture.pixels.shape for picture in pictures] == [(1 + n, 1 + n, 3) for n in range(40)]

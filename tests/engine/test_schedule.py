@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from prelabel.engine.schedule import MAX_KILLERS_IN_A_ROW, Culprit, LabelTask, ProbeTask, Schedule, Task
+from prelabel.engine.schedule import MAX_KILLERS_IN_A_ROW, FailureCause, LabelTask, ProbeTask, Schedule, Task
 
-DEATH = Culprit("WorkerDied", "signal 6")
+DEATH = FailureCause("WorkerDied", "signal 6")
 
 
 def schedule_of(*shards: tuple[int, int]) -> Schedule:
@@ -17,7 +17,7 @@ def take(schedule: Schedule, *, idle: bool = True) -> Task:
     return task
 
 
-def test_shards_come_in_the_order_given_and_the_schedule_ends():
+def test_shards_are_handed_out_in_order_until_the_schedule_is_finished():
     schedule = schedule_of((0, 3), (1, 2))
     first, second = take(schedule), take(schedule, idle=False)
     assert (first, second) == (LabelTask(0), LabelTask(1))
@@ -28,7 +28,7 @@ def test_shards_come_in_the_order_given_and_the_schedule_ends():
     assert schedule.finished
 
 
-def test_a_shard_whose_worker_died_is_tried_again_alone():
+def test_a_shard_whose_worker_died_is_retried_alone():
     schedule = schedule_of((0, 3))
     schedule.died(take(schedule), DEATH)
     assert schedule.next_task(worker_is_idle=False) is None
@@ -71,7 +71,7 @@ def test_a_shard_on_which_every_image_kills_is_given_up_after_a_bounded_number_o
     assert "signal 6" in reason
 
 
-def test_a_shard_that_still_kills_without_its_culprits_is_given_up():
+def test_a_shard_that_still_kills_without_its_killers_is_given_up():
     schedule = schedule_of((0, 1))
     for _ in range(2):
         schedule.died(take(schedule), DEATH)
@@ -87,7 +87,7 @@ def test_retrying_the_failed_images_survives_a_death():
     assert take(schedule) == LabelTask(0, retry_failed=True, alone=True)
 
 
-def test_other_shards_go_on_while_one_is_probed():
+def test_other_shards_continue_while_one_is_probed():
     schedule = schedule_of((0, 2), (1, 2))
     troubled = take(schedule)
     schedule.died(troubled, DEATH)

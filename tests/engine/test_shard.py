@@ -1,4 +1,4 @@
-"""One shard, in plain Python: order, errors as rows, what is set aside, what is taken over."""
+"""One shard, in plain Python: order, errors as rows, what is set aside, what is taken over, how it is decoded."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from prelabel.detectors.base import Pixels
-from prelabel.engine.reader import Reader, Reading
-from prelabel.engine.schedule import Culprit
-from prelabel.engine.shard import label_shard
+from prelabel.config import LabelOptions
+from prelabel.detectors.base import DetectorInfo, Pixels
+from prelabel.engine.reader import Reader
+from prelabel.engine.schedule import FailureCause
+from prelabel.engine.shard import ReadSettings, label_shard, read_settings
+from prelabel.engine.worker import WorkerSpec
 from prelabel.image_ref import ImageRef
 from prelabel.source.decode import DecodeOptions
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from prelabel.store.rows import ImageRow
 from tests.engine.fakes import BrightestCorner
 
-READING = Reading(Storage(), DecodeOptions(), "brightest", "brightest-00000000")
+SETTINGS = ReadSettings(Storage(), DecodeOptions(), "brightest", "brightest-00000000")
 
 
 def picture(folder: Path, name: str, bright: tuple[int, int], size: tuple[int, int] = (6, 4)) -> ImageRef:
@@ -40,10 +42,10 @@ def broken(folder: Path, name: str, data: bytes) -> ImageRef:
 
 
 def label(refs: Sequence[ImageRef], detector: BrightestCorner | None = None, **kwargs: object) -> list[ImageRow]:
-    return label_shard(refs, Reader(READING), detector or BrightestCorner(), **kwargs)  # type: ignore[arg-type]
+    return label_shard(refs, Reader(SETTINGS), detector or BrightestCorner(), **kwargs)  # type: ignore[arg-type]
 
 
-def test_rows_come_in_plan_order_with_what_was_found(tmp_path: Path):
+def test_rows_come_in_plan_order_with_their_detections(tmp_path: Path):
     refs = [picture(tmp_path, f"{i}.png", (i % 6, i % 4)) for i in range(40)]
     rows = label(refs)
     assert [row.image_id for row in rows] == [ref.image_id for ref in refs]
@@ -55,7 +57,7 @@ def test_rows_come_in_plan_order_with_what_was_found(tmp_path: Path):
     assert set(first.seconds) == {"read", "decode", "detect"}
 
 
-def test_every_image_in_is_a_row_out_whatever_is_wrong_with_it(tmp_path: Path):
+def test_every_image_becomes_a_row_whatever_is_wrong_with_it(tmp_path: Path):
     refs = [
         picture(tmp_path, "good.png", (1, 1)),
         broken(tmp_path, "empty.png", b""),
@@ -71,7 +73,7 @@ def test_every_image_in_is_a_row_out_whatever_is_wrong_with_it(tmp_path: Path):
     assert rows[2].bytes == 28
 
 
-def test_an_image_the_detector_fails_on_is_a_row_of_its_own(tmp_path: Path):
+def test_an_image_on_which_the_detector_fails_does_not_affect_others(tmp_path: Path):
     def refuse_wide(images: Sequence[Pixels]) -> None:
         if any(image.shape[1] > 6 for image in images):
             raise RuntimeError("too wide")
@@ -88,7 +90,7 @@ def test_an_image_the_detector_fails_on_is_a_row_of_its_own(tmp_path: Path):
     assert (rows[1].height, rows[1].width) == (4, 7)
 
 
-def test_a_batching_detector_gets_whole_batches_without_the_failed_images(tmp_path: Path):
+def test_a_batching_detector_gets_batches_without_failed_images(tmp_path: Path):
     refs = [picture(tmp_path, f"{i}.png", (i % 6, 0)) for i in range(5)]
     refs.insert(1, broken(tmp_path, "empty.png", b""))
     detector = BrightestCorner(batch_size=3)
@@ -98,16 +100,16 @@ def test_a_batching_detector_gets_whole_batches_without_the_failed_images(tmp_pa
     assert [row.detections.xyxy[0, 0] for row in rows if row.detections] == [0, 1, 2, 3, 4]
 
 
-def test_images_set_aside_are_not_touched_and_say_why(tmp_path: Path):
+def test_images_set_aside_are_not_read_and_have_the_cause(tmp_path: Path):
     refs = [picture(tmp_path, "a.png", (0, 0)), picture(tmp_path, "b.png", (1, 0)), picture(tmp_path, "c.png", (2, 0))]
     Path(refs[1].uri).unlink()
-    rows = label(refs, set_aside={1: Culprit("WorkerDied", "the worker's process died")})
+    rows = label(refs, set_aside={1: FailureCause("WorkerDied", "the worker's process died")})
     assert [row.status for row in rows] == ["ok", "failed", "ok"]
     assert (rows[1].error_type, rows[1].error_stage) == ("WorkerDied", "worker")
     assert rows[2].detections.xyxy[0, 0] == 2
 
 
-def test_rows_that_are_done_are_taken_over_unread(tmp_path: Path):
+def test_finished_rows_are_kept_without_reading_the_images(tmp_path: Path):
     refs = [picture(tmp_path, "a.png", (0, 0)), picture(tmp_path, "b.png", (1, 0))]
     done = label(refs)[0]
     Path(refs[0].uri).unlink()
@@ -116,34 +118,58 @@ def test_rows_that_are_done_are_taken_over_unread(tmp_path: Path):
     assert rows[1].status == "ok"
 
 
-def test_a_reduced_picture_has_the_row_of_the_whole_one(tmp_path: Path):
+def test_an_image_decoded_at_reduced_size_has_the_same_row(tmp_path: Path):
     exif = Image.Exif()
     exif[274] = 6
     path = tmp_path / "tall.jpg"
     Image.new("RGB", (131, 67)).save(path, exif=exif)
     ref = ImageRef("tall.jpg", str(path), "tall.jpg")
-    shown: list[tuple[int, ...]] = []
-    detector = BrightestCorner(before=lambda images: shown.extend(image.shape for image in images))
-    reading = replace(READING, decoding=DecodeOptions(shortest_side=16))
+    shapes: list[tuple[int, ...]] = []
+    detector = BrightestCorner(before=lambda images: shapes.extend(image.shape for image in images))
+    reading = replace(SETTINGS, decoding=DecodeOptions(shortest_side=16))
     (row,) = label_shard([ref], Reader(reading), detector)
-    assert shown == [(33, 17, 3)]
+    assert shapes == [(33, 17, 3)]
     assert (row.status, row.height, row.width, row.exif_orientation) == ("ok", 131, 67, 6)
     assert row.browser_orientation == 6
     assert (row.detections.height, row.detections.width) == (131, 67)
 
 
-def test_a_row_says_which_orientation_browsers_apply(tmp_path: Path):
+def test_a_row_has_the_orientation_that_browsers_apply(tmp_path: Path):
     exif = Image.Exif()
     exif[274] = 6
     path = tmp_path / "tall.webp"
     Image.new("RGB", (131, 67)).save(path, exif=exif)
-    (row,) = label_shard([ImageRef("tall.webp", str(path), "tall.webp")], Reader(READING), BrightestCorner())
+    (row,) = label_shard([ImageRef("tall.webp", str(path), "tall.webp")], Reader(SETTINGS), BrightestCorner())
     assert (row.height, row.width) == (131, 67)
     assert (row.exif_orientation, row.browser_orientation) == (6, 1)
 
 
-def test_progress_hears_of_every_new_row(tmp_path: Path):
+def test_progress_is_reported_for_every_new_row(tmp_path: Path):
     refs = [picture(tmp_path, "a.png", (0, 0)), broken(tmp_path, "b.png", b"")]
     heard: list[str] = []
     label(refs, on_image=lambda row: heard.append(f"{row.image_id} {row.status}"))
     assert heard == ["a.png ok", "b.png failed"]
+
+
+def decoding(working_size: int | None, **options: object) -> DecodeOptions:
+    stated = {"source": ("photos",), "detector": "d", "output": "out", **options}
+    detector = DetectorInfo("d", "/models/d", "0" * 64, "d-00000000", "test", False, None)
+    spec = WorkerSpec(LabelOptions.of(**stated), "run", (), detector, owner="me")  # type: ignore[arg-type]
+    return read_settings(spec, Storage(), working_size).decoding
+
+
+def test_images_are_decoded_at_full_size_by_default() -> None:
+    assert decoding(300).shortest_side is None
+
+
+def test_reduced_images_keep_twice_the_input_size_of_the_detector() -> None:
+    assert decoding(300, decode_scale="auto").shortest_side == 600
+
+
+def test_a_detector_of_unknown_input_size_gets_images_at_full_size() -> None:
+    assert decoding(None, decode_scale="auto").shortest_side is None
+
+
+def test_limits_are_those_of_the_run() -> None:
+    limits = decoding(None, max_pixels=7, max_bytes=8, allow_truncated=True)
+    assert (limits.max_pixels, limits.max_bytes, limits.allow_truncated) == (7, 8, True)

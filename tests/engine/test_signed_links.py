@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from prelabel.store.run import open_run
 from tests.engine.fakes import Deed
 from tests.engine.world import World
@@ -63,7 +63,7 @@ def statuses(world: World) -> list[str]:
     return [row.status for row in open_run(str(world.out), Storage()).rows()]
 
 
-def test_signatures_reach_workers_and_no_file(world: World, shop: Shop) -> None:
+def test_signatures_are_sent_to_workers_but_never_stored(world: World, shop: Shop) -> None:
     world.add(10, p003=Deed.ABORT)  # probed one by one, by its link, too
     names = sorted(path.name for path in world.photos.iterdir())
     source = shop.list_into(world.folder / "links.txt", names, "first0123")
@@ -75,14 +75,14 @@ def test_signatures_reach_workers_and_no_file(world: World, shop: Shop) -> None:
     assert run.record.source["sources"][0]["signed"] == 10
 
 
-def test_a_run_goes_on_with_renewed_links(world: World, shop: Shop) -> None:
+def test_a_run_resumes_with_renewed_links(world: World, shop: Shop) -> None:
     world.add(12)
     names = sorted(path.name for path in world.photos.iterdir())
     file = world.folder / "links.txt"
     source = shop.list_into(file, names, "expired00")
     assert world.label(source=(source,)).failed == 12
     assert {row.error for row in open_run(str(world.out), Storage()).rows()} == {
-        "no permission to read it (PermissionError: [Errno 13] HTTP 403 Forbidden)"
+        "permission denied (PermissionError: HTTP 403 Forbidden)"
     }
     # The list is in another order now, and has one more.
     world.add(1)
@@ -96,9 +96,7 @@ def test_a_run_goes_on_with_renewed_links(world: World, shop: Shop) -> None:
     assert b"second789" not in written(world.out)
 
 
-def test_images_keep_their_names_when_a_list_gets_or_loses_others_that_differ_in_their_query(
-    world: World, shop: Shop
-) -> None:
+def test_images_keep_their_ids_when_urls_with_other_queries_are_added_or_removed(world: World, shop: Shop) -> None:
     world.add(2)
     file = world.folder / "links.txt"
     plain = f"{shop.url.removeprefix('http://')}/photos/000.png"
@@ -116,15 +114,15 @@ def test_images_keep_their_names_when_a_list_gets_or_loses_others_that_differ_in
     assert ids() == [first]
     # One more: the first is no new image, and has the name that its row has.
     summary = world.label(source=listed("page=2", "page=1"), add_new=True)
-    assert (summary.images, summary.labelled) == (3, 1)
+    assert (summary.images, summary.labeled) == (3, 1)
     assert ids() == sorted([first, second])
     # The other alone, which a list of its own would name as the first is named.
     summary = world.label(source=listed("page=2"), add_new=True)
-    assert (summary.images, summary.labelled) == (3, 0)
+    assert (summary.images, summary.labeled) == (3, 0)
     assert ids() == sorted([first, second])
 
 
-def test_links_of_a_list_that_has_got_others_are_found_again(world: World, shop: Shop) -> None:
+def test_links_are_found_again_in_a_list_with_more_images(world: World, shop: Shop) -> None:
     world.add(1)
     file = world.folder / "links.txt"
     file.write_text(f"{shop.url}/photos/000.png?page=1&X-Amz-Signature=expired00\n")

@@ -13,19 +13,20 @@ import pytest
 from PIL import Image
 
 from prelabel.config import LabelOptions
+from prelabel.detections import ClassName
+from prelabel.detectors.base import DetectorInfo, Optimization
 from prelabel.engine import worker as module
 from prelabel.engine.schedule import TrialTask
-from prelabel.engine.worker import Spec, Worker
+from prelabel.engine.worker import Worker, WorkerSpec
 from prelabel.image_ref import ImageRef
 from prelabel.labels.maps import LabelMap
-from prelabel.store.run import ClassName, DetectorRecord, OptimizationRecord
 
-DETECTOR = DetectorRecord("shapes", "d", "0" * 64, "d-0", "none", False, (ClassName(1, "circle"),))
+DETECTOR = DetectorInfo("shapes", "d", "0" * 64, "d-0", "none", False, (ClassName(1, "circle"),))
 
 
 def worker_with(**stated: Any) -> Worker:
-    options = LabelOptions(source=("/photos",), detector="d", output="/out", **stated)
-    return Worker(Spec(options, "0" * 32, (), DETECTOR, "nobody"))
+    options = LabelOptions.of(source=("/photos",), detector="d", output="/out", **stated)
+    return Worker(WorkerSpec(options, "0" * 32, (), DETECTOR, "nobody"))
 
 
 class LookedAt(Exception):  # noqa: N818 - ends `load` where the test has seen enough
@@ -33,18 +34,18 @@ class LookedAt(Exception):  # noqa: N818 - ends `load` where the test has seen e
 
 
 @pytest.mark.parametrize(("stated", "source"), [({"label_map": "coco"}, "coco"), ({}, "of shapes")])
-def test_a_workers_label_map_has_a_name_for_messages(
+def test_the_label_map_of_a_worker_has_a_name_for_messages(
     stated: dict[str, Any], source: str, monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[LabelMap] = []
 
-    def look_at(local: Any, labels: LabelMap, stated: Any) -> None:
+    def analyze_model(local: Any, labels: LabelMap, stated: Any) -> None:
         seen.append(labels)
         raise LookedAt
 
     model = SimpleNamespace(fingerprint=DETECTOR.fingerprint, address="d")
     monkeypatch.setattr(module, "fetch_model", lambda *args, **kwargs: model)
-    monkeypatch.setattr(module, "look_at", look_at)
+    monkeypatch.setattr(module, "analyze_model", analyze_model)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     with pytest.raises(LookedAt):
         worker_with(**stated).load()
@@ -69,27 +70,24 @@ class SlowPlan:
         return [ImageRef(str(shard), str(self._files[shard]), str(shard))]
 
 
-def test_a_trial_that_waits_for_more_of_the_plan_counts_as_alive_and_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_trial_that_waits_for_the_plan_counts_as_alive_and_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Fake:
         pass
 
     def try_faster(
         detector: Any, model: Any, options: Any, pictures: Callable[[], Iterator[Any]], images: float, **process: Any
     ) -> tuple[Any, Any]:
-        choice = SimpleNamespace(numbers="exact", share=1.0)
-        return SimpleNamespace(choice=choice, gain=None, images=len(list(pictures())), why=""), detector
+        return Optimization("exact", images=len(list(pictures()))), detector
 
-    monkeypatch.setitem(sys.modules, "prelabel.detectors.savedmodel", SimpleNamespace(SavedModelDetector=Fake))
-    monkeypatch.setitem(sys.modules, "prelabel.detectors.optimize", SimpleNamespace(try_faster=try_faster))
+    monkeypatch.setitem(sys.modules, "prelabel.detectors.running.savedmodel", SimpleNamespace(SavedModelDetector=Fake))
+    monkeypatch.setitem(sys.modules, "prelabel.detectors.running.optimize", SimpleNamespace(try_faster=try_faster))
     plan, worker = SlowPlan(tmp_path), worker_with()
-    worker._built_plan, worker._detector, worker._model = plan, Fake(), object()  # type: ignore[assignment]
-    results: list[OptimizationRecord] = []
+    worker._plan, worker._network, worker._model = plan, Fake(), object()  # type: ignore[assignment]
+    results: list[Optimization] = []
     trying = threading.Thread(target=lambda: results.append(worker.trial(TrialTask(0, 2.0))), daemon=True)
     trying.start()
     assert plan.asked.wait(30)
-    statuses: list[module.Status] = []
+    statuses: list[module.WorkerStatus] = []
     asking = threading.Thread(target=lambda: statuses.append(worker.status()), daemon=True)
     asking.start()
     asking.join(10)
@@ -99,3 +97,12 @@ def test_a_trial_that_waits_for_more_of_the_plan_counts_as_alive_and_answers(
     assert is_answered
     assert statuses[0].beats == 1
     assert results[0].images == 2
+
+
+def test_a_worker_that_finishes_views_of_an_image_is_alive():
+    worker = worker_with(views="whole,tiles")
+    assert worker.status().beats == 0
+    worker._on_views(1)
+    assert [worker.status().beats for _ in range(2)] == [1, 1]
+    worker._on_views(3)
+    assert worker.status().beats == 2

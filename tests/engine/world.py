@@ -15,9 +15,8 @@ from PIL import Image
 
 from prelabel.config import LabelOptions
 from prelabel.engine.job import run
-from prelabel.engine.progress import LostWorker, Snapshot
-from prelabel.engine.summary import Summary
-from prelabel.storage import Storage
+from prelabel.engine.progress import LostWorker, Snapshot, Summary
+from prelabel.storage.files import Storage
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import open_run
 from prelabel.store.shards import ShardRecord
@@ -54,7 +53,7 @@ class Recorder:
         self.messages.append(text if shard is None else f"shard={shard}: {text}")
 
     def lost(self, worker: LostWorker) -> None:
-        (self.left_out if worker.is_left_out else self.deaths).append(worker.worker)
+        (self.left_out if worker.is_excluded else self.deaths).append(worker.worker)
         self.messages += [f"shard={shard}: {worker.cause}; {then}" for shard, then in worker.shards.items()]
         if not worker.shards:
             self.messages.append(str(worker))
@@ -74,9 +73,9 @@ class Recorder:
     def close(self) -> None:
         pass
 
-    def said(self, text: str) -> list[str]:
-        """Messages that contain a text."""
-        return [message for message in self.messages if text in message]
+    def said(self, *texts: str) -> list[str]:
+        """Messages that contain all of these."""
+        return [message for message in self.messages if all(text in message for text in texts)]
 
 
 class World:
@@ -129,7 +128,7 @@ class World:
             "workers": 1,
             "runner": self.runner,
         }
-        return LabelOptions(**{**defaults, **values})
+        return LabelOptions.of(**{**defaults, **values})
 
     def label(self, recorder: Recorder | None = None, stop: threading.Event | None = None, **values: Any) -> Summary:
         """Run the job in this process."""

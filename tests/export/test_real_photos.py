@@ -1,4 +1,4 @@
-"""The truth of 80 real photos, stored as if a detector had found it, comes out of every export as it was."""
+"""Every export preserves the ground truth of 80 real photos, stored like the detections of a detector."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from prelabel import rle
-from prelabel.export.brush import rle_from_brush
-from prelabel.export.coco import export_coco
-from prelabel.export.coco_options import CocoOptions
-from prelabel.export.label_studio import export_label_studio
-from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.export.reading import RunInfo
-from prelabel.export.regions import region_id
-from prelabel.storage import Storage
+from prelabel.detections import ClassName
+from prelabel.export.base import RunInfo
+from prelabel.export.coco import CocoOptions, export_coco
+from prelabel.label_studio.export import export_label_studio
+from prelabel.label_studio.options import LabelStudioOptions
+from prelabel.label_studio.regions import region_id
+from prelabel.masks import rle
+from prelabel.masks.brush import rle_from_brush
+from prelabel.storage.files import Storage
 from prelabel.store.rows import ImageRow
-from prelabel.store.run import ClassName
-from tests.rows import found, row
+from tests.rows import ListedRows, found, row
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
 
@@ -56,27 +55,27 @@ def truth(assets: Path) -> Truth:
     return path, coco, rows
 
 
-def again(rows: list[ImageRow]) -> Callable[[], Iterator[ImageRow]]:
-    return lambda: iter(rows)
+def repeatable(rows: list[ImageRow]) -> Callable[[], Iterator[ImageRow]]:
+    return ListedRows(rows)
 
 
-def test_coco_results_of_the_truth_score_full_marks(truth: Truth, tmp_path: Path) -> None:
+def test_coco_results_of_the_truth_have_an_ap_of_one(truth: Truth, tmp_path: Path) -> None:
     path, coco, rows = truth
     options = CocoOptions(image_ids=str(path), categories=str(path), results=str(tmp_path / "results.json"))
-    report = export_coco(INFO, again(rows), str(tmp_path / "coco.json"), options, Storage())
+    report = export_coco(INFO, repeatable(rows), str(tmp_path / "coco.json"), options, Storage())
     assert report.images == 80
-    assert report.detections == sum(len(one) for one in rows)
+    assert report.detections == sum(len(image) for image in rows)
     with contextlib.redirect_stdout(io.StringIO()):
         results = coco.loadRes(str(tmp_path / "results.json"))
-        for kind, least in (("bbox", 0.99), ("segm", 0.999)):
+        for kind, lowest in (("bbox", 0.99), ("segm", 0.999)):
             evaluation = COCOeval(coco, results, kind)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-            assert evaluation.stats[0] > least
+            assert evaluation.stats[0] > lowest
     with contextlib.redirect_stdout(io.StringIO()):
         written = COCO(str(tmp_path / "coco.json"))
-    stored = [(one.image_id, mask) for one in rows for mask in one.detections.mask]
+    stored = [(image.image_id, mask) for image in rows for mask in image.detections.mask]
     assert len(written.anns) == len(stored)
     for annotation, (name, mask) in zip(written.anns.values(), stored, strict=True):
         image = written.imgs[annotation["image_id"]]
@@ -85,18 +84,18 @@ def test_coco_results_of_the_truth_score_full_marks(truth: Truth, tmp_path: Path
 
 
 def tasks_of(folder: Path, rows: list[ImageRow], **options: Any) -> list[dict[str, Any]]:
-    export_label_studio(INFO, again(rows), str(folder), LabelStudioOptions(**options), Storage())
+    export_label_studio(INFO, repeatable(rows), str(folder), LabelStudioOptions.of(**options), Storage())
     return [task for path in sorted(folder.glob("tasks-*.json")) for task in json.loads(path.read_text())]
 
 
-def test_rectangles_in_percent_lie_on_the_pixels_they_came_from(truth: Truth, tmp_path: Path) -> None:
+def test_rectangles_in_percent_convert_back_to_the_same_pixels(truth: Truth, tmp_path: Path) -> None:
     _, _, rows = truth
     tasks = tasks_of(tmp_path, rows, shape="rectangle")
     assert len(tasks) == 80
-    for one, task in zip(rows, tasks, strict=True):
+    for image, task in zip(rows, tasks, strict=True):
         result = task["predictions"][0]["result"]
-        assert len({region["id"] for region in result}) == len(result) == len(one)
-        for region, xyxy, label in zip(result, one.detections.xyxy, one.detections.label, strict=True):
+        assert len({region["id"] for region in result}) == len(result) == len(image)
+        for region, xyxy, label in zip(result, image.detections.xyxy, image.detections.label, strict=True):
             value, w, h = region["value"], region["original_width"], region["original_height"]
             corners = (value["x"], value["y"], value["x"] + value["width"], value["y"] + value["height"])
             pixels = np.array(corners) * (w, h, w, h) / 100
@@ -107,10 +106,10 @@ def test_rectangles_in_percent_lie_on_the_pixels_they_came_from(truth: Truth, tm
 def test_brush_masks_are_the_stored_masks(truth: Truth, tmp_path: Path) -> None:
     _, _, rows = truth
     tasks = tasks_of(tmp_path, rows[:20], shape="brush")
-    for one, task in zip(rows, tasks, strict=False):
+    for image, task in zip(rows, tasks, strict=False):
         result = task["predictions"][0]["result"]
-        assert len(result) == len(one)
-        for region, mask in zip(result, one.detections.mask, strict=True):
+        assert len(result) == len(image)
+        for region, mask in zip(result, image.detections.mask, strict=True):
             size = region["original_height"], region["original_width"]
             assert rle_from_brush(region["value"]["rle"], *size) == mask
 
@@ -118,17 +117,17 @@ def test_brush_masks_are_the_stored_masks(truth: Truth, tmp_path: Path) -> None:
 def test_polygons_fill_the_stored_masks_within_the_tolerance(truth: Truth, tmp_path: Path) -> None:
     _, _, rows = truth
     overlaps = []
-    for one, task in zip(rows, tasks_of(tmp_path, rows, shape="polygon", max_points=10**6), strict=True):
+    for image, task in zip(rows, tasks_of(tmp_path, rows, shape="polygon", max_points=10**6), strict=True):
         key, drawn = "", dict[str, list[list[float]]]()
-        assert one.detections is not None
-        height, width = one.detections.height, one.detections.width
-        ids = [region_id("truth-1", one.image_id, index) for index in range(len(one))]
+        assert image.detections is not None
+        height, width = image.detections.height, image.detections.width
+        ids = [region_id("truth-1", image.image_id, index) for index in range(len(image))]
         for region in task["predictions"][0]["result"]:
             if region["id"] in ids:
                 key = region["id"]
             pixels = np.array(region["value"]["points"]) * (width, height) / 100
             drawn.setdefault(key, []).append(pixels.ravel().tolist())
-        for key, mask in zip(ids, one.detections.mask, strict=True):
+        for key, mask in zip(ids, image.detections.mask, strict=True):
             polygons = coco_mask.merge(coco_mask.frPyObjects(drawn[key], height, width))
             stored = {"size": [height, width], "counts": mask}
             overlaps.append(float(coco_mask.iou([polygons], [stored], [0])[0][0]))
@@ -138,8 +137,8 @@ def test_polygons_fill_the_stored_masks_within_the_tolerance(truth: Truth, tmp_p
 
 def test_the_classes_of_the_truth_are_numbered_as_in_coco(truth: Truth, tmp_path: Path) -> None:
     _, coco, rows = truth
-    classes = tuple(ClassName(number, one["name"]) for number, one in coco.cats.items())
+    classes = tuple(ClassName(number, category["name"]) for number, category in coco.cats.items())
     info = RunInfo(detector="truth", model_version="truth-1", masks=True, classes=classes)
-    export_coco(info, again(rows), str(tmp_path / "coco.json"), CocoOptions(categories="coco"), Storage())
+    export_coco(info, repeatable(rows), str(tmp_path / "coco.json"), CocoOptions(categories="coco"), Storage())
     written = json.loads((tmp_path / "coco.json").read_text())
     assert {(c["id"], c["name"]) for c in written["categories"]} == {(n, c["name"]) for n, c in coco.cats.items()}

@@ -134,12 +134,12 @@ class _Lane:
         """What the process said since, or None where it is gone."""
         assert self.process is not None
         assert self.process.stdout is not None
-        said = self.process.stdout.read()
-        if said == b"":
+        output = self.process.stdout.read()
+        if output == b"":
             return None
-        if said:
+        if output:
             self.heard_at = time.monotonic()
-        *whole, self._rest = (self._rest + (said or b"")).split(b"\n")
+        *whole, self._rest = (self._rest + (output or b"")).split(b"\n")
         return [json.loads(line) for line in whole if line.startswith(b"[")]
 
     def passed(self, number: int) -> None:
@@ -209,12 +209,12 @@ def main() -> int:
     parser.add_argument("--seed", default="1")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
-    start = said = time.monotonic()
+    start = last_report = time.monotonic()
 
     def say(totals: Totals) -> None:
-        nonlocal said
-        if time.monotonic() - said > 30:
-            said = time.monotonic()
+        nonlocal last_report
+        if time.monotonic() - last_report > 30:
+            last_report = time.monotonic()
             print(
                 f"{totals.mutants:,} mutants, {len(totals.died)} dead, {len(totals.foreign)} foreign", file=sys.stderr
             )

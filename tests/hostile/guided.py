@@ -70,7 +70,7 @@ def main() -> int:
     names = [given.target] if given.target else [PICTURES, *TARGETS]
     FINDINGS.mkdir(parents=True, exist_ok=True)
     tried: dict[str, int] = {}
-    found: dict[str, str] = {}
+    failures: dict[str, str] = {}
     for name in names:
         seconds = max(1, round(given.seconds / len(names)))
         done = subprocess.run(
@@ -88,9 +88,11 @@ def main() -> int:
         tried[name] = int(counts[-1]) if counts else 0
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if "foreign" in line or "ERROR" in line]
-            found[name] = (lines or done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1][:300]
-    print(json.dumps({"inputs": sum(tried.values()), "by_target": tried, "findings": found, "seconds": given.seconds}))
-    return bool(found)
+            failures[name] = (lines or done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1][:300]
+    print(
+        json.dumps({"inputs": sum(tried.values()), "by_target": tried, "findings": failures, "seconds": given.seconds})
+    )
+    return bool(failures)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def mutant(seed: str, number: int, files: Sequence[bytes]) -> tuple[int, bytes]:
 
 def sound_files(folder: Path | None = None) -> dict[str, bytes]:
     """Pictures to start from: every format that Pillow writes, small, and the real ones below a folder."""
-    found = {}
+    originals = {}
     y, x = np.mgrid[:48, :64]
     colour = Image.fromarray(np.stack([x * 4, y * 5, (x + y) * 2], axis=2).astype(np.uint8))
     for name, mode, options in (
@@ -97,8 +97,8 @@ def sound_files(folder: Path | None = None) -> dict[str, bytes]:
         buffer = io.BytesIO()
         image = colour.convert("L").convert("I").point(lambda v: v * 257).convert(mode) if mode == "I;16" else None
         (image or colour.convert(mode)).save(buffer, name, **options)
-        found[f"{name}-{mode}-{len(found)}"] = buffer.getvalue()
+        originals[f"{name}-{mode}-{len(originals)}"] = buffer.getvalue()
     if folder is not None and folder.is_dir():
         real = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix not in (".csv", ".json"))
-        found |= {path.name: path.read_bytes() for path in real}
-    return {name: data for name, data in found.items() if data}
+        originals |= {path.name: path.read_bytes() for path in real}
+    return {name: data for name, data in originals.items() if data}

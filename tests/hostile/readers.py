@@ -26,40 +26,43 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prelabel import rle
-from prelabel.compare.comparison import compare
-from prelabel.compare.options import CompareOptions
 from prelabel.config import label_options
 from prelabel.detections import Detections
-from prelabel.detectors.activation import rows_end
-from prelabel.detectors.archive import unpack
-from prelabel.detectors.fetch import LocalModel
-from prelabel.detectors.graph import chosen_meta_graph, read_graph, reading
-from prelabel.detectors.input_range import range_in
-from prelabel.detectors.reach import operations_beyond
-from prelabel.detectors.reading import Stated, read_network
-from prelabel.detectors.scopes import enter
+from prelabel.detectors.conventions.activation import rows_end
+from prelabel.detectors.conventions.graph import enter
+from prelabel.detectors.conventions.input_range import range_in
+from prelabel.detectors.conventions.op_audit import find_unsafe_operations
+from prelabel.detectors.conventions.protos import chosen_meta_graph, open_saved_model, read_graph
+from prelabel.detectors.conventions.resolve_model import analyze_model
+from prelabel.detectors.models.download import unpack
+from prelabel.detectors.models.fetch import LocalModel
 from prelabel.errors import PrelabelError
-from prelabel.evaluate.truth import read_truth
+from prelabel.export.base import RunInfo
 from prelabel.export.categories import read_categories
-from prelabel.export.coco import export_coco
-from prelabel.export.coco_options import CocoOptions
+from prelabel.export.coco import CocoOptions, export_coco
 from prelabel.export.image_ids import numbering
-from prelabel.export.reading import RunInfo
 from prelabel.labels.maps import parse_label_map
+from prelabel.masks import rle
 from prelabel.options import from_mapping
+from prelabel.review.comparison import compare
+from prelabel.review.openimages.classes import open_images_classes
+from prelabel.review.openimages.truth import read_open_images
+from prelabel.review.options import CompareOptions
+from prelabel.review.truth import read_truth
 from prelabel.select import Selection
 from prelabel.source.listing import list_images
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import open_run
-from prelabel.store.status import progress_of
+from prelabel.store.status import read_status
 from prelabel.store.verify import verify
 from tests.hostile.mutants import mutant
+from tests.review.openimages_cases import BOXES as OPEN_IMAGES_BOXES
+from tests.rows import ListedRows
 from tests.runs import write_run
 
 STORAGE = Storage()
-DEMO = Path(__file__).parents[2] / "prelabel/detectors/demo_shapes/saved_model.pb"
+DEMO = Path(__file__).parents[2] / "prelabel/detectors/models/demo_shapes/saved_model.pb"
 
 #: Seconds and megabytes that one small file may take.
 SECONDS, MEGABYTES = 20.0, 200
@@ -81,6 +84,10 @@ def _written(name: str, read: Callable[[str], object]) -> Callable[[bytes, Path]
     return write_and_read
 
 
+def _open_images(boxes: str, labels: str) -> object:
+    return read_open_images(boxes, labels, STORAGE, open_images_classes(), expand=True)
+
+
 def _listed(path: str) -> object:
     return list(list_images([path], STORAGE))
 
@@ -94,11 +101,11 @@ def _selection(name: str) -> Callable[[str], object]:
 
 
 def _compared(path: str) -> object:
-    found = Detections(6, 8, np.array([[1, 1, 5, 4]]), [18], [0.5], ["dog"], [""])
+    detections = Detections(6, 8, np.array([[1, 1, 5, 4]]), [18], [0.5], ["dog"], [""])
     # The image of the tasks and one of the COCO dataset's.
-    rows = [ImageRow(n, n, n, "d", "m", detections=found, height=6, width=8) for n in ("a.jpg", "a/é.jpg")]
+    rows = [ImageRow(n, n, n, "d", "m", detections=detections, height=6, width=8) for n in ("a.jpg", "a/é.jpg")]
     options = CompareOptions(predictions="o", annotations=path)
-    return compare(RunInfo(detector="d", model_version="m"), lambda: iter(rows), options, STORAGE)
+    return compare(RunInfo(detector="d", model_version="m"), ListedRows(rows), options, STORAGE)
 
 
 def _coco() -> bytes:
@@ -132,11 +139,11 @@ def _tasks() -> bytes:
     box = {"x": 10, "y": 10.5, "width": 20, "height": 30, "rotation": 0, "rectanglelabels": ["dog"]}
     region = {"id": "a", "type": "rectanglelabels", "from_name": "label", "to_name": "image", "value": box}
     region |= {"original_width": 80, "original_height": 60}
-    shown = {"id": 4, "model_version": "m", "score": 0.5, "result": [{**region, "score": 0.5}]}
+    prediction = {"id": 4, "model_version": "m", "score": 0.5, "result": [{**region, "score": 0.5}]}
     annotation = {"id": 1, "result": [region], "lead_time": 3.5, "created_at": "2026-11-20T12:00:00Z"}
-    annotation |= {"prediction": shown, "parent_prediction": 4, "completed_by": 1, "ground_truth": False}
+    annotation |= {"prediction": prediction, "parent_prediction": 4, "completed_by": 1, "ground_truth": False}
     data = {"image": "/data/upload/4/cb0618f6-a.jpg", "image_id": "a.jpg"}
-    task = {"id": 1, "data": data, "annotations": [annotation], "predictions": [shown], "drafts": []}
+    task = {"id": 1, "data": data, "annotations": [annotation], "predictions": [prediction], "drafts": []}
     return json.dumps([task]).encode()
 
 
@@ -169,9 +176,9 @@ def _unpacked(data: bytes, folder: Path) -> None:
 def _model(data: bytes, folder: Path) -> None:
     (folder / "saved_model.pb").write_bytes(data)
     graph = read_graph(folder)
-    operations_beyond(folder, None)
-    read_network(LocalModel(folder, "0" * 64, "m", "m", None), graph, None, Stated())
-    with reading(folder) as opened:
+    find_unsafe_operations(folder, None)
+    analyze_model(LocalModel(folder, "0" * 64, "m", "m", None), None)
+    with open_saved_model(folder) as opened:
         meta = chosen_meta_graph(opened)[1]
         for signature in graph.signatures:
             entry = enter(meta, signature)
@@ -198,14 +205,16 @@ def _run_folder() -> Path:
     square = rle.encode_crop(np.ones((2, 2), bool), 1, 1, 6, 8)
 
     def row(number: int) -> ImageRow:
-        found = Detections(
+        detections = Detections(
             height=6, width=8, xyxy=[[1, 1, 3, 3]], category_id=[18], score=[0.5], label=["dog"], mid=["/m/0bt9lr"],
             mask=[square] if number < 2 else None,
         )  # fmt: skip
         name = f"{number}.jpg"
         if number == 5:
             return ImageRow(name, f"/x/{name}", name, "d", "d-0", error_type="E", error="bad", error_stage="read")
-        return ImageRow(name, f"/x/{name}", name, "d", "d-0", found, height=6, width=8, seconds={"read": 0.1})
+        return ImageRow(
+            name, f"/x/{name}", name, "d", "d-0", detections=detections, height=6, width=8, seconds={"read": 0.1}
+        )
 
     write_run(folder / "run", [[row(number) for number in range(start, start + 3)] for start in (0, 3)])
     return folder / "run"
@@ -223,7 +232,7 @@ def _run_with(pattern: str) -> Target:
         place = run / _part_of_run(pattern)
         place.write_bytes(data)
         try:
-            for look in (lambda: verify(str(run), STORAGE), lambda: progress_of(str(run), STORAGE), lambda: _used(run)):
+            for look in (lambda: verify(str(run), STORAGE), lambda: read_status(str(run), STORAGE), lambda: _used(run)):
                 try:
                     look()
                 except PrelabelError:
@@ -273,6 +282,17 @@ TARGETS: Mapping[str, Target] = {
     "selection.csv": Target(lambda: [b'Dog,pet\nCat,"a pet"\n'], _written("s.csv", _selection("class_map"))),
     "selection.json": Target(lambda: [b'{"Dog": 0.5}'], _written("s.json", _selection("class_threshold"))),
     "truth": Target(lambda: [_coco()], _written("t.json", lambda path: read_truth(path, STORAGE))),
+    "open-images-boxes": Target(
+        lambda: [
+            b"ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf\n"
+            b"a,xclick,/m/0k4j,1,0.25,0.5,0,0.125,0,0,0\nb,xclick,/m/0bt9lr,1,0,1,0,1,0,0,1\n"
+        ],
+        _written("b.csv", lambda path: _open_images(path, "")),
+    ),
+    "open-images-labels": Target(
+        lambda: [b"ImageID,Source,LabelName,Confidence\na,verification,/m/0k4j,1\nc,verification,/m/0bt9lr,0\n"],
+        _written("l.csv", lambda path: _open_images(str(OPEN_IMAGES_BOXES), path)),
+    ),
     "annotations": Target(lambda: [_tasks(), _coco()], _written("a.json", _compared)),
     "categories": Target(lambda: [_coco()], _written("c.json", lambda path: read_categories(path, STORAGE))),
     "image-ids": Target(lambda: [_coco()], _written("i.json", lambda path: numbering(path, STORAGE))),

@@ -13,15 +13,15 @@ from tests.hostile import decoding, readers
 from tests.hostile.mutants import mutant, sound_files
 
 
-def test_mutants_are_the_same_wherever_they_are_made() -> None:
+def test_mutants_are_reproducible() -> None:
     files = [b"0123456789" * 50, b"abcdefgh" * 64]
-    some = [mutant("a", number, files) for number in range(50)]
-    assert some == [mutant("a", number, files) for number in range(50)]
-    assert len({data for _, data in some}) > 40
-    assert [source for source, _ in some[:4]] == [0, 1, 0, 1]
+    mutants = [mutant("a", number, files) for number in range(50)]
+    assert mutants == [mutant("a", number, files) for number in range(50)]
+    assert len({data for _, data in mutants}) > 40
+    assert [source for source, _ in mutants[:4]] == [0, 1, 0, 1]
 
 
-def test_the_files_that_mutants_are_made_of_are_sound() -> None:
+def test_the_originals_of_mutants_are_valid() -> None:
     for data in sound_files().values():
         decode(data)
 
@@ -96,7 +96,7 @@ def test_hard_cases_are_read_or_refused(name: str, case: str, tmp_path: Path) ->
     assert not outcome.startswith("foreign"), outcome
 
 
-def test_sound_files_are_read(tmp_path: Path) -> None:
+def test_valid_files_are_read(tmp_path: Path) -> None:
     for name, target in readers.TARGETS.items():
         for number, data in enumerate(target.sound()):
             (tmp_path / f"{name}-{number}").mkdir()

@@ -17,20 +17,18 @@ from pycocotools.coco import COCO
 
 from prelabel.cli import main as command
 from prelabel.errors import ExportError
-from prelabel.export.cvat import export_cvat
-from prelabel.export.cvat_options import CvatOptions
-from prelabel.export.reading import RunInfo
-from prelabel.export.voc import export_voc
-from prelabel.export.voc_options import VocOptions
-from prelabel.export.yolo import export_yolo
-from prelabel.export.yolo_options import YoloOptions
+from prelabel.export.base import RunInfo
+from prelabel.export.cvat import CvatOptions, export_cvat
+from prelabel.export.voc import VocOptions, export_voc
+from prelabel.export.yolo import YoloOptions, export_yolo
 from prelabel.image_ref import ImageRef
 from prelabel.source.fetch import fetch
 from prelabel.source.listing import list_images
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from prelabel.store.plan import Plan, write_plan
 from tests.hostile.names import NAMES
-from tests.rows import found, row
+from tests.messages import tells
+from tests.rows import ListedRows, found, row
 from tests.runs import write_run
 from tests.s3 import S3Server
 
@@ -97,16 +95,16 @@ def test_from_lists_names_are_unchanged(photos: Path, tmp_path: Path) -> None:
 
 
 def test_coco_keeps_names_and_pycocotools_reads_them(run: Path, tmp_path: Path) -> None:
-    said = invoke("export", "coco", run, "--to", tmp_path / "coco.json")
+    output = invoke("export", "coco", run, "--to", tmp_path / "coco.json")
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(tmp_path / "coco.json"))
     assert sorted(image["file_name"] for image in coco.dataset["images"]) == sorted(NAMES.values())
     assert coco.loadCats(coco.getCatIds())[0]["name"] == "<b>&'\""
-    assert_inert_on_a_terminal(said)
+    assert_inert_on_a_terminal(output)
 
 
 def test_label_studio_tasks_quote_once_and_the_config_is_inert(run: Path, photos: Path, tmp_path: Path) -> None:
-    said = invoke(
+    output = invoke(
         *("export", "label-studio", run, "--to", tmp_path / "tasks"),
         *("--image-url", "https://images.example/{file_name}"),
     )
@@ -119,19 +117,19 @@ def test_label_studio_tasks_quote_once_and_the_config_is_inert(run: Path, photos
         assert task["data"]["image"].isascii()
         assert task["data"]["image"].isprintable()
     assert sorted(task["data"]["image_id"] for task in tasks) == sorted(NAMES.values())
-    assert_inert_on_a_terminal(said)
+    assert_inert_on_a_terminal(output)
 
 
 def test_a_config_with_markup_in_labels_is_xml_that_says_the_label(tmp_path: Path) -> None:
     label = "<b>&'\" ]]> <!-- --> {x}"
     out = write_run(tmp_path / "out", [[row("a.png", found(label=label), height=6, width=8)]])
     invoke("export", "label-studio", out, "--to", tmp_path / "tasks")
-    labels = [one.get("value") for one in ET.parse(tmp_path / "tasks/label_config.xml").iter("Label")]  # noqa: S314
+    labels = [element.get("value") for element in ET.parse(tmp_path / "tasks/label_config.xml").iter("Label")]  # noqa: S314
     assert labels == [label]
 
 
 def test_the_preview_shows_names_as_text(run: Path, tmp_path: Path) -> None:
-    said = invoke("preview", run, "--to", tmp_path / "look")
+    output = invoke("preview", run, "--to", tmp_path / "look")
     page = (tmp_path / "look/index.html").read_text()
     assert "<script>alert(1)" not in page
     assert "<img src=x" not in page
@@ -140,7 +138,7 @@ def test_the_preview_shows_names_as_text(run: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "look").rglob("*.jpg")} == {
         *(f"{number:05d}.jpg" for number in range(1, len(NAMES) + 1)),
     }
-    assert_inert_on_a_terminal(said)
+    assert_inert_on_a_terminal(output)
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "a/../../b.png", "a\0b.png", "a/../b.png"])
@@ -155,9 +153,9 @@ def test_the_preview_shows_names_as_text(run: Path, tmp_path: Path) -> None:
 def test_nothing_is_written_outside_of_a_folder(exporter, options, name: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "image.png").write_bytes(picture())
     before = sorted(tmp_path.rglob("*"))
-    one = row(name, found(), uri=str(tmp_path / "image.png"), height=6, width=8)
+    image_row = row(name, found(), uri=str(tmp_path / "image.png"), height=6, width=8)
     with contextlib.suppress(ExportError):
-        exporter(INFO, lambda: iter([one]), str(tmp_path / "to"), options, STORAGE)
+        exporter(INFO, ListedRows([image_row]), str(tmp_path / "to"), options, STORAGE)
     after = [path for path in sorted(tmp_path.rglob("*")) if tmp_path / "to" not in (path, *path.parents)]
     assert after == before
     assert not Path("/etc/a.png").exists()
@@ -167,19 +165,19 @@ def test_nothing_is_written_outside_of_a_folder(exporter, options, name: str, tm
 def test_images_with_odd_names_are_copied_into_the_folder(form: str, run: Path, tmp_path: Path) -> None:
     if form == "voc":
         pytest.skip("labels that VOC cannot hold are refused as a whole")
-    said = invoke("export", form, run, "--to", tmp_path / "to", "--images", "copy")
+    output = invoke("export", form, run, "--to", tmp_path / "to", "--images", "copy")
     copied = {path.name for path in (tmp_path / "to/images/train").iterdir()}
     listed = (tmp_path / "to/train.txt").read_text().splitlines()
     assert len(copied) == len(listed)
     assert copied <= set(NAMES.values())
     assert len(copied) >= len(NAMES) - 3, sorted(set(NAMES.values()) - copied)
-    assert_inert_on_a_terminal(said)
+    assert_inert_on_a_terminal(output)
 
 
 def test_cvat_xml_is_inert(run: Path, tmp_path: Path) -> None:
     rows = [row(name, found(label="dog"), height=6, width=8) for name in NAMES.values()]
-    export_cvat(INFO, lambda: iter(rows), str(tmp_path / "a.xml"), CvatOptions(), STORAGE)
-    names = [one.get("name") for one in ET.parse(tmp_path / "a.xml").iter("image")]  # noqa: S314
+    export_cvat(INFO, ListedRows(rows), str(tmp_path / "a.xml"), CvatOptions(), STORAGE)
+    names = [image.get("name") for image in ET.parse(tmp_path / "a.xml").iter("image")]  # noqa: S314
     assert set(names) <= set(NAMES.values())
     assert len(names) >= len(NAMES) - 3
 
@@ -188,33 +186,35 @@ def test_a_cvat_zip_holds_one_file_whatever_images_are_called(tmp_path: Path) ->
     slipping = ["../a.png", "../../etc/cron.d/a", "/etc/a.png", "a/../../b.png", "..\\..\\a.png", "annotations.xml"]
     no_xml = ["a\0b.png", "\x1b[31m.png", "a\ufffe.png"]
     kept = [*slipping, *(name for name in NAMES.values() if not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe]", name))]
-    every = [row(name, found(), height=6, width=8) for name in (*kept, *no_xml)]
-    report = export_cvat(INFO, lambda: iter(every), str(tmp_path / "a.zip"), CvatOptions(zip=True), STORAGE)
+    image_rows = [row(name, found(), height=6, width=8) for name in (*kept, *no_xml)]
+    report = export_cvat(INFO, ListedRows(image_rows), str(tmp_path / "a.zip"), CvatOptions(zip=True), STORAGE)
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         assert archive.namelist() == ["annotations.xml"]
         document = archive.read("annotations.xml")
-    names = [one.get("name") for one in ET.fromstring(document).iter("image")]  # noqa: S314
+    names = [image.get("name") for image in ET.fromstring(document).iter("image")]  # noqa: S314
     assert names == kept
     assert report.images == len(kept)
-    assert report.left_out == {"images whose names XML cannot hold": len(no_xml)}
+    ((reason, count),) = report.dropped.items()
+    assert tells(reason, "names", "XML")
+    assert count == len(no_xml)
 
 
-def test_what_goes_wrong_with_such_names_is_inert_on_a_terminal(photos: Path, tmp_path: Path) -> None:
+def test_errors_about_such_names_are_inert_on_a_terminal(photos: Path, tmp_path: Path) -> None:
     for name in NAMES.values():
-        said = invoke("verify", f"{tmp_path}/{name}", code=1)
-        said += invoke("export", "coco", f"{tmp_path}/{name}", "--to", "x", code=1)
-        said += invoke("inspect", f"{tmp_path}/{name}", code=2)
-        assert_inert_on_a_terminal(said)
-        assert len(said.splitlines()) == 3
+        output = invoke("verify", f"{tmp_path}/{name}", code=1)
+        output += invoke("export", "coco", f"{tmp_path}/{name}", "--to", "x", code=1)
+        output += invoke("inspect", f"{tmp_path}/{name}", code=2)
+        assert_inert_on_a_terminal(output)
+        assert len(output.splitlines()) == 3
 
 
 def invoke(*arguments: object, code: int = 0) -> str:
     from click.testing import CliRunner
 
-    done = CliRunner().invoke(command, [str(one) for one in arguments])
+    done = CliRunner().invoke(command, [str(argument) for argument in arguments])
     assert done.exit_code == code, done.output
     return done.output
 
 
-def assert_inert_on_a_terminal(said: str) -> None:
-    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]", said), repr(said)
+def assert_inert_on_a_terminal(output: str) -> None:
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]", output), repr(output)

@@ -18,10 +18,11 @@ import pytest
 
 from prelabel.errors import FetchError, ImageTooLargeError, SourceError
 from prelabel.image_ref import ImageRef
-from prelabel.redirects import require_followed
 from prelabel.source.fetch import fetch
 from prelabel.source.listing import list_images
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
+from prelabel.storage.redirects import require_allowed_redirect
+from tests.messages import telling
 
 SECRET = "the file of another"
 
@@ -176,7 +177,7 @@ def test_redirects_from_https_to_http_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_other_redirects_are_followed(was: str, now: str) -> None:
-    require_followed(was, now)
+    require_allowed_redirect(was, now)
 
 
 @pytest.mark.parametrize("kind", ["txt", "csv", "jsonl", "json"])
@@ -188,5 +189,5 @@ def test_a_list_without_end_is_refused(kind: str, server: str) -> None:
 
 
 def test_a_picture_without_end_is_refused(server: str) -> None:
-    with pytest.raises(ImageTooLargeError, match="more than 1000000 bytes, 1000000 are allowed"):
+    with pytest.raises(ImageTooLargeError, match=telling("more", "1,000,000", "bytes")):
         fetch(ImageRef("a", f"{server}/endless.jpg", "a"), Storage(), 1_000_000)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import socket
 import subprocess
 import threading
 import urllib.request
@@ -19,6 +18,7 @@ import yaml
 from PIL import Image
 
 from tests.e2e.command import Place
+from tests.emulators import free_port
 from tests.s3 import S3Server
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -74,12 +74,6 @@ def shop() -> Iterator[str]:
         server.shutdown()
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 def addresses(shop: str, bucket: str) -> dict[str, str]:
     """Images that can be had and images that cannot, each by an address with a secret or of a store with one."""
     signed = f"X-Amz-Credential=k&X-Amz-Signature={PLANTED['signature']}"
@@ -108,9 +102,7 @@ def content_of(path: Path) -> bytes:
     return data
 
 
-def test_no_secret_is_in_anything_that_is_written_said_or_shown(
-    place: Place, shop: str, s3_server: S3Server, tmp_path: Path
-) -> None:
+def test_no_secret_is_in_files_output_or_pages(place: Place, shop: str, s3_server: S3Server, tmp_path: Path) -> None:
     bucket = s3_server.new_bucket()
     buffer = io.BytesIO()
     Image.new("RGB", (64, 48), (30, 240, 30)).save(buffer, "PNG")
@@ -142,22 +134,27 @@ def test_no_secret_is_in_anything_that_is_written_said_or_shown(
     job.write_text(
         yaml.safe_dump(
             {
-                **{"source": [str(links)], "detector": "demo-shapes", "runner": "ray", "address": f"127.0.0.1:{head}"},
+                **{
+                    "source": [str(links)],
+                    "detector": "demo-shapes",
+                    "runner": "ray",
+                    "ray_address": f"127.0.0.1:{head}",
+                },
                 **{"storage-options": options, "workers": 1, "shard-size": 4, "log-json": True},
             }
         )
     )
     out, given = tmp_path / "out", json.dumps(options)
     run = ("--config", str(job), "--output", str(out / "run"))
-    said = [place.run("label", *run, timeout_s=400)]
-    assert said[0].returncode == 0, said[0].stderr
-    assert '"failed": ' in said[0].stderr or "failed" in said[0].stdout
+    outputs = [place.run("label", *run, timeout_s=400)]
+    assert outputs[0].returncode == 0, outputs[0].stderr
+    assert '"failed": ' in outputs[0].stderr or "failed" in outputs[0].stdout
     rows = pq.read_table(out / "run/shards").to_pylist()
     assert {row["image_id"]: row["status"] for row in rows} == {
         name: "ok" if name in ("signed.png", "spaced.png", "password.png", "stored.png") else "failed" for name in pairs
     }
     truth = out / "coco.json"
-    said += [
+    outputs += [
         place.run(*arguments)
         for arguments in (
             ("label", *run, "--score-threshold", "0.5"),  # refused: another setting
@@ -177,12 +174,12 @@ def test_no_secret_is_in_anything_that_is_written_said_or_shown(
             ("verify", f"s3://me:{PLANTED['password']}@{bucket}/none", "--storage-options", given),
         )
     ]  # fmt: skip
-    assert [done.returncode for done in said[4:9]] == [0, 0, 0, 0, 0], [done.stderr for done in said[4:9]]
-    for done in said:
+    assert [done.returncode for done in outputs[4:9]] == [0, 0, 0, 0, 0], [done.stderr for done in outputs[4:9]]
+    for done in outputs:
         assert found_in((done.stdout + done.stderr).encode()) == [], done.args
         assert "Traceback" not in done.stderr
 
-    for path in (one for one in out.rglob("*") if one.is_file()):
+    for path in (entry for entry in out.rglob("*") if entry.is_file()):
         assert found_in(content_of(path)) == [], path
     for what in STATE:
         url = f"http://127.0.0.1:{dashboard}/api/v0/{what}?detail=1&limit=1000"

@@ -1,4 +1,4 @@
-"""What tests of sources share."""
+"""Fixtures shared by the tests of sources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves whole files and logs nothing; `private/` and wildcards are refused."""
+    """Serves complete files and logs nothing; `private/` and wildcards are refused."""
 
     def send_head(self) -> Any:
         """Answer with the file, or with 403."""
@@ -22,12 +22,12 @@ class Quiet(SimpleHTTPRequestHandler):
         return super().send_head()
 
     def log_message(self, *args: Any) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The address of a web server of the standard library, which serves whole files only, and its folder."""
+    """The URL of a web server of the standard library, which serves complete files only, and its folder."""
     root = tmp_path / "web"
     root.mkdir()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(root)))

@@ -1,4 +1,4 @@
-"""Small files that state an orientation in every place and manner, with what is applied here and what browsers apply.
+"""Small files with an orientation in every place and form, with the orientation applied here and by browsers.
 
 `files()` names each: the file, the orientation that prelabel applies (Pillow's `exif_transpose`, None where it sees
 none), and the one that Chromium applies. The latter were seen in Chromium 156; `tests/tools/test_browser_frames.py`
@@ -24,7 +24,7 @@ XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def stored() -> Image.Image:
-    """48 x 32, each quarter of another colour, so that every turn and flip is told from every other."""
+    """48 x 32, each quarter in a different color, so that all rotations and flips differ."""
     pixels = np.empty((HEIGHT, WIDTH, 3), np.uint8)
     pixels[:16, :24], pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = RED, GREEN, BLUE, BLACK
     return Image.fromarray(pixels)
@@ -57,7 +57,7 @@ def exif(orientation: int, kind: int = SHORT, count: int = 1, order: str = "<", 
 SOFTWARE = entry("<", 305, 2, 4, b"abc\0")
 ORIENTED_6, ORIENTED_3 = (entry("<", 274, SHORT, 1, struct.pack("<H", value)) for value in (6, 3))
 
-#: EXIF data, what Pillow makes of it, what Chromium does.
+#: EXIF data, the orientation that Pillow reads, and the one that Chromium applies.
 EXIF_KINDS: dict[str, tuple[bytes, int | None, int]] = {
     **{f"value {value}": (exif(value), value, value) for value in range(1, 9)},
     **{f"value {value}": (exif(value), None, 1) for value in (0, 9, 65535)},
@@ -106,12 +106,12 @@ def segment(marker: int, body: bytes) -> bytes:
 
 
 def jpeg(*bodies: bytes, marker: int = 0xE1, at: int = 2, base: bytes = JPEG) -> bytes:
-    """A JPEG with segments put in at a place."""
+    """A JPEG with segments inserted."""
     return base[:at] + b"".join(segment(marker, body) for body in bodies) + base[at:]
 
 
 def _jpegs() -> dict[str, tuple[bytes, int | None, int]]:
-    six, one, other = EXIF + exif(6), EXIF + exif(1), EXIF + directory(SOFTWARE)
+    six, upright, other = EXIF + exif(6), EXIF + exif(1), EXIF + directory(SOFTWARE)
     behind_jfif = 4 + struct.unpack(">H", JPEG[4:6])[0]
     second_scan = PROGRESSIVE.index(b"\xff\xc4", PROGRESSIVE.index(b"\xff\xda"))
     multi = io.BytesIO()
@@ -140,7 +140,7 @@ def _jpegs() -> dict[str, tuple[bytes, int | None, int]]:
         "XMP": (jpeg(XMP + xmp(6)), 6, 1),
         "XMP 3, EXIF 6": (jpeg(XMP + xmp(3), six), 6, 6),
         "EXIF 6, XMP 3": (jpeg(six, XMP + xmp(3)), 6, 6),
-        "EXIF 1, XMP 6": (jpeg(one, XMP + xmp(6)), 1, 1),
+        "EXIF 1, XMP 6": (jpeg(upright, XMP + xmp(6)), 1, 1),
         "EXIF without, XMP 6": (jpeg(other, XMP + xmp(6)), 6, 1),
     }
 
@@ -156,12 +156,12 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def spoiled(data: bytes) -> bytes:
-    """A chunk whose check sum is wrong."""
+    """A chunk with a wrong checksum."""
     return data[:-1] + bytes([data[-1] ^ 1])
 
 
 def png(before: bytes = b"", behind: bytes = b"") -> bytes:
-    """A PNG with chunks before and behind its pixels."""
+    """A PNG with chunks before and after its pixels."""
     return PNG[:_PIXELS] + before + PNG[_PIXELS:_END] + behind + PNG[_END:]
 
 
@@ -221,7 +221,7 @@ def imir(axis: int) -> bytes:
 
 
 def avif(*transforms: bytes, exif_data: bytes | None = None, xmp_data: bytes | None = None) -> bytes:
-    """An AVIF put together by hand around Pillow's pixels."""
+    """An AVIF assembled around pixels encoded by Pillow."""
     plain = save("AVIF", quality=95, subsampling="4:4:4")
     ipco, rest = [], _inside(plain, b"ipco")
     while rest:
@@ -286,9 +286,9 @@ def _avifs() -> dict[str, tuple[bytes, int | None, int]]:
 def _others() -> dict[str, tuple[bytes, int | None, int]]:
     animated = {"lossless": True, "save_all": True, "append_images": [stored().rotate(180)], "duration": 60_000}
     gif = save("GIF")
-    colours = 13 + 3 * (2 << (gif[10] & 7))
+    colors = 13 + 3 * (2 << (gif[10] & 7))
     trailer = bytes([1, *range(255, -1, -1), 0])
-    gif_xmp = b"GIF89a" + gif[6:colours] + b"\x21\xff\x0bXMP DataXMP" + xmp(6) + trailer + gif[colours:]
+    gif_xmp = b"GIF89a" + gif[6:colors] + b"\x21\xff\x0bXMP DataXMP" + xmp(6) + trailer + gif[colors:]
     return {
         "exif.webp": (save("WEBP", lossless=True, exif=EXIF + exif(6)), 6, 1),
         "xmp.webp": (save("WEBP", lossless=True, xmp=xmp(6)), 6, 1),

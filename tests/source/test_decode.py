@@ -1,4 +1,4 @@
-"""Every rule of decoding on a literal picture: which way up, which colours, how many frames, what is refused."""
+"""Every rule of decoding, on literal images: orientation, colors, frames, and refused files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from prelabel.errors import (
 )
 from prelabel.source import color
 from prelabel.source.decode import DecodeOptions, decode
+from tests.messages import TRUNCATED, telling
 from tests.source import oriented
 
-RED, GREEN, BLUE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
+RED, GREEN, BLUE, GRAY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 TAKE_CUT = DecodeOptions(allow_truncated=True)
@@ -38,13 +39,13 @@ AVIF = pytest.param("AVIF", marks=needs_avif)
 
 
 def corners() -> np.ndarray:
-    """32 x 48, each quarter of another colour, so that every turn and flip is told from every other."""
+    """32 x 48, each quarter in a different color, so that all rotations and flips differ."""
     pixels = np.empty((32, 48, 3), np.uint8)
-    pixels[:16, :24], pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = RED, GREEN, BLUE, GREY
+    pixels[:16, :24], pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = RED, GREEN, BLUE, GRAY
     return pixels
 
 
-#: What a camera stored, given the picture as displayed: the inverse of each turn, written with numpy alone.
+#: The pixels that a camera stores, given the displayed image: the inverse of each orientation, with NumPy alone.
 STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
@@ -58,7 +59,7 @@ STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def noise(height: int = 96, width: int = 128) -> Image.Image:
-    """A picture that does not compress, so that a cut falls into its pixels."""
+    """An image that does not compress, so that truncation hits its pixels."""
     return Image.fromarray(np.random.default_rng(7).integers(1, 255, (height, width, 3), dtype=np.uint8))
 
 
@@ -73,9 +74,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, bits: int, color_type: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG put together by hand; `rows` with a filter byte before each."""
+    """An assembled PNG; each of its `rows` begins with a filter byte."""
     header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
-    between = b"".join(chunk(*one) for one in chunks)
+    between = b"".join(chunk(*part) for part in chunks)
     image_data = chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + between + image_data + chunk(b"IEND", b"")
 
@@ -99,7 +100,7 @@ def swapped_profile() -> bytes:
 
 
 def black_profile() -> bytes:
-    """sRGB with colorants of no light: every colour would be black."""
+    """sRGB with colorants of no light: every color would be black."""
     data = bytearray(profile("sRGB"))
     for tag in (b"rXYZ", b"gXYZ", b"bXYZ"):
         at = int.from_bytes(data[data.index(tag) + 4 :][:4], "big")
@@ -107,7 +108,7 @@ def black_profile() -> bytes:
     return bytes(data)
 
 
-# --- what comes out ---------------------------------------------------------------------------------------------------
+# --- the result -------------------------------------------------------------------------------------------------------
 
 
 def test_pixels_are_rgb_bytes_in_rows() -> None:
@@ -125,7 +126,7 @@ def test_each_format_is_read(kind: str) -> None:
     assert close(pixels[::31, ::47], corners()[::31, ::47], 3 if kind in ("JPEG", "WEBP") else 0)
 
 
-# --- which way up -----------------------------------------------------------------------------------------------------
+# --- orientation ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -151,7 +152,7 @@ def test_exif_orientation_is_applied_and_recorded(kind: str, options: dict[str, 
 
 @needs_avif
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_turn_of_an_avif_is_applied_and_recorded(orientation: int) -> None:
+def test_avif_rotation_is_applied_and_recorded(orientation: int) -> None:
     exif = Image.Exif()
     exif[274] = orientation
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](corners())))
@@ -160,7 +161,7 @@ def test_turn_of_an_avif_is_applied_and_recorded(orientation: int) -> None:
     assert result.exif_orientation == orientation
 
 
-def test_orientation_behind_the_pixels_of_a_png_is_applied() -> None:
+def test_orientation_after_the_pixels_of_a_png_is_applied() -> None:
     data = save(Image.fromarray(np.ascontiguousarray(STORED[6](corners()))), "PNG")
     exif = Image.Exif()
     exif[274] = 6
@@ -187,15 +188,15 @@ def test_orientation_out_of_range_is_none(orientation: int) -> None:
     assert result.exif_orientation is None
 
 
-def test_broken_exif_does_not_cost_the_picture() -> None:
+def test_corrupt_exif_does_not_fail_the_image() -> None:
     result = decode(save(Image.fromarray(corners()), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff nonsense"))
     assert result.pixels.shape == (32, 48, 3)
     assert result.exif_orientation is None
 
 
-# --- colour spaces ----------------------------------------------------------------------------------------------------
+# --- color spaces -----------------------------------------------------------------------------------------------------
 
-CMYK_INKS = {RED: (0, 255, 255, 0), GREEN: (255, 0, 255, 0), BLUE: (255, 255, 0, 0), GREY: (0, 0, 0, 127)}
+CMYK_INKS = {RED: (0, 255, 255, 0), GREEN: (255, 0, 255, 0), BLUE: (255, 255, 0, 0), GRAY: (0, 0, 0, 127)}
 
 
 def cmyk_corners() -> Image.Image:
@@ -207,16 +208,16 @@ def cmyk_corners() -> Image.Image:
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 def test_cmyk_is_converted(kind: str) -> None:
-    """A JPEG from Adobe stores its inks inverted, a TIFF does not."""
+    """Adobe's JPEGs store inverted inks, TIFFs do not."""
     options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
     assert close(decode(save(cmyk_corners(), kind, **options)).pixels, corners(), 4)
 
 
 def test_ycck_is_converted() -> None:
-    """YCCK is CMYK whose first three inks went through YCbCr; Adobe's marker says so with the transform 2."""
+    """YCCK is CMYK whose first three inks are stored as YCbCr, marked by transform 2 in Adobe's segment."""
     inks = cmyk_corners().split()
     luma, blue, red = Image.merge("RGB", inks[:3]).convert("YCbCr").split()
-    # Pillow inverts what it writes; the three channels of YCCK are to be stored as they are.
+    # Pillow inverts what it writes; the three channels of YCCK must be stored unchanged.
     stored = Image.merge("CMYK", [*(channel.point(lambda v: 255 - v) for channel in (luma, blue, red)), inks[3]])
     data = save(stored, "JPEG", quality=95, subsampling=0)
     marker = data.index(b"Adobe")
@@ -226,14 +227,14 @@ def test_ycck_is_converted() -> None:
 
 
 def test_lab_is_converted() -> None:
-    """CIELAB D50 of white, a pure sRGB red, and middle grey, from published tables."""
+    """CIELAB D50 of white, a pure sRGB red, and middle gray, from published tables."""
     lab = bytes([255, 0, 0, 138, 81, 70, 137, 0, 0])  # L* times 2.55; a*, b* signed
     blank = save(Image.new("LAB", (3, 1)), "TIFF")
     at = Image.open(io.BytesIO(blank)).tag_v2[273][0]  # type: ignore[attr-defined]
-    white, red, grey = first_row(blank[:at] + lab + blank[at + 9 :])
+    white, red, gray = first_row(blank[:at] + lab + blank[at + 9 :])
     assert close(white, WHITE, 1)
     assert close(red, RED, 10)
-    assert close(grey, GREY, 2)
+    assert close(gray, GRAY, 2)
 
 
 def test_icc_profile_is_applied() -> None:
@@ -242,7 +243,7 @@ def test_icc_profile_is_applied() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P"])
-def test_icc_profile_is_applied_before_the_white_ground(mode: str) -> None:
+def test_icc_profile_is_applied_before_compositing_on_white(mode: str) -> None:
     image = Image.new("RGBA", (2, 1), (*RED, 255))
     image.putpixel((1, 0), (*RED, 0))
     data = save(image if mode == "RGBA" else image.quantize(4), "PNG", icc_profile=swapped_profile())
@@ -251,9 +252,9 @@ def test_icc_profile_is_applied_before_the_white_ground(mode: str) -> None:
     assert clear == WHITE
 
 
-def test_srgb_profile_leaves_the_pixels_alone() -> None:
+def test_srgb_profile_does_not_change_pixels() -> None:
     picture = noise()
-    assert color._transform(profile("sRGB"), "RGB") is None  # nothing to pay for
+    assert color._transform(profile("sRGB"), "RGB") is None  # no conversion needed
     assert np.array_equal(decode(save(picture, "PNG", icc_profile=profile("sRGB"))).pixels, np.asarray(picture))
 
 
@@ -270,15 +271,15 @@ def test_unusable_profile_is_ignored(broken: bytes) -> None:
     assert np.array_equal(decode(save(Image.fromarray(corners()), "PNG", icc_profile=broken)).pixels, corners())
 
 
-def test_profile_for_another_colour_space_is_ignored() -> None:
-    grey = Image.new("L", (1, 1), 77)
-    assert first_row(save(grey, "PNG", icc_profile=swapped_profile())) == [(77, 77, 77)]
+def test_profile_for_another_color_space_is_ignored() -> None:
+    gray = Image.new("L", (1, 1), 77)
+    assert first_row(save(gray, "PNG", icc_profile=swapped_profile())) == [(77, 77, 77)]
 
 
-# --- kinds of pixel ---------------------------------------------------------------------------------------------------
+# --- pixel types ------------------------------------------------------------------------------------------------------
 
 
-def test_grey_is_the_same_in_three_channels() -> None:
+def test_gray_is_the_same_in_three_channels() -> None:
     assert first_row(png(3, 1, 8, 0, bytes([0, 0, 77, 255]))) == [BLACK, (77, 77, 77), WHITE]
 
 
@@ -286,9 +287,9 @@ def test_one_bit_is_black_and_white() -> None:
     assert first_row(png(2, 1, 1, 0, b"\x00\x40")) == [BLACK, WHITE]
 
 
-def test_16_bit_grey_is_divided_by_257() -> None:
+def test_16_bit_gray_is_divided_by_257() -> None:
     values = struct.pack(">4H", 0, 257, 32768, 65535)
-    assert first_row(png(4, 1, 16, 0, b"\x00" + values)) == [BLACK, (1, 1, 1), GREY, WHITE]
+    assert first_row(png(4, 1, 16, 0, b"\x00" + values)) == [BLACK, (1, 1, 1), GRAY, WHITE]
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
@@ -298,19 +299,19 @@ def test_16_bit_tiff_of_either_byte_order_is_divided_by_257(mode: str) -> None:
     assert first_row(save(image, "TIFF")) == [BLACK, (9, 9, 9), WHITE]
 
 
-def test_16_bit_tiff_that_states_its_largest_value_is_scaled_by_it() -> None:
+def test_16_bit_tiff_is_scaled_by_its_declared_maximum() -> None:
     image = Image.frombytes("I;16", (3, 1), struct.pack("<3H", 0, 500, 1000))
-    assert first_row(save(image, "TIFF", tiffinfo={281: 1000})) == [BLACK, GREY, WHITE]
+    assert first_row(save(image, "TIFF", tiffinfo={281: 1000})) == [BLACK, GRAY, WHITE]
 
 
-def test_16_bit_tiff_with_white_at_zero_is_turned_round() -> None:
+def test_16_bit_tiff_with_white_at_zero_is_inverted() -> None:
     data = save(Image.frombytes("I;16", (2, 1), struct.pack("<2H", 0, 65535)), "TIFF")
     photometric = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
     assert photometric in data
     assert first_row(data.replace(photometric, struct.pack("<HHIHH", 262, 3, 1, 0, 0))) == [WHITE, BLACK]
 
 
-def test_16_bit_colour_is_reduced() -> None:
+def test_16_bit_color_is_reduced() -> None:
     assert first_row(png(2, 1, 16, 2, b"\x00" + struct.pack(">6H", 65535, 0, 0, 0, 32896, 65535))) == [
         RED,
         (0, 128, 255),
@@ -322,7 +323,7 @@ def test_16_bit_pgm_is_scaled_by_its_own_maximum() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "greys"),
+    ("values", "grays"),
     [
         ([0, 7, 255], [0, 7, 255]),
         ([0, 257, 65535], [0, 1, 255]),
@@ -331,13 +332,13 @@ def test_16_bit_pgm_is_scaled_by_its_own_maximum() -> None:
         ([70_000, 70_000, 70_000], [0, 0, 0]),
     ],
 )
-def test_32_bit_integers_keep_their_range_or_are_stretched(values: list[int], greys: list[int]) -> None:
+def test_32_bit_integers_keep_their_range_or_are_stretched(values: list[int], grays: list[int]) -> None:
     image = Image.fromarray(np.array([values], np.int32))
-    assert first_row(save(image, "TIFF")) == [(grey, grey, grey) for grey in greys]
+    assert first_row(save(image, "TIFF")) == [(gray, gray, gray) for gray in grays]
 
 
 @pytest.mark.parametrize(
-    ("values", "greys"),
+    ("values", "grays"),
     [
         ([0.0, 0.5, 1.0], [0, 128, 255]),
         ([0.0, 7.4, 255.0], [0, 7, 255]),
@@ -345,15 +346,15 @@ def test_32_bit_integers_keep_their_range_or_are_stretched(values: list[int], gr
         ([-1.0, 0.0, 1.0], [0, 128, 255]),
         ([0.5, float("nan"), 1.0], [128, 0, 255]),
         ([0.0, float("-inf"), float("inf")], [0, 0, 0]),
-        ([2.0, 4.0, float("inf")], [0, 255, 255]),  # of neither 0..1 nor, so it seems, 0..255
+        ([2.0, 4.0, float("inf")], [0, 255, 255]),  # neither 0..1 nor 0..255
         ([20.0, 40.0, float("inf")], [20, 40, 40]),
         ([float("nan")] * 3, [0, 0, 0]),
         ([-3e38, 0.0, 3e38], [0, 128, 255]),
     ],
 )
-def test_floats_keep_their_range_or_are_stretched(values: list[float], greys: list[int]) -> None:
+def test_floats_keep_their_range_or_are_stretched(values: list[float], grays: list[int]) -> None:
     image = Image.fromarray(np.array([values], np.float32))
-    assert first_row(save(image, "TIFF")) == [(grey, grey, grey) for grey in greys]
+    assert first_row(save(image, "TIFF")) == [(gray, gray, gray) for gray in grays]
 
 
 # --- transparency -----------------------------------------------------------------------------------------------------
@@ -364,7 +365,7 @@ def test_alpha_is_composited_on_white() -> None:
     assert first_row(png(3, 1, 8, 6, rgba)) == [RED, WHITE, (255, 127, 127)]
 
 
-def test_grey_with_alpha_is_composited_on_white() -> None:
+def test_gray_with_alpha_is_composited_on_white() -> None:
     assert first_row(png(3, 1, 8, 4, bytes([0, 10, 255, 10, 0, 0, 128]))) == [(10, 10, 10), WHITE, (127, 127, 127)]
 
 
@@ -392,7 +393,7 @@ def test_single_transparent_value_of_a_png_is_white(bits: int, color_type: int, 
     assert first_row(png(2, 1, bits, color_type, b"\x00" + row, (b"tRNS", transparent))) == [BLACK, WHITE]
 
 
-def test_around_a_first_gif_frame_smaller_than_its_canvas_is_white() -> None:
+def test_canvas_around_a_small_first_gif_frame_is_white() -> None:
     data = save(Image.new("RGB", (2, 2), RED), "GIF")
     larger = data[:6] + struct.pack("<HH", 4, 3) + data[10:]
     pixels = decode(larger).pixels
@@ -402,7 +403,7 @@ def test_around_a_first_gif_frame_smaller_than_its_canvas_is_white() -> None:
     assert (pixels[:, 2:] == 255).all()
 
 
-# --- several pictures in a file ---------------------------------------------------------------------------------------
+# --- several images in a file -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -416,14 +417,14 @@ def test_around_a_first_gif_frame_smaller_than_its_canvas_is_white() -> None:
         ("MPO", {"quality": 95, "subsampling": 0}),
     ],
 )
-def test_first_of_several_pictures_is_taken_and_all_are_counted(kind: str, options: dict[str, Any]) -> None:
+def test_first_of_several_images_is_decoded_and_all_are_counted(kind: str, options: dict[str, Any]) -> None:
     others = [Image.new("RGB", (48, 32), BLUE), Image.new("RGB", (48, 32), GREEN)]
     result = decode(save(Image.fromarray(corners()), kind, save_all=True, append_images=others, **options))
     assert close(result.pixels, corners(), 3)
     assert result.frames == 3
 
 
-def test_broken_later_page_does_not_cost_the_first() -> None:
+def test_corrupt_later_page_does_not_fail_the_first() -> None:
     page = save(Image.fromarray(corners()), "TIFF")
     entries = int.from_bytes(page[8:10], "little")
     next_page = 10 + 12 * entries
@@ -433,7 +434,7 @@ def test_broken_later_page_does_not_cost_the_first() -> None:
     assert result.frames >= 1
 
 
-# --- cut files --------------------------------------------------------------------------------------------------------
+# --- truncated files --------------------------------------------------------------------------------------------------
 
 CUTTABLE = [
     ("JPEG", {}),
@@ -447,22 +448,22 @@ CUTTABLE = [
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize(("kind", "options"), CUTTABLE)
-def test_cut_file_fails_unless_allowed(kind: str, options: dict[str, Any], part: float) -> None:
+def test_truncated_file_fails_unless_allowed(kind: str, options: dict[str, Any], part: float) -> None:
     whole = save(noise(), kind, **options)
     cut = whole[: int(len(whole) * part)]
-    with pytest.raises(TruncatedImageError, match=f"the file ends before the picture does .{kind}, 128 x 96"):
+    with pytest.raises(TruncatedImageError, match=telling(TRUNCATED, kind, "128 x 96")):
         decode(cut)
     pixels = decode(cut, TAKE_CUT).pixels
     expected = decode(whole).pixels
-    first, last = (-1, 0) if kind == "BMP" else (0, -1)  # a BMP begins at the bottom
+    first, last = (-1, 0) if kind == "BMP" else (0, -1)  # a BMP stores the bottom row first
     if not options:
         assert np.array_equal(pixels[first, :8], expected[first, :8])
     assert not np.array_equal(pixels[last], expected[last])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "JPEG2000"])
-def test_file_cut_before_its_pixels_fails_even_if_allowed(kind: str) -> None:
-    # The directory of this TIFF stands behind its pixels.
+def test_file_truncated_before_its_pixels_fails_even_if_allowed(kind: str) -> None:
+    # The directory of this TIFF follows its pixels.
     data = save(noise(), kind, **({"compression": "tiff_lzw"} if kind == "TIFF" else {}))[:40]
     for options in (DecodeOptions(), TAKE_CUT):
         with pytest.raises(TruncatedImageError):
@@ -470,28 +471,28 @@ def test_file_cut_before_its_pixels_fails_even_if_allowed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "JPEG2000", AVIF])
-def test_cut_file_of_a_decoder_that_gives_all_or_nothing_fails_even_if_allowed(kind: str) -> None:
+def test_truncated_file_fails_even_if_allowed_when_the_decoder_needs_all_of_it(kind: str) -> None:
     data = save(noise(), kind)
     for options in (DecodeOptions(), TAKE_CUT):
         with pytest.raises(TruncatedImageError):
             decode(data[: len(data) // 2], options)
 
 
-def test_jpeg_that_lacks_only_its_end_marker_is_cut() -> None:
+def test_jpeg_without_end_marker_is_truncated() -> None:
     data = save(noise(), "JPEG").removesuffix(b"\xff\xd9")
     with pytest.raises(TruncatedImageError):
         decode(data)
     assert decode(data, TAKE_CUT).pixels.shape == (96, 128, 3)
 
 
-def test_png_that_lacks_only_its_end_chunk_is_cut() -> None:
+def test_png_without_end_chunk_is_truncated() -> None:
     data = save(noise(), "PNG")[:-12]
     with pytest.raises(TruncatedImageError):
         decode(data)
     assert np.array_equal(decode(data, TAKE_CUT).pixels, np.asarray(noise()))
 
 
-def test_cut_tiff_is_turned_like_a_whole_one() -> None:
+def test_truncated_tiff_is_rotated_like_a_complete_one() -> None:
     exif = Image.Exif()
     exif[274] = 6
     data = save(noise(96, 128), "TIFF", exif=exif)
@@ -501,14 +502,14 @@ def test_cut_tiff_is_turned_like_a_whole_one() -> None:
     assert np.array_equal(result.pixels[:, -1], decode(data).pixels[:, -1])
 
 
-def test_allowing_cut_files_does_not_change_whole_ones() -> None:
+def test_allowing_truncated_files_does_not_change_complete_ones() -> None:
     for kind in ("JPEG", "PNG", "WEBP", "TIFF", "GIF"):
         data = save(noise(), kind)
         assert np.array_equal(decode(data, TAKE_CUT).pixels, decode(data).pixels)
         assert np.array_equal(decode(data + b"trailing", TAKE_CUT).pixels, decode(data).pixels)
 
 
-def test_flat_picture_with_bytes_behind_it_is_whole() -> None:
+def test_uniform_image_with_trailing_bytes_is_complete() -> None:
     data = save(Image.new("RGB", (32, 16), BLUE), "JPEG", quality=95, subsampling=0)
     assert close(decode(data + bytes(100), TAKE_CUT).pixels, np.broadcast_to(BLUE, (16, 32, 3)), 2)
 
@@ -536,7 +537,7 @@ def test_threads_with_different_options_do_not_disturb_each_other() -> None:
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
-def test_threads_share_a_colour_transform() -> None:
+def test_threads_share_a_color_transform() -> None:
     data = save(noise(200, 300), "PNG", icc_profile=swapped_profile())
     expected = decode(data).pixels
     with ThreadPoolExecutor(4) as pool:
@@ -551,7 +552,7 @@ def bomb(width: int, height: int) -> bytes:
 
 
 def test_pixel_limit_is_checked_before_the_pixels() -> None:
-    with pytest.raises(ImageTooLargeError, match="60000 x 60000 is 3,600,000,000 pixels; the limit is 178,956,970"):
+    with pytest.raises(ImageTooLargeError, match=telling("60000 x 60000", "3,600,000,000", "pixels?", "178,956,970")):
         decode(bomb(60_000, 60_000))
 
 
@@ -559,36 +560,36 @@ def test_pixel_limit_is_checked_before_the_pixels() -> None:
 def test_pixel_limit_is_exact(kind: str) -> None:
     data = save(Image.new("RGB", (32, 16)), kind)
     assert decode(data, DecodeOptions(max_pixels=512)).pixels.shape == (16, 32, 3)
-    with pytest.raises(ImageTooLargeError, match="32 x 16 is 512 pixels; the limit is 511"):
+    with pytest.raises(ImageTooLargeError, match=telling("32 x 16", "512", "pixels?", "511")):
         decode(data, DecodeOptions(max_pixels=511))
 
 
 def test_canvas_of_a_webp_is_checked_before_it_is_opened() -> None:
     canvas = (99_999).to_bytes(3, "little")
     data = b"RIFF\x1a\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00" + canvas + canvas
-    with pytest.raises(ImageTooLargeError, match="100000 x 100000"):
+    with pytest.raises(ImageTooLargeError, match=telling("100000 x 100000")):
         decode(data)
 
 
 def test_only_our_own_pixel_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow warns above its limit, which is an error here, and fails above twice that."""
+    """Pillow warns above its limit (an error in these tests), and fails above twice that."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for kind in ("PNG", "TIFF", "WEBP", "GIF"):
         assert decode(save(Image.new("RGB", (32, 16)), kind)).pixels.shape == (16, 32, 3)
 
 
-def test_long_and_thin_is_no_bomb() -> None:
+def test_long_thin_image_is_not_a_decompression_bomb() -> None:
     assert decode(save(Image.new("L", (60_000, 1)), "PNG")).pixels.shape == (1, 60_000, 3)
 
 
 def test_file_larger_than_the_limit_is_refused() -> None:
     data = save(noise(), "BMP")
-    with pytest.raises(ImageTooLargeError, match=r"the file has 36,918 bytes; the limit is 1,000 \(max-bytes\)"):
+    with pytest.raises(ImageTooLargeError, match=telling("36,918", "bytes?", "1,000", "max-bytes")):
         decode(data, DecodeOptions(max_bytes=1000))
 
 
 @pytest.mark.parametrize("name", [b"Comment", b"Raw profile type exif", b"XML:com.adobe.xmp", b"profile"])
-def test_compressed_text_can_neither_fill_the_memory_nor_cost_the_picture(name: bytes) -> None:
+def test_compressed_text_neither_fills_memory_nor_fails_the_image(name: bytes) -> None:
     packed = zlib.compress(bytes(100_000_000))
     kind, head = {b"XML:com.adobe.xmp": (b"iTXt", b"\0\1\0\0\0"), b"profile": (b"iCCP", b"\0\0")}.get(
         name, (b"zTXt", b"\0\0")
@@ -601,49 +602,50 @@ def test_compressed_text_can_neither_fill_the_memory_nor_cost_the_picture(name: 
 
 
 @pytest.mark.parametrize("options", [{"max_pixels": 0}, {"max_bytes": -1}])
-def test_senseless_limits_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="must be at least 1"):
+def test_invalid_limits_are_refused(options: dict[str, int]) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(ConfigError, match=telling(name.replace("_", "-"), "1", str(value))):
         DecodeOptions(**options)
 
 
-# --- no pictures ------------------------------------------------------------------------------------------------------
+# --- files that are not images ----------------------------------------------------------------------------------------
 
 
 def test_empty_file_is_refused() -> None:
-    with pytest.raises(EmptyFileError, match="the file is empty"):
+    with pytest.raises(EmptyFileError, match=telling("empty|0 bytes")):
         decode(b"")
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>", "an HTML page"),
-        (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "an XML document"),
-        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
-        (b"%PDF-1.7\n", "a PDF document"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a PostScript or EPS document"),
-        (b'{"error": "not found"}', "JSON text beginning with"),
-        ("grüße".encode() * 500, "text beginning with"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
-        (bytes(1000), "nothing but zero bytes"),
-        (b"\x00\x00\x00\x18ftypmp42" + bytes(20), "an MP4 or QuickTime video"),
-        (b"BM, the beginning of a letter", "text beginning with"),
-        (bytes(range(1, 99)), "unknown data beginning with 01 02 03 04 05 06 07 08"),
+        (b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>", "HTML"),
+        (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "XML"),
+        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript|EPS"),
+        (b'{"error": "not found"}', "JSON"),
+        ("grüße".encode() * 500, "text"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (bytes(1000), "zeros?|zero bytes?"),
+        (b"\x00\x00\x00\x18ftypmp42" + bytes(20), "MP4|QuickTime|video"),
+        (b"BM, the beginning of a letter", "text"),
+        (bytes(range(1, 99)), "01 02 03 04 05 06 07 08"),
     ],
 )
-def test_what_is_no_image_is_refused_by_what_it_looks_like(data: bytes, words: str) -> None:
-    with pytest.raises(UnknownFormatError, match=f"not an image: it looks like {words}"):
+def test_non_image_is_refused_with_a_description_of_its_content(data: bytes, words: str) -> None:
+    with pytest.raises(UnknownFormatError, match=telling("not|no", "images?|pictures?", words)):
         decode(data)
 
 
-def test_eps_is_never_given_to_ghostscript(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eps_is_never_passed_to_ghostscript(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
     with pytest.raises(UnknownFormatError):
         decode(save(noise(), "EPS"))
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
-def test_heic_is_read_where_its_reader_is_installed(orientation: int) -> None:
+def test_heic_is_decoded_if_its_decoder_is_installed(orientation: int) -> None:
     heif = pytest.importorskip("pillow_heif", reason="the extra prelabel[heif] is not installed")
     exif = Image.Exif()
     exif[274] = orientation
@@ -657,50 +659,50 @@ def test_heic_is_read_where_its_reader_is_installed(orientation: int) -> None:
         decode(file.getvalue()[:-100])
 
 
-def test_heic_without_its_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_without_its_decoder_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif.as_plugin", None)
-    with pytest.raises(MissingCodecError, match=r"HEIC needs .* pip install 'prelabel\[heif\]'"):
+    with pytest.raises(MissingCodecError, match=telling("HEIC", r"pip install 'prelabel\[heif\]'")):
         decode(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(40))
 
 
 @needs_avif
-def test_avif_without_its_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_avif_without_its_decoder_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     data = save(noise(), "AVIF")
     monkeypatch.setattr("PIL.AvifImagePlugin.SUPPORTED", False)
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif.as_plugin", None)
-    with pytest.raises(MissingCodecError, match=r"AVIF needs .* pip install 'prelabel\[heif\]'"):
+    with pytest.raises(MissingCodecError, match=telling("AVIF", r"pip install 'prelabel\[heif\]'")):
         decode(data)
 
 
-def test_camera_raw_is_refused_rather_than_its_preview_taken() -> None:
+def test_camera_raw_is_refused_instead_of_decoding_its_preview() -> None:
     data = save(noise(), "TIFF", tiffinfo={50706: b"\x01\x04\x00\x00"})
-    with pytest.raises(UnknownFormatError, match="camera raw"):
+    with pytest.raises(UnknownFormatError, match=telling("raw")):
         decode(data)
 
 
 def test_zero_size_is_refused() -> None:
-    with pytest.raises(CorruptImageError, match="states no size"):
+    with pytest.raises(CorruptImageError, match=telling("size|width|height|wide|high", "0")):
         decode(bomb(0, 10))
 
 
-def test_variant_that_is_not_read_is_said_to_be_one() -> None:
+def test_unsupported_variant_is_reported() -> None:
     data = save(noise(), "JPEG")
     frame = data.index(b"\xff\xc0")
-    with pytest.raises(UnknownFormatError, match="a variant of JPEG that is not read: cannot handle 12-bit"):
+    with pytest.raises(UnknownFormatError, match=telling("JPEG", "12[- ]bits?")):
         decode(data[: frame + 4] + b"\x0c" + data[frame + 5 :])
 
 
-def test_pillows_remarks_on_odd_files_are_not_shown(recwarn: pytest.WarningsRecorder) -> None:
+def test_pillows_warnings_about_unusual_files_are_not_shown(recwarn: pytest.WarningsRecorder) -> None:
     data = save(noise(), "TIFF")
     at = data.index(struct.pack("<HHI", 258, 3, 3))
-    # The bits of each channel are said to stand behind the end of the file.
+    # The offset of the bits per channel lies beyond the end of the file.
     odd = data[: at + 8] + struct.pack("<I", len(data) + 10) + data[at + 12 :]
     with pytest.raises(DecodeError):
         decode(odd)
     assert not recwarn.list
 
 
-def test_damaged_files_always_fail_with_a_decode_error() -> None:
+def test_corrupt_files_always_fail_with_a_decode_error() -> None:
     random = np.random.default_rng(3)
     sources = [save(noise(24, 32), kind) for kind in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "PPM")]
     messages = []
@@ -716,64 +718,64 @@ def test_damaged_files_always_fail_with_a_decode_error() -> None:
     assert not [message for message in messages if "\n" in message or len(message) > 300]
 
 
-# --- true reasons -----------------------------------------------------------------------------------------------------
+# --- reasons in messages ----------------------------------------------------------------------------------------------
 
 
 def restated(data: bytes, width: int, height: int) -> bytes:
-    """An AVIF or HEIC that states another size."""
+    """An AVIF or HEIC whose declared size is changed."""
     at = data.index(b"ispe") + 8
     return data[:at] + struct.pack(">II", width, height) + data[at + 8 :]
 
 
 @needs_avif
-def test_an_avif_that_its_reader_finds_too_large_is_said_to_be_that() -> None:
+def test_avif_over_the_decoders_limit_is_reported_as_too_large() -> None:
     huge = restated(save(noise(), "AVIF"), 40_000, 40_000)
-    with pytest.raises(ImageTooLargeError, match=r"40000 x 40000 is 1,600,000,000 pixels; .* \(max-pixels\)"):
+    with pytest.raises(ImageTooLargeError, match=telling("40000 x 40000", "1,600,000,000", "pixels?", "max-pixels")):
         decode(huge)
-    with pytest.raises(ImageTooLargeError, match="more than the reader of AVIF takes"):
+    with pytest.raises(ImageTooLargeError, match=telling("AVIF", "reader|decoder|library")):
         decode(huge, DecodeOptions(max_pixels=10**10))
 
 
 @needs_avif
 @pytest.mark.parametrize("major", [b"miaf", b"MA1A", b"mif1", b"isom"])
-def test_an_avif_is_known_by_any_of_its_brands(major: bytes) -> None:
+def test_avif_is_recognized_by_any_of_its_brands(major: bytes) -> None:
     data = save(noise(), "AVIF")
     assert decode(data[:8] + major + data[12:]).pixels.shape == (96, 128, 3)
 
 
 @needs_avif
-def test_an_avif_that_is_something_else_is_said_to_be_that() -> None:
+def test_avif_with_unsupported_content_is_described() -> None:
     data = save(noise(), "AVIF")
-    with pytest.raises(UnknownFormatError, match="its picture is coded as HEVC"):
+    with pytest.raises(UnknownFormatError, match=telling("HEVC")):
         decode(data.replace(b"av01", b"hvc1"))
     video = b"\0\0\0\x18ftypavif\0\0\0\0avifmif1" + struct.pack(">I4s", 108, b"moov") + bytes(100)
-    with pytest.raises(UnknownFormatError, match="a video with the name of a picture"):
+    with pytest.raises(UnknownFormatError, match=telling("video|film|movie")):
         decode(video)
 
 
 @needs_avif
-def test_broken_exif_of_an_avif_does_not_cost_the_picture() -> None:
+def test_corrupt_exif_of_an_avif_does_not_fail_the_image() -> None:
     image = decode(oriented.avif(exif_data=b"Exif\0\0" + oriented.exif(6)))
     assert (image.pixels.shape, image.exif_orientation, image.browser_orientation) == ((32, 48, 3), None, 1)
 
 
 @pytest.mark.parametrize("frame", [0xC3, 0xC5, 0xCB])
-def test_a_jpeg_of_a_kind_that_is_not_read_is_said_to_be_that(frame: int) -> None:
+def test_unsupported_kind_of_jpeg_is_reported(frame: int) -> None:
     data = save(noise(), "JPEG").replace(b"\xff\xc0", bytes([0xFF, frame]), 1)
-    with pytest.raises(UnknownFormatError, match="lossless, hierarchical or JPEG-LS"):
+    with pytest.raises(UnknownFormatError, match=telling("JPEG", "lossless|hierarchical|JPEG-LS")):
         decode(data)
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(40), "a camera raw file"),
-        (b"\0\0\0\x18ftypisom\0\0\2\0isommp41" + bytes(40), "an MP4 or QuickTime video"),
-        (b"II\xbc\x01" + bytes(40), "a JPEG XR picture"),
-        (b"gimp xcf v011" + bytes(40), "a GIMP document"),
-        (b"8BPS\0\2" + bytes(60), r"a large document \(PSB\)"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(40), "raw"),
+        (b"\0\0\0\x18ftypisom\0\0\2\0isommp41" + bytes(40), "MP4|QuickTime|video"),
+        (b"II\xbc\x01" + bytes(40), "JPEG XR"),
+        (b"gimp xcf v011" + bytes(40), "GIMP"),
+        (b"8BPS\0\2" + bytes(60), "PSB"),
     ],
 )
-def test_what_is_not_read_is_named(data: bytes, words: str) -> None:
-    with pytest.raises(UnknownFormatError, match=words):
+def test_unsupported_formats_are_named(data: bytes, words: str) -> None:
+    with pytest.raises(UnknownFormatError, match=telling(words)):
         decode(data)

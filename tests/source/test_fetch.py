@@ -20,7 +20,8 @@ from prelabel.image_ref import ImageRef
 from prelabel.source import fetch as fetch_module
 from prelabel.source.fetch import fetch
 from prelabel.source.listing import list_images
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
+from tests.messages import CHANGED, MISSING, NO_PERMISSION, SILENT, TRIES, telling
 from tests.s3 import S3Server
 
 MAX = 1 << 20
@@ -32,7 +33,7 @@ def ref(uri: str | Path, size: int | None = None, version: str | None = None) ->
 
 
 class Pauses(list[float]):
-    """Stands in for `time.sleep` and remembers."""
+    """Replaces `time.sleep` and records the pauses."""
 
     def __call__(self, seconds: float) -> None:
         self.append(seconds)
@@ -55,13 +56,13 @@ def s3_error(status: int, code: str) -> Answer:
 
 
 def reset(handler: BaseHTTPRequestHandler) -> None:
-    """Break the connection off as a dying server does."""
+    """Reset the connection, as a dying server does."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.shutdown(socket.SHUT_RDWR)
 
 
 class Scripted:
-    """A server that gives the scripted answers one after the other, then the last one for ever."""
+    """A server that returns the scripted answers in order, then repeats the last one."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -103,7 +104,7 @@ def scripted() -> Iterator[Scripted]:
 
 
 @pytest.mark.parametrize("where", ["disk", "memory", "s3"])
-def test_what_was_listed_is_fetched(where: str, tmp_path: Path, s3_server: S3Server) -> None:
+def test_listed_images_are_fetched(where: str, tmp_path: Path, s3_server: S3Server) -> None:
     storage = Storage(s3_server.options)
     root = {
         "disk": str(tmp_path),
@@ -114,23 +115,23 @@ def test_what_was_listed_is_fetched(where: str, tmp_path: Path, s3_server: S3Ser
     for name, data in content.items():
         storage.publish(f"{root}/{name}", data)
     refs = list(list_images([root], storage))
-    assert {one.image_id: fetch(one, storage, MAX) for one in refs} == content
-    # Another object of the same name.
+    assert {ref.image_id: fetch(ref, storage, MAX) for ref in refs} == content
+    # A different object under the same name.
     storage.publish(f"{root}/a b#%.jpg", b"abcd")
-    with pytest.raises(FetchError, match="changed since it was listed"):
+    with pytest.raises(FetchError, match=telling(CHANGED)):
         fetch(refs[0], storage, MAX)
     storage.delete(refs[0].uri)
-    with pytest.raises(FetchError, match="not found"):
+    with pytest.raises(FetchError, match=telling(MISSING)):
         fetch(refs[0], storage, MAX)
-    with pytest.raises(ImageTooLargeError, match=f"has {MAX} bytes, {MAX - 1} are allowed"):
+    with pytest.raises(ImageTooLargeError, match=telling(f"{MAX:,}", f"{MAX - 1:,}", "bytes?")):
         fetch(refs[-1], storage, MAX - 1)
-    with pytest.raises(ImageTooLargeError, match=f"bytes, {MAX - 1} are allowed"):
+    with pytest.raises(ImageTooLargeError, match=telling(f"{MAX - 1:,}", "bytes?")):
         fetch(ref(refs[-1].uri), storage, MAX - 1)
     assert len(fetch(ref(refs[-1].uri), storage, MAX)) == MAX
 
 
 @pytest.mark.parametrize("where", ["disk", "memory", "s3"])
-def test_a_file_replaced_by_one_of_equal_size_is_said_to_have_changed(
+def test_file_replaced_by_one_of_equal_size_is_reported_as_changed(
     where: str, tmp_path: Path, s3_server: S3Server
 ) -> None:
     storage = Storage(s3_server.options)
@@ -140,49 +141,49 @@ def test_a_file_replaced_by_one_of_equal_size_is_said_to_have_changed(
         "s3": f"s3://{s3_server.new_bucket()}/photos",
     }[where]
     storage.publish(f"{root}/a.jpg", b"old")
-    (one,) = list_images([root], storage)
-    assert fetch(one, storage, MAX) == b"old"
+    (ref,) = list_images([root], storage)
+    assert fetch(ref, storage, MAX) == b"old"
     storage.publish(f"{root}/a.jpg", b"new")
-    with pytest.raises(FetchError, match="changed since it was listed"):
-        fetch(one, storage, MAX)
+    with pytest.raises(FetchError, match=telling(CHANGED)):
+        fetch(ref, storage, MAX)
 
 
 @pytest.mark.parametrize("step", [100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000])
-def test_a_copy_on_a_disk_that_kept_its_time_as_well_as_it_can_is_the_same_file(tmp_path: Path, step: int) -> None:
+def test_copy_with_a_truncated_modification_time_is_the_same_file(tmp_path: Path, step: int) -> None:
     path, time_ns = tmp_path / "a.jpg", 1_700_000_001_123_456_789
     path.write_bytes(b"abc")
     os.utime(path, ns=(time_ns, time_ns))
-    (one,) = list_images([str(tmp_path)], Storage())
+    (ref,) = list_images([str(tmp_path)], Storage())
     cut = time_ns // step * step
     os.utime(path, ns=(cut, cut))
-    assert fetch(one, Storage(), MAX) == b"abc"
+    assert fetch(ref, Storage(), MAX) == b"abc"
     os.utime(path, ns=(cut - 2 * step, cut - 2 * step))
-    with pytest.raises(FetchError, match="changed since it was listed: the file's time is another"):
-        fetch(one, Storage(), MAX)
+    with pytest.raises(FetchError, match=telling(CHANGED, "time|date")):
+        fetch(ref, Storage(), MAX)
 
 
-def test_of_a_disk_in_a_plan_of_an_earlier_release_the_size_alone_is_compared(tmp_path: Path) -> None:
+def test_plans_of_earlier_releases_compare_only_sizes_on_disk(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"abc")
     (listed,) = list_images([str(tmp_path)], Storage())
     assert fetch(replace(listed, version="mtime-1767225600000000000"), Storage(), MAX) == b"abc"
-    with pytest.raises(FetchError, match="changed since it was listed: 3 bytes instead of 4"):
+    with pytest.raises(FetchError, match=telling(CHANGED, "3", "4", "bytes?")):
         fetch(replace(listed, version="mtime-1767225600000000000", size=4), Storage(), MAX)
 
 
-def test_what_is_no_file_does_not_stop_a_worker(tmp_path: Path) -> None:
+def test_special_files_do_not_block_a_worker(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "file").write_bytes(b"x")
     pauses = Pauses()
-    for uri, message in [
-        (tmp_path / "pipe.jpg", "no regular file"),
-        ("/dev/zero", "no regular file"),
-        (tmp_path / "folder.jpg", "a folder, not a file"),
-        (tmp_path / "file" / "x.jpg", "cannot be read.*NotADirectoryError"),
-        (f"{tmp_path}/nul\0.jpg", "the address cannot be used"),
-        (tmp_path / ("x" * 300), "cannot be read.*name too long"),
+    for uri, facts in [
+        (tmp_path / "pipe.jpg", ("regular|ordinary|special|neither",)),
+        ("/dev/zero", ("regular|ordinary|special|neither",)),
+        (tmp_path / "folder.jpg", ("an? (folder|directory)",)),
+        (tmp_path / "file" / "x.jpg", ("read", "NotADirectoryError|Not a directory")),
+        (f"{tmp_path}/nul\0.jpg", ("address|name|path", "used?|usable|null|invalid|valid")),
+        (tmp_path / ("x" * 300), ("read", "name too long")),
     ]:
-        with pytest.raises(FetchError, match=message):
+        with pytest.raises(FetchError, match=telling(*facts)):
             fetch(ref(uri), Storage(), MAX, pause=pauses)
     assert pauses == []
 
@@ -191,30 +192,32 @@ def test_what_is_no_file_does_not_stop_a_worker(tmp_path: Path) -> None:
     ("fault", "times"),
     [(answer(500), 3), (answer(503), 3), (answer(429), 2), (reset, 3), (answer(200, b"abc", length=9), 2)],
 )
-def test_a_web_server_in_trouble_is_asked_again(scripted: Scripted, fault: Answer, times: int) -> None:
+def test_transient_errors_of_a_web_server_are_retried(scripted: Scripted, fault: Answer, times: int) -> None:
     scripted.answers = [fault] * times + [answer(200, b"abcdefghi")]
     pauses = Pauses()
     assert fetch(ref(f"{scripted.url}/a.jpg?token=1"), Storage(), MAX, pause=pauses) == b"abcdefghi"
-    # aiohttp asks once more by itself after a reset.
+    # aiohttp itself retries once after a reset.
     assert len(pauses) == (times if fault is not reset else 1)
     assert all(0 <= seconds <= 0.5 * 2**n for n, seconds in enumerate(pauses))
 
 
 @pytest.mark.parametrize(
-    ("fault", "message", "requests"),
+    ("fault", "facts", "requests"),
     [
-        (answer(404), "not found", 1),
-        (answer(410), "not found", 1),
-        (answer(403), "no permission to read it.*HTTP 403", 1),
-        (answer(400), "cannot be read.*HTTP 400", 1),
-        (answer(500), "the connection broke after 4 tries.*HTTP 500", 4),
-        (reset, "after 4 tries", 8),  # aiohttp asks twice each time
-        (answer(200, b"abc", length=9), "after 4 tries", 4),
+        (answer(404), (MISSING,), 1),
+        (answer(410), (MISSING,), 1),
+        (answer(403), (NO_PERMISSION, "403"), 1),
+        (answer(400), ("read", "400"), 1),
+        (answer(500), (r"connection|broke\w*|server", "4", TRIES, "500"), 4),
+        (reset, ("4", TRIES), 8),  # aiohttp sends each request twice
+        (answer(200, b"abc", length=9), ("4", TRIES), 4),
     ],
 )
-def test_a_web_server_that_does_not_deliver(scripted: Scripted, fault: Answer, message: str, requests: int) -> None:
+def test_failures_of_a_web_server_are_reported(
+    scripted: Scripted, fault: Answer, facts: tuple[str, ...], requests: int
+) -> None:
     scripted.answers = [fault]
-    with pytest.raises(FetchError, match=message) as caught:
+    with pytest.raises(FetchError, match=telling(*facts)) as caught:
         fetch(ref(f"{scripted.url}/a.jpg?token=planted"), Storage(), MAX, pause=Pauses())
     assert len(scripted.requests) == requests
     assert "planted" not in str(caught.value)
@@ -233,15 +236,15 @@ def test_no_more_than_the_limit_is_read_from_the_web(scripted: Scripted) -> None
             sent.append(1)
 
     scripted.answers = [endless]
-    with pytest.raises(ImageTooLargeError, match=f"more than {MAX} bytes"):
+    with pytest.raises(ImageTooLargeError, match=telling(f"{MAX:,}", "bytes?")):
         fetch(ref(f"{scripted.url}/a.jpg"), Storage(), MAX)
     assert len(sent) < 100
     scripted.answers = [answer(200, b"", length=MAX + 1)]
-    with pytest.raises(ImageTooLargeError, match=f"{MAX + 1} bytes"):
+    with pytest.raises(ImageTooLargeError, match=telling(f"{MAX + 1:,}", "bytes?")):
         fetch(ref(f"{scripted.url}/a.jpg"), Storage(), MAX)
 
 
-def test_a_server_that_falls_silent_is_given_up(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stalled_download_times_out(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch_module, "STALL_S", 0.2)
     wait = threading.Event()
 
@@ -252,7 +255,7 @@ def test_a_server_that_falls_silent_is_given_up(scripted: Scripted, monkeypatch:
 
     scripted.answers = [silent]
     try:
-        with pytest.raises(FetchError, match="did not answer in time after 2 tries"):
+        with pytest.raises(FetchError, match=telling(SILENT, "2", TRIES)):
             fetch(ref(f"{scripted.url}/a.jpg"), Storage(), MAX, attempts=2, pause=Pauses())
     finally:
         wait.set()
@@ -268,41 +271,41 @@ def test_a_server_that_falls_silent_is_given_up(scripted: Scripted, monkeypatch:
         answer(200, b"a", 3),
     ],
 )
-def test_a_bucket_in_trouble_is_asked_again(scripted: Scripted, fault: Answer) -> None:
+def test_transient_errors_of_a_bucket_are_retried(scripted: Scripted, fault: Answer) -> None:
     scripted.answers = [fault, answer(200, b"abc", etag="v")]
     assert fetch(ref("s3://bucket/a.jpg", 3, "v"), Storage(scripted.options), MAX, pause=Pauses()) == b"abc"
     assert scripted.requests[-1]["if-match"] == '"v"'
 
 
 @pytest.mark.parametrize(
-    ("fault", "message", "most"),
+    ("fault", "facts", "most"),
     [
-        (s3_error(404, "NoSuchKey"), "not found", 1),
-        (s3_error(403, "AccessDenied"), "no permission", 1),
-        (s3_error(412, "PreconditionFailed"), "changed since it was listed", 1),
-        (s3_error(500, "InternalError"), "cannot be read after 4 tries", 4),
-        (answer(200, b"a", length=3), "after 4 tries", 4),
+        (s3_error(404, "NoSuchKey"), (MISSING,), 1),
+        (s3_error(403, "AccessDenied"), (NO_PERMISSION,), 1),
+        (s3_error(412, "PreconditionFailed"), (CHANGED,), 1),
+        (s3_error(500, "InternalError"), ("read", "4", TRIES), 4),
+        (answer(200, b"a", length=3), ("4", TRIES), 4),
     ],
 )
-def test_a_bucket_that_does_not_deliver(scripted: Scripted, fault: Answer, message: str, most: int) -> None:
+def test_failures_of_a_bucket_are_reported(
+    scripted: Scripted, fault: Answer, facts: tuple[str, ...], most: int
+) -> None:
     scripted.answers = [fault]
-    with pytest.raises(FetchError, match=message) as caught:
+    with pytest.raises(FetchError, match=telling(*facts)) as caught:
         fetch(ref("s3://bucket/a.jpg", 3, "v"), Storage(scripted.options), MAX, pause=Pauses())
     assert len(scripted.requests) == most
     assert "planted" not in str(caught.value)
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId"])
-def test_credentials_that_are_not_taken_are_no_images_fault(scripted: Scripted, code: str) -> None:
+def test_rejected_credentials_are_not_an_error_of_the_image(scripted: Scripted, code: str) -> None:
     scripted.answers = [s3_error(403, code)]
-    with pytest.raises(
-        CredentialsError, match=rf"^s3://bucket/a.jpg: the store does not take the credentials \({code}\)"
-    ):
+    with pytest.raises(CredentialsError, match=telling(r"s3://bucket/a\.jpg", "credentials?", code)):
         fetch(ref("s3://bucket/a.jpg", 3), Storage(scripted.options), MAX, pause=Pauses())
     assert len(scripted.requests) == 1
 
 
-def test_a_server_that_drips_is_given_up(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_download_times_out(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch_module, "STALL_S", 0.3)
     ended = threading.Event()
 
@@ -314,23 +317,21 @@ def test_a_server_that_drips_is_given_up(scripted: Scripted, monkeypatch: pytest
 
     scripted.answers = [drip]
     try:
-        with pytest.raises(FetchError, match=r"did not answer in time after 2 tries .*bytes came in 0 s"):
+        with pytest.raises(FetchError, match=telling(SILENT, "2", TRIES, "bytes?", "0 s|0 seconds")):
             fetch(ref(f"{scripted.url}/a.jpg"), Storage(), MAX, attempts=2, pause=Pauses())
     finally:
         ended.set()
 
 
-def test_a_short_object_is_a_changed_one(scripted: Scripted) -> None:
+def test_short_object_is_reported_as_changed(scripted: Scripted) -> None:
     scripted.answers = [answer(200, b"ab")]
-    with pytest.raises(FetchError, match="changed since it was listed: 2 bytes instead of 3"):
+    with pytest.raises(FetchError, match=telling(CHANGED, "2", "3", "bytes?")):
         fetch(ref("s3://bucket/a.jpg", 3), Storage(scripted.options), MAX, pause=Pauses())
 
 
 @pytest.mark.parametrize("whole", [1 << 30, 1000])
-def test_who_watches_a_store_without_a_reader_of_ours_hears_of_large_files(
-    whole: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fetch_module, "_WHOLE", whole)
+def test_large_files_on_other_storage_report_progress(whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch_module, "_SINGLE_REQUEST_BYTES", whole)
     monkeypatch.setattr(fetch_module, "_CHUNK", 400)
     data = os.urandom(1001)
     address = f"memory://{uuid.uuid4().hex}/a.jpg"
@@ -346,5 +347,5 @@ def test_many_threads_fetch_at_once(s3_server: S3Server) -> None:
         s3_server.put(bucket, f"{n:02d}.jpg", b"%d" % n * 1000)
     refs = list(list_images([f"s3://{bucket}"], storage))
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda one: fetch(one, storage, MAX), refs * 3))
-    assert found == [b"%d" % n * 1000 for n in range(40)] * 3
+        contents = list(pool.map(lambda ref: fetch(ref, storage, MAX), refs * 3))
+    assert contents == [b"%d" % n * 1000 for n in range(40)] * 3

@@ -1,4 +1,4 @@
-"""Fifty real files that break image readers: each is decoded as it should look, or refused for the right reason."""
+"""Fifty real files that break image readers: each is decoded correctly or refused for the right reason."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from PIL import Image, ImageCms
 
 from prelabel.errors import CorruptImageError, DecodeError, TruncatedImageError
 from prelabel.source.decode import DecodedImage, DecodeOptions, decode
+from tests.messages import BROKEN, telling
 
-#: Height and width as displayed, pictures in the file, EXIF orientation; or the error.
+#: Displayed height and width, number of images, EXIF orientation; or the error.
 EXPECTED: dict[str, tuple[int, int, int, int | None] | type[DecodeError]] = {
     "ianare__11-tests.jpg": (775, 1136, 1, None),
     "ianare__36-memory_error.jpg": (1200, 1600, 1, 1),
@@ -61,13 +62,13 @@ EXPECTED: dict[str, tuple[int, int, int, int | None] | type[DecodeError]] = {
     "pillow__transparent.png": (150, 200, 1, None),
     "pillow__truncated_end_chunk.png": TruncatedImageError,
     "pillow__truncated_image.png": TruncatedImageError,
-    "pillow__ultrahdr.jpg": TruncatedImageError,  # ends at the header of its second scan
+    "pillow__ultrahdr.jpg": TruncatedImageError,  # truncated in the header of its second scan
     "recurser__Landscape_5.jpg": (1200, 1800, 1, 5),
     "recurser__Landscape_7.jpg": (1200, 1800, 1, 7),
     "recurser__Portrait_6.jpg": (1800, 1200, 1, 6),
 }
 
-#: From the stored picture to the displayed one, with numpy alone, after the table of the EXIF standard.
+#: From stored to displayed pixels, with NumPy alone, by the table in the EXIF standard.
 DISPLAYED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda p: p[:, ::-1],
     4: lambda p: p[::-1],
@@ -90,23 +91,25 @@ def read(folder: Path, name: str, options: DecodeOptions | None = None) -> Decod
 
 
 def stored(folder: Path, name: str) -> np.ndarray:
-    """What lies in the file, neither turned nor converted."""
+    """The stored pixels, neither rotated nor converted."""
     with Image.open(folder / name) as image:
         return np.asarray(image)
 
 
 def difference(left: DecodedImage, right: DecodedImage) -> float:
-    """Mean difference of two pictures seen from afar (16 x 16 fields), in grey steps."""
-    fields = [np.asarray(Image.fromarray(one.pixels).resize((16, 16), Image.Resampling.BOX)) for one in (left, right)]
+    """Mean difference of two images reduced to 16 x 16 fields, in gray levels."""
+    fields = [
+        np.asarray(Image.fromarray(image.pixels).resize((16, 16), Image.Resampling.BOX)) for image in (left, right)
+    ]
     return float(np.abs(fields[0].astype(np.int16) - fields[1]).mean())
 
 
-def test_no_file_is_left_out(hard: Path) -> None:
+def test_every_hard_file_has_an_expectation(hard: Path) -> None:
     assert {path.name for path in hard.iterdir()} == set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_file_is_decoded_or_refused_as_it_should_be(hard: Path, name: str) -> None:
+def test_hard_file_is_decoded_or_refused_as_expected(hard: Path, name: str) -> None:
     expected = EXPECTED[name]
     if isinstance(expected, tuple):
         result = read(hard, name)
@@ -119,7 +122,7 @@ def test_file_is_decoded_or_refused_as_it_should_be(hard: Path, name: str) -> No
 
 
 @pytest.mark.parametrize("name", TURNED)
-def test_turned_photo_equals_the_upright_one(hard: Path, name: str) -> None:
+def test_rotated_photo_equals_the_upright_one(hard: Path, name: str) -> None:
     fact = EXPECTED[name]
     assert isinstance(fact, tuple)
     assert np.array_equal(read(hard, name).pixels, DISPLAYED[fact[3] or 1](stored(hard, name)))
@@ -128,8 +131,8 @@ def test_turned_photo_equals_the_upright_one(hard: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("left", "right"),
     [
-        # One photo stored in two ways: whatever the turn, the format or the depth, the same is displayed. Those of
-        # `recurser` and `rotation_` differ by the digit written on them; a wrong turn makes 13 steps and more.
+        # One photo stored in two ways: the displayed image is the same for every orientation, format and depth. Files
+        # of `recurser` and `rotation_` differ by the digit drawn on them; a wrong rotation differs by 13 and more.
         ("pillow__hopper_orientation_6.jpg", "pillow__hopper.jpg"),
         ("pillow__hopper_orientation_8.jpg", "pillow__hopper.jpg"),
         ("pillow__hopper_orientation_6.webp", "pillow__hopper.jpg"),
@@ -165,8 +168,8 @@ def test_photo_with_an_srgb_profile_keeps_its_pixels(hard: Path) -> None:
 def test_dark_16_bit_tiff_is_scaled_by_its_type_and_stays_dark(hard: Path) -> None:
     values = stored(hard, "pillow__16bit.cropped.tif")
     assert (values.min(), values.max()) == (291, 694)
-    grey = np.rint(values / 257).astype(np.uint8)
-    assert np.array_equal(read(hard, "pillow__16bit.cropped.tif").pixels, np.repeat(grey[:, :, None], 3, 2))
+    gray = np.rint(values / 257).astype(np.uint8)
+    assert np.array_equal(read(hard, "pillow__16bit.cropped.tif").pixels, np.repeat(gray[:, :, None], 3, 2))
 
 
 def test_transparent_dice_lie_on_white(hard: Path) -> None:
@@ -186,12 +189,12 @@ def test_transparent_dice_lie_on_white(hard: Path) -> None:
         ("pillow__ultrahdr.jpg", 2688, 1512),
     ],
 )
-def test_cut_file_is_decoded_where_that_is_allowed(hard: Path, name: str, height: int, width: int) -> None:
+def test_truncated_file_is_decoded_if_allowed(hard: Path, name: str, height: int, width: int) -> None:
     assert read(hard, name, DecodeOptions(allow_truncated=True)).pixels.shape == (height, width, 3)
 
 
-def test_corrupt_file_stays_a_failure_where_cut_ones_are_allowed(hard: Path) -> None:
-    with pytest.raises(CorruptImageError, match="the PNG data is broken"):
+def test_corrupt_file_fails_even_if_truncated_ones_are_allowed(hard: Path) -> None:
+    with pytest.raises(CorruptImageError, match=telling("PNG", BROKEN)):
         read(hard, "pillow__broken_data_stream.png", DecodeOptions(allow_truncated=True))
 
 

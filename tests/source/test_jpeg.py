@@ -1,4 +1,4 @@
-"""JPEGs decoded without Pillow's loader: the same pixels as with it, and the same verdicts."""
+"""JPEGs decoded without Pillow's loader: the same pixels as with it, and the same errors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from prelabel.errors import ConfigError, DecodeError, ImageTooLargeError, Trunca
 from prelabel.source import decode as module
 from prelabel.source.decode import DecodeOptions, decode
 from prelabel.source.jpeg import scale_of
-from prelabel.source.upright import turned
+from prelabel.source.orientation import rotated
+from tests.messages import TRUNCATED, telling
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    """Smooth colours with a little noise: much as a photo, so that upsampling and rounding show."""
+    """Smooth colors with a little noise, like a photo, so that upsampling and rounding have an effect."""
     rng = np.random.default_rng(height * 1000 + width)
     y, x = np.mgrid[:height, :width]
-    colours = np.stack([127 + 120 * np.sin(x / 7), 127 + 120 * np.cos(y / 5), (x + y) % 256], -1)
-    return np.clip(colours + rng.normal(0, 6, colours.shape), 0, 255).astype(np.uint8)
+    colors = np.stack([127 + 120 * np.sin(x / 7), 127 + 120 * np.cos(y / 5), (x + y) % 256], -1)
+    return np.clip(colors + rng.normal(0, 6, colors.shape), 0, 255).astype(np.uint8)
 
 
 def jpeg(pixels: np.ndarray, mode: str = "RGB", **options: Any) -> bytes:
@@ -39,7 +40,7 @@ def by_pillow(data: bytes) -> np.ndarray:
 
 
 def levels(left: np.ndarray, right: np.ndarray) -> int:
-    """The largest difference of two pictures of one size."""
+    """The largest difference between two images of equal size."""
     assert left.shape == right.shape
     return int(np.abs(left.astype(np.int16) - right).max())
 
@@ -75,14 +76,16 @@ def test_pixels_are_those_of_pillow(size: tuple[int, int], subsampling: str, mon
     "options", [{"progressive": True}, {"restart_marker_blocks": 2}, {"optimize": True}, {"quality": 3}]
 )
 @pytest.mark.usefixtures("without_pillow")
-def test_so_are_those_of_other_plain_files(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_of_other_plain_files_are_those_of_pillow(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = jpeg(picture(50, 75), **options)
     pixels = decode(data).pixels
     monkeypatch.undo()
     assert levels(pixels, by_pillow(data)) <= 2
 
 
-def test_rgb_stored_as_such_and_cmyk_are_read() -> None:
+def test_untransformed_rgb_and_cmyk_are_decoded() -> None:
     rgb = jpeg(picture(50, 75), keep_rgb=True)
     assert levels(decode(rgb).pixels, by_pillow(rgb)) <= 2
     assert levels(decode(jpeg(np.full((16, 16, 3), 200, np.uint8), "CMYK")).pixels, np.full((16, 16, 3), 200)) <= 4
@@ -98,29 +101,29 @@ def outcome(data: bytes, options: DecodeOptions) -> tuple[str, np.ndarray | None
 def both_ways(
     data: bytes, options: DecodeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[tuple[str, np.ndarray | None], tuple[str, np.ndarray | None]]:
-    ours = outcome(data, options)
+    decoded = outcome(data, options)
     with monkeypatch.context() as patch:
         patch.setattr(module, "read_pixels", lambda *_: None)
-        return ours, outcome(data, options)
+        return decoded, outcome(data, options)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("allow_truncated", [False, True])
-def test_a_file_cut_anywhere_is_judged_as_pillow_judges_it(
+def test_file_truncated_anywhere_has_the_same_outcome_as_with_pillow(
     progressive: bool, allow_truncated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = jpeg(picture(40, 40), progressive=progressive, quality=60)
     refused = 0
     for length in range(1, len(data) + 1):
-        ours, pillows = both_ways(data[:length], DecodeOptions(allow_truncated=allow_truncated), monkeypatch)
-        assert ours[0] == pillows[0]
-        refused += ours[0] != "ok"
-        if ours[1] is not None and pillows[1] is not None:
-            assert levels(ours[1], pillows[1]) <= 2
+        decoded, pillows = both_ways(data[:length], DecodeOptions(allow_truncated=allow_truncated), monkeypatch)
+        assert decoded[0] == pillows[0]
+        refused += decoded[0] != "ok"
+        if decoded[1] is not None and pillows[1] is not None:
+            assert levels(decoded[1], pillows[1]) <= 2
     assert refused > (0 if allow_truncated else len(data) * 0.9)
 
 
-def test_broken_bytes_are_judged_as_pillow_judges_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corrupt_bytes_have_the_same_outcome_as_with_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(5)
     seen = set()
     for progressive in (False, True):
@@ -129,15 +132,15 @@ def test_broken_bytes_are_judged_as_pillow_judges_them(monkeypatch: pytest.Monke
             broken = bytearray(data)
             for position in rng.integers(2, len(data), rng.integers(1, 4)):
                 broken[position] = rng.integers(256)
-            ours, pillows = both_ways(bytes(broken), DecodeOptions(max_pixels=10_000_000), monkeypatch)
-            assert ours[0] == pillows[0]
-            seen.add(ours[0].partition(":")[0])
-            if ours[1] is not None and pillows[1] is not None:
-                assert levels(ours[1], pillows[1]) <= 2
+            decoded, pillows = both_ways(bytes(broken), DecodeOptions(max_pixels=10_000_000), monkeypatch)
+            assert decoded[0] == pillows[0]
+            seen.add(decoded[0].partition(":")[0])
+            if decoded[1] is not None and pillows[1] is not None:
+                assert levels(decoded[1], pillows[1]) <= 2
     assert {"ok", "CorruptImageError"} <= seen
 
 
-def test_bytes_after_the_end_and_between_segments_are_forgiven() -> None:
+def test_bytes_after_the_end_and_between_segments_are_ignored() -> None:
     data = jpeg(picture(40, 56))
     expected = by_pillow(data)
     assert levels(decode(data + b"more").pixels, expected) <= 2
@@ -166,8 +169,8 @@ TINY = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
         (8, [[6, 15], [3, 12], [0, 9]]),
     ],
 )
-def test_each_orientation_turns_two_rows_of_three(orientation: int | None, reds: list[list[int]]) -> None:
-    upright = turned(TINY, orientation)
+def test_each_orientation_rotates_two_rows_of_three(orientation: int | None, reds: list[list[int]]) -> None:
+    upright = rotated(TINY, orientation)
     assert upright[..., 0].tolist() == reds
     assert np.array_equal(upright[..., 2], upright[..., 0] + 2)
     assert upright.flags.c_contiguous
@@ -188,20 +191,20 @@ def test_each_orientation_turns_two_rows_of_three(orientation: int | None, reds:
         ((4000, 3000), 376, 4),
         ((4000, 3000), 375, 8),
         ((4000, 3000), 8, 8),
-        ((1001, 1003), 501, 1),  # 1001 pixels are 501 at 1/2, of which the last is half there
+        ((1001, 1003), 501, 1),  # 1001 pixels are 501 at 1/2, the last of them half covered
         ((1001, 1003), 500, 2),
         ((60_000, 1), 8, 1),
         ((60_000, 17), 8, 2),
     ],
 )
-def test_a_picture_is_reduced_as_far_as_its_shorter_side_allows(
+def test_image_is_reduced_as_far_as_its_shorter_side_allows(
     size: tuple[int, int], shortest_side: int | None, scale: int
 ) -> None:
     assert scale_of(size, shortest_side) == scale
 
 
 def blocks(height: int, width: int, scale: int) -> np.ndarray:
-    """Each `scale` x `scale` pixels of one colour: what remains of it at 1/scale is known."""
+    """Blocks of `scale` x `scale` pixels in one color each: the result at 1/scale is known."""
     rng = np.random.default_rng(3)
     small = rng.integers(40, 215, (-(-height // scale), -(-width // scale), 3), np.uint8)
     return small.repeat(scale, 0).repeat(scale, 1)[:height, :width]
@@ -209,7 +212,7 @@ def blocks(height: int, width: int, scale: int) -> np.ndarray:
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
 @pytest.mark.parametrize("size", [(64, 128), (67, 129), (73, 200), (64, 1001)])
-def test_reduced_pixels_are_those_of_the_places_they_stand_for(scale: int, size: tuple[int, int]) -> None:
+def test_reduced_pixels_have_the_colors_of_their_regions(scale: int, size: tuple[int, int]) -> None:
     pixels = blocks(*size, 8)
     data = jpeg(pixels, quality=100, subsampling=0)
     result = decode(data, DecodeOptions(shortest_side=64 // scale))
@@ -229,11 +232,11 @@ def test_reduced_pixels_are_those_of_pillow_reduced(
     pixels = picture(131, 270)
     kind = "GRAY" if subsampling == "Gray" else "RGB"
     data = simplejpeg.encode_jpeg(pixels[..., :1].copy() if kind == "GRAY" else pixels, 85, kind, subsampling)
-    ours, pillows = both_ways(data, DecodeOptions(shortest_side=128 // scale), monkeypatch)
-    assert ours[1] is not None
+    decoded, pillows = both_ways(data, DecodeOptions(shortest_side=128 // scale), monkeypatch)
+    assert decoded[1] is not None
     assert pillows[1] is not None
-    assert ours[1].shape == (-(-131 // scale), -(-270 // scale), 3)
-    assert levels(ours[1], pillows[1]) <= 2
+    assert decoded[1].shape == (-(-131 // scale), -(-270 // scale), 3)
+    assert levels(decoded[1], pillows[1]) <= 2
 
 
 @pytest.mark.parametrize(
@@ -250,7 +253,7 @@ def test_reduced_pixels_are_those_of_pillow_reduced(
         (8, (17, 9), (0, -5, 72, 131)),
     ],
 )
-def test_what_reduced_pixels_show_is_turned_with_them(
+def test_window_of_reduced_pixels_is_rotated_with_them(
     orientation: int, shape: tuple[int, int], window: tuple[int, int, int, int]
 ) -> None:
     exif = Image.Exif()
@@ -263,28 +266,28 @@ def test_what_reduced_pixels_show_is_turned_with_them(
     assert result.window == window
     assert (result.height, result.width) == whole.pixels.shape[:2]
     assert result.exif_orientation == orientation
-    # In the middle of what the window says a pixel stands for lies its colour.
+    # Each pixel has the color in the middle of the region that the window assigns to it.
     y = np.clip(window[1] + 8 * np.arange(shape[0]) + 4, 0, whole.height - 1)
     x = np.clip(window[0] + 8 * np.arange(shape[1]) + 4, 0, whole.width - 1)
     assert levels(result.pixels, whole.pixels[np.ix_(y, x)]) <= 4
 
 
-def test_a_cut_file_is_refused_or_taken_in_full() -> None:
+def test_truncated_file_is_refused_or_decoded_at_full_size() -> None:
     data = jpeg(picture(320, 480), quality=95)[:-4000]
-    with pytest.raises(TruncatedImageError, match="480 x 320"):
+    with pytest.raises(TruncatedImageError, match=telling(TRUNCATED, "480 x 320")):
         decode(data, DecodeOptions(shortest_side=80))
     result = decode(data, DecodeOptions(shortest_side=80, allow_truncated=True))
     assert np.array_equal(result.pixels, decode(data, DecodeOptions(allow_truncated=True)).pixels)
     assert (result.height, result.width, result.window) == (320, 480, (0, 0, 480, 320))
 
 
-def test_a_reduced_cmyk_file_is_read_and_has_its_whole_size() -> None:
+def test_reduced_cmyk_file_reports_its_full_size() -> None:
     result = decode(jpeg(np.full((64, 96, 3), 200, np.uint8), "CMYK"), DecodeOptions(shortest_side=16))
     assert (result.height, result.width, result.pixels.shape) == (64, 96, (16, 24, 3))
     assert levels(result.pixels, np.full((16, 24, 3), 200, np.uint8)) <= 4
 
 
-def test_a_reduced_picture_keeps_the_rule_of_its_profile() -> None:
+def test_profile_is_applied_to_a_reduced_image() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     swapped = profile.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
     data = jpeg(np.full((64, 64, 3), (250, 10, 10), np.uint8), icc_profile=swapped)
@@ -293,7 +296,7 @@ def test_a_reduced_picture_keeps_the_rule_of_its_profile() -> None:
     assert blue > 200
 
 
-def test_limits_hold_for_the_size_in_the_file() -> None:
+def test_limits_apply_to_the_size_in_the_file() -> None:
     data = jpeg(picture(64, 64))
     with pytest.raises(ImageTooLargeError, match="64 x 64"):
         decode(data, DecodeOptions(shortest_side=8, max_pixels=64 * 64 - 1))
@@ -307,8 +310,8 @@ def test_other_formats_are_decoded_in_full() -> None:
     assert result.window == (0, 0, 64, 64)
 
 
-def test_fewer_pixels_than_one_block_are_not_asked_for() -> None:
-    with pytest.raises(ConfigError, match="shortest-side"):
+def test_shortest_side_below_one_block_is_refused() -> None:
+    with pytest.raises(ConfigError, match=telling("shortest.side", "8", "7")):
         DecodeOptions(shortest_side=7)
 
 
@@ -321,9 +324,9 @@ def test_hard_files_have_the_same_status_size_and_orientation_reduced(assets: Pa
             verdicts = []
             for side in (None, shortest_side):
                 try:
-                    found = decode(data, DecodeOptions(shortest_side=side, allow_truncated=cut))
-                    verdicts.append((found.height, found.width, found.exif_orientation, found.frames))
-                    reduced += found.pixels.shape[:2] != (found.height, found.width)
+                    decoded = decode(data, DecodeOptions(shortest_side=side, allow_truncated=cut))
+                    verdicts.append((decoded.height, decoded.width, decoded.exif_orientation, decoded.frames))
+                    reduced += decoded.pixels.shape[:2] != (decoded.height, decoded.width)
                 except DecodeError as error:
                     verdicts.append((type(error).__name__, str(error)))
             assert verdicts[0] == verdicts[1], path.name
@@ -333,7 +336,7 @@ def test_hard_files_have_the_same_status_size_and_orientation_reduced(assets: Pa
 def test_other_threads_run_while_a_jpeg_is_decoded() -> None:
     data = jpeg(np.random.default_rng(1).integers(0, 255, (2500, 2500, 3), np.uint8))
     most = 0
-    for _ in range(20):  # on a busy machine this thread may not get its turn in one of them
+    for _ in range(20):  # on a busy machine this thread may not run during one of them
         thread = threading.Thread(target=decode, args=(data,))
         turns = 0
         thread.start()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tracemalloc
 import uuid
 from collections.abc import Callable
@@ -19,8 +20,9 @@ from prelabel.image_ref import ImageRef
 from prelabel.source import json_stream
 from prelabel.source.json_stream import JsonStreamError, array_items
 from prelabel.source.listing import SourceSummary, list_images
-from prelabel.source.lists import identity_of
-from prelabel.storage import Storage
+from prelabel.source.lists import path_of_url
+from prelabel.storage.files import Storage
+from tests.messages import MISSING, TWICE, telling
 
 STORAGE = Storage()
 
@@ -72,13 +74,13 @@ def test_each_kind_of_list_names_the_same_images(tmp_path: Path) -> None:
         assert list(list_images([str(file)], STORAGE)) == bare, file.name
 
 
-def test_a_text_line_is_an_address_and_nothing_else(tmp_path: Path) -> None:
+def test_text_line_is_an_address_without_comments_or_trimming(tmp_path: Path) -> None:
     content = b"\xef\xbb\xbf#1.jpg\r\n\n  \n lead.jpg\ntrail.jpg \n\xe2\x80\xa8sep.jpg\nlast.jpg"
     names = [image_id for image_id, _ in listed(write(tmp_path / "l.txt", content))]
     assert names == ["#1.jpg", " lead.jpg", "trail.jpg ", "\u2028sep.jpg", "last.jpg"]
 
 
-def test_entries_are_taken_whatever_their_extension_and_need_not_exist(tmp_path: Path) -> None:
+def test_entries_may_have_any_extension_and_need_not_exist(tmp_path: Path) -> None:
     assert listed(write(tmp_path / "l.txt", "a\nb.txt\n.hidden")) == [
         (name, f"{tmp_path}/{name}") for name in ("a", "b.txt", ".hidden")
     ]
@@ -91,7 +93,7 @@ def test_relative_entries_lie_below_the_image_root(tmp_path: Path, monkeypatch: 
         ("x/a.jpg", f"{tmp_path}/root/x/a.jpg"),
         ("../b c.jpg", f"{tmp_path}/root/../b c.jpg"),
     ]
-    # Object stores and web servers know no `..`, and the web wants names percent-encoded, once.
+    # Object stores and web servers do not resolve `..`, and names on the web are percent-encoded once.
     assert listed(file, image_root="s3://bucket/root/") == [
         ("x/a.jpg", "s3://bucket/root/x/a.jpg"),
         ("../b c.jpg", "s3://bucket/b c.jpg"),
@@ -109,69 +111,71 @@ def test_a_list_in_a_bucket_or_in_memory_is_read_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content", "facts"),
     [
-        ("l.txt", b"a.jpg\n\xff.jpg\n", "l.txt: line 2: not UTF-8"),
-        ("l.txt", b"a.jpg\nnope://x\n", "line 2: unknown kind of address nope://"),
-        ("l.txt", b"s3://\n", "line 1: 's3://' names no file"),
-        ("l.txt", b"x" * (3 << 20), "line 1: longer than"),
-        ("l.csv", b"a,b\n1,2\n", r"line 1: the first line must name a column uri, got \['a', 'b'\]"),
-        ("l.csv", b"", "must name a column uri"),
-        ("l.csv", b"uri,image_id\na.jpg,1\nb.jpg\n", "line 3: 1 columns where the first line has 2"),
-        ("l.csv", b'uri\n"a.jpg\n', "line 2: not CSV"),
-        ("l.csv", b'uri\n"a"b\n', "line 2: not CSV"),
-        ("l.csv", b"uri,image_id\n,x\n", "line 2: the address is empty"),
-        ("l.jsonl", b'{"uri": "a.jpg"}\n{"uri": \n', "line 2: not JSON"),
-        ("l.jsonl", b'{"uri": 1}\n', 'line 1: must be an object with a text "uri"'),
-        ("l.jsonl", b'["a.jpg"]\n', 'line 1: must be an object with a text "uri"'),
-        ("l.jsonl", b'{"uri": "a.jpg", "image_id": 7}\n', '"image_id" must be text, got 7'),
-        ("l.jsonl", b'{"uri": "\\ud800.jpg"}\n', "line 1: the name .* is not valid Unicode"),
-        ("l.jsonl", b"[" * 100_000 + b"\n", "line 1: not JSON"),
-        ("l.jsonl", b"9" * 10_000 + b"\n", "line 1: not JSON"),
-        ("l.parquet", b"PAR1 no", "not a Parquet file"),
-        ("l.parquet", b"", "not a Parquet file"),
-        ("l.json", b"[]", "there is no task"),
-        ("l.json", b"7", "not a COCO dataset: a JSON object was expected at character 0"),
-        ("l.json", b"", "not a COCO dataset"),
-        ("l.json", b'{"info": {}}', "it has no 'images'"),
-        ("l.json", b'{"images": {}}', "an array under 'images'"),
-        ("l.json", b'{"images": [{"id": 1}]}', r'images\[0\]: must be an object with a text "file_name"'),
-        ("l.json", b'{"images": [{"file_name": "a.jpg"}', "not a COCO dataset"),
-        ("l.json", b'{"images": []}', '"images" is empty'),
-        ("l.json", b'{"images": [{"file_name": ""}]}', r"images\[0\]: the address is empty"),
+        ("l.txt", b"a.jpg\n\xff.jpg\n", (r"l\.txt", "line 2", "UTF-8")),
+        ("l.txt", b"a.jpg\nnope://x\n", ("line 2", "nope://", "unknown|not known|kinds?")),
+        ("l.txt", b"s3://\n", ("line 1", "s3://", "no|without")),
+        ("l.txt", b"x" * (3 << 20), ("line 1", "long|longer")),
+        ("l.csv", b"a,b\n1,2\n", ("line 1", "column", "uri", r"\[?'?a'?, '?b'?\]?")),
+        ("l.csv", b"", ("column", "uri")),
+        ("l.csv", b"uri,image_id\na.jpg,1\nb.jpg\n", ("line 3", "1", "2", "columns?")),
+        ("l.csv", b'uri\n"a.jpg\n', ("line 2", "CSV")),
+        ("l.csv", b'uri\n"a"b\n', ("line 2", "CSV")),
+        ("l.csv", b"uri,image_id\n,x\n", ("line 2", "path|URL|uri", "empty|blank|missing")),
+        ("l.jsonl", b'{"uri": "a.jpg"}\n{"uri": \n', ("line 2", "JSON")),
+        ("l.jsonl", b'{"uri": 1}\n', ("line 1", "object", "string", "uri")),
+        ("l.jsonl", b'["a.jpg"]\n', ("line 1", "object", "string", "uri")),
+        ("l.jsonl", b'{"uri": "a.jpg", "image_id": 7}\n', ("line 1", "image_id", "string", "7")),
+        ("l.jsonl", b'{"uri": "\\ud800.jpg"}\n', ("line 1", "Unicode")),
+        ("l.jsonl", b"[" * 100_000 + b"\n", ("line 1", "JSON")),
+        ("l.jsonl", b"9" * 10_000 + b"\n", ("line 1", "JSON")),
+        ("l.parquet", b"PAR1 no", ("Parquet",)),
+        ("l.parquet", b"", ("Parquet",)),
+        ("l.json", b"[]", ("no|none|empty", "tasks?")),
+        ("l.json", b"7", ("COCO", "object", "character 0")),
+        ("l.json", b"", ("COCO",)),
+        ("l.json", b'{"info": {}}', (f"{MISSING}|no", "images")),
+        ("l.json", b'{"images": {}}', ("array|list", "images")),
+        ("l.json", b'{"images": [{"id": 1}]}', (r"images\[0\]", "object", "string", "file_name")),
+        ("l.json", b'{"images": [{"file_name": "a.jpg"}', ("COCO",)),
+        ("l.json", b'{"images": []}', ("images", "empty|no images?|nothing")),
+        ("l.json", b'{"images": [{"file_name": ""}]}', (r"images\[0\]:?", "path|URL|file_name", "empty|blank|missing")),
     ],
 )
-def test_a_bad_entry_is_named_by_file_and_place(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    with pytest.raises(SourceError, match=message) as caught:
+def test_invalid_entry_is_reported_with_file_and_position(
+    tmp_path: Path, name: str, content: bytes, facts: tuple[str, ...]
+) -> None:
+    with pytest.raises(SourceError, match=telling(*facts)) as caught:
         listed(write(tmp_path / name, content))
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_bad_parquet_columns_are_named(tmp_path: Path) -> None:
-    for columns, message in [
-        ({"url": ["a"]}, "must have a column uri, got url"),
-        ({"uri": [1, 2]}, "text columns, got int64"),
-        ({"uri": ["a", "b", None]}, "row 3: the uri is null"),
-        ({"uri": ["a"], "image_id": [1]}, "text columns, got int64"),
+    for columns, facts in [
+        ({"url": ["a"]}, ("column", "uri", "url")),
+        ({"uri": [1, 2]}, ("uri", "string", "int64")),
+        ({"uri": ["a", "b", None]}, ("row 3", "uri", "null|empty|missing")),
+        ({"uri": ["a"], "image_id": [1]}, ("image_id", "string", "int64")),
     ]:
-        with pytest.raises(SourceError, match=message):
+        with pytest.raises(SourceError, match=telling(*facts)):
             listed(parquet(tmp_path / "l.parquet", **columns))
 
 
 @pytest.mark.parametrize("name", ["uri", "image_id"])
 def test_a_column_or_key_given_twice_is_refused(tmp_path: Path, name: str) -> None:
     names = ["uri", "image_id", name]
-    with pytest.raises(SourceError, match=rf"l\.csv: line 1: 2 columns are called {name}: leave one of them"):
+    with pytest.raises(SourceError, match=telling(r".*l\.csv", "line 1", "columns?", f"2|{TWICE}", name)):
         listed(write(tmp_path / "l.csv", ",".join(names) + "\na.jpg,a,b\n"))
     pq.write_table(pa.table([["a.jpg"], ["a"], ["b"]], names=names), tmp_path / "l.parquet")
-    with pytest.raises(SourceError, match=rf"l\.parquet: 2 columns are called {name}: leave one of them"):
+    with pytest.raises(SourceError, match=telling(r".*l\.parquet", "columns?", f"2|{TWICE}", name)):
         listed(str(tmp_path / "l.parquet"))
-    with pytest.raises(SourceError, match=rf"l\.jsonl: line 1: not JSON: .*'{name}' is given twice"):
+    with pytest.raises(SourceError, match=telling(r".*l\.jsonl", "line 1", f"'{name}'", TWICE)):
         listed(write(tmp_path / "l.jsonl", f'{{"uri": "a.jpg", "image_id": "a", "{name}": "b"}}\n'))
 
 
-def test_an_error_names_no_secret(tmp_path: Path) -> None:
+def test_error_contains_no_secret(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         listed(write(tmp_path / "l.txt", "nope://me:planted@x/y\n"))
     assert "planted" not in str(caught.value)
@@ -190,7 +194,7 @@ def test_an_error_names_no_secret(tmp_path: Path) -> None:
     ],
 )
 def test_the_identity_of_an_absolute_address(address: str, path: str) -> None:
-    assert identity_of(address) == path
+    assert path_of_url(address) == path
 
 
 def test_lists_from_the_web(web: tuple[str, Path]) -> None:
@@ -204,10 +208,10 @@ def test_lists_from_the_web(web: tuple[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("entry", ["/etc/passwd", "file:///etc/passwd"])
-def test_a_list_from_the_web_may_not_name_local_files(web: tuple[str, Path], entry: str) -> None:
+def test_list_on_a_web_server_must_not_name_local_files(web: tuple[str, Path], entry: str) -> None:
     address, root = web
     write(root / "l.txt", entry)
-    with pytest.raises(SourceError, match="line 1: a list from the web may not name the local file"):
+    with pytest.raises(SourceError, match=telling("line 1", "local", re.escape(entry))):
         listed(f"{address}/l.txt")
 
 
@@ -226,7 +230,7 @@ def test_the_photos_of_a_coco_file_are_found(assets: Path) -> None:
 
 
 class Slowly(io.BytesIO):
-    """Gives a few bytes at a time, as a network may, and counts them."""
+    """Returns a few bytes at a time, as a network may, and counts them."""
 
     def __init__(self, data: bytes, most: int) -> None:
         super().__init__(data)
@@ -243,7 +247,7 @@ json_values = st.recursive(
 )
 
 
-# Other work on the machine must not fail a test: no limits of time.
+# No time limits: other load on the machine must not fail a test.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -256,29 +260,29 @@ unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
     indent=st.sampled_from([None, 1]),
     ascii_only=st.booleans(),
 )
-def test_an_array_out_of_any_json_object_equals_what_json_reads(
+def test_streamed_array_equals_the_one_read_by_json(
     before: dict[str, Any], images: list[Any], after: Any, most: int, indent: int | None, ascii_only: bool
 ) -> None:
     text = json.dumps({**before, "images": images, "annotations": after}, indent=indent, ensure_ascii=ascii_only)
     try:
         data = text.encode()
     except UnicodeEncodeError:
-        return  # an unpaired surrogate, which no UTF-8 file holds
-    assert list(array_items(Slowly(data, most), "images")) == images
+        return  # an unpaired surrogate, which cannot occur in UTF-8
+    assert list(array_items(Slowly(data, most).read, "images")) == images
 
 
 @pytest.mark.parametrize("number", ["0", "-1.5", "1e5", "1.25E-3", "12"])
 @pytest.mark.parametrize("most", [1, 2, 3])
-def test_a_number_that_comes_in_pieces_is_one(number: str, most: int) -> None:
-    assert list(array_items(Slowly(b'{"images": [%s]}' % number.encode(), most), "images")) == [float(number)]
+def test_number_split_between_chunks_is_one_number(number: str, most: int) -> None:
+    assert list(array_items(Slowly(b'{"images": [%s]}' % number.encode(), most).read, "images")) == [float(number)]
 
 
 @unhurried
 @given(st.binary(max_size=60), st.integers(1, 10))
-def test_bytes_that_are_no_json_raise_our_own_error(data: bytes, most: int) -> None:
+def test_invalid_json_raises_json_stream_error(data: bytes, most: int) -> None:
     for text in (data, b'{"images": [' + data, b'{"a": ' + data + b', "images": [1]}'):
         try:
-            for _ in array_items(Slowly(text, most), "images"):
+            for _ in array_items(Slowly(text, most).read, "images"):
                 pass
         except JsonStreamError as error:
             assert "\n" not in str(error)  # noqa: PT017
@@ -286,13 +290,13 @@ def test_bytes_that_are_no_json_raise_our_own_error(data: bytes, most: int) -> N
 
 def test_reading_stops_where_the_array_ends() -> None:
     file = io.BytesIO(b'{"images": [1]' + b" " * (5 << 20) + b"broken")
-    assert list(array_items(file, "images")) == [1]
+    assert list(array_items(file.read, "images")) == [1]
     assert file.tell() <= 2 << 20
 
 
 def _annotations(megabytes: int) -> bytes:
-    one = json.dumps({"id": 1, "bbox": [1.5, 2, 3, 4], "segmentation": {"counts": '\\"{[' * 40}}).encode() + b","
-    many = one * ((megabytes << 20) // len(one))
+    annotation = json.dumps({"id": 1, "bbox": [1.5, 2, 3, 4], "segmentation": {"counts": '\\"{[' * 40}}).encode() + b","
+    many = annotation * ((megabytes << 20) // len(annotation))
     return b'{"annotations": [' + many[:-1] + b'], "images": [{"file_name": "a.jpg"}]}'
 
 
@@ -300,7 +304,7 @@ def test_a_large_file_takes_little_memory() -> None:
     file = io.BytesIO(_annotations(20))
     tracemalloc.start()
     try:
-        assert list(array_items(file, "images")) == [{"file_name": "a.jpg"}]
+        assert list(array_items(file.read, "images")) == [{"file_name": "a.jpg"}]
         assert tracemalloc.get_traced_memory()[1] < 12 << 20
     finally:
         tracemalloc.stop()
@@ -317,17 +321,17 @@ def test_a_large_file_takes_little_memory() -> None:
         lambda: b"{" + b" " * (9 << 20),
     ],
 )
-def test_a_value_without_end_is_refused(data: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_value_is_refused(data: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_stream, "_LONGEST_STRING", 4 << 20)
     with pytest.raises(JsonStreamError):
-        list(array_items(io.BytesIO(data()), "images"))
+        list(array_items(io.BytesIO(data()).read, "images"))
 
 
 def test_containers_of_one_azure_account_are_told_apart() -> None:
-    assert identity_of("abfs://photos@account.dfs.core.windows.net/a.jpg") == (
+    assert path_of_url("abfs://photos@account.dfs.core.windows.net/a.jpg") == (
         "photos@account.dfs.core.windows.net/a.jpg"
     )
-    assert identity_of("https://me:pw@host/a.jpg?sig=x&v=1#part") == "host/a.jpg"
+    assert path_of_url("https://me:pw@host/a.jpg?sig=x&v=1#part") == "host/a.jpg"
 
 
 LINKS = ["https://h/img?id=1", "https://h/img?id=2", "https://h/a.jpg?x=1", "https://h/a.jpg", "https://h/b.JPG?w=640"]
@@ -339,7 +343,7 @@ def signed(uri: str, by: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["txt", "csv", "jsonl", "parquet", "json"])
-def test_web_images_that_differ_in_their_query_only_have_names_of_their_own(tmp_path: Path, kind: str) -> None:
+def test_web_images_that_differ_only_in_their_query_have_different_names(tmp_path: Path, kind: str) -> None:
     def names_in(uris: list[str]) -> dict[str, str]:
         path = tmp_path / f"l.{kind}"
         if kind == "parquet":
@@ -358,7 +362,7 @@ def test_web_images_that_differ_in_their_query_only_have_names_of_their_own(tmp_
 
     plain = names_in(LINKS)
     assert list(plain.values()) == NAMES
-    # Whatever signs them, in whatever order they come, and whatever else is in the list.
+    # Independent of the signatures, the order, and the rest of the list.
     first = names_in([signed(uri, "one") for uri in LINKS])
     second = names_in([signed(uri, "two") for uri in reversed([*LINKS, "https://h/img?id=3"])])
     assert list(first.values()) == NAMES
@@ -366,11 +370,11 @@ def test_web_images_that_differ_in_their_query_only_have_names_of_their_own(tmp_
     assert len(set(second.values())) == 6
 
 
-def test_what_differs_in_its_signature_only_is_one_image(tmp_path: Path) -> None:
+def test_urls_that_differ_only_in_their_signature_are_one_image(tmp_path: Path) -> None:
     uris = [signed("https://h/img?id=1", "one"), signed("https://h/img?id=1", "two")]
     assert [name for name, _ in listed(write(tmp_path / "l.txt", "\n".join(uris)))] == ["h/img"] * 2
 
 
-def test_an_image_id_that_the_list_gives_is_kept_and_ends_the_doubt(tmp_path: Path) -> None:
+def test_explicit_image_id_is_kept_and_needs_no_digest(tmp_path: Path) -> None:
     path = write(tmp_path / "l.csv", "uri,image_id\nhttps://h/img?id=1,one\nhttps://h/img?id=2,\n")
     assert [name for name, _ in listed(path)] == ["one", "h/img"]

@@ -1,4 +1,4 @@
-"""Which orientation is applied, and which one browsers apply, wherever and however a file states it."""
+"""The orientation that is applied here and by browsers, for every place and form in which a file may have one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.source import oriented
 
 FILES = oriented.files(with_avif=features.check("avif"))
 
-#: From stored pixels to upright ones, with numpy alone, after the table of the EXIF standard.
+#: From stored to displayed pixels, with NumPy alone, by the table in the EXIF standard.
 TURNS: dict[int, Any] = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
@@ -28,19 +28,19 @@ TURNS: dict[int, Any] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_orientations_are_told_from_the_file(name: str) -> None:
+def test_orientations_are_read_from_the_file(name: str) -> None:
     data, applied, browser = FILES[name]
     image = decode(data)
     assert (image.exif_orientation, image.browser_orientation) == (applied, browser)
-    turned = TURNS[applied or 1](np.asarray(oriented.stored()))
-    assert image.pixels.shape == turned.shape
-    assert np.abs(image.pixels.astype(np.int16) - turned).mean() < 4
+    rotated = TURNS[applied or 1](np.asarray(oriented.stored()))
+    assert image.pixels.shape == rotated.shape
+    assert np.abs(image.pixels.astype(np.int16) - rotated).mean() < 4
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_applied_is_what_pillow_applies(name: str) -> None:
-    """Programs that turn with Pillow, CVAT's server among them, see the same picture as the detector."""
+def test_applied_orientation_is_that_of_pillow(name: str) -> None:
+    """Programs that rotate with Pillow, such as CVAT's server, see the same image as the detector."""
     data, applied, _ = FILES[name]
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -48,13 +48,13 @@ def test_what_is_applied_is_what_pillow_applies(name: str) -> None:
     except Exception:  # noqa: BLE001 - metadata that Pillow itself stumbles over, so that it shows no picture at all
         assert applied is None or "check sum" in name
         return
-    turned = TURNS[applied or 1](np.asarray(oriented.stored()))
-    assert by_pillow.shape == turned.shape
-    assert np.abs(by_pillow.astype(np.int16) - turned).mean() < 4
+    rotated = TURNS[applied or 1](np.asarray(oriented.stored()))
+    assert by_pillow.shape == rotated.shape
+    assert np.abs(by_pillow.astype(np.int16) - rotated).mean() < 4
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "JPEG2000", "PPM", "TGA"])
-def test_formats_that_browsers_do_not_show_have_one_frame(kind: str) -> None:
+def test_browser_orientation_of_formats_that_browsers_do_not_show_is_the_applied_one(kind: str) -> None:
     exif = Image.Exif()
     exif[274] = 6
     image = decode(oriented.save(kind, **({"exif": exif} if kind == "TIFF" else {})))
@@ -63,7 +63,7 @@ def test_formats_that_browsers_do_not_show_have_one_frame(kind: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_a_heic_is_turned_by_its_reader_and_its_frames_are_one(orientation: int) -> None:
+def test_heic_is_rotated_by_its_decoder(orientation: int) -> None:
     heif = pytest.importorskip("pillow_heif", reason="the extra prelabel[heif] is not installed")
     exif = Image.Exif()
     exif[274] = orientation

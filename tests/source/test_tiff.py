@@ -1,4 +1,4 @@
-"""TIFFs in every layout of their samples: written here, read by tifffile to be sure of them, and then decoded.
+"""TIFFs in every sample layout: written here, verified with tifffile, and then decoded.
 
 What is right is told from the values by the rules that README states; a layout is right or refused, never noise.
 """
@@ -18,23 +18,24 @@ import pytest
 from PIL import Image
 
 from prelabel.errors import CorruptImageError, DecodeError, ImageTooLargeError, TruncatedImageError, UnknownFormatError
-from prelabel.source import tiff as tiff_module
+from prelabel.source import tiff_samples
 from prelabel.source.decode import DecodeOptions, decode, decoded_bytes
+from tests.messages import telling
 
 HEIGHT, WIDTH = 21, 37
 
 NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, ZSTD, LZMA = 1, 5, 8, 32946, 32773, 50000, 34925
-GREY_FROM_WHITE, GREY, RGB, PALETTE, CMYK, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8
+GRAY_FROM_WHITE, GRAY, RGB, PALETTE, CMYK, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8
 UNKNOWN, PREMULTIPLIED, OPACITY = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a TIFF is written."""
+    """The layout in which a TIFF is written."""
 
     bits: int = 8
     kind: str = "u"
-    photometric: int = GREY
+    photometric: int = GRAY
     extra: tuple[int, ...] = ()
     planar: bool = False
     order: str = "<"
@@ -45,7 +46,7 @@ class Layout:
 
 
 def packed(block: np.ndarray, layout: Layout) -> bytes:
-    """Rows of a strip or tile, (H, W, samples), as they stand in the file."""
+    """Encode the rows of a strip or tile, (H, W, samples)."""
     rows, _, samples = block.shape
     size = layout.bits // 8
     if layout.predictor == 2:
@@ -83,7 +84,7 @@ def compress(data: bytes, compression: int) -> bytes:
 
 
 def write(values: np.ndarray, layout: Layout, more: dict[int, tuple[int, ...]] | None = None) -> bytes:
-    """A TIFF of values (H, W, samples)."""
+    """Write values (H, W, samples) as a TIFF."""
     height, width, samples = values.shape
     planes = np.split(values, samples, -1) if layout.planar else [values]
     block_width, block_height = (16, 16) if layout.tiled else (width, 8)
@@ -122,7 +123,7 @@ def write(values: np.ndarray, layout: Layout, more: dict[int, tuple[int, ...]] |
 
 
 def values_of(layout: Layout, samples: int) -> np.ndarray:
-    """(H, W, samples): every channel its own ramp with some noise, over the range that its kind has by custom."""
+    """(H, W, samples): a noisy ramp per channel, over the usual range of its type."""
     random = np.random.default_rng(7)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     ramps = [x / (WIDTH - 1), y / (HEIGHT - 1), 1 - x / (WIDTH - 1), (x + y) / (WIDTH + HEIGHT - 2)]
@@ -148,7 +149,7 @@ def values_of(layout: Layout, samples: int) -> np.ndarray:
 
 
 def eight_bits(values: np.ndarray, layout: Layout) -> np.ndarray:
-    """0..255 as floats, by README's rules."""
+    """Expected values 0..255 as floats, by the rules in the README."""
     exact = values.astype(np.float64)
     if layout.kind == "u":
         return np.floor(exact / (2**layout.bits - 1 if layout.bits <= 16 else 65535) * 255 + 0.5)
@@ -159,32 +160,32 @@ def eight_bits(values: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def as_seen(values: np.ndarray, layout: Layout, table: np.ndarray | None = None) -> np.ndarray:
-    """(H, W, 3) of what people should see."""
-    channels = {GREY: 1, GREY_FROM_WHITE: 1, RGB: 3, PALETTE: 1, CMYK: 4}[layout.photometric]
-    colour = values[..., :channels]
-    colour = eight_bits(colour, layout) if table is None else table[colour[..., 0]].astype(np.float64)
-    if layout.photometric == GREY_FROM_WHITE:
-        colour = 255 - colour
+    """(H, W, 3): the expected pixels."""
+    channels = {GRAY: 1, GRAY_FROM_WHITE: 1, RGB: 3, PALETTE: 1, CMYK: 4}[layout.photometric]
+    color = values[..., :channels]
+    color = eight_bits(color, layout) if table is None else table[color[..., 0]].astype(np.float64)
+    if layout.photometric == GRAY_FROM_WHITE:
+        color = 255 - color
     if layout.photometric == CMYK:
-        colour = (255 - colour[..., :3]) * (255 - colour[..., 3:]) / 255
-    colour = np.broadcast_to(colour, (*colour.shape[:2], 3))
+        color = (255 - color[..., :3]) * (255 - color[..., 3:]) / 255
+    color = np.broadcast_to(color, (*color.shape[:2], 3))
     for number, meaning in enumerate(layout.extra, channels):
         if meaning in (PREMULTIPLIED, OPACITY):
             opacity = values[..., number : number + 1].astype(np.float64)
-            if layout.kind == "i":  # 0..the largest of the type, never stretched
+            if layout.kind == "i":  # 0 to the maximum of the type, never stretched
                 opacity = (opacity / (2 ** (layout.bits - 1) - 1)).clip(0, 1)
             else:
                 opacity = eight_bits(opacity, layout) / 255
-            colour = colour * (1 if meaning == PREMULTIPLIED else opacity) + 255 * (1 - opacity)
-    return colour.clip(0, 255)
+            color = color * (1 if meaning == PREMULTIPLIED else opacity) + 255 * (1 - opacity)
+    return color.clip(0, 255)
 
 
 KINDS = [("u", bits) for bits in (1, 2, 4, 8, 10, 12, 14, 16, 24, 32, 64)]
 KINDS += [("i", bits) for bits in (8, 16, 32, 64)] + [("f", bits) for bits in (16, 32, 64)]
 
-COLOURS: dict[str, tuple[int, tuple[int, ...]]] = {
-    "grey": (GREY, ()), "grey from white": (GREY_FROM_WHITE, ()), "grey, unknown": (GREY, (UNKNOWN,)),
-    "grey, premultiplied": (GREY, (PREMULTIPLIED,)), "grey, opacity": (GREY, (OPACITY,)), "RGB": (RGB, ()),
+COLORS: dict[str, tuple[int, tuple[int, ...]]] = {
+    "gray": (GRAY, ()), "gray from white": (GRAY_FROM_WHITE, ()), "gray, unknown": (GRAY, (UNKNOWN,)),
+    "gray, premultiplied": (GRAY, (PREMULTIPLIED,)), "gray, opacity": (GRAY, (OPACITY,)), "RGB": (RGB, ()),
     "RGB, unknown": (RGB, (UNKNOWN,)), "RGB, premultiplied": (RGB, (PREMULTIPLIED,)), "RGB, opacity": (RGB, (OPACITY,)),
     "RGB, unknown, opacity": (RGB, (UNKNOWN, OPACITY)), "CMYK": (CMYK, ()), "CMYK, opacity": (CMYK, (OPACITY,)),
     "palette": (PALETTE, ()), "palette, opacity": (PALETTE, (OPACITY,)),
@@ -192,7 +193,7 @@ COLOURS: dict[str, tuple[int, tuple[int, ...]]] = {
 
 
 def layouts(base: Layout) -> Iterator[Layout]:
-    """Every way to lay the same values out."""
+    """All layouts for the same values."""
     predictors = [1]
     if base.kind == "f":
         predictors.append(3)
@@ -205,15 +206,15 @@ def layouts(base: Layout) -> Iterator[Layout]:
             yield replace(base, planar=planar, order=order, compression=compression, predictor=predictor, tiled=tiled)
 
 
-@pytest.mark.parametrize("colours", COLOURS)
-@pytest.mark.parametrize(("kind", "bits"), KINDS)  # signed and premultiplied is nonsense
-def test_every_layout_is_right_or_refused(kind: str, bits: int, colours: str) -> None:
+@pytest.mark.parametrize("colors", COLORS)
+@pytest.mark.parametrize(("kind", "bits"), KINDS)  # signed premultiplied samples make no sense
+def test_every_layout_is_correct_or_refused(kind: str, bits: int, colors: str) -> None:
     reference = pytest.importorskip("tifffile", reason="written TIFFs are read with tifffile")
-    photometric, extra = COLOURS[colours]
+    photometric, extra = COLORS[colors]
     if kind == "i" and PREMULTIPLIED in extra:
         return
     base = Layout(bits, kind, photometric, extra)
-    samples = {GREY: 1, GREY_FROM_WHITE: 1, RGB: 3, PALETTE: 1, CMYK: 4}[photometric] + len(extra)
+    samples = {GRAY: 1, GRAY_FROM_WHITE: 1, RGB: 3, PALETTE: 1, CMYK: 4}[photometric] + len(extra)
     values, table, more = values_of(base, samples), None, {}
     is_short = kind == "u" and bits <= 16
     if photometric == PALETTE and is_short:
@@ -223,9 +224,9 @@ def test_every_layout_is_right_or_refused(kind: str, bits: int, colours: str) ->
         opacity = values[..., -1:].astype(np.float64)
         values[..., :-1] = (values[..., :-1] * (opacity / opacity.max())).astype(values.dtype)
     refused, right = [], 0
-    # Of the rarer colours every fifth layout, beginning elsewhere for each: five goes into none of the numbers of ways.
-    every, first = (1, 0) if colours in ("grey", "RGB, opacity") else (5, (bits + len(colours)) % 5)
-    for number, layout in enumerate(itertools.islice(layouts(base), first, None, every)):
+    # For the rarer colors, only every fifth layout is tested, from a different start each (5 divides no option count).
+    step, first = (1, 0) if colors in ("gray", "RGB, opacity") else (5, (bits + len(colors)) % 5)
+    for number, layout in enumerate(itertools.islice(layouts(base), first, None, step)):
         data = write(values, layout, more)
         if number % 3 == 0 and bits not in (10, 14, 24) and not (bits % 8 and layout.compression == PACKBITS):
             read = reference.imread(io.BytesIO(data))
@@ -253,31 +254,31 @@ def row(*values: int | float, kind: str = "u1") -> np.ndarray:
     return np.array(values, kind)[None, :, None]
 
 
-def test_bits_may_be_the_other_way_round() -> None:
+def test_reversed_bit_order_is_supported() -> None:
     for compression in (NONE, DEFLATE):
         layout = Layout(fill_order=2, compression=compression)
         assert pixels_of(write(row(1, 2, 128, 255), layout)) == [1, 2, 128, 255]
 
 
-def test_white_is_what_the_file_states() -> None:
+def test_declared_maximum_is_white() -> None:
     layout = Layout(bits=16)
     assert pixels_of(write(row(0, 500, 1000, 4000, kind="u2"), layout, {281: (1000,)})) == [0, 128, 255, 255]
     assert pixels_of(write(row(0, 512, 1023, kind="u2"), replace(layout, bits=10))) == [0, 128, 255]
 
 
-def test_a_palette_of_8_bits_is_taken_as_such() -> None:
+def test_palette_of_8_bit_values_is_recognized() -> None:
     table = {320: tuple(range(256)) * 3}
     assert pixels_of(write(row(0, 7, 255), Layout(photometric=PALETTE), table)) == [0, 7, 255]
 
 
-def test_a_channel_of_opacity_that_is_not_stated_is_taken_for_it_in_colour_only() -> None:
+def test_undeclared_fourth_channel_is_opacity_only_in_rgb() -> None:
     rgb = np.array([[[10, 10, 10, 255], [10, 10, 10, 0]]], np.uint8)
     assert pixels_of(write(rgb, Layout(photometric=RGB))) == [10, 255]
-    grey = np.array([[[10, 255], [10, 0]]], np.uint8)
-    assert pixels_of(write(grey, Layout())) == [10, 10]
+    gray = np.array([[[10, 255], [10, 0]]], np.uint8)
+    assert pixels_of(write(gray, Layout())) == [10, 10]
 
 
-def test_32_bit_colour_has_one_range_for_all_channels() -> None:
+def test_32_bit_color_has_one_range_for_all_channels() -> None:
     values = np.array([[[0, 500, 1000], [1000, 1000, 1000]]], np.float32)
     assert decode(write(values, Layout(32, "f", RGB))).pixels[0].tolist() == [[0, 128, 255], [255, 255, 255]]
 
@@ -286,17 +287,17 @@ def test_32_bit_colour_has_one_range_for_all_channels() -> None:
     ("values", "expected"),
     [
         ((0, 0.5, 1.0000001), [0, 128, 255]),
-        ((0, 0.5, 1.1), [0, 128, 255]),  # a little beyond 1: white
-        ((0, 1, 2), [0, 128, 255]),  # of neither range: stretched
+        ((0, 0.5, 1.1), [0, 128, 255]),  # slightly above 1: white
+        ((0, 1, 2), [0, 128, 255]),  # neither range: stretched
         ((0, 1, 16), [0, 1, 16]),
         ((0, 128, 255), [0, 128, 255]),
     ],
 )
-def test_floats_about_1_are_no_black_pictures(values: tuple[float, ...], expected: list[int]) -> None:
+def test_floats_slightly_above_1_are_not_black(values: tuple[float, ...], expected: list[int]) -> None:
     assert pixels_of(write(row(*values, kind="f4"), Layout(32, "f"))) == expected
 
 
-def test_a_stated_range_of_floats_and_long_integers_counts_unless_values_exceed_it() -> None:
+def test_declared_range_counts_unless_values_exceed_it() -> None:
     assert pixels_of(write(row(0, 2, 4, kind="u4"), Layout(32), {341: (8,)})) == [0, 64, 128]
     assert pixels_of(write(row(2, 4, 8, kind="u4"), Layout(32), {340: (2,), 341: (8,)})) == [0, 85, 255]
     assert pixels_of(write(row(0, 1, 2, kind="f4"), Layout(32, "f"), {341: (4,)})) == [0, 64, 128]
@@ -305,21 +306,21 @@ def test_a_stated_range_of_floats_and_long_integers_counts_unless_values_exceed_
         0,
         2,
         4,
-    ]  # the type's: no news
+    ]  # the maximum of the type counts as undeclared
 
 
 @pytest.mark.parametrize(
-    ("kind", "bits", "colour", "opaque"),
+    ("kind", "bits", "color", "opaque"),
     [
         ("u", 32, 2**32 - 1, 2**32 - 1), ("u", 32, 65535, 65535), ("u", 32, 255, 255), ("i", 8, 127, 127),
         ("i", 16, 32767, 32767), ("i", 16, 255, 255), ("i", 32, 2**31 - 1, 2**31 - 1), ("f", 32, 1, 1),
         ("f", 32, 255, 1), ("f", 32, 255, 255), ("f", 32, 65535, 65535),
     ],
 )  # fmt: skip
-def test_flat_opacity_is_not_stretched(kind: str, bits: int, colour: int, opaque: int) -> None:
+def test_constant_opacity_is_not_stretched(kind: str, bits: int, color: int, opaque: int) -> None:
     layout, dtype = Layout(bits, kind, RGB, (OPACITY,)), f"{kind}{bits // 8}"
-    black = -colour - 1 if kind == "i" and colour in (127, 32767, 2**31 - 1) else 0
-    values = np.array([[[black, black, black, opaque], [colour, colour, colour, opaque]]], dtype)
+    black = -color - 1 if kind == "i" and color in (127, 32767, 2**31 - 1) else 0
+    values = np.array([[[black, black, black, opaque], [color, color, color, opaque]]], dtype)
     assert pixels_of(write(values, layout)) == [0, 255]
     values[..., 3] = opaque // 2 if kind != "f" else opaque / 2
     half = pixels_of(write(values, layout))
@@ -330,7 +331,7 @@ def test_flat_opacity_is_not_stretched(kind: str, bits: int, colour: int, opaque
 
 
 @pytest.mark.parametrize("compression", [NONE, DEFLATE])
-def test_tiles_left_out_of_a_sparse_file_are_zeros(compression: int) -> None:
+def test_tiles_omitted_from_a_sparse_file_are_zeros(compression: int) -> None:
     layout = Layout(tiled=True, compression=compression)
     values = np.full((16, 32, 1), 200, np.uint8)
     sparse = with_second_block(write(values, layout), 324, 325, 0, 0)
@@ -339,18 +340,18 @@ def test_tiles_left_out_of_a_sparse_file_are_zeros(compression: int) -> None:
     assert np.array_equal(decode(sparse).pixels[..., 0], expected)
 
 
-def test_strips_left_out_of_a_sparse_file_are_zeros_and_the_header_is_never_pixels() -> None:
+def test_strips_omitted_from_a_sparse_file_are_zeros_and_never_read_the_header() -> None:
     values = np.full((16, 4, 1), 200, np.uint8)
     sparse = with_second_block(write(values, Layout()), 273, 279, 0, 0)
     assert decode(sparse).pixels[..., 0].tolist() == [[200] * 4] * 8 + [[0] * 4] * 8
-    with pytest.raises(CorruptImageError, match="begin where the file does"):
+    with pytest.raises(CorruptImageError, match=telling("strips?|tiles?", r"begin\w*|start\w*|offset")):
         decode(with_second_block(write(values, Layout()), 273, 279, 0, 32))
-    with pytest.raises(UnknownFormatError, match="left out"):
+    with pytest.raises(UnknownFormatError, match=telling("strips?|tiles?|parts?", "omitted|missing|absent")):
         decode(with_second_block(write(values, Layout(compression=DEFLATE)), 273, 279, 0, 0))
 
 
 def with_second_block(data: bytes, offsets: int, sizes: int, offset: int, size: int) -> bytes:
-    """A TIFF of `write` with other numbers for its second strip or tile."""
+    """A TIFF with a changed offset and size of its second strip or tile."""
     changed_data = bytearray(data)
     for number in range(struct.unpack_from("<H", data, 8)[0]):
         tag, _, _, at = struct.unpack_from("<HHII", data, 10 + 12 * number)
@@ -360,23 +361,23 @@ def with_second_block(data: bytes, offsets: int, sizes: int, offset: int, size: 
 
 
 @pytest.mark.parametrize("compression", [NONE, DEFLATE, 7])
-def test_what_does_not_say_whether_0_is_black_is_refused(compression: int) -> None:
-    data = changed(Layout(), 259, compression).replace(struct.pack("<HHII", 262, 4, 1, GREY), bytes(12))
-    with pytest.raises(UnknownFormatError, match="whether 0 is black or white"):
+def test_tiff_without_photometric_tag_is_refused(compression: int) -> None:
+    data = changed(Layout(), 259, compression).replace(struct.pack("<HHII", 262, 4, 1, GRAY), bytes(12))
+    with pytest.raises(UnknownFormatError, match=telling("262")):
         decode(data)
 
 
-def test_a_thumbnail_before_the_full_picture_is_not_taken_for_it() -> None:
+def test_thumbnail_before_the_full_image_is_not_decoded_instead() -> None:
     file = io.BytesIO()
     thumbnail = Image.new("L", (8, 8))
     thumbnail.encoderinfo = {"tiffinfo": {254: 1}}
     thumbnail.save(file, "TIFF", save_all=True, append_images=[Image.new("L", (80, 80))], tiffinfo={254: 1})
-    with pytest.raises(UnknownFormatError, match="reduced copy"):
+    with pytest.raises(UnknownFormatError, match=telling("reduced|smaller|thumbnail|preview", "first")):
         decode(file.getvalue())
-    assert decode(changed(Layout(), 254, 1)).frames == 1  # alone it is the picture
+    assert decode(changed(Layout(), 254, 1)).frames == 1  # a reduced copy alone is the image
 
 
-def test_unsigned_32_bits_are_not_taken_for_negative() -> None:
+def test_unsigned_32_bit_values_are_not_negative() -> None:
     assert pixels_of(write(row(0, 2**31, 2**32 - 1, kind="u4"), Layout(32))) == [0, 128, 255]
 
 
@@ -386,13 +387,13 @@ def test_strips_are_unpacked_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     for layout in (Layout(photometric=RGB, compression=LZW, planar=planar) for planar in (False, True)):
         whole = decode(write(values, layout)).pixels
         with monkeypatch.context() as patched:
-            patched.setattr(tiff_module, "_BAND_BYTES", 1)
+            patched.setattr(tiff_samples, "_BAND_BYTES", 1)
             assert np.array_equal(decode(write(values, layout)).pixels, whole)
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
 @pytest.mark.parametrize("by_pillow", [False, True])
-def test_a_tiff_is_turned_by_its_tag(orientation: int, by_pillow: bool) -> None:
+def test_tiff_is_rotated_by_its_tag(orientation: int, by_pillow: bool) -> None:
     file = io.BytesIO()
     picture = Image.new("RGB", (40, 30), (255, 0, 0))
     picture.paste((0, 0, 255), (0, 0, 40, 8))
@@ -416,7 +417,7 @@ def test_a_tiff_is_turned_by_its_tag(orientation: int, by_pillow: bool) -> None:
         ({"bigtiff": True}, None),
     ],
 )
-def test_pictures_that_are_no_arrays_are_right_too(options: dict[str, Any], photometric: str | None) -> None:
+def test_images_decoded_by_pillow_are_correct(options: dict[str, Any], photometric: str | None) -> None:
     reference = pytest.importorskip("tifffile")
     pytest.importorskip("imagecodecs")
     y, x = np.mgrid[0:64, 0:96]
@@ -431,7 +432,7 @@ def test_pictures_that_are_no_arrays_are_right_too(options: dict[str, Any], phot
 
 
 @pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
-@pytest.mark.parametrize("photometric", [GREY_FROM_WHITE, GREY])
+@pytest.mark.parametrize("photometric", [GRAY_FROM_WHITE, GRAY])
 def test_a_fax_is_black_on_white(compression: str, photometric: int) -> None:
     page = Image.new("1", (40, 30), 255)
     page.paste(0, (5, 5, 20, 10))
@@ -442,7 +443,7 @@ def test_a_fax_is_black_on_white(compression: str, photometric: int) -> None:
 
 def changed(layout: Layout, tag: int, *values: int) -> bytes:
     samples = {RGB: 3, CMYK: 4}.get(layout.photometric, 1)
-    return write(values_of(replace(layout, photometric=GREY), samples), layout, {tag: values})
+    return write(values_of(replace(layout, photometric=GRAY), samples), layout, {tag: values})
 
 
 REFUSED: dict[str, tuple[bytes, str]] = {
@@ -450,12 +451,13 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "JPEG XL": (changed(Layout(), 259, 50002), "JPEG XL"),
     "LERC": (changed(Layout(), 259, 34887), "LERC"),
     "unknown compression": (changed(Layout(), 259, 4711), "4711"),
-    "a mask": (changed(Layout(), 262, 4), "kind of colour"),
-    "a colour filter": (changed(Layout(), 262, 32803), "kind of colour"),
+    "a mask": (changed(Layout(), 262, 4), r"colors?\b.*\b4|4\b.*\bcolors?"),
+    "a color filter": (changed(Layout(), 262, 32803), "32803"),
     "complex": (changed(Layout(), 339, 6), "complex"),
-    "channels of several sizes": (changed(Layout(photometric=RGB), 258, 5, 6, 5), "different kinds"),
+    "channels of several sizes": (
+        changed(Layout(photometric=RGB), 258, 5, 6, 5), "(different|several|other) (sample )?(kinds|types|sizes|bits)"),
     "five spectral channels": (
-        write(values_of(Layout(), 5), Layout(), {338: (0, 0, 0, 0)}), "does not say that they are colours"),
+        write(values_of(Layout(), 5), Layout(), {338: (0, 0, 0, 0)}), "5 (channels|samples|colors)"),
     "other inks": (changed(Layout(photometric=CMYK), 332, 2), "inks"),
     "YCbCr with fewer samples": (changed(Layout(photometric=YCBCR), 530, 2, 2), "YCbCr"),
     "predictor of 12 bits": (changed(Layout(bits=12, compression=DEFLATE), 317, 2), "predictor"),
@@ -464,32 +466,32 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_nobody_reads_right_is_refused_with_the_reason(name: str) -> None:
+def test_unsupported_variants_are_refused_with_the_reason(name: str) -> None:
     data, words = REFUSED[name]
-    with pytest.raises(UnknownFormatError, match=words):
+    with pytest.raises(UnknownFormatError, match=telling(words)):
         decode(data)
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (changed(Layout(), 256, 0), "no size"),
-        (changed(Layout(photometric=RGB), 277, 2), "2 samples"),
-        (changed(Layout(), 257, 500), "too few"),
-        (changed(Layout(tiled=True), 322, 0), "tiles"),
-        (changed(Layout(tiled=True), 322, 1 << 30), "tiles"),
+        (changed(Layout(), 256, 0), "no size|size|width|height"),
+        (changed(Layout(photometric=RGB), 277, 2), "2 samples?"),
+        (changed(Layout(), 257, 500), "few|fewer|missing"),
+        (changed(Layout(tiled=True), 322, 0), "tiles?"),
+        (changed(Layout(tiled=True), 322, 1 << 30), "tiles?"),
         (changed(Layout(photometric=PALETTE), 320, *range(9)), "palette"),
-        (changed(Layout(compression=DEFLATE), 259, LZW), "unpacked"),
+        (changed(Layout(compression=DEFLATE), 259, LZW), r"unpack\w*|decompress\w*|decod\w*"),
     ],
 )
 def test_contradictory_tags_are_refused(data: bytes, words: str) -> None:
-    with pytest.raises(CorruptImageError, match=words):
+    with pytest.raises(CorruptImageError, match=telling(words)):
         decode(data)
 
 
 @pytest.mark.parametrize("compression", [NONE, DEFLATE, PACKBITS])
 @pytest.mark.parametrize("planar", [False, True])
-def test_a_cut_file_is_noticed_and_kept_where_that_is_allowed(compression: int, planar: bool) -> None:
+def test_truncated_tiff_is_detected_and_decoded_if_allowed(compression: int, planar: bool) -> None:
     layout = Layout(photometric=RGB, compression=compression, planar=planar)
     values = values_of(layout, 3)
     data = write(values, layout)
@@ -505,13 +507,13 @@ def test_a_cut_file_is_noticed_and_kept_where_that_is_allowed(compression: int, 
 
 def test_pages_are_counted() -> None:
     file = io.BytesIO()
-    pages = [Image.new("L", (8, 8), grey) for grey in (10, 20, 30)]
+    pages = [Image.new("L", (8, 8), gray) for gray in (10, 20, 30)]
     pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
     image = decode(file.getvalue())
     assert (image.frames, image.pixels[0, 0].tolist()) == (3, [10, 10, 10])
 
 
-def test_changed_bytes_raise_nothing_else() -> None:
+def test_changed_bytes_raise_only_decode_errors() -> None:
     random = np.random.default_rng(5)
     sources = [
         write(values_of(Layout(bits, kind), 1), Layout(bits, kind, compression=compression, tiled=tiled))
@@ -533,22 +535,22 @@ def test_changed_bytes_raise_nothing_else() -> None:
 
 
 def of_64_channels(rows: int) -> bytes:
-    """The head of a picture of 2048 x 1536 pixels with 64 channels, in strips of so many rows."""
+    """The header of an image of 2048 x 1536 pixels with 64 channels, in strips of the given number of rows."""
     layout = Layout(photometric=RGB, extra=(0,) * 61, compression=DEFLATE)
     stated = {256: (2048,), 257: (1536,), 278: (rows,)}
     return write(np.zeros((8, 16, 64), np.uint8), layout, stated)
 
 
-def test_what_unpacking_takes_is_known_before_it_begins() -> None:
+def test_memory_for_unpacking_is_known_in_advance() -> None:
     options = DecodeOptions()
     assert decoded_bytes(of_64_channels(1536), options) == 3 * 2048 * 1536 + 3 * 64 * 2048 * 1536
     assert decoded_bytes(of_64_channels(8), options) == 3 * 2048 * 1536 + 3 * 64 * 2048 * 8
 
 
-def test_a_strip_far_larger_than_the_pictures_allowed_is_refused() -> None:
+def test_strip_far_larger_than_the_pixel_limit_is_refused() -> None:
     options = DecodeOptions(max_pixels=4_000_000)
-    with pytest.raises(ImageTooLargeError, match=r"of 201,326,592 bytes once unpacked; .* \(max-pixels\)"):
+    with pytest.raises(ImageTooLargeError, match=telling("201,326,592", "bytes?", "max-pixels")):
         decode(of_64_channels(1536), options)
     assert decoded_bytes(of_64_channels(1536), options) == 0
-    with pytest.raises(CorruptImageError, match="strips or tiles are too few"):
+    with pytest.raises(CorruptImageError, match=telling("strips?|tiles?", "few|fewer|missing")):
         decode(of_64_channels(8), options)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from prelabel.image_ref import ImageRef
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan, write_plan
 
@@ -20,7 +20,7 @@ def plan_of(folder: Path, refs: list[ImageRef], links: Links | None = None) -> P
     return Plan.open(str(folder), written.parts, Storage())
 
 
-def test_a_plan_has_no_signature_and_the_links_have_it(tmp_path: Path) -> None:
+def test_signatures_are_in_the_links_and_not_in_the_plan(tmp_path: Path) -> None:
     links = Links()
     refs = [signed("a", "1f"), ImageRef("b", "/b.jpg", "b"), signed("c", "2f"), ImageRef("d", "https://me:pw@h/d", "d")]
     plan = plan_of(tmp_path, refs, links)
@@ -39,8 +39,8 @@ def test_links_are_found_again_by_image_id_in_any_order(tmp_path: Path) -> None:
     again = [*names[::-1], "new.jpg"]
     links.find([*(signed(n, "renewed") for n in again), signed("007.jpg", "last"), ImageRef("9", "/9", "9")], plan)
     assert links.count == 101
-    found = [links.of(shard).get(p) for shard in range(plan.shards) for p in range(plan.count(shard))]
-    assert found == [signed(n, "last" if n == "007.jpg" else "renewed").uri for n in names]
+    urls = [links.of(shard).get(p) for shard in range(plan.shards) for p in range(plan.count(shard))]
+    assert urls == [signed(n, "last" if n == "007.jpg" else "renewed").uri for n in names]
 
 
 def test_links_of_an_empty_plan_are_none() -> None:
@@ -56,9 +56,7 @@ def test_links_take_little_memory() -> None:
     query += "aws4_request&X-Amz-Date=20261120T120000Z&X-Amz-Expires=604800&X-Amz-SignedHeaders=host&X-Amz-Signature="
     for start in range(0, count, 512):
         names = [f"photos/{number:08d}.jpg" for number in range(start, start + 512)]
-        links.add(
-            start // 512,
-            [ImageRef(n, f"https://b.s3.amazonaws.com/{n}?{query}{rng.randbytes(32).hex()}", n) for n in names],
-        )
+        signed = [f"https://b.s3.amazonaws.com/{n}?{query}{rng.randbytes(32).hex()}" for n in names]
+        links.add(start // 512, dict(enumerate(signed)))
     links.of(0)
     assert sum(map(len, links._packed.values())) / count < 80

@@ -11,9 +11,9 @@ import pytest
 
 from prelabel.errors import SourceError, StoreError
 from prelabel.image_ref import ImageRef
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from prelabel.store import plan as plan_module
-from prelabel.store.plan import Plan, PlanPart, automatic_shard_size, new_refs, write_plan
+from prelabel.store.plan import Plan, PlanPart, automatic_shard_size, write_plan
 from tests.s3 import S3Server
 
 STORAGE = Storage()
@@ -26,7 +26,7 @@ def refs(*numbers: int, folder: str = "s3://b") -> Iterator[ImageRef]:
         )
 
 
-def test_images_are_dealt_to_shards_in_order(tmp_path: Path) -> None:
+def test_images_are_distributed_over_shards_in_order(tmp_path: Path) -> None:
     summary = write_plan(refs(*range(7)), str(tmp_path), STORAGE, shard_size=3, plan_id="1a2b3c4d")
     assert (summary.images, summary.shards, summary.shard_size) == (7, 3, 3)
     (part,) = summary.parts
@@ -42,7 +42,7 @@ def test_images_are_dealt_to_shards_in_order(tmp_path: Path) -> None:
             plan.read(wrong)
 
 
-def test_the_plan_is_parquet_that_others_read_too(tmp_path: Path) -> None:
+def test_the_plan_is_parquet_that_other_readers_accept(tmp_path: Path) -> None:
     summary = write_plan(refs(1, 2), str(tmp_path), STORAGE, shard_size=1, plan_id="1a2b3c4d")
     table = pq.read_table(tmp_path / "plan" / summary.parts[0].name)
     assert table.to_pylist()[0] == {
@@ -62,7 +62,7 @@ def test_the_automatic_size_depends_on_the_count_alone(images: int, size: int) -
 
 
 @pytest.mark.parametrize("images", [80, 16_383, 16_384, 16_385, 20_000])
-def test_automatic_shards_hold_every_image_once(tmp_path: Path, images: int) -> None:
+def test_automatic_shards_contain_every_image_once(tmp_path: Path, images: int) -> None:
     summary = write_plan(refs(*range(images)), str(tmp_path), STORAGE, shard_size=None, plan_id="1a2b3c4d")
     assert summary.shard_size == automatic_shard_size(images)
     assert list(Plan.open(str(tmp_path), summary.parts, STORAGE)) == list(refs(*range(images)))
@@ -78,7 +78,7 @@ def test_many_shards_become_several_files(tmp_path: Path, monkeypatch: pytest.Mo
     ]
     plan = Plan.open(str(tmp_path), list(reversed(summary.parts)), STORAGE)
     assert [ref for shard in range(plan.shards) for ref in plan.read(shard)] == list(refs(*range(19)))
-    with pytest.raises(StoreError, match="must start at shard 4"):
+    with pytest.raises(StoreError, match="shard 4"):
         Plan.open(str(tmp_path), (summary.parts[0], summary.parts[2]), STORAGE)
 
 
@@ -88,7 +88,7 @@ def test_no_images_are_no_shards(tmp_path: Path) -> None:
     assert list(Plan.open(str(tmp_path), summary.parts, STORAGE)) == []
 
 
-def test_two_images_with_one_id_are_named_and_nothing_stays(tmp_path: Path) -> None:
+def test_two_images_with_one_id_are_named_and_no_file_is_left(tmp_path: Path) -> None:
     both = [*refs(1, 2), *refs(2, folder="s3://other")]
     with pytest.raises(SourceError) as caught:
         write_plan(iter(both), str(tmp_path), STORAGE, shard_size=1, plan_id="1a2b3c4d")
@@ -100,8 +100,8 @@ def test_two_images_with_one_id_are_named_and_nothing_stays(tmp_path: Path) -> N
     assert list((tmp_path / "plan").iterdir()) == []
 
 
-def test_an_image_listed_twice_is_said_to_be(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"000002.jpg' is listed twice \(and 1 more\)"):
+def test_an_image_listed_twice_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"000002\.jpg.*twice.*1 more"):
         write_plan(refs(1, 2, 3, 2, 3), str(tmp_path), STORAGE, shard_size=2, plan_id="1a2b3c4d")
 
 
@@ -109,7 +109,7 @@ def test_equal_hashes_of_different_names_are_no_duplicates(tmp_path: Path, monke
     monkeypatch.setattr(plan_module, "hash", lambda text: len(text), raising=False)
     summary = write_plan(refs(*range(50)), str(tmp_path), STORAGE, shard_size=7, plan_id="1a2b3c4d")
     assert summary.images == 50
-    with pytest.raises(SourceError, match=r"000007.jpg' is listed twice"):
+    with pytest.raises(SourceError, match=r"000007\.jpg.*twice"):
         write_plan(refs(*range(50), 7), str(tmp_path), STORAGE, shard_size=7, plan_id="2a2b3c4d")
 
 
@@ -125,7 +125,7 @@ def test_a_listing_that_fails_midway_leaves_no_plan(tmp_path: Path, monkeypatch:
     assert list((tmp_path / "plan").iterdir()) == []
 
 
-def test_names_survive_unchanged(tmp_path: Path) -> None:
+def test_unusual_names_are_stored_unchanged(tmp_path: Path) -> None:
     names = [
         "é.jpg",
         "e\u0301.jpg",
@@ -166,7 +166,7 @@ def _damage(tmp_path: Path, how: str) -> tuple[PlanPart, ...]:
 
 
 @pytest.mark.parametrize("how", ["missing", "cut", "empty", "bit", "footer", "other"])
-def test_a_damaged_part_is_named_with_what_to_do(tmp_path: Path, how: str) -> None:
+def test_a_corrupt_part_is_named_with_advice(tmp_path: Path, how: str) -> None:
     parts = _damage(tmp_path, how)
     plan = Plan.open(str(tmp_path), parts, STORAGE)
     with pytest.raises(StoreError, match=r"plan-00000-1a2b3c4d\.parquet.*--overwrite"):
@@ -175,48 +175,24 @@ def test_a_damaged_part_is_named_with_what_to_do(tmp_path: Path, how: str) -> No
         [plan.read(shard) for shard in range(4)]
 
 
-def test_only_images_that_no_shard_holds_are_new(tmp_path: Path) -> None:
-    first = write_plan(refs(1, 3, 5), str(tmp_path), STORAGE, shard_size=2, plan_id="1a2b3c4d")
-    plan = Plan.open(str(tmp_path), first.parts, STORAGE)
-    new = list(new_refs(refs(0, 1, 2, 3, 4, 5, 6), plan))
-    assert new == list(refs(0, 2, 4, 6))
-    more = write_plan(iter(new), str(tmp_path), STORAGE, shard_size=2, first_shard=plan.shards, plan_id="5e6f7a8b")
-    assert more.parts[0].name == "plan-00002-5e6f7a8b.parquet"
-    both = Plan.open(str(tmp_path), first.parts + more.parts, STORAGE)
-    assert both.shards == 4
-    assert both.read(1) == list(refs(5))
-    assert both.read(2) == list(refs(0, 2))
-    assert list(new_refs(refs(*range(7)), both)) == []
-
-
-def test_everything_is_new_to_an_empty_plan(tmp_path: Path) -> None:
-    assert list(new_refs(refs(1, 2), Plan.open(str(tmp_path), (), STORAGE))) == list(refs(1, 2))
-
-
-def test_ten_thousand_known_and_new_images_are_told_apart(tmp_path: Path) -> None:
-    known = write_plan(refs(*range(0, 20_000, 2)), str(tmp_path), STORAGE, shard_size=None, plan_id="1a2b3c4d")
-    plan = Plan.open(str(tmp_path), known.parts, STORAGE)
-    assert list(new_refs(refs(*range(20_000)), plan)) == list(refs(*range(1, 20_000, 2)))
-
-
 def test_several_threads_read_one_plan_in_a_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "SHARDS_PER_PART", 3)
     storage = Storage(s3_server.options)
     out = f"s3://{s3_server.new_bucket()}/out"
     summary = write_plan(refs(*range(40)), out, storage, shard_size=2, plan_id="1a2b3c4d")
     plan = Plan.open(out, summary.parts, storage)
-    found: dict[int, list[ImageRef]] = {}
+    by_shard: dict[int, list[ImageRef]] = {}
 
     def read(shards: range) -> None:
         for shard in shards:
-            found[shard] = plan.read(shard)
+            by_shard[shard] = plan.read(shard)
 
     threads = [threading.Thread(target=read, args=(range(n, 20, 4),)) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert [ref for shard in range(20) for ref in found[shard]] == list(refs(*range(40)))
+    assert [ref for shard in range(20) for ref in by_shard[shard]] == list(refs(*range(40)))
 
 
 def test_a_plan_in_memory_storage() -> None:
@@ -225,6 +201,6 @@ def test_a_plan_in_memory_storage() -> None:
     assert Plan.open(out, summary.parts, STORAGE).read(1) == list(refs(2))
 
 
-def test_parts_survive_json() -> None:
+def test_parts_are_the_same_after_a_round_trip_through_json() -> None:
     part = PlanPart("plan-00000-1a2b3c4d.parquet", 0, 4, 8, "ab" * 32)
     assert PlanPart(**dataclasses.asdict(part)) == part

@@ -6,15 +6,15 @@ import json
 import os
 import re
 import threading
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from prelabel.errors import StoreError
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from prelabel.store.lock import Lock
-from prelabel.store.status import progress_of
+from prelabel.store.status import read_status
 from tests.rows import failed_row, found, row
 from tests.runs import write_run
 
@@ -43,8 +43,8 @@ def unfinish(output: str, *missing: int) -> None:
         (Path(output) / "shards" / f"shard-{shard:05d}.parquet").unlink()
 
 
-def test_a_finished_run_is_told_by_its_manifest(output: str):
-    progress = progress_of(output, STORAGE, now=NOW)
+def test_a_finished_run_is_recognized_by_its_manifest(output: str):
+    progress = read_status(output, STORAGE, now=NOW)
     assert progress.state == "finished"
     assert (progress.images, progress.done, progress.shards, progress.finished_shards) == (8, 8, 4, 4)
     assert (progress.failed, dict(progress.failures)) == (1, {"TruncatedImageError": 1})
@@ -54,15 +54,15 @@ def test_a_finished_run_is_told_by_its_manifest(output: str):
 
 def test_a_finished_run_that_has_lost_a_shard_is_not_finished(output: str):
     (Path(output) / "shards" / "shard-00002.parquet").unlink()
-    progress = progress_of(output, STORAGE, now=NOW)
+    progress = read_status(output, STORAGE, now=NOW)
     assert (progress.state, progress.done, progress.finished_shards, progress.read_shards) == ("stopped", 6, 3, 3)
     assert (progress.failed, len(progress.slowest)) == (0, 3)
 
 
-def test_a_run_at_work_has_a_rate_time_left_and_a_holder(output: str):
+def test_a_working_run_has_a_rate_a_time_left_and_a_holder(output: str):
     unfinish(output, 3)
     with Lock(output, STORAGE, lambda text: None, threading.Event()):
-        progress = progress_of(output, STORAGE, now=NOW)
+        progress = read_status(output, STORAGE, now=NOW)
     assert progress.state == "working"
     assert re.fullmatch(rf"process {os.getpid()} on .*, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC", progress.held_by)
     assert (progress.done, progress.finished_shards, progress.read_shards) == (6, 3, 3)
@@ -71,32 +71,32 @@ def test_a_run_at_work_has_a_rate_time_left_and_a_holder(output: str):
     assert dict(progress.failures) == {"TruncatedImageError": 1}
 
 
-def test_a_run_that_nobody_works_on_has_stopped(output: str):
+def test_a_run_without_a_working_job_is_stopped(output: str):
     unfinish(output, 3)
-    progress = progress_of(output, STORAGE, now=NOW + 3600)
+    progress = read_status(output, STORAGE, now=NOW + 3600)
     assert (progress.state, progress.left_s, progress.held_by) == ("stopped", None, "")
     assert progress.newest_s == pytest.approx(3680)
 
 
-def test_a_job_that_is_silent_for_long_is_dead(output: str):
+def test_a_job_without_a_heartbeat_for_long_is_dead(output: str):
     unfinish(output, 3)
     silent = {"owner": "a", "host": "gpu-9", "place": "b", "pid": 1, "process": "1"}
     silent |= {"since": "2026-01-01T00:00:00+00:00", "renewed": "2026-01-01T00:00:00+00:00"}
     (Path(output) / "lock.json").write_text(json.dumps(silent))
-    assert progress_of(output, STORAGE).state == "stopped"
+    assert read_status(output, STORAGE).state == "stopped"
 
 
-def test_a_run_without_a_shard_says_so(output: str):
+def test_a_run_without_a_shard_has_no_rate(output: str):
     unfinish(output, 0, 1, 2, 3)
-    progress = progress_of(output, STORAGE, now=NOW)
+    progress = read_status(output, STORAGE, now=NOW)
     assert (progress.state, progress.done, progress.images_per_s, progress.newest_s) == ("stopped", 0, None, None)
     assert progress.slowest == ()
 
 
-def test_damaged_shards_are_not_counted_among_those_looked_at(output: str):
+def test_corrupt_shards_are_not_counted_among_those_read(output: str):
     unfinish(output)
     (Path(output) / "shards" / "shard-00002.parquet").write_bytes(b"PAR1")
-    progress = progress_of(output, STORAGE)
+    progress = read_status(output, STORAGE)
     assert (progress.read_shards, progress.failed) == (3, 0)
 
 
@@ -106,27 +106,27 @@ def test_the_slowest_shards_come_first(tmp_path: Path):
     rows = [[replace(row(f"{n}.jpg", found()), seconds={"detect": float(n % 7)})] for n in range(9)]
     write_run(tmp_path, rows)
     (tmp_path / "manifest.json").unlink()
-    names = [name for name, _ in progress_of(str(tmp_path), STORAGE).slowest]
+    names = [name for name, _ in read_status(str(tmp_path), STORAGE).slowest]
     assert names == [f"shard-{n:05d}.parquet" for n in (6, 5, 4, 3, 2)]
 
 
-def test_where_there_is_no_run_nothing_is_made_up(tmp_path: Path):
+def test_no_status_without_a_run(tmp_path: Path):
     with pytest.raises(StoreError, match="no run at"):
-        progress_of(str(tmp_path), STORAGE)
+        read_status(str(tmp_path), STORAGE)
 
 
 @pytest.mark.parametrize(
     ("entry", "seconds"),
     [
         ({"mtime": 12.5}, 12.5),
-        ({"LastModified": datetime(1970, 1, 1, 0, 1, tzinfo=timezone.utc)}, 60.0),
+        ({"LastModified": datetime(1970, 1, 1, 0, 1, tzinfo=UTC)}, 60.0),
         ({"updated": "1970-01-01T00:02:00.000Z"}, 120.0),
-        ({"last_modified": datetime(1970, 1, 1, 0, 3, tzinfo=timezone.utc)}, 180.0),
+        ({"last_modified": datetime(1970, 1, 1, 0, 3, tzinfo=UTC)}, 180.0),
         ({"updated": "yesterday"}, None),
         ({}, None),
     ],
 )
-def test_each_store_has_its_own_word_for_when_a_file_was_written(entry: dict[str, object], seconds: float | None):
-    from prelabel.storage import _written_at
+def test_each_storage_has_its_own_name_for_the_modification_time(entry: dict[str, object], seconds: float | None):
+    from prelabel.storage.files import _written_at
 
     assert _written_at(entry) == seconds

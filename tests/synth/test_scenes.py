@@ -1,4 +1,4 @@
-"""Scenes: the same for the same seed, with a truth that says what the pixels show."""
+"""Scenes are the same for the same seed, and their ground truth matches the pixels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from prelabel import rle
 from prelabel.errors import ConfigError
+from prelabel.masks import rle
 from prelabel.synth import CLASS_NAMES, make_scenes
 from prelabel.synth.scenes import MIN_BOX_SIDE, draw_scene
 from prelabel.synth.shapes import random_outline
+from tests.messages import facts
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +86,12 @@ def test_backgrounds_are_not_flat() -> None:
 
 
 def test_a_mask_lies_on_pixels_that_differ_from_its_surroundings() -> None:
-    """A truth shifted against the picture by a few pixels would lose most of this contrast at the edges."""
+    """Ground truth shifted by a few pixels would lose most of this contrast at the edges."""
     inside_steps, shifted_steps = [], []
     for index in range(20):
         scene = draw_scene(14, index)
-        grey = scene.pixels.astype(float).mean(axis=2)
-        step = np.abs(np.diff(grey, axis=1))
+        gray = scene.pixels.astype(float).mean(axis=2)
+        step = np.abs(np.diff(gray, axis=1))
         edge = np.diff((scene.instance_map > 0).astype(int), axis=1) != 0
         inside_steps.append(step[edge].mean())
         shifted_steps.append(step[np.roll(edge, 4, axis=1)].mean())
@@ -98,7 +99,7 @@ def test_a_mask_lies_on_pixels_that_differ_from_its_surroundings() -> None:
 
 
 @pytest.mark.parametrize("category_id", range(1, len(CLASS_NAMES) + 1))
-def test_outline_has_the_wanted_size_and_lies_around_the_origin(category_id: int) -> None:
+def test_an_outline_has_the_requested_size_and_is_centered_at_the_origin(category_id: int) -> None:
     outline = random_outline(np.random.default_rng(category_id), category_id, 50)
     points = np.concatenate([points for points, ink in outline if ink])
     low, high = points.min(axis=0), points.max(axis=0)
@@ -106,8 +107,8 @@ def test_outline_has_the_wanted_size_and_lies_around_the_origin(category_id: int
     assert low + high == pytest.approx(0, abs=1e-9)
 
 
-def test_files_depend_on_seed_and_number_alone(made: Path, tmp_path: Path) -> None:
-    """Two processes, a shorter set, another directory: the same bytes."""
+def test_files_depend_only_on_seed_and_number(made: Path, tmp_path: Path) -> None:
+    """Two processes, a smaller set and another directory give the same bytes."""
     make_scenes(tmp_path, images=12, seed=3, workers=2)
     few, many = digests(tmp_path), digests(made)
     assert len(few) == 13
@@ -121,12 +122,12 @@ def test_a_second_run_writes_the_same_truth(made: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
-def test_truth_is_a_coco_dataset_whose_numbers_agree(made: Path, truth: dict[str, Any]) -> None:
+def test_truth_is_a_consistent_coco_dataset(made: Path, truth: dict[str, Any]) -> None:
     assert [category["name"] for category in truth["categories"]] == list(CLASS_NAMES)
     assert len(truth["images"]) == 40
     for image in truth["images"]:
-        with Image.open(made / image["file_name"]) as picture:
-            assert picture.size == (image["width"], image["height"])
+        with Image.open(made / image["file_name"]) as opened:
+            assert opened.size == (image["width"], image["height"])
     reference = COCO()
     reference.dataset = truth
     reference.createIndex()
@@ -139,7 +140,7 @@ def test_truth_is_a_coco_dataset_whose_numbers_agree(made: Path, truth: dict[str
         assert annotation["iscrowd"] == 0
 
 
-def test_truth_is_of_the_scene_that_was_drawn(truth: dict[str, Any]) -> None:
+def test_truth_matches_the_scene_that_was_drawn(truth: dict[str, Any]) -> None:
     scene = draw_scene(3, 0)
     of_first = [annotation for annotation in truth["annotations"] if annotation["image_id"] == 1]
     assert [annotation["category_id"] for annotation in of_first] == scene.category_ids.tolist()
@@ -148,7 +149,7 @@ def test_truth_is_of_the_scene_that_was_drawn(truth: dict[str, Any]) -> None:
         assert np.array_equal(mask, scene.instance_map == number)
 
 
-def test_progress_is_told_after_every_image(tmp_path: Path) -> None:
+def test_progress_is_reported_after_every_image(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     made = make_scenes(tmp_path, images=3, seed=1, progress=lambda done, of: told.append((done, of)))
     assert told == [(1, 3), (2, 3), (3, 3)]
@@ -158,20 +159,22 @@ def test_progress_is_told_after_every_image(tmp_path: Path) -> None:
 
 def test_a_directory_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"holds other files \('holiday.jpg'"):
+    with pytest.raises(ConfigError, match=facts(str(tmp_path), "files", "'holiday.jpg'")):
         make_scenes(tmp_path, images=1, seed=1)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
 def test_a_smaller_set_is_not_mixed_into_a_larger_one(tmp_path: Path) -> None:
     make_scenes(tmp_path, images=2, seed=1)
-    with pytest.raises(ConfigError, match=r"scene-000001\.jpg"):
+    with pytest.raises(ConfigError, match=facts("scene-000001.jpg")):
         make_scenes(tmp_path, images=1, seed=1)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [((0, 1), "images must be at least 1"), ((1, -1), "seed must be")])
-def test_numbers_out_of_range_are_refused(tmp_path: Path, arguments: tuple[int, int], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+@pytest.mark.parametrize(("arguments", "expected"), [((0, 1), ("images", "1", "0")), ((1, -1), ("seed", "0", "-1"))])
+def test_numbers_out_of_range_are_refused(
+    tmp_path: Path, arguments: tuple[int, int], expected: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError, match=facts(*expected)):
         make_scenes(tmp_path, *arguments)
 
 

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from prelabel.store.run import Run, open_run
+from tests.emulators import free_port
 from tests.tools import browser
 from tests.tools.environment import missing, needed
 from tests.tools.label_studio import ROOT, Server, running, venv
@@ -60,11 +61,22 @@ def document_root(kept: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def label_studio(tmp_path_factory: pytest.TempPathFactory, document_root: Path) -> Iterator[Server]:
+def gcs_port() -> int:
+    """The port where the server looks for GCS."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def label_studio(tmp_path_factory: pytest.TempPathFactory, document_root: Path, gcs_port: int) -> Iterator[Server]:
     if venv() is None:
         missing("Label Studio is not installed: make test-tools")
     # The server looks at no address of this machine otherwise, and that is where the test's object store is.
-    environment = {"SSRF_PROTECTION_ENABLED": "false"}
+    gcs = f"http://127.0.0.1:{gcs_port}"
+    environment = {
+        "SSRF_PROTECTION_ENABLED": "false",
+        "STORAGE_EMULATOR_HOST": gcs,
+        "RESOLVER_PROXY_GCS_DOWNLOAD_URL": gcs + "/download/storage/v1/b/{bucket_name}/o/{blob_name}?alt=media",
+    }
     with running(tmp_path_factory.mktemp("server"), document_root, environment) as server:
         yield server
 
@@ -112,7 +124,7 @@ def photos(assets: Path, document_root: Path, kept: Path) -> Photos:
     ):
         if (out / name / "manifest.json").exists():
             continue
-        command = [sys.executable, "-m", "prelabel", "label", folder, "--address", "local", "--workers", "1"]
+        command = [sys.executable, "-m", "prelabel", "label", folder, "--ray-address", "local", "--workers", "1"]
         command += ["--output", out / name, "--score-threshold", "0.05", "--quiet", "--detector", *detector]
         subprocess.run([str(part) for part in command], cwd=ROOT, check=True, capture_output=True, timeout=600)
     return Photos(document_root, {name: open_run(str(out / name), Storage()) for name in ("ssd", "mask", "odd")})

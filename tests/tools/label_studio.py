@@ -72,13 +72,13 @@ class Server:
 
     def tasks(self, project: int) -> list[dict[str, Any]]:
         """All tasks of a project with their predictions, by id."""
-        found: list[dict[str, Any]] = []
+        tasks: list[dict[str, Any]] = []
         page = 1
         while True:
             answer = self.api("GET", f"tasks/?project={project}&fields=all&page={page}&page_size=200&resolve_uri=false")
-            found += answer["tasks"]
-            if len(found) >= answer["total"]:
-                return sorted(found, key=lambda task: int(task["id"]))
+            tasks += answer["tasks"]
+            if len(tasks) >= answer["total"]:
+                return sorted(tasks, key=lambda task: int(task["id"]))
             page += 1
 
 

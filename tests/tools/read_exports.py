@@ -42,11 +42,11 @@ def faster_coco_eval(path: Path, _: Path) -> Found:
     from faster_coco_eval import COCO
 
     coco = COCO(str(path))
-    for one in coco.anns.values():
-        image, (x, y, w, h) = coco.imgs[one["image_id"]], one["bbox"]
-        mask = coco.annToMask(one) if one["segmentation"] else None
-        label = coco.cats[one["category_id"]]["name"]
-        yield _entry(Path(image["file_name"]).stem, label, (x, y, x + w, y + h), one["score"], mask)
+    for annotation in coco.anns.values():
+        image, (x, y, w, h) = coco.imgs[annotation["image_id"]], annotation["bbox"]
+        mask = coco.annToMask(annotation) if annotation["segmentation"] else None
+        label = coco.cats[annotation["category_id"]]["name"]
+        yield _entry(Path(image["file_name"]).stem, label, (x, y, x + w, y + h), annotation["score"], mask)
 
 
 def fiftyone(path: Path, images: Path) -> Found:
@@ -59,12 +59,12 @@ def fiftyone(path: Path, images: Path) -> Found:
     try:
         for sample in dataset:
             width, height = sample.metadata.width, sample.metadata.height
-            found = sample["segmentations" if masks else "detections"]
-            for one in found.detections if found is not None else ():
-                x, y, w, h = one.bounding_box
+            detections = sample["segmentations" if masks else "detections"]
+            for detection in detections.detections if detections is not None else ():
+                x, y, w, h = detection.bounding_box
                 box = (x * width, y * height, (x + w) * width, (y + h) * height)
-                mask = None if one.mask is None else _pasted(one.mask, box, width, height)
-                yield _entry(Path(sample.filepath).stem, one.label, box, one.confidence, mask)
+                mask = None if detection.mask is None else _pasted(detection.mask, box, width, height)
+                yield _entry(Path(sample.filepath).stem, detection.label, box, detection.confidence, mask)
     finally:
         dataset.delete()
 
@@ -86,13 +86,13 @@ def ultralytics(path: Path, _: Path, task: str) -> Found:
     from ultralytics.data.utils import check_det_dataset, polygon2mask
 
     data = check_det_dataset(str(path / "data.yaml"), autodownload=False)
-    for one in YOLODataset(data["train"], data=data, task=task, augment=False, imgsz=640).labels:
-        height, width = one["shape"]
-        segments = one["segments"] or [None] * len(one["cls"])
-        for number, (x, y, w, h), segment in zip(one["cls"][:, 0], one["bboxes"], segments, strict=True):
+    for label in YOLODataset(data["train"], data=data, task=task, augment=False, imgsz=640).labels:
+        height, width = label["shape"]
+        segments = label["segments"] or [None] * len(label["cls"])
+        for number, (x, y, w, h), segment in zip(label["cls"][:, 0], label["bboxes"], segments, strict=True):
             box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
             mask = polygon2mask((height, width), [segment * (width, height)]) if segment is not None else None
-            yield _entry(Path(one["im_file"]).stem, data["names"][int(number)], box, None, mask)
+            yield _entry(Path(label["im_file"]).stem, data["names"][int(number)], box, None, mask)
 
 
 #: What is declared lives as long as the library it was declared in.
@@ -110,9 +110,9 @@ def _declare_torchvision() -> None:
         library = torch.library.Library("torchvision", "DEF")
         _HELD.append(library)
         pooling = ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d")
-        for name in ("nms", "qnms", "qroi_align", *pooling, *(f"_{one}_backward" for one in pooling)):
+        for name in ("nms", "qnms", "qroi_align", *pooling, *(f"_{operation}_backward" for operation in pooling)):
             library.define(f"{name}(Tensor a) -> Tensor")
-        for name in [one for one in sys.modules if one.split(".")[0] == "torchvision"]:
+        for name in [module for module in sys.modules if module.split(".")[0] == "torchvision"]:
             del sys.modules[name]
 
 
@@ -123,11 +123,11 @@ def datumaro(path: Path, _: Path, form: str = "coco_instances", **options: Any) 
     dataset = dm.Dataset.import_from(str(path), form, **options)
     labels = dataset.categories()[dm.AnnotationType.label]
     for item in dataset:
-        for one in item.annotations:
-            score = one.attributes.get("score")
-            mask = one.image if one.type == dm.AnnotationType.mask else None
-            box = one.points if one.type == dm.AnnotationType.bbox else None
-            yield _entry(Path(item.id).name, labels[one.label].name, box, score, mask)
+        for annotation in item.annotations:
+            score = annotation.attributes.get("score")
+            mask = annotation.image if annotation.type == dm.AnnotationType.mask else None
+            box = annotation.points if annotation.type == dm.AnnotationType.bbox else None
+            yield _entry(Path(item.id).name, labels[annotation.label].name, box, score, mask)
 
 
 def supervision(path: Path, images: Path, form: str) -> Found:
@@ -142,9 +142,9 @@ def supervision(path: Path, images: Path, form: str) -> Found:
         )
     else:
         dataset = sv.DetectionDataset.from_pascal_voc(str(path / "JPEGImages"), str(path / "Annotations"))
-    for name, _, found in dataset:
-        masks = [None] * len(found) if found.mask is None else found.mask
-        for box, number, mask in zip(found.xyxy, found.class_id, masks, strict=True):
+    for name, _, detections in dataset:
+        masks = [None] * len(detections) if detections.mask is None else detections.mask
+        for box, number, mask in zip(detections.xyxy, detections.class_id, masks, strict=True):
             yield _entry(Path(name).stem, dataset.classes[number], box, None, mask)
 
 
@@ -153,15 +153,15 @@ def cvat_sdk(path: Path, _: Path) -> Found:
     from cvat_sdk.masks import decode_mask
 
     for image in ET.parse(path).getroot().iter("image"):  # noqa: S314
-        for one in image:
-            score = next(each.text for each in one if each.get("name") == "score")
-            name, label = Path(image.attrib["name"]).stem, one.attrib["label"]
-            if one.tag == "box":
-                corners = [one.attrib[key] for key in ("xtl", "ytl", "xbr", "ybr")]
+        for shape in image:
+            score = next(each.text for each in shape if each.get("name") == "score")
+            name, label = Path(image.attrib["name"]).stem, shape.attrib["label"]
+            if shape.tag == "box":
+                corners = [shape.attrib[key] for key in ("xtl", "ytl", "xbr", "ybr")]
                 yield _entry(name, label, corners, score)
                 continue
-            left, top, width, height = (int(one.attrib[key]) for key in ("left", "top", "width", "height"))
-            points = [*map(int, one.attrib["rle"].split(",")), left, top, left + width - 1, top + height - 1]
+            left, top, width, height = (int(shape.attrib[key]) for key in ("left", "top", "width", "height"))
+            points = [*map(int, shape.attrib["rle"].split(",")), left, top, left + width - 1, top + height - 1]
             size = {"image_width": int(image.attrib["width"]), "image_height": int(image.attrib["height"])}
             yield _entry(name, label, None, score, decode_mask(points, **size))
 

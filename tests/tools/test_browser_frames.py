@@ -34,9 +34,9 @@ FIREFOX_TURNS_OTHERWISE = {
 
 #: Contradictory or senseless colours, and damage, that Firefox takes otherwise.
 FIREFOX_SHOWS_OTHERWISE = {
-    *(f"colour, {name}.png" for name in (
+    *(f"color, {name}.png" for name in (
         "gamma beyond measure", "gamma next to nothing", "senseless primaries", "sRGB before gamma",
-        "sRGB behind gamma", "sRGB before primaries", "a spoiled profile, then one", "a profile for colour on grey",
+        "sRGB behind gamma", "sRGB before primaries", "a spoiled profile, then one", "a profile for color on gray",
         "code points of television", "code points of BT.2020", "code points of a narrow range")),
     "animation, called an animation in a spoiled chunk.png",
     "damage, unknown behind the pixels.png",
@@ -62,42 +62,42 @@ def browser_frame(image: DecodedImage) -> np.ndarray:
     return np.asarray(TURNS[image.browser_orientation](TURNS[inverse](image.pixels)))
 
 
-def difference(ours: np.ndarray, theirs: np.ndarray | None) -> float:
+def difference(picture: np.ndarray, in_browser: np.ndarray | None) -> float:
     """Mean difference in levels; infinite where the size differs or the browser shows nothing."""
-    if theirs is None or ours.shape != theirs.shape:
+    if in_browser is None or picture.shape != in_browser.shape:
         return float("inf")
-    return float(np.abs(ours.astype(np.int16) - theirs).mean())
+    return float(np.abs(picture.astype(np.int16) - in_browser).mean())
 
 
 @pytest.mark.parametrize("browser", ["chromium", "firefox"])
 def test_browsers_show_files_as_the_row_says(browser: str, show: Callable[..., dict[str, np.ndarray | None]]) -> None:
     seen = show(browser, {name: case[0] for name, case in ORIENTED.items()})
     wrong = {
-        name: (None if theirs is None else theirs.shape)
-        for name, theirs in seen.items()
-        if not difference(browser_frame(decode(ORIENTED[name][0])), theirs) < 4
+        name: (None if picture is None else picture.shape)
+        for name, picture in seen.items()
+        if not difference(browser_frame(decode(ORIENTED[name][0])), picture) < 4
     }
     assert set(wrong) == (set() if browser == "chromium" else FIREFOX_TURNS_OTHERWISE), wrong
 
 
 @pytest.mark.parametrize("browser", ["chromium", "firefox"])
-def test_browsers_show_the_colours_of_a_png(browser: str, show: Callable[..., dict[str, np.ndarray | None]]) -> None:
+def test_browsers_show_the_colors_of_a_png(browser: str, show: Callable[..., dict[str, np.ndarray | None]]) -> None:
     seen = show(browser, PNGS)
     most = 2 if browser == "chromium" else 9  # Firefox computes gamma in 8 bits
     wrong = {}
-    for name, theirs in seen.items():
-        ours = decode(PNGS[name]).pixels
-        if theirs is None or ours.shape != theirs.shape or np.abs(ours.astype(np.int16) - theirs).max() > most:
-            middle = None if theirs is None else theirs[8, test_png.COLUMNS].tolist()
-            wrong[name] = (ours[8, test_png.COLUMNS].tolist(), middle)
+    for name, picture in seen.items():
+        decoded = decode(PNGS[name]).pixels
+        if picture is None or decoded.shape != picture.shape or np.abs(decoded.astype(np.int16) - picture).max() > most:
+            middle = None if picture is None else picture[8, test_png.COLUMNS].tolist()
+            wrong[name] = (decoded[8, test_png.COLUMNS].tolist(), middle)
     assert set(wrong) == (set() if browser == "chromium" else FIREFOX_SHOWS_OTHERWISE), wrong
 
 
-def test_what_is_refused_is_not_shown_whole(show: Callable[..., dict[str, np.ndarray | None]]) -> None:
+def test_refused_values_are_shortened(show: Callable[..., dict[str, np.ndarray | None]]) -> None:
     """Chromium shows nothing of it, white, or a part."""
     seen = show("chromium", BROKEN)
     whole = decode(test_png.png()).pixels
-    assert {name for name, theirs in seen.items() if difference(whole, theirs) < 2} == CHROMIUM_SHOWS
+    assert {name for name, picture in seen.items() if difference(whole, picture) < 2} == CHROMIUM_SHOWS
 
 
 def test_real_photos_look_as_in_the_browser(assets: Path, show: Callable[..., dict[str, np.ndarray | None]]) -> None:
@@ -105,14 +105,14 @@ def test_real_photos_look_as_in_the_browser(assets: Path, show: Callable[..., di
     shown_by_browsers = {".jpg", ".png", ".webp", ".gif", ".bmp", ".mpo"}
     paths = [path for path in (assets / "images" / "hard").iterdir() if path.suffix in shown_by_browsers]
     paths += sorted((assets / "images" / "coco-val80").iterdir())[:10]
-    files, ours = {}, {}
+    files, decoded = {}, {}
     for path in paths:
         data = path.read_bytes()
         try:
-            ours[path.name] = browser_frame(decode(data))
+            decoded[path.name] = browser_frame(decode(data))
         except DecodeError:
             continue
         files[path.name] = data
     seen = show("chromium", files)
-    wrong = {name: round(difference(ours[name], theirs), 2) for name, theirs in seen.items()}
+    wrong = {name: round(difference(decoded[name], picture), 2) for name, picture in seen.items()}
     assert {name: value for name, value in wrong.items() if value > 3} == {}

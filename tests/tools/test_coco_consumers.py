@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from prelabel import rle
+from prelabel.masks import rle
 from prelabel.select import ExportSelection
 from tests.tools.conftest import Photos
 from tests.tools.environment import missing
@@ -63,7 +63,7 @@ def real(request: pytest.FixtureRequest, photos: Photos) -> Real:
         assert row.detections is not None
         kept = selection.apply(row.detections)
         for index in range(len(kept)):
-            one = {
+            detection = {
                 "image": Path(row.file_name).stem,
                 "label": kept.label[index],
                 "xyxy": kept.xyxy[index].tolist(),
@@ -71,10 +71,10 @@ def real(request: pytest.FixtureRequest, photos: Photos) -> Real:
                 "mask": None if kept.mask is None else kept.mask[index],
                 "size": (kept.height, kept.width),
             }
-            if one["mask"] is None or rle.area(one["mask"], *one["size"]):
-                expected.append(one)
+            if detection["mask"] is None or rle.area(detection["mask"], *detection["size"]):
+                expected.append(detection)
     assert len(expected) > 300
-    return Real(Path(run.output), request.param == "mask", photos.root / "coco val", expected)
+    return Real(run.root.path, request.param == "mask", photos.root / "coco val", expected)
 
 
 def prelabel(*arguments: Any) -> None:
@@ -112,19 +112,19 @@ def read(reader: str, path: Path, images: Path) -> list[dict[str, Any]]:
     return content
 
 
-def same_kind(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+def same_kind(detections: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     """As many of each class on each image."""
-    assert Counter((one["image"], one["label"]) for one in found) == Counter(
-        (one["image"], one["label"]) for one in expected
+    assert Counter((detection["image"], detection["label"]) for detection in detections) == Counter(
+        (detection["image"], detection["label"]) for detection in expected
     )
 
 
-def same(found: list[dict[str, Any]], real: Real, *, boxes: float | None = 0.011, scores: bool = True) -> None:
+def same(detections: list[dict[str, Any]], real: Real, *, boxes: float | None = 0.011, scores: bool = True) -> None:
     """The same detections in the same order of scores: class, box within a tolerance, score, and mask to the pixel."""
-    same_kind(found, real.expected)
+    same_kind(detections, real.expected)
     by_image: dict[str, list[dict[str, Any]]] = {}
-    for one in found:
-        by_image.setdefault(one["image"], []).append(one)
+    for detection in detections:
+        by_image.setdefault(detection["image"], []).append(detection)
     place: Counter[str] = Counter()
     for wanted in real.expected:
         got = by_image[wanted["image"]][place[wanted["image"]]]
@@ -133,8 +133,8 @@ def same(found: list[dict[str, Any]], real: Real, *, boxes: float | None = 0.011
         if scores:
             assert got["score"] == pytest.approx(wanted["score"], abs=1e-6)
         if wanted["mask"] is not None and got["mask"] is not None:
-            mine, theirs = (rle.decode(counts, *wanted["size"]) for counts in (wanted["mask"], got["mask"]))
-            assert np.array_equal(mine, theirs)
+            mine, read_mask = (rle.decode(counts, *wanted["size"]) for counts in (wanted["mask"], got["mask"]))
+            assert np.array_equal(mine, read_mask)
         elif boxes is not None:
             assert got["xyxy"] == pytest.approx(wanted["xyxy"], abs=boxes)
 
@@ -147,11 +147,11 @@ ULTRALYTICS_SEGMENTS = pytest.param("ultralytics-segments", marks=pytest.mark.ex
 @pytest.mark.parametrize("reader", ["faster-coco-eval", FIFTYONE, "supervision-coco"])
 def test_coco_datasets_are_read_whole(real: Real, tmp_path: Path, reader: str) -> None:
     export(real, "coco", tmp_path / "coco.json")
-    found = read(reader, tmp_path / "coco.json", real.images)
-    assert len(found) == len(real.expected)
-    same(found, real, scores=not reader.startswith("supervision"), boxes=0.02)
+    detections = read(reader, tmp_path / "coco.json", real.images)
+    assert len(detections) == len(real.expected)
+    same(detections, real, scores=not reader.startswith("supervision"), boxes=0.02)
     if real.masks:
-        assert all(one["mask"] for one in found)
+        assert all(detection["mask"] for detection in detections)
 
 
 def coco_folder(real: Real, tmp_path: Path, *options: str) -> Path:
@@ -161,39 +161,39 @@ def coco_folder(real: Real, tmp_path: Path, *options: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("options", [(), ("--score", "attribute")])
+@pytest.mark.parametrize("options", [(), ("--score-field", "attribute")])
 def test_datumaro_reads_coco_with_scores_and_masks(real: Real, tmp_path: Path, options: tuple[str, ...]) -> None:
-    found = read("datumaro-coco", coco_folder(real, tmp_path, *options), real.images)
+    detections = read("datumaro-coco", coco_folder(real, tmp_path, *options), real.images)
     # It begins at the end of the file, and of an RLE makes a mask and a box beside it.
-    found = [one for one in found[::-1] if (one["mask"] is not None) == real.masks]
-    assert len(found) == len(real.expected)
-    same(found, real)
+    detections = [detection for detection in detections[::-1] if (detection["mask"] is not None) == real.masks]
+    assert len(detections) == len(real.expected)
+    same(detections, real)
 
 
 @pytest.mark.extra
-@pytest.mark.parametrize("options", [(), ("--score", "attribute")])
-def test_the_datumaro_that_cvat_has_made_its_own_reads_coco(
-    real: Real, tmp_path: Path, options: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("options", [(), ("--score-field", "attribute")])
+def test_the_datumaro_release_that_cvat_forked_reads_coco(real: Real, tmp_path: Path, options: tuple[str, ...]) -> None:
     """CVAT's fork is not published; it began at 0.3 and has left the COCO importer as it was for detections."""
-    found = read("datumaro-0.3-coco", coco_folder(real, tmp_path, *options), real.images)
-    assert len(found) == len(real.expected)
-    same(found, real)
+    detections = read("datumaro-0.3-coco", coco_folder(real, tmp_path, *options), real.images)
+    assert len(detections) == len(real.expected)
+    same(detections, real)
     if real.masks:
-        assert all(one["mask"] for one in found)
+        assert all(detection["mask"] for detection in detections)
 
 
 @pytest.mark.parametrize("segmentation", ["polygon", "none"])
 def test_every_way_to_write_masks_is_read(real: Real, tmp_path: Path, segmentation: str) -> None:
     export(real, "coco", tmp_path / "coco.json", "--segmentation", segmentation)
     for reader in ("faster-coco-eval", "supervision-coco"):
-        found = read(reader, tmp_path / "coco.json", real.images)
-        same_kind(found, real.expected)
+        detections = read(reader, tmp_path / "coco.json", real.images)
+        same_kind(detections, real.expected)
         if segmentation == "none":
-            assert not any(one["mask"] for one in found if reader != "supervision-coco")
+            assert not any(detection["mask"] for detection in detections if reader != "supervision-coco")
     folder = coco_folder(real, tmp_path, "--segmentation", segmentation)
-    found = read("datumaro-coco", folder, real.images)
-    assert {(one["image"], one["label"]) for one in found} == {(one["image"], one["label"]) for one in real.expected}
+    detections = read("datumaro-coco", folder, real.images)
+    assert {(detection["image"], detection["label"]) for detection in detections} == {
+        (detection["image"], detection["label"]) for detection in real.expected
+    }
 
 
 @pytest.mark.extra
@@ -208,25 +208,25 @@ def test_pycocotools_reads_every_mask_as_it_is_stored(real: Real, tmp_path: Path
         coco = COCO(str(tmp_path / "coco.json"))
         loaded = coco.loadRes(str(tmp_path / "results.json"))
     assert len(coco.anns) == len(loaded.anns) == len(real.expected)
-    for wanted, one, result in zip(real.expected, coco.anns.values(), loaded.anns.values(), strict=True):
-        assert Path(coco.imgs[one["image_id"]]["file_name"]).stem == wanted["image"]
-        assert coco.cats[one["category_id"]]["name"] == wanted["label"]
+    for wanted, annotation, result in zip(real.expected, coco.anns.values(), loaded.anns.values(), strict=True):
+        assert Path(coco.imgs[annotation["image_id"]]["file_name"]).stem == wanted["image"]
+        assert coco.cats[annotation["category_id"]]["name"] == wanted["label"]
         if wanted["mask"] is not None:
             stored = rle.decode(wanted["mask"], *wanted["size"])
-            assert np.array_equal(coco.annToMask(one), stored)
+            assert np.array_equal(coco.annToMask(annotation), stored)
             assert np.array_equal(loaded.annToMask(result), stored)
-            assert one["area"] == stored.sum()
+            assert annotation["area"] == stored.sum()
 
 
 def test_files_of_a_split_export_together_hold_the_same(real: Real, tmp_path: Path) -> None:
     export(real, "coco", tmp_path / "coco.json", "--split", "17")
     parts = sorted(tmp_path.glob("coco-*.json"))
     assert len(parts) == 5
-    found = [one for part in parts for one in read("faster-coco-eval", part, real.images)]
-    same(found, real, boxes=0.02)
+    detections = [detection for part in parts for detection in read("faster-coco-eval", part, real.images)]
+    same(detections, real, boxes=0.02)
     contents = [json.loads(part.read_text()) for part in parts]
     for key in ("images", "annotations"):
-        ids = [one["id"] for content in contents for one in content[key]]
+        ids = [entry["id"] for content in contents for entry in content[key]]
         assert len(ids) == len(set(ids))
 
 
@@ -234,25 +234,27 @@ def test_files_of_a_split_export_together_hold_the_same(real: Real, tmp_path: Pa
 def test_cvat_reads_boxes_masks_and_scores(real: Real, tmp_path: Path, reader: str) -> None:
     export(real, "cvat", tmp_path / "annotations.xml")
     (tmp_path / "images").symlink_to(real.images)
-    found = read(reader, tmp_path / "annotations.xml" if reader == "cvat-sdk" else tmp_path, real.images)
-    assert len(found) == len(real.expected)
-    same(found, real)
+    detections = read(reader, tmp_path / "annotations.xml" if reader == "cvat-sdk" else tmp_path, real.images)
+    assert len(detections) == len(real.expected)
+    same(detections, real)
 
 
 def test_cvat_reads_polygons(real: Real, tmp_path: Path) -> None:
     export(real, "cvat", tmp_path / "annotations.xml", "--segmentation", "polygon")
     (tmp_path / "images").symlink_to(real.images)
-    found = read("datumaro-cvat", tmp_path, real.images)
-    assert {(one["image"], one["label"]) for one in found} == {(one["image"], one["label"]) for one in real.expected}
-    assert len(found) >= len(real.expected)
+    detections = read("datumaro-cvat", tmp_path, real.images)
+    assert {(detection["image"], detection["label"]) for detection in detections} == {
+        (detection["image"], detection["label"]) for detection in real.expected
+    }
+    assert len(detections) >= len(real.expected)
 
 
 @pytest.mark.parametrize("reader", [ULTRALYTICS, "datumaro-yolo", "supervision-yolo"])
 def test_yolo_boxes_are_read(real: Real, tmp_path: Path, reader: str) -> None:
     export(real, "yolo", tmp_path, "--segmentation", "none", "--images", "link")
-    found = read(reader, tmp_path, real.images)
-    assert len(found) == len(real.expected)
-    same([{**one, "mask": None} for one in found], real, scores=False)
+    detections = read(reader, tmp_path, real.images)
+    assert len(detections) == len(real.expected)
+    same([{**detection, "mask": None} for detection in detections], real, scores=False)
 
 
 @pytest.mark.parametrize("reader", [ULTRALYTICS_SEGMENTS, "supervision-yolo"])
@@ -260,16 +262,16 @@ def test_yolo_segments_are_the_masks(real: Real, tmp_path: Path, reader: str) ->
     if not real.masks:
         pytest.skip("this detector has no masks")
     export(real, "yolo", tmp_path, "--images", "link", "--polygon-tolerance", "0")
-    found = read(reader, tmp_path, real.images)
-    same_kind(found, real.expected)
+    detections = read(reader, tmp_path, real.images)
+    same_kind(detections, real.expected)
     by_image: dict[str, list[dict[str, Any]]] = {}
-    for one in found:
-        by_image.setdefault(one["image"], []).append(one)
+    for detection in detections:
+        by_image.setdefault(detection["image"], []).append(detection)
     overlaps = []
     for wanted in real.expected:
         got = by_image[wanted["image"]].pop(0)
-        mine, theirs = (rle.decode(counts, *wanted["size"]) for counts in (wanted["mask"], got["mask"]))
-        overlaps.append((mine & theirs).sum() / (mine | theirs).sum())
+        mine, read_mask = (rle.decode(counts, *wanted["size"]) for counts in (wanted["mask"], got["mask"]))
+        overlaps.append((mine & read_mask).sum() / (mine | read_mask).sum())
     # They fill the corners' own pixels too: a rim of a pixel on two sides.
     assert np.median(overlaps) > 0.9
 
@@ -281,6 +283,11 @@ def test_yolo_segments_are_the_masks(real: Real, tmp_path: Path, reader: str) ->
 def test_voc_boxes_are_read(real: Real, tmp_path: Path, reader: str, coordinates: str, within: float) -> None:
     # Datumaro refuses links that lead out of the dataset.
     export(real, "voc", tmp_path, "--images", "copy", "--coordinates", coordinates)
-    found = read(reader, tmp_path, real.images)
-    assert len(found) == len(real.expected)
-    same([{**one, "mask": None} for one in found], real, boxes=within + 1e-3, scores=reader.startswith("datumaro"))
+    detections = read(reader, tmp_path, real.images)
+    assert len(detections) == len(real.expected)
+    same(
+        [{**detection, "mask": None} for detection in detections],
+        real,
+        boxes=within + 1e-3,
+        scores=reader.startswith("datumaro"),
+    )

@@ -17,15 +17,14 @@ from typing import Any
 
 import pytest
 
-from prelabel.compare.comparison import compare
-from prelabel.compare.options import CompareOptions
-from prelabel.compare.result import Comparison
-from prelabel.evaluate.evaluation import evaluate
-from prelabel.evaluate.options import EvaluateOptions
-from prelabel.export.label_studio import export_label_studio
-from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.export.reading import RunInfo
-from prelabel.storage import Storage
+from prelabel.export.base import RunInfo
+from prelabel.label_studio.export import export_label_studio
+from prelabel.label_studio.options import LabelStudioOptions
+from prelabel.review.comparison import Comparison, compare
+from prelabel.review.evaluation import evaluate
+from prelabel.review.options import CompareOptions, EvaluateOptions
+from prelabel.storage.files import Storage
+from tests.messages import told
 from tests.tools.conftest import HOSTILE_CLASS, ROTATED, Photos
 from tests.tools.label_studio import Server
 
@@ -34,7 +33,7 @@ THRESHOLD, TASKS = 0.3, 12
 
 def imported(server: Server, photos: Photos, run: str, folder: Path, shape: str) -> tuple[int, list[dict[str, Any]]]:
     """A project with the first photos of a run; its tasks with their predictions."""
-    options = LabelStudioOptions(score_threshold=THRESHOLD, shape=shape, document_root=str(photos.root))
+    options = LabelStudioOptions.of(score_threshold=THRESHOLD, shape=shape, document_root=str(photos.root))
     opened = photos.runs[run]
     export_label_studio(RunInfo.of(opened), opened.rows, str(folder), options, Storage())
     tasks = json.loads((folder / "tasks-00000.json").read_text())[:TASKS]
@@ -64,12 +63,12 @@ def exported(server: Server, project: int, path: Path) -> Path:
 def compared(photos: Photos, run: str, path: Path, **options: Any) -> Comparison:
     """No selection is repeated: the server's export says what was shown."""
     opened = photos.runs[run]
-    made = CompareOptions(predictions=opened.output, annotations=str(path), **options)
+    made = CompareOptions.of(predictions=opened.output, annotations=str(path), **options)
     return compare(RunInfo.of(opened), opened.rows, made, Storage())
 
 
 @pytest.mark.parametrize(("run", "shape"), [("ssd", "rectangle"), ("mask", "polygon"), ("mask", "brush")])
-def test_what_annotators_submit_unchanged_is_kept(
+def test_unchanged_submissions_are_kept(
     label_studio: Server, photos: Photos, tmp_path: Path, run: str, shape: str
 ) -> None:
     project, tasks = imported(label_studio, photos, run, tmp_path / "tasks", shape)
@@ -78,12 +77,12 @@ def test_what_annotators_submit_unchanged_is_kept(
     done = compared(photos, run, exported(label_studio, project, tmp_path / "export.json"))
     assert (done.images, done.open) == (TASKS - 2, 2)
     assert done.total.counts["kept"] == done.total.shown == done.total.objects > 20
-    assert done.corrections == 0
+    assert done.total.corrections == 0
     assert (done.by_annotations, done.basis) == (TASKS - 2, "assumed")
     assert not any("ASSUMED" in note for note in done.notes)
     floors = [floor for floor in done.floors.values() if floor is not None]
     assert min(floors) >= THRESHOLD
-    assert min(one.suggested.threshold for one in done.work.by_class.values()) >= THRESHOLD
+    assert min(choice.suggested.threshold for choice in done.work.by_class.values()) >= THRESHOLD
     assert done.times is not None
     assert (done.times.images, done.times.median) == (TASKS - 2, 4.5)
 
@@ -97,7 +96,7 @@ def test_edits_through_the_api_are_counted_for_what_they_are(
         result = copy.deepcopy(task["predictions"][0]["result"])
         regions += len(result)
         if len(result) >= 3:
-            wide = max(result, key=lambda one: one["value"]["width"])
+            wide = max(result, key=lambda region: region["value"]["width"])
             result.remove(wide)
             result[0]["value"]["rectanglelabels"] = ["Zebra"]
             result[1]["value"]["width"] *= 0.82
@@ -117,23 +116,23 @@ def test_edits_through_the_api_are_counted_for_what_they_are(
     assert done.by_class["Giraffe"].counts["added"] == many
 
 
-def test_deleting_everything_is_no_more_than_what_was_shown(
-    label_studio: Server, photos: Photos, tmp_path: Path
-) -> None:
+def test_no_more_than_the_shown_regions_count_as_deleted(label_studio: Server, photos: Photos, tmp_path: Path) -> None:
     project, tasks = imported(label_studio, photos, "ssd", tmp_path / "tasks", "rectangle")
     for task in tasks:
         submit(label_studio, task, [])
-    shown = sum(len(task["predictions"][0]["result"]) for task in tasks)
+    shown_regions = sum(len(task["predictions"][0]["result"]) for task in tasks)
     path = exported(label_studio, project, tmp_path / "export.json")
     done = compared(photos, "ssd", path)
-    assert (done.total.shown, done.total.counts["deleted"]) == (shown, shown)
+    assert (done.total.shown, done.total.counts["deleted"]) == (shown_regions, shown_regions)
     # The run has many more; a selection that was not the export's says that it contradicts the annotations.
     wrong = compared(photos, "ssd", path, score_threshold=0.05)
-    assert wrong.total.shown > 2 * shown
-    assert any("were not shown by what the annotations say" in note for note in wrong.notes)
+    assert wrong.total.shown > 2 * shown_regions
+    assert told(wrong.notes, "given selection", "annotations")
 
 
-def test_annotations_that_the_server_makes_of_predictions(label_studio: Server, photos: Photos, tmp_path: Path) -> None:
+def test_annotations_that_the_server_creates_from_predictions(
+    label_studio: Server, photos: Photos, tmp_path: Path
+) -> None:
     project, tasks = imported(label_studio, photos, "ssd", tmp_path / "tasks", "rectangle")
     action = f"dm/actions?id=predictions_to_annotations&project={project}"
     label_studio.api("POST", action, {"selectedItems": {"all": True, "excluded": []}})
@@ -154,20 +153,20 @@ def test_uploaded_pictures_pair_with_the_servers_coco_export(
 ) -> None:
     opened = photos.runs["odd"]
     folder = photos.root / "odd \u00fc"
-    shown = {row.file_name: row for row in opened.rows() if row.detections is not None and len(row.detections)}
+    shown_rows = {row.file_name: row for row in opened.rows() if row.detections is not None and len(row.detections)}
     labels = ["person", "dog"]
     tags = "".join(f'<Label value="{label}"/>' for label in labels)
     tool = f'<RectangleLabels name="label" toName="image">{tags}</RectangleLabels>'
     config = f'<View><Image name="image" value="$image"/>{tool}</View>'
     project = label_studio.project(config, "uploaded")
-    for name in shown:
+    for name in shown_rows:
         upload(label_studio, project, folder / name)
     tasks = label_studio.tasks(project)
-    assert len(tasks) == len(shown) > 1
+    assert len(tasks) == len(shown_rows) > 1
     addresses = [task["data"]["image"] for task in tasks]
     for task in tasks:
-        name = next(one for one in shown if on_upload(one) in task["data"]["image"])
-        row = shown[name].in_frame("browser")
+        name = next(file_name for file_name in shown_rows if on_upload(file_name) in task["data"]["image"])
+        row = shown_rows[name].in_frame("browser")
         assert row.detections is not None
         regions = []
         for number, (x1, y1, x2, y2) in enumerate(row.detections.xyxy[:3].tolist()):
@@ -188,21 +187,23 @@ def test_uploaded_pictures_pair_with_the_servers_coco_export(
         label_studio.api("POST", f"tasks/{task['id']}/annotations/", {"result": regions})
     path = coco_export(label_studio, project, tmp_path)
     content = json.loads(path.read_text())
-    sizes = {one["file_name"]: (one["height"], one["width"]) for one in content["images"]}
+    sizes = {image["file_name"]: (image["height"], image["width"]) for image in content["images"]}
     turned = next(name for name in sizes if on_upload(ROTATED) in name)
-    rotated = shown[ROTATED]
+    rotated = shown_rows[ROTATED]
     assert sizes[turned] == (rotated.width, rotated.height), "the server states the unturned size, which is the point"
     rules = {"class_map": {HOSTILE_CLASS: "person"}, "score_threshold": 0.0}
     opened_info = RunInfo.of(opened)
-    done = compare(opened_info, opened.rows, CompareOptions(predictions="o", annotations=str(path), **rules), Storage())
-    assert done.images == len(shown), (addresses, done.notes)
+    done = compare(
+        opened_info, opened.rows, CompareOptions.of(predictions="o", annotations=str(path), **rules), Storage()
+    )
+    assert done.images == len(shown_rows), (addresses, done.notes)
     assert done.total.counts["kept"] + done.total.counts["relabelled"] == sum(
-        len(row.detections.xyxy[:3]) for row in shown.values() if row.detections is not None
+        len(row.detections.xyxy[:3]) for row in shown_rows.values() if row.detections is not None
     )
     evaluated = evaluate(
-        opened_info, opened.rows, EvaluateOptions(truth=str(path), class_map=rules["class_map"]), Storage()
+        opened_info, opened.rows, EvaluateOptions.of(truth=str(path), class_map=rules["class_map"]), Storage()
     )
-    assert (evaluated.images.matched, evaluated.images.swapped) == (len(shown), 1)
+    assert (evaluated.images.matched, evaluated.images.swapped) == (len(shown_rows), 1)
 
 
 def on_upload(name: str) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from prelabel.detections import ImageLabel
-from prelabel.export.label_studio import export_label_studio
-from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.storage import Storage
+from prelabel.label_studio.export import export_label_studio
+from prelabel.label_studio.options import LabelStudioOptions
+from prelabel.storage.files import Storage
 from tests.rows import INFO, row, rows
 from tests.tools.conftest import HOSTILE_CLASS, NOTHING, Photos
 from tests.tools.label_studio import Server
@@ -24,7 +24,7 @@ LABELS = [ImageLabel(1, HOSTILE_CLASS, "", 0.9), ImageLabel(2, "kitchen", "", 0.
 def exported(photos: Photos, folder: Path, choice: str) -> list[dict[str, Any]]:
     photo = photos.root / "odd \u00fc" / NOTHING
     image = row(NOTHING, height=240, width=320, uri=str(photo), image_labels=LABELS)
-    options = LabelStudioOptions(choice=choice, score_threshold=0.05, document_root=str(photos.root))
+    options = LabelStudioOptions.of(choice=choice, score_threshold=0.05, document_root=str(photos.root))
     export_label_studio(replace(INFO, classes=None), rows(image), str(folder), options, Storage())
     return list(json.loads((folder / "tasks-00000.json").read_text()))
 
@@ -55,10 +55,10 @@ def test_labels_of_the_image_are_ticked_on_the_page(
         timeout=90_000,
     ).json_value()
     page.screenshot(path=str(screenshots / f"choices-{choice}.png"))
-    assert submitted == [[one.label for one in LABELS[:ticks]]]
+    assert submitted == [[label.label for label in LABELS[:ticks]]]
 
 
-def test_a_label_that_the_config_does_not_have_is_refused_by_the_server_as_by_us(
+def test_a_label_missing_in_the_config_is_refused_by_the_server_and_by_us(
     label_studio: Server, photos: Photos, tmp_path: Path
 ) -> None:
     tasks = exported(photos, tmp_path, "multiple")

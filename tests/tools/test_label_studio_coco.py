@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prelabel.export.base import RunInfo
 from prelabel.export.coco import CocoOptions, export_coco
-from prelabel.export.label_studio import export_label_studio
-from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.export.reading import RunInfo
-from prelabel.storage import Storage
+from prelabel.label_studio.export import export_label_studio
+from prelabel.label_studio.options import LabelStudioOptions
+from prelabel.storage.files import Storage
 from tests.tools.conftest import Photos
 from tests.tools.label_studio import Server
 
@@ -36,7 +36,7 @@ def test_ids_and_counts_survive_the_servers_own_coco_export(
 ) -> None:
     opened = photos.runs[run]
     info = RunInfo.of(opened)
-    options = LabelStudioOptions(shape=shape, document_root=str(photos.root), max_points=10**6)
+    options = LabelStudioOptions.of(shape=shape, document_root=str(photos.root), max_points=10**6)
     report = export_label_studio(info, opened.rows, str(tmp_path / "tasks"), options, Storage())
     project = label_studio.project((tmp_path / "tasks" / "label_config.xml").read_text(), f"coco {run} {shape}")
     tasks = json.loads((tmp_path / "tasks" / "tasks-00000.json").read_text())
@@ -44,18 +44,29 @@ def test_ids_and_counts_survive_the_servers_own_coco_export(
         (prediction,) = task.pop("predictions")
         task["annotations"] = [{"result": prediction["result"]}]
     label_studio.api("POST", f"projects/{project}/import", tasks)
-    theirs = coco_export(label_studio, project)
+    server_coco = coco_export(label_studio, project)
 
     # A rectangle around a mask has the rectangle's area on the server: here, too, boxes without their masks.
     segmentation = "polygon" if shape == "polygon" else "none"
     export_coco(info, opened.rows, str(tmp_path / "coco.json"), CocoOptions(segmentation=segmentation), Storage())
-    ours = json.loads((tmp_path / "coco.json").read_text())
-    known = {one["id"]: one["name"] for one in ours["categories"]}
-    assert len({one["id"] for one in theirs["categories"]}) == len(theirs["categories"])
-    assert {one["id"]: one["name"] for one in theirs["categories"]}.items() <= known.items()
-    assert report.regions == report.detections == len(theirs["annotations"]) == len(ours["annotations"]) > 100
-    count = np.bincount([one["category_id"] for one in ours["annotations"]], minlength=1000).tolist()
-    assert np.bincount([one["category_id"] for one in theirs["annotations"]], minlength=1000).tolist() == count
+    exported_coco = json.loads((tmp_path / "coco.json").read_text())
+    known = {category["id"]: category["name"] for category in exported_coco["categories"]}
+    assert len({category["id"] for category in server_coco["categories"]}) == len(server_coco["categories"])
+    assert {category["id"]: category["name"] for category in server_coco["categories"]}.items() <= known.items()
+    assert (
+        report.regions
+        == report.detections
+        == len(server_coco["annotations"])
+        == len(exported_coco["annotations"])
+        > 100
+    )
+    count = np.bincount(
+        [annotation["category_id"] for annotation in exported_coco["annotations"]], minlength=1000
+    ).tolist()
+    assert (
+        np.bincount([annotation["category_id"] for annotation in server_coco["annotations"]], minlength=1000).tolist()
+        == count
+    )
     # Its areas are those of outlines that cross themselves nowhere: holes are taken off, parts added, bridges nothing.
-    total = [sum(one["area"] for one in side["annotations"]) for side in (theirs, ours)]
+    total = [sum(annotation["area"] for annotation in side["annotations"]) for side in (server_coco, exported_coco)]
     assert total[0] == pytest.approx(total[1], rel=0.01)

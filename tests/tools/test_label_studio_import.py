@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prelabel import rle
-from prelabel.export.label_studio import export_label_studio
-from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.export.reading import RunInfo
+from prelabel.export.base import RunInfo
+from prelabel.label_studio.export import export_label_studio
+from prelabel.label_studio.options import LabelStudioOptions
+from prelabel.masks import rle
 from prelabel.store.run import Run
 from tests.tools.conftest import Photos
 from tests.tools.environment import needed
@@ -26,7 +26,7 @@ def imported(
     server: Server, photos: Photos, run: Run, shape: str, folder: Path, **options: Any
 ) -> list[dict[str, Any]]:
     """The tasks of a new project, as the server gives them back, after an export of the run into it."""
-    chosen = LabelStudioOptions(document_root=str(photos.root), shape=shape, **options)
+    chosen = LabelStudioOptions.of(document_root=str(photos.root), shape=shape, **options)
     report = export_label_studio(RunInfo.of(run), run.rows, str(folder), chosen, run.storage)
     project = server.project((folder / "label_config.xml").read_text(), f"{run.record.detector.name} {shape}")
     server.serve(project, photos.root / "coco val")
@@ -64,15 +64,15 @@ def test_every_box_comes_back_within_half_a_pixel(
     for row in run.rows():
         (prediction,) = back[row.image_id]["predictions"]
         assert prediction["model_version"] == run.record.detector.model_version
-        found = row.detections
-        assert found is not None
-        order = np.argsort(-found.score, kind="stable")
+        detections = row.detections
+        assert detections is not None
+        order = np.argsort(-detections.score, kind="stable")
         regions = list(boxes_in_pixels(prediction))
-        assert [label for label, _, _ in regions] == list(found.label[order])
+        assert [label for label, _, _ in regions] == list(detections.label[order])
         if regions:
-            np.testing.assert_allclose([score for _, score, _ in regions], found.score[order], atol=1e-6)
-            np.testing.assert_allclose([box for _, _, box in regions], found.xyxy[order], atol=0.5)
-            assert prediction["score"] == pytest.approx(np.mean(found.score), abs=1e-5)
+            np.testing.assert_allclose([score for _, score, _ in regions], detections.score[order], atol=1e-6)
+            np.testing.assert_allclose([box for _, _, box in regions], detections.xyxy[order], atol=0.5)
+            assert prediction["score"] == pytest.approx(np.mean(detections.score), abs=1e-5)
         compared += len(regions)
     assert compared == sum(len(row) for row in run.rows()) > 1000
 
@@ -87,17 +87,17 @@ def test_brush_masks_come_back_as_the_stored_masks(label_studio: Server, photos:
     compared = 0
     for row in run.rows():
         (prediction,) = back[row.image_id]["predictions"]
-        found = row.detections
-        assert found is not None
-        assert found.mask is not None
-        order = np.argsort(-found.score, kind="stable")
-        masks = [found.mask[i] for i in order if rle.area(found.mask[i], found.height, found.width)]
+        detections = row.detections
+        assert detections is not None
+        assert detections.mask is not None
+        order = np.argsort(-detections.score, kind="stable")
+        masks = [detections.mask[i] for i in order if rle.area(detections.mask[i], detections.height, detections.width)]
         assert len(prediction["result"]) == len(masks)
         for region, counts in zip(prediction["result"], masks, strict=True):
             size = (region["original_height"], region["original_width"])
-            shown = np.asarray(decode(region["value"]["rle"]), np.uint8).reshape(*size, 4)[..., 3] > 0
-            assert size == (found.height, found.width)
-            assert rle.encode(shown) == counts
+            visible = np.asarray(decode(region["value"]["rle"]), np.uint8).reshape(*size, 4)[..., 3] > 0
+            assert size == (detections.height, detections.width)
+            assert rle.encode(visible) == counts
             compared += 1
     assert compared > 1000
 
@@ -116,19 +116,27 @@ def test_polygons_come_back_as_they_were_sent_and_cover_their_masks(
         (prediction,) = back[row.image_id]["predictions"]
         (wanted,) = sent[row.image_id]["predictions"]
         assert prediction["result"] == wanted["result"]
-        found = row.detections
-        assert found is not None
-        assert found.mask is not None
+        detections = row.detections
+        assert detections is not None
+        assert detections.mask is not None
         drawn: dict[float, np.ndarray[Any, Any]] = {}
         for region in prediction["result"]:
-            canvas = Image.new("1", (found.width * 4, found.height * 4))
-            points = [(x * found.width / 25 - 0.5, y * found.height / 25 - 0.5) for x, y in region["value"]["points"]]
+            canvas = Image.new("1", (detections.width * 4, detections.height * 4))
+            points = [
+                (x * detections.width / 25 - 0.5, y * detections.height / 25 - 0.5)
+                for x, y in region["value"]["points"]
+            ]
             ImageDraw.Draw(canvas).polygon(points, fill=1)
             drawn[region["score"]] = drawn.get(region["score"], False) | np.asarray(canvas)
-        for index in np.flatnonzero(found.score >= np.float32(0.3)):
-            score = float(str(found.score[index]))
-            mask = np.repeat(np.repeat(rle.decode(found.mask[index], found.height, found.width), 4, 0), 4, 1) > 0
-            if np.count_nonzero(found.score == found.score[index]) == 1 and mask.sum() > 16 * 400:
+        for index in np.flatnonzero(detections.score >= np.float32(0.3)):
+            score = float(str(detections.score[index]))
+            mask = (
+                np.repeat(
+                    np.repeat(rle.decode(detections.mask[index], detections.height, detections.width), 4, 0), 4, 1
+                )
+                > 0
+            )
+            if np.count_nonzero(detections.score == detections.score[index]) == 1 and mask.sum() > 16 * 400:
                 overlaps.append((mask & drawn[score]).sum() / (mask | drawn[score]).sum())
     assert len(overlaps) > 200
     assert min(overlaps) > 0.85

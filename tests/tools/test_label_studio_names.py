@@ -16,18 +16,17 @@ from urllib.parse import urljoin
 
 import pytest
 
-from prelabel.export.label_studio import export_label_studio
-from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.export.reading import ExportReport
-from prelabel.push.label_studio import push
-from prelabel.push.options import PushOptions
+from prelabel.errors import PushError
+from prelabel.export.base import ExportReport
+from prelabel.label_studio.export import export_label_studio
+from prelabel.label_studio.options import LabelStudioOptions, PushOptions
+from prelabel.label_studio.push import push
 from prelabel.source.fetch import fetch
 from prelabel.source.listing import list_images
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from tests.hostile.names import NAMES
 from tests.rows import INFO, found, row, rows
 from tests.s3 import S3Server
-from tests.tools.environment import needed
 from tests.tools.label_studio import Server
 
 FOLDER = "pho tos#1 100% +"
@@ -50,8 +49,8 @@ def folder(document_root: Path) -> Path:
 
 def exported(uris: dict[str, str], to: Path, **options: Any) -> tuple[list[dict[str, Any]], str, ExportReport]:
     """Tasks, labelling config, and what the export said, of images with a box each."""
-    every = rows(*(row(name, found(), uri=uri) for name, uri in uris.items()))
-    report = export_label_studio(INFO, every, str(to), LabelStudioOptions(**options), Storage())
+    image_rows = rows(*(row(name, found(), uri=uri) for name, uri in uris.items()))
+    report = export_label_studio(INFO, image_rows, str(to), LabelStudioOptions.of(**options), Storage())
     return json.loads((to / "tasks-00000.json").read_text()), (to / "label_config.xml").read_text(), report
 
 
@@ -152,18 +151,71 @@ def test_objects_of_odd_names_are_shown_or_counted(
     got = shown(label_studio, project)
     assert {name: got[name] for name in fine} == {name: content(name) for name in fine}
     assert all(isinstance(got[name], int) for name in altered)
-    assert "4 are not shown" in report.warnings[-1]
+    assert "4 images are not shown" in report.warnings[-1]
 
 
 def test_pushed_again_odd_names_find_their_tasks(
     label_studio: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed("label_studio_sdk")
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio.token)
-    every = rows(*(row(name, found(), uri=f"{folder}/{name}") for name in NAMES.values()))
+    image_rows = rows(*(row(name, found(), uri=f"{folder}/{name}") for name in NAMES.values()))
     options = PushOptions(url=label_studio.url, project="pushed names")
-    first, again = (push(INFO, every, options, Storage()) for _ in range(2))
-    assert (first.new_tasks, again.unchanged, again.tasks) == (len(NAMES), len(NAMES), len(NAMES))
+    first, again = (push(INFO, image_rows, options, Storage()) for _ in range(2))
+    assert (first.sent.new_tasks, again.sent.unchanged, again.tasks) == (len(NAMES), len(NAMES), len(NAMES))
     project = int(first.url.rpartition("/")[2])
     label_studio.serve(project, folder)
     assert shown(label_studio, project) == {name: content(name) for name in NAMES.values()}
+
+
+def test_created_storages_show_the_images_and_their_sync_adds_no_tasks(
+    label_studio: Server, s3_server: S3Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = s3_server.new_bucket()
+    s3_server.put(bucket, "in/a.png", content("a"))
+    local = next(iter(NAMES.values()))
+    variables = {
+        "LABEL_STUDIO_API_KEY": label_studio.token,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test-secret",
+        "AWS_ENDPOINT_URL": s3_server.endpoint,
+        "AWS_REGION": "us-east-1",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    uris = {"a.png": f"s3://{bucket}/in/a.png", local: f"{folder}/{local}"}
+    image_rows = rows(*(row(name, found(), uri=uri) for name, uri in uris.items()))
+    root = str(label_studio.document_root)
+    options = PushOptions(url=label_studio.url, project="storages", create_storage=True, document_root=root)
+    report = push(INFO, image_rows, options, Storage())
+    assert [note.startswith("created") for note in report.warnings[:2]] == [True, True]
+    project = int(report.url.rpartition("/")[2])
+    assert shown(label_studio, project) == {"a.png": content("a"), local: content(local)}
+    again = push(INFO, image_rows, options, Storage())
+    assert (again.sent.unchanged, again.warnings) == (2, ())
+    for kind in ("s3", "localfiles"):
+        (storage,) = label_studio.api("GET", f"storages/{kind}/?project={project}")
+        synced = label_studio.api("POST", f"storages/{kind}/{storage['id']}/sync")
+        assert (synced["status"], synced["last_sync_count"]) == ("completed", 0)
+    assert len(label_studio.tasks(project)) == 2
+    # Without the filter, Sync would fail on the images instead of making them tasks.
+    label_studio.api("PATCH", f"storages/localfiles/{storage['id']}", {"regex_filter": "", "path": storage["path"]})
+    assert label_studio.api("POST", f"storages/localfiles/{storage['id']}/sync")["status"] == "failed"
+    assert len(label_studio.tasks(project)) == 2
+
+
+def test_a_storage_that_the_server_cannot_open_ends_the_push_before_its_first_task(
+    label_studio: Server, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "wrong-secret-0123"
+    for name, value in {
+        "LABEL_STUDIO_API_KEY": label_studio.token,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_ENDPOINT_URL": s3_server.endpoint,
+    }.items():
+        monkeypatch.setenv(name, value)
+    image_rows = rows(row("a.png", found(), uri="s3://no-such-bucket/a.png"))
+    options = PushOptions(url=label_studio.url, project="no storage", create_storage=True)
+    with pytest.raises(PushError, match="storage for s3 no-such-bucket") as caught:
+        push(INFO, image_rows, options, Storage())
+    assert secret not in str(caught.value)

@@ -6,6 +6,7 @@ import functools
 import http.server
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,13 +14,14 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from prelabel import rle
-from prelabel.export.label_studio import export_label_studio
-from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.export.polygons import SPECK, PolygonRules, object_polygons
-from prelabel.export.reading import RunInfo
+from prelabel.export.base import RunInfo
+from prelabel.label_studio.export import export_label_studio
+from prelabel.label_studio.options import LabelStudioOptions, PushOptions
+from prelabel.label_studio.push import push
+from prelabel.masks import rle
+from prelabel.masks.polygons import FRAGMENT_SHARE, PolygonRules, object_polygons
 from prelabel.select import ExportSelection
-from prelabel.storage import Storage
+from prelabel.storage.files import Storage
 from prelabel.store.rows import ImageRow
 from tests.rows import INFO, found, row, rows
 from tests.s3 import S3Server
@@ -33,7 +35,7 @@ class Project:
 
     def __init__(self, server: Server, photos: Photos, name: str, folder: Path, **options: Any) -> None:
         run = photos.runs[name]
-        chosen = LabelStudioOptions(document_root=str(photos.root), **options)
+        chosen = LabelStudioOptions.of(document_root=str(photos.root), **options)
         export_label_studio(RunInfo.of(run), run.rows, str(folder), chosen, run.storage)
         self.server = server
         self.id = server.project((folder / "label_config.xml").read_text(), name)
@@ -71,13 +73,13 @@ def assert_shown(task: Labelling, photo: Path) -> None:
     with Image.open(photo) as opened:
         upright = ImageOps.exif_transpose(opened).convert("RGB")
     assert task.natural_size == upright.size
-    shown = task.photo()
+    displayed = task.photo()
     x1, y1, x2, y2 = (np.array(task.visible) - [task.frame.x, task.frame.y] * 2).tolist()
     scale = upright.width / task.frame.width
     part = (max(x1, 0) * scale, max(y1, 0) * scale, min(x2 * scale, upright.width), min(y2 * scale, upright.height))
-    wanted = np.asarray(upright.resize((shown.shape[1], shown.shape[0]), box=part)).astype(np.int16)
-    assert np.abs(shown - wanted).mean() < 12
-    assert np.abs(shown[::-1] - wanted).mean() > 24
+    wanted = np.asarray(upright.resize((displayed.shape[1], displayed.shape[0]), box=part)).astype(np.int16)
+    assert np.abs(displayed - wanted).mean() < 12
+    assert np.abs(displayed[::-1] - wanted).mean() > 24
 
 
 def ordered(row: ImageRow) -> Any:
@@ -85,7 +87,7 @@ def ordered(row: ImageRow) -> Any:
     return row.detections[np.argsort(-row.detections.score, kind="stable")]
 
 
-def test_rectangles_are_drawn_around_what_was_found(
+def test_rectangles_enclose_the_detections(
     label_studio: Server, page: Any, photos: Photos, tmp_path: Path, screenshots: Path
 ) -> None:
     few = {"score_threshold": 0.4, "nms_iou": 0.5}
@@ -111,11 +113,11 @@ def under_page(task: Labelling, row: ImageRow) -> tuple[Any, Any]:
     return ys, xs
 
 
-def iou(one: Any, other: Any) -> float:
-    return float((one & other).sum() / (one | other).sum())
+def iou(box: Any, other: Any) -> float:
+    return float((box & other).sum() / (box | other).sum())
 
 
-def test_brush_masks_are_drawn_over_what_was_found(
+def test_brush_masks_cover_the_detections(
     label_studio: Server, page: Any, photos: Photos, tmp_path: Path, screenshots: Path
 ) -> None:
     project = Project(label_studio, photos, "mask", tmp_path, shape="brush", score_threshold=0.4)
@@ -123,10 +125,10 @@ def test_brush_masks_are_drawn_over_what_was_found(
     task, regions = project.open(page, image_id)
     task.screenshot(screenshots / f"brush-{image_id}.png")
     row = project.rows[image_id]
-    found, (ys, xs) = ordered(row), under_page(task, row)
+    detections, (ys, xs) = ordered(row), under_page(task, row)
     assert len(regions) >= 3
     for index in range(3):
-        mask = rle.decode(found.mask[index], found.height, found.width)
+        mask = rle.decode(detections.mask[index], detections.height, detections.width)
         assert iou(mask[np.ix_(ys.astype(int), xs.astype(int))], task.drawn(index)) > 0.95
 
 
@@ -137,9 +139,11 @@ def test_parts_of_one_object_are_one_region_and_filled_as_the_mask_is(
     project = Project(label_studio, photos, "mask", tmp_path, shape="polygon", score_threshold=0.4)
     parted = []
     for image_id, image in project.rows.items():
-        found = ordered(image)
-        for index, (counts, score) in enumerate(zip(found.mask, found.score, strict=True)):
-            parts = object_polygons(counts, found.height, found.width, PolygonRules(1.0, 16, SPECK, "split")).polygons
+        detections = ordered(image)
+        for index, (counts, score) in enumerate(zip(detections.mask, detections.score, strict=True)):
+            parts = object_polygons(
+                counts, detections.height, detections.width, PolygonRules(1.0, 16, FRAGMENT_SHARE, "split")
+            ).polygons
             sizes = [np.ptp(np.reshape(part, (-1, 2)), axis=0).prod() for part in parts]
             if score >= np.float32(0.4) and len(parts) > 1:
                 parted.append((sorted(sizes)[-2], image_id, index))
@@ -147,9 +151,9 @@ def test_parts_of_one_object_are_one_region_and_filled_as_the_mask_is(
     task, regions = project.open(page, image_id)
     task.screenshot(screenshots / f"parts-{image_id}.png")
     image = project.rows[image_id]
-    found, (ys, xs) = ordered(image), under_page(task, image)
-    assert len(regions) == np.count_nonzero(found.score >= np.float32(0.4))
-    mask = rle.decode(found.mask[index], found.height, found.width)
+    detections, (ys, xs) = ordered(image), under_page(task, image)
+    assert len(regions) == np.count_nonzero(detections.score >= np.float32(0.4))
+    mask = rle.decode(detections.mask[index], detections.height, detections.width)
     assert iou(mask[np.ix_(ys.astype(int), xs.astype(int))], task.drawn(index)) > 0.9
 
 
@@ -172,7 +176,7 @@ def test_polygons_are_drawn_with_their_corners_where_they_should_be(
         assert iou(np.asarray(canvas), task.drawn(index)) > 0.93
 
 
-def test_a_photo_turned_by_its_exif_tag_has_its_regions_on_the_people(
+def test_regions_of_a_photo_rotated_by_exif_are_on_the_people(
     label_studio: Server, page: Any, photos: Photos, tmp_path: Path, screenshots: Path
 ) -> None:
     project = Project(label_studio, photos, "odd", tmp_path, score_threshold=0.4, shape="rectangle")
@@ -270,3 +274,34 @@ def test_images_of_a_web_server_are_shown_when_it_allows_it(
         assert_shown(task, photo)
         assert_drawn_where_found(task, 0, BOX["xyxy"], image)
         web.shutdown()
+
+
+def test_the_copy_of_a_rotated_tiff_has_the_regions_where_the_displayed_image_has_them(
+    label_studio: Server, page: Any, document_root: Path, tmp_path: Path, screenshots: Path
+) -> None:
+    displayed = Image.new("RGB", (320, 240), (60, 90, 120))
+    ImageDraw.Draw(displayed).rectangle((40, 30, 159, 89), fill=(220, 40, 40))
+    ImageDraw.Draw(displayed).rectangle((0, 160, 319, 239), fill=(240, 240, 240))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise for display
+    photo = document_root / "tiffs" / "rotated.tif"
+    photo.parent.mkdir(exist_ok=True)
+    displayed.transpose(Image.Transpose.ROTATE_90).save(photo, exif=exif)
+    tiff = row("rotated.tif", found(xyxy=(40, 30, 160, 90)), height=240, width=320, uri=str(photo))
+    image = replace(tiff, exif_orientation=6, browser_orientation=6)
+    (tmp_path / "token").write_text(label_studio.token)
+    options = PushOptions(
+        url=label_studio.url,
+        project="copies",
+        token_file=str(tmp_path / "token"),
+        create_storage=True,
+        document_root=str(document_root),
+        display_copies=str(document_root / "copies"),
+    )
+    report = push(INFO, rows(image), options, Storage())
+    project = int(report.url.rpartition("/")[2])
+    (task,) = label_studio.tasks(project)
+    labelling = Labelling(page, label_studio, project, task["id"], 1)
+    labelling.screenshot(screenshots / "copy.png")
+    assert_shown(labelling, photo)
+    assert_drawn_where_found(labelling, 0, (40, 30, 160, 90), image)

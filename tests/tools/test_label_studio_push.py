@@ -13,17 +13,14 @@ from typing import Any
 import pytest
 
 from prelabel.errors import PushError
-from prelabel.export.reading import RunInfo
-from prelabel.push.label_studio import PushReport, push
-from prelabel.push.options import PushOptions
-from prelabel.storage import Storage
+from prelabel.export.base import RunInfo
+from prelabel.label_studio.options import PushOptions
+from prelabel.label_studio.push import PushReport, push
+from prelabel.storage.files import Storage
 from prelabel.store.run import Run, open_run
 from tests.rows import INFO, found, row, rows
 from tests.tools.conftest import Photos
-from tests.tools.environment import needed
 from tests.tools.label_studio import ROOT, Server
-
-needed("label_studio_sdk")
 
 
 @pytest.fixture
@@ -33,12 +30,12 @@ def token(label_studio: Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def pushed(server: Server, run: Run, photos: Photos, title: str, **options: Any) -> PushReport:
-    chosen = PushOptions(url=server.url, project=title, document_root=str(photos.root), **options)
+    chosen = PushOptions.of(url=server.url, project=title, document_root=str(photos.root), **options)
     return push(RunInfo.of(run), run.rows, chosen, run.storage)
 
 
 def counts(report: PushReport) -> tuple[int, int, int, int]:
-    return report.new_tasks, report.added, report.replaced, report.unchanged
+    return report.sent.new_tasks, report.sent.added, report.sent.replaced, report.sent.unchanged
 
 
 def number_of(report: PushReport) -> int:
@@ -62,8 +59,8 @@ def test_both_detectors_go_into_one_project_twice_and_the_counts_stay(
     assert counts(pushed(label_studio, ssd, photos, "both", **team, unlisted="drop")) == (0, 0, 0, 80)
     after = label_studio.tasks(number_of(first))
     assert (len(after), second.tasks, second.predictions) == (80, 80, 160)
-    assert [[one["id"] for one in task["predictions"]] for task in after] == [
-        [one["id"] for one in task["predictions"]] for task in before
+    assert [[prediction["id"] for prediction in task["predictions"]] for task in after] == [
+        [prediction["id"] for prediction in task["predictions"]] for task in before
     ]
 
 
@@ -72,25 +69,23 @@ def test_another_threshold_replaces_what_it_changes(label_studio: Server, token:
     first = pushed(label_studio, run, photos, "threshold", shape="brush", score_threshold=0.5)
     assert counts(first) == (80, 0, 0, 0)
     again = pushed(label_studio, run, photos, "threshold", shape="brush", score_threshold=0.7)
-    assert again.replaced > 20
-    assert again.replaced + again.unchanged == 80
+    assert again.sent.replaced > 20
+    assert again.sent.replaced + again.sent.unchanged == 80
     assert (again.tasks, again.predictions) == (80, 80)
     tasks = label_studio.tasks(number_of(again))
-    kept = sum(int((one.detections.score >= 0.7).sum()) for one in run.rows() if one.detections is not None)
+    kept = sum(int((row.detections.score >= 0.7).sum()) for row in run.rows() if row.detections is not None)
     assert sum(len(task["predictions"][0]["result"]) for task in tasks) == kept == again.detections
 
 
-def test_a_push_that_is_killed_half_way_is_continued_without_doubles(
-    label_studio: Server, token: str, photos: Photos
-) -> None:
+def test_a_killed_push_resumes_without_duplicates(label_studio: Server, token: str, photos: Photos) -> None:
     command = [sys.executable, "-m", "prelabel", "push", "label-studio", photos.runs["mask"].output]
     command += ["--url", label_studio.url, "--project", "killed", "--shape", "rectangle", "--tasks-per-request", "7"]
     command += ["--document-root", str(photos.root)]
     environment = {**os.environ, "LABEL_STUDIO_API_KEY": token}
 
     def held() -> int:
-        found = label_studio.api("GET", "projects/?title=killed")["results"]
-        return int(found[0]["task_number"]) if found else 0
+        projects = label_studio.api("GET", "projects/?title=killed")["results"]
+        return int(projects[0]["task_number"]) if projects else 0
 
     for enough in (7, 35):
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
@@ -110,7 +105,6 @@ def test_a_push_that_is_killed_half_way_is_continued_without_doubles(
     assert project["total_predictions_number"] == 80
 
 
-@pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated:DeprecationWarning")  # the SDK's own
 def test_a_personal_access_token_opens_the_server_too(
     label_studio: Server, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,41 +115,39 @@ def test_a_personal_access_token_opens_the_server_too(
     path.write_text(personal + "\n")
     monkeypatch.delenv("LABEL_STUDIO_API_KEY")
     options = PushOptions(url=label_studio.url, project="personal", token_file=str(path))
-    assert push(INFO, rows(row("a.jpg", found())), options, Storage()).new_tasks == 1
+    assert push(INFO, rows(row("a.jpg", found())), options, Storage()).sent.new_tasks == 1
 
 
 def test_a_wrong_token_and_an_absent_server_are_one_clear_line(
     label_studio: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    every = rows(row("a.jpg", found()))
+    image_rows = rows(row("a.jpg", found()))
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0123456789abcdef0123456789abcdef01234567")
     with pytest.raises(PushError, match="answered 401: Invalid token") as caught:
-        push(INFO, every, PushOptions(url=label_studio.url, project="1"), Storage())
+        push(INFO, image_rows, PushOptions(url=label_studio.url, project="1"), Storage())
     assert "0123456789abcdef" not in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(PushError, match=r"http://127\.0\.0\.1:9 does not answer"):
-        push(INFO, every, PushOptions(url="http://127.0.0.1:9", project="1"), Storage())
+        push(INFO, image_rows, PushOptions(url="http://127.0.0.1:9", project="1"), Storage())
 
 
 def test_annotations_and_tasks_of_people_stay(label_studio: Server, token: str) -> None:
-    every = [row(f"{i}.jpg", found(score=0.5 + i / 10)) for i in range(3)]
-    first = push(INFO, rows(*every), PushOptions(url=label_studio.url, project="people"), Storage())
+    image_rows = [row(f"{i}.jpg", found(score=0.5 + i / 10)) for i in range(3)]
+    first = push(INFO, rows(*image_rows), PushOptions(url=label_studio.url, project="people"), Storage())
     project = number_of(first)
     task = label_studio.tasks(project)[0]
     result = task["predictions"][0]["result"]
     label_studio.api("POST", f"tasks/{task['id']}/annotations/", {"result": result})
     label_studio.api("POST", f"projects/{project}/import", [{"data": {"image": "s3://mine/x.jpg"}}])
-    again = PushOptions(url=label_studio.url, project=str(project), score_threshold=0.65)
-    assert counts(push(INFO, rows(*every), again, Storage())) == (0, 0, 2, 1)
+    again = PushOptions.of(url=label_studio.url, project=str(project), score_threshold=0.65)
+    assert counts(push(INFO, rows(*image_rows), again, Storage())) == (0, 0, 2, 1)
     tasks = label_studio.tasks(project)
     assert [len(task["annotations"]) for task in tasks] == [1, 0, 0, 0]
     assert tasks[0]["annotations"][0]["result"] == result
     assert [len(task["predictions"]) for task in tasks] == [1, 1, 1, 0]
 
 
-def test_a_project_made_by_hand_gets_tools_and_a_number_that_does_not_exist_is_refused(
-    label_studio: Server, token: str
-) -> None:
+def test_an_empty_project_gets_tools_and_an_unknown_number_is_refused(label_studio: Server, token: str) -> None:
     project = label_studio.api("POST", "projects/", {"title": "by hand"})["id"]
     report = push(INFO, rows(row("a.jpg", found())), PushOptions(url=label_studio.url, project="by hand"), Storage())
     assert (number_of(report), report.created_project) == (project, False)
@@ -190,7 +182,7 @@ def test_the_tasks_of_a_project_are_labelled_and_predictions_go_back_by_their_nu
     models = assets / "models"
     source = label_studio.url.replace("http://", "label-studio://") + f"/{project}"
     command = [sys.executable, "-m", "prelabel", "label", source, "--detector", models / "maskrcnn-tf2"]
-    command += ["--label-map", "coco", "--output", tmp_path / "run", "--address", "local", "--workers", "1"]
+    command += ["--label-map", "coco", "--output", tmp_path / "run", "--ray-address", "local", "--workers", "1"]
     environment = {**os.environ, "LABEL_STUDIO_API_KEY": token}
     done = subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -198,7 +190,7 @@ def test_the_tasks_of_a_project_are_labelled_and_predictions_go_back_by_their_nu
     run = open_run(str(tmp_path / "run"), Storage())
     assert [row.error for row in run.rows()] == [None, None]
     assert [row.image_id.partition("/")[0] for row in run.rows()] == [str(task["id"]) for task in before]
-    options = PushOptions(url=label_studio.url, project=str(project), unlisted="drop", score_threshold=0.5)
+    options = PushOptions.of(url=label_studio.url, project=str(project), unlisted="drop", score_threshold=0.5)
     assert counts(push(RunInfo.of(run), run.rows, options, run.storage)) == (0, 2, 0, 0)
     after = label_studio.tasks(project)
     assert [task["data"] for task in after] == [task["data"] for task in before]

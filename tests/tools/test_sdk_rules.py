@@ -8,11 +8,11 @@ import pytest
 
 from prelabel.detections import ImageLabel
 from prelabel.errors import ExportError
-from prelabel.export.label_config import Control, make_config
-from prelabel.export.label_studio import export_label_studio
-from prelabel.export.label_studio_options import LabelStudioOptions
-from prelabel.export.sdk_rules import _refuses_brushes, sdk_rules
-from prelabel.storage import Storage
+from prelabel.label_studio.config import Control, make_config
+from prelabel.label_studio.export import export_label_studio
+from prelabel.label_studio.options import LabelStudioOptions
+from prelabel.label_studio.preflight import _refuses_brushes, sdk_rules
+from prelabel.storage.files import Storage
 from tests.rows import INFO, found, mask_of, row, rows
 from tests.tools.conftest import HOSTILE_CLASS
 from tests.tools.environment import needed
@@ -23,10 +23,10 @@ MASK = mask_of("###...", "#.#...", "###...", "......")
 
 
 @pytest.mark.parametrize("shape", ["rectangle", "polygon", "brush"])
-def test_the_sdk_has_nothing_against_what_is_written(tmp_path: Path, shape: str) -> None:
+def test_the_sdk_accepts_the_written_tasks(tmp_path: Path, shape: str) -> None:
     labels = [ImageLabel(1, "indoors", "", 0.9), ImageLabel(2, "kitchen", "", 0.8)]
     image = row("a.jpg", found(HOSTILE_CLASS, mask=MASK), found(score=0.4, mask=MASK), image_labels=labels)
-    options = LabelStudioOptions(shape=shape, choice="multiple", class_map={HOSTILE_CLASS: HOSTILE_CLASS})
+    options = LabelStudioOptions.of(shape=shape, choice="multiple", class_map={HOSTILE_CLASS: HOSTILE_CLASS})
     info = type(INFO)(detector="net", model_version="net-1")
     report = export_label_studio(info, rows(image), str(tmp_path), options, Storage())
     assert report.detections == 4
@@ -38,8 +38,8 @@ def test_the_sdk_refuses_a_region_that_the_server_would_refuse() -> None:
     assert rules is not None
     value = {"x": 0, "y": 0, "width": 101, "height": 5, "rotation": 0, "rectanglelabels": ["Dog"]}
     region = {"id": "a", "type": "rectanglelabels", "from_name": "label", "to_name": "image", "value": value}
-    said = rules({"model_version": "m", "score": 0.5, "result": [region]})
-    assert said == ["Region 0: Invalid geometry for control 'label': width 101 out of bounds [0, 100]"]
+    problem = rules({"model_version": "m", "score": 0.5, "result": [region]})
+    assert problem == ["Region 0: Invalid geometry for control 'label': width 101 out of bounds [0, 100]"]
 
 
 def test_an_sdk_that_refuses_every_brush_mask_is_named_and_polygons_are_offered(
@@ -51,15 +51,15 @@ def test_an_sdk_that_refuses_every_brush_mask_is_named_and_polygons_are_offered(
     asked = LabelInterface.validate_prediction
 
     def older(self: object, prediction: dict, return_errors: bool = False) -> list[str]:
-        brushes = [one for one in prediction["result"] if one["type"] == "brushlabels"]
+        brushes = [region for region in prediction["result"] if region["type"] == "brushlabels"]
         return ["Region 0: Invalid value"] if brushes else asked(self, prediction, return_errors=return_errors)
 
     monkeypatch.setattr(LabelInterface, "validate_prediction", older)
     _refuses_brushes.cache_clear()
-    every = rows(row("a.jpg", found(mask=MASK)))
-    with pytest.raises(ExportError, match=r"label-studio-sdk says: its version \d+\.\d+\.\d+, .*shape polygon"):
-        export_label_studio(INFO, every, str(tmp_path / "out"), LabelStudioOptions(shape="brush"), Storage())
-    assert export_label_studio(INFO, every, str(tmp_path), LabelStudioOptions(), Storage()).regions == 1
+    image_rows = rows(row("a.jpg", found(mask=MASK)))
+    with pytest.raises(ExportError, match=r"label-studio-sdk: version \d+\.\d+\.\d+, .*shape polygon"):
+        export_label_studio(INFO, image_rows, str(tmp_path / "out"), LabelStudioOptions(shape="brush"), Storage())
+    assert export_label_studio(INFO, image_rows, str(tmp_path), LabelStudioOptions(), Storage()).regions == 1
     monkeypatch.undo()
     _refuses_brushes.cache_clear()
     assert _refuses_brushes() == ""
@@ -72,6 +72,6 @@ def test_a_given_config_that_the_server_would_refuse_is_refused_before_anything_
         '<Label value="Dog"/></RectangleLabels><RectangleLabels name="label" toName="image"/></View>'
     )
     options = LabelStudioOptions(label_config=str(team))
-    with pytest.raises(ExportError, match=r"label-studio-sdk refuses the labelling config: .*unique"):
+    with pytest.raises(ExportError, match=r"label-studio-sdk refuses the labeling config: .*unique"):
         export_label_studio(INFO, rows(row("a.jpg", found())), str(tmp_path / "out"), options, Storage())
     assert not (tmp_path / "out").exists()

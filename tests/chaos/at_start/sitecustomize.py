@@ -1,6 +1,6 @@
 """Python runs this in every process that starts with this folder on its path: workers of trials without Ray."""
 
-from prelabel.detectors import runtime
+from prelabel.detectors.running import runtime
 from tests.chaos.stub import install
 
 install()

@@ -1,1 +1,0 @@
-"""What people made of pre-annotations: kept, moved, relabelled, deleted, added."""

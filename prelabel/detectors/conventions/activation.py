@@ -1,0 +1,103 @@
+"""Detect the activation of a classifier's output from the last operations of its graph.
+
+The output is followed backwards, into and out of functions, through operations that only pass on or reshape it, to the
+operation that computed its values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prelabel.detectors.conventions.graph import Entry, Node, Scope, index_of, name_of
+
+_PASSES_ON = frozenset(
+    (
+        *("Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "CheckNumerics"),
+        *("Cast", "Reshape", "Squeeze", "ExpandDims"),
+    )
+)
+
+#: Last operations of a layer without an activation.
+_LINEAR = frozenset(
+    (
+        *("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "Conv2D", "_FusedMatMul", "_FusedConv2D"),
+        *("BiasAdd", "Add", "AddV2", "FusedBatchNormV3", "FusedBatchNorm"),
+    )
+)
+#: Last operations of feature vectors: pooling, and activations that do not return probabilities.
+_FEATURES = frozenset(
+    ("Mean", "Max", "Sum", "AvgPool", "MaxPool", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Tanh", "Softplus")
+)
+
+_MOST_STEPS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RowsEnd:
+    """The operation that computed the rows of an output.
+
+    Attributes:
+        activation: One of `options.ACTIVATIONS` if the operation is one, else None.
+        operation: Type of the operation, or `""` if it was not found.
+        node: Name of its node.
+    """
+
+    activation: str | None
+    operation: str
+    node: str
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the rows come from a layer without an activation: logits, or features."""
+        return self.operation in _LINEAR
+
+    @property
+    def looks_like_features(self) -> bool:
+        """Whether the rows end as feature vectors do, which are not class scores."""
+        return self.operation in _FEATURES
+
+
+def rows_end(entry: Entry, output: str) -> RowsEnd:
+    """Find the operation that computed the rows of an output."""
+    reference = entry.outputs.get(output, "")
+    return _end(entry.scope, reference) if reference else RowsEnd(None, "", "")
+
+
+def _end(scope: Scope, reference: str, *, of_part: bool = False) -> RowsEnd:
+    for _ in range(_MOST_STEPS):
+        node = scope.body.nodes.get(name_of(reference))
+        if node is None:
+            # An argument of the function: continue in the body that calls it.
+            if name_of(reference) not in scope.given:
+                return RowsEnd(None, "", "")
+            scope, reference = scope.given[name_of(reference)]
+            continue
+        inside = scope.called(node)
+        if inside is not None:
+            returned = inside.body.returned
+            if index_of(reference) >= len(returned):
+                return RowsEnd(None, node.operation, node.name)
+            scope, reference = inside, returned[index_of(reference)]
+        elif node.operation in _PASSES_ON and node.tensors:
+            reference = node.tensors[0]
+        else:
+            return RowsEnd(_activation(scope, node, of_part), node.operation, node.name)
+    return RowsEnd(None, "", "")
+
+
+def _activation(scope: Scope, node: Node, of_part: bool) -> str | None:
+    if node.operation == "Softmax":
+        return "softmax"
+    if node.operation in ("Sigmoid", "_FusedSigmoid"):
+        return "sigmoid"
+    if node.operation == "LogSoftmax":
+        return "logits"  # the softmax of the logarithms of probabilities returns the probabilities
+    if node.operation in ("RealDiv", "Div") and len(node.tensors) == 2:
+        dividend, divisor = (scope.body.nodes.get(name_of(tensor)) for tensor in node.tensors)
+        # Keras writes a softmax along an axis other than the last like this.
+        if dividend is not None and divisor is not None and (dividend.operation, divisor.operation) == ("Exp", "Sum"):
+            return "softmax" if name_of(divisor.tensors[0]) == dividend.name else None
+    if node.operation == "ConcatV2" and not of_part:
+        ends = {_end(scope, part, of_part=True).activation for part in node.tensors[:-1]}
+        return "sigmoid" if ends == {"sigmoid"} else None
+    return None

@@ -1,0 +1,1 @@
+"""From the address of a model to its files on this machine."""

@@ -1,0 +1,1 @@
+"""Loading a network, running it, and turning its answers into Detections."""

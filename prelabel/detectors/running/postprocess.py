@@ -1,0 +1,396 @@
+"""Post-processing: turn a model's output arrays into `Detections` and image labels, with NumPy alone.
+
+The order matters. First, padding beyond `num_detections` and rows with numbers that are not finite are dropped. Then
+boxes are converted to pixels, classes get their names, and the selection is applied. Masks are encoded last, and only
+for the detections that are kept: encoding costs more than everything else.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray, as_objects
+from prelabel.detectors.base import DetectionResult, Frame
+from prelabel.detectors.conventions.convention import LARGEST_BOX_MASK, Convention
+from prelabel.errors import DetectorError
+from prelabel.labels.maps import LabelMap, is_mid
+from prelabel.masks.paste import paste_masks, whole_image_masks
+from prelabel.select import Selection
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+Bools = npt.NDArray[np.bool_]
+
+#: Scores may exceed 1 by rounding errors up to this size; larger ones are not probabilities.
+_ROUNDING = 1e-3
+#: Probabilities sum to 1 within this; bfloat16 has about three decimal digits.
+_SUM_ROUNDING = 0.02
+#: Numbers in 0..1 that sum to 1 within this are probabilities.
+_PROBABILITY_SUM_ROUNDING = 1e-4
+#: Normalized boxes may extend beyond the image. If a typical box or a kept one exceeds this, boxes are in pixels.
+_MAX_NORMALIZED = 4.0
+#: If y2 < y1 (or x2 < x1) by less than this, the difference is a rounding error.
+_EDGE_ROUNDING = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions:
+    """Which parts of a model's outputs are kept.
+
+    Attributes:
+        selection: The detections to keep.
+        mask_threshold: Pixels with a score above this belong to a mask.
+        keep: Optional tensors to keep: `"multiclass-scores"`.
+        top_k: Number of labels per image from a classifier.
+        batch_size: Number of images per batch of a classifier.
+        decisive_score: Detections below this score are dropped if they are broken, but do not make an image fail.
+    """
+
+    selection: Selection = field(default_factory=Selection)
+    mask_threshold: float = 0.5
+    keep: tuple[str, ...] = ()
+    top_k: int = 5
+    batch_size: int = 32
+    decisive_score: float = 0.0
+
+
+def wanted_outputs(convention: Convention, options: DetectorOptions) -> list[str]:
+    """The names of the outputs that are needed; all others are not computed.
+
+    Raises:
+        DetectorError: The model has no output for a tensor in `keep`.
+    """
+    roles = dict(convention.outputs)
+    if "multiclass-scores" not in options.keep:
+        roles.pop("multiclass_scores", None)
+    elif "multiclass_scores" not in roles:
+        raise DetectorError("--keep multiclass-scores: the model has no output detection_multiclass_scores")
+    return list(dict.fromkeys([*roles.values(), *convention.strings]))
+
+
+def to_result(
+    outputs: Arrays,
+    convention: Convention,
+    frame: Frame,
+    labels: LabelMap | None,
+    options: DetectorOptions,
+    input_size: tuple[int, int],
+) -> DetectionResult:
+    """Turn the outputs for one image into a result.
+
+    Args:
+        outputs: Arrays by output name, with or without a leading dimension of 1.
+        convention: The meaning of the outputs.
+        frame: The displayed image that the model's input shows.
+        labels: Names of class numbers; they override names from the model.
+        options: What to keep.
+        input_size: Height and width of the model's input, in pixels.
+
+    Raises:
+        DetectorError: The arrays contradict each other or the convention; the message names the array.
+    """
+    start = time.perf_counter()
+    arrays = _unpadded(outputs, convention)
+    yxyx, score = arrays["boxes"].astype(np.float32), arrays["scores"].astype(np.float32)
+    selection = options.selection
+    lowest = np.float32(selection.lowest_threshold)
+    above = ~np.isfinite(score) | ((score > 0) & (score >= lowest))
+    finite = _finite(arrays, above)
+    broken = int(np.count_nonzero(above & ~finite))
+    decisive = ~np.isfinite(score) | (score >= np.float32(options.decisive_score))
+    if 2 * np.count_nonzero(above & decisive & ~finite) > np.count_nonzero(above & decisive):
+        raise DetectorError(
+            f"{broken} of {np.count_nonzero(above)} detections of the model have a box, score, class or mask with "
+            "numbers that are not finite"
+        )
+    # Without a count of detections, padding has neither a size nor a score.
+    real = finite & ((yxyx[:, 2:] != yxyx[:, :2]).any(axis=1) | (score > 0))
+    wanted = real & above
+    _check_ranges(yxyx[real], score[real], yxyx[wanted & decisive])
+    _check_order(yxyx[wanted & decisive], score[wanted & decisive])
+    height, width = frame.height, frame.width
+    left, top, right, bottom = frame.window
+    window_size = np.array([right - left, bottom - top] * 2, np.float64)
+    # In float64, a normalized float32 times a size is exact; pasting masks recovers the normalized box from it.
+    exact = yxyx[:, [1, 0, 3, 2]] * window_size + np.array([left, top] * 2, np.float64)
+    xyxy = np.clip(exact, 0, np.array([width, height, width, height])).astype(np.float32)
+    # A box that has no size or lies outside the image cannot be shown.
+    inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+    lost = int(np.count_nonzero(wanted & ~inside))
+    decisive_lost = np.count_nonzero(wanted & decisive & ~inside)
+    if decisive_lost > 1 and 2 * decisive_lost > np.count_nonzero(wanted & decisive):
+        raise DetectorError(
+            f"{lost} of {np.count_nonzero(wanted)} detection_boxes have no size or lie outside of the image: they must "
+            "be y1 x1 y2 x2, normalized to 0..1"
+        )
+    usable = np.flatnonzero(real & inside)
+    category_id, label, mid = _classes(arrays, convention, usable, labels)
+    score = np.clip(score, 0, 1)
+    chosen = selection.indices(score[usable], label, mid, xyxy[usable])
+    kept = usable[chosen]
+    _check_numbering(category_id[chosen], labels)
+    label, mid = selection.rename_classes(label[chosen], mid[chosen])
+    multiclass = arrays.get("multiclass_scores") if "multiclass-scores" in options.keep else None
+    detections = Detections(
+        height=height,
+        width=width,
+        xyxy=xyxy[kept],
+        category_id=category_id[chosen],
+        score=score[kept],
+        label=label,
+        mid=mid,
+        multiclass_score=None if multiclass is None else multiclass[kept].astype(np.float32),
+    )
+    detected = time.perf_counter()
+    if convention.masks:
+        masks = _mask_scores(arrays["masks"][kept], convention.outputs["masks"])
+        if _covers_image(masks.shape[1:], convention, input_size):
+            counts = whole_image_masks(masks, frame.window, height, width, options.mask_threshold)
+        else:
+            # With the box before clipping: clipping it to the image would squeeze its mask.
+            counts = paste_masks(masks, exact[kept], height, width, options.mask_threshold)
+        detections = replace(detections, mask=as_objects(counts))
+    seconds = {"detect": detected - start, "encode": time.perf_counter() - detected}
+    return DetectionResult(detections, None, seconds, broken + lost)
+
+
+def _finite(arrays: Mapping[str, npt.NDArray[Any]], wanted: Bools) -> Bools:
+    """Which rows have finite numbers only. Masks are large, so only those of the wanted rows are checked."""
+    finite = np.ones(len(wanted), np.bool_)
+    for role, array in arrays.items():
+        if array.dtype.kind in "biuOSU":
+            continue  # integers, bools and strings
+        if role == "masks":
+            for number in np.flatnonzero(wanted):
+                finite[number] &= np.isfinite(array[number].astype(np.float32, copy=False)).all()
+        else:
+            finite &= np.isfinite(array.astype(np.float32, copy=False)).all(axis=tuple(range(1, array.ndim)))
+    return finite
+
+
+def _unpadded(outputs: Arrays, convention: Convention) -> dict[str, npt.NDArray[Any]]:
+    """The arrays by role (strings by name) without batch dimension and padding, all of the same length."""
+    ranks = {"boxes": 2, "scores": 1, "numbers": 1, "count": 0, "masks": 3, "multiclass_scores": 2}
+    names = {**convention.outputs, **{name: name for name in convention.strings}}
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for role, name in names.items():
+        if name not in outputs:
+            continue
+        array = outputs[name]
+        rank = ranks.get(role, 1)
+        if role == "count" and array.size == 1:
+            array = array.reshape(())
+        if array.ndim == rank + 1 and array.shape[0] == 1:
+            array = array[0]
+        if array.ndim != rank:
+            expected = "one number" if rank == 0 else f"[N{', ...' * (rank > 1)}]"
+            raise DetectorError(f"{name} must have shape {expected}, got {list(outputs[name].shape)}")
+        arrays[role] = array
+    length = len(arrays["scores"])
+    count = arrays.pop("count", None)
+    if count is not None:
+        number = float(count)
+        if not 0 <= number <= length or number != int(number):
+            raise DetectorError(
+                f"{names['count']} must be an integer from 0 to {length}, the number of scores, got {number:g}"
+            )
+        length = int(number)
+    for role, array in arrays.items():
+        # Cutting arrays to a common length could pair values of different detections: one may be a vocabulary.
+        if len(array) != len(arrays["scores"]):
+            raise DetectorError(
+                f"{names[role]} has {len(array)} entries and {names['scores']} {len(arrays['scores'])}: each must have "
+                "one entry per detection"
+            )
+    arrays = {role: array[:length] for role, array in arrays.items()}
+    if arrays["boxes"].shape[1] != 4:
+        raise DetectorError(f"detection_boxes must have shape [N, 4], got {list(arrays['boxes'].shape)}")
+    return arrays
+
+
+def _check_ranges(yxyx: FloatArray, score: FloatArray, wanted: FloatArray) -> None:
+    """Check that scores are in 0..1 and boxes are normalized.
+
+    Args:
+        yxyx: `(N, 4)` boxes that do not look like padding.
+        score: `(N,)` their scores.
+        wanted: `(M, 4)` boxes that would be kept. One of them far beyond the image is enough to fail, since most of
+            `yxyx` may be padding that has a size or a score.
+    """
+    if len(score) and (score.min() < -_ROUNDING or score.max() > 1 + _ROUNDING):
+        raise DetectorError(f"detection_scores must lie within 0..1, got {score.min():g} to {score.max():g}")
+    typical = float(np.median(np.abs(yxyx).max(axis=1))) if len(yxyx) else 0.0
+    if max(typical, float(np.abs(wanted).max(initial=0.0))) > _MAX_NORMALIZED:
+        raise DetectorError(
+            f"detection_boxes have values of up to {np.abs(yxyx).max():g} and look like pixels: they must be "
+            "normalized to 0..1"
+        )
+
+
+def _check_order(yxyx: FloatArray, score: FloatArray) -> None:
+    """Check that boxes which would be kept have y1 <= y2 and x1 <= x2; otherwise they mean something else.
+
+    A valid model may return a few such boxes with low scores. If reversed boxes have less than half of the sum of all
+    scores, they are not an error; they are dropped later as boxes without size.
+    """
+    reversed_corners = (yxyx[:, 2:] < yxyx[:, :2] - _EDGE_ROUNDING).any(axis=1)
+    if reversed_corners.any() and 2 * score[reversed_corners].sum() >= score.sum():
+        box = ", ".join(f"{value:.3g}" for value in yxyx[np.flatnonzero(reversed_corners)[0]])
+        raise DetectorError(
+            f"{np.count_nonzero(reversed_corners)} of {len(yxyx)} detection_boxes end before they begin ([{box}]) and "
+            "look like a corner or center with height and width: they must be y1 x1 y2 x2"
+        )
+
+
+def _check_numbering(category_id: npt.NDArray[np.int32], labels: LabelMap | None) -> None:
+    """Refuse class 0 with a label map that begins at 1: every class would get the name of its neighbor."""
+    if labels is not None and 1 in labels.classes and 0 not in labels.classes and (category_id == 0).any():
+        raise DetectorError(
+            f"the model returned class 0, but the label map {labels.source} begins with class 1: number its classes "
+            "from 0 (a .csv with `0,name` lines)"
+        )
+
+
+def _mask_scores(masks: npt.NDArray[Any], name: str) -> FloatArray:
+    """Masks of any type as scores in 0..1. Integers must be 0 and 1, or 0 and 255."""
+    if masks.dtype.kind in "iu":
+        highest = masks.max(initial=0)
+        if not np.isin(masks, (0, highest)).all() or highest not in (0, 1, 255):
+            raise DetectorError(
+                f"{name} has {masks.dtype} values of up to {highest}: integer masks must be 0 and 1, or 0 and 255"
+            )
+        zeros_and_ones: FloatArray = (masks != 0).astype(np.float32)
+        return zeros_and_ones
+    scores: FloatArray = masks.astype(np.float32, copy=False)
+    if scores.size and not (scores.min() >= -_SUM_ROUNDING and scores.max() <= 1 + _SUM_ROUNDING):
+        raise DetectorError(f"{name} must hold scores of pixels within 0..1, got {scores.min():g} to {scores.max():g}")
+    return scores
+
+
+def _covers_image(size: tuple[int, ...], convention: Convention, input_size: tuple[int, int]) -> bool:
+    """Whether masks of this height and width cover the whole image rather than their box."""
+    if convention.mask_frame != "by-size":
+        return convention.mask_frame == "image"
+    looks_like_box = size[0] == size[1] <= LARGEST_BOX_MASK
+    if (size == input_size) == looks_like_box:
+        height, width = input_size
+        why = "which may be the image or a box" if looks_like_box else f"but the image is {height} x {width}"
+        raise DetectorError(
+            f"{convention.outputs['masks']} are {size[0]} x {size[1]}, {why}: give --mask-frame box or image"
+        )
+    return size == input_size
+
+
+def _classes(
+    arrays: Arrays, convention: Convention, usable: npt.NDArray[np.intp], labels: LabelMap | None
+) -> tuple[npt.NDArray[np.int32], ObjectArray, ObjectArray]:
+    """Number, label and MID of the usable entries.
+
+    The strings themselves show which tensor holds MIDs and which holds names, since published models and their
+    documentation disagree. The label map overrides the model's strings. A class without a name is labeled with its
+    number. If a model names its classes without numbers, the number is the CRC-32 of MID or name, the same in all
+    workers and runs.
+    """
+    total = len(usable)
+    category_id = np.zeros(total, np.int32)
+    label, mid = np.empty(total, object), np.empty(total, object)
+    numbers = arrays.get("numbers")
+    columns = [[_as_text(value) for value in arrays[name][usable]] for name in convention.strings]
+    for i in range(total):
+        texts = [column[i] for column in columns if column[i]]
+        mid[i] = next((text for text in texts if is_mid(text)), "")
+        label[i] = next((text for text in texts if not is_mid(text)), "")
+        number: int | None
+        if numbers is not None:
+            value = numbers[usable[i]]
+            if not np.isfinite(value) or value != np.rint(value) or not 0 <= value < 1 << 31:
+                raise DetectorError(f"{convention.outputs['numbers']} has the value {value}, not a class number")
+            number = int(value)
+        else:
+            number = next((known for text in texts if labels and (known := labels.number_of(text)) is not None), None)
+        class_name = labels.get(number) if labels and number is not None else None
+        if class_name:
+            label[i], mid[i] = class_name.name, class_name.mid or mid[i]
+        if number is None:
+            number = zlib.crc32((mid[i] or label[i]).encode()) & 0x7FFFFFFF
+        category_id[i] = number
+        label[i] = label[i] or mid[i] or str(number)
+    return category_id, label, mid
+
+
+def _as_text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def to_image_labels(
+    row: npt.NDArray[Any], convention: Convention, labels: LabelMap | None, options: DetectorOptions
+) -> tuple[ImageLabel, ...]:
+    """The best classes of one image from the output of a classifier.
+
+    The background has its share of the probability, but is not returned as a label. Class filters, the class map and
+    thresholds per class apply as for detections. The general score threshold does not: `top_k` sets the number.
+
+    Args:
+        row: `(K,)` outputs, one per class.
+        convention: The meaning of the outputs.
+        labels: Names of class numbers.
+        options: What to keep.
+
+    Raises:
+        DetectorError: The row is not finite, or contradicts the convention.
+    """
+    values = probabilities(np.asarray(row, np.float64), convention.activation)
+    labels = labels.fitted_to(len(values)) if labels else None
+    first = 1 if convention.background else 0
+    order = first + np.argsort(-values[first:], kind="stable")
+    selection = options.selection.without_score_threshold
+    if not selection.changes_image_labels:
+        order = order[: options.top_k]
+    candidates = []
+    for number in order.tolist():
+        class_name = labels.get(number) if labels else None
+        label, mid = (class_name.name, class_name.mid) if class_name else (str(number), "")
+        candidates.append(ImageLabel(number, label, mid, float(np.float32(values[number]))))
+    return selection.apply_to_image_labels(candidates)[: options.top_k]
+
+
+def probabilities(values: npt.NDArray[np.float64], activation: str) -> npt.NDArray[np.float64]:
+    """Class scores in 0..1 from the outputs of a classifier.
+
+    Args:
+        values: `(K,)` outputs of the model.
+        activation: The kind of the outputs, one of `options.ACTIVATIONS`.
+
+    Raises:
+        DetectorError: The values are not finite, or contradict the activation.
+    """
+    if not np.isfinite(values).all():
+        raise DetectorError("the model's class scores are not finite")
+    low, high, total = values.min(), values.max(), values.sum()
+    if activation in ("softmax", "sigmoid", "none"):
+        if low < -_ROUNDING or high > 1 + _SUM_ROUNDING:
+            raise DetectorError(
+                f"the class scores range from {low:g} to {high:g}, but those of the activation {activation} lie in "
+                "0..1: give the right --activation"
+            )
+        if activation == "softmax" and abs(total - 1) > _SUM_ROUNDING:
+            raise DetectorError(
+                f"the class scores sum to {total:g}, but those of the activation softmax sum to 1: give the right "
+                "--activation"
+            )
+        return np.clip(values, 0, 1)
+    if low >= 0 and high <= 1 and abs(total - 1) <= _PROBABILITY_SUM_ROUNDING:
+        raise DetectorError(
+            f"the class scores lie in 0..1 and sum to {total:g}, as after a softmax, which contradicts the activation "
+            f"{activation}: give the right --activation"
+        )
+    if activation == "multilabel-logits":
+        return 0.5 * (1 + np.tanh(values / 2))
+    shares = np.exp(values - high)
+    return np.asarray(shares / shares.sum())

@@ -1,0 +1,282 @@
+"""The detector for SavedModels and hub modules of a known convention.
+
+Loading takes seconds and hundreds of megabytes, so a detector lives as long as its worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prelabel.detections import Detections
+from prelabel.detectors.base import EXACT, OFF, DetectionResult, Frame, Optimization, Pixels
+from prelabel.detectors.conventions.convention import FLOATS
+from prelabel.detectors.conventions.resolve_model import PreparedModel
+from prelabel.detectors.running import runtime
+from prelabel.detectors.running.equivalence import SAME, ResultPair, difference
+from prelabel.detectors.running.network import (
+    LOAD_ERRORS,
+    FrozenGraph,
+    Network,
+    fold_constants,
+    freeze,
+    freeze_tf1,
+    frozen_key,
+    frozen_path,
+    input_spec,
+    is_tf1,
+    load_network,
+    read_frozen,
+    save_frozen,
+)
+from prelabel.detectors.running.postprocess import DetectorOptions, to_image_labels, to_result, wanted_outputs
+from prelabel.detectors.running.precision import lower, lower_precision_type, most_rewarding, work_per_convolution
+from prelabel.errors import DetectorError
+from prelabel.storage.address import describe
+
+_log = logging.getLogger(__name__)
+
+
+class SavedModelDetector:
+    """A loaded model with pre- and post-processing; implements `prelabel.detectors.base.Detector`.
+
+    Attributes:
+        optimization: How the model is run.
+        info: Its description for `run.json`.
+        batch_size: Images per batch; 1 for detection models, which are always run on single images.
+    """
+
+    def __init__(
+        self,
+        model: PreparedModel,
+        network: Network,
+        tf: Any,
+        options: DetectorOptions,
+        optimization: Optimization = OFF,
+        loaded: Any = None,
+    ) -> None:
+        self.optimization = optimization
+        self._loaded = loaded  # keeps the variables alive; the functions that read them do not
+        self._convention = model.convention
+        self._labels = model.labels
+        self._network = network
+        self._tf = tf
+        self._options = options
+        self.info = model.info
+        self.batch_size = options.batch_size if model.convention.batches else 1
+        self._size = model.input_size
+        self._dtype = getattr(tf, model.convention.input.dtype).as_numpy_dtype
+
+    def detect(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
+        """Run the model on up to `batch_size` images; see `Detector.detect`.
+
+        Raises:
+            DetectorError: The model fails on an image, or its outputs contradict the convention.
+        """
+        for pixels in images:
+            if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
+                raise DetectorError(f"pixels must be (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
+        frames = frames or [Frame.of(pixels) for pixels in images]
+        if self._convention.kind == "classification":
+            return self._classify(images, frames)
+        return [self._detect_one(pixels, frame) for pixels, frame in zip(images, frames, strict=True)]
+
+    def warm_up(self, height: int = 480, width: int = 640) -> None:
+        """Run the model once on a gray image, so that the first real image need not wait for the graph to be built."""
+        self.detect([np.full((height, width, 3), 128, np.uint8)])
+
+    def _detect_one(self, pixels: Pixels, frame: Frame) -> DetectionResult:
+        start = time.perf_counter()
+        outputs = self._outputs(pixels)
+        seconds = time.perf_counter() - start
+        result = self._result(outputs, pixels, frame, self._options)
+        return replace(result, seconds={**result.seconds, "detect": result.seconds["detect"] + seconds})
+
+    def _result(
+        self, outputs: Mapping[str, npt.NDArray[Any]], pixels: Pixels, frame: Frame, options: DetectorOptions
+    ) -> DetectionResult:
+        """The result for one image from its outputs, with these options."""
+        if self._convention.kind == "classification":
+            row = outputs[self._convention.outputs["rows"]][0]
+            image_labels = to_image_labels(row, self._convention, self._labels, options)
+            return DetectionResult(Detections.empty(frame.height, frame.width), image_labels)
+        input_size = self._size or (pixels.shape[0], pixels.shape[1])
+        return to_result(outputs, self._convention, frame, self._labels, options, input_size)
+
+    def _outputs(self, pixels: Pixels) -> dict[str, npt.NDArray[Any]]:
+        image = self._as_input(self._resized(pixels) if self._size else pixels)
+        return self._run(image[None] if self._convention.batch_dimension else image)
+
+    def run_network(self, pixels: Pixels) -> float:
+        """Run the network alone on one image, and return the seconds it took.
+
+        Raises:
+            DetectorError: The network fails on the image.
+        """
+        start = time.perf_counter()
+        self._outputs(pixels)
+        return time.perf_counter() - start
+
+    def result_pair(self, pixels: Pixels, lenient: DetectorOptions) -> ResultPair:
+        """The results of one run with this detector's options, and with others that keep more detections.
+
+        Raises:
+            DetectorError: The model fails on the image, or its outputs contradict the convention.
+        """
+        outputs, frame = self._outputs(pixels), Frame.of(pixels)
+        return ResultPair(*(self._result(outputs, pixels, frame, options) for options in (self._options, lenient)))
+
+    def _classify(self, images: Sequence[Pixels], frames: Sequence[Frame]) -> list[DetectionResult]:
+        if not images:
+            return []
+        start = time.perf_counter()
+        batch = np.stack([self._as_input(self._resized(pixels)) for pixels in images])
+        rows = self._run(batch)[self._convention.outputs["rows"]]
+        if rows.ndim != 2 or len(rows) != len(images):
+            raise DetectorError(f"the model returned shape {list(rows.shape)} for a batch of {len(images)} images")
+        labels = [to_image_labels(row, self._convention, self._labels, self._options) for row in rows]
+        seconds = {"detect": (time.perf_counter() - start) / len(images), "encode": 0.0}
+        return [
+            DetectionResult(Detections.empty(frame.height, frame.width), image_labels, seconds)
+            for frame, image_labels in zip(frames, labels, strict=True)
+        ]
+
+    def _as_input(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Pixels in 0..255, converted to the type, range and layout of the model's input."""
+        convention = self._convention
+        if convention.input.dtype in FLOATS:
+            image = scaled_to_range(pixels, convention.input_range)
+        else:
+            image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        image = image.transpose(2, 0, 1) if convention.channels_first else image
+        return image.astype(self._dtype, copy=False)
+
+    def _resized(self, pixels: Pixels) -> npt.NDArray[Any]:
+        """The whole image resized to the model's input size, bilinear with antialiasing, in 0..255.
+
+        Nothing is cropped: model cards ask for a size, not for a crop, and objects may lie at the border. Without
+        antialiasing, a photo reduced from 4000 to 128 pixels would consist of every thirtieth pixel.
+        """
+        small: npt.NDArray[Any] = self._tf.image.resize(pixels, self._size, method="bilinear", antialias=True).numpy()
+        return small
+
+    def _run(self, image: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        tf = self._tf
+        try:
+            return {name: value.numpy() for name, value in self._network(tf.constant(image)).items()}
+        except (tf.errors.OpError, ValueError) as error:
+            raise DetectorError(f"the model failed on this image: {describe(error)}") from error
+
+
+def scaled_to_range(pixels: npt.NDArray[Any], input_range: str) -> npt.NDArray[np.float32]:
+    """Pixels in 0..255, scaled to one of the ranges in `options.INPUT_RANGES`."""
+    if input_range == "0..255":
+        return pixels.astype(np.float32)
+    divisor = np.float32(255 if input_range == "0..1" else 127.5)
+    scaled: npt.NDArray[np.float32] = np.divide(pixels, divisor, dtype=np.float32)
+    if input_range == "-1..1":
+        scaled -= np.float32(1)
+    return scaled
+
+
+def load_detector(
+    model: PreparedModel,
+    options: DetectorOptions | None = None,
+    *,
+    threads: int = 1,
+    gpus: float = 0.0,
+    warm_up: tuple[int, int] | None = (480, 640),
+    optimization: Optimization = OFF,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> SavedModelDetector:
+    """Load a model and run it once.
+
+    Args:
+        model: From `resolve_model.prepare`.
+        options: Which parts of its outputs are kept.
+        threads: TensorFlow threads of this process.
+        gpus: GPU share of this process; see `runtime.configure`.
+        warm_up: Height and width of the gray image for the first run, or None for no run.
+        optimization: How to run the model. If no constant graph gives the same results, the model is run as loaded; the
+            detector's `optimization` says so.
+        cache_dir: Folder of models and their constant graphs; see `cache_root`.
+
+    Raises:
+        DetectorError: The model cannot be loaded, fails on the gray image, or cannot be run as requested.
+    """
+    options = options or DetectorOptions()
+    wanted = wanted_outputs(model.convention, options)
+    tf = runtime.configure(threads, gpus)
+    if optimization.uses_half_precision and lower_precision_type(tf) != optimization.numbers:
+        raise DetectorError(
+            f"the run was started in {optimization.numbers}, which this machine does not support: resume it on a "
+            "machine that does, or start it again with --overwrite --optimize exact"
+        )
+    detector = None
+    if optimization != OFF:
+        frozen = frozen_graph(model, options, tf, cache_dir)
+        if frozen is not None and optimization.uses_half_precision:
+            convolutions = most_rewarding(frozen, work_per_convolution(frozen, tf), optimization.share)
+            frozen = lower(frozen, convolutions, optimization.numbers, tf) if convolutions else None
+        if frozen is not None:
+            detector = SavedModelDetector(model, frozen.network(tf), tf, options, optimization)
+        elif optimization.uses_half_precision:
+            raise DetectorError(f"{model.local.path}: the model cannot be run in {optimization.way}")
+    if detector is None:
+        loaded, network = load_network(model, wanted, tf)
+        detector = SavedModelDetector(model, network, tf, options, OFF, loaded)
+    if warm_up:
+        detector.warm_up(*warm_up)
+    return detector
+
+
+def frozen_graph(
+    model: PreparedModel, options: DetectorOptions, tf: Any, cache_dir: str | os.PathLike[str] | None = None
+) -> FrozenGraph | None:
+    """The model as one constant graph, from the cache or made now; None if no such graph gives the same results.
+
+    Raises:
+        DetectorError: The model cannot be loaded.
+    """
+    wanted = wanted_outputs(model.convention, options)
+    key = frozen_key(model.local.fingerprint, wanted, tf)
+    path = frozen_path(key, cache_dir)
+    cached = read_frozen(path, key)
+    if cached is not None:
+        return cached
+    loaded, network = load_network(model, wanted, tf)
+    try:
+        if is_tf1(loaded, model.convention):
+            frozen = freeze_tf1(model.local.path, model.graph.chosen_tags, model.convention, wanted, tf)
+        else:
+            frozen = freeze(network, input_spec(model.convention, tf), wanted, tf)
+        frozen = fold_constants(frozen, tf)
+        detectors = (
+            SavedModelDetector(model, network, tf, options, OFF, loaded),
+            SavedModelDetector(model, frozen.network(tf), tf, options, EXACT),
+        )
+        pixels = _test_image(*(model.convention.size or (480, 640)))
+        before, after = (detector.result_pair(pixels, options) for detector in detectors)
+        problem = difference(before, after, SAME)
+    except (tf.errors.OpError, DetectorError, *LOAD_ERRORS) as error:
+        problem = describe(error)
+    if problem:
+        _log.info("%s: the model is run as loaded, not as one constant graph: %s", model.local.path, problem)
+        return None
+    save_frozen(frozen, path, key)
+    return frozen
+
+
+def _test_image(height: int, width: int) -> Pixels:
+    """An image of random 32-pixel patches, always the same."""
+    random = np.random.default_rng(1)
+    patches = random.integers(0, 256, (-(-height // 32), -(-width // 32), 3), np.uint8)
+    pixels: Pixels = np.repeat(np.repeat(patches, 32, axis=0), 32, axis=1)[:height, :width]
+    return pixels

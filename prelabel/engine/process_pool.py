@@ -1,0 +1,332 @@
+"""The worker pool on this machine: each worker is a process. Its tasks and failures are the same as on Ray.
+
+Workers are processes rather than threads, because an image that crashes native code must not end the run. A process
+begins to import TensorFlow before it receives its spec, and exits when the other end of its connection is closed:
+
+    driver -> process: WorkerSpec, then (key, task), (key, task) ...
+    process -> driver: (LOADED, None, None), (DONE, key, record), (STATUS, None, status), (FAILED, key, error)
+
+The driver's side comes first, then (`main`) the process's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from prelabel.config import LabelOptions
+from prelabel.engine.schedule import FailureCause, LabelTask, ProbeTask, Task, TrialTask
+from prelabel.engine.worker import Worker, WorkerSpec
+from prelabel.engine.worker_pool import IN_FLIGHT, Event, WorkerHandle, WorkerPool
+from prelabel.errors import ConfigError, PrelabelError, RunError
+from prelabel.storage.address import describe, one_line
+
+LOADED, DONE, STATUS, FAILED = "loaded", "done", "status", "failed"
+
+#: Seconds to wait for a killed process to exit.
+_KILL_TIMEOUT_S = 5.0
+
+#: Seconds to wait for a process to exit after its connection has closed.
+_EXIT_TIMEOUT_S = 5.0
+
+#: Bytes to keep of what a process printed.
+_KEPT_OUTPUT = 1 << 16
+
+#: The code that a worker's process runs. It uses the module search path of this process.
+_BOOT = (
+    "import sys; from multiprocessing.connection import Connection; connection = Connection(int(sys.argv[1])); "
+    "sys.path[:] = connection.recv(); from prelabel.engine.process_pool import main; main(connection)"
+)
+
+#: Seconds between two checks for progress to report.
+STATUS_INTERVAL_S = 0.5
+
+#: Linux: `prctl` option that sends this process a signal when its parent dies.
+_PR_SET_PDEATHSIG = 1
+
+
+class WorkerProcess:
+    """A worker's process, as the driver sees it. It imports TensorFlow immediately, before it receives its spec."""
+
+    def __init__(self) -> None:
+        self.connection, other_end = Pipe()
+        # Holds the error of a process that cannot start; the output of libraries does not belong on the terminal.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
+        with other_end:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, str(other_end.fileno()), "prelabel worker"],
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+                pass_fds=[other_end.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                start_new_session=True,  # Ctrl-C goes to this process only, which ends its workers itself
+            )
+        self.pid = self._popen.pid
+        #: The end of what it printed, once it has ended.
+        self.output = b""
+        # Messages go through a queue, since the driver must not block: a hanging process reads nothing, and the links
+        # of a shard do not fit into the pipe's buffer.
+        self._outbox: SimpleQueue[Any] = SimpleQueue()
+        self._sender = threading.Thread(target=self._deliver, name="outbox", daemon=True)
+        self._sender.start()
+        self.send(list(sys.path))
+
+    def send(self, message: object) -> None:
+        """Send a message without waiting for the process to read it. A dead process shows when its results are read."""
+        self._outbox.put(message)
+
+    def _deliver(self) -> None:
+        while (message := self._outbox.get()) is not None:
+            with contextlib.suppress(OSError):
+                self.connection.send(message)
+
+    @property
+    def last_line(self) -> str:
+        """The last line that it printed before it ended, or `""`."""
+        lines = self.output.decode("utf-8", "replace").strip().splitlines()
+        return one_line(lines[-1]) if lines else ""
+
+    def kill(self) -> None:
+        """Kill the process without waiting for its end."""
+        self._popen.kill()
+
+    def end(self, *, is_alive: bool = True) -> str:
+        """Kill the process if it is alive, and clean up. A second call does nothing.
+
+        Args:
+            is_alive: Whether the process may still be alive; False once its connection has closed.
+
+        Returns:
+            Why the process died, if it was already dead: one line, worded as for workers on Ray.
+        """
+        if self._errors.closed:
+            return ""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # The connection closes a moment before the process exits: wait for its own exit code.
+            self._popen.wait(0 if is_alive else _EXIT_TIMEOUT_S)
+        code = self._popen.returncode
+        self.kill()
+        self._outbox.put(None)
+        self._sender.join(_KILL_TIMEOUT_S)
+        self.connection.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(_KILL_TIMEOUT_S)
+        with self._errors as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _KEPT_OUTPUT))
+            self.output = file.read()
+        if (code or 0) > 0 and self.last_line:
+            # The last line of a traceback: most likely something is not installed.
+            return f"a worker failed to start: {self.last_line}"
+        if code is not None and code < 0:
+            return f"the worker process was killed by {_signal(-code)}"
+        return "the worker process died"
+
+
+def _signal(number: int) -> str:
+    """`9` -> `signal 9 (SIGKILL)`, with its usual cause."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+    sender = ", sent manually or by the system when memory ran out" if number == signal.SIGKILL else ""
+    return f"signal {number} ({name}){sender}"
+
+
+class ProcessPool(WorkerPool):
+    """Workers as local processes. The first process may have been started ahead (`first`)."""
+
+    def __init__(self, spec: WorkerSpec, workers: int, first: WorkerProcess | None = None) -> None:
+        super().__init__(spec.options)
+        self._spec = spec
+        self._ahead = first
+        self._keys = itertools.count()
+        for _ in range(workers):
+            self._start()
+
+    def submit(self, worker: WorkerHandle, task: Task) -> None:
+        key = next(self._keys)
+        self._task_given(worker, key, task)
+        worker.actor.send((key, task))
+
+    def wait(self, timeout_s: float) -> Iterator[Event]:
+        workers = {worker.actor.connection: worker for worker in self.workers}
+        if workers:
+            for connection in wait(list(workers), timeout_s):
+                self._receive(workers[connection])
+        else:
+            time.sleep(timeout_s)
+        self._find_stalled()
+        while self._events:
+            yield self._events.popleft()
+
+    def stop(self) -> None:
+        # Kill all before waiting for any: each takes a moment to release its memory.
+        for worker in self.workers:
+            worker.actor.kill()
+        for worker in self.workers:
+            worker.actor.end()
+        self.workers.clear()
+
+    def _start(self) -> None:
+        process, self._ahead = self._ahead or WorkerProcess(), None
+        process.send(self._spec)
+        host = socket.gethostname()
+        self.workers.append(WorkerHandle(next(self._numbers), process, placed=True, host=host, pid=process.pid))
+
+    def _advice(self, worker: WorkerHandle, cause: str) -> str:
+        process: WorkerProcess = worker.actor
+        if not process.output:
+            return "It printed nothing: check the memory of this machine, and its system log"
+        with tempfile.NamedTemporaryFile(prefix="prelabel-worker-", suffix=".log", delete=False) as file:
+            file.write(process.output)
+        last = "" if process.last_line in cause else f", which ends with: {process.last_line}"
+        return f"Its output is in {file.name}{last}"
+
+    def _receive(self, worker: WorkerHandle) -> None:
+        """Handle all messages of a worker, and then its death if its connection has closed."""
+        try:
+            while worker in self.workers and worker.actor.connection.poll():
+                self._handle(worker, *worker.actor.connection.recv())
+        except (EOFError, OSError):
+            self._replace_dead(worker, FailureCause("WorkerDied", worker.actor.end(is_alive=False)))
+
+    def _handle(self, worker: WorkerHandle, kind: str, key: int, value: Any) -> None:
+        if kind == LOADED:
+            self._detector_loaded(worker)
+        elif kind == STATUS:
+            self._status_received(worker, value)
+        elif kind == FAILED and key in worker.tasks:
+            self._task_failed(worker, key, value)
+        elif kind == FAILED:
+            self._load_failed(worker, value)
+        else:
+            self._task_finished(worker, key, value)
+
+    def _end(self, worker: WorkerHandle) -> None:
+        worker.actor.end()
+
+
+def worker_count(options: LabelOptions) -> int:
+    """Return `--workers`; without it, the number of workers that this machine has CPUs for.
+
+    Raises:
+        ConfigError: One worker needs more CPUs than this machine has.
+    """
+    available = cpus()
+    if options.cpus_per_worker > available:
+        raise ConfigError(f"a worker needs {options.cpus_per_worker:g} CPU, but this machine has {available:g}")
+    return options.workers or max(1, int(available / options.cpus_per_worker + 1e-9))
+
+
+def cpus() -> int:
+    """Return the number of CPUs this process may use, by its CPU affinity and its container's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for file in ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"):
+        quota = _cpu_quota(Path(file))
+        if quota:
+            count = min(count, quota)
+    return count
+
+
+def _cpu_quota(file: Path) -> int:
+    """Return the number of CPUs that a control group's file allows, at least 1; 0 if it sets no limit."""
+    try:
+        quota, *period = file.read_text().split()
+        if quota in ("max", "-1"):
+            return 0
+        period = period or file.with_name("cpu.cfs_period_us").read_text().split()
+        return max(1, int(quota) // int(period[0]))
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def main(connection: Connection) -> None:
+    """Run a worker in this process, for the driver at the other end of the connection."""
+    _end_with_parent()
+    _WorkerMain(connection).serve()
+
+
+class _WorkerMain:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        # One thread per task: one shard is read ahead while another is run.
+        self._threads = ThreadPoolExecutor(IN_FLIGHT, "work")
+        self._imported = threading.Thread(target=_import, daemon=True)
+
+    def serve(self) -> None:
+        """Work until the other end of the connection is closed; unfinished tasks are dropped then."""
+        self._imported.start()
+        try:
+            self._worker = Worker(self._connection.recv())
+            self._threads.submit(self._do, None, None)
+            threading.Thread(target=self._report_status, daemon=True).start()
+            while True:
+                key, task = self._connection.recv()
+                self._threads.submit(self._do, key, task)
+        except (EOFError, OSError):
+            os._exit(0)
+
+    def _do(self, key: int | None, task: Task | None) -> None:
+        """Run a task, or load the detector if there is no task. Errors are sent to the driver, as Ray does."""
+        worker = self._worker
+        try:
+            if task is None:
+                self._imported.join()
+                worker.load()
+                self._send(LOADED, None, None)
+            else:
+                work: Any = {LabelTask: worker.label, ProbeTask: worker.probe, TrialTask: worker.trial}[type(task)]
+                self._send(DONE, key, work(task))
+        except PrelabelError as error:
+            self._send(FAILED, key, error)
+        except Exception as error:  # noqa: BLE001 - process boundary: an error that is not sent would be lost
+            where = f" at shard {task.shard}" if task else ""
+            self._send(FAILED, key, RunError(f"a worker failed{where}: {describe(error)}"))
+
+    def _report_status(self) -> None:
+        """Send the worker's status whenever it has changed."""
+        before = None
+        while True:
+            time.sleep(STATUS_INTERVAL_S)
+            status = self._worker.status()
+            if status != before:
+                self._send(STATUS, None, status)
+                before = status
+
+    def _send(self, kind: str, key: int | None, value: Any) -> None:
+        try:
+            with self._sending:
+                self._connection.send((kind, key, value))
+        except OSError:
+            os._exit(0)
+
+
+def _import() -> None:
+    from prelabel.detectors.running import runtime
+
+    # Models load and run without Keras, and TensorFlow starts faster without it.
+    runtime.tensorflow(keras=False)
+
+
+def _end_with_parent() -> None:
+    """Exit with the parent, even if native code keeps all threads from noticing that the connection is closed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,309 @@
+"""One annotation file per image in a folder, as YOLO and Pascal VOC have it, and the image itself beside it.
+
+The annotations of photos/a.jpg are in photos/a.txt (or .xml). Tools match the two files by their stem, so two images
+whose names differ only in the extension (a.jpg, a.png) conflict. The first image keeps its name. The others are
+
+    written under another name (a-3f8a5f0e.png)    where the export also writes the images (`--images link` or `copy`)
+    dropped                                        otherwise
+
+and `name-conflicts.csv` in the folder lists all of them.
+
+`FilesOf` makes the files of one part of the rows without knowing the other parts. `make_files` collects the parts in
+order; it repeats a part if one of its images conflicts with an image of an earlier part. `folder_writer` publishes the
+files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import posixpath
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from prelabel.errors import DecodeError, ExportError, SourceError
+from prelabel.export import parallel
+from prelabel.export.annotations import GeometryOptions, Instance, Instances
+from prelabel.export.base import Rows, Tally, frame_option, links_option
+from prelabel.export.categories import Categories, ClassListOptions
+from prelabel.export.parallel import Part
+from prelabel.options import option
+from prelabel.select import Selection
+from prelabel.source.fetch import MAX_BYTES, fetch
+from prelabel.storage.address import absolute, describe, is_local, join, redact
+from prelabel.storage.files import Storage
+from prelabel.store.detection_batch import DetectionBatch
+from prelabel.store.rows import ImageFacts
+
+#: Columns that such exports do not write, nor need for copying images.
+UNUSED = tuple(name for name in parallel.UNUSED if name != "bytes")
+
+UNLISTED = "images whose names cannot be written in a list of files"
+_CONFLICT = "images with the same name as another one except for the extension"
+
+#: The file that lists the images whose names conflict, each with the name under which it is written.
+CONFLICTS_NAME = "name-conflicts.csv"
+
+_GROUP = "Images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions(ClassListOptions):
+    """Options of exports with one file per image."""
+
+    images: str = option(
+        "none",
+        "Leave the images where they are (none), add symbolic links to them (link; only on a disk) or copy them.",
+        choices=("none", "link", "copy"),
+        heading=_GROUP,
+        first=True,
+    )
+    frame: str = frame_option()
+    links: tuple[str, ...] = links_option(heading=_GROUP)
+
+
+class FileFormat(Protocol):
+    """The format of an image's annotation file."""
+
+    def unfit(self, file_name: str) -> str:
+        """Why an image with this name is dropped, as worded in the report, or `""`."""
+
+    def content(self, file_name: str, size: tuple[int, int], detections: Sequence[Instance]) -> bytes:
+        """The annotation file of an image; `size` is its height and width in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image of the export.
+
+    Attributes:
+        image: The image in the run.
+        name: Its file name in the export, or `""` if it is dropped because its name conflicts with another image's.
+        content: Content of its annotation file.
+    """
+
+    image: ImageFacts
+    name: str
+    content: bytes = b""
+
+    @property
+    def stem(self) -> str:
+        """The file name without its extension; no other image of the export has the same."""
+        return stem_of(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class FilesOf:
+    """Makes the annotation files of a part of the rows.
+
+    Attributes:
+        file_format: The format of the files.
+        categories: The categories of all classes that occur.
+        selection: Which detections are kept.
+        geometry: How masks are written.
+        rename: Whether images whose names conflict are written under other names instead of being dropped.
+        taken: Stems that images in several parts have; they belong to the image in the earliest part.
+    """
+
+    file_format: FileFormat
+    categories: Categories
+    selection: Selection
+    geometry: GeometryOptions
+    rename: bool
+    taken: set[str] = field(default_factory=set)
+
+    def __call__(self, batches: Iterable[DetectionBatch], part: Part[ImageFile]) -> None:
+        """Raises ExportError if a name leads out of the folder or a mask does not fit its image."""
+        instances = Instances(self.categories, self.selection, self.geometry, part.tally)
+        taken = set(self.taken)
+        for batch in batches:
+            images = zip(batch.images, batch.failed, strict=True)
+            names = [self._name_of(image, failed, taken, part.tally) for image, failed in images]
+            written = batch.only_images(np.array([bool(name) for name in names]))
+            part.names.see(written.label, written.mid)
+            for image, name, detections in zip(batch.images, names, instances.of(written), strict=True):
+                if name:
+                    part.tally.add_image(image)
+                    content = self.file_format.content(name, (image.height or 0, image.width or 0), detections)
+                    part.items.append(ImageFile(image, name, content))
+                elif name is not None:
+                    part.items.append(ImageFile(image, ""))
+
+    def _name_of(self, image: ImageFacts, failed: bool, taken: set[str], tally: Tally) -> str | None:
+        """The name of an image in the export: `""` if it conflicts, None if it is dropped for another reason."""
+        name = image.file_name
+        stem = stem_of(name)
+        if failed:
+            tally.failed += 1
+            return None
+        if reason := self.file_format.unfit(name) or _unlistable(name):
+            tally.drop(reason)
+            return None
+        if stem in taken:
+            if not self.rename:
+                tally.drop(_CONFLICT)
+                return ""
+            digest = hashlib.blake2b(image.image_id.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+            name = f"{stem}-{digest}{name[len(stem) :]}"
+        taken.add(stem_of(name))
+        return name
+
+
+def _unlistable(name: str) -> str:
+    folders = name.split("/")
+    if name.startswith("/") or ".." in folders or "\0" in name:
+        raise ExportError(f"the name of image {name!r} leads out of the export's folder")
+    return UNLISTED if len(name.splitlines()) != 1 or "" in folders or "." in folders else ""
+
+
+def stem_of(file_name: str) -> str:
+    """The file name without its extension: `photos/a` for photos/a.jpg."""
+    folder, name = posixpath.split(file_name)
+    return posixpath.join(folder, name.rpartition(".")[0] or name)
+
+
+class NameConflicts:
+    """The images of an export whose names conflict with another image's, in the order of the plan."""
+
+    def __init__(self) -> None:
+        self._images: list[ImageFile] = []
+
+    def add(self, image: ImageFile) -> None:
+        """Note an image that is dropped or written under a different name."""
+        self._images.append(image)
+
+    def publish(self, to: str, storage: Storage) -> list[str]:
+        """Write the list of conflicts into the folder `to`, or delete the list of an earlier export.
+
+        Returns:
+            The file that was written, if any.
+        """
+        url = join(to, CONFLICTS_NAME)
+        if not self._images:
+            if storage.exists(url):
+                storage.delete(url)
+            return []
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow(("image_id", "file_name", "written_as"))
+        lines.writerows((image.image.image_id, image.image.file_name, image.name) for image in self._images)
+        storage.publish(url, text.getvalue().encode("utf-8", "surrogateescape"))
+        return [url]
+
+    @property
+    def notes(self) -> list[str]:
+        """What happened to these images, in one line, if there are any."""
+        if not self._images:
+            return []
+        count, first = len(self._images), self._images[0]
+        why = f"another image has the same name except for the extension. {CONFLICTS_NAME} lists all of them"
+        if first.name:
+            return [f"{count:,} images are written under other names (e.g. {first.name!r}): {why}"]
+        hint = "--images link or --images copy writes them under other names"
+        return [f"{count:,} images are dropped (e.g. {first.image.file_name!r}): {why}; {hint}"]
+
+
+def make_files(rows: Rows, work: FilesOf, whole: Part[ImageFile], conflicts: NameConflicts) -> Iterator[ImageFile]:
+    """The images of an export in the order of the plan, with their files.
+
+    Args:
+        rows: The rows of the run.
+        work: Makes the files of a part.
+        whole: Receives the counts of all parts.
+        conflicts: Receives the images that are dropped or renamed because of their names.
+    """
+    seen: set[int] = set()
+
+    def has_conflict(part: Part[ImageFile]) -> bool:
+        stems = {image.stem for image in part.items if image.name and hash(image.stem) in seen}
+        work.taken.update(stems)
+        return bool(stems)
+
+    for image in parallel.make_items(rows, work, whole, has_conflict):
+        if image.name != image.image.file_name:
+            conflicts.add(image)
+        if image.name:
+            seen.add(hash(image.stem))
+            yield image
+
+
+#: Most unfinished files, and the threads that write them: object storage is slow but handles many requests.
+_MOST_PENDING, _THREADS = 64, 8
+
+
+class FolderWriter:
+    """Publishes files, several at a time, and links or copies images."""
+
+    def __init__(self, to: str, storage: Storage, threads: ThreadPoolExecutor) -> None:
+        self._to = to
+        self._storage = storage
+        self._threads = threads
+        self._pending: deque[Future[None]] = deque()
+
+    def add(self, name: str, data: bytes) -> None:
+        """Publish a file at `name` below the folder; waits while too many are unfinished."""
+        self._submit(self._threads.submit(self._storage.publish, join(self._to, name), data))
+
+    def add_image(self, name: str, image: ImageFacts, mode: str) -> None:
+        """Put an image at `name` below the folder.
+
+        Args:
+            name: Path below the folder.
+            image: The image.
+            mode: `link`, `copy`, or `none` to do nothing.
+
+        Raises:
+            ExportError: A link is impossible because image or folder are not on a disk, or an earlier image cannot be
+                read.
+        """
+        if mode == "copy":
+            self._submit(self._threads.submit(self._copy, image, join(self._to, name)))
+        elif mode == "link":
+            if not (is_local(image.uri) and is_local(self._to)):
+                raise ExportError(
+                    f"image {image.file_name!r} cannot be linked, because it is not on this disk: use --images copy"
+                )
+            _link(Path(absolute(image.uri)), Path(join(absolute(self._to), name)))
+
+    def finish(self) -> None:
+        """Wait until all files are written."""
+        while self._pending:
+            self._pending.popleft().result()
+
+    def _submit(self, file: Future[None]) -> None:
+        if len(self._pending) == _MOST_PENDING:
+            self._pending.popleft().result()
+        self._pending.append(file)
+
+    def _copy(self, image: ImageFacts, url: str) -> None:
+        try:
+            data = fetch(image.ref, self._storage, max_bytes=image.bytes or MAX_BYTES)
+        except (SourceError, DecodeError) as error:
+            reason = describe(error).partition(": ")[2]
+            raise ExportError(f"cannot read image {image.file_name!r} from {redact(image.uri)}: {reason}") from error
+        self._storage.publish(url, data)
+
+
+@contextlib.contextmanager
+def folder_writer(to: str, storage: Storage) -> Iterator[FolderWriter]:
+    """A writer of files below `to`; when the block ends without an error, all files are written."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        writer = FolderWriter(to, storage, threads)
+        yield writer
+        writer.finish()
+
+
+def _link(target: Path, link: Path) -> None:
+    if link.resolve() == target.resolve() and not link.is_symlink():
+        raise ExportError(f"{str(link)!r} is the image itself: export into another folder")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)

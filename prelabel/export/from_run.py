@@ -1,0 +1,106 @@
+"""Exports of a finished run, the same for commands and for Python: rows, processes, and the record of the export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prelabel.errors import PrelabelError
+from prelabel.export.base import ExportReport, RunInfo
+from prelabel.export.parallel import SpreadRows
+from prelabel.options import Options, fields_of, values_of
+from prelabel.processes import Processes
+from prelabel.select import Selection
+from prelabel.source.listing import list_images
+from prelabel.storage.address import describe, redact
+from prelabel.store.exports import PREVIEW, ExportRecord, write_export
+from prelabel.store.links import Links
+from prelabel.store.run import Run, RunRows, utc_now
+
+#: Options that decide how detections are drawn; each format has some of them.
+_SHAPES = ("shape", "segmentation", "polygon_tolerance", "polygon_min_area", "mask_parts", "max_points", "max_masks")
+
+
+def export_run(
+    exporter: Callable[..., ExportReport],
+    run: Run,
+    to: str,
+    options: Any,
+    progress: Callable[[int, int], None],
+    *,
+    note: Callable[[list[str]], None],
+    fetches_images: bool = False,
+    accepts_progress: bool = False,
+) -> ExportReport:
+    """Run an exporter on a finished run, with the processes that this machine can give it.
+
+    Args:
+        exporter: Writes the files.
+        run: The finished run.
+        to: The absolute path or URL to write to.
+        options: The options of the exporter.
+        progress: Called with the number of images read and the total.
+        note: Receives what the user should know before the exporter begins.
+        fetches_images: Whether the exporter fetches the images.
+        accepts_progress: Whether the exporter itself reports progress.
+    """
+    with Processes.all_cores() as processes:
+        rows, notes = rows_to_fetch(run, options.links) if fetches_images else (run.rows, [])
+        note(notes)
+        extra = {"progress": progress} if accepts_progress else {}
+        return exporter(RunInfo.of(run), SpreadRows(rows, processes, progress), to, options, run.storage, **extra)
+
+
+def rows_to_fetch(run: Run, lists: Sequence[str]) -> tuple[RunRows, list[str]]:
+    """The rows of a run with URLs from which the images can be read again.
+
+    Args:
+        run: The finished run. It stores no signatures, so signed URLs have to come from a list.
+        lists: Lists of signed URLs, as `--links` accepts them.
+
+    Returns:
+        The rows, and what the user should know, one line each.
+    """
+    links, notes = Links(), []
+    if lists:
+        links.find(list_images(lists, run.storage), run.plan())
+    elif run.signed:
+        count = f"{run.signed:,} images came from signed URLs, whose signatures a run does not store"
+        notes.append(f"{count}: give a list with new signatures with --links")
+    return run.rows_to_fetch(links), notes
+
+
+def record_export(run: Run, kind: str, to: str, options: Options, report: Any) -> list[str]:
+    """Record with a run what was exported from it, for `compare` and for the commands and links of reports.
+
+    Args:
+        run: The run that was exported.
+        kind: The command's name: `coco`, `push label-studio`, `preview`, ...
+        to: Destination of the export; secrets are removed before it is written.
+        options: The options of the export.
+        report: The `ExportReport` or `PushReport`.
+
+    Returns:
+        A note when the record cannot be written; the export is complete without it.
+    """
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in values_of(options).items()}
+    record = ExportRecord(
+        run_id=run.record.run_id,
+        kind=kind,
+        to=redact(to),
+        at=utc_now(),
+        model_version=run.record.detector.model_version,
+        selection={name: values[name] for name in fields_of(Selection)},
+        shapes={name: values[name] for name in _SHAPES if name in values},
+        images=report.images,
+        detections=report.detections,
+        dropped=dict(report.dropped),
+    )
+    try:
+        write_export(run.root, run.storage, record)
+    except (PrelabelError, OSError) as error:
+        if kind == PREVIEW:  # only the link in reports is lost
+            return []
+        note = f"the export could not be recorded with the run ({describe(error)})"
+        return [f"{note}: give `compare` the same selection options"]
+    return []

@@ -1,0 +1,1 @@
+"""Label Studio: its labeling config, tasks and regions, its server, and pushes to it."""

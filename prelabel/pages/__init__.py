@@ -1,0 +1,1 @@
+"""Shared by all HTML pages: the style sheet (`base.css`), escaped markup, and the embedding of scripts and data."""

@@ -1,1 +1,0 @@
-"""Bringing pre-annotations into annotation tools that run as servers."""

@@ -1,0 +1,214 @@
+"""Computes COCO's AP and AR with pycocotools, as pycocotools computes them for the exported files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prelabel.errors import ConfigError
+from prelabel.export.categories import Category
+from prelabel.review.gather import ImagePair
+from prelabel.words import install_hint
+
+Floats = npt.NDArray[np.float64]
+
+#: The metrics of COCOeval's `stats`, in the same order, with their names for users.
+METRICS = {
+    "AP": "AP",
+    "AP50": "AP at IoU 0.5",
+    "AP75": "AP at IoU 0.75",
+    "AP_small": "AP of small objects",
+    "AP_medium": "AP of medium objects",
+    "AP_large": "AP of large objects",
+    "AR_1": "AR, at most 1 per class and image",
+    "AR_10": "AR, at most 10 per class and image",
+    "AR_100": "AR, at most 100 per class and image",
+    "AR_small": "AR of small objects",
+    "AR_medium": "AR of medium objects",
+    "AR_large": "AR of large objects",
+}
+
+#: COCO's size ranges: lowest and highest area in pixels.
+_AREAS = {"all": (0, 1e5**2), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
+
+
+@dataclass(frozen=True, slots=True)
+class CocoScores:
+    """The metrics of boxes, or of masks.
+
+    Attributes:
+        overall: Value of each of `METRICS`, or None if no object has that size.
+        by_class: The same metrics by class name; all None for a class without objects.
+        objects: Number of objects, without crowd regions, by size.
+    """
+
+    overall: dict[str, float | None]
+    by_class: dict[str, dict[str, float | None]]
+    objects: dict[str, int]
+
+
+def import_pycocotools() -> tuple[ModuleType, ModuleType]:
+    """Import pycocotools' modules `coco` and `cocoeval`.
+
+    Raises:
+        ConfigError: pycocotools is not installed; the message says how to install it.
+    """
+    try:
+        from pycocotools import coco, cocoeval
+    except ImportError:
+        raise ConfigError(f"evaluate needs pycocotools, which is not installed: {install_hint('evaluate')}") from None
+    return coco, cocoeval
+
+
+def coco_scores(pairs: Sequence[ImagePair], categories: Sequence[Category], kind: str) -> CocoScores:
+    """Evaluate boxes (`"bbox"`) or masks (`"segm"`) as COCO does, over the given images and classes.
+
+    Images are numbered by position, so that results do not depend on the ids in any file.
+
+    Raises:
+        ConfigError: pycocotools is not installed.
+    """
+    coco, cocoeval = import_pycocotools()
+    truth_entries = _truth_entries(pairs, kind)
+    # pycocotools prints its progress, and its compiled part uses deprecated functions of NumPy.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        truth = _coco_dataset(coco, pairs, categories, truth_entries)
+        results = _coco_dataset(coco, pairs, categories, _result_entries(pairs, kind))
+        tables = [_class_tables(cocoeval, truth, results, category.id, kind) for category in categories]
+    # Shapes (class, IoU, recall, size, max detections) and (class, IoU, size, max detections).
+    precision, recall = (np.stack(class_tables) for class_tables in zip(*tables, strict=True))
+    areas = [entry["area"] for entry in truth_entries if not entry["iscrowd"]]
+    return CocoScores(
+        overall=_metrics(precision, recall),
+        by_class={c.name: _metrics(precision[n : n + 1], recall[n : n + 1]) for n, c in enumerate(categories)},
+        objects={size: sum(low <= area <= high for area in areas) for size, (low, high) in _AREAS.items()},
+    )
+
+
+def _class_tables(cocoeval: ModuleType, truth: Any, results: Any, category_id: int, kind: str) -> tuple[Any, Any]:
+    """Precision and recall tables of one class.
+
+    Only images with objects or detections of the class are evaluated. Other images do not change the tables, but
+    evaluating every class on every image would take most of pycocotools' time if there are many classes.
+    """
+    images = sorted({*truth.getImgIds(catIds=[category_id]), *results.getImgIds(catIds=[category_id])})
+    evaluation = cocoeval.COCOeval(truth, results, kind)
+    evaluation.params.catIds = [category_id]
+    evaluation.params.imgIds = images
+    evaluation.params.areaRng = [list(bounds) for bounds in _AREAS.values()]
+    if not images:
+        shape = [len(evaluation.params.iouThrs), len(_AREAS), len(evaluation.params.maxDets)]
+        return np.full([shape[0], len(evaluation.params.recThrs), *shape[1:]], -1.0), np.full(shape, -1.0)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation.eval["precision"][:, :, 0], evaluation.eval["recall"][:, 0]
+
+
+def _coco_dataset(
+    coco: ModuleType, pairs: Sequence[ImagePair], categories: Sequence[Category], entries: list[Any]
+) -> Any:
+    dataset = coco.COCO()
+    images = [{"id": n, "height": p.height, "width": p.width} for n, p in enumerate(pairs, 1)]
+    dataset.dataset = {"images": images, "categories": [{"id": c.id} for c in categories], "annotations": entries}
+    dataset.createIndex()
+    return dataset
+
+
+def _truth_entries(pairs: Sequence[ImagePair], kind: str) -> list[dict[str, Any]]:
+    from pycocotools.mask import area
+
+    entries: list[dict[str, Any]] = []
+    for image_id, pair in enumerate(pairs, 1):
+        for annotation in pair.objects:
+            x, y, w, h = annotation.bbox
+            height, width = pair.height or math.ceil(y + h), pair.width or math.ceil(x + w)
+            mask, crowd = None, annotation.crowd
+            if kind == "segm" and annotation.invalid_segmentation:
+                # The mask is unknown: as a crowd region, its box is ignored.
+                mask, crowd = _rle([[x, y, x + w, y, x + w, y + h, x, y + h]], height, width), True
+            elif kind == "segm" or (annotation.area is None and annotation.segmentation is not None):
+                mask = _rle(annotation.segmentation, height, width)
+            entries.append(
+                {
+                    # pycocotools reads an id of 0 as "no match".
+                    "id": len(entries) + 1,
+                    "image_id": image_id,
+                    "category_id": annotation.category_id,
+                    "bbox": list(annotation.bbox),
+                    "iscrowd": int(crowd),
+                    "area": annotation.area
+                    if annotation.area is not None
+                    else w * h
+                    if mask is None
+                    else float(area(mask)),
+                    "segmentation": mask,
+                }
+            )
+    return entries
+
+
+def _result_entries(pairs: Sequence[ImagePair], kind: str) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    for image_id, pair in enumerate(pairs, 1):
+        category_ids, boxes, scores = (
+            column.tolist() for column in (pair.detections.category, pair.detections.xywh, pair.detections.score)
+        )
+        for category, xywh, score, mask in zip(category_ids, boxes, scores, pair.detections.rle, strict=True):
+            entries.append(
+                {
+                    "id": len(entries) + 1,
+                    "image_id": image_id,
+                    "category_id": category,
+                    "bbox": xywh,
+                    "score": score,
+                    # The box's area also for masks, as `loadRes` computes it for results with a bbox.
+                    "area": xywh[2] * xywh[3],
+                    "iscrowd": 0,
+                    "segmentation": mask if kind == "segm" else None,
+                }
+            )
+    return entries
+
+
+def _rle(segmentation: Any, height: int, width: int) -> Any:
+    from pycocotools import mask
+
+    if isinstance(segmentation, list):
+        return mask.merge(mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return mask.frPyObjects(segmentation, *segmentation["size"])
+    return segmentation
+
+
+def _metrics(precision: Floats, recall: Floats) -> dict[str, float | None]:
+    """The metrics (`METRICS`) over some classes, as `COCOeval.summarize` computes them.
+
+    Args:
+        precision: `(K, T, R, A, M)` by class, IoU (0.5, 0.55, ... 0.95), recall, size, maximum number of detections.
+        recall: `(K, T, A, M)`, the same without the axis of recall.
+    """
+    values = [
+        precision[:, :, :, 0, 2],
+        precision[:, 0, :, 0, 2],
+        precision[:, 5, :, 0, 2],
+        *(precision[:, :, :, size, 2] for size in (1, 2, 3)),
+        *(recall[:, :, 0, most] for most in (0, 1, 2)),
+        *(recall[:, :, size, 2] for size in (1, 2, 3)),
+    ]
+    return dict(zip(METRICS, map(_mean, values), strict=True))
+
+
+def _mean(values: Floats) -> float | None:
+    # COCOeval gives -1 where there are no objects.
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else None

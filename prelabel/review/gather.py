@@ -1,0 +1,372 @@
+"""Pairs the images of a run with those of the truth, and gives their detections the truth's classes.
+
+Boxes and masks are those in the shards, so the metrics are those of pycocotools on the detector's output. (`export
+coco` rounds boxes to hundredths of a pixel. If it writes masks, it also widens the boxes to contain the masks.)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prelabel.detections import ClassName
+from prelabel.errors import EvaluateError, StoreError
+from prelabel.export.base import Rows, RunInfo
+from prelabel.export.categories import Category, ListedCategories
+from prelabel.export.parallel import UNUSED
+from prelabel.frames import BROWSER
+from prelabel.masks import rle
+from prelabel.review.image_matching import BY_NAME, Claims, ImageCounts, names_of_truth, no_image_message
+from prelabel.review.options import EvaluateOptions
+from prelabel.review.truth import Truth, TruthObject
+from prelabel.review.truth_frame import Fit, TruthFrames
+from prelabel.select import Selection
+from prelabel.store.detection_batch import DetectionBatch
+
+#: How many classes of each side a message names.
+_MAX_NAMES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDetections:
+    """The detections of one image in the truth's classes, by descending score.
+
+    Attributes:
+        category: `(N,)` category ids of the truth.
+        xywh: `(N, 4)` float64 pixels.
+        score: `(N,)` float32.
+        rle: N masks as `{"size", "counts"}`, or None for detections without one.
+        compared: `(N,)` whether the option `compare_thresholds` keeps each detection; all True if it is not given.
+    """
+
+    category: npt.NDArray[np.int64]
+    xywh: npt.NDArray[np.float64]
+    score: npt.NDArray[np.float32]
+    rle: tuple[dict[str, Any] | None, ...]
+    compared: npt.NDArray[np.bool_]
+
+    def only_compared(self) -> ImageDetections:
+        """The detections that the option `compare_thresholds` keeps."""
+        kept = self.compared
+        masks = tuple(itertools.compress(self.rle, kept))
+        return ImageDetections(self.category[kept], self.xywh[kept], self.score[kept], masks, kept[kept])
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePair:
+    """One image that is in the run and in the truth.
+
+    Attributes:
+        file_name: File name in the truth.
+        height: Height in pixels from the run, else from the truth, else 0.
+        width: Width in pixels, as for the height.
+        objects: The truth's objects.
+        detections: The run's detections, in the same frame as the objects.
+        uri: The image's URI in the run.
+        image_id: The image's id in the run.
+        as_in_browser: Whether the frame has the same orientation as the image in a browser, so that boxes fit on it.
+    """
+
+    file_name: str
+    height: int
+    width: int
+    objects: tuple[TruthObject, ...]
+    detections: ImageDetections
+    uri: str = ""
+    image_id: str = ""
+    as_in_browser: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassCounts:
+    """How the classes of both sides were matched.
+
+    Attributes:
+        matched: The truth's class name -> the known classes of the detector that it is matched with.
+        only_run: Classes of the run that are not in the truth -> number of their detections, which are ignored.
+        only_truth: Classes of the truth that have objects and that the detector does not have or never detected.
+    """
+
+    matched: dict[str, tuple[ClassName, ...]]
+    only_run: dict[str, int]
+    only_truth: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The images and classes to compare.
+
+    Attributes:
+        pairs: Images in the order of the truth.
+        categories: Compared classes in the order of the truth.
+        images: How images were matched.
+        classes: How classes were matched.
+        masks: Whether all objects and all detections have masks.
+        notes: Notes for the user, one line each.
+    """
+
+    pairs: tuple[ImagePair, ...]
+    categories: tuple[Category, ...]
+    images: ImageCounts
+    classes: ClassCounts
+    masks: bool
+    notes: tuple[str, ...]
+
+
+def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) -> Gathered:
+    """Read a run and pair its images with those of the truth; other images of the run are dropped.
+
+    Rows are read once, and once more for each of these: image sizes must tell the frame of the truth; the truth has
+    MIDs, but the detector has no list of classes.
+
+    Raises:
+        ConfigError: An option names a class that the detector does not have.
+        EvaluateError: No image or no class of the run is in the truth, the truth lists an image twice, or a mask does
+            not fit its image.
+    """
+    selection = options.selection
+    if info.classes is not None:
+        for rules in (selection, options.compared):
+            if rules is not None:
+                rules.require_known_names(info.classes)
+    classes_known = info.classes
+    if classes_known is None and any(category.mid for category in truth.categories):
+        # Names can be matched with MIDs only if all classes are known.
+        classes_known = tuple(rows.classes())
+    listed = ListedCategories(truth.categories, selection, classes_known)
+    gatherer = _Gatherer(listed, options)
+    names = names_of_truth(truth, options.match)
+    frames = TruthFrames(truth, options.truth_frame, "--truth-frame")
+    frames.read_sizes(rows, lambda facts: names.find_one(facts.file_name, facts.image_id))
+    claims: Claims[_Candidate] = Claims()
+    other_sizes: list[str] = []
+    for batch in rows.without(*UNUSED).batches():
+        matches: dict[int, tuple[str, list[int], Fit]] = {}
+        for number, facts in enumerate(batch.images):
+            way, positions = names.find(facts.file_name, facts.image_id)
+            if not positions:
+                claims.add_unknown(facts.file_name)
+                continue
+            image = truth.images[positions[0]]
+            fit = frames.fit(image if len(positions) == 1 else None, facts)
+            if fit is not None:
+                matches[number] = way, positions, fit
+            else:
+                claims.positions.update(positions)
+                sizes = f"{facts.width} x {facts.height}, in the truth {image.width} x {image.height}"
+                other_sizes.append(f"{facts.file_name!r} ({sizes})")
+        candidates = gatherer.candidates(batch, {number: fit for number, (_, _, fit) in matches.items()})
+        for number, (way, positions, _) in matches.items():
+            claims.add(batch.images[number].file_name, way, positions, candidates[number])
+    run_classes = sorted(
+        (name for name in {*(info.classes or ()), *gatherer.seen} if selection.admits(name.name, name.mid)),
+        key=lambda name: (name.id, name.name),
+    )
+    # All categories of the truth, except those that `include_class` and `exclude_class` do not admit.
+    in_run = {listed.id_of(name) for name in run_classes}
+    categories = [c for c in truth.categories if c.id in in_run or selection.admits(c.name, c.mid)]
+    pairs = _pairs(truth, claims, {category.id for category in categories})
+    if not pairs:
+        raise EvaluateError(no_image_message(truth, options.match, claims, other_sizes))
+    classes = _class_counts(categories, run_classes, listed, gatherer.unmatched, pairs)
+    if run_classes and not any(classes.matched.values()):
+        raise EvaluateError(_no_class_message(run_classes, truth, selection))
+    if not categories:
+        raise EvaluateError(f"--include-class and --exclude-class leave no class of {truth.display_url} to compare")
+    masks, notes = _masks(info, pairs)
+    notes = [*truth.notes, *frames.notes(), *selection.class_notes(run_classes), *listed.notes, *notes]
+    images = _image_counts(truth, claims, other_sizes)
+    return Gathered(pairs, tuple(categories), images, classes, masks, tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """An image of the run that may match an image of the truth, with detections in the frame of the truth."""
+
+    height: int | None
+    width: int | None
+    failed: bool
+    detections: ImageDetections
+    fit: Fit
+    uri: str
+    image_id: str
+    as_in_browser: bool
+
+
+@dataclass(slots=True)
+class _Gatherer:
+    listed: ListedCategories
+    options: EvaluateOptions
+    seen: set[ClassName] = field(default_factory=set)
+    unmatched: Counter[ClassName] = field(default_factory=Counter)
+
+    def candidates(self, batch: DetectionBatch, fits: Mapping[int, Fit]) -> dict[int, _Candidate]:
+        """The images of a batch that have a fit, by their index in the batch."""
+        parts: dict[str, tuple[DetectionBatch, npt.NDArray[np.bool_]]] = {}
+        for frame in {fit.frame for fit in fits.values()}:
+            in_frame = [number in fits and fits[number].frame == frame for number in range(len(batch.images))]
+            parts[frame] = self._kept(batch.only_images(np.array(in_frame)).in_frame(frame))
+        candidates = {}
+        # In the order of the run, because `_in_truth_classes` records classes as they occur.
+        for number, fit in fits.items():
+            kept, compared = parts[fit.frame]
+            of_image = slice(*np.searchsorted(kept.image, (number, number + 1)).tolist())
+            facts = kept.images[number]
+            detections = self._in_truth_classes(facts.image_id, kept[of_image], compared[of_image])
+            displayed = batch.images[number]
+            as_in_browser = displayed.orientation_to(fit.frame) == displayed.orientation_to(BROWSER)
+            candidates[number] = _Candidate(
+                facts.height,
+                facts.width,
+                batch.failed[number],
+                detections,
+                fit,
+                facts.uri,
+                facts.image_id,
+                as_in_browser,
+            )
+        return candidates
+
+    def _kept(self, batch: DetectionBatch) -> tuple[DetectionBatch, npt.NDArray[np.bool_]]:
+        """The detections that the selection keeps, and which of them the option `compare_thresholds` keeps."""
+        columns = (batch.score, batch.label, batch.mid, batch.xyxy, batch.image)
+        rules = self.options.compared
+        compared = np.full(len(batch), rules is None)
+        if rules is not None:
+            compared[rules.indices_by_image(*columns)] = True
+        chosen = self.options.selection.indices_by_image(*columns)
+        return batch[chosen], compared[chosen]
+
+    def _in_truth_classes(
+        self, image_id: str, kept: DetectionBatch, compared: npt.NDArray[np.bool_]
+    ) -> ImageDetections:
+        kept_categories: list[tuple[int, int]] = []
+        names = map(ClassName, kept.category_id.tolist(), kept.label.tolist(), kept.mid.tolist())
+        for index, name in enumerate(names):
+            self.seen.add(name)
+            category = self.listed.id_of(name)
+            if category is None:
+                self.unmatched[name] += 1
+            else:
+                kept_categories.append((index, category))
+        chosen = np.array([index for index, _ in kept_categories], np.intp)
+        return ImageDetections(
+            np.array([category for _, category in kept_categories], np.int64),
+            xywh(kept.xyxy[chosen].astype(np.float64)),
+            kept.score[chosen],
+            _rles(image_id, kept[chosen]),
+            compared[chosen],
+        )
+
+
+def xywh(xyxy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Convert `(N, 4)` boxes from two corners to x, y, width, height."""
+    return np.concatenate((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]), axis=1)
+
+
+def _rles(image_id: str, detections: DetectionBatch) -> tuple[dict[str, Any] | None, ...]:
+    if detections.mask is None or not len(detections):
+        return (None,) * len(detections)
+    masks: list[str | None] = detections.mask.tolist()
+    size = [int(detections.height[0]), int(detections.width[0])]
+    try:
+        for counts in masks:
+            if counts is not None:
+                rle.validate(counts, *size)
+    except StoreError as error:
+        raise EvaluateError(f"image {image_id!r}: {error}") from None
+    return tuple(None if counts is None else {"size": size, "counts": counts} for counts in masks)
+
+
+def _pairs(truth: Truth, claims: Claims[_Candidate], admitted: set[int]) -> tuple[ImagePair, ...]:
+    """The matched images in the order of the truth, with the objects of admitted categories."""
+    return tuple(
+        ImagePair(
+            image.file_name,
+            candidate.height or image.height or 0,
+            candidate.width or image.width or 0,
+            tuple(annotation for annotation in candidate.fit.objects(image) if annotation.category_id in admitted),
+            candidate.detections,
+            candidate.uri,
+            candidate.image_id,
+            candidate.as_in_browser,
+        )
+        for position, _, candidate in claims.decided()
+        for image in [truth.images[position]]
+    )
+
+
+def _image_counts(truth: Truth, claims: Claims[_Candidate], other_sizes: Sequence[str]) -> ImageCounts:
+    decided = list(claims.decided())
+    unclear = claims.unclear
+    return ImageCounts(
+        matched=len(decided),
+        failed=sum(candidate.failed for _, _, candidate in decided),
+        by_stem=sum(way in BY_NAME for _, way, _ in decided),
+        only_run=claims.unknown + claims.count - len(decided) - len(unclear),
+        only_truth=len(truth.images) - len(claims.positions),
+        other_size=len(other_sizes),
+        unclear=len(unclear),
+        swapped=sum(candidate.fit.swapped for _, _, candidate in decided),
+        other_size_example=other_sizes[0] if other_sizes else "",
+        unclear_example=unclear[0] if unclear else "",
+    )
+
+
+def _class_counts(
+    categories: Iterable[Category],
+    run_classes: Iterable[ClassName],
+    listed: ListedCategories,
+    unmatched: Mapping[ClassName, int],
+    pairs: Iterable[ImagePair],
+) -> ClassCounts:
+    members: dict[int | None, list[ClassName]] = {}
+    for name in run_classes:
+        members.setdefault(listed.id_of(name), []).append(name)
+    with_objects = {annotation.category_id for pair in pairs for annotation in pair.objects if not annotation.crowd}
+    only_run: Counter[str] = Counter()
+    for name, count in unmatched.items():
+        only_run[name.name] += count
+    return ClassCounts(
+        matched={category.name: tuple(members.get(category.id, ())) for category in categories},
+        only_run=dict(only_run.most_common()),
+        only_truth=tuple(c.name for c in categories if c.id in with_objects and c.id not in members),
+    )
+
+
+def _masks(info: RunInfo, pairs: Sequence[ImagePair]) -> tuple[bool, list[str]]:
+    """Whether masks are scored; if not, although the run has masks, also a note with the reason."""
+    with_mask = [mask is not None for pair in pairs for mask in pair.detections.rle]
+    if not any(with_mask) and not (info.masks and not with_mask):
+        return False, []
+    objects = [annotation for pair in pairs for annotation in pair.objects]
+    if not all(annotation.segmentation is not None or annotation.invalid_segmentation for annotation in objects):
+        return False, ["masks are not scored: not every object of the truth has a segmentation"]
+    if objects and all(annotation.invalid_segmentation for annotation in objects):
+        return False, ["masks are not scored: no object of the truth has a valid segmentation"]
+    if not all(with_mask):
+        return False, ["masks are not scored: not every detection has a mask"]
+    return True, []
+
+
+def _no_class_message(run_classes: Iterable[ClassName], truth: Truth, selection: Selection) -> str:
+    in_run = [(selection.label_of(name.name, name.mid), name.mid) for name in run_classes]
+    in_truth = [(category.name, category.mid) for category in truth.categories]
+    message = (
+        f"no class of the run is in {truth.display_url}: the run has {_first_names(in_run)}, the truth has "
+        f"{_first_names(in_truth)}. Pair the names with --class-map RUN_CLASS=TRUTH_CLASS"
+    )
+    if any(mid for _, mid in in_run) and not all(mid for _, mid in in_truth):
+        message += ", or pair by MID: --truth-labels coco for COCO's class names, --truth-labels FILE for others"
+    return message
+
+
+def _first_names(classes: Sequence[tuple[str, str]]) -> str:
+    names = [f"{name!r}" + (f" ({mid})" if mid else "") for name, mid in classes]
+    return ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")

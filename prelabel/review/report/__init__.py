@@ -1,0 +1,1 @@
+"""What evaluate and compare report: tables, plots, pages, files."""

@@ -1,0 +1,1 @@
+"""Reading and writing files on any storage: addresses, publishing, retries, storage errors."""
