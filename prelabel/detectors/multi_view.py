@@ -1,0 +1,177 @@
+"""A detector that shows several views of each image to another detector and merges what that one detects.
+
+image -> views (whole, mirrored, tiles) -> detector -> Detections per view, in the image's frame -> merged -> selected
+
+Tiles need no conversion of their boxes: a view is an array of pixels with a `Frame` that says which part of the
+displayed image it shows, and every detector returns boxes and masks in pixels of the displayed image. A mirrored view
+is a tile of the mirrored image, whose detections are mirrored back.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import numpy as np
+
+from prelabel.detections import Detections, ObjectArray
+from prelabel.detectors.base import DetectionResult, Detector, DetectorInfo, Frame, Pixels
+from prelabel.frames import oriented_detections
+from prelabel.merging.detections import merge_detections
+from prelabel.merging.pieces import resolve_pieces
+from prelabel.select import Selection
+from prelabel.views import FLIP, TILES, WHOLE, ViewOptions, views_of
+
+if TYPE_CHECKING:
+    from prelabel.merging.boxes import Method
+
+#: Detections of single views are merged from this score on, whatever the thresholds of the run: what several views see
+#: faintly may be seen clearly by all of them together.
+LOWEST_SCORE = 0.01
+
+#: The EXIF orientation that mirrors an image.
+_MIRRORED = 2
+
+
+def selection_of_views(selection: Selection) -> Selection:
+    """The detections that are kept of a single view; `selection` is applied to the merged ones."""
+    return Selection(score_threshold=min(LOWEST_SCORE, selection.lowest_threshold))
+
+
+class _Shown(NamedTuple):
+    """A view as it is shown to the detector."""
+
+    kind: str
+    pixels: Pixels
+    frame: Frame
+
+
+class MultiViewDetector:
+    """Implements `prelabel.detectors.base.Detector` with another detector, which sees several views of each image.
+
+    Args:
+        detector: Detects in single views; made with `selection_of_views`.
+        options: Which views, and how their detections are merged.
+        selection: The merged detections to keep.
+        input_size: Pixels of the shorter side of what the detector sees; None if unknown.
+        on_views: Called with the number of views that the detector has just finished, for heartbeats.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        options: ViewOptions,
+        selection: Selection,
+        input_size: int | None = None,
+        on_views: Callable[[int], None] = lambda views: None,
+    ) -> None:
+        self._on_views = on_views
+        self._detector = detector
+        self._options = options
+        self._selection = selection
+        self._input_size = input_size
+
+    @property
+    def info(self) -> DetectorInfo:
+        """Description of the detector that sees the views."""
+        return self._detector.info
+
+    @property
+    def batch_size(self) -> int:
+        """1: the views of an image are its batch."""
+        return 1
+
+    def detect(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
+        """Detect in all views of each image and merge the results; see `Detector.detect`."""
+        frames = frames or [Frame.of(pixels) for pixels in images]
+        return [self._detect(pixels, frame) for pixels, frame in zip(images, frames, strict=True)]
+
+    def _detect(self, pixels: Pixels, frame: Frame) -> DetectionResult:
+        shown = shown_views(pixels, frame, self._options, self._input_size)
+        results: list[DetectionResult] = []
+        step = self._detector.batch_size
+        for batch in (shown[start : start + step] for start in range(0, len(shown), step)):
+            # Copied one batch at a time: other libraries than NumPy do not take mirrored or cropped arrays.
+            contiguous = [np.ascontiguousarray(view.pixels) for view in batch]
+            results += self._detector.detect(contiguous, [view.frame for view in batch])
+            self._on_views(len(batch))
+        start = time.perf_counter()
+        parts = [
+            self._admitted(_in_image(view, result.detections)) for view, result in zip(shown, results, strict=True)
+        ]
+        detections = parts[0] if len(parts) == 1 else self._merged(shown, parts)
+        seconds = {stage: sum(result.seconds.get(stage, 0.0) for result in results) for stage in ("detect", "encode")}
+        seconds["encode"] += time.perf_counter() - start
+        return DetectionResult(
+            self._selection.apply(detections),
+            seconds=seconds,
+            dropped=sum(result.dropped for result in results),
+            views=len(shown),
+        )
+
+    def _merged(self, shown: Sequence[_Shown], parts: Sequence[Detections]) -> Detections:
+        """The detections of all views as one set of detections of the image, before the selection."""
+        weights = self._options.weights
+        kinds = [kind for kind in weights if any(view.kind == kind for view in shown)]
+        pieces = resolve_pieces(parts, [_window_in_image(view) for view in shown], names=self._names)
+        merged = merge_detections(
+            pieces.parts,
+            source=[kinds.index(shown[part].kind) for part in pieces.origin],
+            weights=[weights[kind] for kind in kinds],
+            windows=pieces.windows,
+            method=cast("Method", self._options.merge),
+            iou=self._options.merge_iou,
+            names=self._names,
+        )
+        return replace(merged.detections, views=merged.views)
+
+    def _admitted(self, detections: Detections) -> Detections:
+        """The detections of the classes to keep: others must not be merged with them under one mapped label."""
+        pairs = zip(detections.label, detections.mid, strict=True)
+        return detections[np.fromiter((self._selection.admits(*pair) for pair in pairs), bool, len(detections))]
+
+    def _names(self, detections: Detections) -> ObjectArray:
+        return self._selection.rename(detections.label, detections.mid)
+
+
+def shown_views(pixels: Pixels, frame: Frame, options: ViewOptions, input_size: int | None) -> list[_Shown]:
+    """The views of an image as they are shown to a detector.
+
+    Args:
+        pixels: The image, which may have been decoded at a reduced size.
+        frame: The displayed image that the pixels belong to.
+        options: Which views.
+        input_size: Pixels of the shorter side of what the detector sees; None if unknown.
+    """
+    left, top, right, bottom = frame.window
+    rows, columns = pixels.shape[:2]
+    shown = []
+    for view in views_of(frame.height, frame.width, options, input_size):
+        if view.kind == FLIP:
+            mirrored = Frame(frame.height, frame.width, (frame.width - right, top, frame.width - left, bottom))
+            shown.append(_Shown(FLIP, pixels[:, ::-1], mirrored))
+        elif view.kind == TILES:
+            # Whole pixels of the array that contain the tile; then the tile is what they show.
+            y, x = rows / (bottom - top), columns / (right - left)
+            y1, y2 = math.floor((view.y1 - top) * y), math.ceil((view.y2 - top) * y)
+            x1, x2 = math.floor((view.x1 - left) * x), math.ceil((view.x2 - left) * x)
+            window = (left + round(x1 / x), top + round(y1 / y), left + round(x2 / x), top + round(y2 / y))
+            shown.append(_Shown(TILES, pixels[y1:y2, x1:x2], Frame(frame.height, frame.width, window)))
+        else:
+            shown.append(_Shown(WHOLE, pixels, frame))
+    return shown
+
+
+def _in_image(view: _Shown, detections: Detections) -> Detections:
+    """Detections of a view as detections of the image."""
+    return oriented_detections(detections, _MIRRORED) if view.kind == FLIP else detections
+
+
+def _window_in_image(view: _Shown) -> tuple[int, int, int, int]:
+    """The part of the image that a view shows."""
+    x1, y1, x2, y2 = view.frame.window
+    width = view.frame.width
+    return (width - x2, y1, width - x1, y2) if view.kind == FLIP else (x1, y1, x2, y2)
