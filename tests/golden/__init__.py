@@ -1,0 +1,1 @@
+"""Outputs of every command, recorded byte for byte; see `tests/golden/test_golden.py`."""
