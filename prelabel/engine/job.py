@@ -12,15 +12,6 @@ from prelabel.config import LabelOptions, changed_limits
 from prelabel.detectors.base import DetectorInfo, Optimization
 from prelabel.detectors.models.hubs import mirror_base
 from prelabel.engine.driver import Driver
-from prelabel.engine.output import (
-    Finished,
-    Output,
-    find_finished,
-    require_same_detector,
-    require_same_settings,
-    tasks_left,
-    with_former_threshold,
-)
 from prelabel.engine.planning import Planner, inspect_detector
 from prelabel.engine.progress import (
     LOST,
@@ -32,6 +23,7 @@ from prelabel.engine.progress import (
     first_dropped,
     unnamed_notes,
 )
+from prelabel.engine.resume import require_same_detector, require_same_settings, tasks_left, with_former_threshold
 from prelabel.engine.runner import Runner
 from prelabel.engine.schedule import LabelTask
 from prelabel.engine.worker import WorkerSpec
@@ -39,6 +31,7 @@ from prelabel.errors import OutputInUseError, RunInterrupted
 from prelabel.storage.address import Address, absolute
 from prelabel.storage.files import Storage
 from prelabel.store.lock import Lock
+from prelabel.store.output import Finished, Output, find_finished
 from prelabel.store.plan import Plan
 from prelabel.store.run import Manifest, RetryRecord, RunRecord, read_run, utc_now
 from prelabel.store.shards import ShardRecord

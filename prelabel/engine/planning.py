@@ -11,15 +11,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
-from platform import python_version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from prelabel import __version__
 from prelabel.config import LabelOptions, changed_limits
 from prelabel.detectors.base import DetectorInfo
 from prelabel.detectors.conventions.op_audit import require_safe
@@ -35,6 +32,7 @@ from prelabel.source.lists import alternative_id
 from prelabel.storage.address import Address, redact, without_secrets
 from prelabel.storage.files import Storage
 from prelabel.store.links import Links
+from prelabel.store.output import installed_versions
 from prelabel.store.plan import Plan, PlanSummary, digests_of, write_plan
 from prelabel.store.run import RunRecord, utc_now
 from prelabel.views import USUAL_INPUT
@@ -173,7 +171,7 @@ class Planner:
             detector=detector,
             shard_size=plan.shard_size,
             parts=plan.parts,
-            versions=_versions(),
+            versions=installed_versions(),
         )
 
     def add_new(self, earlier: RunRecord) -> RunRecord | None:
@@ -315,13 +313,3 @@ def _grown_settings(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict
     """Settings of a run with new images: those of this call, except that limits stay as the run was begun."""
     limits = changed_limits(stored, given)
     return {name: stored[name] if name in limits and name in stored else now for name, now in given.items()}
-
-
-def _versions() -> dict[str, str]:
-    versions = {"prelabel": __version__, "python": python_version()}
-    for name in ("ray", "tensorflow", "tensorflow-hub", "numpy", "pillow", "pyarrow", "fsspec"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -17,7 +17,6 @@ import pytest
 from prelabel.cli import main
 from prelabel.cli.running import show_summary
 from prelabel.console import LineReporter
-from prelabel.engine.output import Output
 from prelabel.errors import (
     ConfigError,
     DetectorError,
@@ -29,6 +28,7 @@ from prelabel.errors import (
 )
 from prelabel.storage.files import Storage
 from prelabel.store.lock import LOCK
+from prelabel.store.output import Output
 from prelabel.store.plan import Plan
 from prelabel.store.run import read_run
 from prelabel.store.shards import read_shard, shard_name, shard_url, write_shard
@@ -322,7 +322,7 @@ def test_a_corrupt_shard_or_manifest_is_written_again(world: World):
     world.forget()
     recorder = Recorder()
     world.label(recorder)
-    assert len(recorder.said("labeled again")) == 2
+    assert len(recorder.said("written again")) == 2
     assert sorted(world.fetched) == ids(*range(12))
     world.require_whole()
 

@@ -11,8 +11,8 @@ import pytest
 
 from prelabel.config import LabelOptions
 from prelabel.detectors.base import Decision, DetectorInfo
-from prelabel.engine.output import require_same_detector, require_same_settings, with_former_threshold
 from prelabel.engine.progress import unnamed_notes
+from prelabel.engine.resume import require_same_detector, require_same_settings, with_former_threshold
 from prelabel.errors import ConfigError
 from prelabel.storage.files import Storage
 from prelabel.store.run import RunRecord, open_run

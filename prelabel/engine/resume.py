@@ -1,0 +1,123 @@
+"""Checks before a run is resumed: the settings and the detector must be the same. Also, what is left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from prelabel.config import LabelOptions, differences
+from prelabel.detectors.base import DetectorInfo
+from prelabel.engine.schedule import LabelTask
+from prelabel.errors import ConfigError
+from prelabel.storage.address import redact
+from prelabel.store.plan import Plan
+from prelabel.store.run import RunRecord
+from prelabel.store.shards import ShardRecord
+
+#: The default `--score-threshold` of early releases.
+_FORMER_DEFAULT = 0.3
+
+#: Options for what early releases decided without an option.
+_LATER_OPTIONS = ("input_range", "activation", "input_layout", "mask_frame", "trust_model")
+
+#: How early releases interpreted a model's inputs and outputs, before the decisions were recorded in `run.json`.
+_FORMER_READING = {
+    "input range": ("0..1",),
+    "activation": ("softmax", "logits"),
+    "masks": ("box", "by-size"),
+    "background": ("class 0",),
+    "input layout": ("channels-last",),
+}
+
+
+def with_former_threshold(options: LabelOptions, earlier: RunRecord) -> LabelOptions:
+    """Use the default score threshold of early releases for a run that they began, unless a threshold is given."""
+    is_former = earlier.detector.reading is None
+    selection = options.selection
+    if is_former and not selection.threshold_is_given and earlier.settings.get("score_threshold") == _FORMER_DEFAULT:
+        return replace(options, selection=replace(selection, score_threshold=_FORMER_DEFAULT))
+    return options
+
+
+def require_same_settings(earlier: RunRecord, options: LabelOptions) -> None:
+    """Check that no setting differs that would change the plan or rows that are ok.
+
+    Raises:
+        ConfigError: Some settings differ; the message names them.
+    """
+    before = [retry.settings for retry in earlier.retries]
+    settings = options.settings()
+    if earlier.detector.reading is None:
+        # Such a run recorded no values for these options; `require_same_detector` compares their effect.
+        settings = {name: value for name, value in settings.items() if name not in _LATER_OPTIONS}
+    if options.add_new:  # the source is listed again, so another one may be given
+        settings = {name: value for name, value in settings.items() if name != "source"}
+    lines = differences(earlier.settings, settings, before, retry_failed=options.retry_failed)
+    _refuse(lines, options.output)
+
+
+def require_same_detector(was: DetectorInfo, now: DetectorInfo, output: str) -> None:
+    """Check that the model's files, its label map and the interpretation of its inputs and outputs are the same.
+
+    Raises:
+        ConfigError: They differ; the message says how.
+    """
+    if was.fingerprint != now.fingerprint:
+        lines = [f"detector was {was.address} ({was.fingerprint[:12]}), now {now.address} ({now.fingerprint[:12]})"]
+    elif was.classes != now.classes:
+        lines = ["the label map has changed"]
+    else:
+        lines = _reading_differences(was, now)
+    _refuse(lines, output)
+
+
+def _reading_differences(was: DetectorInfo, now: DetectorInfo) -> list[str]:
+    """The differences in how two records interpret the same model files: a run must not mix their rows."""
+    if was.masks != now.masks:
+        return [f"the masks of the model were {'used' if was.masks else 'not used'}"]
+    after = {about: decision.value for about, decision in (now.reading or {}).items()}
+    if was.reading is not None:
+        before = {about: decision.value for about, decision in was.reading.items()}
+        return [
+            f"{about} was {before.get(about, 'not set')}, now {after.get(about, 'not set')}"
+            for about in dict.fromkeys([*before, *after])
+            if before.get(about) != after.get(about)
+        ]
+    if "uint8" in was.convention:
+        after.pop("input range", None)  # integer inputs have never been scaled
+    lines = [
+        f"{about} was {' or '.join(_FORMER_READING[about])}, now {value}"
+        for about, value in after.items()
+        if value not in _FORMER_READING.get(about, (value,))
+    ]
+    if "(1001 classes" in was.convention and "background" not in after:
+        lines.append("class 0 of 1001 was the background")
+    return lines
+
+
+def _refuse(lines: list[str], output: str) -> None:
+    if lines:
+        raise ConfigError(
+            f"{redact(output)} holds a run with other settings: {'; '.join(lines)}. "
+            "Use the same settings to resume it, another --output, or --overwrite to start again"
+        )
+
+
+def tasks_left(
+    record: RunRecord, plan: Plan, finished: Mapping[int, ShardRecord], *, retry_failed: bool
+) -> list[tuple[LabelTask, int]]:
+    """Return the tasks for shards that are not finished, each with its shard's number of images.
+
+    With `retry_failed`, finished shards with failed images are included.
+
+    Raises:
+        StoreError: The plan cannot be read.
+    """
+    tasks = []
+    for shard in range(record.shards):
+        done = finished.get(shard)
+        if done is None:
+            tasks.append((LabelTask(shard), plan.count(shard)))
+        elif retry_failed and done.failed:
+            tasks.append((LabelTask(shard, retry_failed=True), plan.count(shard)))
+    return tasks
