@@ -60,7 +60,8 @@ class DetectionBatch:
         label: `(N,)`.
         mid: `(N,)`.
         mask: `(N,)` RLE counts, None for a detection without a mask; None if no image has masks.
-        views: `(N,)` how many views of the image showed the detection, 0 on images with one view; None if not read.
+        views: `(N,)` how many views of the image showed the detection, 0 on images with one view; None if no image has
+            several views, or if they are not read.
     """
 
     images: Sequence[ImageFacts]
@@ -100,8 +101,9 @@ class DetectionBatch:
         images = image_facts(record_batch)
         number = np.diff(bounds)
         image = np.repeat(np.arange(len(images)), number)
-        masks = record_batch["masks"] if "masks" in names else pa.nulls(len(images), pa.list_(pa.string()))
-        masked = masks.is_valid().to_numpy(zero_copy_only=False)
+        masked = np.zeros(len(images), bool)
+        if "masks" in names:
+            masked = record_batch["masks"].is_valid().to_numpy(zero_copy_only=False)
         batch = cls(
             images=images,
             failed=(~ok).tolist(),
@@ -116,8 +118,8 @@ class DetectionBatch:
             score=_numbers(record_batch["scores"].flatten(), len(boxes)),
             label=_texts(record_batch["labels"].flatten()),
             mid=_texts(record_batch["mids"].flatten()),
-            mask=_masks(masks, masked, bounds),
-            views=_views(record_batch["views"], bounds) if "views" in names else None,
+            mask=_optional(record_batch, "masks", bounds, absent=None),
+            views=_optional(record_batch, "views", bounds, absent=np.int32(0)),
         )
         return batch if ok.all() else batch.only_images(ok)
 
@@ -259,28 +261,34 @@ def _texts(flat: pa.Array) -> ObjectArray:
     return texts
 
 
-def _masks(column: pa.Array, masked: BoolArray, bounds: npt.NDArray[np.int64]) -> ObjectArray | None:
-    if not masked.any():
+def _optional(
+    record_batch: pa.RecordBatch, name: str, bounds: npt.NDArray[np.int64], *, absent: np.int32 | None
+) -> npt.NDArray[Any] | None:
+    """`(N,)` the values of a column whose lists may be null; None if there is no list.
+
+    Args:
+        record_batch: Rows of a shard.
+        name: The column, which may be missing.
+        bounds: Index of each row's first detection, and the number of detections.
+        absent: The value of detections whose row has no list. If it is None, values may be null, too.
+    """
+    if name not in record_batch.schema.names:
         return None
-    expected = np.where(masked, np.diff(bounds), 0)
-    if not np.array_equal(np.diff(_bounds(column)), expected):
-        raise pa.ArrowInvalid("an image has different numbers of boxes and masks")
-    counts: ObjectArray = column.flatten().to_numpy(zero_copy_only=False)
-    if len(counts) == bounds[-1]:
-        return counts
-    masks = np.full(bounds[-1], None, dtype=object)
-    masks[np.repeat(masked, np.diff(bounds))] = counts
-    return masks
-
-
-def _views(column: pa.Array, bounds: npt.NDArray[np.int64]) -> IntArray:
+    column = record_batch[name]
     known = column.is_valid().to_numpy(zero_copy_only=False)
-    views = np.zeros(bounds[-1], np.int32)
-    if known.any():
-        if not np.array_equal(np.diff(_bounds(column)), np.where(known, np.diff(bounds), 0)):
-            raise pa.ArrowInvalid("an image has different numbers of boxes and views")
-        views[np.repeat(known, np.diff(bounds))] = column.flatten().to_numpy()
-    return views
+    if not known.any():
+        return None
+    number = np.diff(bounds)
+    expected = np.where(known, number, 0)
+    if not np.array_equal(np.diff(_bounds(column)), expected):
+        raise pa.ArrowInvalid(f"an image has different numbers of boxes and {name}")
+    flat = column.flatten()
+    given = flat.to_numpy(zero_copy_only=False) if absent is None else _numbers(flat, expected.sum())
+    if len(given) == bounds[-1]:
+        return given
+    values = np.full(bounds[-1], absent)
+    values[np.repeat(known, number)] = given
+    return values
 
 
 def _distributions(scores: list[list[float]]) -> FloatArray:

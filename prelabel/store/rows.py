@@ -186,6 +186,9 @@ class ImageRow(ImageFacts):
 #: The attributes of `ImageFacts`; the columns have the same names.
 FACTS = tuple(attribute.name for attribute in fields(ImageFacts))
 
+#: Facts in optional columns, with the defaults that null stands for.
+_USUAL = {attribute.name: attribute.default for attribute in fields(ImageFacts) if attribute.name in OPTIONAL_COLUMNS}
+
 #: Columns with one entry per detection, and the attributes of `Detections` that they hold.
 _PER_DETECTION = {
     "boxes": "xyxy",
@@ -204,8 +207,8 @@ def rows_to_table(rows: Sequence[ImageRow]) -> pa.Table:
     columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in ("status", *FACTS)}
     columns["uri"] = [without_secrets(row.uri) for row in rows]
     columns["seconds"] = [{stage: row.seconds.get(stage) for stage in STAGES} for row in rows]
-    columns["dropped"] = [row.dropped or None for row in rows]
-    columns["views_shown"] = [row.views_shown if row.views_shown > 1 else None for row in rows]
+    for name, usual in _USUAL.items():
+        columns[name] = [None if value == usual else value for value in columns[name]]
     columns["image_labels"] = [
         None
         if row.image_labels is None
@@ -242,10 +245,8 @@ def _values(column: pa.Array, name: str) -> list[Any]:
     values: list[Any] = [None] * len(column) if column.null_count == len(column) else column.to_pylist()
     if name == "seconds":
         return [{k: v for k, v in (seconds or {}).items() if v is not None} for seconds in values]
-    if name == "dropped":
-        return [value or 0 for value in values]
-    if name == "views_shown":
-        return [value or 1 for value in values]
+    if (usual := _USUAL.get(name)) is not None:
+        return [usual if value is None else value for value in values]
     if name == "image_labels":
         return [labels and tuple(ImageLabel(*label.values()) for label in labels) for labels in values]
     return values

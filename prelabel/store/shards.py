@@ -302,9 +302,8 @@ def _record_of(shard: int, table: pa.Table, *, size: int, sha256: str) -> ShardR
     failed = table.filter(pc.equal(table["status"], FAILED))
     failures = Counter(failed["error_type"].to_pylist())
     seconds = table["seconds"].combine_chunks()
-    dropped = pc.sum(table["dropped"]).as_py() if "dropped" in table.column_names else None
-    shown = table["views_shown"] if "views_shown" in table.column_names else pa.nulls(0, pa.int32())
-    more_views = pc.sum(pc.subtract(shown, 1)).as_py()
+    dropped = pc.sum(_optional_column(table, "dropped")).as_py()
+    more_views = pc.sum(pc.subtract(_optional_column(table, "views_shown"), 1)).as_py()
     return ShardRecord(
         shard=shard,
         name=shard_name(shard),
@@ -319,6 +318,11 @@ def _record_of(shard: int, table: pa.Table, *, size: int, sha256: str) -> ShardR
         views=table.num_rows - failed.num_rows + (more_views or 0),
         unnamed=_labeled_by_number(table) if {"classes", "labels"}.issubset(table.column_names) else {},
     )
+
+
+def _optional_column(table: pa.Table, name: str) -> pa.ChunkedArray | pa.Array:
+    """A column that files of earlier releases lack: then it has only nulls."""
+    return table[name] if name in table.column_names else pa.nulls(table.num_rows, SHARD_SCHEMA.field(name).type)
 
 
 def _labeled_by_number(table: pa.Table) -> dict[str, int]:

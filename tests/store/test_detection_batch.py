@@ -80,10 +80,28 @@ def test_excluded_images_keep_their_place() -> None:
     assert only.image.tolist() == [3, 3]
 
 
-@pytest.mark.parametrize("column", ["scores", "labels", "masks"])
+def test_masks_and_views_of_some_images_only() -> None:
+    masked, several = row("a.jpg", found(mask=MASK), found(mask=MASK)), row("b.jpg", found(), found())
+    assert several.detections is not None
+    several = replace(several, views_shown=3, detections=replace(several.detections, views=[3, 1]))
+    (record_batch,) = rows_to_table([masked, several, row("c.jpg", found())]).to_batches()
+    batch = DetectionBatch.from_arrow(record_batch)
+    assert batch.mask is not None
+    assert batch.mask.tolist() == [MASK, MASK, None, None, None]
+    assert batch.masked.tolist() == [True, False, False]
+    assert batch.views is not None
+    assert (batch.views.tolist(), batch.views.dtype) == ([0, 0, 3, 1, 0], np.int32)
+    assert [facts.views_shown for facts in batch.images] == [1, 3, 1]
+    views = [None if r.detections is None else r.detections.views for r in batch.rows()]
+    assert [None if v is None else v.tolist() for v in views] == [None, [3, 1], None]
+    assert DetectionBatch.from_arrow(record_batch.slice(0, 1)).views is None
+    assert DetectionBatch.from_arrow(record_batch.slice(1, 2)).mask is None
+
+
+@pytest.mark.parametrize("column", ["scores", "labels", "masks", "views"])
 def test_lists_of_different_lengths_are_a_corrupt_shard(tmp_path: Path, column: str) -> None:
     table = rows_to_table([row("a.jpg", found(mask=MASK))])
-    values = {"scores": [0.9, 0.8], "labels": ["Dog", "Cat"], "masks": [MASK, MASK]}[column]
+    values = {"scores": [0.9, 0.8], "labels": ["Dog", "Cat"], "masks": [MASK, MASK], "views": [2, 1]}[column]
     place = table.schema.get_field_index(column)
     path = tmp_path / "shard.parquet"
     pq.write_table(
