@@ -103,17 +103,18 @@ def to_result(
     above = ~np.isfinite(score) | ((score > 0) & (score >= lowest))
     finite = _finite(arrays, above)
     broken = int(np.count_nonzero(above & ~finite))
-    decisive = ~np.isfinite(score) | (score >= np.float32(options.decisive_score))
-    if 2 * np.count_nonzero(above & decisive & ~finite) > np.count_nonzero(above & decisive):
+    # Of others, broken ones are dropped, but do not make the image fail.
+    decisive = above & (~np.isfinite(score) | (score >= np.float32(options.decisive_score)))
+    if 2 * np.count_nonzero(decisive & ~finite) > np.count_nonzero(decisive):
         raise DetectorError(
             f"{broken} of {np.count_nonzero(above)} detections of the model have a box, score, class or mask with "
             "numbers that are not finite"
         )
     # Without a count of detections, padding has neither a size nor a score.
     real = finite & ((yxyx[:, 2:] != yxyx[:, :2]).any(axis=1) | (score > 0))
-    wanted = real & above
-    _check_ranges(yxyx[real], score[real], yxyx[wanted & decisive])
-    _check_order(yxyx[wanted & decisive], score[wanted & decisive])
+    wanted, checked = real & above, real & decisive
+    _check_ranges(yxyx[real], score[real], yxyx[checked])
+    _check_order(yxyx[checked], score[checked])
     height, width = frame.height, frame.width
     left, top, right, bottom = frame.window
     window_size = np.array([right - left, bottom - top] * 2, np.float64)
@@ -123,8 +124,8 @@ def to_result(
     # A box that has no size or lies outside the image cannot be shown.
     inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
     lost = int(np.count_nonzero(wanted & ~inside))
-    decisive_lost = np.count_nonzero(wanted & decisive & ~inside)
-    if decisive_lost > 1 and 2 * decisive_lost > np.count_nonzero(wanted & decisive):
+    checked_lost = np.count_nonzero(checked & ~inside)
+    if checked_lost > 1 and 2 * checked_lost > np.count_nonzero(checked):
         raise DetectorError(
             f"{lost} of {np.count_nonzero(wanted)} detection_boxes have no size or lie outside of the image: they must "
             "be y1 x1 y2 x2, normalized to 0..1"
