@@ -17,6 +17,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,25 @@ SIDE, CELL = 4, 720
 
 @dataclass(frozen=True)
 class Labeled:
-    """A run, the seconds that its labeling took, and pycocotools' evaluation of its boxes and masks."""
+    """A run, its truth, and the seconds that its labeling took."""
 
     output: Path
+    truth: Path
     seconds: float
-    boxes: Any
-    masks: Any
+
+    @cached_property
+    def boxes(self) -> Any:
+        """COCOeval of the boxes."""
+        return evaluate(self.output, self.truth, "bbox")
+
+    @cached_property
+    def masks(self) -> Any:
+        """COCOeval of the masks."""
+        return evaluate(self.output, self.truth, "segm")
 
 
 def label(images: Path, truth: Path, output: Path, **options: Any) -> Labeled:
-    """Label images with the mask detector on all cores, and evaluate."""
+    """Label images with the mask detector on all cores."""
     summary = prelabel.label(
         images,
         detector=str(MODEL),
@@ -61,19 +71,18 @@ def label(images: Path, truth: Path, output: Path, **options: Any) -> Labeled:
         progress=False,
         **options,
     )
-    return Labeled(output, summary.label_s, *evaluate(output, truth))
+    return Labeled(output, truth, summary.label_s)
 
 
-def evaluate(output: Path, truth: Path) -> tuple[Any, Any]:
-    """COCOeval of the boxes and of the masks, evaluated and accumulated."""
+def evaluate(output: Path, truth: Path, kind: str) -> Any:
+    """COCOeval of the boxes (`bbox`) or the masks (`segm`), evaluated and accumulated."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(truth))
         numbers = {image["file_name"]: image["id"] for image in coco.dataset["images"]}
-        boxes: list[dict[str, Any]] = []
-        masks: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
         for row in prelabel.open_run(output).rows():
             detections = row.detections
             for n in range(len(row)):
@@ -83,17 +92,17 @@ def evaluate(output: Path, truth: Path) -> tuple[Any, Any]:
                     "category_id": int(detections.category_id[n]),
                     "score": float(detections.score[n]),
                 }
-                boxes.append({**result, "bbox": [x1, y1, x2 - x1, y2 - y1]})
-                size = [detections.height, detections.width]
-                masks.append({**result, "segmentation": {"size": size, "counts": detections.mask[n]}})
-        evaluations = []
-        for kind, results in (("bbox", boxes), ("segm", masks)):
-            evaluation = COCOeval(coco, coco.loadRes(results), kind)
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-            evaluations.append(evaluation)
-    return evaluations[0], evaluations[1]
+                if kind == "bbox":
+                    result["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+                else:
+                    size = [detections.height, detections.width]
+                    result["segmentation"] = {"size": size, "counts": detections.mask[n]}
+                results.append(result)
+        evaluation = COCOeval(coco, coco.loadRes(results), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
 
 
 def intervals(before: Any, after: Any, stats: Sequence[int]) -> list[tuple[float, float]]:
