@@ -290,6 +290,11 @@ class LabelOptions(Options):
             f"--ray-address must be auto, local, HOST:PORT or ray://HOST:PORT, got {self.ray_address!r}",
         )
 
+    @property
+    def needs_working_size(self) -> bool:
+        """Whether the working size of the detector decides how images are decoded or which views it sees."""
+        return self.decode_scale == "auto" or self.view_options.needs_input_size
+
     def settings(self) -> dict[str, Any]:
         """The options that must be equal to resume a run, as plain JSON: those that affect rows or the plan.
 

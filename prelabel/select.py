@@ -350,6 +350,11 @@ class Selection(Options):
         """Whether `include_class` and `exclude_class` keep a class of the model."""
         return self._rules.of(label, mid).admitted
 
+    def admitted(self, label: Names, mid: Names) -> npt.NDArray[np.bool_]:
+        """`(N,)` whether `include_class` and `exclude_class` keep each of `N` detections, by its label and MID."""
+        number, rules = self._rules.of_columns(label, mid)
+        return np.array([rule.admitted for rule in rules], bool)[number]
+
     def unknown_names(self, classes: Iterable[ClassName]) -> list[str]:
         """The names in the options that match no class of a model, in the order of the options, without duplicates.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -106,8 +106,8 @@ class ViewOptions(MergeOptions):
             f"--views must be {AUTO}, or one or more of {', '.join(WEIGHTS)} joined by commas, got {self.views!r}",
         )
         # A fixed order, so that a run resumes whatever the order of the call.
-        ordered = kinds if kinds == [AUTO] else [kind for kind in WEIGHTS if kind in kinds]
-        object.__setattr__(self, "views", ",".join(ordered))
+        ordered = ",".join(kind for kind in (AUTO, *WEIGHTS) if kind in kinds)
+        object.__setattr__(self, "views", ordered)
         size = self.tile_size
         share = re.fullmatch(r"(\d+(?:\.\d+)?)%", size)
         require(
@@ -134,7 +134,12 @@ class ViewOptions(MergeOptions):
     @property
     def weights(self) -> Mapping[str, float]:
         """The weight of each kind of view."""
-        return AUTO_WEIGHTS if self.kinds == (AUTO,) else WEIGHTS
+        return AUTO_WEIGHTS if self.is_auto else WEIGHTS
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the size of each image decides if it is cut into tiles."""
+        return self.views == AUTO
 
     @property
     def is_plain(self) -> bool:
@@ -165,7 +170,7 @@ class ViewOptions(MergeOptions):
     @property
     def needs_input_size(self) -> bool:
         """Whether the views of an image depend on the detector's input size."""
-        return self.has_tiles and self.tile_pixels is None and (self.tile_size == AUTO or self.kinds == (AUTO,))
+        return self.has_tiles and self.tile_pixels is None and (self.tile_size == AUTO or self.is_auto)
 
 
 class View(NamedTuple):
@@ -200,7 +205,7 @@ def views_of(height: int, width: int, options: ViewOptions, input_size: int | No
     """
     size = options.tile_pixels or input_size or USUAL_INPUT
     kinds = set(options.kinds)
-    if kinds == {AUTO}:
+    if options.is_auto:
         kinds = {WHOLE, TILES} if min(height, width) > size or max(height, width) > LONG_SIDE * size else {WHOLE}
     views = [View(kind, 0, 0, width, height) for kind in (WHOLE, FLIP) if kind in kinds]
     if TILES in kinds:
@@ -217,7 +222,7 @@ def _spans(side: int, options: ViewOptions, size: int) -> list[tuple[int, int]]:
         tile = options.tile_pixels
     elif options.tile_share:
         tile = math.ceil(options.tile_share * side)
-    elif options.kinds == (AUTO,) and side <= size:
+    elif options.is_auto and side <= size:
         tile = side
     else:
         tile = min(math.ceil(TILE_SHARE * side), size)
@@ -226,8 +231,5 @@ def _spans(side: int, options: ViewOptions, size: int) -> list[tuple[int, int]]:
         return [(0, side)]
     overlap = options.tile_overlap * tile
     count = max(2, math.ceil((side - overlap) / (tile - overlap) - 1e-9))
-    return [(start, start + tile) for start in _starts(side - tile, count)]
-
-
-def _starts(last: int, count: int) -> Iterator[int]:
-    return (round(number * last / (count - 1)) for number in range(count))
+    starts = (round(number * (side - tile) / (count - 1)) for number in range(count))
+    return [(start, start + tile) for start in starts]

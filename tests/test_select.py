@@ -79,7 +79,9 @@ def test_include_and_exclude_by_label_mid_and_mapped_label() -> None:
 def test_admits_tells_which_classes_can_occur() -> None:
     selection = Selection(include_class=("pet",), class_map={"Dog": "pet"}, score_threshold=1.0)
     assert [selection.admits(*label_and_mid) for label_and_mid in zip(LABEL, MID, strict=True)] == [True, False, False]
+    assert selection.admitted(LABEL, MID).tolist() == [True, False, False]
     assert Selection().admits("Dog", "")
+    assert Selection().admitted([], []).tolist() == []
 
 
 def test_max_detections_keeps_the_best() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
@@ -41,12 +40,29 @@ def selection_of_views(selection: Selection) -> Selection:
     return Selection(score_threshold=min(LOWEST_SCORE, selection.lowest_threshold))
 
 
-class _Shown(NamedTuple):
-    """A view as it is shown to the detector."""
+class PixelView(NamedTuple):
+    """A view as it is shown to the detector.
+
+    Attributes:
+        kind: `whole`, `flip` or `tiles`.
+        pixels: What the detector sees.
+        frame: The displayed image that the pixels belong to; for `flip`, its mirror image.
+    """
 
     kind: str
     pixels: Pixels
     frame: Frame
+
+    @property
+    def window(self) -> tuple[int, int, int, int]:
+        """x1 y1 x2 y2 of the part of the image that the view shows, in pixels of the image."""
+        x1, y1, x2, y2 = self.frame.window
+        width = self.frame.width
+        return (width - x2, y1, width - x1, y2) if self.kind == FLIP else (x1, y1, x2, y2)
+
+    def in_image(self, detections: Detections) -> Detections:
+        """Detections in the view's frame as detections of the image."""
+        return oriented_detections(detections, _MIRRORED) if self.kind == FLIP else detections
 
 
 class MultiViewDetector:
@@ -57,7 +73,7 @@ class MultiViewDetector:
         options: Which views, and how their detections are merged.
         selection: The merged detections to keep.
         input_size: Pixels of the shorter side of what the detector sees; None if unknown.
-        on_views: Called with the number of views that the detector has just finished, for heartbeats.
+        on_views: Called whenever the detector has finished a batch of views, for heartbeats.
     """
 
     def __init__(
@@ -66,7 +82,7 @@ class MultiViewDetector:
         options: ViewOptions,
         selection: Selection,
         input_size: int | None = None,
-        on_views: Callable[[int], None] = lambda views: None,
+        on_views: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_views = on_views
         self._detector = detector
@@ -90,54 +106,50 @@ class MultiViewDetector:
         return [self._detect(pixels, frame) for pixels, frame in zip(images, frames, strict=True)]
 
     def _detect(self, pixels: Pixels, frame: Frame) -> DetectionResult:
-        shown = shown_views(pixels, frame, self._options, self._input_size)
+        views = pixel_views(pixels, frame, self._options, self._input_size)
         results: list[DetectionResult] = []
         step = self._detector.batch_size
-        for batch in (shown[start : start + step] for start in range(0, len(shown), step)):
+        for batch in (views[start : start + step] for start in range(0, len(views), step)):
             # Copied one batch at a time: other libraries than NumPy do not take mirrored or cropped arrays.
             contiguous = [np.ascontiguousarray(view.pixels) for view in batch]
             results += self._detector.detect(contiguous, [view.frame for view in batch])
-            self._on_views(len(batch))
+            self._on_views()
         start = time.perf_counter()
-        parts = [
-            self._admitted(_in_image(view, result.detections)) for view, result in zip(shown, results, strict=True)
-        ]
-        detections = parts[0] if len(parts) == 1 else self._merged(shown, parts)
+        parts = [self._admitted(view.in_image(result.detections)) for view, result in zip(views, results, strict=True)]
+        detections = parts[0] if len(parts) == 1 else self._merged(views, parts)
         seconds = {stage: sum(result.seconds.get(stage, 0.0) for result in results) for stage in ("detect", "encode")}
         seconds["encode"] += time.perf_counter() - start
         return DetectionResult(
             self._selection.apply(detections),
             seconds=seconds,
             dropped=sum(result.dropped for result in results),
-            views=len(shown),
+            views=len(views),
         )
 
-    def _merged(self, shown: Sequence[_Shown], parts: Sequence[Detections]) -> Detections:
+    def _merged(self, views: Sequence[PixelView], parts: Sequence[Detections]) -> Detections:
         """The detections of all views as one set of detections of the image, before the selection."""
         weights = self._options.weights
-        kinds = [kind for kind in weights if any(view.kind == kind for view in shown)]
-        pieces = resolve_pieces(parts, [_window_in_image(view) for view in shown], names=self._names)
-        merged = merge_detections(
+        kinds = [kind for kind in weights if any(view.kind == kind for view in views)]
+        pieces = resolve_pieces(parts, [view.window for view in views], names=self._names)
+        return merge_detections(
             pieces.parts,
-            source=[kinds.index(shown[part].kind) for part in pieces.origin],
+            source=[kinds.index(views[part].kind) for part in pieces.origin],
             weights=[weights[kind] for kind in kinds],
             windows=pieces.windows,
             method=cast("Method", self._options.merge),
             iou=self._options.merge_iou,
             names=self._names,
         )
-        return replace(merged.detections, views=merged.views)
 
     def _admitted(self, detections: Detections) -> Detections:
         """The detections of the classes to keep: others must not be merged with them under one mapped label."""
-        pairs = zip(detections.label, detections.mid, strict=True)
-        return detections[np.fromiter((self._selection.admits(*pair) for pair in pairs), bool, len(detections))]
+        return detections[self._selection.admitted(detections.label, detections.mid)]
 
     def _names(self, detections: Detections) -> ObjectArray:
         return self._selection.rename(detections.label, detections.mid)
 
 
-def shown_views(pixels: Pixels, frame: Frame, options: ViewOptions, input_size: int | None) -> list[_Shown]:
+def pixel_views(pixels: Pixels, frame: Frame, options: ViewOptions, input_size: int | None) -> list[PixelView]:
     """The views of an image as they are shown to a detector.
 
     Args:
@@ -148,30 +160,18 @@ def shown_views(pixels: Pixels, frame: Frame, options: ViewOptions, input_size: 
     """
     left, top, right, bottom = frame.window
     rows, columns = pixels.shape[:2]
-    shown = []
+    views = []
     for view in views_of(frame.height, frame.width, options, input_size):
         if view.kind == FLIP:
             mirrored = Frame(frame.height, frame.width, (frame.width - right, top, frame.width - left, bottom))
-            shown.append(_Shown(FLIP, pixels[:, ::-1], mirrored))
+            views.append(PixelView(FLIP, pixels[:, ::-1], mirrored))
         elif view.kind == TILES:
             # Whole pixels of the array that contain the tile; then the tile is what they show.
             y, x = rows / (bottom - top), columns / (right - left)
             y1, y2 = math.floor((view.y1 - top) * y), math.ceil((view.y2 - top) * y)
             x1, x2 = math.floor((view.x1 - left) * x), math.ceil((view.x2 - left) * x)
             window = (left + round(x1 / x), top + round(y1 / y), left + round(x2 / x), top + round(y2 / y))
-            shown.append(_Shown(TILES, pixels[y1:y2, x1:x2], Frame(frame.height, frame.width, window)))
+            views.append(PixelView(TILES, pixels[y1:y2, x1:x2], Frame(frame.height, frame.width, window)))
         else:
-            shown.append(_Shown(WHOLE, pixels, frame))
-    return shown
-
-
-def _in_image(view: _Shown, detections: Detections) -> Detections:
-    """Detections of a view as detections of the image."""
-    return oriented_detections(detections, _MIRRORED) if view.kind == FLIP else detections
-
-
-def _window_in_image(view: _Shown) -> tuple[int, int, int, int]:
-    """The part of the image that a view shows."""
-    x1, y1, x2, y2 = view.frame.window
-    width = view.frame.width
-    return (width - x2, y1, width - x1, y2) if view.kind == FLIP else (x1, y1, x2, y2)
+            views.append(PixelView(WHOLE, pixels, frame))
+    return views

@@ -66,9 +66,10 @@ def inspect_detector(options: LabelOptions, storage: Storage, notify: Callable[[
         require_safe(model)
     if model.labels is None and not model.convention.strings:
         notify("the detector has class numbers without names; use --label-map (a file, or `coco`) to name them")
-    if options.decode_scale == "auto" and working_size(model) is None:
-        notify("--decode-scale auto: the detector's input size is unknown, so images are decoded at full size")
-    _require_views(options, model, notify)
+    _require_boxes(options, model)
+    if options.needs_working_size:
+        for note in _notes_on_working_size(options, working_size(model)):
+            notify(note)
     info = model.info
     if info.classes is not None:
         options.selection.require_known_names(info.classes)
@@ -84,21 +85,37 @@ def inspect_detector(options: LabelOptions, storage: Storage, notify: Callable[[
     return info
 
 
-def _require_views(options: LabelOptions, model: PreparedModel, notify: Callable[[str], None]) -> None:
-    """Refuse several views for a classifier, and say if the size of tiles is a guess. Raises ConfigError."""
+def _require_boxes(options: LabelOptions, model: PreparedModel) -> None:
+    """Refuse several views for a classifier. Raises ConfigError."""
     views = options.view_options
     if not views.is_plain and model.convention.kind == "classification":
         raise ConfigError(
             f"--views {views.views}: {model.info.name} labels whole images, and its labels cannot be merged: remove "
             "--views"
         )
-    if views.needs_input_size and working_size(model) is None:
-        notify(
+
+
+def _notes_on_working_size(options: LabelOptions, size: int | None) -> list[str]:
+    """What is decoded at full size, or cut into tiles of a guessed size, and why; one line each.
+
+    Args:
+        options: Options of the run.
+        size: Pixels of the shorter side of the detector's input; None if unknown.
+    """
+    views, notes = options.view_options, []
+    may_reduce = options.decode_scale == "auto"
+    if may_reduce and size is None:
+        notes.append("--decode-scale auto: the detector's input size is unknown, so images are decoded at full size")
+    if views.needs_input_size and size is None:
+        notes.append(
             f"--views {views.views}: the detector's input size is unknown, so it is taken to be {USUAL_INPUT} pixels; "
             "give --tile-size if it is not"
         )
-    if views.has_tiles and views.tile_share is None and options.decode_scale == "auto":
-        notify("--decode-scale auto: images are decoded at full size, since the size of tiles is not a share of theirs")
+    if may_reduce and views.has_tiles and views.tile_share is None:
+        notes.append(
+            "--decode-scale auto: images are decoded at full size, since the size of tiles is not a share of theirs"
+        )
+    return notes
 
 
 class Planner:

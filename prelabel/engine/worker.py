@@ -72,7 +72,7 @@ class WorkerStatus:
         failures: Per error class, the number of failed images since the worker started, and the first with its error.
         beats: Heartbeats: rises whenever the status is requested while the worker waits for storage that has not timed
             out, such as a download that makes progress or is being retried, or a shard that is being published; and
-            whenever the detector has finished views of an image since the last request.
+            whenever the detector has finished views of an image.
     """
 
     images: int
@@ -111,7 +111,6 @@ class Worker:
         self._network: SavedModelDetector | None = None
         self._detector: Detector | None = None
         self._input_size: int | None = None
-        self._views = self._reported_views = 0
         self._choosing = threading.Lock()
         self._is_chosen = False
         self._reader = Reader(read_settings(spec, self._storage), decode_threads=threads)
@@ -148,10 +147,9 @@ class Worker:
                 f"{socket.gethostname()} interprets the model at {expected.address} differently from the run: "
                 f"{decided}; install the same version of prelabel on all machines"
             )
-        if options.decode_scale == "auto":
-            self._reader.settings = read_settings(self._spec, self._storage, working_size(model))
-        if options.view_options.needs_input_size:
+        if options.needs_working_size:
             self._input_size = working_size(model)
+            self._reader.settings = read_settings(self._spec, self._storage, self._input_size)
         self._model = model
         optimization = self._run_optimization()
         self._is_chosen = optimization is not None
@@ -176,8 +174,9 @@ class Worker:
             else MultiViewDetector(network, views, options.selection, self._input_size, self._on_views)
         )
 
-    def _on_views(self, views: int) -> None:
-        self._views += views
+    def _on_views(self) -> None:
+        with self._lock:
+            self._beats += 1
 
     def _prepared(self) -> PreparedModel:
         if self._model is None:
@@ -309,9 +308,9 @@ class Worker:
     def status(self) -> WorkerStatus:
         """Return this worker's progress. May be called while `label` runs."""
         partial = {shard: (done, failed) for shard, (done, failed) in list(self._partial.items())}
-        views, self._reported_views = self._reported_views, self._views
-        if self._waits_for_storage() or views != self._views:
-            self._beats += 1
+        if self._waits_for_storage():
+            with self._lock:
+                self._beats += 1
         return WorkerStatus(self._images, partial, dict(self._failures), self._beats)
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from prelabel.detections import Detections, IntArray, ObjectArray
+from prelabel.detections import Detections, ObjectArray
 from prelabel.masks.rle import Int64Array
 from prelabel.merging.boxes import MergedBoxes, Method, merge_boxes
 from prelabel.merging.masks import unite_masks, vote_masks
@@ -27,19 +26,6 @@ def labels_of(detections: Detections) -> ObjectArray:
     return detections.label
 
 
-class MergedDetections(NamedTuple):
-    """The detections of one image after merging, the highest score first.
-
-    Attributes:
-        detections: Boxes, scores and masks as merged; class number, label, MID and the scores of all classes are those
-            of the strongest member.
-        views: `(N,)` int32, the number of looks that saw each detection.
-    """
-
-    detections: Detections
-    views: IntArray
-
-
 def merge_detections(
     parts: Sequence[Detections],
     *,
@@ -49,7 +35,7 @@ def merge_detections(
     method: Method,
     iou: float,
     names: Names = labels_of,
-) -> MergedDetections:
+) -> Detections:
     """Merge detections with the same label that overlap, as `merge_boxes` does.
 
     Masks are merged as well: for `wbf` members vote (`vote_masks`), for `nmm` the mask is the union, and for `nms` that
@@ -63,6 +49,10 @@ def merge_detections(
         method: `wbf`, `nms` or `nmm`.
         iou: The threshold, more than 0 and less than 1.
         names: The names under which detections are of the same class.
+
+    Returns:
+        The merged detections, the highest score first. Boxes, scores and masks are as merged; class number, label, MID
+        and the scores of all classes are those of the strongest member; `views` is the number of looks that saw each.
 
     Raises:
         ValueError: There are no parts, their sizes differ, or an argument has the wrong shape or range.
@@ -85,15 +75,14 @@ def merge_detections(
     )
     cluster = np.repeat(np.arange(len(merged.best)), np.diff(merged.bounds))
     looks = np.unique(np.stack((cluster, part[merged.member])), axis=1)[0]
-    views: IntArray = np.bincount(looks, minlength=len(merged.best)).astype(np.int32)
     weight = np.asarray(weights, np.float64)[part_source[part]]
-    detections = replace(
+    return replace(
         joined[merged.best],
         xyxy=merged.xyxy.astype(np.float32),
         score=merged.score.astype(np.float32),
         mask=_merged_masks(joined, merged, cluster, weight, windows[part], method),
+        views=np.bincount(looks, minlength=len(merged.best)).astype(np.int32),
     )
-    return MergedDetections(detections, views)
 
 
 def concatenate(parts: Sequence[Detections]) -> Detections:

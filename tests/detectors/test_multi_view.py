@@ -10,7 +10,7 @@ import pytest
 
 from prelabel.detections import Detections
 from prelabel.detectors.base import DetectionResult, DetectorInfo, Frame, Pixels
-from prelabel.detectors.multi_view import MultiViewDetector, selection_of_views, shown_views
+from prelabel.detectors.multi_view import MultiViewDetector, pixel_views, selection_of_views
 from prelabel.masks import rle
 from prelabel.select import Selection
 from prelabel.views import ViewOptions
@@ -155,9 +155,11 @@ def test_an_image_decoded_at_a_quarter_of_its_size_is_cut_where_the_full_one_wou
     # 242 x 402 pixels at 1/4: 61 x 101, whose window exceeds the image by two pixels.
     frame = Frame(242, 402, (0, 0, 404, 244))
     pixels = image_with(61, 101, (70, 5, 90, 20, 50))
-    shown = shown_views(pixels, frame, ViewOptions(views="whole,flip,tiles"), None)
-    assert shown[1].frame.window == (-2, 0, 402, 244)
-    for view in shown[2:]:
+    views = pixel_views(pixels, frame, ViewOptions(views="whole,flip,tiles"), None)
+    assert views[1].frame.window == (-2, 0, 402, 244)
+    assert views[1].window == views[0].window == (0, 0, 404, 244)
+    for view in views[2:]:
+        assert view.window == view.frame.window
         x1, y1, x2, y2 = view.frame.window
         assert view.pixels.shape[:2] == ((y2 - y1) / 4, (x2 - x1) / 4)
     (result,) = MultiViewDetector(Rectangles(), ViewOptions(views="whole,flip,tiles"), Selection()).detect(
@@ -166,12 +168,15 @@ def test_an_image_decoded_at_a_quarter_of_its_size_is_cut_where_the_full_one_wou
     assert result.detections.xyxy.tolist() == [[280, 20, 360, 80]]
 
 
-def test_views_of_one_image_are_a_batch_and_each_one_is_a_heartbeat():
-    beats: list[int] = []
+def test_views_of_one_image_are_a_batch_and_each_batch_is_a_heartbeat():
+    seen: list[int] = []
     detector = Rectangles(batch_size=4)
     views = MultiViewDetector(
-        detector, ViewOptions(views="whole,flip,tiles"), Selection(), on_views=lambda number: beats.append(number)
+        detector,
+        ViewOptions(views="whole,flip,tiles"),
+        Selection(),
+        on_views=lambda: seen.append(len(detector.seen)),
     )
     assert views.batch_size == 1
     views.detect([image_with(60, 100), image_with(60, 100)])
-    assert beats == [4, 2, 4, 2]
+    assert seen == [4, 6, 10, 12]

@@ -102,7 +102,7 @@ def test_a_trial_that_waits_for_the_plan_counts_as_alive_and_answers(tmp_path: P
 def test_a_worker_that_finishes_views_of_an_image_is_alive():
     worker = worker_with(views="whole,tiles")
     assert worker.status().beats == 0
-    worker._on_views(1)
+    worker._on_views()
     assert [worker.status().beats for _ in range(2)] == [1, 1]
-    worker._on_views(3)
+    worker._on_views()
     assert worker.status().beats == 2

@@ -10,7 +10,7 @@ import pytest
 
 from prelabel.detections import Detections
 from prelabel.merging.boxes import METHODS, Method
-from prelabel.merging.detections import MergedDetections, merge_detections
+from prelabel.merging.detections import merge_detections
 from tests.rows import found, mask_of, row
 
 
@@ -26,7 +26,7 @@ def look(*detections: dict[str, Any], multiclass: Sequence[Sequence[float]] | No
     )
 
 
-def merged(*parts: Detections, method: Method = "wbf", **arguments: Any) -> MergedDetections:
+def merged(*parts: Detections, method: Method = "wbf", **arguments: Any) -> Detections:
     whole = [[0, 0, 6, 4]] * len(parts)
     defaults: dict[str, Any] = {"source": range(len(parts)), "weights": [1.0] * len(parts), "windows": whole}
     return merge_detections(parts, method=method, iou=0.5, **{**defaults, **arguments})
@@ -42,24 +42,25 @@ def test_looks_that_agree_become_one_detection_with_the_mask_they_vote_for():
         look(found(score=0.6, xyxy=(0, 0, 4, 4), mask=MORE)),
         look(found(score=0.3, xyxy=(0, 0, 2, 4), mask=LESS), other),
     )
-    dog, cat = result.detections[:1], result.detections[1:]
+    dog, cat = result[:1], result[1:]
     assert (dog.label.tolist(), dog.category_id.tolist(), dog.mid.tolist()) == (["Dog"], [1], ["/m/0bt9lr"])
     assert dog.score == pytest.approx([0.6])
     assert dog.xyxy == pytest.approx(np.array([[0, 0, (3 * 0.9 + 4 * 0.6 + 2 * 0.3) / 1.8, 4]]))
     assert dog.mask is not None
     assert dog.mask.tolist() == [LEFT]
     assert (cat.label.tolist(), cat.score) == (["Cat"], pytest.approx([0.2 / 3]))
+    assert result.views is not None
     assert (result.views.tolist(), result.views.dtype) == ([3, 1], np.int32)
-    assert (result.detections.height, result.detections.width) == (4, 6)
+    assert (result.height, result.width) == (4, 6)
 
 
 def test_masks_of_suppression_and_merging():
     parts = look(found(score=0.5, mask=LEFT)), look(found(score=0.9, xyxy=(0, 0, 4, 4), mask=MORE))
     for method, mask in (("nms", MORE), ("nmm", MORE)):
-        detections = merged(*parts, method=method).detections
+        detections = merged(*parts, method=method)
         assert (detections.mask.tolist(), detections.score.tolist()) == ([mask], [np.float32(0.9)])
     parts = look(found(mask=mask_of(*["#....."] * 4))), look(found(score=0.8, mask=mask_of(*["..#..."] * 4)))
-    assert merged(*parts, method="nmm").detections.mask.tolist() == [mask_of(*["#.#..."] * 4)]
+    assert merged(*parts, method="nmm").mask.tolist() == [mask_of(*["#.#..."] * 4)]
 
 
 def test_views_count_looks_and_not_detections_or_sources():
@@ -73,28 +74,28 @@ def test_a_tile_has_no_vote_outside_its_window():
     again = look(found(score=0.7, xyxy=(0, 0, 3, 4), mask=LESS))
     windows = [[0, 0, 6, 4], [0, 0, 2, 4], [0, 0, 6, 4]]
     arguments = {"iou": 0.3, "source": [0, 1, 1], "weights": [1.0, 1.0], "method": "wbf"}
-    assert merge_detections([whole, tile, again], windows=windows, **arguments).detections.mask.tolist() == [MORE]
+    assert merge_detections([whole, tile, again], windows=windows, **arguments).mask.tolist() == [MORE]
     windows[1] = windows[0]
-    assert merge_detections([whole, tile, again], windows=windows, **arguments).detections.mask.tolist() == [LESS]
+    assert merge_detections([whole, tile, again], windows=windows, **arguments).mask.tolist() == [LESS]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_detections_without_masks_have_no_vote(method: Method):
     box, masked = look(found(score=0.9)), look(found(score=0.8, mask=LEFT), found("Cat", mask=LESS))
-    result = merged(box, masked, look(found("Bird", 0.1)), method=method).detections
+    result = merged(box, masked, look(found("Bird", 0.1)), method=method)
     masks = dict(zip(result.label.tolist(), result.mask.tolist(), strict=True))
     assert masks == {"Dog": LEFT, "Cat": LESS, "Bird": None}
-    assert merged(box, box, method=method).detections.mask is None
+    assert merged(box, box, method=method).mask is None
 
 
 def test_the_strongest_member_gives_class_number_and_scores_of_all_classes():
     weak = look(found(score=0.5, category_id=18), multiclass=[[0.1, 0.5]])
     strong = look(found(score=0.4, category_id=1), multiclass=[[0.2, 0.4]])
-    result = merged(weak, strong, weights=[1.0, 2.0]).detections
+    result = merged(weak, strong, weights=[1.0, 2.0])
     assert result.category_id.tolist() == [1]
     assert result.multiclass_score == pytest.approx(np.array([[0.2, 0.4]]))
-    assert merged(weak, look(found())).detections.multiclass_score is None
-    assert merged(weak, look()).detections.multiclass_score is not None
+    assert merged(weak, look(found())).multiclass_score is None
+    assert merged(weak, look()).multiclass_score is not None
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -106,15 +107,14 @@ def test_the_order_of_looks_does_not_matter(method: Method):
     ]
     first = merged(*looks, method=method, source=[0, 1, 2], weights=[2.0, 1.0, 1.0])
     second = merged(*looks[::-1], method=method, source=[2, 1, 0], weights=[2.0, 1.0, 1.0])
-    for name in ("xyxy", "score", "label", "mask"):
-        assert getattr(first.detections, name).tolist() == getattr(second.detections, name).tolist()
-    assert first.views.tolist() == second.views.tolist()
+    for name in ("xyxy", "score", "label", "mask", "views"):
+        assert getattr(first, name).tolist() == getattr(second, name).tolist()
 
 
 def test_no_detections():
     result = merged(look(), look())
-    assert (len(result.detections), result.detections.mask, result.views.tolist()) == (0, None, [])
-    assert merged(Detections.empty(4, 6, masks=True)).detections.mask is not None
+    assert (len(result), result.mask, result.views.tolist()) == (0, None, [])
+    assert merged(Detections.empty(4, 6, masks=True)).mask is not None
 
 
 def test_looks_at_images_of_other_sizes_are_refused():

@@ -218,7 +218,7 @@ def test_resolved_pieces_are_merged_with_other_views():
     result = merge_detections(
         pieces.parts, source=source.tolist(), weights=[1.0, 1.0], windows=pieces.windows, method="wbf", iou=0.55
     )
-    assert result.detections.xyxy.tolist() == [[10, 10, 90, 30]]
-    assert result.detections.score == pytest.approx([0.6])
+    assert result.xyxy.tolist() == [[10, 10, 90, 30]]
+    assert result.score == pytest.approx([0.6])
     assert result.views.tolist() == [2]
-    assert result.detections.mask.tolist() == [filled((10, 10, 90, 31))]
+    assert result.mask.tolist() == [filled((10, 10, 90, 31))]
