@@ -99,7 +99,7 @@ def _model(detector: Any, images: list[Any], seconds: float) -> dict[str, float]
     began, cpu, encode, detect, count = time.perf_counter(), time.process_time(), 0.0, 0.0, 0
     while time.perf_counter() - began < seconds or not count:
         for image in images:
-            (result,) = detector.detect([image])
+            (result,) = detector.detect_in([image])
             detect += result.seconds["detect"]
             encode += result.seconds.get("encode", 0.0)
             count += 1
@@ -129,7 +129,7 @@ def main() -> None:
     files = sorted(args.pictures.glob("*.jpg"))[args.part :: args.parts][: args.kept]
     images = [_pixels(file) for file in files]
     for image in images[:8]:
-        detector.detect([image])
+        detector.detect_in([image])
     print("{}", flush=True)
     for _ in sys.stdin:
         print(json.dumps({**_decoding(files, 0.5), **_model(detector, images, 3.0)}), flush=True)

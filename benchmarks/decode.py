@@ -25,7 +25,7 @@ from common import ASSETS, Figure, cores, figure, ratio, report, take_turns
 from pictures import pictures
 from PIL import Image
 
-from prelabel.detectors.base import Detector, Frame
+from prelabel.detectors.base import Frame, FrameDetector
 from prelabel.detectors.conventions.resolve_model import prepare
 from prelabel.detectors.conventions.working_size import working_size
 from prelabel.detectors.running.postprocess import DetectorOptions
@@ -117,10 +117,10 @@ class Subject:
     photos: Sequence[str] = ()
 
 
-def detections(detector: Detector, data: bytes, options: DecodeOptions) -> Any:
+def detections(detector: FrameDetector, data: bytes, options: DecodeOptions) -> Any:
     """The detections on one file."""
     image = decode(data, options)
-    (result,) = detector.detect([image.pixels], [Frame(image.height, image.width, image.window)])
+    (result,) = detector.detect_in([image.pixels], [Frame(image.height, image.width, image.window)])
     return result.detections
 
 
@@ -138,7 +138,7 @@ def unmatched(whole: Any, reduced: Any) -> int:
     return int(missing.sum() + appeared.sum())
 
 
-def measure_fidelity(subject: Subject, detector: Detector) -> tuple[list[Figure], dict[str, Any]]:
+def measure_fidelity(subject: Subject, detector: FrameDetector) -> tuple[list[Figure], dict[str, Any]]:
     """Share of images on which reducing changes no detection beyond the limits; box AP at full and reduced size."""
     reduced = DecodeOptions(shortest_side=DECODE_MARGIN * subject.looks_at)
     kept = moved = same = 0
@@ -199,7 +199,7 @@ def average_precision(photos: Sequence[str], detections_of: Sequence[Any], label
     return float(scores.stats[0])
 
 
-def measure_waiting(name: str, folder: Path, images: int, detector: Detector, decoding: DecodeOptions) -> Figure:
+def measure_waiting(name: str, folder: Path, images: int, detector: FrameDetector, decoding: DecodeOptions) -> Figure:
     """Share of the time during which a detector waits for images, with one thread each for reading and decoding."""
     files = sorted(folder.glob("*.jpg"))
     refs = [ImageRef(str(n), str(files[n % len(files)]), f"{n}.jpg") for n in range(images)]

@@ -31,7 +31,7 @@ from common import LEAST_REPEAT, cores, figure, report
 
 from prelabel.config import LabelOptions
 from prelabel.console import QuietReporter
-from prelabel.detectors.base import DetectorInfo
+from prelabel.detectors.base import DetectorRecord
 from prelabel.engine.driver import Driver
 from prelabel.engine.progress import Throughput
 from prelabel.engine.schedule import LabelTask, Task
@@ -135,7 +135,7 @@ class MadeUpRunner:
 
 def drive(runner: Any, options: LabelOptions, shards: int) -> tuple[dict[int, ShardRecord], float]:
     """The records of a run with this many shards, and the seconds from the first ready worker to the last record."""
-    detector = DetectorInfo("nothing", "nothing", "0" * 64, "nothing-0", "none", False, None)
+    detector = DetectorRecord("nothing", "nothing", "0" * 64, "nothing-0", "none", False, None)
     tasks = [(LabelTask(shard), SHARD) for shard in range(shards)]
     storage = Storage()
     throughput = Throughput(shards * SHARD, tasks)

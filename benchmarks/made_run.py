@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from prelabel.detectors.base import DetectorInfo
+from prelabel.detectors.base import DetectorRecord
 from prelabel.image_ref import ImageRef
 from prelabel.labels.maps import read_label_map
 from prelabel.masks import rle
@@ -122,7 +122,7 @@ def make_run(output: str, rows: int) -> None:
     while refs := list(itertools.islice(stream, SHARD_SIZE)):
         shard = len(records)
         records.append(write_table(tables.table(refs, shard), output, storage, shard=shard, run_id=RUN_ID))
-    detector = DetectorInfo("made", "made", "0" * 64, "made-5eed5eed", "none", masks=True, classes=tables.classes)
+    detector = DetectorRecord("made", "made", "0" * 64, "made-5eed5eed", "none", masks=True, classes=tables.classes)
     source = {"images": rows, "bytes": 0, "sources": []}
     run = RunRecord(RUN_ID, _CREATED, {}, source, detector, SHARD_SIZE, plan.parts, {})
     write_json(join(output, "run.json"), storage, run.to_json())

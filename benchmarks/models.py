@@ -159,7 +159,7 @@ def accuracy(model: Any, name: str, optimization: Optimization, cache: Path) -> 
             results: list[dict[str, Any]] = []
             for entry in values["images"]:
                 with Image.open(ASSETS / "images/coco-val80" / entry["file_name"]) as image:
-                    detections = detector.detect([np.asarray(image.convert("RGB"))])[0].detections
+                    detections = detector.detect_in([np.asarray(image.convert("RGB"))])[0].detections
                 for box, score, number, counts in zip(
                     detections.xyxy.tolist(), detections.score, detections.category_id, detections.mask, strict=True
                 ):

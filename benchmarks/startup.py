@@ -39,7 +39,7 @@ STAGES: dict[str, str] = {
     ),
     "one image": (
         "from pathlib import Path; from prelabel.source.decode import decode; "
-        "detector.detect([decode(Path(sys.argv[1]).read_bytes()).pixels])"
+        "detector.detect_in([decode(Path(sys.argv[1]).read_bytes()).pixels])"
     ),
 }
 

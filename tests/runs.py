@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prelabel.detectors.base import DetectorInfo
+from prelabel.detectors.base import DetectorRecord
 from prelabel.image_ref import ImageRef
 from prelabel.storage.files import Storage
 from prelabel.store.plan import write_plan
@@ -14,7 +14,7 @@ from prelabel.store.run import Manifest, RunRecord, write_json
 from prelabel.store.shards import write_shard
 
 RUN_ID = "0123456789abcdef" * 2
-DETECTOR = DetectorInfo("d", "d", "0" * 64, "d-00000000", "test", masks=True, classes=None)
+DETECTOR = DetectorRecord("d", "d", "0" * 64, "d-00000000", "test", masks=True, classes=None)
 
 
 def write_run(folder: Path, shards: Sequence[Sequence[ImageRow]]) -> str:

@@ -38,7 +38,9 @@ MAY_IMPORT = {
     "source": {"errors", "words", "mapping_files", "storage", "frames", "image_ref", "label_studio/client"},
     "detectors/base": {"detections"},
     "detectors/models": {"errors", "storage", "class_rules"},
-    "detectors/conventions": {"errors", "storage", "labels", "options", "detectors/base", "detectors/models"},
+    "detectors/conventions": {
+        *{"errors", "storage", "detections", "labels", "options", "detectors/base", "detectors/models"},
+    },
     "detectors/running": {
         *{"errors", "words", "storage", "detections", "labels", "masks", "select"},
         *{"detectors/base", "detectors/models", "detectors/conventions"},

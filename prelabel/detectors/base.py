@@ -1,20 +1,24 @@
 """The interface of a detector, and the values it exchanges with the engine. Needs no TensorFlow.
 
-The engine sees a model only as a `Detector`: `info` describes it, `batch_size` is the number of images per call, and
-`detect` turns pixels into boxes, masks and labels. Any class with these three is a detector, whatever library it uses:
+Any object with `info`, `batch_size` and `detect` is a `Detector`, whatever library it uses:
 
     class Brightest:
-        info = DetectorInfo("brightest", "brightest", "0" * 64, "brightest-1", "the brightest pixel", masks=False)
+        info = DetectorInfo("brightest-pixel", classes=[ClassName(1, "bright")])
         batch_size = 1
 
-        def detect(self, images, frames=None):
-            return [DetectionResult(brightest_of(pixels)) for pixels in images]
+        def detect(self, images):
+            return [box_around_brightest(pixels) for pixels in images]  # Detections in pixels of that array
 
-`prelabel.detectors.running.savedmodel` has the detector for SavedModels.
+An array may be a part of an image, mirrored, or decoded at a reduced size. The engine calls a `FrameDetector`, which is
+told what each array shows, and returns what is kept in pixels of the displayed image. `detectors/plugins/adapter.py`
+makes one from any `Detector`; the detector for SavedModels (`detectors/running/savedmodel.py`) is both.
 """
 
 from __future__ import annotations
 
+import operator
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -26,20 +30,112 @@ from prelabel.detections import ClassName, Detections, ImageLabel
 
 Pixels = npt.NDArray[np.uint8]
 
+#: Names of detectors: they become part of file names and of the model version that annotation tools show.
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
 
 class Detector(Protocol):
-    """A loaded model: pixels in, detections of the displayed image out."""
+    """A loaded detector: any object with these three members.
+
+    `prelabel` decodes, turns, cuts, mirrors and batches the images, converts what is detected to the displayed image,
+    and applies thresholds and all other options that select detections.
+    """
 
     @property
     def info(self) -> DetectorInfo:
-        """Description of this detector, as `run.json` stores it."""
+        """What the detector says about itself; always the same."""
 
     @property
     def batch_size(self) -> int:
-        """The largest number of images per call of `detect`; 1 for models that do not batch."""
+        """The largest number of images per call of `detect`; 1 for detectors that do not batch."""
 
-    def detect(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
-        """Run the model on up to `batch_size` images.
+    def detect(self, images: Sequence[Pixels]) -> list[Detections]:
+        """Detect objects in up to `batch_size` images. Calls never overlap, but may come from different threads.
+
+        Args:
+            images: `(H, W, 3)` uint8 RGB arrays, C-contiguous and read-only; their sizes may differ.
+
+        Returns:
+            One `Detections` per image, in order: `height` and `width` are those of the array, and boxes and masks are
+            in pixels of the array. Boxes may extend beyond it. `multiclass_score` and `views` are not stored.
+
+        Raises:
+            Exception: The image fails with the class and message of the error, and the run goes on. If there were
+                several images, each is first tried again alone.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorInfo:
+    """What a detector says about itself.
+
+    Attributes:
+        name: Name of the detector, of letters, digits, `.`, `_` and `-`; annotation tools show it with the first digits
+            of the fingerprint.
+        classes: All classes that it can return, or None if they are known only while it runs. Every detection must then
+            have the number, label and MID of one of them.
+        masks: Whether it returns masks; then each detection must have one.
+        files: Paths of the files that decide what it detects, such as weights. Their content is part of the
+            fingerprint.
+        input_size: Pixels of the shorter side to which it resizes images; None if it does not resize them, or if this
+            is unknown. `--views auto`, `--tile-size auto` and `--decode-scale auto` need it.
+        notes: Remarks for users, one line each.
+
+    Raises:
+        ValueError: A value is not allowed; the message names the attribute.
+    """
+
+    name: str
+    classes: Sequence[ClassName] | None = None
+    masks: bool = False
+    files: Sequence[str | os.PathLike[str]] = ()
+    input_size: int | None = None
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ValueError(f"name must consist of letters, digits, '.', '_' and '-', got {self.name!r}")
+        for name, kind, expected in (
+            ("classes", ClassName, "ClassName objects"),
+            ("files", str | os.PathLike, "paths"),
+            ("notes", str, "texts"),
+        ):
+            values = getattr(self, name)
+            if values is None and name == "classes":
+                continue
+            if isinstance(values, str) or not all(isinstance(value, kind) for value in values):
+                raise ValueError(f"{name} must be a list of {expected}, got {values!r}")
+            object.__setattr__(self, name, tuple(values))
+        numbers = [class_name.id for class_name in self.classes or ()]
+        if len(set(numbers)) < len(numbers) or any(not 0 <= number < 1 << 31 for number in numbers):
+            raise ValueError(f"the numbers of classes must differ and be at least 0, got {numbers}")
+        for class_name in self.classes or ():
+            if not class_name.name.strip():
+                raise ValueError(f"class {class_name.id} has no name")
+        if self.input_size is not None:
+            object.__setattr__(self, "input_size", whole_number(self.input_size, "input_size"))
+
+
+def whole_number(value: object, name: str) -> int:
+    """A number of at least 1, as an int. Raises ValueError that names the attribute."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return number
+
+
+class FrameDetector(Protocol):
+    """A detector as the engine calls it: it returns what is kept, in pixels of the displayed image."""
+
+    @property
+    def batch_size(self) -> int:
+        """The largest number of images per call of `detect_in`."""
+
+    def detect_in(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
+        """Detect objects in up to `batch_size` images.
 
         Args:
             images: `(H, W, 3)` uint8 RGB arrays; their sizes may differ.
@@ -100,8 +196,8 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class DetectorInfo:
-    """Description of a detector, stored in `run.json` and compared when the run is resumed.
+class DetectorRecord:
+    """A detector as `run.json` records it, compared when the run is resumed.
 
     Attributes:
         name: Catalog name, or the name of its folder or archive.

@@ -3,8 +3,8 @@
 image -> views (whole, mirrored, tiles) -> detector -> Detections per view, in the image's frame -> merged -> selected
 
 Tiles need no conversion of their boxes: a view is an array of pixels with a `Frame` that says which part of the
-displayed image it shows, and every detector returns boxes and masks in pixels of the displayed image. A mirrored view
-is a tile of the mirrored image, whose detections are mirrored back.
+displayed image it shows, and a `FrameDetector` returns boxes and masks in pixels of the displayed image. A mirrored
+view is a tile of the mirrored image, whose detections are mirrored back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from prelabel.detections import Detections, ObjectArray
-from prelabel.detectors.base import DetectionResult, Detector, DetectorInfo, Frame, Pixels
+from prelabel.detectors.base import DetectionResult, Frame, FrameDetector, Pixels
 from prelabel.frames import oriented_detections
 from prelabel.merging.detections import merge_detections
 from prelabel.merging.pieces import resolve_pieces
@@ -66,7 +66,7 @@ class PixelView(NamedTuple):
 
 
 class MultiViewDetector:
-    """Implements `prelabel.detectors.base.Detector` with another detector, which sees several views of each image.
+    """Implements `prelabel.detectors.base.FrameDetector` with another one that sees several views of each image.
 
     Args:
         detector: Detects in single views; made with `selection_of_views`.
@@ -78,7 +78,7 @@ class MultiViewDetector:
 
     def __init__(
         self,
-        detector: Detector,
+        detector: FrameDetector,
         options: ViewOptions,
         selection: Selection,
         input_size: int | None = None,
@@ -91,17 +91,12 @@ class MultiViewDetector:
         self._input_size = input_size
 
     @property
-    def info(self) -> DetectorInfo:
-        """Description of the detector that sees the views."""
-        return self._detector.info
-
-    @property
     def batch_size(self) -> int:
         """1: the views of an image are its batch."""
         return 1
 
-    def detect(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
-        """Detect in all views of each image and merge the results; see `Detector.detect`."""
+    def detect_in(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
+        """Detect in all views of each image and merge the results; see `FrameDetector.detect_in`."""
         frames = frames or [Frame.of(pixels) for pixels in images]
         return [self._detect(pixels, frame) for pixels, frame in zip(images, frames, strict=True)]
 
@@ -112,7 +107,7 @@ class MultiViewDetector:
         for batch in (views[start : start + step] for start in range(0, len(views), step)):
             # Copied one batch at a time: other libraries than NumPy do not take mirrored or cropped arrays.
             contiguous = [np.ascontiguousarray(view.pixels) for view in batch]
-            results += self._detector.detect(contiguous, [view.frame for view in batch])
+            results += self._detector.detect_in(contiguous, [view.frame for view in batch])
             self._on_views()
         start = time.perf_counter()
         parts = [self._admitted(view.in_image(result.detections)) for view, result in zip(views, results, strict=True)]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from prelabel.config import LabelOptions, changed_limits
-from prelabel.detectors.base import DetectorInfo, Optimization
+from prelabel.detectors.base import DetectorRecord, Optimization
 from prelabel.detectors.models.hubs import mirror_base
 from prelabel.engine.driver import Driver
 from prelabel.engine.planning import Planner, inspect_detector
@@ -95,7 +95,7 @@ class _Job:
                     raise lock.lost from None
                 raise
 
-    def _work(self, owner: str, earlier: RunRecord | None, detector: DetectorInfo) -> Summary:
+    def _work(self, owner: str, earlier: RunRecord | None, detector: DetectorRecord) -> Summary:
         """The part of the job that changes the output, under its lock."""
         self._record = self._planner.plan(detector) if earlier is None else self._resume(earlier, detector)
         try:
@@ -117,7 +117,7 @@ class _Job:
             if not self._output.has_run:
                 self._output.discard_plan(self._record)
 
-    def _resume(self, earlier: RunRecord, detector: DetectorInfo) -> RunRecord:
+    def _resume(self, earlier: RunRecord, detector: DetectorRecord) -> RunRecord:
         """The earlier run's record; with `--add-new`, extended by the images that are new in its source."""
         require_same_detector(earlier.detector, detector, self._options.output)
         grown = self._planner.add_new(earlier) if self._options.add_new else None

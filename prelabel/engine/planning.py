@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prelabel.config import LabelOptions, changed_limits
-from prelabel.detectors.base import DetectorInfo
+from prelabel.detectors.base import DetectorRecord
 from prelabel.detectors.conventions.op_audit import require_safe
 from prelabel.detectors.conventions.resolve_model import PreparedModel, prepare
 from prelabel.detectors.conventions.working_size import working_size
@@ -41,7 +41,7 @@ from prelabel.views import USUAL_INPUT
 _COMPARE_BATCH = 8192
 
 
-def inspect_detector(options: LabelOptions, storage: Storage, notify: Callable[[str], None]) -> DetectorInfo:
+def inspect_detector(options: LabelOptions, storage: Storage, notify: Callable[[str], None]) -> DetectorRecord:
     """Fetch the model if needed, recognize its convention, and refuse an unsafe model.
 
     Args:
@@ -70,7 +70,7 @@ def inspect_detector(options: LabelOptions, storage: Storage, notify: Callable[[
     if options.needs_working_size:
         for note in _notes_on_working_size(options, working_size(model)):
             notify(note)
-    info = model.info
+    info = model.record
     if info.classes is not None:
         options.selection.require_known_names(info.classes)
         for note in options.selection.class_notes(info.classes):
@@ -90,7 +90,7 @@ def _require_boxes(options: LabelOptions, model: PreparedModel) -> None:
     views = options.view_options
     if not views.is_plain and model.convention.kind == "classification":
         raise ConfigError(
-            f"--views {views.views}: {model.info.name} labels whole images, and its labels cannot be merged: remove "
+            f"--views {views.views}: {model.record.name} labels whole images, and its labels cannot be merged: remove "
             "--views"
         )
 
@@ -158,7 +158,7 @@ class Planner:
         self._refs = self._list_sources(self._summary)
         self.seconds = time.perf_counter() - start
 
-    def plan(self, detector: DetectorInfo) -> RunRecord:
+    def plan(self, detector: DetectorRecord) -> RunRecord:
         """List the sources into a new plan.
 
         An older run is left unchanged, and the new run does not exist until its `run.json` is written.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from prelabel.config import LabelOptions, differences
-from prelabel.detectors.base import DetectorInfo
+from prelabel.detectors.base import DetectorRecord
 from prelabel.engine.schedule import LabelTask
 from prelabel.errors import ConfigError
 from prelabel.storage.address import redact
@@ -56,7 +56,7 @@ def require_same_settings(earlier: RunRecord, options: LabelOptions) -> None:
     _refuse(lines, options.output)
 
 
-def require_same_detector(was: DetectorInfo, now: DetectorInfo, output: str) -> None:
+def require_same_detector(was: DetectorRecord, now: DetectorRecord, output: str) -> None:
     """Check that the model's files, its label map and the interpretation of its inputs and outputs are the same.
 
     Raises:
@@ -71,7 +71,7 @@ def require_same_detector(was: DetectorInfo, now: DetectorInfo, output: str) -> 
     _refuse(lines, output)
 
 
-def _reading_differences(was: DetectorInfo, now: DetectorInfo) -> list[str]:
+def _reading_differences(was: DetectorRecord, now: DetectorRecord) -> list[str]:
     """The differences in how two records interpret the same model files: a run must not mix their rows."""
     if was.masks != now.masks:
         return [f"the masks of the model were {'used' if was.masks else 'not used'}"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from prelabel.detectors.base import DetectionResult, Detector, Frame, Pixels
+from prelabel.detectors.base import DetectionResult, Frame, FrameDetector, Pixels
 from prelabel.engine.schedule import FailureCause, LabelTask
 from prelabel.errors import CredentialsError, PrelabelError
 from prelabel.image_ref import ImageRef
@@ -132,7 +132,7 @@ def decode_image(fetched: FetchedImage, settings: ReadSettings) -> LoadedImage:
 
 def label_images(
     images: Iterable[LoadedImage],
-    detector: Detector,
+    detector: FrameDetector,
     on_image: Callable[[ImageRow], None] = lambda row: None,
 ) -> Iterator[ImageRow]:
     """Yield the rows of images, in order, with the detector's result or with the error.
@@ -149,12 +149,12 @@ def label_images(
             yield row
 
 
-def _label_batch(batch: Sequence[LoadedImage], detector: Detector) -> Iterator[ImageRow]:
+def _label_batch(batch: Sequence[LoadedImage], detector: FrameDetector) -> Iterator[ImageRow]:
     pixels = [image.pixels for image in batch if image.pixels is not None]
     frames = [image.frame for image in batch if image.frame is not None]
     start = time.perf_counter()
     try:
-        results = iter(detector.detect(pixels, frames)) if pixels else iter(())
+        results = iter(detector.detect_in(pixels, frames)) if pixels else iter(())
     except Exception as error:  # noqa: BLE001 - per-image boundary: TensorFlow raises dozens of classes
         if len(pixels) > 1:  # run the images one by one, so that only the one that causes the error fails
             for image in batch:
@@ -183,7 +183,7 @@ def _with_result(row: ImageRow, result: DetectionResult, seconds: float) -> Imag
 def label_shard(
     refs: Sequence[ImageRef],
     reader: Reader,
-    detector: Detector,
+    detector: FrameDetector,
     *,
     set_aside: Mapping[int, FailureCause] | None = None,
     done: Mapping[str, ImageRow] | None = None,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from prelabel.config import LabelOptions
-from prelabel.detectors.base import EXACT, DetectorInfo, Optimization
+from prelabel.detectors.base import EXACT, DetectorRecord, Optimization
 from prelabel.detectors.conventions.resolve_model import PreparedModel, ReadingOptions, analyze_model
 from prelabel.detectors.conventions.working_size import working_size
 from prelabel.detectors.models.fetch import fetch_model
@@ -32,7 +32,7 @@ from prelabel.store.run import read_run
 from prelabel.store.shards import ShardRecord
 
 if TYPE_CHECKING:
-    from prelabel.detectors.base import Detector, Pixels
+    from prelabel.detectors.base import FrameDetector, Pixels
     from prelabel.detectors.running.savedmodel import SavedModelDetector
 
 #: A worker that waits this long for a request to the output's storage is considered hung; until then it is retrying.
@@ -56,7 +56,7 @@ class WorkerSpec:
     options: LabelOptions
     run_id: str
     parts: tuple[PlanPart, ...]
-    detector: DetectorInfo
+    detector: DetectorRecord
     owner: str
     gpus: float = 0.0
     is_retry: bool = False
@@ -109,7 +109,7 @@ class Worker:
         self._failures: dict[str, tuple[int, str]] = {}
         self._model: PreparedModel | None = None
         self._network: SavedModelDetector | None = None
-        self._detector: Detector | None = None
+        self._detector: FrameDetector | None = None
         self._input_size: int | None = None
         self._choosing = threading.Lock()
         self._is_chosen = False
@@ -252,7 +252,7 @@ class Worker:
             refs = [replace(ref, size=None, version=None) for ref in refs]
         return [replace(ref, uri=task.links.get(position, ref.uri)) for position, ref in enumerate(refs)]
 
-    def _loaded(self) -> Detector:
+    def _loaded(self) -> FrameDetector:
         with self._choosing:
             if not self._is_chosen and (optimization := self._run_optimization()):
                 if optimization != EXACT:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prelabel.detections import ClassName
-from prelabel.detectors.base import OFF, Decision, DetectorInfo, Optimization
+from prelabel.detectors.base import OFF, Decision, DetectorRecord, Optimization
 from prelabel.errors import StoreError
 from prelabel.frames import DISPLAY
 from prelabel.storage.address import Address, AddressLike, describe
@@ -50,7 +50,7 @@ class RunRecord:
     created: str
     settings: Mapping[str, Any]
     source: Mapping[str, Any]
-    detector: DetectorInfo
+    detector: DetectorRecord
     shard_size: int
     parts: tuple[PlanPart, ...]
     versions: Mapping[str, str]
@@ -109,14 +109,14 @@ class RunRecord:
             raise StoreError(f"{RUN} is corrupt: {describe(error)}") from None
 
 
-def _detector(values: Mapping[str, Any]) -> DetectorInfo:
+def _detector(values: Mapping[str, Any]) -> DetectorRecord:
     classes, reading = values["classes"], values.get("reading")
     read: dict[str, Any] = {
         "classes": None if classes is None else tuple(ClassName(**name) for name in classes),
         "reading": None if reading is None else {about: Decision(**decision) for about, decision in reading.items()},
         "notes": tuple(values.get("notes", ())),
     }
-    return DetectorInfo(**{**values, **read})
+    return DetectorRecord(**{**values, **read})
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ def test_catalog_table_has_a_row_per_model() -> None:
 def test_preparing_needs_no_tensorflow(models: Models) -> None:
     code = (
         "import sys; from prelabel.detectors.conventions.resolve_model import prepare\n"
-        "print(prepare(sys.argv[1]).info.convention)\n"
+        "print(prepare(sys.argv[1]).record.convention)\n"
         "sys.exit('tensorflow' in sys.modules or 'ray' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, models.mask_rcnn], capture_output=True, text=True)

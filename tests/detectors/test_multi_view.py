@@ -9,13 +9,13 @@ import numpy.typing as npt
 import pytest
 
 from prelabel.detections import Detections
-from prelabel.detectors.base import DetectionResult, DetectorInfo, Frame, Pixels
+from prelabel.detectors.base import DetectionResult, DetectorRecord, Frame, Pixels
 from prelabel.detectors.multi_view import MultiViewDetector, pixel_views, selection_of_views
 from prelabel.masks import rle
 from prelabel.select import Selection
 from prelabel.views import ViewOptions
 
-INFO = DetectorInfo("rectangles", "rectangles", "0" * 64, "rectangles-1", "one rectangle per color", masks=True)
+INFO = DetectorRecord("rectangles", "rectangles", "0" * 64, "rectangles-1", "one rectangle per color", masks=True)
 
 
 class Rectangles:
@@ -28,7 +28,7 @@ class Rectangles:
         self.seen: list[tuple[int, int]] = []
         self._scores = list(scores)
 
-    def detect(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
+    def detect_in(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
         assert len(images) <= self.batch_size
         assert frames is not None
         return [self._detect(pixels, frame) for pixels, frame in zip(images, frames, strict=True)]
@@ -78,7 +78,7 @@ def mask_of(detections: Detections, number: int) -> npt.NDArray[np.bool_]:
 def test_a_box_and_its_mask_come_back_from_all_views_to_the_same_place():
     pixels = image_with(60, 100, (70, 5, 90, 20, 50))
     detector = Rectangles()
-    (result,) = MultiViewDetector(detector, ViewOptions(views="whole,flip,tiles"), Selection()).detect([pixels])
+    (result,) = MultiViewDetector(detector, ViewOptions(views="whole,flip,tiles"), Selection()).detect_in([pixels])
     assert detector.seen == [(60, 100), (60, 100), (36, 60), (36, 60), (36, 60), (36, 60)]
     detections = result.detections
     assert detections.xyxy.tolist() == [[70, 5, 90, 20]]
@@ -92,7 +92,7 @@ def test_a_box_and_its_mask_come_back_from_all_views_to_the_same_place():
 def test_what_one_of_three_kinds_of_views_sees_gets_the_share_of_its_weight():
     pixels = image_with(60, 100, (70, 5, 90, 20, 50))
     detector = Rectangles(scores=[0.9, 0.0, 0.0, 0.5, 0.0, 0.0])
-    (result,) = MultiViewDetector(detector, ViewOptions(views="whole,flip,tiles"), Selection()).detect([pixels])
+    (result,) = MultiViewDetector(detector, ViewOptions(views="whole,flip,tiles"), Selection()).detect_in([pixels])
     # Weights 2, 2, 1: seen whole with 0.9, in the second tile with 0.5, and (almost) not at all in the mirror image.
     assert result.detections.score.tolist() == pytest.approx([(2 * 0.9 + 0.5) / 5], abs=1e-6)
 
@@ -102,7 +102,9 @@ def test_the_selection_applies_to_merged_detections():
     selection = Selection(
         score_threshold=0.3, class_threshold={"color 50": 0.9}, class_map={"color 80": "dark red"}, max_detections=5
     )
-    (result,) = MultiViewDetector(Rectangles(scores=[0.4]), ViewOptions(views="whole,flip"), selection).detect([pixels])
+    (result,) = MultiViewDetector(Rectangles(scores=[0.4]), ViewOptions(views="whole,flip"), selection).detect_in(
+        [pixels]
+    )
     assert result.detections.label.tolist() == ["dark red"]
     assert selection_of_views(selection).score_threshold == pytest.approx(0.01)
     assert not selection_of_views(selection).class_map
@@ -112,7 +114,7 @@ def test_the_tiles_of_auto_have_more_weight_than_the_whole_image():
     pixels = image_with(60, 100, (70, 5, 90, 20, 50))
     options = ViewOptions(views="auto", tile_size="59")
     detector = Rectangles(scores=[0.3, 0.0, 0.9, 0.0, 0.0])
-    (result,) = MultiViewDetector(detector, options, Selection()).detect([pixels])
+    (result,) = MultiViewDetector(detector, options, Selection()).detect_in([pixels])
     assert result.views == 5
     assert result.detections.score.tolist() == pytest.approx([(0.3 + 2 * 0.9) / 3], abs=1e-6)
 
@@ -120,7 +122,7 @@ def test_the_tiles_of_auto_have_more_weight_than_the_whole_image():
 def test_excluded_classes_take_no_part_in_merging():
     pixels = image_with(60, 100, (10, 10, 50, 50, 50), (10, 10, 50, 49, 80))
     selection = Selection(exclude_class=("color 50",), class_map={"color 50": "red", "color 80": "red"})
-    (result,) = MultiViewDetector(Rectangles(), ViewOptions(views="whole,flip"), selection).detect([pixels])
+    (result,) = MultiViewDetector(Rectangles(), ViewOptions(views="whole,flip"), selection).detect_in([pixels])
     assert result.detections.category_id.tolist() == [80]
     assert result.detections.xyxy.tolist() == [[10, 10, 50, 49]]
 
@@ -135,10 +137,10 @@ def test_classes_that_the_class_map_joins_are_merged():
             return result
 
     options = ViewOptions(views="whole,flip")
-    (separate,) = MultiViewDetector(TwoNames(), options, Selection()).detect([pixels])
+    (separate,) = MultiViewDetector(TwoNames(), options, Selection()).detect_in([pixels])
     assert sorted(separate.detections.label) == ["Cat", "Dog"]
     joined = Selection(class_map={"Cat": "pet", "Dog": "pet"})
-    (result,) = MultiViewDetector(TwoNames(), options, joined).detect([pixels])
+    (result,) = MultiViewDetector(TwoNames(), options, joined).detect_in([pixels])
     assert result.detections.label.tolist() == ["pet"]
     assert result.detections.score.tolist() == pytest.approx([0.8])
 
@@ -146,7 +148,7 @@ def test_classes_that_the_class_map_joins_are_merged():
 @pytest.mark.parametrize("views", ["whole", "whole,tiles", "tiles"])
 def test_an_object_across_the_border_of_tiles_is_one_detection(views: str):
     pixels = image_with(60, 100, (30, 20, 75, 45, 50))
-    (result,) = MultiViewDetector(Rectangles(), ViewOptions(views=views), Selection()).detect([pixels])
+    (result,) = MultiViewDetector(Rectangles(), ViewOptions(views=views), Selection()).detect_in([pixels])
     assert result.detections.xyxy.tolist() == [[30, 20, 75, 45]]
     assert mask_of(result.detections, 0).tolist() == (pixels[..., 0] > 0).tolist()
 
@@ -162,7 +164,7 @@ def test_an_image_decoded_at_a_quarter_of_its_size_is_cut_where_the_full_one_wou
         assert view.window == view.frame.window
         x1, y1, x2, y2 = view.frame.window
         assert view.pixels.shape[:2] == ((y2 - y1) / 4, (x2 - x1) / 4)
-    (result,) = MultiViewDetector(Rectangles(), ViewOptions(views="whole,flip,tiles"), Selection()).detect(
+    (result,) = MultiViewDetector(Rectangles(), ViewOptions(views="whole,flip,tiles"), Selection()).detect_in(
         [pixels], [frame]
     )
     assert result.detections.xyxy.tolist() == [[280, 20, 360, 80]]
@@ -178,5 +180,5 @@ def test_views_of_one_image_are_a_batch_and_each_batch_is_a_heartbeat():
         on_views=lambda: seen.append(len(detector.seen)),
     )
     assert views.batch_size == 1
-    views.detect([image_with(60, 100), image_with(60, 100)])
+    views.detect_in([image_with(60, 100), image_with(60, 100)])
     assert seen == [4, 6, 10, 12]

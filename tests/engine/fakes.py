@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from prelabel.detections import Detections
-from prelabel.detectors.base import DetectionResult, DetectorInfo, Frame, Optimization, Pixels
+from prelabel.detectors.base import DetectionResult, DetectorRecord, Frame, Optimization, Pixels
 from prelabel.engine.schedule import TrialTask
 from prelabel.engine.worker import Worker
 from prelabel.errors import DetectorError
@@ -33,11 +33,11 @@ class BrightestCorner:
 
     def __init__(self, batch_size: int = 1, before: Callable[[Sequence[Pixels]], None] = lambda images: None) -> None:
         self.batch_size = batch_size
-        self.info = DetectorInfo("brightest", "brightest", "0" * 64, "brightest-00000000", "test", masks=False)
+        self.info = DetectorRecord("brightest", "brightest", "0" * 64, "brightest-00000000", "test", masks=False)
         self.batches: list[int] = []
         self._before = before
 
-    def detect(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
+    def detect_in(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
         self.batches.append(len(images))
         self._before(images)
         frames = frames or [Frame.of(image) for image in images]

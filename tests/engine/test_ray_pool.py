@@ -7,7 +7,7 @@ from ray import exceptions as ray_errors
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 
 from prelabel.config import LabelOptions
-from prelabel.detectors.base import DetectorInfo
+from prelabel.detectors.base import DetectorRecord
 from prelabel.engine import cluster
 from prelabel.engine import ray_pool as module
 from prelabel.engine.ray_pool import NODE_DIED, RayPool, blame, death
@@ -84,7 +84,7 @@ def test_growth_does_not_replace_excluded_workers(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cluster, "capacity", lambda cpus, gpus: room[0])
     monkeypatch.setattr(module, "GROWTH_INTERVAL_S", 0.0)
     options = LabelOptions(source=("/photos",), detector="d", output="/out", gpus_per_worker=0)
-    detector = DetectorInfo("d", "d", "0" * 64, "d-0", "none", False, None)
+    detector = DetectorRecord("d", "d", "0" * 64, "d-0", "none", False, None)
     pool = Unhosted(WorkerSpec(options, "0" * 32, (), detector, "nobody"), 100, is_local=False)
     for left_out in range(1, MAX_REPLACED + 4):
         pool.exclude(pool.workers[0])

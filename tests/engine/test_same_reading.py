@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from prelabel.config import LabelOptions
-from prelabel.detectors.base import Decision, DetectorInfo
+from prelabel.detectors.base import Decision, DetectorRecord
 from prelabel.engine.progress import unnamed_notes
 from prelabel.engine.resume import require_same_detector, require_same_settings, with_former_threshold
 from prelabel.errors import ConfigError
@@ -23,7 +23,7 @@ from tests.models import Models
 from tests.runs import DETECTOR
 
 
-def read(**decisions: str) -> DetectorInfo:
+def read(**decisions: str) -> DetectorRecord:
     """A record whose network is read so; an underscore stands for a space."""
     reading = {about.replace("_", " "): Decision(value, "because") for about, value in decisions.items()}
     return replace(DETECTOR, reading=reading)
@@ -47,7 +47,7 @@ OLD_CLASSIFIER = replace(
         (OLD_CLASSIFIER, read(input_range="0..1", activation="logits", background="class 0")),
     ],
 )
-def test_a_run_resumes_with_the_same_model_interpretation(was: DetectorInfo, now: DetectorInfo) -> None:
+def test_a_run_resumes_with_the_same_model_interpretation(was: DetectorRecord, now: DetectorRecord) -> None:
     require_same_detector(was, now, "out")
 
 
@@ -70,7 +70,7 @@ def test_a_run_resumes_with_the_same_model_interpretation(was: DetectorInfo, now
         (replace(OLD_BYTES, masks=False), replace(read(masks="box"), masks=True), "masks.*not used"),
     ],
 )
-def test_another_model_interpretation_is_refused_by_name(was: DetectorInfo, now: DetectorInfo, words: str) -> None:
+def test_another_model_interpretation_is_refused_by_name(was: DetectorRecord, now: DetectorRecord, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         require_same_detector(was, now, "out")
 
@@ -100,7 +100,7 @@ def test_classes_without_a_name_are_reported_also_after_an_interruption(local_wo
         assert [shard["unnamed"] for shard in manifest["shards"]] == [{"1": 4}, {"1": 4}]
 
 
-def run_of(detector: DetectorInfo, **stated: Any) -> RunRecord:
+def run_of(detector: DetectorRecord, **stated: Any) -> RunRecord:
     return RunRecord("a" * 32, "2026-01-01T00:00:00Z", options_with(**stated).settings(), {}, detector, 2, (), {})
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from prelabel.config import LabelOptions
-from prelabel.detectors.base import DetectorInfo, Pixels
+from prelabel.detectors.base import DetectorRecord, Pixels
 from prelabel.engine.reader import Reader
 from prelabel.engine.schedule import FailureCause
 from prelabel.engine.shard import ReadSettings, label_shard, read_settings
@@ -153,7 +153,7 @@ def test_progress_is_reported_for_every_new_row(tmp_path: Path):
 
 def decoding(working_size: int | None, **options: object) -> DecodeOptions:
     stated = {"source": ("photos",), "detector": "d", "output": "out", **options}
-    detector = DetectorInfo("d", "/models/d", "0" * 64, "d-00000000", "test", False, None)
+    detector = DetectorRecord("d", "/models/d", "0" * 64, "d-00000000", "test", False, None)
     spec = WorkerSpec(LabelOptions.of(**stated), "run", (), detector, owner="me")  # type: ignore[arg-type]
     return read_settings(spec, Storage(), working_size).decoding
 

@@ -14,14 +14,14 @@ from PIL import Image
 
 from prelabel.config import LabelOptions
 from prelabel.detections import ClassName
-from prelabel.detectors.base import DetectorInfo, Optimization
+from prelabel.detectors.base import DetectorRecord, Optimization
 from prelabel.engine import worker as module
 from prelabel.engine.schedule import TrialTask
 from prelabel.engine.worker import Worker, WorkerSpec
 from prelabel.image_ref import ImageRef
 from prelabel.labels.maps import LabelMap
 
-DETECTOR = DetectorInfo("shapes", "d", "0" * 64, "d-0", "none", False, (ClassName(1, "circle"),))
+DETECTOR = DetectorRecord("shapes", "d", "0" * 64, "d-0", "none", False, (ClassName(1, "circle"),))
 
 
 def worker_with(**stated: Any) -> Worker:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from prelabel.config import LabelOptions
-from prelabel.detectors.base import DetectorInfo
+from prelabel.detectors.base import DetectorRecord
 from prelabel.engine import worker_pool as module
 from prelabel.engine.driver import Driver
 from prelabel.engine.progress import LostWorker, Throughput
@@ -28,7 +28,7 @@ from prelabel.store.shards import ShardRecord, shard_name
 from tests.engine.fakes import Deed
 from tests.engine.world import Recorder, World
 
-DETECTOR = DetectorInfo("d", "d", "0" * 64, "d-0", "none", False, None)
+DETECTOR = DetectorRecord("d", "d", "0" * 64, "d-0", "none", False, None)
 
 #: What a worker of the fake pool does with a task: finishes it, reports an error, or (a number) takes longer.
 Behaviour = Callable[[int, int, int], "PrelabelError | int | None"]

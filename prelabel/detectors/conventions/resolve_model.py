@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from prelabel.detectors.base import Decision, DetectorInfo
+from prelabel.detections import ClassName
+from prelabel.detectors.base import Decision, DetectorRecord
 from prelabel.detectors.conventions.activation import RowsEnd, rows_end
 from prelabel.detectors.conventions.convention import FLOATS, LARGEST_BOX_MASK, NO_SCORES, Convention, recognize
 from prelabel.detectors.conventions.graph import Entry, enter
@@ -84,17 +85,21 @@ class PreparedModel:
         return (self.local.entry.input_size if self.local.entry else None) or _USUAL_SIZE
 
     @property
-    def info(self) -> DetectorInfo:
-        """Its description for `run.json`."""
-        classes = self.labels.classes if self.labels else None
-        return DetectorInfo(
+    def class_names(self) -> tuple[ClassName, ...] | None:
+        """The names of its classes by number, or None without a label map."""
+        return None if self.labels is None else tuple(self.labels.classes[n] for n in sorted(self.labels.classes))
+
+    @property
+    def record(self) -> DetectorRecord:
+        """Its record for `run.json`."""
+        return DetectorRecord(
             name=self.local.name,
             address=self.local.address,
             fingerprint=self.local.fingerprint,
             model_version=self.local.model_version,
             convention=self.convention.why,
             masks=self.convention.masks,
-            classes=None if classes is None else tuple(classes[number] for number in sorted(classes)),
+            classes=self.class_names,
             reading=self.decisions,
             notes=self.notes,
         )

@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from prelabel.detections import Detections
-from prelabel.detectors.base import EXACT, OFF, DetectionResult, Frame, Optimization, Pixels
+from prelabel.detectors.base import EXACT, OFF, DetectionResult, DetectorInfo, Frame, Optimization, Pixels
 from prelabel.detectors.conventions.convention import FLOATS
 from prelabel.detectors.conventions.resolve_model import PreparedModel
+from prelabel.detectors.conventions.working_size import working_size
+from prelabel.detectors.models.cache import model_files
 from prelabel.detectors.running import runtime
 from prelabel.detectors.running.equivalence import SAME, ResultPair, difference
 from prelabel.detectors.running.network import (
@@ -47,9 +49,12 @@ _log = logging.getLogger(__name__)
 class SavedModelDetector:
     """A loaded model with pre- and post-processing; implements `prelabel.detectors.base.Detector`.
 
+    It implements `FrameDetector` itself as well: it encodes only the masks that are kept, directly in pixels of the
+    displayed image.
+
     Attributes:
         optimization: How the model is run.
-        info: Its description for `run.json`.
+        info: What it says about itself.
         batch_size: Images per batch; 1 for detection models, which are always run on single images.
     """
 
@@ -69,13 +74,30 @@ class SavedModelDetector:
         self._network = network
         self._tf = tf
         self._options = options
-        self.info = model.info
+        self.info = DetectorInfo(
+            name=model.local.name,
+            classes=model.class_names,
+            masks=model.convention.masks,
+            files=tuple(model_files(model.local.path).values()),
+            input_size=working_size(model),
+            notes=model.notes,
+        )
         self.batch_size = options.batch_size if model.convention.batches else 1
         self._size = model.input_size
         self._dtype = getattr(tf, model.convention.input.dtype).as_numpy_dtype
 
-    def detect(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
-        """Run the model on up to `batch_size` images; see `Detector.detect`.
+    def detect(self, images: Sequence[Pixels]) -> list[Detections]:
+        """Run a detection model on up to `batch_size` images; see `Detector.detect`. Returns what is to be kept.
+
+        Raises:
+            DetectorError: As for `detect_in`, or it is a classifier, which has no detections.
+        """
+        if self._convention.kind == "classification":
+            raise DetectorError(f"{self.info.name} labels whole images: it detects nothing in them")
+        return [result.detections for result in self.detect_in(images)]
+
+    def detect_in(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
+        """Run the model on up to `batch_size` images; see `FrameDetector.detect_in`.
 
         Raises:
             DetectorError: The model fails on an image, or its outputs contradict the convention.
@@ -90,7 +112,7 @@ class SavedModelDetector:
 
     def warm_up(self, height: int = 480, width: int = 640) -> None:
         """Run the model once on a gray image, so that the first real image need not wait for the graph to be built."""
-        self.detect([np.full((height, width, 3), 128, np.uint8)])
+        self.detect_in([np.full((height, width, 3), 128, np.uint8)])
 
     def _detect_one(self, pixels: Pixels, frame: Frame) -> DetectionResult:
         start = time.perf_counter()

@@ -38,7 +38,7 @@ def answers(
     model = prepare(str(folder), reading=ReadingOptions(**reading), label_map=label_map)
     options = DetectorOptions(selection=Selection(score_threshold=0.01))
     detector = load_detector(model, options, warm_up=None)
-    return [detector.detect([np.full((48, 64, 3), value, np.uint8)])[0] for value in values]
+    return [detector.detect_in([np.full((48, 64, 3), value, np.uint8)])[0] for value in values]
 
 
 def decided(folder: Path, **reading: str) -> dict[str, str]:
@@ -303,7 +303,8 @@ def test_four_sigmoids_may_be_a_box_and_need_an_option(networks: Path, tmp_path:
 
 def test_the_reasons_go_into_the_record(networks: Path) -> None:
     model: PreparedModel = prepare(str(networks / "keras3"))
-    reading = model.info.reading
+    assert model.record.model_version == f"keras3-{model.record.fingerprint[:8]}"
+    reading = model.record.reading
     assert reading is not None
     assert reading["input range"].value == "0..255"
     assert "x / 255" in reading["input range"].why

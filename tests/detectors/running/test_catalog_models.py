@@ -62,16 +62,16 @@ def test_the_catalog_has_these_models() -> None:
 @pytest.mark.parametrize("name", ["openimages-ssd-mobilenet-v2", "openimages-faster-rcnn-inception-resnet-v2"])
 def test_open_images_detectors(name: str, load, models: Models) -> None:  # type: ignore[no-untyped-def]
     detector = load(name, models.hub_module)
-    detections = detector.detect([WIDE])[0].detections
+    detections = detector.detect_in([WIDE])[0].detections
     assert detections.xyxy.round().tolist() == [[100, 0, 211, 53], [1, 1, 2, 50]]
     assert detections.label.tolist() == ["Dog", "Cat"]
     assert detections.mid.tolist() == ["/m/0bt9lr", "/m/01yrx"]
     assert detections.category_id.tolist() == [446, 122]
-    assert detector.info.model_version == f"{name}-{detector.info.fingerprint[:8]}"
+    assert detector.info.name == name
 
 
 def test_coco_mask_rcnn_knows_the_names_of_its_classes(load, models: Models) -> None:  # type: ignore[no-untyped-def]
-    detections = load("coco-mask-rcnn-inception-resnet-v2", models.mask_rcnn).detect([WIDE])[0].detections
+    detections = load("coco-mask-rcnn-inception-resnet-v2", models.mask_rcnn).detect_in([WIDE])[0].detections
     assert detections.xyxy.round().tolist() == [[100, 0, 211, 53], [1, 1, 2, 50]]
     assert detections.label.tolist() == ["dog", "cat"]
     assert detections.category_id.tolist() == [18, 17]
@@ -83,6 +83,6 @@ def test_coco_mask_rcnn_knows_the_names_of_its_classes(load, models: Models) -> 
 def test_classifier_gets_the_size_of_its_card(size: int | None, load, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     detector = load("imagenet-mobilenet-v2-035-128", build_classifier(tmp_path / "m", size=size))
     assert detector._size == (128, 128)
-    labels = detector.detect([picture(90, 300, ("red", 150, 0, 300, 90))])[0].image_labels
+    labels = detector.detect_in([picture(90, 300, ("red", 150, 0, 300, 90))])[0].image_labels
     assert labels is not None
     assert labels[0].category_id == 102

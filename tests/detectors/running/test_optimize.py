@@ -96,7 +96,7 @@ def test_constant_graph_gives_the_same_results(name: str, models: Models, tmp_pa
     for detector in (load(model, EXACT, tmp_path), load(model, EXACT, tmp_path)):  # made, and kept
         assert detector.optimization == EXACT
         for pixels in PICTURES:
-            same(detector.detect([pixels])[0], off.detect([pixels])[0])
+            same(detector.detect_in([pixels])[0], off.detect_in([pixels])[0])
     assert len(list((tmp_path / "frozen").iterdir())) == 1
 
 
@@ -104,7 +104,7 @@ def test_constant_graph_gives_the_same_results(name: str, models: Models, tmp_pa
 def test_modules_with_tf1_variables_become_constant_graphs(variables: str, tmp_path: Path) -> None:
     model = prepare(str(build_hub_module(tmp_path / "m", variables=variables)))
     exact = load(model, EXACT, tmp_path)
-    same(exact.detect(PICTURES[:1])[0], load(model, OFF, tmp_path).detect(PICTURES[:1])[0])
+    same(exact.detect_in(PICTURES[:1])[0], load(model, OFF, tmp_path).detect_in(PICTURES[:1])[0])
     assert exact.optimization == EXACT
 
 
@@ -112,7 +112,7 @@ def test_a_constant_graph_of_a_classifier_accepts_batches(tmp_path: Path) -> Non
     model = prepare(str(build_classifier(tmp_path / "m")), reading=ReadingOptions(activation="logits"))
     exact = load(model, EXACT, tmp_path)
     assert exact.optimization == EXACT
-    for result, other in zip(exact.detect(PICTURES), load(model, OFF, tmp_path).detect(PICTURES), strict=True):
+    for result, other in zip(exact.detect_in(PICTURES), load(model, OFF, tmp_path).detect_in(PICTURES), strict=True):
         same(result, other)
 
 
@@ -124,7 +124,7 @@ def test_models_with_and_without_signatures_become_constant_graphs(
     path = build_mask_rcnn(tmp_path / "m", signatures=signatures, batch_dimension=batch_dimension, raw_rows=2)
     exact = load(prepare(str(path)), EXACT, tmp_path)
     assert exact.optimization == EXACT
-    same(exact.detect(PICTURES[:1])[0], load(prepare(str(path)), OFF, tmp_path).detect(PICTURES[:1])[0])
+    same(exact.detect_in(PICTURES[:1])[0], load(prepare(str(path)), OFF, tmp_path).detect_in(PICTURES[:1])[0])
 
 
 def test_cached_graphs_differ_by_outputs(models: Models, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_cached_graphs_differ_by_outputs(models: Models, tmp_path: Path) -> None
     more = load_detector(
         model, DetectorOptions(keep=("multiclass-scores",)), optimization=EXACT, cache_dir=tmp_path, warm_up=None
     )
-    assert more.detect(PICTURES[:1])[0].detections.multiclass_score is not None
+    assert more.detect_in(PICTURES[:1])[0].detections.multiclass_score is not None
     assert len(list((tmp_path / "frozen").iterdir())) == 2
 
 
@@ -152,7 +152,7 @@ def test_corrupt_cached_graph_is_made_again(damage: Callable[[bytes], bytes], mo
     (kept,) = (tmp_path / "frozen").iterdir()
     whole = kept.read_bytes()
     kept.write_bytes(damage(whole))
-    assert len(load(model, EXACT, tmp_path).detect(PICTURES[:1])[0].detections) == 2
+    assert len(load(model, EXACT, tmp_path).detect_in(PICTURES[:1])[0].detections) == 2
     assert kept.stat().st_size == len(whole)
 
 
@@ -183,7 +183,7 @@ def test_model_with_a_table_is_run_as_loaded(tmp_path: Path) -> None:
     model = Model()
     tf.saved_model.save(model, str(tmp_path / "m"), signatures=model.__call__)
     detector = load(prepare(str(tmp_path / "m")), EXACT, tmp_path)
-    assert detector.detect(PICTURES[:1])[0].detections.category_id.tolist() == [8]
+    assert detector.detect_in(PICTURES[:1])[0].detections.category_id.tolist() == [8]
     assert detector.optimization == OFF
     assert not (tmp_path / "frozen").exists()
 
@@ -201,7 +201,7 @@ def test_lowered_convolutions_return_nearly_the_same(tmp_path: Path) -> None:
     exact, lowered = load(model, EXACT, tmp_path), load(model, LOWERED, tmp_path)
     assert lowered.optimization == LOWERED
     for pixels in (*PICTURES, picture(300, 250, ("red", 0, 0, 90, 300))):  # on both sides of the branch
-        exact_xyxy, other = (detector.detect([pixels])[0].detections.xyxy for detector in (exact, lowered))
+        exact_xyxy, other = (detector.detect_in([pixels])[0].detections.xyxy for detector in (exact, lowered))
         assert exact_xyxy.tolist() != other.tolist()
         np.testing.assert_allclose(exact_xyxy, other, rtol=0.02)
 
@@ -295,7 +295,7 @@ def test_most_aggressive_equivalent_variant_is_chosen(tmp_path: Path, monkeypatc
     assert (trial.numbers, trial.share, trial.gain, trial.images) == ("bfloat16", 1.0, 2.0, 16)
     assert trial.why
     assert detector.optimization == LOWERED
-    assert len(detector.detect(PICTURES[:1])[0].detections) == 1
+    assert len(detector.detect_in(PICTURES[:1])[0].detections) == 1
 
 
 @pytest.mark.usefixtures("bfloat16")

@@ -48,7 +48,7 @@ def test_hub_module_equals_a_plain_loop(assets: Path) -> None:
     for pixels in photos(assets):
         raw = network(images=(pixels[None] / np.float32(255)).astype(np.float32))
         xyxy, scores, numbers = plain({name: value.numpy() for name, value in raw.items()}, *pixels.shape[:2])
-        detections = detector.detect([pixels])[0].detections
+        detections = detector.detect_in([pixels])[0].detections
         np.testing.assert_allclose(detections.xyxy, xyxy, atol=1e-3)
         np.testing.assert_array_equal(detections.score, scores)
         np.testing.assert_array_equal(detections.category_id, numbers)
@@ -64,7 +64,7 @@ def test_mask_model_equals_a_plain_loop(assets: Path) -> None:
     for pixels in photos(assets):
         raw = {name: value.numpy() for name, value in network(pixels[None]).items()}
         xyxy, scores, numbers = plain(raw, *pixels.shape[:2])
-        detections = detector.detect([pixels])[0].detections
+        detections = detector.detect_in([pixels])[0].detections
         np.testing.assert_allclose(detections.xyxy, xyxy, atol=1e-3)
         np.testing.assert_allclose(detections.score, scores, atol=1e-6)
         np.testing.assert_array_equal(detections.category_id, numbers)
@@ -79,7 +79,7 @@ def test_open_images_names_and_mids_fit_the_published_label_map(assets: Path) ->
     unnamed, with_names = load_detector(model), load_detector(named)
     seen = 0
     for pixels in photos(assets, 4):
-        first, other = unnamed.detect([pixels])[0].detections, with_names.detect([pixels])[0].detections
+        first, other = unnamed.detect_in([pixels])[0].detections, with_names.detect_in([pixels])[0].detections
         assert first.label.tolist() == other.label.tolist()
         assert first.mid.tolist() == other.mid.tolist()
         seen += len(first)

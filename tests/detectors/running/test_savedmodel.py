@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from prelabel.detections import ClassName
 from prelabel.detectors.base import Detector, Frame
 from prelabel.detectors.conventions.resolve_model import ReadingOptions, prepare
 from prelabel.detectors.running.postprocess import DetectorOptions
@@ -41,8 +42,8 @@ def load_classifier(path: Path, label_map: str | None = None, **options: Any) ->
     return load(path, label_map, ReadingOptions(activation="logits"), **options)
 
 
-def boxes(detector: Detector, pixels: np.ndarray[Any, Any]) -> list[tuple[str, int, float, list[int]]]:
-    (result,) = detector.detect([pixels])
+def boxes(detector: SavedModelDetector, pixels: np.ndarray[Any, Any]) -> list[tuple[str, int, float, list[int]]]:
+    (result,) = detector.detect_in([pixels])
     detections = result.detections
     assert (detections.height, detections.width) == pixels.shape[:2]
     np.testing.assert_allclose(detections.xyxy, detections.xyxy.round(), atol=1e-3)
@@ -60,7 +61,7 @@ def test_open_images_module(variables: str, swapped: bool, tmp_path: Path) -> No
     detector = load(build_hub_module(tmp_path / "m", variables=variables, swapped=swapped))
     assert boxes(detector, TALL) == [("Dog", 446, 230, [3, 10, 20, 101]), ("Toothbrush", 8, 170, [30, 77, 67, 78])]
     assert boxes(detector, WIDE) == [("Dog", 446, 230, [100, 0, 211, 53]), ("Cat", 122, 200, [1, 1, 2, 50])]
-    (result,) = detector.detect([WIDE])
+    (result,) = detector.detect_in([WIDE])
     assert result.detections.mid.tolist() == ["/m/0bt9lr", "/m/01yrx"]
     assert result.detections.mask is None
     assert result.image_labels is None
@@ -69,7 +70,7 @@ def test_open_images_module(variables: str, swapped: bool, tmp_path: Path) -> No
 def test_boxes_and_masks_of_a_reduced_image_are_those_of_the_full_size_image(models: Models) -> None:
     detector = load(models.mask_rcnn)
     pixels = picture(40, 60, ("red", 30, 10, 60, 40))
-    (result,) = detector.detect([pixels], [Frame(317, 477, (-3, -3, 477, 317))])
+    (result,) = detector.detect_in([pixels], [Frame(317, 477, (-3, -3, 477, 317))])
     (box,) = result.detections.xyxy.tolist()
     np.testing.assert_allclose(box, [237, 77, 477, 317], atol=0.01)
     assert (result.detections.height, result.detections.width) == (317, 477)
@@ -79,7 +80,7 @@ def test_boxes_and_masks_of_a_reduced_image_are_those_of_the_full_size_image(mod
 
 
 def test_labels_of_a_reduced_image_are_those_of_the_full_size_image(models: Models) -> None:
-    (result,) = load_classifier(models.classifier).detect([TALL], [Frame(1128, 536, (0, 0, 536, 1128))])
+    (result,) = load_classifier(models.classifier).detect_in([TALL], [Frame(1128, 536, (0, 0, 536, 1128))])
     assert (result.detections.height, result.detections.width) == (1128, 536)
 
 
@@ -88,7 +89,8 @@ def test_mask_rcnn(models: Models) -> None:
     assert boxes(detector, TALL) == [("dog", 18, 230, [3, 10, 20, 101]), ("toothbrush", 90, 170, [30, 77, 67, 78])]
     assert boxes(detector, WIDE) == [("dog", 18, 230, [100, 0, 211, 53]), ("cat", 17, 200, [1, 1, 2, 50])]
     assert detector.info.masks
-    assert detector.info.model_version.startswith("mask-rcnn-")
+    assert detector.info.input_size is None
+    assert {Path(file).name for file in detector.info.files} >= {"saved_model.pb"}
 
 
 def test_masks_lie_where_the_color_lies(models: Models) -> None:
@@ -98,7 +100,7 @@ def test_masks_lie_where_the_color_lies(models: Models) -> None:
         (columns >= 20) & (columns < 50) & (rows >= 10) & (rows < 110)
     )
     pixels[ell] = (LEVELS["red"], 0, 0)
-    (result,) = load(models.mask_rcnn).detect([pixels])
+    (result,) = load(models.mask_rcnn).detect_in([pixels])
     assert result.detections.mask is not None
     (counts,) = result.detections.mask
     mask = coco_mask.decode({"size": [120, 200], "counts": counts.encode()}).astype(bool)
@@ -127,7 +129,7 @@ def test_models_with_every_form_of_input_are_run(
 
 def test_an_image_without_objects_has_no_detections(models: Models) -> None:
     for path in (models.hub_module, models.mask_rcnn):
-        (result,) = load(path).detect([picture(31, 77)])
+        (result,) = load(path).detect_in([picture(31, 77)])
         assert len(result.detections) == 0
         assert (result.detections.mask is None) == (path == models.hub_module)
 
@@ -139,7 +141,7 @@ def test_selection_and_multiclass_scores(models: Models) -> None:
         selection=Selection(exclude_class=("cat",), class_map={"dog": "pet"}),
         keep=("multiclass-scores",),
     )
-    (result,) = detector.detect([WIDE])
+    (result,) = detector.detect_in([WIDE])
     assert result.detections.label.tolist() == ["pet"]
     assert result.detections.multiclass_score is not None
     assert result.detections.multiclass_score.shape == (1, 91)
@@ -185,7 +187,7 @@ PARTS = [
 @pytest.mark.parametrize("shape", [(128, 128), (90, 300), (700, 256), (40, 30)])
 def test_classifier_sees_the_whole_image(shape: tuple[int, int], models: Models) -> None:
     detector = load_classifier(models.classifier)
-    answers = detector.detect([red_at(*shape, place) for place, _ in PARTS])
+    answers = detector.detect_in([red_at(*shape, place) for place, _ in PARTS])
     for (_, number), result in zip(PARTS, answers, strict=True):
         assert result.image_labels is not None
         assert result.image_labels[0].category_id == number
@@ -196,7 +198,7 @@ def test_classifier_sees_the_whole_image(shape: tuple[int, int], models: Models)
 
 def test_classifier_does_not_crop(models: Models) -> None:
     pixels = red_at(200, 400, (0, 0, 1, 8 / 128))
-    (result,) = load_classifier(models.classifier).detect([pixels])
+    (result,) = load_classifier(models.classifier).detect_in([pixels])
     assert result.image_labels is not None
     assert result.image_labels[0].category_id == 301
 
@@ -206,7 +208,7 @@ def test_classifier_does_not_miss_thin_objects(models: Models) -> None:
     pixels[:, :640:10, 0] = 255  # one column of ten: a tenth of redness everywhere on the left, at any phase
     shifted = np.roll(pixels, 5, axis=1)
     scores = []
-    for result in load_classifier(models.classifier).detect([pixels, shifted]):
+    for result in load_classifier(models.classifier).detect_in([pixels, shifted]):
         assert result.image_labels is not None
         scores.append({label.category_id: label.score for label in result.image_labels}[101])
     assert scores[0] == pytest.approx(scores[1], rel=0.1)
@@ -215,19 +217,19 @@ def test_classifier_does_not_miss_thin_objects(models: Models) -> None:
 def test_classifier_returns_batches_in_order(models: Models) -> None:
     detector = load_classifier(models.classifier, batch_size=3)
     assert detector.batch_size == 3
-    together = detector.detect([red_at(60, 90, place) for place, _ in PARTS[:3]])
-    alone = [detector.detect([red_at(60, 90, place)])[0] for place, _ in PARTS[:3]]
+    together = detector.detect_in([red_at(60, 90, place) for place, _ in PARTS[:3]])
+    alone = [detector.detect_in([red_at(60, 90, place)])[0] for place, _ in PARTS[:3]]
     for result, other in zip(together, alone, strict=True):
         assert result.image_labels is not None
         assert other.image_labels is not None
         assert [each.category_id for each in result.image_labels] == [each.category_id for each in other.image_labels]
-    assert detector.detect([]) == []
+    assert detector.detect_in([]) == []
 
 
 def test_probabilities_are_not_softmaxed_again(models: Models, tmp_path: Path) -> None:
     pixels = red_at(60, 90, (0, 0, 1, 0.5))
-    (logits,) = load_classifier(models.classifier).detect([pixels])
-    (same,) = load(build_classifier(tmp_path / "m", probabilities=True)).detect([pixels])
+    (logits,) = load_classifier(models.classifier).detect_in([pixels])
+    (same,) = load(build_classifier(tmp_path / "m", probabilities=True)).detect_in([pixels])
     assert logits.image_labels is not None
     assert same.image_labels is not None
     assert [label.category_id for label in same.image_labels[:2]] == [
@@ -238,7 +240,7 @@ def test_probabilities_are_not_softmaxed_again(models: Models, tmp_path: Path) -
 
 def test_classifier_without_signature_and_size(tmp_path: Path) -> None:
     detector = load_classifier(build_classifier(tmp_path / "m", size=None, signatures=False))
-    (result,) = detector.detect([red_at(60, 90, (0, 0, 0.5, 1))])
+    (result,) = detector.detect_in([red_at(60, 90, (0, 0, 0.5, 1))])
     assert result.image_labels is not None
     assert result.image_labels[0].category_id == 201
 
@@ -247,7 +249,7 @@ def test_names_of_a_classifier_come_from_lines(models: Models, tmp_path: Path) -
     names = [f"thing {number}" for number in range(1001)]
     for first, expected in (("background", "thing 101"), ("thing 0", "thing 101")):
         (tmp_path / "labels.txt").write_text("\n".join([first, *names[1:]]))
-        (result,) = load_classifier(models.classifier, str(tmp_path / "labels.txt")).detect(
+        (result,) = load_classifier(models.classifier, str(tmp_path / "labels.txt")).detect_in(
             [red_at(60, 90, PARTS[0][0])]
         )
         assert result.image_labels is not None
@@ -257,7 +259,7 @@ def test_names_of_a_classifier_come_from_lines(models: Models, tmp_path: Path) -
 def test_detectors_run_one_image_at_a_time(models: Models) -> None:
     detector = load(models.mask_rcnn)
     assert detector.batch_size == 1
-    assert [len(result.detections) for result in detector.detect([TALL, WIDE, picture(20, 30)])] == [2, 2, 0]
+    assert [len(result.detections) for result in detector.detect_in([TALL, WIDE, picture(20, 30)])] == [2, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -271,7 +273,7 @@ def test_detectors_run_one_image_at_a_time(models: Models) -> None:
 )
 def test_pixels_of_another_kind_are_refused(pixels: np.ndarray[Any, Any], models: Models) -> None:
     with pytest.raises(DetectorError, match=r"must be \(H, W, 3\) uint8, got"):
-        load(models.mask_rcnn).detect([pixels])
+        load(models.mask_rcnn).detect_in([pixels])
 
 
 def test_warm_up_runs_the_model(models: Models) -> None:
@@ -299,11 +301,11 @@ def failing(path: Path) -> Path:
 
 def test_a_model_that_fails_on_an_image_is_that_images_error(tmp_path: Path) -> None:
     detector = load(failing(tmp_path / "m"))
-    assert len(detector.detect([picture(40, 60)])[0].detections) == 0
+    assert len(detector.detect_in([picture(40, 60)])[0].detections) == 0
     with pytest.raises(DetectorError, match="InvalidArgumentError") as caught:
-        detector.detect([picture(60, 40)])
+        detector.detect_in([picture(60, 40)])
     assert "\n" not in str(caught.value)
-    assert len(detector.detect([picture(40, 60)])[0].detections) == 0
+    assert len(detector.detect_in([picture(40, 60)])[0].detections) == 0
 
 
 def damaged(path: Path) -> None:
@@ -325,5 +327,14 @@ def test_model_that_cannot_be_loaded_is_refused(break_it: Callable[[Path], None]
 
 
 def test_detector_is_a_detector(models: Models) -> None:
-    detector: Detector = load(models.mask_rcnn)
+    detector: Detector = load(models.mask_rcnn, "coco")
     assert detector.info.name == "mask-rcnn"
+    (detections,) = detector.detect([WIDE])
+    assert detections.label.tolist() == ["dog", "cat"]
+    assert detector.info.classes is not None
+    assert ClassName(18, "dog", "/m/0bt9lr") in detector.info.classes
+
+
+def test_a_classifier_detects_nothing_and_says_so(models: Models) -> None:
+    with pytest.raises(DetectorError, match="labels whole images"):
+        load_classifier(models.classifier).detect([WIDE])
