@@ -82,6 +82,7 @@ def label(
     allow_truncated: bool = False,
     decode_scale: Literal["full", "auto"] = "full",
     label_map: StrPath | None = None,
+    keypoints: StrPath | None = None,
     input_range: Literal["0..1", "0..255", "-1..1"] | None = None,
     activation: Literal["softmax", "sigmoid", "logits", "multilabel-logits", "none"] | None = None,
     input_layout: Literal["channels-last", "channels-first"] | None = None,
@@ -158,6 +159,8 @@ def label(
         decode_scale: Decode large JPEGs at full size, or (`auto`) at 1/2, 1/4 or 1/8 if that leaves at least twice the
             resolution at which the model works. Faster, but may move detections.
         label_map: Read the class names from a .pbtxt, .csv, .json or .txt file, or use the built-in `coco`.
+        keypoints: Read the names and the skeleton of the detector's keypoints from a COCO dataset or a label map
+            (.pbtxt), or use the built-in `coco-person` (default: those of the detector or of its label map).
         input_range: Set the pixel range of the model's input (default: read from its graph or format; if that is
             unclear, the model is refused).
         activation: Set what a classifier returns: probabilities (`softmax` if they sum to 1, `sigmoid` if not),

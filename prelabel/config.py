@@ -125,6 +125,13 @@ class LabelOptions(Options):
         heading="Detector",
         first=True,
     )
+    keypoints: str | None = option(
+        None,
+        "Read the names and the skeleton of the detector's keypoints from a COCO dataset or a label map (.pbtxt), or "
+        "use the built-in `coco-person` (default: those of the detector or of its label map).",
+        metavar="FILE",
+        heading="Detector",
+    )
     input_range: str | None = option(
         None,
         "Set the pixel range of the model's input (default: read from its graph or format; if that is unclear, the "

@@ -59,6 +59,9 @@ class Detections:
         multiclass_score: `(N, C)` float32 scores of all classes if they were requested, else None.
         views: `(N,)` int32, from how many views of the image the detection was merged; joined parts of an object count
             as one. None if the detector saw one view only.
+        keypoints: `(N, K, 3)` float32 x, y in pixels of the displayed image, and score in 0..1; None without keypoints.
+            The score 0 stands for a point that the detector does not give, whose x and y mean nothing. A point may lie
+            outside of the image. A point with a number that is not finite becomes 0 0 0.
     """
 
     height: int
@@ -71,6 +74,7 @@ class Detections:
     mask: ObjectArray | None = None
     multiclass_score: FloatArray | None = None
     views: IntArray | None = None
+    keypoints: FloatArray | None = None
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -83,14 +87,16 @@ class Detections:
             value = getattr(self, name)
             if value is not None:
                 set_(self, name, as_objects(value))
-        for name in ("category_id", "score", "label", "mid", "mask", "multiclass_score", "views"):
+        if self.keypoints is not None:
+            set_(self, "keypoints", _checked_keypoints(self.keypoints, len(self.xyxy)))
+        for name in ("category_id", "score", "label", "mid", "mask", "multiclass_score", "views", "keypoints"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.xyxy):
                 raise ValueError(f"{name} must have {len(self.xyxy)} entries like xyxy, got {len(value)}")
 
     @classmethod
-    def empty(cls, height: int, width: int, *, masks: bool = False) -> Detections:
-        """Return an empty `Detections` for an image of this size."""
+    def empty(cls, height: int, width: int, *, masks: bool = False, keypoints: int | None = None) -> Detections:
+        """Return an empty `Detections` for an image of this size; `keypoints` is their number per detection."""
         no_strings = np.empty(0, dtype=object)
         return cls(
             height=height,
@@ -101,6 +107,7 @@ class Detections:
             label=no_strings,
             mid=no_strings,
             mask=no_strings if masks else None,
+            keypoints=None if keypoints is None else np.empty((0, keypoints, 3), np.float32),
         )
 
     def __len__(self) -> int:
@@ -113,7 +120,8 @@ class Detections:
         ]
         more = [f"... {len(self):,} in all"] if len(self) > _LISTED else []
         masks = [] if self.mask is None else ["with masks"]
-        parts = [f"height={self.height}", f"width={self.width}", *(listed or ["none"]), *more, *masks]
+        keypoints = [] if self.keypoints is None else [f"with {self.keypoints.shape[1]} keypoints each"]
+        parts = [f"height={self.height}", f"width={self.width}", *(listed or ["none"]), *more, *masks, *keypoints]
         return f"Detections({', '.join(parts)})"
 
     def decode_masks(self) -> npt.NDArray[np.bool_]:
@@ -148,7 +156,18 @@ class Detections:
             mask=None if self.mask is None else self.mask[index],
             multiclass_score=None if self.multiclass_score is None else self.multiclass_score[index],
             views=None if self.views is None else self.views[index],
+            keypoints=None if self.keypoints is None else self.keypoints[index],
         )
+
+
+def _checked_keypoints(values: npt.ArrayLike, detections: int) -> FloatArray:
+    keypoints: FloatArray = np.asarray(values, np.float32)
+    if keypoints.ndim == 1 and not len(keypoints):
+        keypoints = keypoints.reshape(0, 0, 3)  # of an empty list
+    if keypoints.ndim != 3 or keypoints.shape[2] != 3:
+        raise ValueError(f"keypoints must have shape ({detections}, K, 3), got {keypoints.shape}")
+    is_finite = np.isfinite(keypoints).all(axis=2, keepdims=True)
+    return keypoints if is_finite.all() else np.where(is_finite, keypoints, np.float32(0))
 
 
 @dataclass(frozen=True, slots=True)

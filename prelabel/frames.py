@@ -1,4 +1,4 @@
-"""Frames: the coordinate systems of an image, and the conversion of boxes, masks and sizes between them.
+"""Frames: the coordinate systems of an image, and the conversion of boxes, masks, keypoints and sizes between them.
 
     stored     the pixels as stored in the file
     display    the displayed image, rotated as the file's metadata says; detectors and shards use this frame
@@ -124,6 +124,17 @@ def oriented_boxes(xyxy: npt.NDArray[Any], height: int, width: int, orientation:
     return np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
 
 
+def oriented_keypoints(keypoints: npt.NDArray[Any], height: int, width: int, orientation: int) -> npt.NDArray[Any]:
+    """`(N, K, 3)` x, y, score in the oriented image, from keypoints in pixels.
+
+    Keypoints keep their places in the array, also if the orientation mirrors the image: a left eye that is seen there
+    is the same eye on the pixels as stored. Only what a detector sees in a mirror image is seen on the wrong side.
+    """
+    points = oriented_points(keypoints[..., :2], height, width, orientation)
+    oriented: npt.NDArray[Any] = np.concatenate((points, keypoints[..., 2:]), axis=-1).astype(keypoints.dtype)
+    return oriented
+
+
 def oriented_counts(counts: str, height: int, width: int, orientation: int) -> str:
     """COCO compressed counts of the oriented mask, from those of a mask of that height and width, without decoding it.
 
@@ -175,13 +186,14 @@ def oriented_detections(detections: Detections, orientation: int) -> Detections:
     if orientation == 1:
         return detections
     height, width = oriented_size(detections.height, detections.width, orientation)
-    size, masks = (detections.height, detections.width), detections.mask
+    size, masks, keypoints = (detections.height, detections.width), detections.mask, detections.keypoints
     return replace(
         detections,
         height=height,
         width=width,
         xyxy=oriented_boxes(detections.xyxy, *size, orientation).astype(np.float32),
         mask=None if masks is None else as_objects(oriented_masks(masks.tolist(), *size, orientation)),
+        keypoints=None if keypoints is None else oriented_keypoints(keypoints, *size, orientation),
     )
 
 

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prelabel.detections import ClassName, Detections, ImageLabel
+from prelabel.keypoints import KeypointSet
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -80,6 +81,7 @@ class DetectorInfo:
         input_size: Pixels of the shorter side to which it resizes images; None if it does not resize them, or if this
             is unknown. `--views auto`, `--tile-size auto` and `--decode-scale auto` need it.
         notes: Remarks for users, one line each.
+        keypoints: The keypoints of each detection, or None if it returns none.
 
     Raises:
         ValueError: A value is not allowed; the message names the attribute.
@@ -91,6 +93,7 @@ class DetectorInfo:
     files: Sequence[str | os.PathLike[str]] = ()
     input_size: int | None = None
     notes: Sequence[str] = ()
+    keypoints: KeypointSet | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -210,6 +213,7 @@ class DetectorRecord:
         reading: Decisions on how inputs and outputs are read, by subject (the range of the input, the activation of a
             classifier, the area of masks); None for runs of early releases, which did not store them.
         notes: Remarks for users: unused outputs, options that contradict the graph.
+        keypoints: The keypoints of each detection, or None if it returns none.
     """
 
     name: str
@@ -221,6 +225,7 @@ class DetectorRecord:
     classes: tuple[ClassName, ...] | None = None
     reading: Mapping[str, Decision] | None = None
     notes: tuple[str, ...] = ()
+    keypoints: KeypointSet | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ from prelabel.engine.progress import Reporter
 from prelabel.engine.worker import reading_options
 from prelabel.errors import ConfigError, RunInterrupted, SourceError, first_of
 from prelabel.image_ref import ImageRef
+from prelabel.keypoints import COCO_PERSON
+from prelabel.labels.keypoints import COCO_PERSON_KEYPOINTS, resolve_keypoints
+from prelabel.labels.maps import LabelMap
 from prelabel.source.formats import describe_ignored
 from prelabel.source.listing import SourceSummary, list_images
 from prelabel.source.lists import alternative_id
@@ -35,7 +38,7 @@ from prelabel.store.links import Links
 from prelabel.store.output import installed_versions
 from prelabel.store.plan import Plan, PlanSummary, digests_of, write_plan
 from prelabel.store.run import RunRecord, utc_now
-from prelabel.views import USUAL_INPUT
+from prelabel.views import FLIP, USUAL_INPUT
 
 #: Number of images whose ids are compared with the plan at once.
 _COMPARE_BATCH = 8192
@@ -70,7 +73,9 @@ def inspect_detector(options: LabelOptions, storage: Storage, notify: Callable[[
     if options.needs_working_size:
         for note in _notes_on_working_size(options, working_size(model)):
             notify(note)
-    info = model.record
+    info = with_named_keypoints(model.record, model.labels, options, storage)
+    for note in _notes_on_keypoints(info):
+        notify(note)
     if info.classes is not None:
         options.selection.require_known_names(info.classes)
         for note in options.selection.class_notes(info.classes):
@@ -116,6 +121,44 @@ def _notes_on_working_size(options: LabelOptions, size: int | None) -> list[str]
             "--decode-scale auto: images are decoded at full size, since the size of tiles is not a share of theirs"
         )
     return notes
+
+
+def with_named_keypoints(
+    info: DetectorRecord, labels: LabelMap | None, options: LabelOptions, storage: Storage
+) -> DetectorRecord:
+    """The same detector with the names of its keypoints, from `--keypoints`, itself or its label map.
+
+    Raises:
+        ConfigError: It has no keypoints although they are named, or another number of them; or the run shows it mirror
+            images, but which of its keypoints are left and right is unknown.
+    """
+    if info.keypoints is None:
+        if options.keypoints:
+            raise ConfigError(f"--keypoints was given, but {info.name} returns no keypoints: remove it")
+        return info
+    keypoints = resolve_keypoints(
+        info.keypoints,
+        given=options.keypoints,
+        in_label_map=None if labels is None else labels.keypoints,
+        classes=info.classes or (),
+        storage=storage,
+    )
+    if FLIP in options.view_options.kinds and keypoints.pairs is None:
+        raise ConfigError(
+            f"--views {options.view_options.views}: in a mirror image, left and right keypoints trade places, but "
+            "which are left and right is unknown: name them with --keypoints (left_eye, right_eye), or remove flip"
+        )
+    return replace(info, keypoints=keypoints)
+
+
+def _notes_on_keypoints(info: DetectorRecord) -> list[str]:
+    keypoints = info.keypoints
+    if keypoints is None or keypoints.has_names:
+        return []
+    note = f"the detector has {len(keypoints)} keypoints without names; use --keypoints to name them"
+    if len(keypoints) == len(COCO_PERSON):
+        note += f" (a file, or `{COCO_PERSON_KEYPOINTS}` if they are COCO's of a person)"
+    return [note]
 
 
 class Planner:

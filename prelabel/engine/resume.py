@@ -66,6 +66,8 @@ def require_same_detector(was: DetectorRecord, now: DetectorRecord, output: str)
         lines = [f"detector was {was.address} ({was.fingerprint[:12]}), now {now.address} ({now.fingerprint[:12]})"]
     elif was.classes != now.classes:
         lines = ["the label map has changed"]
+    elif was.keypoints != now.keypoints:
+        lines = ["the names, the skeleton or the number of the keypoints have changed"]
     else:
         lines = _reading_differences(was, now)
     _refuse(lines, output)

@@ -28,7 +28,9 @@ from typing import Any
 
 from prelabel.detections import ClassName
 from prelabel.errors import ConfigError
-from prelabel.labels.pbtxt import MalformedError, read_items
+from prelabel.keypoints import KeypointSet
+from prelabel.labels.keypoints import keypoints_in
+from prelabel.labels.pbtxt import MalformedError, integer_of, read_items
 from prelabel.mapping_files import unique
 from prelabel.storage.address import describe, redact
 from prelabel.storage.files import Storage
@@ -47,11 +49,13 @@ class LabelMap:
         classes: Name and MID by class number; numbers may have gaps.
         source: The file, or the name of a built-in map, for messages and `run.json`.
         numbered_in_order: Whether the classes were numbered in order because the file has no numbers.
+        keypoints: The keypoints that the file names, or None.
     """
 
     classes: Mapping[int, ClassName]
     source: str = ""
     numbered_in_order: bool = False
+    keypoints: KeypointSet | None = None
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -136,11 +140,12 @@ def parse_label_map(name: str, data: bytes) -> LabelMap:
             if number in classes:
                 raise MalformedError(place, f"class {number} has two names, {classes[number].name!r} and {name!r}")
             classes[number] = ClassName(number, name, mid)
+        keypoints = keypoints_in(read_items(text)) if kind == "pbtxt" else None
     except (MalformedError, csv.Error) as error:
         raise ConfigError(f"label map {redacted!r}: {error}") from None
     if not classes:
         raise ConfigError(f"label map {redacted!r}: has no classes")
-    return LabelMap(classes, redacted, numbered_in_order)
+    return LabelMap(classes, redacted, numbered_in_order, keypoints)
 
 
 #: For each class: its line (0 in formats without lines), number, and name and MID.
@@ -170,13 +175,14 @@ def _number_in_order(names: Iterable[tuple[int, tuple[str, str]]]) -> _Entries:
 
 def _from_pbtxt(text: str) -> tuple[bool, _Entries]:
     def entries() -> _Entries:
-        for line, fields in read_items(text):
-            number = fields.get("id", "missing")
-            match = re.fullmatch(r"(0[xX][0-9a-fA-F]{1,16})|(0[0-7]{0,20})|[1-9][0-9]{0,18}", number)
-            if match is None:
-                raise MalformedError(line, f"an item has the id {number}, which is not a number")
-            base = 16 if match[1] else 8 if match[2] else 10
-            yield line, int(number, base), _name_and_mid(fields.get("display_name", ""), fields.get("name", ""))
+        for item in read_items(text):
+            fields = item.fields
+            number = integer_of(fields.get("id", "missing"))
+            if number is None:
+                raise MalformedError(
+                    item.line, f"an item has the id {fields.get('id', 'missing')}, which is not a number"
+                )
+            yield item.line, number, _name_and_mid(fields.get("display_name", ""), fields.get("name", ""))
 
     return False, entries()
 

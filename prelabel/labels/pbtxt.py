@@ -4,6 +4,7 @@ item {
   name: "/m/01g317"   # comments, commas and semicolons are ignored
   id: 1
   display_name: "person"
+  keypoints { id: 0 label: "nose" }
 }
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 _TOKEN = re.compile(
     r"""
@@ -31,16 +33,32 @@ class MalformedError(ValueError):
         super().__init__(f"line {line}: {problem}" if line else problem)
 
 
-def read_items(text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line number and the fields of each item of a `StringIntLabelMap`; nested blocks are ignored.
+@dataclass(slots=True)
+class Item:
+    """An item of a label map.
+
+    Attributes:
+        line: Line at which it begins.
+        fields: Its fields by name; nested blocks are not included.
+        keypoints: The fields of its `keypoints` blocks, each with the line of the block.
+    """
+
+    line: int
+    fields: dict[str, str] = field(default_factory=dict)
+    keypoints: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+
+
+def read_items(text: str) -> Iterator[Item]:
+    """Yield the items of a `StringIntLabelMap`; nested blocks other than `keypoints` are ignored.
 
     Raises:
         MalformedError: The text is not a label map.
     """
-    depth, key, started, string_key = 0, "", 0, ""
-    fields: dict[str, str] = {}
+    depth, key, string_key = 0, "", ""
+    item = Item(0)
+    fields: dict[str, str] | None = None  # of the block that is open; None if it is ignored
     for line, kind, part in _tokens(text):
-        if kind == "string" and string_key and not key:
+        if kind == "string" and string_key and not key and fields is not None:
             fields[string_key] += part  # adjacent strings are concatenated
             continue
         string_key = ""
@@ -49,30 +67,44 @@ def read_items(text: str) -> Iterator[tuple[int, dict[str, str]]]:
             if depth == 1:
                 if key != "item":
                     raise MalformedError(line, f"expected item {{ ... }}, found {(key or part)[:80]!r}")
-                started, fields = line, {}
+                item = Item(line)
+                fields = item.fields
+            elif depth == 2 and key == "keypoints":
+                fields = {}
+                item.keypoints.append((line, fields))
+            else:
+                fields = None
             key = ""
         elif kind == "mark" and part in "}>":
             depth -= 1
             if depth < 0:
                 raise MalformedError(line, "a closing brace has no opening brace")
             if depth == 0:
-                yield started, fields
+                yield item
+            fields = item.fields if depth == 1 else None
             key = ""
         elif kind == "word" and not key:
             key = part
         elif kind != "mark":
             if depth == 0:
                 raise MalformedError(line, f"expected item {{ ... }}, found {(key or part)[:80]!r}")
-            if depth == 1:
+            if fields is not None:
                 if key in fields:
-                    raise MalformedError(line, f"an item has two values for {key[:80]}")
+                    what = "an item" if depth == 1 else "a keypoint"
+                    raise MalformedError(line, f"{what} has two values for {key[:80]}")
                 fields[key] = part
                 string_key = key if kind == "string" else ""
             key = ""
     if depth:
-        raise MalformedError(started, "an item is not closed")
+        raise MalformedError(item.line, "an item is not closed")
     if key:
         raise MalformedError(0, f"expected item {{ ... }}, found {key!r}")
+
+
+def integer_of(text: str) -> int | None:
+    """The value of an integer that is not negative, in decimal, octal or hexadecimal digits; None for other text."""
+    match = re.fullmatch(r"(0[xX][0-9a-fA-F]{1,16})|(0[0-7]{0,20})|[1-9][0-9]{0,18}", text)
+    return None if match is None else int(text, 16 if match[1] else 8 if match[2] else 10)
 
 
 def _tokens(text: str) -> Iterator[tuple[int, str, str]]:

@@ -17,6 +17,7 @@ from prelabel.detections import ClassName
 from prelabel.detectors.base import OFF, Decision, DetectorRecord, Optimization
 from prelabel.errors import StoreError
 from prelabel.frames import DISPLAY
+from prelabel.keypoints import KeypointSet, Pairs
 from prelabel.storage.address import Address, AddressLike, describe
 from prelabel.storage.files import Storage
 from prelabel.store.detection_batch import DetectionBatch
@@ -105,18 +106,36 @@ class RunRecord:
                 optimization=Optimization(**values.get("optimization", {})),
                 retries=tuple(RetryRecord(**retry) for retry in values.get("retries", ())),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"{RUN} is corrupt: {describe(error)}") from None
 
 
 def _detector(values: Mapping[str, Any]) -> DetectorRecord:
-    classes, reading = values["classes"], values.get("reading")
+    classes, reading, keypoints = values["classes"], values.get("reading"), values.get("keypoints")
     read: dict[str, Any] = {
         "classes": None if classes is None else tuple(ClassName(**name) for name in classes),
         "reading": None if reading is None else {about: Decision(**decision) for about, decision in reading.items()},
         "notes": tuple(values.get("notes", ())),
+        "keypoints": None if keypoints is None else _keypoints(**keypoints),
     }
     return DetectorRecord(**{**values, **read})
+
+
+def _keypoints(
+    names: Sequence[str],
+    edges: Sequence[Sequence[int]],
+    pairs: Sequence[Sequence[int]] | None,
+    classes: Sequence[int] | None,
+) -> KeypointSet:
+    def indices(entries: Sequence[Sequence[int]]) -> Pairs:
+        return tuple((int(a), int(b)) for a, b in entries)
+
+    return KeypointSet(
+        tuple(map(str, names)),
+        indices(edges),
+        None if pairs is None else indices(pairs),
+        None if classes is None else tuple(map(int, classes)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
