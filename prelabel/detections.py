@@ -61,7 +61,7 @@ class Detections:
             as one. None if the detector saw one view only.
         keypoints: `(N, K, 3)` float32 x, y in pixels of the displayed image, and score in 0..1; None without keypoints.
             The score 0 stands for a point that the detector does not give, whose x and y mean nothing. A point may lie
-            outside of the image. A point with a number that is not finite becomes 0 0 0.
+            outside the image. A point with a number that is not finite becomes 0 0 0.
     """
 
     height: int

@@ -6,7 +6,7 @@ A person with a nose and two eyes, whose skeleton joins the nose to each eye:
 
 The keypoints of `N` detections are an array `(N, K, 3)` of x, y and score, `K` being the number of names; x and y are
 in pixels of the displayed image. A score of 0 means that the detector does not give the point; x and y then mean
-nothing. A point may lie outside of the image, where a detector expects a foot below the lower edge. It is stored like
+nothing. A point may lie outside the image, where a detector expects a foot below the lower edge. It is stored like
 that, and exports do not write it (`shown`).
 """
 
@@ -141,7 +141,7 @@ def left_right_pairs(names: Sequence[str]) -> Pairs | None:
 def shown(
     keypoints: npt.NDArray[Any], threshold: float, height: npt.ArrayLike, width: npt.ArrayLike
 ) -> npt.NDArray[np.bool_]:
-    """`(N, K)` whether an export writes each point: it has the score, and lies inside of the image.
+    """`(N, K)` whether an export writes each point: it has the score, and lies inside the image.
 
     Args:
         keypoints: `(N, K, 3)` x, y, score in pixels of the image.

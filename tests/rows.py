@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from prelabel.detections import ClassName, Detections, ImageLabel, as_objects
+from prelabel.detections import ClassName, Detections, FloatArray, ImageLabel, as_objects
 from prelabel.export.base import RunInfo
 from prelabel.frames import DISPLAY
 from prelabel.masks import rle
@@ -40,9 +40,11 @@ def found(
     category_id: int = 1,
     mid: str = "/m/0bt9lr",
     mask: str | None = None,
+    keypoints: Sequence[tuple[float, float, float]] | None = None,
 ) -> dict[str, Any]:
     """One detection; by default a dog on the left half of an image of 4 x 6 pixels."""
-    return {"label": label, "score": score, "xyxy": xyxy, "category_id": category_id, "mid": mid, "mask": mask}
+    names = {"label": label, "score": score, "xyxy": xyxy, "category_id": category_id, "mid": mid}
+    return {**names, "mask": mask, "keypoints": keypoints}
 
 
 def row(
@@ -55,6 +57,7 @@ def row(
     uri: str | None = None,
 ) -> ImageRow:
     """An image (by default 4 pixels high and 6 wide, at `s3://bucket/photos/`) with the given detections."""
+    with_keypoints = any(detection["keypoints"] is not None for detection in detections)
     with_masks = any(detection["mask"] is not None for detection in detections) if masks is None else masks
     return ImageRow(
         image_id=image_id,
@@ -71,6 +74,7 @@ def row(
             label=[detection["label"] for detection in detections],
             mid=[detection["mid"] for detection in detections],
             mask=[detection["mask"] for detection in detections] if with_masks else None,
+            keypoints=[detection["keypoints"] for detection in detections] if with_keypoints else None,
         ),
         image_labels=None if image_labels is None else tuple(image_labels),
         height=height,
@@ -152,7 +156,16 @@ def batch_of(image_rows: Sequence[ImageRow]) -> DetectionBatch:
         label=np.concatenate([detections.label for detections in all_of]),
         mid=np.concatenate([detections.mid for detections in all_of]),
         mask=None if all(detections.mask is None for detections in all_of) else np.concatenate(masks),
+        keypoints=_keypoints_of(all_of),
     )
+
+
+def _keypoints_of(all_of: Sequence[Detections]) -> FloatArray | None:
+    """The keypoints of all detections, 0 0 0 for detections without; None if there are none."""
+    number = max((0 if each.keypoints is None else each.keypoints.shape[1] for each in all_of), default=0)
+    empty = [np.zeros((len(each), number, 3), np.float32) for each in all_of]
+    parts = [zeros if each.keypoints is None else each.keypoints for each, zeros in zip(all_of, empty, strict=True)]
+    return np.concatenate(parts) if number else None
 
 
 def rows(*image_rows: ImageRow) -> ListedRows:

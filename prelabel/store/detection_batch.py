@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from prelabel.detections import Detections, FloatArray, IntArray, ObjectArray, as_objects
 from prelabel.errors import ExportError, StoreError
-from prelabel.frames import oriented_boxes, oriented_masks, oriented_size
+from prelabel.frames import oriented_boxes, oriented_keypoints, oriented_masks, oriented_size
 from prelabel.masks.rle import BoolArray, Int64Array
 from prelabel.store.rows import FACTS, OK, ImageFacts, ImageRow, image_facts
 
@@ -62,6 +62,7 @@ class DetectionBatch:
         mask: `(N,)` RLE counts, None for a detection without a mask; None if no image has masks.
         views: `(N,)` how many views of the image showed the detection, 0 on images with one view; None if no image has
             several views, or if they are not read.
+        keypoints: `(N, K, 3)`, 0 0 0 on images whose detections have none; None if no image has any, or if not read.
     """
 
     images: Sequence[ImageFacts]
@@ -79,6 +80,7 @@ class DetectionBatch:
     mid: ObjectArray
     mask: ObjectArray | None
     views: IntArray | None = None
+    keypoints: FloatArray | None = None
 
     @classmethod
     def from_arrow(cls, record_batch: pa.RecordBatch) -> DetectionBatch:
@@ -120,6 +122,7 @@ class DetectionBatch:
             mid=_texts(record_batch["mids"].flatten()),
             mask=_optional(record_batch, "masks", bounds, absent=None),
             views=_optional(record_batch, "views", bounds, absent=np.int32(0)),
+            keypoints=_keypoints(record_batch, bounds),
         )
         return batch if ok.all() else batch.only_images(ok)
 
@@ -141,6 +144,7 @@ class DetectionBatch:
             mid=self.mid[index],
             mask=None if self.mask is None else self.mask[index],
             views=None if self.views is None else self.views[index],
+            keypoints=None if self.keypoints is None else self.keypoints[index],
         )
 
     def only_images(self, images: npt.NDArray[np.bool_]) -> DetectionBatch:
@@ -179,7 +183,7 @@ class DetectionBatch:
         return replace(self, images=images)
 
     def in_frame(self, frame: str) -> DetectionBatch:
-        """Convert sizes, boxes and masks from the display frame, as stored in shards, to another frame.
+        """Convert sizes, boxes, masks and keypoints from the display frame, as stored in shards, to another frame.
 
         Raises:
             StoreError: An orientation is not 1..8, or a mask does not fit its image or is too complex to be rotated.
@@ -192,6 +196,7 @@ class DetectionBatch:
         images, xyxy = list(self.images), self.xyxy.copy()
         height, width = self.height.copy(), self.width.copy()
         mask = None if self.mask is None else self.mask.copy()
+        keypoints = None if self.keypoints is None else self.keypoints.copy()
         for n, orientation in orientations.items():
             facts = images[n]
             if facts.height is None or facts.width is None:
@@ -204,10 +209,12 @@ class DetectionBatch:
                     mask[of_image] = oriented_masks(mask[of_image].tolist(), *size, orientation)
                 except (StoreError, ExportError) as error:
                     raise StoreError(f"image {facts.image_id!r}: {error}") from None
+            if keypoints is not None:
+                keypoints[of_image] = oriented_keypoints(keypoints[of_image], *size, orientation)
             rotated = oriented_size(*size, orientation)
             images[n] = replace(facts, height=rotated[0], width=rotated[1])
             height[of_image], width[of_image] = rotated
-        return replace(self, images=images, xyxy=xyxy, height=height, width=width, mask=mask)
+        return replace(self, images=images, xyxy=xyxy, height=height, width=width, mask=mask, keypoints=keypoints)
 
     def rows(self) -> Iterator[ImageRow]:
         """Yield each image with its detections. If `multiclass_score` is read, none may have been removed."""
@@ -230,6 +237,7 @@ class DetectionBatch:
                 mask=self.mask[of_image] if self.mask is not None and self.masked[n] else None,
                 multiclass_score=None if scores is None else _distributions(scores),
                 views=self.views[of_image] if self.views is not None and facts.views_shown > 1 else None,
+                keypoints=None if self.keypoints is None else self.keypoints[of_image],
             )
             yield ImageRow(**values, detections=detections)
 
@@ -261,16 +269,18 @@ def _texts(flat: pa.Array) -> ObjectArray:
     return texts
 
 
-def _optional(
-    record_batch: pa.RecordBatch, name: str, bounds: npt.NDArray[np.int64], *, absent: np.int32 | None
-) -> npt.NDArray[Any] | None:
-    """`(N,)` the values of a column whose lists may be null; None if there is no list.
+def _lists(
+    record_batch: pa.RecordBatch, name: str, bounds: npt.NDArray[np.int64]
+) -> tuple[pa.Array, npt.NDArray[np.bool_]] | None:
+    """The values of a column whose lists may be null, with `(N,)` whether each detection has one; None without a list.
 
     Args:
         record_batch: Rows of a shard.
         name: The column, which may be missing.
         bounds: Index of each row's first detection, and the number of detections.
-        absent: The value of detections whose row has no list. If it is None, values may be null, too.
+
+    Raises:
+        pa.ArrowInvalid: A list is not as long as that of the boxes.
     """
     if name not in record_batch.schema.names:
         return None
@@ -279,16 +289,51 @@ def _optional(
     if not known.any():
         return None
     number = np.diff(bounds)
-    expected = np.where(known, number, 0)
-    if not np.array_equal(np.diff(_bounds(column)), expected):
+    if not np.array_equal(np.diff(_bounds(column)), np.where(known, number, 0)):
         raise pa.ArrowInvalid(f"an image has different numbers of boxes and {name}")
-    flat = column.flatten()
-    given = flat.to_numpy(zero_copy_only=False) if absent is None else _numbers(flat, expected.sum())
-    if len(given) == bounds[-1]:
+    return column.flatten(), np.repeat(known, number)
+
+
+def _optional(
+    record_batch: pa.RecordBatch, name: str, bounds: npt.NDArray[np.int64], *, absent: np.int32 | None
+) -> npt.NDArray[Any] | None:
+    """`(N,)` the values of a column whose lists may be null; None if there is no list.
+
+    Args:
+        record_batch: See `_lists`, as for the two others.
+        name: The column.
+        bounds: Of the detections.
+        absent: The value of detections whose row has no list. If it is None, values may be null, too.
+    """
+    lists = _lists(record_batch, name, bounds)
+    if lists is None:
+        return None
+    flat, known = lists
+    given = flat.to_numpy(zero_copy_only=False) if absent is None else _numbers(flat, int(known.sum()))
+    if known.all():
         return given
-    values = np.full(bounds[-1], absent)
-    values[np.repeat(known, number)] = given
+    values = np.full(len(known), absent)
+    values[known] = given
     return values
+
+
+def _keypoints(record_batch: pa.RecordBatch, bounds: npt.NDArray[np.int64]) -> FloatArray | None:
+    """`(N, K, 3)` the keypoints, 0 0 0 of detections whose row has none; None if there are none, see `_lists`."""
+    lists = _lists(record_batch, "keypoints", bounds)
+    if lists is None:
+        return None
+    by_detection, known = lists
+    counts = np.unique(pc.list_value_length(by_detection).to_numpy(zero_copy_only=False))
+    if by_detection.null_count or len(counts) > 1:
+        raise pa.ArrowInvalid("detections have different numbers of keypoints")
+    count = int(counts[0]) if len(counts) else 0
+    points = by_detection.flatten()
+    if points.null_count:
+        raise pa.ArrowInvalid("a keypoint is null")
+    keypoints: FloatArray = np.zeros((len(known), count, 3), np.float32)
+    for position, values in enumerate(points.flatten()):
+        keypoints[known, :, position] = _numbers(values, len(by_detection) * count).reshape(len(by_detection), count)
+    return keypoints
 
 
 def _distributions(scores: list[list[float]]) -> FloatArray:

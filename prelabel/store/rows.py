@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from prelabel.detections import Detections, ImageLabel
@@ -73,11 +74,15 @@ SHARD_SCHEMA = pa.schema(
         pa.field("dropped", pa.int32()),
         pa.field("views", pa.list_(pa.int32())),
         pa.field("views_shown", pa.int32()),
+        pa.field(
+            "keypoints",
+            pa.list_(pa.list_(pa.struct([pa.field(name, pa.float32()) for name in ("x", "y", "score")]))),
+        ),
     ]
 )
 
 #: Columns added after the first release of the schema. They are nullable; null stands for the default.
-OPTIONAL_COLUMNS = frozenset({"browser_orientation", "dropped", "views", "views_shown"})
+OPTIONAL_COLUMNS = frozenset({"browser_orientation", "dropped", "views", "views_shown", "keypoints"})
 
 #: EXIF orientations without rotation. Most rows have them, and all their frames are the same.
 _UNROTATED = (None, 1)
@@ -165,7 +170,7 @@ class ImageRow(ImageFacts):
         return 0 if self.detections is None else len(self.detections)
 
     def in_frame(self, frame: str) -> ImageRow:
-        """Convert size, boxes and masks from the display frame, as stored in shards, to another frame.
+        """Convert size, boxes, masks and keypoints from the display frame, as stored in shards, to another frame.
 
         Raises:
             StoreError: An orientation is not 1..8, or a mask does not fit the image or is too complex to be rotated.
@@ -189,7 +194,8 @@ FACTS = tuple(attribute.name for attribute in fields(ImageFacts))
 #: Facts in optional columns, with the defaults that null stands for.
 _USUAL = {attribute.name: attribute.default for attribute in fields(ImageFacts) if attribute.name in OPTIONAL_COLUMNS}
 
-#: Columns with one entry per detection, and the attributes of `Detections` that they hold.
+#: Columns with one entry per detection, and the attributes of `Detections` that they hold; without `keypoints`, whose
+#: entries are nested.
 _PER_DETECTION = {
     "boxes": "xyxy",
     "classes": "category_id",
@@ -222,8 +228,28 @@ def rows_to_table(rows: Sequence[ImageRow]) -> pa.Table:
         empty: Any = None if SHARD_SCHEMA.field(name).nullable else []
         per_row = (getattr(row.detections, attribute, None) for row in rows)
         columns[name] = [empty if array is None else array.tolist() for array in per_row]
-    arrays = [pa.array(columns[field.name], type=field.type) for field in SHARD_SCHEMA]
-    return pa.Table.from_arrays(arrays, schema=SHARD_SCHEMA)
+    arrays = {name: pa.array(values, type=SHARD_SCHEMA.field(name).type) for name, values in columns.items()}
+    arrays["keypoints"] = _keypoint_column(rows)
+    return pa.Table.from_arrays([arrays[name] for name in SHARD_SCHEMA.names], schema=SHARD_SCHEMA)
+
+
+def _keypoint_column(rows: Sequence[ImageRow]) -> pa.Array:
+    """The column `keypoints`, made from arrays: a shard may have a million points."""
+    column = SHARD_SCHEMA.field("keypoints").type
+    per_row = [None if row.detections is None else row.detections.keypoints for row in rows]
+    known = [keypoints for keypoints in per_row if keypoints is not None]
+    points = np.concatenate([keypoints.reshape(-1, 3) for keypoints in known] or [np.empty((0, 3), np.float32)])
+    fields_of_point = [pa.array(np.ascontiguousarray(values)) for values in points.T]
+    flat = pa.StructArray.from_arrays(fields_of_point, fields=list(column.value_type.value_type))
+    per_detection = [keypoints.shape[1] for keypoints in known for _ in range(len(keypoints))]
+    by_detection = pa.ListArray.from_arrays(_offsets(per_detection), flat, type=column.value_type)
+    number = [0 if keypoints is None else len(keypoints) for keypoints in per_row]
+    absent = pa.array([keypoints is None for keypoints in per_row], pa.bool_())
+    return pa.ListArray.from_arrays(_offsets(number), by_detection, type=column, mask=absent)
+
+
+def _offsets(lengths: Sequence[int]) -> pa.Array:
+    return pa.array(np.append(0, np.cumsum(lengths, dtype=np.int64)).astype(np.int32))
 
 
 def image_facts(batch: pa.RecordBatch) -> list[ImageFacts]:

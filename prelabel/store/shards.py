@@ -247,12 +247,12 @@ def _opened(url: AddressLike, storage: Storage) -> Iterator[pq.ParquetFile]:
 def first_row(
     record: ShardRecord, output: AddressLike, storage: Storage, condition: Callable[[ImageRow], bool]
 ) -> ImageRow | None:
-    """Return the first row of a shard that fulfills a condition, without masks and scores of all classes.
+    """Return the first row of a shard that fulfills a condition, without masks, keypoints and scores of all classes.
 
     Raises:
         StoreError: The shard is missing or corrupt.
     """
-    columns = [name for name in SHARD_SCHEMA.names if name not in ("masks", "multiclass_scores")]
+    columns = [name for name in SHARD_SCHEMA.names if name not in ("masks", "multiclass_scores", "keypoints")]
     return next(filter(condition, read_shard(shard_url(output, record.shard), storage, columns)), None)
 
 

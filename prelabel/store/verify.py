@@ -187,7 +187,7 @@ def _check_ids(name: str, stored: Sequence[str], planned: Sequence[str]) -> list
 
 
 def check_rows(table: pa.Table) -> Iterator[str]:
-    """Yield the problems of rows: lists of different lengths, boxes outside the image, invalid masks and scores.
+    """Yield the problems of rows: unequal lists, boxes outside the image, invalid masks, scores and keypoints.
 
     Works on entire columns. A message names the first affected image and the number of further ones.
     """
@@ -205,6 +205,11 @@ def check_rows(table: pa.Table) -> Iterator[str]:
         yield from problem(length != lengths["scores"], f"{name} and scores differ in length")
     has_masks = np.asarray(pc.is_valid(table["masks"]))
     yield from problem(has_masks & (_lengths(table["masks"]) != lengths["scores"]), "masks and scores differ in length")
+    has_keypoints = np.zeros(len(ids), dtype=bool)
+    if "keypoints" in table.schema.names:
+        has_keypoints = np.asarray(pc.is_valid(table["keypoints"]))
+        differ = has_keypoints & (_lengths(table["keypoints"]) != lengths["scores"])
+        yield from problem(differ, "keypoints and scores differ in length")
     yield from problem(~ok & (lengths["scores"] > 0), "a failed image has detections")
     yield from problem(~ok & np.asarray(pc.is_null(table["error_type"])), "a failed image has no error")
     yield from problem(ok & np.asarray(pc.is_valid(table["error_type"])), "an image that is ok has an error")
@@ -230,6 +235,23 @@ def check_rows(table: pa.Table) -> Iterator[str]:
     yield from problem(
         has_masks & _invalid_masks(table["masks"], height, width), "a mask is not an RLE of the image's size"
     )
+    if has_keypoints.any():
+        bad = _invalid_keypoints(table["keypoints"])
+        yield from problem(bad, "a keypoint is not x, y and a score in 0..1, or their number varies")
+
+
+def _invalid_keypoints(column: Any) -> npt.NDArray[np.bool_]:
+    """Whether each row has a detection with an invalid keypoint, or with another number of keypoints than most."""
+    by_detection = _flat(column)
+    count = _lengths(by_detection)
+    row = np.repeat(np.arange(len(column)), _lengths(column))
+    expected = np.bincount(count).argmax() if len(count) else 0
+    detection = np.repeat(np.arange(len(count)), count)
+    points = _flat(by_detection)
+    x, y, score = (part.to_numpy(zero_copy_only=False) for part in points.flatten())
+    valid = np.isfinite(x) & np.isfinite(y) & (score >= 0) & (score <= 1)  # null is NaN, which compares false
+    bad = (count != expected) | _rows_with(detection, ~valid, len(count))
+    return _rows_with(row, bad, len(column))
 
 
 def _lengths(column: Any) -> npt.NDArray[np.int64]:

@@ -22,7 +22,11 @@ from tests.rows import failed_row, found, mask_of, row
 from tests.runs import write_run
 
 MASK = mask_of("###...", "###...", "#.....", "......")
-TURNED = replace(row("t.webp", found(mask=MASK), found("Cat", 0.4)), exif_orientation=6, browser_orientation=1)
+TURNED = replace(
+    row("t.webp", found(mask=MASK, keypoints=[(1, 2, 0.5)]), found("Cat", 0.4, keypoints=[(0, 0, 0)])),
+    exif_orientation=6,
+    browser_orientation=1,
+)
 ROWS = [row("a.jpg", found(), found("Cat", 0.95, (1, 1, 2, 2))), failed_row("b.jpg"), row("c.jpg"), TURNED]
 
 
@@ -53,8 +57,18 @@ def test_a_batch_has_the_facts_and_detections_of_the_rows(tmp_path: Path, frame:
                     [None] * len(image_row) if image_row.detections.mask is None else image_row.detections.mask.tolist()
                 )
                 assert ([None] * len(own) if own.mask is None else own.mask.tolist()) == masks
+                if image_row.detections.keypoints is not None:
+                    assert own.keypoints is not None
+                    assert own.keypoints.tolist() == image_row.detections.keypoints.tolist()
         images += len(batch.images)
     assert images == len(ROWS)
+
+
+def test_keypoints_turn_with_their_image() -> None:
+    turned = batch_of_rows().in_frame(STORED)[2:]
+    # Orientation 6 turned the stored image by 90 degrees clockwise; (1, 2) of 4 x 6 pixels came from (2, 5).
+    assert turned.keypoints is not None
+    assert turned.keypoints[0].tolist() == [[2, 5, 0.5]]
 
 
 def test_a_selection_keeps_the_best_of_each_image_first() -> None:
@@ -98,10 +112,12 @@ def test_masks_and_views_of_some_images_only() -> None:
     assert DetectionBatch.from_arrow(record_batch.slice(1, 2)).mask is None
 
 
-@pytest.mark.parametrize("column", ["scores", "labels", "masks", "views"])
+@pytest.mark.parametrize("column", ["scores", "labels", "masks", "views", "keypoints"])
 def test_lists_of_different_lengths_are_a_corrupt_shard(tmp_path: Path, column: str) -> None:
     table = rows_to_table([row("a.jpg", found(mask=MASK))])
-    values = {"scores": [0.9, 0.8], "labels": ["Dog", "Cat"], "masks": [MASK, MASK], "views": [2, 1]}[column]
+    points = [[{"x": 1, "y": 2, "score": 0.5}]] * 2
+    two = {"scores": [0.9, 0.8], "labels": ["Dog", "Cat"], "masks": [MASK] * 2, "views": [2, 1], "keypoints": points}
+    values = two[column]
     place = table.schema.get_field_index(column)
     path = tmp_path / "shard.parquet"
     pq.write_table(

@@ -53,6 +53,41 @@ def test_rows_are_the_same_after_a_round_trip(tmp_path: Path):
         assert_same(wrote, read)
 
 
+def test_keypoints_come_back_with_the_number_of_the_detector(tmp_path: Path):
+    dog = found(keypoints=[(1, 2, 0.5), (-3.5, 9, 0.25)])
+    none = replace(row("b.jpg"), detections=Detections.empty(4, 6, keypoints=2))
+    rows = [row("a.jpg", dog, found(keypoints=[(0, 0, 0), (2.25, 3, 1)])), failed_row(), none]
+    for wrote, read in zip(rows, back(tmp_path, *rows), strict=True):
+        assert_same(wrote, read)
+    points = pq.read_table(shard_url(str(tmp_path), 0).url)["keypoints"].to_pylist()
+    assert points[0][0] == [{"x": 1, "y": 2, "score": 0.5}, {"x": -3.5, "y": 9, "score": 0.25}]
+    assert points[1:] == [None, []]
+
+
+def test_a_shard_without_the_column_of_keypoints_is_read_as_before(tmp_path: Path):
+    url = write(tmp_path, row("a.jpg", found(keypoints=[(1, 2, 0.5)])))
+    table = pq.read_table(url)
+    pq.write_table(table.drop_columns(["keypoints"]), url)
+    (read,) = read_shard(url, STORAGE)
+    assert read.detections is not None
+    assert read.detections.keypoints is None
+
+
+def test_detections_of_images_without_keypoints_are_read_beside_others_as_absent_points(tmp_path: Path):
+    rows = [row("a.jpg", found()), row("b.jpg", found(keypoints=[(1, 2, 0.5)]))]
+    first, second = (read.detections for read in back(tmp_path, *rows))
+    assert first is not None
+    assert second is not None
+    assert first.keypoints.tolist() == [[[0, 0, 0]]]
+    assert second.keypoints.tolist() == [[[1, 2, 0.5]]]
+
+
+def test_a_different_number_of_keypoints_is_a_corrupt_shard(tmp_path: Path):
+    rows = [row("a.jpg", found(keypoints=[(1, 2, 0.5)])), row("b.jpg", found(keypoints=[(1, 2, 0.5)] * 2))]
+    with pytest.raises(StoreError, match="different numbers of keypoints"):
+        back(tmp_path, *rows)
+
+
 def test_large_columns_can_be_excluded(tmp_path: Path):
     spread = np.array([[0.25, 0.75]], np.float32)
     image_row = row("a.jpg", DOG)

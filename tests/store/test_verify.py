@@ -113,6 +113,15 @@ def test_a_file_that_is_not_in_the_plan(output: str):
             lambda rows: [*rows[:2], row("0-2.jpg", found(mask=mask_of("#")))],
             "a mask",
         ),
+        (lambda rows: [*rows[:2], row("0-2.jpg", found(keypoints=[(1, 2, 1.5)]))], "'0-2.jpg': a keypoint"),
+        (
+            lambda rows: [
+                row("0-0.jpg", found(keypoints=[(1, 2, 1)]), found(keypoints=[(1, 2, 1)])),
+                row("0-1.jpg", found(keypoints=[(1, 2, 1)] * 2)),
+                rows[2],
+            ],
+            "'0-1.jpg': a keypoint",
+        ),
         (lambda rows: [*rows[:2], replace(rows[2], error_type="X")], "a failed image has detections"),
         (lambda rows: [*rows[:2], replace(rows[2], exif_orientation=9)], "'0-2.jpg': exif_orientation"),
         (lambda rows: [replace(rows[0], browser_orientation=0), *rows[1:]], "browser_orientation"),
