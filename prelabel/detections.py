@@ -60,8 +60,8 @@ class Detections:
         views: `(N,)` int32, from how many views of the image the detection was merged; joined parts of an object count
             as one. None if the detector saw one view only.
         keypoints: `(N, K, 3)` float32 x, y in pixels of the displayed image, and score in 0..1; None without keypoints.
-            The score 0 stands for a point that the detector does not give, whose x and y mean nothing. A point may lie
-            outside the image. A point with a number that is not finite becomes 0 0 0.
+            0 0 0 stands for a point that the detector does not give: those with the score 0, or with a number that is
+            not finite, become it. A point may lie outside the image.
     """
 
     height: int
@@ -166,8 +166,8 @@ def _checked_keypoints(values: npt.ArrayLike, detections: int) -> FloatArray:
         keypoints = keypoints.reshape(0, 0, 3)  # of an empty list
     if keypoints.ndim != 3 or keypoints.shape[2] != 3:
         raise ValueError(f"keypoints must have shape ({detections}, K, 3), got {keypoints.shape}")
-    is_finite = np.isfinite(keypoints).all(axis=2, keepdims=True)
-    return keypoints if is_finite.all() else np.where(is_finite, keypoints, np.float32(0))
+    is_given = np.isfinite(keypoints).all(axis=2, keepdims=True) & (keypoints[..., 2:] != 0)
+    return np.where(is_given, keypoints, np.float32(0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,8 @@ def oriented_keypoints(keypoints: npt.NDArray[Any], height: int, width: int, ori
     """
     points = oriented_points(keypoints[..., :2], height, width, orientation)
     oriented: npt.NDArray[Any] = np.concatenate((points, keypoints[..., 2:]), axis=-1).astype(keypoints.dtype)
-    return oriented
+    # Points that are not given stay 0 0 0.
+    return np.where(keypoints[..., 2:] == 0, keypoints, oriented)
 
 
 def oriented_counts(counts: str, height: int, width: int, orientation: int) -> str:

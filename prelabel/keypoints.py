@@ -5,9 +5,9 @@ A person with a nose and two eyes, whose skeleton joins the nose to each eye:
     KeypointSet(names=("nose", "left_eye", "right_eye"), edges=((0, 1), (0, 2)), pairs=((1, 2),))
 
 The keypoints of `N` detections are an array `(N, K, 3)` of x, y and score, `K` being the number of names; x and y are
-in pixels of the displayed image. A score of 0 means that the detector does not give the point; x and y then mean
-nothing. A point may lie outside the image, where a detector expects a foot below the lower edge. It is stored like
-that, and exports do not write it (`shown`).
+in pixels of the displayed image. 0 0 0 stands for a point that the detector does not give. A point may lie outside the
+image, where a detector expects a foot below the lower edge. It is stored like that, and exports do not write it
+(`shown`).
 """
 
 from __future__ import annotations

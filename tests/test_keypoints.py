@@ -49,9 +49,10 @@ def test_without_keypoints_there_is_none():
     assert Detections.empty(4, 6, keypoints=17).keypoints.shape == (0, 17, 3)
 
 
-def test_a_point_that_is_not_finite_is_absent():
-    points = person((1, 2, 0.5), (np.nan, 2, 0.9), (1, np.inf, 0.9), (1, 2, np.nan)).keypoints
-    assert points.tolist() == [[[1, 2, 0.5], [0, 0, 0], [0, 0, 0], [0, 0, 0]]]
+def test_a_point_that_is_not_finite_or_has_no_score_is_absent_in_every_frame():
+    detections = person((1, 2, 0.5), (np.nan, 2, 0.9), (1, np.inf, 0.9), (1, 2, np.nan), (1, 2, 0))
+    assert detections.keypoints.tolist() == [[[1, 2, 0.5], *[[0, 0, 0]] * 4]]
+    assert oriented_detections(detections, 2).keypoints.tolist() == [[[5, 2, 0.5], *[[0, 0, 0]] * 4]]
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (1, 2, 2), (2, 1, 3), (3,)])

@@ -46,7 +46,7 @@ MAY_IMPORT = {
         *{"errors", "words", "storage", "detections", "labels", "masks", "select"},
         *{"detectors/base", "detectors/models", "detectors/conventions"},
     },
-    "detectors/multi_view": {"detections", "detectors/base", "frames", "merging", "select", "views"},
+    "detectors/multi_view": {"detections", "detectors/base", "frames", "keypoints", "merging", "select", "views"},
     "detectors": {"errors", "storage", "labels", "detectors/models", "detectors/conventions"},
     "store": {
         *{"errors", "storage", "detections", "detectors/base", "frames", "image_ref", "keypoints", "masks"},

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from prelabel.detections import Detections, ObjectArray
 from prelabel.detectors.base import DetectionResult, Frame, FrameDetector, Pixels
 from prelabel.frames import oriented_detections
+from prelabel.keypoints import KeypointSet
 from prelabel.merging.detections import merge_detections
 from prelabel.merging.pieces import resolve_pieces
 from prelabel.select import Selection
@@ -60,9 +62,27 @@ class PixelView(NamedTuple):
         width = self.frame.width
         return (width - x2, y1, width - x1, y2) if self.kind == FLIP else (x1, y1, x2, y2)
 
-    def in_image(self, detections: Detections) -> Detections:
-        """Detections in the view's frame as detections of the image."""
-        return oriented_detections(detections, _MIRRORED) if self.kind == FLIP else detections
+    def in_image(self, detections: Detections, keypoints: KeypointSet | None = None) -> Detections:
+        """Detections in the view's frame as detections of the image.
+
+        What the detector takes for a left eye in the mirror image is a right eye of the image.
+
+        Args:
+            detections: What the detector saw in the view.
+            keypoints: Which keypoints they have, if they have some.
+
+        Raises:
+            ValueError: The view is mirrored, but which keypoints are left and right is unknown.
+        """
+        if self.kind != FLIP:
+            return detections
+        mirrored = oriented_detections(detections, _MIRRORED)
+        if mirrored.keypoints is None or not len(mirrored):
+            return mirrored
+        order = None if keypoints is None else keypoints.mirrored_order
+        if order is None or len(order) != mirrored.keypoints.shape[1]:
+            raise ValueError("the pairs of left and right keypoints must be known for a mirrored view")
+        return replace(mirrored, keypoints=mirrored.keypoints[:, order])
 
 
 class MultiViewDetector:
@@ -74,6 +94,7 @@ class MultiViewDetector:
         selection: The merged detections to keep.
         input_size: Pixels of the shorter side of what the detector sees; None if unknown.
         on_views: Called whenever the detector has finished a batch of views, for heartbeats.
+        keypoints: The keypoints that the detector returns, or None.
     """
 
     def __init__(
@@ -83,8 +104,10 @@ class MultiViewDetector:
         selection: Selection,
         input_size: int | None = None,
         on_views: Callable[[], None] = lambda: None,
+        keypoints: KeypointSet | None = None,
     ) -> None:
         self._on_views = on_views
+        self._keypoints = keypoints
         self._detector = detector
         self._options = options
         self._selection = selection
@@ -110,7 +133,10 @@ class MultiViewDetector:
             results += self._detector.detect_in(contiguous, [view.frame for view in batch])
             self._on_views()
         start = time.perf_counter()
-        parts = [self._admitted(view.in_image(result.detections)) for view, result in zip(views, results, strict=True)]
+        parts = [
+            self._admitted(view.in_image(result.detections, self._keypoints))
+            for view, result in zip(views, results, strict=True)
+        ]
         detections = parts[0] if len(parts) == 1 else self._merged(views, parts)
         seconds = {stage: sum(result.seconds.get(stage, 0.0) for result in results) for stage in ("detect", "encode")}
         seconds["encode"] += time.perf_counter() - start

@@ -171,7 +171,14 @@ class Worker:
         self._detector = (
             network
             if views.is_plain
-            else MultiViewDetector(network, views, options.selection, self._input_size, self._on_views)
+            else MultiViewDetector(
+                network,
+                views,
+                options.selection,
+                self._input_size,
+                self._on_views,
+                self._spec.detector.keypoints,
+            )
         )
 
     def _on_views(self) -> None:

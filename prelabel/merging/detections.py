@@ -12,10 +12,12 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from prelabel.detections import Detections, ObjectArray
+from prelabel.detections import Detections, FloatArray, ObjectArray
 from prelabel.masks.rle import Int64Array
 from prelabel.merging.boxes import MergedBoxes, Method, merge_boxes
+from prelabel.merging.keypoints import average_points, first_points, surest_points
 from prelabel.merging.masks import unite_masks, vote_masks
+from prelabel.merging.neighbors import area
 
 #: Gives `(N,)` names under which detections are of the same class.
 Names = Callable[[Detections], ObjectArray]
@@ -39,7 +41,9 @@ def merge_detections(
     """Merge detections with the same label that overlap, as `merge_boxes` does.
 
     Masks are merged as well: for `wbf` members vote (`vote_masks`), for `nmm` the mask is the union, and for `nms` that
-    of the strongest member that has one. A detection has no mask if none of its members has.
+    of the strongest member that has one. A detection has no mask if none of its members has. So are keypoints: for
+    `wbf` each point is the mean of those that agree with the surest one (`average_points`), for `nmm` it is that of the
+    member that is surest of it, and for `nms` all points are those of the strongest member that has any.
 
     Args:
         parts: The detections of each look, in pixels of the whole image. All have the size of the whole image.
@@ -81,6 +85,7 @@ def merge_detections(
         xyxy=merged.xyxy.astype(np.float32),
         score=merged.score.astype(np.float32),
         mask=_merged_masks(joined, merged, cluster, weight, windows[part], method),
+        keypoints=_merged_keypoints(joined, merged, weight, method),
         views=np.bincount(looks, minlength=len(merged.best)).astype(np.int32),
     )
 
@@ -89,10 +94,11 @@ def concatenate(parts: Sequence[Detections]) -> Detections:
     """The detections of all parts, one after the other.
 
     Those of parts without masks have the mask None if other parts have masks. The scores of all classes are kept if
-    all parts with detections have them for the same number of classes.
+    all parts with detections have them for the same number of classes. Detections of parts without keypoints have
+    points with the score 0 if other parts have keypoints.
 
     Raises:
-        ValueError: There are no parts, or their sizes differ.
+        ValueError: There are no parts, their sizes differ, or their numbers of keypoints do.
     """
     sizes = {(part.height, part.width) for part in parts}
     if len(sizes) != 1:
@@ -110,6 +116,7 @@ def concatenate(parts: Sequence[Detections]) -> Detections:
         mid=np.concatenate([part.mid for part in parts]),
         mask=_all_masks(parts),
         multiclass_score=np.concatenate(multiclass) if len(classes) == 1 and multiclass else None,
+        keypoints=_all_keypoints(parts),
     )
 
 
@@ -117,6 +124,34 @@ def _all_masks(parts: Sequence[Detections]) -> ObjectArray | None:
     if all(part.mask is None for part in parts):
         return None
     return np.concatenate([np.full(len(part), None) if part.mask is None else part.mask for part in parts])
+
+
+def _all_keypoints(parts: Sequence[Detections]) -> FloatArray | None:
+    # An empty part that was read from a shard does not know how many keypoints there are.
+    numbers = {part.keypoints.shape[1] for part in parts if part.keypoints is not None and len(part)}
+    if len(numbers) > 1:
+        raise ValueError(f"parts must have the same number of keypoints, got {sorted(numbers)}")
+    if not numbers:
+        return next((part.keypoints for part in parts if part.keypoints is not None), None)
+    (number,) = numbers
+    return np.concatenate(
+        [
+            np.zeros((len(part), number, 3), np.float32) if part.keypoints is None or not len(part) else part.keypoints
+            for part in parts
+        ]
+    )
+
+
+def _merged_keypoints(
+    joined: Detections, merged: MergedBoxes, weights: npt.NDArray[np.float64], method: Method
+) -> FloatArray | None:
+    """`(M, K, 3)` the keypoints of each cluster, or None if there are none; `weights` are by detection."""
+    if joined.keypoints is None:
+        return None
+    keypoints, bounds = joined.keypoints[merged.member], merged.bounds
+    if method == "wbf":
+        return average_points(keypoints, bounds, weights[merged.member], np.sqrt(area(merged.xyxy)))
+    return surest_points(keypoints, bounds) if method == "nmm" else first_points(keypoints, bounds)
 
 
 def _merged_masks(

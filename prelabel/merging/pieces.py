@@ -22,6 +22,7 @@ import numpy.typing as npt
 from prelabel.detections import Detections, as_objects
 from prelabel.masks.rle import BoolArray, Int64Array
 from prelabel.merging.detections import Names, checked_windows, concatenate, labels_of
+from prelabel.merging.keypoints import surest_points
 from prelabel.merging.masks import iou_within, unite_masks
 from prelabel.merging.neighbors import Floats, area, iou_of_pairs
 
@@ -113,7 +114,8 @@ def resolve_pieces(
     tile shows of that box. Pieces of the same label are joined if both cross the strip that both tiles saw, from one
     tile's border to the other's, and agree there: by their masks, or without masks by their extents along the strip.
     An object has at most one piece in each tile. The box of a joined object covers its pieces, the mask is the union,
-    and the rest is that of the strongest piece. Tiles that do not overlap share no strip, so nothing is joined.
+    each keypoint is that of the piece that is surest of it, and the rest is that of the strongest piece. Tiles that do
+    not overlap share no strip, so nothing is joined.
 
     Args:
         parts: The detections of each view or tile, in pixels of the whole image.
@@ -273,7 +275,12 @@ def _joined(detections: Detections, table: _Table, group: Int64Array) -> Detecti
             unite_masks(counts, np.array([0, len(counts)]), detections.height, detections.width) if counts else [None]
         )
         mask = as_objects(united)
-    return replace(strongest, xyxy=_around(detections.xyxy[group])[None], mask=mask)
+    keypoints = None
+    if detections.keypoints is not None:
+        # By falling score, so that the result does not depend on the order of the tiles.
+        order = group[np.lexsort((*detections.xyxy[group].T[::-1], -table.score[group]))]
+        keypoints = surest_points(detections.keypoints[order], np.array([0, len(order)]))
+    return replace(strongest, xyxy=_around(detections.xyxy[group])[None], mask=mask, keypoints=keypoints)
 
 
 def _with_joined(table: _Table, groups: list[Int64Array], joined: list[Detections], parts: int) -> _Table:

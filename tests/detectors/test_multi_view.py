@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import pytest
 from prelabel.detections import Detections
 from prelabel.detectors.base import DetectionResult, DetectorRecord, Frame, Pixels
 from prelabel.detectors.multi_view import MultiViewDetector, pixel_views, selection_of_views
+from prelabel.keypoints import KeypointSet
 from prelabel.masks import rle
 from prelabel.select import Selection
 from prelabel.views import ViewOptions
@@ -87,6 +89,42 @@ def test_a_box_and_its_mask_come_back_from_all_views_to_the_same_place():
     assert detections.views.tolist() == [3]  # whole, mirrored, and the upper right tile
     assert (result.views, result.dropped) == (6, 6)
     assert result.seconds["detect"] == 6.0
+
+
+class Eyes(Rectangles):
+    """Detects the two brightest spots of a rectangle: it takes the one farther left for the left eye."""
+
+    def _detect(self, pixels: Pixels, frame: Frame) -> DetectionResult:
+        result = super()._detect(pixels, frame)
+        left, top, right, bottom = frame.window
+        y_scale, x_scale = (bottom - top) / pixels.shape[0], (right - left) / pixels.shape[1]
+        spots = np.argwhere(pixels[..., 1]) + 0.5
+        points = [(left + x * x_scale, top + y * y_scale, 0.5) for y, x in sorted(spots.tolist(), key=lambda s: s[1])]
+        keypoints = [[(0, 0, 0), *points]] if len(points) == 2 else [[(0, 0, 0)] * 3]
+        detections = result.detections
+        return replace(result, detections=replace(detections, keypoints=keypoints[: len(detections)]))
+
+
+NOSE_AND_EYES = KeypointSet.named(["nose", "left_eye", "right_eye"])
+
+
+@pytest.mark.parametrize("views", ["flip", "whole,flip", "tiles", "whole,flip,tiles"])
+def test_keypoints_come_back_from_all_views_to_the_same_place(views: str):
+    pixels = image_with(60, 100, (70, 5, 90, 20, 50))
+    pixels[8, 74, 1] = pixels[10, 85, 1] = 255
+    detector = MultiViewDetector(Eyes(), ViewOptions(views=views), Selection(), keypoints=NOSE_AND_EYES)
+    (result,) = detector.detect_in([pixels])
+    # In the mirror image the detector calls the spot at 85 the left eye, so it is the right eye of the image.
+    assert result.detections.keypoints is not None
+    assert result.detections.keypoints[0] == pytest.approx(np.array([[0, 0, 0], [74.5, 8.5, 0.5], [85.5, 10.5, 0.5]]))
+
+
+def test_a_mirrored_view_needs_the_pairs_of_left_and_right():
+    pixels = image_with(60, 100, (70, 5, 90, 20, 50))
+    views = ViewOptions(views="whole,flip")
+    for keypoints in (None, KeypointSet.unnamed(3), KeypointSet(("a",), pairs=())):
+        with pytest.raises(ValueError, match="left and right"):
+            MultiViewDetector(Eyes(), views, Selection(), keypoints=keypoints).detect_in([pixels])
 
 
 def test_what_one_of_three_kinds_of_views_sees_gets_the_share_of_its_weight():

@@ -20,7 +20,7 @@ def look(*detections: dict[str, Any], multiclass: Sequence[Sequence[float]] | No
     return Detections(
         **{
             name: getattr(detections_of_image, name)
-            for name in ("height", "width", "xyxy", "category_id", "score", "label", "mid", "mask")
+            for name in ("height", "width", "xyxy", "category_id", "score", "label", "mid", "mask", "keypoints")
         },
         multiclass_score=scores,
     )
@@ -63,6 +63,45 @@ def test_masks_of_suppression_and_merging():
     assert merged(*parts, method="nmm").mask.tolist() == [mask_of(*["#.#..."] * 4)]
 
 
+def test_keypoints_are_averaged_taken_whole_or_taken_one_by_one():
+    # The box has an area of 16 pixels, so points agree within 0.4 pixels.
+    parts = (
+        look(found(score=0.9, xyxy=(0, 0, 4, 4), keypoints=[(1, 1, 0.5), (0, 0, 0), (3, 3, 0.2)])),
+        look(found(score=0.6, xyxy=(0, 0, 4, 4), keypoints=[(1.3, 1, 0.25), (2, 2, 0.4), (1, 1, 0.9)])),
+    )
+    wbf = merged(*parts).keypoints
+    assert wbf is not None
+    assert wbf[0] == pytest.approx(np.array([[1.1, 1, 1.25 / 3], [2, 2, 0.4], [1, 1, 0.9]]))
+    nms, nmm = (merged(*parts, method=method).keypoints for method in ("nms", "nmm"))
+    assert nms is not None
+    assert nmm is not None
+    assert nms[0] == pytest.approx(np.array([[1, 1, 0.5], [0, 0, 0], [3, 3, 0.2]]))
+    assert nmm[0] == pytest.approx(np.array([[1, 1, 0.5], [2, 2, 0.4], [1, 1, 0.9]]))
+
+
+def test_the_weight_of_a_look_counts_for_its_keypoints():
+    parts = look(found(score=0.5, keypoints=[(1, 1, 0.5)])), look(found(score=0.5, keypoints=[(1.3, 1, 0.5)]))
+    result = merged(*parts, weights=[2.0, 1.0])
+    assert result.keypoints is not None
+    assert result.keypoints[0] == pytest.approx(np.array([[1.1, 1, 0.5]]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_looks_without_keypoints_change_none(method: Method):
+    point = [(1.0, 2.0, 0.5)]
+    parts = look(found(score=0.9)), look(found(score=0.6, keypoints=point)), look()
+    result = merged(*parts, method=method)
+    assert result.keypoints is not None
+    assert result.keypoints.tolist() == [[list(point[0])]]
+    assert merged(look(found()), look(found())).keypoints is None
+
+
+def test_different_numbers_of_keypoints_cannot_be_merged():
+    parts = look(found(keypoints=[(1, 1, 1)])), look(found(keypoints=[(1, 1, 1)] * 2))
+    with pytest.raises(ValueError, match="keypoints"):
+        merged(*parts)
+
+
 def test_views_count_looks_and_not_detections_or_sources():
     twice = look(found(score=0.9), found(score=0.8))
     assert merged(twice, look(found(score=0.7)), source=[0, 0], weights=[1.0]).views.tolist() == [2]
@@ -101,13 +140,16 @@ def test_the_strongest_member_gives_class_number_and_scores_of_all_classes():
 @pytest.mark.parametrize("method", METHODS)
 def test_the_order_of_looks_does_not_matter(method: Method):
     looks = [
-        look(found(score=0.5, mask=LEFT), found("Cat", 0.5, mask=LESS)),
-        look(found(score=0.5, xyxy=(0, 0, 4, 4), mask=MORE)),
-        look(found(score=0.5, xyxy=(0, 0, 2, 4), mask=LESS)),
+        look(
+            found(score=0.5, mask=LEFT, keypoints=[(1, 1, 0.5)]),
+            found("Cat", 0.5, mask=LESS, keypoints=[(0, 0, 0)]),
+        ),
+        look(found(score=0.5, xyxy=(0, 0, 4, 4), mask=MORE, keypoints=[(1.1, 1, 0.5)])),
+        look(found(score=0.5, xyxy=(0, 0, 2, 4), mask=LESS, keypoints=[(3, 1, 0.5)])),
     ]
     first = merged(*looks, method=method, source=[0, 1, 2], weights=[2.0, 1.0, 1.0])
     second = merged(*looks[::-1], method=method, source=[2, 1, 0], weights=[2.0, 1.0, 1.0])
-    for name in ("xyxy", "score", "label", "mask", "views"):
+    for name in ("xyxy", "score", "label", "mask", "views", "keypoints"):
         assert getattr(first, name).tolist() == getattr(second, name).tolist()
 
 

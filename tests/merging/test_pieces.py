@@ -94,6 +94,16 @@ def test_masks_of_joined_pieces_are_united():
     assert pieces.parts[2].mask.tolist() == [filled((10, 10, 60, 20), (40, 10, 90, 21))]
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_each_keypoint_of_joined_pieces_is_that_of_the_piece_that_is_surest_of_it(swapped: bool):
+    looks = [
+        (LEFT, [{**box(10, 10, 60, 30), "keypoints": [(12, 20, 0.9), (59, 20, 0.1), (0, 0, 0)]}]),
+        (RIGHT, [{**box(40, 10, 90, 30, score=0.8), "keypoints": [(41, 20, 0.2), (88, 20, 0.7), (0, 0, 0)]}]),
+    ]
+    (joined,) = resolved(*(looks[::-1] if swapped else looks)).parts[2].keypoints
+    assert joined == pytest.approx(np.array([[12, 20, 0.9], [88, 20, 0.7], [0, 0, 0]]))
+
+
 def test_two_people_side_by_side_at_a_border_are_not_joined():
     """Each tile saw one of them whole and a piece of the other."""
     left, right = box(25, 5, 49, 35, label="Person"), box(51, 5, 75, 35, label="Person")
