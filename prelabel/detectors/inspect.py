@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prelabel.detectors.conventions.convention import KNOWN, Convention
+from prelabel.detectors.conventions.convention import Convention
+from prelabel.detectors.conventions.families import KNOWN
 from prelabel.detectors.conventions.op_audit import UnsafeOperation, find_unsafe_operations, unsafe_refusal
 from prelabel.detectors.conventions.protos import Graph, read_graph
 from prelabel.detectors.conventions.resolve_model import PreparedModel, ReadingOptions, analyze_model, find_labels

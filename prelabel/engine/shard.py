@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from prelabel.detectors.base import DetectionResult, Frame, FrameDetector, Pixels
@@ -36,6 +35,9 @@ if TYPE_CHECKING:
 #: An image that is decoded at reduced size keeps at least this many times the detector's input size. The detector
 #: resizes the image itself, and with fewer pixels it would have to interpolate.
 DECODE_MARGIN = 2
+
+#: Images of one call of the detector have about this many bytes of pixels at most.
+_BATCH_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +145,20 @@ def label_images(
         on_image: Called with each row, for progress.
     """
     remaining = iter(images)
-    while batch := list(islice(remaining, detector.batch_size)):
+    while batch := _next_batch(remaining, detector.batch_size):
         for row in _label_batch(batch, detector):
             on_image(row)
             yield row
+
+
+def _next_batch(images: Iterator[LoadedImage], size: int) -> list[LoadedImage]:
+    """Up to this many images, fewer if they are large."""
+    batch: list[LoadedImage] = []
+    total = 0
+    while len(batch) < size and total < _BATCH_BYTES and (image := next(images, None)) is not None:
+        batch.append(image)
+        total += 0 if image.pixels is None else image.pixels.nbytes
+    return batch
 
 
 def _label_batch(batch: Sequence[LoadedImage], detector: FrameDetector) -> Iterator[ImageRow]:

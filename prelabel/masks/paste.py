@@ -104,7 +104,7 @@ def paste_masks(
 
 
 def whole_image_masks(
-    masks: FloatArray, window: tuple[int, int, int, int], height: int, width: int, threshold: float = 0.5
+    masks: FloatArray, window: tuple[float, float, float, float], height: int, width: int, threshold: float = 0.5
 ) -> list[str]:
     """COCO compressed counts of the image for masks that cover the whole input of a model.
 
@@ -113,7 +113,7 @@ def whole_image_masks(
 
     Args:
         masks: `(N, h, w)` float32 scores.
-        window: x1 y1 x2 y2, the part of the image that the masks cover.
+        window: x1 y1 x2 y2, the area that the masks cover, in pixels of the image; may exceed the image.
         height: Pixels of the image.
         width: Pixels of the image.
         threshold: Score above which a pixel belongs to the mask.
@@ -136,7 +136,7 @@ def whole_image_masks(
     return counts
 
 
-def _between_centers(size: int, low: int, high: int, cells: int) -> tuple[Any, Any, Any] | None:
+def _between_centers(size: int, low: float, high: float, cells: int) -> tuple[Any, Any, Any] | None:
     """The two cells around each pixel of an axis and the share of the second; None if each pixel is a cell."""
     if (low, high, cells) == (0, size, size):
         return None

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
 from prelabel.detectors.base import Frame
+from prelabel.detectors.conventions.boxes import STRETCH, Shown
 from prelabel.detectors.conventions.convention import Convention
 from prelabel.detectors.conventions.protos import Tensor
 from prelabel.detectors.running.postprocess import DetectorOptions, to_result
@@ -82,7 +83,7 @@ def counts_of_run(masks: np.ndarray, yxyx: np.ndarray, height: int, width: int) 
     }
     options = DetectorOptions(selection=Selection(score_threshold=0.0))
     frame = Frame(height, width, (0, 0, width, height))
-    detections = to_result(outputs, MASKS, frame, None, options, (height, width)).detections
+    detections = to_result(outputs, MASKS, frame, None, options, Shown.of((height, width), None, STRETCH)).detections
     assert detections.mask is not None
     return detections.mask.tolist()
 

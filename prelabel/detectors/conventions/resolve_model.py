@@ -14,10 +14,12 @@ from dataclasses import dataclass, field, replace
 from prelabel.detections import ClassName
 from prelabel.detectors.base import Decision, DetectorRecord
 from prelabel.detectors.conventions.activation import RowsEnd, rows_end
-from prelabel.detectors.conventions.convention import FLOATS, LARGEST_BOX_MASK, NO_SCORES, Convention, recognize
+from prelabel.detectors.conventions.convention import FLOATS, LARGEST_BOX_MASK, Convention
+from prelabel.detectors.conventions.families.classification import NO_SCORES
 from prelabel.detectors.conventions.graph import Entry, enter
 from prelabel.detectors.conventions.input_range import Evidence, range_in
 from prelabel.detectors.conventions.protos import Graph, Signature, chosen_meta_graph, open_saved_model, read_graph
+from prelabel.detectors.conventions.recognize import recognize
 from prelabel.detectors.models.fetch import LocalModel, fetch_model
 from prelabel.errors import DetectorError, first_of
 from prelabel.labels.maps import LabelMap, names_background, parse_label_map, read_label_map
@@ -149,7 +151,10 @@ def analyze_model(local: LocalModel, labels: LabelMap | None, reading: ReadingOp
     """
     reading, entry, graph = reading or ReadingOptions(), local.entry, read_graph(local.path)
     is_classifier = reading.activation is not None or (entry is not None and entry.activation is not None)
-    convention = recognize(graph.signatures, layout=reading.input_layout, is_classifier=is_classifier)
+    convention = recognize(
+        graph.signatures, folder=local.path, layout=reading.input_layout, is_classifier=is_classifier
+    )
+    labels = labels or convention.labels
     if labels and convention.classes:
         labels = labels.fitted_to(convention.classes)
     name, inputs = convention.signature, (convention.input,)
@@ -251,6 +256,8 @@ class _Reader:
         entry = self._local.entry
         if entry is not None and entry.input_range:
             yield Decision(entry.input_range, f"listed in the catalog for {entry.name}")
+        if "input range" in self._convention.known:
+            yield self._convention.known["input range"]
         if evidence.range:
             yield Decision(evidence.range, evidence.why)
         is_hub = (self._local.path / _HUB_FILE).is_file()

@@ -18,13 +18,14 @@ import numpy.typing as npt
 
 from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray, as_objects
 from prelabel.detectors.base import DetectionResult, Frame
-from prelabel.detectors.conventions.convention import LARGEST_BOX_MASK, Convention
+from prelabel.detectors.conventions.boxes import Floats, Shown
+from prelabel.detectors.conventions.convention import LARGEST_BOX_MASK, Arrays, Convention
+from prelabel.detectors.conventions.named_outputs import decode_named
 from prelabel.errors import DetectorError
 from prelabel.labels.maps import LabelMap, is_mid
 from prelabel.masks.paste import paste_masks, whole_image_masks
 from prelabel.select import Selection
 
-Arrays = Mapping[str, npt.NDArray[Any]]
 Bools = npt.NDArray[np.bool_]
 
 #: Scores may exceed 1 by rounding errors up to this size; larger ones are not probabilities.
@@ -48,7 +49,7 @@ class DetectorOptions:
         mask_threshold: Pixels with a score above this belong to a mask.
         keep: Optional tensors to keep: `"multiclass-scores"`.
         top_k: Number of labels per image from a classifier.
-        batch_size: Number of images per batch of a classifier.
+        batch_size: Number of images that the network gets at a time, if it takes several; None for the usual number.
         decisive_score: Detections below this score are dropped if they are broken, but do not make an image fail.
     """
 
@@ -56,7 +57,7 @@ class DetectorOptions:
     mask_threshold: float = 0.5
     keep: tuple[str, ...] = ()
     top_k: int = 5
-    batch_size: int = 32
+    batch_size: int | None = None
     decisive_score: float = 0.0
 
 
@@ -80,7 +81,7 @@ def to_result(
     frame: Frame,
     labels: LabelMap | None,
     options: DetectorOptions,
-    input_size: tuple[int, int],
+    shown: Shown,
 ) -> DetectionResult:
     """Turn the outputs for one image into a result.
 
@@ -90,16 +91,17 @@ def to_result(
         frame: The displayed image that the model's input shows.
         labels: Names of class numbers; they override names from the model.
         options: What to keep.
-        input_size: Height and width of the model's input, in pixels.
+        shown: How the image was shown to the network.
 
     Raises:
         DetectorError: The arrays contradict each other or the convention; the message names the array.
     """
     start = time.perf_counter()
-    arrays = _unpadded(outputs, convention)
-    yxyx, score = arrays["boxes"].astype(np.float32), arrays["scores"].astype(np.float32)
     selection = options.selection
     lowest = np.float32(selection.lowest_threshold)
+    candidates = (convention.decode or decode_named)(outputs, convention, shown, float(lowest))
+    arrays = candidates.arrays
+    yxyx, score = arrays["boxes"], arrays["scores"].astype(np.float32)
     above = ~np.isfinite(score) | ((score > 0) & (score >= lowest))
     finite = _finite(arrays, above)
     broken = int(np.count_nonzero(above & ~finite))
@@ -113,8 +115,9 @@ def to_result(
     # Without a count of detections, padding has neither a size nor a score.
     real = finite & ((yxyx[:, 2:] != yxyx[:, :2]).any(axis=1) | (score > 0))
     wanted, checked = real & above, real & decisive
-    _check_ranges(yxyx[real], score[real], yxyx[checked])
-    _check_order(yxyx[checked], score[checked])
+    boxes = _Boxes(convention)
+    boxes.check_ranges(yxyx[real], score[real], yxyx[checked])
+    boxes.check_order(yxyx[checked], score[checked])
     height, width = frame.height, frame.width
     left, top, right, bottom = frame.window
     window_size = np.array([right - left, bottom - top] * 2, np.float64)
@@ -127,8 +130,8 @@ def to_result(
     checked_lost = np.count_nonzero(checked & ~inside)
     if checked_lost > 1 and 2 * checked_lost > np.count_nonzero(checked):
         raise DetectorError(
-            f"{lost} of {np.count_nonzero(wanted)} detection_boxes have no size or lie outside of the image: they must "
-            "be y1 x1 y2 x2, normalized to 0..1"
+            f"{lost} of {np.count_nonzero(wanted)} {boxes.name} have no size or lie outside of the image: they must "
+            f"be {boxes.form}"
         )
     usable = np.flatnonzero(real & inside)
     category_id, label, mid = _classes(arrays, convention, usable, labels)
@@ -150,9 +153,10 @@ def to_result(
     )
     detected = time.perf_counter()
     if convention.masks:
-        masks = _mask_scores(arrays["masks"][kept], convention.outputs["masks"])
-        if _covers_image(masks.shape[1:], convention, input_size):
-            counts = whole_image_masks(masks, frame.window, height, width, options.mask_threshold)
+        of_kept = candidates.masks(kept) if candidates.masks else arrays["masks"][kept]
+        masks = _mask_scores(of_kept, convention.outputs["masks"])
+        if _covers_image(masks.shape[1:], convention, shown.input):
+            counts = whole_image_masks(masks, shown.input_window(frame.window), height, width, options.mask_threshold)
         else:
             # With the box before clipping: clipping it to the image would squeeze its mask.
             counts = paste_masks(masks, exact[kept], height, width, options.mask_threshold)
@@ -175,78 +179,47 @@ def _finite(arrays: Mapping[str, npt.NDArray[Any]], wanted: Bools) -> Bools:
     return finite
 
 
-def _unpadded(outputs: Arrays, convention: Convention) -> dict[str, npt.NDArray[Any]]:
-    """The arrays by role (strings by name) without batch dimension and padding, all of the same length."""
-    ranks = {"boxes": 2, "scores": 1, "numbers": 1, "count": 0, "masks": 3, "multiclass_scores": 2}
-    names = {**convention.outputs, **{name: name for name in convention.strings}}
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for role, name in names.items():
-        if name not in outputs:
-            continue
-        array = outputs[name]
-        rank = ranks.get(role, 1)
-        if role == "count" and array.size == 1:
-            array = array.reshape(())
-        if array.ndim == rank + 1 and array.shape[0] == 1:
-            array = array[0]
-        if array.ndim != rank:
-            expected = "one number" if rank == 0 else f"[N{', ...' * (rank > 1)}]"
-            raise DetectorError(f"{name} must have shape {expected}, got {list(outputs[name].shape)}")
-        arrays[role] = array
-    length = len(arrays["scores"])
-    count = arrays.pop("count", None)
-    if count is not None:
-        number = float(count)
-        if not 0 <= number <= length or number != int(number):
+class _Boxes:
+    """Checks that boxes, as y1 x1 y2 x2 in shares of the image, mean what the convention says."""
+
+    def __init__(self, convention: Convention) -> None:
+        self.name = convention.outputs.get("boxes", "boxes")
+        self.score_name = convention.outputs.get("scores", "scores")
+        self.form = convention.box_form
+
+    def check_ranges(self, yxyx: Floats, score: FloatArray, wanted: Floats) -> None:
+        """Check that scores are in 0..1 and boxes near the image.
+
+        Args:
+            yxyx: `(N, 4)` boxes that do not look like padding.
+            score: `(N,)` their scores.
+            wanted: `(M, 4)` boxes that would be kept. One of them far beyond the image is enough to fail, since most of
+                `yxyx` may be padding that has a size or a score.
+        """
+        if len(score) and (score.min() < -_ROUNDING or score.max() > 1 + _ROUNDING):
+            raise DetectorError(f"{self.score_name} must lie within 0..1, got {score.min():g} to {score.max():g}")
+        typical = float(np.median(np.abs(yxyx).max(axis=1))) if len(yxyx) else 0.0
+        if max(typical, float(np.abs(wanted).max(initial=0.0))) <= _MAX_NORMALIZED:
+            return
+        if self.form.unit == "shares":
+            found = f"have values of up to {np.abs(yxyx).max():g} and look like pixels"
+        else:
+            found = f"extend {np.abs(yxyx).max():g} times the size of the image from its corner"
+        raise DetectorError(f"{self.name} {found}: they must be {self.form}")
+
+    def check_order(self, yxyx: Floats, score: FloatArray) -> None:
+        """Check that boxes which would be kept have y1 <= y2 and x1 <= x2; otherwise they mean something else.
+
+        A valid model may return a few such boxes with low scores. If reversed boxes have less than half of the sum of
+        all scores, they are not an error; they are dropped later as boxes without size.
+        """
+        reversed_corners = (yxyx[:, 2:] < yxyx[:, :2] - _EDGE_ROUNDING).any(axis=1)
+        if reversed_corners.any() and 2 * score[reversed_corners].sum() >= score.sum():
+            box = ", ".join(f"{value:.3g}" for value in yxyx[np.flatnonzero(reversed_corners)[0]])
             raise DetectorError(
-                f"{names['count']} must be an integer from 0 to {length}, the number of scores, got {number:g}"
+                f"{np.count_nonzero(reversed_corners)} of {len(yxyx)} {self.name} end before they begin ([{box}]) and "
+                f"look like a corner or center with height and width: they must be {self.form}"
             )
-        length = int(number)
-    for role, array in arrays.items():
-        # Cutting arrays to a common length could pair values of different detections: one may be a vocabulary.
-        if len(array) != len(arrays["scores"]):
-            raise DetectorError(
-                f"{names[role]} has {len(array)} entries and {names['scores']} {len(arrays['scores'])}: each must have "
-                "one entry per detection"
-            )
-    arrays = {role: array[:length] for role, array in arrays.items()}
-    if arrays["boxes"].shape[1] != 4:
-        raise DetectorError(f"detection_boxes must have shape [N, 4], got {list(arrays['boxes'].shape)}")
-    return arrays
-
-
-def _check_ranges(yxyx: FloatArray, score: FloatArray, wanted: FloatArray) -> None:
-    """Check that scores are in 0..1 and boxes are normalized.
-
-    Args:
-        yxyx: `(N, 4)` boxes that do not look like padding.
-        score: `(N,)` their scores.
-        wanted: `(M, 4)` boxes that would be kept. One of them far beyond the image is enough to fail, since most of
-            `yxyx` may be padding that has a size or a score.
-    """
-    if len(score) and (score.min() < -_ROUNDING or score.max() > 1 + _ROUNDING):
-        raise DetectorError(f"detection_scores must lie within 0..1, got {score.min():g} to {score.max():g}")
-    typical = float(np.median(np.abs(yxyx).max(axis=1))) if len(yxyx) else 0.0
-    if max(typical, float(np.abs(wanted).max(initial=0.0))) > _MAX_NORMALIZED:
-        raise DetectorError(
-            f"detection_boxes have values of up to {np.abs(yxyx).max():g} and look like pixels: they must be "
-            "normalized to 0..1"
-        )
-
-
-def _check_order(yxyx: FloatArray, score: FloatArray) -> None:
-    """Check that boxes which would be kept have y1 <= y2 and x1 <= x2; otherwise they mean something else.
-
-    A valid model may return a few such boxes with low scores. If reversed boxes have less than half of the sum of all
-    scores, they are not an error; they are dropped later as boxes without size.
-    """
-    reversed_corners = (yxyx[:, 2:] < yxyx[:, :2] - _EDGE_ROUNDING).any(axis=1)
-    if reversed_corners.any() and 2 * score[reversed_corners].sum() >= score.sum():
-        box = ", ".join(f"{value:.3g}" for value in yxyx[np.flatnonzero(reversed_corners)[0]])
-        raise DetectorError(
-            f"{np.count_nonzero(reversed_corners)} of {len(yxyx)} detection_boxes end before they begin ([{box}]) and "
-            "look like a corner or center with height and width: they must be y1 x1 y2 x2"
-        )
 
 
 def _check_numbering(category_id: npt.NDArray[np.int32], labels: LabelMap | None) -> None:

@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from prelabel.detections import Detections
 from prelabel.detectors.base import EXACT, OFF, DetectionResult, DetectorInfo, Frame, Optimization, Pixels
+from prelabel.detectors.conventions.boxes import Shown
 from prelabel.detectors.conventions.convention import FLOATS
 from prelabel.detectors.conventions.resolve_model import PreparedModel
 from prelabel.detectors.conventions.working_size import working_size
 from prelabel.detectors.models.cache import model_files
 from prelabel.detectors.running import runtime
-from prelabel.detectors.running.equivalence import SAME, ResultPair, difference
+from prelabel.detectors.running.equivalence import EQUIVALENT, SAME, ResultPair, difference, lenient_options
 from prelabel.detectors.running.network import (
     LOAD_ERRORS,
     FrozenGraph,
@@ -41,9 +42,17 @@ from prelabel.detectors.running.network import (
 from prelabel.detectors.running.postprocess import DetectorOptions, to_image_labels, to_result, wanted_outputs
 from prelabel.detectors.running.precision import lower, lower_precision_type, most_rewarding, work_per_convolution
 from prelabel.errors import DetectorError
+from prelabel.select import Selection
 from prelabel.storage.address import describe
 
 _log = logging.getLogger(__name__)
+
+#: Images that a network gets at a time, if it takes several: classifiers, detectors on a GPU, detectors on a CPU, where
+#: batches gain nothing.
+_CLASSIFIER_BATCH, _GPU_BATCH, _CPU_BATCH = 32, 8, 1
+
+#: Images per call and image of a batch, so that there are enough of equal size to fill batches.
+_CALL = 4
 
 
 class SavedModelDetector:
@@ -55,7 +64,8 @@ class SavedModelDetector:
     Attributes:
         optimization: How the model is run.
         info: What it says about itself.
-        batch_size: Images per batch; 1 for detection models, which are always run on single images.
+        batch_size: Images per call of `detect`. Those of equal size are run together.
+        network_batch: Images that the network gets at a time; 1 if it takes single images only.
     """
 
     def __init__(
@@ -82,8 +92,11 @@ class SavedModelDetector:
             input_size=working_size(model),
             notes=model.notes,
         )
-        self.batch_size = options.batch_size if model.convention.batches else 1
         self._size = model.input_size
+        self.batch_size = self.network_batch = 1
+        if model.convention.batches:
+            usual = _CLASSIFIER_BATCH if model.convention.kind == "classification" else _CPU_BATCH
+            self._use_batches(options.batch_size or usual)
         self._dtype = getattr(tf, model.convention.input.dtype).as_numpy_dtype
 
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
@@ -106,35 +119,106 @@ class SavedModelDetector:
             if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
                 raise DetectorError(f"pixels must be (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
         frames = frames or [Frame.of(pixels) for pixels in images]
-        if self._convention.kind == "classification":
-            return self._classify(images, frames)
-        return [self._detect_one(pixels, frame) for pixels, frame in zip(images, frames, strict=True)]
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for number, pixels in enumerate(images):
+            by_size.setdefault(self._size or pixels.shape, []).append(number)
+        results: dict[int, DetectionResult] = {}
+        for numbers in by_size.values():
+            for start in range(0, len(numbers), self.network_batch):
+                batch = numbers[start : start + self.network_batch]
+                found = self._detect([images[number] for number in batch], [frames[number] for number in batch])
+                results.update(zip(batch, found, strict=True))
+        return [results[number] for number in range(len(images))]
+
+    def use_gpu_batches(self) -> None:
+        """Run several images at a time, as is usual on a GPU, if the model takes several."""
+        if self._convention.batches:
+            self._use_batches(max(self.network_batch, _GPU_BATCH))
+
+    def check_batches(self) -> None:
+        """Run single images only if the model gives other results for several images at a time than for single ones."""
+        if self.network_batch == 1:
+            return
+        height, width = self._size or (96, 128)
+        images = [_test_image(height, width, seed) for seed in (1, 2)]
+        # Many detections, so that there is something to compare.
+        options = replace(self._options, selection=Selection(score_threshold=EQUIVALENT.score))
+        lenient = lenient_options(options)
+        try:
+            inputs = [self._input(pixels) for pixels in images]
+            alone = [self._batch([image])[0] for image in inputs]
+            problem = ""
+            for pixels, *both in zip(images, alone, self._batch(inputs), strict=True):
+                frame = Frame.of(pixels)
+                first, second = (
+                    ResultPair(*(self._result(outputs, pixels, frame, each) for each in (options, lenient)))
+                    for outputs in both
+                )
+                problem = problem or difference(first, second, SAME)
+        except DetectorError as error:
+            problem = str(error)
+        if problem:
+            _log.warning("the model is run on single images, since several at a time give other results: %s", problem)
+            self._use_batches(1)
+
+    def _use_batches(self, size: int) -> None:
+        self.network_batch = size
+        # Images of equal size fill a batch if there are several batches to fill.
+        self.batch_size = size if self._size or size == 1 else _CALL * size
 
     def warm_up(self, height: int = 480, width: int = 640) -> None:
         """Run the model once on a gray image, so that the first real image need not wait for the graph to be built."""
         self.detect_in([np.full((height, width, 3), 128, np.uint8)])
 
-    def _detect_one(self, pixels: Pixels, frame: Frame) -> DetectionResult:
+    def _detect(self, images: Sequence[Pixels], frames: Sequence[Frame]) -> list[DetectionResult]:
+        """The results of one batch, whose images have inputs of equal size."""
         start = time.perf_counter()
-        outputs = self._outputs(pixels)
-        seconds = time.perf_counter() - start
-        result = self._result(outputs, pixels, frame, self._options)
-        return replace(result, seconds={**result.seconds, "detect": result.seconds["detect"] + seconds})
+        outputs = self._batch([self._input(pixels) for pixels in images])
+        seconds = (time.perf_counter() - start) / len(images)
+        results = [self._result(*each, self._options) for each in zip(outputs, images, frames, strict=True)]
+        return [
+            replace(result, seconds={**result.seconds, "detect": result.seconds["detect"] + seconds})
+            for result in results
+        ]
+
+    def _batch(self, inputs: Sequence[npt.NDArray[Any]]) -> list[dict[str, npt.NDArray[Any]]]:
+        """The outputs for each image of a batch, with a leading dimension of 1 if the model takes several images."""
+        if not self._convention.batches:
+            (image,) = inputs
+            return [self._run(image[None] if self._convention.batch_dimension else image)]
+        outputs = self._run(np.stack(inputs))
+        for name, array in outputs.items():
+            if not array.ndim or len(array) != len(inputs):
+                raise DetectorError(
+                    f"the model returned shape {list(array.shape)} in {name} for a batch of {len(inputs)} images"
+                )
+        return [{name: array[number : number + 1] for name, array in outputs.items()} for number in range(len(inputs))]
 
     def _result(
         self, outputs: Mapping[str, npt.NDArray[Any]], pixels: Pixels, frame: Frame, options: DetectorOptions
     ) -> DetectionResult:
         """The result for one image from its outputs, with these options."""
         if self._convention.kind == "classification":
-            row = outputs[self._convention.outputs["rows"]][0]
-            image_labels = to_image_labels(row, self._convention, self._labels, options)
-            return DetectionResult(Detections.empty(frame.height, frame.width), image_labels)
-        input_size = self._size or (pixels.shape[0], pixels.shape[1])
-        return to_result(outputs, self._convention, frame, self._labels, options, input_size)
+            start = time.perf_counter()
+            rows = outputs[self._convention.outputs["rows"]]
+            if rows.ndim != 2:
+                raise DetectorError(
+                    f"the model returned shape {list(rows.shape)}: it must be [1, classes] for an image"
+                )
+            image_labels = to_image_labels(rows[0], self._convention, self._labels, options)
+            seconds = {"detect": time.perf_counter() - start, "encode": 0.0}
+            return DetectionResult(Detections.empty(frame.height, frame.width), image_labels, seconds)
+        return to_result(outputs, self._convention, frame, self._labels, options, self._shown(pixels))
+
+    def _shown(self, pixels: Pixels) -> Shown:
+        return Shown.of((pixels.shape[0], pixels.shape[1]), self._size, self._convention.fit)
+
+    def _input(self, pixels: Pixels) -> npt.NDArray[Any]:
+        """An image as the network takes it, without batch dimension."""
+        return self._as_input(self._resized(pixels) if self._size else pixels)
 
     def _outputs(self, pixels: Pixels) -> dict[str, npt.NDArray[Any]]:
-        image = self._as_input(self._resized(pixels) if self._size else pixels)
-        return self._run(image[None] if self._convention.batch_dimension else image)
+        return self._batch([self._input(pixels)])[0]
 
     def run_network(self, pixels: Pixels) -> float:
         """Run the network alone on one image, and return the seconds it took.
@@ -155,21 +239,6 @@ class SavedModelDetector:
         outputs, frame = self._outputs(pixels), Frame.of(pixels)
         return ResultPair(*(self._result(outputs, pixels, frame, options) for options in (self._options, lenient)))
 
-    def _classify(self, images: Sequence[Pixels], frames: Sequence[Frame]) -> list[DetectionResult]:
-        if not images:
-            return []
-        start = time.perf_counter()
-        batch = np.stack([self._as_input(self._resized(pixels)) for pixels in images])
-        rows = self._run(batch)[self._convention.outputs["rows"]]
-        if rows.ndim != 2 or len(rows) != len(images):
-            raise DetectorError(f"the model returned shape {list(rows.shape)} for a batch of {len(images)} images")
-        labels = [to_image_labels(row, self._convention, self._labels, self._options) for row in rows]
-        seconds = {"detect": (time.perf_counter() - start) / len(images), "encode": 0.0}
-        return [
-            DetectionResult(Detections.empty(frame.height, frame.width), image_labels, seconds)
-            for frame, image_labels in zip(frames, labels, strict=True)
-        ]
-
     def _as_input(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Pixels in 0..255, converted to the type, range and layout of the model's input."""
         convention = self._convention
@@ -181,13 +250,23 @@ class SavedModelDetector:
         return image.astype(self._dtype, copy=False)
 
     def _resized(self, pixels: Pixels) -> npt.NDArray[Any]:
-        """The whole image resized to the model's input size, bilinear with antialiasing, in 0..255.
+        """The whole image fitted into the model's input size, bilinear, in 0..255.
 
         Nothing is cropped: model cards ask for a size, not for a crop, and objects may lie at the border. Without
         antialiasing, a photo reduced from 4000 to 128 pixels would consist of every thirtieth pixel.
         """
-        small: npt.NDArray[Any] = self._tf.image.resize(pixels, self._size, method="bilinear", antialias=True).numpy()
-        return small
+        fit, shown = self._convention.fit, self._shown(pixels)
+        top, left, bottom, right = shown.area
+        small: npt.NDArray[Any] = self._tf.image.resize(
+            pixels, (bottom - top, right - left), method="bilinear", antialias=fit.antialias
+        ).numpy()
+        if not fit.antialias:
+            small = np.rint(small)
+        if shown.fills_input:
+            return small
+        filled = np.full((*shown.input, 3), fit.fill, np.float32)
+        filled[top:bottom, left:right] = small
+        return filled
 
     def _run(self, image: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         tf = self._tf
@@ -254,8 +333,11 @@ def load_detector(
     if detector is None:
         loaded, network = load_network(model, wanted, tf)
         detector = SavedModelDetector(model, network, tf, options, OFF, loaded)
+    if gpus and options.batch_size is None:
+        detector.use_gpu_batches()
     if warm_up:
         detector.warm_up(*warm_up)
+    detector.check_batches()
     return detector
 
 
@@ -296,9 +378,9 @@ def frozen_graph(
     return frozen
 
 
-def _test_image(height: int, width: int) -> Pixels:
-    """An image of random 32-pixel patches, always the same."""
-    random = np.random.default_rng(1)
+def _test_image(height: int, width: int, seed: int = 1) -> Pixels:
+    """An image of random 32-pixel patches, always the same for a seed."""
+    random = np.random.default_rng(seed)
     patches = random.integers(0, 256, (-(-height // 32), -(-width // 32), 3), np.uint8)
     pixels: Pixels = np.repeat(np.repeat(patches, 32, axis=0), 32, axis=1)[:height, :width]
     return pixels

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from prelabel.detectors.conventions.convention import Convention, recognize
+from prelabel.detectors.conventions.convention import Convention
 from prelabel.detectors.conventions.protos import CALL, Signature, Tensor
+from prelabel.detectors.conventions.recognize import recognize
 from prelabel.errors import DetectorError
 
 N = 100

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from prelabel.detectors.conventions import protos
-from prelabel.detectors.conventions.convention import recognize
 from prelabel.detectors.conventions.protos import CALL, read_graph
+from prelabel.detectors.conventions.recognize import recognize
 from prelabel.errors import DetectorError
 from tests.models import Models
 

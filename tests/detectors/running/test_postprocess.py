@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 
 from prelabel.detections import ClassName
 from prelabel.detectors.base import DetectionResult, Frame
+from prelabel.detectors.conventions.boxes import STRETCH, Shown
 from prelabel.detectors.conventions.convention import Convention
 from prelabel.detectors.conventions.protos import Tensor
 from prelabel.detectors.running.postprocess import DetectorOptions, to_image_labels, to_result, wanted_outputs
@@ -51,7 +52,7 @@ def found_of(
 ) -> DetectionResult:
     """What is found on an image that the network was given whole, unless stated otherwise."""
     frame = Frame(height, width, window or (0, 0, width, height))
-    return to_result(arrays, convention, frame, labels, options, fed or (height, width))
+    return to_result(arrays, convention, frame, labels, options, Shown.of((height, width), fed, STRETCH))
 
 
 def outputs(**arrays: Any) -> dict[str, Any]:

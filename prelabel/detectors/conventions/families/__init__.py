@@ -1,0 +1,15 @@
+"""The families of networks that are recognized, each in a file of its own.
+
+To add a family, write a file with a matcher and what its outputs mean, and list it here. Families that are recognized
+by the names of their outputs or by their files come first; classification accepts the rest.
+"""
+
+from __future__ import annotations
+
+from prelabel.detectors.conventions.families.classification import CLASSIFICATION
+from prelabel.detectors.conventions.families.object_detection import OBJECT_DETECTION
+
+FAMILIES = (OBJECT_DETECTION, CLASSIFICATION)
+
+#: All families in words, for messages.
+KNOWN = "; ".join(family.form for family in FAMILIES)

@@ -1,0 +1,70 @@
+"""Candidates from networks with one output per role: boxes, scores, classes, masks. Most families need nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from prelabel.detectors.conventions.boxes import Shown
+from prelabel.detectors.conventions.convention import Arrays, Candidates, Convention
+from prelabel.errors import DetectorError
+
+#: From this score on, a detection is taken to be meant, when the unit of boxes is checked.
+_LIKELY = 0.05
+
+
+def decode_named(outputs: Arrays, convention: Convention, shown: Shown, lowest: float) -> Candidates:
+    """Candidates of a network that has one output per role, and boxes of the convention's form.
+
+    Args:
+        outputs: Arrays by output name, with or without a leading dimension of 1, and with padding.
+        convention: The meaning of the outputs.
+        shown: How the image was shown to the network.
+        lowest: The lowest score that matters.
+
+    Raises:
+        DetectorError: The arrays contradict each other or the convention; the message names the array.
+    """
+    ranks = {
+        **{"boxes": 2, "scores": 1, "numbers": 1, "count": 0, "masks": 3, "multiclass_scores": 2},
+        **{"keypoints": 3, "keypoint_scores": 2},
+    }
+    names = {**convention.outputs, **{name: name for name in convention.strings}}
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for role, name in names.items():
+        if name not in outputs:
+            continue
+        array = outputs[name]
+        rank = ranks.get(role, 1)
+        if role == "count" and array.size == 1:
+            array = array.reshape(())
+        if array.ndim == rank + 1 and array.shape[0] == 1:
+            array = array[0]
+        if array.ndim != rank:
+            expected = "one number" if rank == 0 else f"[N{', ...' * (rank > 1)}]"
+            raise DetectorError(f"{name} must have shape {expected}, got {list(outputs[name].shape)}")
+        arrays[role] = array
+    length = len(arrays["scores"])
+    count = arrays.pop("count", None)
+    if count is not None:
+        number = float(count)
+        if not 0 <= number <= length or number != int(number):
+            raise DetectorError(
+                f"{names['count']} must be an integer from 0 to {length}, the number of scores, got {number:g}"
+            )
+        length = int(number)
+    for role, array in arrays.items():
+        # Cutting arrays to a common length could pair values of different detections: one may be a vocabulary.
+        if len(array) != len(arrays["scores"]):
+            raise DetectorError(
+                f"{names[role]} has {len(array)} entries and {names['scores']} {len(arrays['scores'])}: each must have "
+                "one entry per detection"
+            )
+    arrays = {role: array[:length] for role, array in arrays.items()}
+    boxes = arrays["boxes"]
+    if boxes.shape[1] != 4:
+        raise DetectorError(f"{names['boxes']} must have shape [N, 4], got {list(boxes.shape)}")
+    convention.box_form.check_unit(boxes[arrays["scores"] >= max(lowest, _LIKELY)], names["boxes"])
+    arrays["boxes"] = convention.box_form.in_shares(boxes, shown)
+    return Candidates(arrays)

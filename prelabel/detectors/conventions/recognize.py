@@ -1,0 +1,159 @@
+"""Recognize the convention of a model by its signatures and files.
+
+Each signature with an image as its input is shown to the families of `families/`. Images may have any numeric type,
+with channels last or first. What a signature does not tell (the range of the input, the activation of a classifier) is
+decided in `resolve_model.py`. Nothing here uses TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from prelabel.detectors.conventions.convention import FLOATS, INTEGERS, Convention, ImageInput, Question
+from prelabel.detectors.conventions.families import FAMILIES, KNOWN
+from prelabel.detectors.conventions.protos import CALL, Signature, Tensor, sizes_in_words
+from prelabel.errors import DetectorError
+from prelabel.options import INPUT_LAYOUTS
+
+_PREFERRED = ("serving_default", "default")
+
+#: Numbers of channels other than 3: gray, and images with transparency.
+_OTHER_CHANNELS = (1, 2, 4)
+
+
+def recognize(
+    signatures: Sequence[Signature],
+    *,
+    folder: Path | None = None,
+    layout: str | None = None,
+    is_classifier: bool = False,
+) -> Convention:
+    """Recognize the convention of a model.
+
+    The signature `serving_default` comes first, then `default`, then another one if it is the only match, then the
+    model's own call. If a signature accepts an image, but its outputs are refused, the call is not tried: it returns
+    the same outputs without their names.
+
+    Args:
+        signatures: The signatures of the model.
+        folder: The folder of the model, whose files may tell more than its signatures.
+        layout: One of `INPUT_LAYOUTS` if given explicitly.
+        is_classifier: Whether `--activation` declares the model a classifier.
+
+    Raises:
+        DetectorError: No convention fits. The message says what the model looks like, and lists its signatures and the
+            known conventions.
+    """
+    recognized: dict[str, Convention] = {}
+    refused: dict[str, str] = {}  # only signatures that accept an image
+    reasons: dict[str, str] = {}
+    for signature in signatures:
+        image = _input(signature, layout)
+        fit = image if isinstance(image, str) else _match(image, signature, folder, is_classifier)
+        if isinstance(fit, Convention):
+            recognized.setdefault(signature.name, fit)
+            continue
+        reasons.setdefault(signature.name, fit)
+        if not isinstance(image, str):
+            refused[signature.name] = fit
+    for name in _PREFERRED:
+        if name in recognized:
+            return recognized[name]
+        if name in refused:
+            raise _unknown({name: refused[name]}, signatures)
+    others = [fit for name, fit in recognized.items() if name != CALL]
+    if len(others) == 1:
+        return others[0]
+    if not others and CALL in recognized and not refused.keys() - {CALL}:
+        return recognized[CALL]
+    if len(others) > 1:
+        names = ", ".join(sorted(fit.signature for fit in others))
+        raise DetectorError(
+            f"the model has several signatures that fit ({names}); save it with one of them, or name that "
+            f"serving_default. Found: {_in_words(signatures)}"
+        )
+    raise _unknown(reasons, signatures)
+
+
+def _unknown(reasons: Mapping[str, str], signatures: Sequence[Signature]) -> DetectorError:
+    details = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
+    why = f": {_short(details, 1500)}" if details else ""
+    listing = _short(_in_words(signatures))
+    return DetectorError(f"no signature of the model is supported{why}. Found: {listing}. Supported: {KNOWN}")
+
+
+def _in_words(signatures: Sequence[Signature]) -> str:
+    return "; ".join(map(str, signatures)) or "no signature"
+
+
+def _short(text: str, most: int = 3000) -> str:
+    return text if len(text) <= most else text[:most] + " ..."
+
+
+def _match(image: ImageInput, signature: Signature, folder: Path | None, is_classifier: bool) -> Convention | str:
+    """The convention of a signature with an image input; or, in words, why no family accepts it."""
+    outputs = {output.name: output for output in signature.outputs}
+    question = Question(image, outputs, signature, folder, is_classifier)
+    fit = next(family for family in FAMILIES if family.claims(question)).match(question)
+    if isinstance(fit, Convention) and fit.kind == "detection":
+        return replace(fit, batches=_takes_batches(fit, outputs))
+    return fit
+
+
+def _takes_batches(convention: Convention, outputs: Mapping[str, Tensor]) -> bool:
+    """Whether the number of images is open in the input and in all outputs that are used."""
+    used = [outputs[name] for name in (*convention.outputs.values(), *convention.strings)]
+    return convention.batch_dimension and all(
+        tensor.shape and tensor.shape[0] is None for tensor in (convention.input, *used)
+    )
+
+
+def _input(signature: Signature, layout: str | None) -> ImageInput | str:
+    """The image input of a signature; or, in words, why it has none."""
+    if len(signature.inputs) != 1:
+        return f"has {len(signature.inputs)} inputs instead of one image"
+    image = signature.inputs[0]
+    if image.dtype == "string":
+        return "accepts strings: encoded images, or their paths"
+    if image.dtype not in (*FLOATS, *INTEGERS) or image.shape is None or image.rank not in (3, 4):
+        return f"has the input {image}, not an image of shape [batch, height, width, 3] or [height, width, 3]"
+    *batch, first, middle, last = image.shape
+    layout_or_reason = _layout((first, middle, last), layout)
+    if layout_or_reason not in INPUT_LAYOUTS:
+        return layout_or_reason
+    channels_first = layout_or_reason == "channels-first"
+    height, width = (middle, last) if channels_first else (first, middle)
+    size = (height, width) if height is not None and width is not None else None
+    if batch not in ([], [1], [None]):
+        return f"accepts batches of exactly {batch[0]} images, but the batch size must be 1 or any"
+    return ImageInput(
+        signature=signature.name, input=image, batch_dimension=bool(batch), size=size, channels_first=channels_first
+    )
+
+
+def _layout(shape: tuple[int | None, ...], given: str | None) -> str:
+    """One of `INPUT_LAYOUTS`; or, in words, why the shape has neither, or either.
+
+    A known size other than 3 cannot be the number of channels. If both ends remain possible, an option must decide.
+    """
+    first, _, last = shape
+    possible = [
+        name
+        for name, channels, other in zip(INPUT_LAYOUTS, (last, first), (first, last), strict=True)
+        if channels == 3 or (channels is None and other not in _OTHER_CHANNELS)
+    ]
+    if len(possible) == 2 and (first is None) != (last is None):
+        possible = ["channels-last" if last == 3 else "channels-first"]
+    if not possible:
+        channels = first if last is None or (first in _OTHER_CHANNELS and last not in _OTHER_CHANNELS) else last
+        return f"accepts images with {channels} channels instead of 3"
+    if given is not None:
+        return given if given in possible else f"accepts images that cannot be {given}: shape {list(shape)}"
+    if len(possible) == 2:
+        return (
+            f"does not tell which dimension of its images is the channels (shape {sizes_in_words(shape)}): give "
+            "--input-layout channels-last or channels-first"
+        )
+    return possible[0]
