@@ -82,7 +82,7 @@ def label(
     allow_truncated: bool = False,
     decode_scale: Literal["full", "auto"] = "full",
     label_map: StrPath | None = None,
-    keypoints: StrPath | None = None,
+    keypoint_names: StrPath | None = None,
     input_range: Literal["0..1", "0..255", "-1..1"] | None = None,
     activation: Literal["softmax", "sigmoid", "logits", "multilabel-logits", "none"] | None = None,
     input_layout: Literal["channels-last", "channels-first"] | None = None,
@@ -159,7 +159,7 @@ def label(
         decode_scale: Decode large JPEGs at full size, or (`auto`) at 1/2, 1/4 or 1/8 if that leaves at least twice the
             resolution at which the model works. Faster, but may move detections.
         label_map: Read the class names from a .pbtxt, .csv, .json or .txt file, or use the built-in `coco`.
-        keypoints: Read the names and the skeleton of the detector's keypoints from a COCO dataset or a label map
+        keypoint_names: Read the names and the skeleton of the detector's keypoints from a COCO dataset or a label map
             (.pbtxt), or use the built-in `coco-person` (default: those of the detector or of its label map).
         input_range: Set the pixel range of the model's input (default: read from its graph or format; if that is
             unclear, the model is refused).
@@ -504,6 +504,8 @@ def export_coco(
     roll_up: str | Sequence[str] | None = None,
     categories: StrPath | None = None,
     unlisted: Literal["error", "drop"] = "error",
+    keypoints: bool = True,
+    keypoint_threshold: float = 0.3,
     segmentation: Literal["rle", "polygon", "none"] = "rle",
     polygon_tolerance: float = 1.0,
     results: StrPath | None = None,
@@ -540,6 +542,8 @@ def export_coco(
         categories: Use the classes and numbers of this COCO dataset or label map (or of the built-in `coco`), by name
             or MID.
         unlisted: Stop with an error for classes that categories lacks, or drop them.
+        keypoints: Write the keypoints of detectors that have some.
+        keypoint_threshold: Write only keypoints with at least this score.
         segmentation: Write masks in this form, and widen boxes to contain them; none writes only the detector's own
             boxes.
         polygon_tolerance: Let polygons deviate from the mask's contour by up to this.
@@ -580,6 +584,8 @@ def export_cvat(
     roll_up: str | Sequence[str] | None = None,
     categories: StrPath | None = None,
     unlisted: Literal["error", "drop"] = "error",
+    keypoints: bool = True,
+    keypoint_threshold: float = 0.3,
     segmentation: Literal["rle", "polygon", "none"] = "rle",
     polygon_tolerance: float = 1.0,
     mask_parts: Literal["bridge", "split", "largest"] = "bridge",
@@ -615,6 +621,8 @@ def export_cvat(
         categories: Use the classes and numbers of this COCO dataset or label map (or of the built-in `coco`), by name
             or MID.
         unlisted: Stop with an error for classes that categories lacks, or drop them.
+        keypoints: Write the keypoints of detectors that have some.
+        keypoint_threshold: Write only keypoints with at least this score.
         segmentation: Write masks as CVAT's masks (rle) or as polygons; none writes only boxes.
         polygon_tolerance: Let polygons deviate from the mask's contour by up to this.
         mask_parts: Join the parts of a mask into one polygon by lines without width (bridge), make a group of polygons
@@ -830,6 +838,8 @@ def export_yolo(
     images: Literal["none", "link", "copy"] = "none",
     frame: Literal["display", "stored", "browser"] = "display",
     links: StrPath | Sequence[StrPath] | None = None,
+    keypoints: bool = True,
+    keypoint_threshold: float = 0.3,
     segmentation: Literal["polygon", "none"] = "polygon",
     polygon_tolerance: float = 1.0,
     labels: Literal["auto", "present", "all"] = "all",
@@ -868,7 +878,9 @@ def export_yolo(
         frame: Write boxes and masks for the displayed image, with its EXIF orientation applied (display), for the
             pixels as stored in the file (stored), or for the image as browsers show it (browser).
         links: Fetch images by the signed URLs in this list, since a run stores no signatures.
-        segmentation: Write masks as segments; none writes only boxes.
+        keypoints: Write the keypoints of detectors that have some.
+        keypoint_threshold: Write only keypoints with at least this score.
+        segmentation: Write masks as segments, unless there are keypoints; none writes only boxes.
         polygon_tolerance: Let segments deviate from the mask's contour by up to this.
         labels: Number all classes of the detector or of categories (all), those that occur (present), or all if there
             are at most 100, else those that occur (auto).

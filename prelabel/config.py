@@ -125,7 +125,7 @@ class LabelOptions(Options):
         heading="Detector",
         first=True,
     )
-    keypoints: str | None = option(
+    keypoint_names: str | None = option(
         None,
         "Read the names and the skeleton of the detector's keypoints from a COCO dataset or a label map (.pbtxt), or "
         "use the built-in `coco-person` (default: those of the detector or of its label map).",

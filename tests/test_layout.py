@@ -58,7 +58,7 @@ MAY_IMPORT = {
         *{"detectors/multi_view", "views"},
     },
     "export": {
-        *{"errors", "storage", "detections", "frames", "labels", "mapping_files", "masks", "options"},
+        *{"errors", "storage", "detections", "frames", "keypoints", "labels", "mapping_files", "masks", "options"},
         *{"select", "processes", "source", "store"},
     },
     "label_studio": {

@@ -126,19 +126,19 @@ def _notes_on_working_size(options: LabelOptions, size: int | None) -> list[str]
 def with_named_keypoints(
     info: DetectorRecord, labels: LabelMap | None, options: LabelOptions, storage: Storage
 ) -> DetectorRecord:
-    """The same detector with the names of its keypoints, from `--keypoints`, itself or its label map.
+    """The same detector with the names of its keypoints, from `--keypoint-names`, itself or its label map.
 
     Raises:
         ConfigError: It has no keypoints although they are named, or another number of them; or the run shows it mirror
             images, but which of its keypoints are left and right is unknown.
     """
     if info.keypoints is None:
-        if options.keypoints:
-            raise ConfigError(f"--keypoints was given, but {info.name} returns no keypoints: remove it")
+        if options.keypoint_names:
+            raise ConfigError(f"--keypoint-names was given, but {info.name} returns no keypoints: remove it")
         return info
     keypoints = resolve_keypoints(
         info.keypoints,
-        given=options.keypoints,
+        given=options.keypoint_names,
         in_label_map=None if labels is None else labels.keypoints,
         classes=info.classes or (),
         storage=storage,
@@ -146,7 +146,7 @@ def with_named_keypoints(
     if FLIP in options.view_options.kinds and keypoints.pairs is None:
         raise ConfigError(
             f"--views {options.view_options.views}: in a mirror image, left and right keypoints trade places, but "
-            "which are left and right is unknown: name them with --keypoints (left_eye, right_eye), or remove flip"
+            "which are left and right is unknown: name them with --keypoint-names (left_eye, right_eye), or remove flip"
         )
     return replace(info, keypoints=keypoints)
 
@@ -155,7 +155,7 @@ def _notes_on_keypoints(info: DetectorRecord) -> list[str]:
     keypoints = info.keypoints
     if keypoints is None or keypoints.has_names:
         return []
-    note = f"the detector has {len(keypoints)} keypoints without names; use --keypoints to name them"
+    note = f"the detector has {len(keypoints)} keypoints without names; use --keypoint-names to name them"
     if len(keypoints) == len(COCO_PERSON):
         note += f" (a file, or `{COCO_PERSON_KEYPOINTS}` if they are COCO's of a person)"
     return [note]

@@ -5,6 +5,7 @@ The geometry is that of COCO: bbox, area, and a mask or its polygons. The other 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from prelabel.detections import ClassName
 from prelabel.errors import ExportError, StoreError
 from prelabel.export.base import Tally
 from prelabel.export.categories import Categories
+from prelabel.export.keypoints import Keypoint, count_hidden, keypoints_of
 from prelabel.export.text import rounded, shortest
 from prelabel.masks import rle
 from prelabel.masks.polygons import PolygonRules, object_polygons
@@ -29,11 +31,13 @@ class Instance(NamedTuple):
         category_id: Its category in the export.
         score: In 0..1, with as few digits as identify the float32.
         shape: Its geometry.
+        keypoints: Its keypoints in the order of the detector; empty if there are none, or if none are written.
     """
 
     category_id: int
     score: float
     shape: Shape
+    keypoints: Sequence[Keypoint] = ()
 
 
 class Instances:
@@ -62,16 +66,23 @@ class Instances:
             self._tally.drop("detections of classes that --categories lacks", unlisted)
             kept = kept[has_category]
         category_ids = (category_id for category_id in ids if category_id is not None)
+        lowest = self._geometry.lowest_keypoint_score
         columns = zip(
-            kept.image.tolist(), category_ids, shortest(kept.score), shapes_of(kept, self._geometry), strict=True
+            kept.image.tolist(),
+            category_ids,
+            shortest(kept.score),
+            shapes_of(kept, self._geometry),
+            keypoints_of(kept, lowest),
+            strict=True,
         )
-        for n, category_id, score, shape in columns:
+        for n, category_id, score, shape, keypoints in columns:
             if isinstance(shape, str):
                 self._tally.drop(f"detections {shape}")
             else:
                 self._tally.detections += 1
                 self._tally.simplify(self._geometry.polygon_rules, shape.undrawn_parts)
-                instances[n].append(Instance(category_id, score, shape))
+                count_hidden(keypoints, lowest, self._tally)
+                instances[n].append(Instance(category_id, score, shape, keypoints))
         return instances
 
     def _id_of(self, class_number: int, label: str, mid: str) -> int | None:
@@ -95,6 +106,10 @@ class GeometryOptions(Protocol):
     @property
     def polygon_rules(self) -> PolygonRules:
         """How masks become polygons."""
+
+    @property
+    def lowest_keypoint_score(self) -> float | None:
+        """The lowest score of a keypoint that is written; None to write no keypoints."""
 
 
 class Shape(NamedTuple):

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from prelabel.detections import ClassName
 from prelabel.export.run_selection import kept_selection
 from prelabel.frames import BROWSER, DISPLAY, FRAMES, STORED
+from prelabel.keypoints import KeypointSet
 from prelabel.masks.polygons import PolygonRules
 from prelabel.options import option, require
 from prelabel.select import Selection
@@ -69,6 +70,7 @@ class RunInfo:
         model_version: What annotation tools show: the name and the start of the fingerprint.
         classes: The detector's label map, with the names used in the rows, or None if the model names its classes.
         masks: Whether the detector outputs masks.
+        keypoints: The keypoints of each detection, or None if the detector outputs none.
         created: When the run began, ISO 8601.
         run_id: Unique id of the run.
         fingerprint: SHA-256 over the model's files, hexadecimal.
@@ -83,6 +85,7 @@ class RunInfo:
     model_version: str
     classes: tuple[ClassName, ...] | None = None
     masks: bool = False
+    keypoints: KeypointSet | None = None
     created: str = ""
     run_id: str = ""
     fingerprint: str = ""
@@ -106,6 +109,7 @@ class RunInfo:
             if classes is None
             else tuple(ClassName(known.id, *kept.class_of(known.name, known.mid)) for known in classes),
             masks=record.detector.masks,
+            keypoints=record.detector.keypoints,
             created=record.created,
             run_id=record.run_id,
             fingerprint=record.detector.fingerprint,
@@ -129,7 +133,7 @@ class ExportReport:
         dropped: Counts of images and detections that were not written, by reason.
         warnings: What the user should know, one line each.
         regions: Regions written, in formats where one detection may become several; else 0.
-        simplified: Parts of masks that were not drawn, by reason; their detections are written.
+        simplified: Parts of masks and keypoints that were not drawn, by reason; their detections are written.
     """
 
     files: tuple[str, ...]
@@ -280,7 +284,7 @@ class Tally:
 
 
 def simplified_rows(simplified: Mapping[str, int]) -> list[tuple[str, str]]:
-    """The rows of a summary about parts of masks that are not drawn, as names and values."""
+    """The rows of a summary about parts of masks and keypoints that are not drawn, as names and values."""
     return [
         ("simplified", f"{parts}: {count:,} not drawn; their detections are kept")
         for parts, count in simplified.items()

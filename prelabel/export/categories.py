@@ -330,7 +330,7 @@ def class_counts(rows: Rows, selection: Selection) -> dict[ClassName, int]:
         The counts, ordered by class number, name and MID.
     """
     counts: Counter[ClassName] = Counter()
-    for part in map_parts(rows.without("masks", *UNUSED), functools.partial(_class_counts, selection)):
+    for part in map_parts(rows.without("masks", "keypoints", *UNUSED), functools.partial(_class_counts, selection)):
         counts.update(part)
     return {name: counts[name] for name in sorted(counts, key=_by_number)}
 

@@ -10,6 +10,10 @@ One image of 4 x 6 pixels (height x width) with a dog on its left half becomes
 
 and in the results file `[{"image_id": 1, "category_id": 1, "bbox": [...], "score": 0.9, "segmentation": {...}}]`.
 
+Keypoints are added as COCO has them: names and skeleton to the categories, and to an annotation a flat list of x, y, v
+and the number of points with v = 2. Points below the threshold or outside the image are 0, 0, 0. The results file has
+all points, since evaluation looks at each point of the truth, with their scores instead of v.
+
 If masks are written, boxes are enlarged by up to a pixel to contain them: a mask consists of whole pixels, and FiftyOne
 clips masks to their boxes. With `segmentation none`, and in all other formats, boxes are the detector's own.
 
@@ -21,6 +25,7 @@ streamed, so memory does not grow with the number of images.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +40,13 @@ from prelabel.export.base import ExportReport, Rows, RunInfo, Tally, frame_optio
 from prelabel.export.categories import Categories, ClassListOptions, categories_for
 from prelabel.export.coco_files import chunks, dataset_file, delete_later_parts, list_file, numbered_name
 from prelabel.export.image_ids import Numbering, numbering
+from prelabel.export.keypoints import (
+    KeypointOptions,
+    coco_definition,
+    ids_with_keypoints,
+    unread_keypoints,
+    written_keypoints,
+)
 from prelabel.export.parallel import UNUSED, Part, make_items, row_at
 from prelabel.export.run_selection import KnownNames, selection_words
 from prelabel.export.text import strict_json
@@ -49,7 +61,7 @@ _GROUP = "COCO"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CocoOptions(ClassListOptions):
+class CocoOptions(KeypointOptions, ClassListOptions):
     """Options of `export coco`."""
 
     segmentation: str = option(
@@ -110,7 +122,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
         numbered="to" if options.split is not None else "",
         run=info.output,
     )
-    rows = rows.without(*UNUSED).in_frame(options.frame)
+    rows = rows.without(*UNUSED, *unread_keypoints(info, options)).in_frame(options.frame)
     if options.segmentation == "none":
         rows = rows.without("masks")
     whole: Part[ImageEntries] = Part(names=KnownNames(options.selection, info.classes, info.kept))
@@ -119,8 +131,16 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
     numbers = numbering(options.image_ids, storage)
     head = _head(info, options, numbers)
 
+    keypoints = written_keypoints(info, options)
+    having_keypoints = ids_with_keypoints(info, categories, options.selection)
+
     def category_entries() -> list[dict[str, Any]]:
-        return [entry.to_json() for entry in categories.entries]
+        return [
+            {**entry.to_json(), **coco_definition(keypoints)}
+            if keypoints is not None and (having_keypoints is None or entry.id in having_keypoints)
+            else entry.to_json()
+            for entry in categories.entries
+        ]
 
     images = _Images(rows, EntriesOf(options, categories), numbers, whole)
     annotations = 0
@@ -327,6 +347,10 @@ def _annotation(detection: Instance, score_field: str) -> dict[str, Any]:
         "segmentation": shape.segmentation,
         "score": detection.score,
     }
+    if detection.keypoints:
+        shown = [(point.x, point.y, 2) if point.shown else (0, 0, 0) for point in detection.keypoints]
+        entry["keypoints"] = list(itertools.chain.from_iterable(shown))
+        entry["num_keypoints"] = sum(point.shown for point in detection.keypoints)
     if score_field == "attribute":
         entry["attributes"] = {"score": detection.score}
     return entry
@@ -337,4 +361,6 @@ def _result(detection: Instance) -> dict[str, Any]:
     entry: dict[str, Any] = {"category_id": detection.category_id, "bbox": shape.bbox, "score": detection.score}
     if shape.rle is not None:
         entry["segmentation"] = shape.rle
+    if detection.keypoints:
+        entry["keypoints"] = [value for point in detection.keypoints for value in (point.x, point.y, point.score)]
     return entry

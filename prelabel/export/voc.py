@@ -49,7 +49,7 @@ from prelabel.storage.files import Storage
 LABELS_NAME = "labelmap.txt"
 
 #: VOC's objects have boxes, but no masks.
-_BOXES = CocoOptions(segmentation="none")
+_BOXES = CocoOptions(segmentation="none", keypoints=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage:
     tally = whole.tally
     categories, labels, colors = closed_categories(info, rows, options, storage, options.labels)
     _require_safe(labels.values())
-    rows = rows.without("masks", *UNUSED).in_frame(options.frame)
+    rows = rows.without("masks", "keypoints", *UNUSED).in_frame(options.frame)
     file_format = _Annotations(info, labels, options.coordinates == "one")
     work = FilesOf(file_format, categories, options.selection, _BOXES, rename=options.images != "none")
     conflicts = NameConflicts()
@@ -115,6 +115,8 @@ def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
     tally.files = [join(to, "Annotations/"), list_url, *conflict_files, join(to, LABELS_NAME)]
     tally.warnings += [*whole.names.warnings, *conflicts.notes, *categories.notes, *tally.frame_notes(options.frame)]
+    if info.keypoints is not None:
+        tally.warnings.append("keypoints are left out: Pascal VOC has no form for them")
     if not tally.detections:
         tally.warnings.append("no detection was kept")
     return tally.report()

@@ -10,6 +10,10 @@ One image of 4 x 6 pixels (height x width) with a dog on its left half becomes
 All coordinates are shares of the image's width and height. An image without detections has an empty file. A segment is
 a single polygon: the parts of a mask are joined by bridges without width. If a file has a segment, all its lines are
 segments, since readers treat a box among segments as a segment with two corners.
+
+If the detector has keypoints, each line has a box and after it x, y, v of each keypoint: v is 2, or 0 0 0 stands for a
+point that is not shown. A line cannot have a segment, too. `data.yaml` names the keypoints, and says with `flip_idx`
+which trade places in a mirror image.
 """
 
 from __future__ import annotations
@@ -37,9 +41,11 @@ from prelabel.export.folder import (
     folder_writer,
     make_files,
 )
+from prelabel.export.keypoints import KeypointOptions, unread_keypoints, written_keypoints
 from prelabel.export.parallel import Part
 from prelabel.export.run_selection import KnownNames
 from prelabel.export.text import escaped_yaml
+from prelabel.keypoints import KeypointSet
 from prelabel.masks.polygons import PolygonRules
 from prelabel.options import option, require
 from prelabel.storage.address import describe, join, redact
@@ -52,12 +58,12 @@ DECIMALS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class YoloOptions(FolderOptions):
+class YoloOptions(KeypointOptions, FolderOptions):
     """Options of `export yolo`."""
 
     segmentation: str = option(
         "polygon",
-        "Write masks as segments; none writes only boxes.",
+        "Write masks as segments, unless there are keypoints; none writes only boxes.",
         choices=("polygon", "none"),
         heading="YOLO",
         first=True,
@@ -111,11 +117,13 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
     tally = whole.tally
     categories, names, _ = closed_categories(info, rows, options, storage, options.labels)
     numbers = {category: number for number, category in enumerate(names)}
-    rows = rows.without(*UNUSED).in_frame(options.frame)
-    if options.segmentation == "none":
+    keypoints = written_keypoints(info, options)
+    rows = rows.without(*UNUSED, *unread_keypoints(info, options)).in_frame(options.frame)
+    if options.segmentation == "none" or keypoints is not None:
         rows = rows.without("masks")
     rename = options.images != "none"
-    work = FilesOf(_Labels(numbers, options.scores), categories, options.selection, options, rename)
+    labels = _Labels(numbers, options.scores, pose=keypoints is not None)
+    work = FilesOf(labels, categories, options.selection, options, rename)
     conflicts = NameConflicts()
     subsets = ("train", "val") if options.val_share else ("train",)
     lists = {subset: join(to, f"{subset}.txt") for subset in subsets}
@@ -130,7 +138,7 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
                 writer.add_image(path, file.image, options.images)
                 streams[subset].write(f"./{path}\n".encode("utf-8", "surrogateescape"))
         conflict_files = conflicts.publish(to, storage)
-        storage.publish(join(to, DATA_NAME), _data(info, names, subsets).encode())
+        storage.publish(join(to, DATA_NAME), _data(info, names, subsets, keypoints).encode())
     except OSError as error:
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
     tally.files = [join(to, "labels/"), *lists.values(), *conflict_files, join(to, DATA_NAME)]
@@ -143,6 +151,12 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
             "the detector has no list of classes, so class numbers count the classes that occur in this run, and other "
             "runs may have other numbers. For fixed numbers give a label map or COCO dataset with --categories"
         )
+    if keypoints is not None and info.masks and options.segmentation != "none":
+        tally.warnings.append("masks are left out, since a line cannot have keypoints and a segment: --no-keypoints")
+    if keypoints is not None and keypoints.mirrored_order is None:
+        tally.warnings.append(
+            "which keypoints are left and right is unknown: data.yaml has no flip_idx, and YOLO does not mirror images"
+        )
     if not tally.detections:
         tally.warnings.append("no detection was kept")
     return tally.report()
@@ -154,6 +168,7 @@ class _Labels:
 
     numbers: Mapping[int, int]
     scores: bool
+    pose: bool = False
 
     def unfit(self, file_name: str) -> str:
         # Ultralytics replaces every "./" in a line by the folder of the list, not only the first one.
@@ -161,8 +176,23 @@ class _Labels:
         return UNLISTED if any(folder.endswith(".") and folder not in (".", "..") for folder in folders) else ""
 
     def content(self, file_name: str, size: tuple[int, int], detections: Sequence[Instance]) -> bytes:
-        lines = _lines(detections, self.numbers, size, self.scores)
-        return "".join(line + "\n" for line in lines).encode()
+        return "".join(line + "\n" for line in self._lines(size, detections)).encode()
+
+    def _lines(self, size: tuple[int, int], detections: Sequence[Instance]) -> Iterator[str]:
+        height, width = size
+        segments = not self.pose and any(detection.shape.rle is not None for detection in detections)
+        for detection in detections:
+            x, y, w, h = detection.shape.bbox
+            if not segments:
+                values = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
+            else:
+                (corners,) = detection.shape.segmentation or [[x, y, x + w, y, x + w, y + h, x, y + h]]
+                values = (np.reshape(corners, (-1, 2)) / (width, height)).ravel().tolist()
+            shares = [_share(value) for value in values]
+            for point in detection.keypoints:
+                shares += [_share(point.x / width), _share(point.y / height), "2"] if point.shown else ["0", "0", "0"]
+            score = [str(detection.score)] if self.scores else []
+            yield " ".join([str(self.numbers[detection.category_id]), *shares, *score])
 
 
 def label_path(image: str) -> str:
@@ -177,26 +207,19 @@ def _subset(image_id: str, val_share: float) -> str:
     return "val" if int.from_bytes(digest, "big") < val_share * 2**64 else "train"
 
 
-def _lines(
-    detections: Sequence[Instance], numbers: Mapping[int, int], size: tuple[int, int], scores: bool
-) -> Iterator[str]:
-    height, width = size
-    segments = any(detection.shape.rle is not None for detection in detections)
-    for detection in detections:
-        x, y, w, h = detection.shape.bbox
-        if not segments:
-            values = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
-        else:
-            (corners,) = detection.shape.segmentation or [[x, y, x + w, y, x + w, y + h, x, y + h]]
-            values = (np.reshape(corners, (-1, 2)) / (width, height)).ravel().tolist()
-        shares = [f"{min(max(value, 0.0), 1.0):.{DECIMALS}f}".rstrip("0").rstrip(".") for value in values]
-        yield " ".join([str(numbers[detection.category_id]), *shares, *([str(detection.score)] if scores else [])])
+def _share(value: float) -> str:
+    return f"{min(max(value, 0.0), 1.0):.{DECIMALS}f}".rstrip("0").rstrip(".")
 
 
-def _data(info: RunInfo, names: Mapping[int, str], subsets: Sequence[str]) -> str:
+def _data(info: RunInfo, names: Mapping[int, str], subsets: Sequence[str], keypoints: KeypointSet | None) -> str:
     lines = [f"# Pre-annotations made by {escaped_yaml(info.model_version)}"]
     if len(subsets) == 1:
         lines.append("# No images were set apart for validation: val names the same list.")
     lines += ["train: train.txt", f"val: {subsets[-1]}.txt", f"nc: {len(names)}", "names:" + ("" if names else " {}")]
     lines += [f'  {number}: "{escaped_yaml(name)}"' for number, name in zip(itertools.count(), names.values())]
+    if keypoints is not None:
+        order, points = keypoints.mirrored_order, ", ".join(f'"{escaped_yaml(name)}"' for name in keypoints.names)
+        lines.append(f"kpt_shape: [{len(keypoints)}, 3]")
+        lines += [] if order is None else [f"flip_idx: {order}"]
+        lines += ["kpt_names:" + ("" if names else " {}"), *(f"  {number}: [{points}]" for number in range(len(names)))]
     return "\n".join(lines) + "\n"

@@ -82,12 +82,14 @@ def read_keypoints(source: str, classes: Collection[ClassName] = (), storage: St
         text = (storage or Storage()).read(source).decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
-            f"--keypoints {address!r}: no such file, and the built-in keypoints are {COCO_PERSON_KEYPOINTS}"
+            f"--keypoint-names {address!r}: no such file, and the built-in keypoints are {COCO_PERSON_KEYPOINTS}"
         ) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"--keypoints {address!r}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise ConfigError(
+            f"--keypoint-names {address!r}: not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"--keypoints {address!r}: {describe(error)}") from error
+        raise ConfigError(f"--keypoint-names {address!r}: {describe(error)}") from error
     try:
         keypoints = (
             keypoints_in(read_items(text))
@@ -95,9 +97,9 @@ def read_keypoints(source: str, classes: Collection[ClassName] = (), storage: St
             else _from_json(text, classes)
         )
     except MalformedError as error:
-        raise ConfigError(f"--keypoints {address!r}: {error}") from None
+        raise ConfigError(f"--keypoint-names {address!r}: {error}") from None
     if keypoints is None:
-        raise ConfigError(f"--keypoints {address!r}: names no keypoints")
+        raise ConfigError(f"--keypoint-names {address!r}: names no keypoints")
     return keypoints
 
 
@@ -169,7 +171,7 @@ def resolve_keypoints(
         ConfigError: A file cannot be used, or names another number of keypoints than the detector has.
     """
     if given:
-        named, where = read_keypoints(given, classes, storage), f"--keypoints {redact(given)}"
+        named, where = read_keypoints(given, classes, storage), f"--keypoint-names {redact(given)}"
     elif own.has_names or in_label_map is None:
         return own
     else:
@@ -177,6 +179,6 @@ def resolve_keypoints(
     if len(named) != len(own):
         raise ConfigError(
             f"{where} names {len(named)} keypoints, but the detector gives {len(own)} per detection: give the file "
-            "that belongs to it with --keypoints"
+            "that belongs to it with --keypoint-names"
         )
     return named
