@@ -62,8 +62,8 @@ MAY_IMPORT = {
         *{"select", "processes", "source", "store"},
     },
     "label_studio": {
-        *{"errors", "storage", "detections", "frames", "labels", "masks", "options", "select", "store", "export"},
-        *{"label_studio/client"},
+        *{"errors", "storage", "detections", "frames", "keypoints", "labels", "masks", "options", "select", "store"},
+        *{"export", "label_studio/client"},
     },
     "pages": set(),
     "review": {

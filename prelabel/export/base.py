@@ -214,9 +214,9 @@ class Tally:
             self.unlike_browsers += 1
             self.unlike_browsers_example = self.unlike_browsers_example or image.file_name
 
-    def add_regions(self, number: int) -> None:
-        """Count the regions of an image."""
-        self.regions += number
+    def add_regions(self, number: int, keypoints: int = 0) -> None:
+        """Count the regions of an image; its keypoints do not make it crowded."""
+        self.regions += number + keypoints
         self.crowded += number > MANY_REGIONS
         self.most_regions = max(self.most_regions, number)
 

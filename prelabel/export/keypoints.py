@@ -10,17 +10,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from prelabel.export.base import RunInfo, Tally
-from prelabel.export.categories import Categories
 from prelabel.export.text import rounded, shortest
 from prelabel.keypoints import KeypointSet, shown
 from prelabel.options import Options, option
-from prelabel.select import Selection
-from prelabel.store.detection_batch import DetectionBatch
+
+if TYPE_CHECKING:
+    # Declaring options must not import what reads and writes runs.
+    from prelabel.export.base import RunInfo, Tally
+    from prelabel.export.categories import Categories
+    from prelabel.select import Selection
+    from prelabel.store.detection_batch import DetectionBatch
 
 #: Decimals of coordinates in pixels.
 _DECIMALS = 2

@@ -19,11 +19,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
+import numpy as np
+
 from prelabel.errors import ExportError, first_of
 from prelabel.export.base import Rows, RunInfo
 from prelabel.export.categories import MANY_CLASSES, NumberedCategories
+from prelabel.export.keypoints import written_keypoints
 from prelabel.export.parallel import map_parts
 from prelabel.export.text import fits_xml
+from prelabel.keypoints import KeypointSet, shown
 from prelabel.label_studio.options import TaskOptions
 from prelabel.labels.colors import colors_by_frequency
 from prelabel.storage.address import describe, redact
@@ -35,6 +39,7 @@ TAGS = {
     "rectangle": "RectangleLabels",
     "polygon": "PolygonLabels",
     "brush": "BrushLabels",
+    "keypoint": "KeyPointLabels",
     "choices": "Choices",
 }
 
@@ -129,7 +134,8 @@ def config_for(
     if given is None and options.label_config:
         given, given_by = _read_given(options.label_config, storage), redact(options.label_config)
     present = _Present()
-    for part in map_parts(rows, partial(_labels_present, options, given)):
+    keypoints = written_keypoints(info, options)
+    for part in map_parts(rows, partial(_labels_present, options, given, keypoints)):
         present.merge(part)
     if given is not None:
         if options.unlisted == "error":
@@ -191,7 +197,9 @@ class _Present:
                 self.add(kind, label, category_id)
 
 
-def _labels_present(options: TaskOptions, given: LabelConfig | None, batches: Iterable[DetectionBatch]) -> _Present:
+def _labels_present(
+    options: TaskOptions, given: LabelConfig | None, keypoints: KeypointSet | None, batches: Iterable[DetectionBatch]
+) -> _Present:
     present = _Present()
     for batch in batches:
         for image in batch.images:
@@ -212,6 +220,10 @@ def _labels_present(options: TaskOptions, given: LabelConfig | None, batches: It
         present.counts.update(labels)
         for masked, label, category_id in set(zip(has_mask, labels, kept.category_id.tolist(), strict=True)):
             present.add(kinds[masked], label, category_id)
+        if keypoints is not None and kept.keypoints is not None:
+            are_shown = shown(kept.keypoints, options.keypoint_threshold, kept.height, kept.width)
+            for number in np.flatnonzero(np.any(are_shown, axis=0)).tolist():
+                present.add("keypoint", keypoints.names[number], number)
     return present
 
 
@@ -223,10 +235,15 @@ def _require_fit(present: _Present, given: LabelConfig, given_by: str, *, masks:
         if control is None:
             problems.append(_missing_tool(kind, labels, given, masks=masks))
         elif unfit := sorted(label for label in labels if control.fit(label) is None):
+            otherwise = (
+                "leave keypoints out with --no-keypoints, or drop all that do not fit with --unlisted drop"
+                if kind == "keypoint"
+                else "rename the classes with --class-map, exclude them with --exclude-class or a higher "
+                "--score-threshold, or drop all detections that do not fit with --unlisted drop"
+            )
             problems.append(
                 f"its <{TAGS[kind]}> lacks {first_of(unfit, 20)}. Add these labels there (in a project: Settings, "
-                "Labeling Interface), rename the classes with --class-map, exclude them with --exclude-class or a "
-                "higher --score-threshold, or drop all detections that do not fit with --unlisted drop"
+                f"Labeling Interface), {otherwise}"
             )
     if problems:
         raise ExportError(f"{given_by} does not fit the run: {'; '.join(problems)}")
@@ -235,6 +252,11 @@ def _require_fit(present: _Present, given: LabelConfig, given_by: str, *, masks:
 def _missing_tool(kind: str, labels: Iterable[str], given: LabelConfig, *, masks: bool) -> str:
     """Say that a config lacks a tool, which tools it has instead, and which --shape would use them."""
     names = " and ".join(f"<{TAGS[control.kind]}>" for control in given.controls)
+    if kind == "keypoint":
+        return (
+            f"it has {names} but no <{TAGS[kind]}>. Leave keypoints out with --no-keypoints, or add <{TAGS[kind]}> "
+            f"with the labels {first_of(list(labels), 3)} (in a project: Settings, Labeling Interface)"
+        )
     # Every detection has a box; only detections with a mask have polygons and brush masks.
     shapes = [control.kind for control in given.controls if control.kind == "rectangle" or masks]
     shapes = [shape for shape in shapes if shape in ("rectangle", "polygon", "brush")] if kind != "choices" else []
@@ -246,7 +268,7 @@ def _missing_tool(kind: str, labels: Iterable[str], given: LabelConfig, *, masks
 
 
 def _controls(info: RunInfo, present: _Present, options: TaskOptions) -> list[Control]:
-    kinds = [kind for kind in TAGS if present.by_kind.get(kind)]
+    kinds = [kind for kind in TAGS if present.by_kind.get(kind) and kind != "keypoint"]
     if not kinds:
         kinds = ["choices"] if present.classifier else [kind_of(options, info.masks, None)]
     offered = _all_labels(info, options)
@@ -259,6 +281,8 @@ def _controls(info: RunInfo, present: _Present, options: TaskOptions) -> list[Co
         labels = tuple(sorted(numbers, key=lambda label: (-present.counts[label], numbers[label], label)))
         name = f"{options.from_name}_{kind}" if controls else options.from_name
         controls.append(Control(kind, name, labels, kind == "choices" and options.choice == "multiple"))
+    if (keypoints := written_keypoints(info, options)) is not None:
+        controls.append(Control("keypoint", f"{options.from_name}_keypoint", keypoints.names))
     return controls
 
 
@@ -296,7 +320,12 @@ def make_config(
     controls = tuple(controls)
     remaining_ids = dict(category_ids or {})
     colors = colors_by_frequency(
-        {label: (counts or {}).get(label, 0) for control in controls for label in control.labels}
+        {
+            label: (counts or {}).get(label, 0)
+            for control in controls
+            for label in control.labels
+            if control.kind != "keypoint"
+        }
     )
     view = ET.Element("View")
     zoom = {"zoom": "true", "zoomControl": "true", "rotateControl": "true"}
@@ -304,6 +333,8 @@ def make_config(
     for control in controls:
         choice = {"choice": "multiple" if control.multiple else "single", "showInline": "true"}
         attributes = choice if control.kind == "choices" else {}
+        is_keypoint = control.kind == "keypoint"
+        colors_of_labels = colors_by_frequency(dict.fromkeys(control.labels, 0)) if is_keypoint else colors
         tool = ET.SubElement(view, TAGS[control.kind], {"name": control.name, "toName": to_name, **attributes})
         for label in control.labels:
             if not label or label != label.strip() or not fits_xml(label):
@@ -314,8 +345,9 @@ def make_config(
             if control.kind == "choices":
                 ET.SubElement(tool, "Choice", {"value": label})
             else:
-                category = {"category": str(remaining_ids.pop(label))} if label in remaining_ids else {}
-                ET.SubElement(tool, "Label", {"value": label, "background": colors[label], **category})
+                has_id = label in remaining_ids and not is_keypoint
+                category = {"category": str(remaining_ids.pop(label))} if has_id else {}
+                ET.SubElement(tool, "Label", {"value": label, "background": colors_of_labels[label], **category})
     ET.indent(view)
     return LabelConfig(to_name, data_key, controls, ET.tostring(view, encoding="unicode") + "\n")
 

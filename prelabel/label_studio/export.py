@@ -33,6 +33,7 @@ from prelabel.errors import ExportError
 from prelabel.export.base import ExportReport, Rows, RunInfo, require_distinct_files
 from prelabel.export.display_copies import DisplayCopies
 from prelabel.export.folder import FolderWriter, folder_writer
+from prelabel.export.keypoints import unread_keypoints
 from prelabel.export.parallel import UNUSED, make_items
 from prelabel.export.run_selection import KnownNames
 from prelabel.frames import BROWSER
@@ -75,6 +76,7 @@ def export_label_studio(
     rows = rows.without(*UNUSED).in_frame(BROWSER)
     if options.shape == "rectangle":
         rows = rows.without("masks")
+    rows = rows.without(*unread_keypoints(info, options))
     names = KnownNames(options.selection, info.classes, info.kept)
     whole = TaskPart(
         names=names,

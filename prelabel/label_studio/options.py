@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prelabel.export.keypoints import KeypointOptions
 from prelabel.label_studio.client import LOCAL_FILES
 from prelabel.masks.polygons import FRAGMENT_SHARE, MASK_PARTS, PolygonRules
-from prelabel.options import Options, group_of, option, require
+from prelabel.options import group_of, option, require
 from prelabel.select import ExportSelection
 
 _GROUP = "Label Studio"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskOptions(Options):
+class TaskOptions(KeypointOptions):
     """Which detections are kept, and how they become regions of tasks."""
 
     selection: ExportSelection = group_of(ExportSelection)

@@ -77,12 +77,15 @@ def _prediction_problems(prediction: Any, config: LabelConfig) -> Iterator[str]:
         yield "result must be a list"
         return
     seen: set[str] = set()
+    ids = {str(region.get("id")) for region in result if _is_object(region)}
     for number, region in enumerate(result):
         if not _is_object(region):
             yield f"region {number}: must be an object, got {region!r}"
             continue
         for problem in _region_problems(region, config):
             yield f"region {number}: {problem}"
+        if "parentID" in region and (region["parentID"] not in ids or region["parentID"] == region.get("id")):
+            yield f"region {number}: parentID must be the id of another region, got {region['parentID']!r}"
         id_ = str(region.get("id"))
         if id_ in seen:
             yield f"region {number}: the id {id_!r} is a duplicate"
@@ -168,6 +171,14 @@ def _brush_problems(value: Mapping[str, Any], region: Mapping[str, Any]) -> Iter
             yield f"rle has {values} values, but an image of {width} x {height} has {width * height * 4}"
 
 
+def _keypoint_problems(value: Mapping[str, Any], _: Mapping[str, Any]) -> Iterator[str]:
+    x, y, width = value.get("x"), value.get("y"), value.get("width")
+    if not _is_number(x, 0, 100) or not _is_number(y, 0, 100):
+        yield f"x and y must be percent from 0 to 100, got {x!r} and {y!r}"
+    if not _is_number(width, 0, 100) or not width:
+        yield f"width must be percent above 0, got {width!r}"
+
+
 def _is_object(value: Any) -> TypeGuard[Mapping[str, Any]]:
     return type(value) is dict or isinstance(value, Mapping)
 
@@ -181,7 +192,12 @@ def _is_number(value: Any, low: float, high: float) -> bool:
     return bool(low <= value <= high)
 
 
-_VALUE_RULES = {"rectangle": _rectangle_problems, "polygon": _polygon_problems, "brush": _brush_problems}
+_VALUE_RULES = {
+    "rectangle": _rectangle_problems,
+    "polygon": _polygon_problems,
+    "brush": _brush_problems,
+    "keypoint": _keypoint_problems,
+}
 
 
 #: A function that returns the problems of a prediction, one line each.

@@ -22,6 +22,7 @@ from prelabel.errors import PushError
 from prelabel.export.base import Rows, RunInfo, simplified_rows
 from prelabel.export.display_copies import DisplayCopies
 from prelabel.export.from_run import record_export
+from prelabel.export.keypoints import unread_keypoints
 from prelabel.export.run_selection import KnownNames
 from prelabel.frames import BROWSER
 from prelabel.label_studio.client import Project, Server, read_token
@@ -53,7 +54,7 @@ class PushReport:
         detections: Detections in the predictions of the run.
         regions: Regions made from these detections.
         dropped: Detections without a region, by reason.
-        simplified: Parts of masks that are not drawn, by reason; their detections have a region.
+        simplified: Parts of masks and keypoints that are not drawn, by reason; their detections have a region.
         tasks: Tasks in the project now.
         predictions: Predictions in the project now, of all model versions.
         shown_version: Model version whose predictions the project shows now, or `""` if it shows none.
@@ -138,7 +139,7 @@ def push(
     names = KnownNames(options.selection, info.classes, info.kept)
     require_possible_copies(info, options, new_tasks=options.new_tasks)
     with closing(Server(options.url, read_token(options.token_file))) as server:
-        rows = rows.in_frame(BROWSER)
+        rows = rows.without(*unread_keypoints(info, options)).in_frame(BROWSER)
         project, config, is_new = _open_project(server, info, rows, options, storage)
         known = KnownTasks(config.data_key, info.model_version, by_number=info.task_numbers)
         known.read(server.tasks(project.id, predictions=project.predictions > 0))

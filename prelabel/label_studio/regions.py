@@ -6,7 +6,14 @@ A dog on the left half of an image of 4 x 6 pixels (height x width), as a rectan
      "original_width": 6, "original_height": 4, "image_rotation": 0, "score": 0.9,
      "value": {"x": 0.0, "y": 0.0, "width": 50.0, "height": 100.0, "rotation": 0, "rectanglelabels": ["Dog"]}}
 
-A detection becomes a rectangle, the polygons of its mask, or a brush mask (`regions_of`). Thousands of polygon corners
+A detection becomes a rectangle, the polygons of its mask, or a brush mask (`regions_of`). Each of its keypoints that is
+shown is a region of its own, whose `parentID` is the id of the detection's first region; `width` is the size at which
+the point is drawn:
+
+    {"type": "keypointlabels", "from_name": "label_keypoint", "score": 0.8, "parentID": "3f8a5f0e9d21", ...
+     "value": {"x": 25.0, "y": 50.0, "width": 0.5, "keypointlabels": ["nose"]}}
+
+Thousands of polygon corners
 or hundreds of brush masks overload an annotator's browser, so each task has limits. Detections are ordered by
 descending score, so the limits exclude those that are least likely to be right.
 """
@@ -15,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,7 +31,9 @@ import numpy.typing as npt
 from prelabel.detections import FloatArray
 from prelabel.errors import ExportError, StoreError
 from prelabel.export.base import Tally
+from prelabel.export.keypoints import Keypoint, count_hidden, keypoints_of
 from prelabel.export.text import rounded, shortest
+from prelabel.keypoints import KeypointSet
 from prelabel.label_studio.config import Control, LabelConfig, kind_of
 from prelabel.label_studio.options import TaskOptions
 from prelabel.masks import rle
@@ -36,13 +45,21 @@ from prelabel.store.detection_batch import DetectionBatch
 #: Decimals of a percentage: a hundredth of a pixel on an image of 10,000.
 DECIMALS = 4
 
+#: Size of a keypoint on the screen, in percent of the image's width.
+KEYPOINT_SIZE = 0.5
+
 Region = dict[str, Any]
 
 T = TypeVar("T")
 
 
 def regions_of(
-    batch: DetectionBatch, model_version: str, config: LabelConfig, options: TaskOptions, tally: Tally
+    batch: DetectionBatch,
+    model_version: str,
+    config: LabelConfig,
+    options: TaskOptions,
+    tally: Tally,
+    keypoints: KeypointSet | None = None,
 ) -> list[list[Region]]:
     """Convert the detections of a batch to regions.
 
@@ -52,6 +69,7 @@ def regions_of(
         config: The tools and their labels.
         options: Which detections are kept, the shape, and the limits of a task.
         tally: Receives the counts, including those of dropped detections.
+        keypoints: The keypoints of the run, or None if it has none.
 
     Returns:
         The regions of each image, by descending score.
@@ -72,6 +90,8 @@ def regions_of(
         tools_and_labels.append(None if tool is None or fitting_label is None else (tool, fitting_label))
     mask_shapes = _MaskShapes(kept, masks, tools_and_labels, options)
     boxes, scores = _percents(kept.xyxy, kept.height, kept.width), shortest(kept.score)
+    lowest = options.lowest_keypoint_score if keypoints is not None else None
+    keypoint_rows = keypoints_of(kept, lowest)
     last_image, points = -1, 0
     columns = (column.tolist() for column in (kept.image, kept.place, kept.height, kept.width))
     for n, (image, place, height, width) in enumerate(zip(*columns, strict=True)):
@@ -123,7 +143,54 @@ def regions_of(
             }
             for part, value in enumerate(values)
         ]
+        if values and keypoints is not None:
+            count_hidden(keypoint_rows[n], lowest, tally)
+            shown = [
+                (number, name, point)
+                for number, (name, point) in enumerate(zip(keypoints.names, keypoint_rows[n], strict=False))
+                if point.shown
+            ]
+            image_id = kept.images[image].image_id
+            regions[image] += _keypoint_regions(shown, (model_version, image_id, place), (height, width), config, tally)
     return regions
+
+
+def _keypoint_regions(
+    shown: Iterable[tuple[int, str, Keypoint]],
+    detection: tuple[str, str, int],
+    size: tuple[int, int],
+    config: LabelConfig,
+    tally: Tally,
+) -> Iterator[Region]:
+    """The regions of a detection's keypoints.
+
+    Args:
+        shown: Number, name and place of each point that is shown.
+        detection: Arguments of `region_id` for the detection.
+        size: Height and width of the image in pixels.
+        config: Has the tool for keypoints.
+        tally: Counts the points for which it has no label.
+    """
+    control = config.control("keypoint")
+    height, width = size
+    for number, name, point in shown:
+        label = None if control is None else control.fit(name)
+        if control is None or label is None:
+            tally.simplified["keypoints that the labeling config lacks"] += 1
+            continue
+        x, y = _percent_of(np.array([point.x, point.y]), np.array([width, height], np.float64)).tolist()
+        yield {
+            "id": region_id(*detection, f"keypoint {number}"),
+            "type": control.type,
+            "from_name": control.name,
+            "to_name": config.to_name,
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "score": point.score,
+            "parentID": region_id(*detection),
+            "value": {"x": x, "y": y, "width": KEYPOINT_SIZE, control.type: [label]},
+        }
 
 
 def choice(id_: str, control: Control, to_name: str, labels: Iterable[str], score: float) -> Region:
@@ -132,14 +199,14 @@ def choice(id_: str, control: Control, to_name: str, labels: Iterable[str], scor
     return {"id": id_, "type": control.type, **names, "score": score, "value": {control.type: list(labels)}}
 
 
-def region_id(model_version: str, image_id: str, index: int | str, part: int = 0) -> str:
+def region_id(model_version: str, image_id: str, index: int | str, part: int | str = 0) -> str:
     """A region's id: the same for a detection in every export, whatever the selection.
 
     Args:
         model_version: Model version of the prediction.
         image_id: The image's id in the run.
         index: Position of the detection in the row of the shard, before any selection.
-        part: Position among the regions of this detection.
+        part: Position among the regions of this detection, or another name of the region.
 
     Returns:
         12 hexadecimal digits.

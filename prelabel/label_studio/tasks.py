@@ -91,7 +91,7 @@ def tasks_of(
     tally = part.tally
     for batch in itertools.chain.from_iterable(larger.split(_DETECTIONS) for larger in batches):
         part.names.see(batch.label, batch.mid)
-        regions = regions_of(batch, info.model_version, config, options, tally)
+        regions = regions_of(batch, info.model_version, config, options, tally, info.keypoints)
         images = [image for image, failed in zip(batch.images, batch.failed, strict=True) if not failed]
         copies = part.copies.write((image, part.urls.extension(image)) for image in images)
         for image, failed, detection_regions in zip(batch.images, batch.failed, regions, strict=True):
@@ -108,8 +108,10 @@ def tasks_of(
                 result = _image_regions(info, image, config, options)
                 tally.detections += sum(len(region["value"][region["type"]]) for region in result)
                 result += detection_regions
-                tally.add_regions(len(result))
-                score = task_score([region["score"] for region in result], options.task_score)
+                # The score of a task is about its objects. The points of one object would outweigh the others.
+                scores = [region["score"] for region in result if "parentID" not in region]
+                tally.add_regions(len(scores), keypoints=len(result) - len(scores))
+                score = task_score(scores, options.task_score)
                 predictions.append({"model_version": info.model_version, "score": score, "result": result})
             yield {"data": data, "predictions": predictions}
 
