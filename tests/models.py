@@ -75,7 +75,7 @@ def picture(height: int, width: int, *boxes: tuple[str, int, int, int, int]) -> 
     return pixels
 
 
-def _find_colors(image: Any) -> tuple[Any, Any, Any]:
+def find_colors(image: Any) -> tuple[Any, Any, Any]:
     """`(H, W, 3)` float in 0..1 -> yxyx `(3, 4)`, score `(3,)` (0: color absent), mask `(3, 33, 33)`."""
     import tensorflow as tf
 
@@ -103,7 +103,7 @@ def _find_colors(image: Any) -> tuple[Any, Any, Any]:
     return boxes, scores, masks
 
 
-def _pad(values: Any, fill: float = 0.0) -> Any:
+def pad(values: Any, fill: float = 0.0) -> Any:
     import tensorflow as tf
 
     rest = [[0, PADDED_TO - values.shape[0]]] + [[0, 0]] * (values.shape.rank - 1)
@@ -124,14 +124,14 @@ def build_hub_module(path: Path, *, variables: str = "full", swapped: bool = Fal
     with v1.Graph().as_default(), v1.Session() as session:
         images = v1.placeholder(tf.float32, [1, None, None, 3], name="images")
         variable = v1.get_variable("one", initializer=1.0, use_resource=False) if variables == "full" else 1.0
-        boxes, scores, _ = _find_colors(images[0] * variable)
+        boxes, scores, _ = find_colors(images[0] * variable)
         scores, order = tf.math.top_k(scores, 3)
         names = tf.gather(tf.constant(NAMES), order)
         mids = tf.gather(tf.constant(MIDS), order)
         outputs = {
-            "detection_boxes": _pad(tf.gather(boxes, order)),
-            "detection_scores": _pad(scores),
-            "detection_class_labels": _pad(tf.gather(tf.constant(OPENIMAGES_IDS, tf.int64), order)),
+            "detection_boxes": pad(tf.gather(boxes, order)),
+            "detection_scores": pad(scores),
+            "detection_class_labels": pad(tf.gather(tf.constant(OPENIMAGES_IDS, tf.int64), order)),
             "detection_class_entities": tf.concat([mids if swapped else names, [""] * (PADDED_TO - 3)], 0),
             "detection_class_names": tf.concat([names if swapped else mids, [""] * (PADDED_TO - 3)], 0),
         }
@@ -184,13 +184,13 @@ def build_mask_rcnn(
         def __call__(self, input_tensor: Any) -> dict[str, Any]:
             image = input_tensor[0] if batch_dimension else input_tensor
             image = tf.cast(image, tf.float32) / 255.0
-            boxes, scores, mask = _find_colors(image * self.one)
+            boxes, scores, mask = find_colors(image * self.one)
             scores, order = tf.math.top_k(scores, 3)
             number = tf.reduce_sum(tf.cast(scores > 0, tf.int32))
             real = tf.range(PADDED_TO) < number
-            padded = tf.where(real[:, None], _pad(tf.gather(boxes, order)), [[0.0, 0.0, 1.0, 1.0]])
-            classes = _pad(tf.gather(tf.constant(COCO_IDS, tf.float32), order), 1.0)
-            padded_scores = tf.where(real, _pad(scores), 0.99)
+            padded = tf.where(real[:, None], pad(tf.gather(boxes, order)), [[0.0, 0.0, 1.0, 1.0]])
+            classes = pad(tf.gather(tf.constant(COCO_IDS, tf.float32), order), 1.0)
+            padded_scores = tf.where(real, pad(scores), 0.99)
             distribution = tf.one_hot(tf.cast(classes, tf.int32), 91) * padded_scores[:, None]
             raw = tf.reshape(tf.range(raw_rows * 90, dtype=tf.float32), [raw_rows, 90]) * tf.reduce_mean(image)
             outputs = {
@@ -199,14 +199,14 @@ def build_mask_rcnn(
                 "detection_scores": padded_scores,
                 "num_detections": tf.cast(number, tf.float32),
                 "detection_multiclass_scores": distribution,
-                "detection_anchor_indices": tf.cast(_pad(order), tf.float32),
+                "detection_anchor_indices": tf.cast(pad(order), tf.float32),
                 "raw_detection_boxes": raw[:, :4],
                 "raw_detection_scores": tf.sort(raw, axis=1),
                 "rpn_box_encodings": tf.exp(-raw),
                 "image_shape": tf.cast(tf.shape(input_tensor), tf.float32),
             }
             if masks:
-                outputs["detection_masks"] = _pad(tf.gather(mask, order))
+                outputs["detection_masks"] = pad(tf.gather(mask, order))
             return {name: value[None] if batch_dimension else value for name, value in outputs.items()}
 
     model = Model()

@@ -194,6 +194,17 @@ def _calls(objects: memoryview) -> Iterator[Signature]:
     yield from (signature for _, signature in sorted(traces, key=lambda trace: trace[0]))
 
 
+def has_object_with(names: Collection[str], folder: Path) -> bool:
+    """Whether one of a model's objects has attributes of all these names. A TF1 model has no objects.
+
+    Raises:
+        DetectorError: The model is corrupt.
+    """
+    with open_saved_model(folder) as data:
+        nodes = messages(only(chosen_meta_graph(data)[1], 7), 1)
+        return any(set(names) <= {text(child, 2) for child in messages(node, 1)} for node in nodes)
+
+
 def _leaves(value: memoryview, key: str | None = None) -> tuple[list[Tensor], int]:
     """The tensors in a StructuredValue, and the number of its bools that are true.
 

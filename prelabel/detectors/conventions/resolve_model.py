@@ -66,7 +66,7 @@ class PreparedModel:
         convention: Its convention, with all decisions applied.
         labels: The names of its classes, or None.
         decisions: How inputs and outputs are read, by subject: `input layout`, `input range`, `activation`,
-            `background`, `masks`.
+            `background`, `masks`, and what the family knows by itself.
         refusals: Reasons not to run the model, each with the option that helps.
         notes: Remarks for users: unused outputs, contradictions.
     """
@@ -208,6 +208,8 @@ class _Reader:
             convention = replace(convention, mask_frame=self._mask_frame())
         elif self._given.mask_frame:
             self._refusals.append("--mask-frame was given, but it returns no masks")
+        for about, decision in convention.known.items():
+            self._decisions.setdefault(about, decision)
         self._notes += [f"the output {tensor} is not used" for tensor in convention.unused]
         refusals, notes = tuple(self._refusals), tuple(self._notes)
         return PreparedModel(self._local, self._graph, convention, self._labels, self._decisions, refusals, notes)

@@ -7,9 +7,10 @@ by the names of their outputs or by their files come first; classification accep
 from __future__ import annotations
 
 from prelabel.detectors.conventions.families.classification import CLASSIFICATION
+from prelabel.detectors.conventions.families.efficientdet import EFFICIENTDET
 from prelabel.detectors.conventions.families.object_detection import OBJECT_DETECTION
 
-FAMILIES = (OBJECT_DETECTION, CLASSIFICATION)
+FAMILIES = (OBJECT_DETECTION, EFFICIENTDET, CLASSIFICATION)
 
 #: All families in words, for messages.
 KNOWN = "; ".join(family.form for family in FAMILIES)
