@@ -272,6 +272,8 @@ def preview(
     *,
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    keypoints: bool = True,
+    keypoint_threshold: float = 0.3,
     score_threshold: float = 0.3,
     class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
     include_class: str | Sequence[str] | None = None,
@@ -300,6 +302,8 @@ def preview(
         to: Folder for `index.html` and its images.
         progress: Whether to show a progress bar; by default on a terminal and in notebooks.
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
+        keypoints: Write the keypoints of detectors that have some.
+        keypoint_threshold: Write only keypoints with at least this score.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.

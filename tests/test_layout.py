@@ -71,7 +71,7 @@ MAY_IMPORT = {
         *{"label_studio", "labels/class_tree", "pages", "processes"},
     },
     "gallery": {
-        *{"errors", "storage", "detections", "frames", "masks", "options", "select", "store"},
+        *{"errors", "storage", "detections", "frames", "keypoints", "masks", "options", "select", "store"},
         *{"export", "labels", "pages"},
     },
     "synth": {"errors", "storage", "masks"},

@@ -4,7 +4,8 @@ The data describe the run, its totals and its classes, and contain a card per im
 list of `[position, value]`: a value holds from its position (0 to 100) until the next one. The `detections` of a card
 are lists, highest score first: `[class, score, x1, y1, x2, y2, contour]`. The class is an index into `classes`, the box
 is in pixels of the image, and the contour of the mask is the data of an SVG path in the same pixels, or `""` without a
-mask. A whole-image label is `[class, score]`. `below` lists in the same form what the run stores below the thresholds;
+mask. If keypoints are shown, a list of `[number, x, y]` follows, and `keypoints` has the edges between them. A
+whole-image label is `[class, score]`. `below` lists in the same form what the run stores below the thresholds;
 the slider of the page reveals these detections.
 
 File names and labels are untrusted. They reach the page as JSON in a block that is never executed, with `<`, `>` and
@@ -25,6 +26,7 @@ from prelabel.export.base import RunInfo
 from prelabel.export.run_selection import selection_words
 from prelabel.frames import BROWSER
 from prelabel.gallery.survey import Predictions, Survey, shown_from, shown_score, slider_position
+from prelabel.keypoints import shown
 from prelabel.labels.colors import colors_by_frequency
 from prelabel.masks.bridges import FloatArray
 from prelabel.masks.polygons import PolygonRules, mask_parts
@@ -111,7 +113,12 @@ def ink_on(color: str) -> str:
 
 
 def card(
-    row: ImageRow, kept: Predictions, below: Predictions, numbers: Mapping[str, int], picture_size: int
+    row: ImageRow,
+    kept: Predictions,
+    below: Predictions,
+    numbers: Mapping[str, int],
+    picture_size: int,
+    lowest_keypoint_score: float | None = None,
 ) -> dict[str, Any]:
     """The card of an image: facts about it, and its detections or the reason why it failed.
 
@@ -123,6 +130,7 @@ def card(
         below: The predictions that only the thresholds remove.
         numbers: Position of each class in `classes`.
         picture_size: Longer side of the larger rendition in pixels, for which contours are precise enough.
+        lowest_keypoint_score: The lowest score of a keypoint that is shown; None to show none.
 
     Raises:
         ExportError: A mask does not fit its image.
@@ -143,15 +151,22 @@ def card(
     if row.error_type is not None:
         values["error"] = {"type": row.error_type, "text": redact(row.error or ""), "stage": row.error_stage or ""}
         return values
-    values["detections"] = _entries(row, kept, numbers, picture_size)
-    if hidden := _entries(row, below, numbers, picture_size):
+    values["detections"] = _entries(row, kept, numbers, picture_size, lowest_keypoint_score)
+    if hidden := _entries(row, below, numbers, picture_size, lowest_keypoint_score):
         values["below"] = hidden
     return values
 
 
-def _entries(row: ImageRow, predictions: Predictions, numbers: Mapping[str, int], picture_size: int) -> list[list[Any]]:
+def _entries(
+    row: ImageRow, predictions: Predictions, numbers: Mapping[str, int], picture_size: int, lowest: float | None
+) -> list[list[Any]]:
     detections = predictions.detections
     boxes = [] if detections is None else _boxes(row.image_id, detections, numbers, picture_size)
+    if detections is not None and detections.keypoints is not None and lowest is not None:
+        are_shown = shown(detections.keypoints, lowest, detections.height, detections.width)
+        for box, points, is_shown in zip(boxes, detections.keypoints.tolist(), are_shown.tolist(), strict=True):
+            xy = [[number, round(x, 1), round(y, 1)] for number, (x, y, _) in enumerate(points) if is_shown[number]]
+            box.extend([xy] if xy else [])
     return boxes + [[numbers[name], shown_score(score)] for name, score in predictions.image_labels]
 
 

@@ -18,12 +18,13 @@ from typing import Any
 
 from prelabel.errors import ExportError
 from prelabel.export.base import ExportReport, Rows, RunInfo, Tally, links_option, require_distinct_files
+from prelabel.export.keypoints import KeypointOptions, unread_keypoints, written_keypoints
 from prelabel.export.run_selection import selection_notes
 from prelabel.frames import BROWSER
 from prelabel.gallery.content import GENERATOR, card, class_numbers, classes, page, run_facts, totals
 from prelabel.gallery.renditions import renditions_of
 from prelabel.gallery.survey import kept_predictions, predictions_below, survey
-from prelabel.options import Options, group_of, option
+from prelabel.options import group_of, option
 from prelabel.select import ExportSelection
 from prelabel.storage.address import describe, join, redact
 from prelabel.storage.files import Storage
@@ -39,7 +40,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreviewOptions(Options):
+class PreviewOptions(KeypointOptions):
     """The options of `preview`."""
 
     selection: ExportSelection = group_of(ExportSelection)
@@ -112,8 +113,10 @@ def write_preview(
         options.selection.require_known_names(info.classes)
     index = join(to, INDEX)
     exists = _is_preview(index, storage)
-    counts = survey(rows(), options.selection, options.limit, options.seed)
-    in_browser = rows.in_frame(BROWSER)
+    counts = survey(rows.without("keypoints")(), options.selection, options.limit, options.seed)
+    in_browser = rows.without(*unread_keypoints(info, options)).in_frame(BROWSER)
+    keypoints = written_keypoints(info, options)
+    lowest_keypoint_score = None if keypoints is None else options.lowest_keypoint_score
     if exists:
         # The page must not stay while its images are being replaced.
         storage.delete(index)
@@ -129,7 +132,7 @@ def write_preview(
             if row.error_type is None:
                 tally.add_image(row)
             kept, below = kept_predictions(row, options.selection), predictions_below(row, options.selection)
-            cards.append(card(row, kept, below, numbers, options.picture_size))
+            cards.append(card(row, kept, below, numbers, options.picture_size, lowest_keypoint_score))
             # A failed image with a known size could be decoded, so it can be shown.
             if position in chosen or row.width is not None:
                 renditions.queue(len(cards), row)
@@ -142,6 +145,7 @@ def write_preview(
         "classes": classes(counts),
         "sampled": len(chosen) < counts.images - counts.failed,
         "cards": cards,
+        **({} if keypoints is None else {"keypoints": {"edges": [list(edge) for edge in keypoints.edges]}}),
     }
     storage.publish(index, page(data).encode())
     _delete_old_renditions(to, storage, renditions.urls)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from prelabel.keypoints import KeypointSet
 from prelabel.select import Selection
 from tests.browser import chromium
 from tests.gallery.galleries import photo, preview
@@ -423,6 +424,24 @@ def test_boxes_masks_and_labels_are_switched_by_click_and_key(show: Callable[...
         assert (page.locator(shapes).count(), page.locator(box).is_checked()) == (0, False)
         page.locator(box).check(force=True)
         assert page.locator(shapes).count() > 0
+
+
+def test_keypoints_and_their_skeleton_are_drawn_and_switched(show: Callable[..., Any], tmp_path: Path):
+    points = [(15.0, 10.0, 0.9), (20.0, 8.0, 0.8), (10.0, 8.0, 0.1)]
+    info = dataclasses.replace(INFO, keypoints=KeypointSet(("nose", "left_eye", "right_eye"), ((0, 1), (0, 2))))
+    preview([photo(tmp_path, "a.jpg", found(xyxy=(0, 0, 30, 40), keypoints=points))], tmp_path / "out", info)
+    page = show(tmp_path / "out")
+    # The edge to the eye that is not shown is not drawn.
+    assert page.locator(".edge").get_attribute("d") == "M15 10L20 8"
+    assert page.locator("path.keypoint").get_attribute("d") == "M15 10h0M20 8h0"
+    page.keyboard.press("k")
+    assert (page.locator(".keypoint").count(), page.locator("#show-keypoints").is_checked()) == (0, False)
+    page.locator("#show-keypoints").check(force=True)
+    assert page.locator(".keypoint").count() == 1
+
+
+def test_a_page_without_keypoints_has_no_switch_for_them(show: Callable[..., Any], gallery: Path):
+    assert not show(gallery).locator("#keypoints-switch").is_visible()
 
 
 def test_keys_move_between_images(show: Callable[..., Any], gallery: Path):

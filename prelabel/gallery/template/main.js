@@ -143,7 +143,8 @@ function wireControls() {
   byId("classes-more").addEventListener("click", showAllClasses);
   byId("tools").addEventListener("submit", (event) => event.preventDefault());
   byId("masks-switch").hidden = !cards.some((card) => card.all.some((detection) => detection[CONTOUR]));
-  for (const layer of ["boxes", "masks", "labels"]) byId(`show-${layer}`).addEventListener("change", () => toggle(layer));
+  byId("keypoints-switch").hidden = !cards.some((card) => card.all.some((detection) => detection[KEYPOINTS]));
+  for (const layer of ["boxes", "masks", "keypoints", "labels"]) byId(`show-${layer}`).addEventListener("change", () => toggle(layer));
   // The filters are folded on a phone and always open on larger screens.
   const phone = matchMedia("(max-width: 640px)");
   const fold = () => { byId("fold").open = !phone.matches; };
@@ -203,7 +204,7 @@ function wireHelp() {
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("input[type=search], select");
   if (typing || event.altKey || event.ctrlKey || event.metaKey || byId("help").open) return;
-  const layer = { b: "boxes", m: "masks", l: "labels" }[event.key.toLowerCase()];
+  const layer = { b: "boxes", m: "masks", k: "keypoints", l: "labels" }[event.key.toLowerCase()];
   if (layer) toggle(layer);
   else if (event.key === "?") byId("help").showModal();
   else if (event.key === "/" && !viewer.open) {

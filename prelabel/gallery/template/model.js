@@ -2,7 +2,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const cards = data.cards;
-const [CLASS, SCORE, X1, Y1, X2, Y2, CONTOUR] = [0, 1, 2, 3, 4, 5, 6];
+const [CLASS, SCORE, X1, Y1, X2, Y2, CONTOUR, KEYPOINTS] = [0, 1, 2, 3, 4, 5, 6, 7];
 
 // The slider starts at the threshold of the options. In this position it shows exactly what the options keep, even if a
 // class has its own threshold. Its lowest position shows everything that the run stores.
@@ -18,7 +18,7 @@ for (const card of cards) {
 }
 
 const NO_FILTERS = { query: "", classes: new Set(), status: "all", score: START };
-const state = { ...NO_FILTERS, sort: "run", boxes: true, masks: true, labels: true };
+const state = { ...NO_FILTERS, sort: "run", boxes: true, masks: true, keypoints: true, labels: true };
 
 const collator = new Intl.Collator(undefined, { numeric: true });
 const number = new Intl.NumberFormat();

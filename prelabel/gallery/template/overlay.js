@@ -1,4 +1,4 @@
-// Draws boxes, masks and labels over an image. Shapes are SVG in pixels of the image; labels are HTML, because their
+// Draws boxes, masks, keypoints and labels over an image. Shapes are SVG in pixels of the image; labels are HTML, because their
 // size does not depend on the scale of the image.
 
 const LABEL_STYLES = { small: { font: "600 11px system-ui, sans-serif", height: 16, pad: 8 }, large: { font: "600 12px system-ui, sans-serif", height: 18, pad: 10 } };
@@ -32,7 +32,20 @@ function shape(detection) {
     const box = { x: detection[X1], y: detection[Y1], width: detection[X2] - detection[X1], height: detection[Y2] - detection[Y1] };
     group.append(svg("rect", { class: "halo", ...box }), svg("rect", { class: "box", ...box, stroke: color }));
   }
+  if (state.keypoints && detection[KEYPOINTS]) group.append(...skeleton(detection[KEYPOINTS], color));
   return group;
+}
+
+// The shown keypoints, [number, x, y] each, and the lines of the skeleton between them. A point is a line without
+// length and with round ends, so its size does not depend on the scale of the image.
+function skeleton(keypoints, color) {
+  const places = new Map(keypoints.map(([keypoint, x, y]) => [keypoint, `${x} ${y}`]));
+  const edges = data.keypoints.edges.filter(([from, to]) => places.has(from) && places.has(to));
+  const lines = edges.map(([from, to]) => `M${places.get(from)}L${places.get(to)}`).join("");
+  const points = [...places.values()].map((place) => `M${place}h0`).join("");
+  return [["halo", lines], ["edge", lines], ["ring", points], ["keypoint", points]]
+    .filter(([, path]) => path)
+    .map(([kind, path]) => svg("path", { class: kind, d: path, stroke: ["halo", "ring"].includes(kind) ? undefined : color }));
 }
 
 // Labels, highest score first. A label without a free place is omitted; the opened image lists all detections.
