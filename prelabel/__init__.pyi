@@ -90,6 +90,7 @@ def label(
     mask_threshold: float = 0.5,
     keep: str | Sequence[str] | None = None,
     top_k: int = 5,
+    batch_size: int | None = None,
     trust_model: bool = False,
     optimize: Literal["exact", "auto", "off"] = "exact",
     model_cache: StrPath | None = None,
@@ -173,6 +174,8 @@ def label(
         mask_threshold: Count pixels with a score above this as part of the mask.
         keep: Also store this output of the model: multiclass-scores.
         top_k: Keep the K best labels per image of a classifier.
+        batch_size: Give the network N images of equal size at a time, if it takes several (default: 32 for a
+            classifier; for a detector, 8 on a GPU, and 1 on a CPU, where more gain nothing).
         trust_model: Run the model even if its graph reads or writes files, uses the network or runs Python code.
         optimize: Run the model with folded constants and the same results (`exact`), as loaded (`off`), or in lower
             precision if that is faster and changes no detection on the run's first images (`auto`).

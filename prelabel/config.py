@@ -168,6 +168,13 @@ class LabelOptions(Options):
         (), f"Also store this output of the model: {', '.join(KEEP)}.", metavar="TENSOR", affects="rows"
     )
     top_k: int = option(5, "Keep the K best labels per image of a classifier.", metavar="K", min=1, affects="rows")
+    batch_size: int | None = option(
+        None,
+        "Give the network N images of equal size at a time, if it takes several (default: 32 for a classifier; for a "
+        "detector, 8 on a GPU, and 1 on a CPU, where more gain nothing).",
+        metavar="N",
+        min=1,
+    )
     trust_model: bool = option(
         False,
         "Run the model even if its graph reads or writes files, uses the network or runs Python code.",

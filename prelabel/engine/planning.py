@@ -70,6 +70,8 @@ def inspect_detector(options: LabelOptions, storage: Storage, notify: Callable[[
     if model.labels is None and not model.convention.strings:
         notify("the detector has class numbers without names; use --label-map (a file, or `coco`) to name them")
     _require_boxes(options, model)
+    if options.batch_size and options.batch_size > 1 and not model.convention.batches:
+        notify(f"--batch-size {options.batch_size} has no effect: the model takes one image at a time")
     if options.needs_working_size:
         for note in _notes_on_working_size(options, working_size(model)):
             notify(note)

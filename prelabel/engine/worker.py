@@ -94,6 +94,7 @@ class Worker:
             mask_threshold=options.mask_threshold,
             keep=options.keep,
             top_k=options.top_k,
+            batch_size=options.batch_size,
             decisive_score=options.selection.lowest_threshold,
         )
         # Options for loading the detector that concern this process and machine.

@@ -56,6 +56,25 @@ def _functions(tf: Any) -> Mapping[str, tuple[list[int | None], Any, str, Callab
         masks = [(ys >= b[0]) & (ys < b[2]) & (xs >= b[1]) & (xs < b[3]) for b in BOXES]
         return tf.cast(tf.stack(masks)[None], dtype)
 
+    def brightest(x: Any, count: Any) -> dict[str, Any]:
+        """The box of the pixels above 200 of each image. Its score is the brightness of the image, or 0."""
+        light = tf.cast(tf.reduce_max(x, 3) > 200, floats)
+        sides = []
+        for axis in (1, 2):
+            line = tf.reduce_max(light, 3 - axis)
+            size = tf.cast(tf.shape(line)[1], floats)
+            at = tf.range(size)
+            sides.append(tf.reduce_min(tf.where(line > 0, at, size), 1) / size)
+            sides.append((tf.reduce_max(tf.where(line > 0, at, -1.0), 1) + 1) / size)
+        boxes = tf.stack([sides[0], sides[2], sides[1], sides[3]], 1)[:, None]
+        scores = brightness(x)[:, None] / 255 * tf.reduce_max(light, [1, 2])[:, None]
+        return {
+            "detection_boxes": boxes,
+            "detection_scores": scores,
+            "detection_classes": tf.ones([count, 1]),
+            "num_detections": tf.ones([count]),
+        }
+
     def as_bytes(x: Any) -> Any:
         return found(brightness(x)[0] / 255)
 
@@ -249,6 +268,20 @@ def _functions(tf: Any) -> Mapping[str, tuple[list[int | None], Any, str, Callab
                 "detection_keypoint_scores": tf.zeros([1, 2, 17]),
                 "raw_detection_boxes": tf.zeros([1, 2, 4]),
             },
+        ),
+        # Several images.
+        "batches": ([None, None, None, 3], whole, "x", lambda x: brightest(x, tf.shape(x)[0])),
+        "batches_of_one": (
+            [None, None, None, 3],
+            whole,
+            "x",
+            lambda x: brightest(x[: tf.minimum(1, tf.shape(x)[0])], tf.minimum(1, tf.shape(x)[0])),
+        ),
+        "mixed_batches": (
+            [None, 48, 64, 3],
+            floats,
+            "x",
+            lambda x: brightest(tf.cast(0 * x + tf.reduce_mean(x, 0), whole), tf.shape(x)[0]),
         ),
         # Layouts.
         "channels_unknown": (
