@@ -33,10 +33,9 @@ from prelabel.merging.neighbors import (
 Method = Literal["wbf", "nms", "nmm"]
 METHODS: tuple[Method, ...] = ("wbf", "nms", "nmm")
 
-#: Boxes whose neighbors are known at a time: at first, at least and at most; and the pairs of neighbors that should be
-#: about the most. With these limits, memory stays linear even if all boxes overlap.
-_FIRST_BLOCK, _LEAST_BLOCK, _MOST_BLOCK = 1024, 256, 4096
-_PAIRS = 1 << 17
+#: Boxes whose neighbors are searched at a time, at least and at most. With the limit of a search, memory stays linear
+#: even if all boxes overlap.
+_LEAST_BLOCK, _MOST_BLOCK = 256, 4096
 
 #: What a score of 0 counts in a fused box, where it cannot be the only weight.
 _LEAST_SCORE = 1e-12
@@ -148,22 +147,25 @@ def _clusters(
     #: The last member of each cluster at its first member: its neighbors include all boxes that the cluster overlaps.
     last = np.full(number, -1)
     neighbors = Neighbors(boxes, group, shared_reach(iou) if fused else overlap_reach(iou))
-    stop, size = 0, _FIRST_BLOCK
+    stop, size = 0, _MOST_BLOCK
     while stop < number:
-        start, stop = stop, min(stop + size, number)
-        block = np.arange(start, stop)
+        start = stop
+        block = np.arange(start, min(start + size, number))
         base = np.append(last[:start][last[:start] >= 0], block)
-        query, neighbor = neighbors.earlier(block, base)
-        size = min(max(size * 2 if len(query) < _PAIRS else size // 2, _LEAST_BLOCK), _MOST_BLOCK)
-        bounds = np.searchsorted(query, np.arange(start, stop + 1))
+        searched, query, neighbor = neighbors.earlier(block, base)
+        block, stop = block[:searched], start + searched
+        size = min(max(2 * searched, _LEAST_BLOCK), _MOST_BLOCK)
+        begin = np.searchsorted(query, np.arange(start, stop + 1))
         inside = np.flatnonzero(neighbor >= start)
         inside = inside[np.argsort(neighbor[inside], kind="stable")]
-        later, later_bounds = query[inside], np.searchsorted(neighbor[inside], np.arange(start, stop + 1))
+        later, later_begin = query[inside], np.searchsorted(neighbor[inside], np.arange(start, stop + 1))
+        length, later_length = np.diff(begin), np.diff(later_begin)
         waiting_for = np.bincount(later - start, minlength=stop - start)
         ready = block[waiting_for == 0]
         while len(ready):
-            begin, end = bounds[ready - start], bounds[ready - start + 1]
-            joined = _best_cluster(ready, boxes, current, cluster, neighbor, begin, end - begin, iou, fused=fused)
+            place = ready - start
+            candidates = neighbor[expand(begin[place], length[place])]
+            joined = _best_cluster(ready, length[place], cluster[candidates], boxes, current, iou, fused=fused)
             cluster[ready] = np.where(joined < 0, ready, joined)
             last[cluster[ready]] = ready if fused else cluster[ready]
             if fused and len(moved := joined[joined >= 0]):
@@ -172,28 +174,34 @@ def _clusters(
                 weighted[moved] += boxes[box] * strength[box, None]
                 total[moved] += strength[box]
                 current[moved] = weighted[moved] / total[moved, None]
-            begin, end = later_bounds[ready - start], later_bounds[ready - start + 1]
-            released = later[expand(begin, end - begin)] - start
-            np.subtract.at(waiting_for, released, 1)
-            ready = np.unique(released[waiting_for[released] == 0]) + start
+            waiting_for[place] = -1
+            np.subtract.at(waiting_for, later[expand(later_begin[place], later_length[place])] - start, 1)
+            ready = block[waiting_for == 0]
     return cluster, current
 
 
 def _best_cluster(
     ready: Int64Array,
+    length: Int64Array,
+    candidate: Int64Array,
     boxes: Floats,
     current: Floats,
-    cluster: Int64Array,
-    neighbor: Int64Array,
-    begin: Int64Array,
-    length: Int64Array,
     iou: float,
     *,
     fused: bool,
 ) -> Int64Array:
-    """`(R,)` the cluster that each box joins, or -1: the one that overlaps it most, or else the strongest."""
+    """`(R,)` the cluster that each box joins, or -1: the one that overlaps it most, or else the strongest.
+
+    Args:
+        ready: `(R,)` the boxes.
+        length: `(R,)` number of candidates of each.
+        candidate: The clusters of its neighbors, box by box.
+        boxes: `(N, 4)`.
+        current: `(N, 4)` boxes of clusters at their first member.
+        iou: The threshold.
+        fused: See `_clusters`.
+    """
     row = np.repeat(np.arange(len(ready)), length)
-    candidate = cluster[neighbor[expand(begin, length)]]
     overlap = iou_of_pairs(boxes[ready[row]], current[candidate])
     enough = overlap > iou
     row, candidate, overlap = row[enough], candidate[enough], overlap[enough]

@@ -1,7 +1,7 @@
 """Which boxes of a group can meet: found by a grid, without a look at every pair.
 
-Boxes are sorted into levels by their longer side (1 to 2 pixels, 2 to 4, 4 to 8, ...), and within a level by group, by
-strip of the image, and by the column of their center. The partners of a box within reach are then a few ranges of
+Boxes are sorted into levels by their longer side (up to 4 pixels, 4 to 16, 16 to 64, ...), and within a level by group,
+by strip of the image, and by the column of their center. The partners of a box within reach are then a few ranges of
 each level. Only the candidates in these ranges are compared.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
-#: Number of candidates that are compared at a time: a few megabytes.
-_CANDIDATES = 1 << 15
+#: The most strips and the most candidates of a search that has several queries, and the number of candidates that are
+#: compared at a time. All take a few megabytes.
+_STRIPS, _CANDIDATES, _COMPARED = 1 << 18, 1 << 19, 1 << 15
 
 #: What the rounding of fused boxes can change, as a share of a side; neighbors are searched this much farther.
 _ROUNDING = 1e-6
@@ -69,9 +71,11 @@ def shared_reach(iou: float) -> Reach:
 
 def iou_of_pairs(first: Floats, second: Floats) -> Floats:
     """`(P,)` IoU of two lists of `(P, 4)` boxes; 0 where both have no area."""
-    low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
-    sides = np.maximum(high - low, 0)
-    intersection = sides[:, 0] * sides[:, 1]
+    across, down = (
+        np.maximum(np.minimum(first[:, high], second[:, high]) - np.maximum(first[:, low], second[:, low]), 0)
+        for low, high in ((0, 2), (1, 3))
+    )
+    intersection = across * down
     union = area(first) + area(second) - intersection
     overlap: Floats = np.divide(intersection, union, out=np.zeros(len(union)), where=union > 0)
     return overlap
@@ -88,6 +92,55 @@ def expand(starts: Int64Array, lengths: Int64Array) -> Int64Array:
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     return np.repeat(starts - ends + lengths, lengths) + np.arange(total)
+
+
+class _Grid(NamedTuple):
+    """Some boxes, sorted by level, group, strip of the image, and the column of their center.
+
+    Attributes:
+        levels: `(L,)` the levels that occur, increasing.
+        longest: `(L,)` pixels that all sides of the boxes of a level are shorter than; its strips are as high.
+        strips: `(L,)` number of strips of the image.
+        begin: `(L,)` number of the first strip, over all levels and groups.
+        key: `(B + 1,)` strip times the width of the image plus column, increasing; then infinity.
+        member: `(B,)` indices of the boxes.
+    """
+
+    levels: npt.NDArray[np.intc]
+    longest: Floats
+    strips: Int64Array
+    begin: Int64Array
+    key: Floats
+    member: Int64Array
+
+
+class _Ranges(NamedTuple):
+    """Ranges of a grid that hold the candidates for neighbors: one per query, level and strip, if there is any.
+
+    Attributes:
+        searched: Number of queries whose ranges these are.
+        query: `(R,)` index of the query, increasing.
+        begin: `(R,)` place of the first candidate in the grid.
+        length: `(R,)` number of candidates, at least one.
+    """
+
+    searched: int
+    query: Int64Array
+    begin: Int64Array
+    length: Int64Array
+
+
+def _first_within(most: int, query: Int64Array, count: Int64Array, queries: int) -> int:
+    """How many of the first queries have counts that sum up to at most a limit; at least one.
+
+    Args:
+        most: The limit.
+        query: `(R,)` the number of the query that each count belongs to, increasing.
+        count: `(R,)`.
+        queries: The number of queries.
+    """
+    fits = int(np.searchsorted(np.cumsum(count), most, side="right"))
+    return queries if fits == len(count) else max(int(query[fits]), 1)
 
 
 class Neighbors:
@@ -112,61 +165,78 @@ class Neighbors:
         self._x -= self._x.min(initial=np.inf)
         self._y -= self._y.min(initial=np.inf)
         self._width, self._height = self._x.max(initial=0) + 1, self._y.max(initial=0) + 1
-        self._level = np.frexp(np.maximum(np.maximum(self._w, self._h), 1))[1]
+        self._groups = int(group.max(initial=-1)) + 1
+        self._level = (np.frexp(np.maximum(np.maximum(self._w, self._h), 1))[1] + 1) // 2
 
-    def earlier(self, queries: Int64Array, base: Int64Array) -> tuple[Int64Array, Int64Array]:
+    def earlier(self, queries: Int64Array, base: Int64Array) -> tuple[int, Int64Array, Int64Array]:
         """Pairs of a query and a neighbor from the base that comes earlier, that is, has a lower index.
 
         Args:
-            queries: Indices of boxes whose neighbors are searched.
+            queries: Indices of boxes whose neighbors are searched, increasing.
             base: Indices of boxes among which they are searched.
 
         Returns:
-            `(P,)` indices of the queries, increasing, and `(P,)` indices of their neighbors, increasing for each query.
+            The number of queries that were searched: the first ones, at least one, as many as the limits on memory
+            allow. `(P,)` indices of queries, increasing, and `(P,)` indices of their neighbors, increasing for each
+            query.
         """
+        grid = self._grid(base)
+        ranges = self._ranges(queries, grid)
         number = max(len(self._x), 1)
-        parts = [query * number + neighbor for query, neighbor in self._search(queries, base)]
-        pairs = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        parts = [query * number + neighbor for query, neighbor in self._compared(ranges, grid.member)]
+        pairs = np.concatenate(parts)
         pairs.sort()
         query = pairs // number
-        return query, pairs - query * number
+        return ranges.searched, query, pairs - query * number
 
-    def _search(self, queries: Int64Array, base: Int64Array) -> Iterator[tuple[Int64Array, Int64Array]]:
-        """The same pairs in any order, some at a time."""
+    def _grid(self, base: Int64Array) -> _Grid:
+        """Boxes in the order of the grid."""
+        levels, level = np.unique(self._level[base], return_inverse=True)
+        longest = np.ldexp(1.0, 2 * levels)
+        strips = (self._height / longest).astype(np.int64) + 1
+        begin = np.cumsum(self._groups * strips) - self._groups * strips
+        strip = begin[level] + self._group[base] * strips[level] + (self._y[base] / longest[level]).astype(np.int64)
+        key = strip * self._width + self._x[base]
+        order = np.argsort(key)
+        return _Grid(levels, longest, strips, begin, np.append(key[order], np.inf), base[order])
+
+    def _ranges(self, queries: Int64Array, grid: _Grid) -> _Ranges:
+        """Where the candidates for neighbors of the first queries are in the grid."""
         reach, width = self._reach, self._width
-        # Sides that differ by a factor of up to 2**n are at most n levels apart.
-        most_apart = 1 - math.frexp(max(reach.least_ratio, 1e-9))[1]
-        query_level, base_level = self._level[queries], self._level[base]
-        for level in np.unique(base_level):
-            query = queries[np.abs(query_level - level) <= most_apart]
-            member = base[base_level == level]
-            longest = math.ldexp(1, int(level))
-            strips = int(self._height / longest) + 1
-            key = (self._group[member] * strips + (self._y[member] / longest).astype(np.int64)) * width + self._x[
-                member
-            ]
-            order = np.argsort(key)
-            key, member = key[order], member[order]
-            across, down = (
-                reach.spread * (side + longest) / 2 + reach.gap * np.minimum(side, longest) + _SLACK
-                for side in (self._w[query], self._h[query])
-            )
-            first = (np.maximum(self._y[query] - down, 0) / longest).astype(np.int64)
-            last = (np.minimum(self._y[query] + down, self._height - 1) / longest).astype(np.int64)
-            number = last - first + 1
-            row = (np.repeat(self._group[query] * strips, number) + expand(first, number)) * width
-            left = row + np.repeat(np.maximum(self._x[query] - across, 0), number)
-            right = row + np.repeat(np.minimum(self._x[query] + across, width - 1), number)
-            begin = np.searchsorted(key, left - _SLACK)
-            length = np.searchsorted(key, right + _SLACK, side="right") - begin
-            query = np.repeat(query, number)
-            total = np.cumsum(length)
-            cuts = np.searchsorted(total, np.arange(_CANDIDATES, total[-1] if len(total) else 0, _CANDIDATES))
-            for rows in map(slice, [0, *cuts], [*cuts, len(query)]):
-                candidate = member[expand(begin[rows], length[rows])]
-                repeated = np.repeat(query[rows], length[rows])
-                earlier = candidate < repeated
-                yield self._within_reach(repeated[earlier], candidate[earlier])
+        # Sides that differ by a factor of up to 2**n are at most n / 2 levels apart, rounded up.
+        most_apart = (2 - math.frexp(max(reach.least_ratio, 1e-9))[1]) // 2
+        number, level = np.nonzero(np.abs(self._level[queries, None] - grid.levels) <= most_apart)
+        query, longest = queries[number], grid.longest[level]
+        x, y = self._x[query], self._y[query]
+        across, down = (
+            reach.spread * (side + longest) / 2 + reach.gap * np.minimum(side, longest) + _SLACK
+            for side in (self._w[query], self._h[query])
+        )
+        first = (np.maximum(y - down, 0) / longest).astype(np.int64)
+        strips = (np.minimum(y + down, self._height - 1) / longest).astype(np.int64) - first + 1
+        searched = _first_within(_STRIPS, number, strips, len(queries))
+        strips = strips[: np.searchsorted(number, searched)]
+        row = np.repeat(np.arange(len(strips)), strips)
+        first += grid.begin[level] + self._group[query] * grid.strips[level]
+        strip = expand(first[: len(strips)], strips) * width
+        right = strip + np.minimum(x + across, width - 1)[row] + _SLACK
+        begin = np.searchsorted(grid.key, strip + np.maximum(x - across, 0)[row] - _SLACK)
+        some = np.flatnonzero(grid.key[begin] <= right)
+        begin, number = begin[some], number[row[some]]
+        length = np.searchsorted(grid.key, right[some], side="right") - begin
+        searched = _first_within(_CANDIDATES, number, length, searched)
+        ranges = slice(0, int(np.searchsorted(number, searched)))
+        return _Ranges(searched, queries[number[ranges]], begin[ranges], length[ranges])
+
+    def _compared(self, ranges: _Ranges, member: Int64Array) -> Iterator[tuple[Int64Array, Int64Array]]:
+        """The pairs of `earlier` in any order, some at a time; `member` are the boxes of the grid."""
+        total = np.cumsum(ranges.length)
+        cuts = np.searchsorted(total, np.arange(_COMPARED, total[-1] if len(total) else 0, _COMPARED))
+        for rows in map(slice, [0, *cuts], [*cuts, len(total)]):
+            candidate = member[expand(ranges.begin[rows], ranges.length[rows])]
+            query = np.repeat(ranges.query[rows], ranges.length[rows])
+            earlier = candidate < query
+            yield self._within_reach(query[earlier], candidate[earlier])
 
     def _within_reach(self, first: Int64Array, second: Int64Array) -> tuple[Int64Array, Int64Array]:
         """The pairs that are neighbors. Each test is made only of pairs that passed the tests before it."""

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import prelabel.merging.boxes
+from prelabel.merging import boxes as boxes_module
+from prelabel.merging import neighbors as neighbors_module
 from prelabel.merging.boxes import METHODS, MergedBoxes, Method, merge_boxes
-from prelabel.merging.neighbors import Neighbors, shared_reach
+from prelabel.merging.neighbors import Neighbors, overlap_reach, shared_reach
 from tests.merging import reference
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "recorded.json").read_text())
@@ -146,9 +147,10 @@ def test_invalid_arguments_are_refused():
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("block", [7, 256])
 def test_crowds_are_merged_as_defined(method: Method, block: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(prelabel.merging.boxes, "_FIRST_BLOCK", block)
-    monkeypatch.setattr(prelabel.merging.boxes, "_LEAST_BLOCK", block)
-    monkeypatch.setattr(prelabel.merging.boxes, "_PAIRS", block * 4)
+    monkeypatch.setattr(boxes_module, "_LEAST_BLOCK", block)
+    monkeypatch.setattr(boxes_module, "_MOST_BLOCK", block)
+    for limit in ("_STRIPS", "_CANDIDATES", "_COMPARED"):
+        monkeypatch.setattr(neighbors_module, limit, block * 4)
     weights = [2.0, 2.0, 1.0]
     for seed, threshold in enumerate((0.05, 0.2, 0.35, 0.5, 0.55, 0.7, 0.9)):
         arrays = crowd(seed, 90, 130)
@@ -164,9 +166,8 @@ def test_crowds_are_merged_as_defined(method: Method, block: int, monkeypatch: p
 
 def test_a_cluster_that_has_moved_away_from_its_first_box_is_found(monkeypatch: pytest.MonkeyPatch):
     """Each box overlaps the fused box just enough, until boxes are too far from the first to be its neighbors."""
-    monkeypatch.setattr(prelabel.merging.boxes, "_FIRST_BLOCK", 1)
-    monkeypatch.setattr(prelabel.merging.boxes, "_LEAST_BLOCK", 1)
-    monkeypatch.setattr(prelabel.merging.boxes, "_PAIRS", 0)
+    monkeypatch.setattr(boxes_module, "_LEAST_BLOCK", 1)
+    monkeypatch.setattr(boxes_module, "_MOST_BLOCK", 1)
     score = np.linspace(0.9, 0.7, 12)
     left = [0.0]
     for number in range(1, 12):
@@ -196,8 +197,31 @@ def test_boxes_that_a_third_can_overlap_are_neighbors(threshold: float):
     pairs = set(itertools.combinations(range(len(near)), 2))
     index = np.arange(len(near))
     search = Neighbors(np.array(near), np.zeros(len(near), np.int64), shared_reach(threshold))
-    query, neighbor = search.earlier(index, index)
+    searched, query, neighbor = search.earlier(index, index)
+    assert searched == len(near)
     assert set(zip(neighbor.tolist(), query.tolist(), strict=True)) == pairs
+
+
+@pytest.mark.parametrize(("limit", "most"), [("_STRIPS", 1), ("_STRIPS", 20), ("_CANDIDATES", 1), ("_CANDIDATES", 20)])
+@pytest.mark.parametrize("threshold", [0.05, 0.6])
+def test_a_search_within_limits_goes_on_where_it_ended(
+    limit: str, most: int, threshold: float, monkeypatch: pytest.MonkeyPatch
+):
+    xyxy, _, group, _ = crowd(5, 60, 130)
+    index = np.arange(len(xyxy))
+    search = Neighbors(xyxy, group, overlap_reach(threshold))
+    searched, *expected = search.earlier(index, index)
+    monkeypatch.setattr(neighbors_module, limit, most)
+    pairs: list[np.ndarray] = []
+    numbers = []
+    while len(index):
+        searched, *found = search.earlier(index, np.arange(len(xyxy)))
+        assert set(found[0]) <= set(index[:searched])
+        pairs.append(np.array(found))
+        numbers.append(searched)
+        index = index[searched:]
+    assert np.concatenate(pairs, axis=1).tolist() == np.array(expected).tolist()
+    assert len(numbers) == 60 if most == 1 else len(numbers) > 3
 
 
 @settings(max_examples=40, deadline=None)
@@ -249,20 +273,21 @@ def test_suppression_and_the_clusters_of_merging_are_those_of_sahi():
 
 
 def test_few_pairs_are_known_at_a_time_even_if_all_boxes_overlap(monkeypatch: pytest.MonkeyPatch):
-    number, known, earlier = 2000, [], Neighbors.earlier
+    number, limit, known, earlier = 2000, 1 << 16, [], Neighbors.earlier
 
     def counted(self: Neighbors, queries: np.ndarray, base: np.ndarray) -> Any:
-        pairs = earlier(self, queries, base)
-        known.append(len(pairs[0]))
-        return pairs
+        searched, query, neighbor = earlier(self, queries, base)
+        known.append(len(query))
+        return searched, query, neighbor
 
+    monkeypatch.setattr(neighbors_module, "_CANDIDATES", limit)
     monkeypatch.setattr(Neighbors, "earlier", counted)
     random = np.random.default_rng(0)
     xyxy = np.array([0, 0, 100, 100]) + random.uniform(0, 3, (number, 4))
     zeros = np.zeros(number, np.int64)
     result = merge_boxes(xyxy, random.uniform(0, 1, number), zeros, zeros, [1], method="nms", iou=0.5)
     assert len(result.score) == 1
-    assert max(known) < prelabel.merging.boxes._FIRST_BLOCK**2 / 2 < number**2 / 4
+    assert limit / 4 < max(known) <= limit < number**2 / 4
 
 
 @pytest.mark.parametrize("method", ["nms", "nmm"])
