@@ -67,8 +67,8 @@ MAY_IMPORT = {
     },
     "pages": set(),
     "review": {
-        *{"errors", "words", "storage", "detections", "frames", "masks", "options", "select", "store", "export"},
-        *{"label_studio", "labels/class_tree", "pages", "processes"},
+        *{"errors", "words", "storage", "detections", "frames", "keypoints", "masks", "options", "select", "store"},
+        *{"export", "label_studio", "labels/class_tree", "pages", "processes"},
     },
     "gallery": {
         *{"errors", "storage", "detections", "frames", "keypoints", "masks", "options", "select", "store"},

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from prelabel.errors import ConfigError
 from prelabel.export.categories import Category
+from prelabel.keypoints import COCO_PERSON
 from prelabel.review.gather import ImagePair
 from prelabel.words import install_hint
 
@@ -37,16 +38,30 @@ METRICS = {
     "AR_large": "AR of large objects",
 }
 
+#: The same for keypoints: at most 20 detections per image, and no metrics of small objects.
+KEYPOINT_METRICS = {
+    "AP": "AP",
+    "AP50": "AP at OKS 0.5",
+    "AP75": "AP at OKS 0.75",
+    "AP_medium": "AP of medium objects",
+    "AP_large": "AP of large objects",
+    "AR": "AR",
+    "AR50": "AR at OKS 0.5",
+    "AR75": "AR at OKS 0.75",
+    "AR_medium": "AR of medium objects",
+    "AR_large": "AR of large objects",
+}
+
 #: COCO's size ranges: lowest and highest area in pixels.
 _AREAS = {"all": (0, 1e5**2), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
 
 
 @dataclass(frozen=True, slots=True)
 class CocoScores:
-    """The metrics of boxes, or of masks.
+    """The metrics of boxes, of masks or of keypoints.
 
     Attributes:
-        overall: Value of each of `METRICS`, or None if no object has that size.
+        overall: Value of each of `METRICS` (or `KEYPOINT_METRICS`), or None if no object has that size.
         by_class: The same metrics by class name; all None for a class without objects.
         objects: Number of objects, without crowd regions, by size.
     """
@@ -70,7 +85,10 @@ def import_pycocotools() -> tuple[ModuleType, ModuleType]:
 
 
 def coco_scores(pairs: Sequence[ImagePair], categories: Sequence[Category], kind: str) -> CocoScores:
-    """Evaluate boxes (`"bbox"`) or masks (`"segm"`) as COCO does, over the given images and classes.
+    """Evaluate boxes (`"bbox"`), masks (`"segm"`) or keypoints as COCO does, over the given images and classes.
+
+    For keypoints (`"keypoints"`), only classes that have some in the truth count. Objects without a labeled keypoint
+    are ignored: neither detections of them nor missing ones count.
 
     Images are numbered by position, so that results do not depend on the ids in any file.
 
@@ -78,6 +96,9 @@ def coco_scores(pairs: Sequence[ImagePair], categories: Sequence[Category], kind
         ConfigError: pycocotools is not installed.
     """
     coco, cocoeval = import_pycocotools()
+    if kind == "keypoints":
+        with_keypoints = {o.category_id for pair in pairs for o in pair.objects if any(o.keypoints[2::3])}
+        categories = [category for category in categories if category.id in with_keypoints]
     truth_entries = _truth_entries(pairs, kind)
     # pycocotools prints its progress, and its compiled part uses deprecated functions of NumPy.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -87,10 +108,11 @@ def coco_scores(pairs: Sequence[ImagePair], categories: Sequence[Category], kind
         tables = [_class_tables(cocoeval, truth, results, category.id, kind) for category in categories]
     # Shapes (class, IoU, recall, size, max detections) and (class, IoU, size, max detections).
     precision, recall = (np.stack(class_tables) for class_tables in zip(*tables, strict=True))
-    areas = [entry["area"] for entry in truth_entries if not entry["iscrowd"]]
+    areas = [entry["area"] for entry in truth_entries if not entry["iscrowd"] and entry.get("num_keypoints", 1)]
+    metrics = _keypoint_metrics if kind == "keypoints" else _metrics
     return CocoScores(
-        overall=_metrics(precision, recall),
-        by_class={c.name: _metrics(precision[n : n + 1], recall[n : n + 1]) for n, c in enumerate(categories)},
+        overall=metrics(precision, recall),
+        by_class={c.name: metrics(precision[n : n + 1], recall[n : n + 1]) for n, c in enumerate(categories)},
         objects={size: sum(low <= area <= high for area in areas) for size, (low, high) in _AREAS.items()},
     )
 
@@ -138,6 +160,8 @@ def _truth_entries(pairs: Sequence[ImagePair], kind: str) -> list[dict[str, Any]
                 mask, crowd = _rle([[x, y, x + w, y, x + w, y + h, x, y + h]], height, width), True
             elif kind == "segm" or (annotation.area is None and annotation.segmentation is not None):
                 mask = _rle(annotation.segmentation, height, width)
+            points = annotation.keypoints or (0.0,) * 3 * len(COCO_PERSON)
+            keypoints = {"keypoints": list(points), "num_keypoints": sum(v > 0 for v in points[2::3])}
             entries.append(
                 {
                     # pycocotools reads an id of 0 as "no match".
@@ -152,6 +176,7 @@ def _truth_entries(pairs: Sequence[ImagePair], kind: str) -> list[dict[str, Any]
                     if mask is None
                     else float(area(mask)),
                     "segmentation": mask,
+                    **(keypoints if kind == "keypoints" else {}),
                 }
             )
     return entries
@@ -163,7 +188,11 @@ def _result_entries(pairs: Sequence[ImagePair], kind: str) -> list[dict[str, Any
         category_ids, boxes, scores = (
             column.tolist() for column in (pair.detections.category, pair.detections.xywh, pair.detections.score)
         )
-        for category, xywh, score, mask in zip(category_ids, boxes, scores, pair.detections.rle, strict=True):
+        points = np.zeros((len(scores), 3 * len(COCO_PERSON) if kind == "keypoints" else 0), np.float32)
+        if kind == "keypoints" and pair.detections.keypoints is not None:
+            points = pair.detections.keypoints.reshape(points.shape)
+        columns = zip(category_ids, boxes, scores, pair.detections.rle, points.tolist(), strict=True)
+        for category, xywh, score, mask, keypoints in columns:
             entries.append(
                 {
                     "id": len(entries) + 1,
@@ -175,6 +204,7 @@ def _result_entries(pairs: Sequence[ImagePair], kind: str) -> list[dict[str, Any
                     "area": xywh[2] * xywh[3],
                     "iscrowd": 0,
                     "segmentation": mask if kind == "segm" else None,
+                    **({"keypoints": keypoints} if kind == "keypoints" else {}),
                 }
             )
     return entries
@@ -206,6 +236,20 @@ def _metrics(precision: Floats, recall: Floats) -> dict[str, float | None]:
         *(recall[:, :, size, 2] for size in (1, 2, 3)),
     ]
     return dict(zip(METRICS, map(_mean, values), strict=True))
+
+
+def _keypoint_metrics(precision: Floats, recall: Floats) -> dict[str, float | None]:
+    """The metrics (`KEYPOINT_METRICS`) over some classes; the arguments are as in `_metrics`, with OKS for IoU."""
+    tables = (precision[..., 0], recall[..., 0])
+    values = [
+        part
+        for table in tables
+        for part in (
+            *(table[..., 0], table[:, 0, ..., 0], table[:, 5, ..., 0]),
+            *(table[..., size] for size in (2, 3)),
+        )
+    ]
+    return dict(zip(KEYPOINT_METRICS, map(_mean, values), strict=True))
 
 
 def _mean(values: Floats) -> float | None:

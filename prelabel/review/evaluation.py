@@ -31,6 +31,7 @@ class Evaluation:
         classes: How classes were matched.
         boxes: COCO metrics of boxes.
         masks: COCO metrics of masks, or None if one side has no masks.
+        keypoints: COCO metrics of keypoints, or None if one side has none, or if they are not COCO's of a person.
         rankings: The ranked detections of each class, by class name of the truth.
         overall: The ranked detections of all classes.
         work: The work that each choice of thresholds leaves.
@@ -47,6 +48,7 @@ class Evaluation:
     classes: ClassCounts
     boxes: CocoScores
     masks: CocoScores | None
+    keypoints: CocoScores | None
     rankings: Mapping[str, Ranking]
     overall: Ranking
     work: Work
@@ -92,6 +94,7 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
         classes=gathered.classes,
         boxes=coco_scores(pairs, categories, "bbox"),
         masks=coco_scores(pairs, categories, "segm") if gathered.masks else None,
+        keypoints=coco_scores(pairs, categories, "keypoints") if gathered.keypoints else None,
         rankings=rankings,
         overall=overall,
         work=work,

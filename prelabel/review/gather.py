@@ -21,6 +21,7 @@ from prelabel.export.base import Rows, RunInfo
 from prelabel.export.categories import Category, ListedCategories
 from prelabel.export.parallel import UNUSED
 from prelabel.frames import BROWSER
+from prelabel.keypoints import COCO_PERSON, KeypointSet
 from prelabel.masks import rle
 from prelabel.review.image_matching import BY_NAME, Claims, ImageCounts, names_of_truth, no_image_message
 from prelabel.review.options import EvaluateOptions
@@ -43,6 +44,7 @@ class ImageDetections:
         score: `(N,)` float32.
         rle: N masks as `{"size", "counts"}`, or None for detections without one.
         compared: `(N,)` whether the option `compare_thresholds` keeps each detection; all True if it is not given.
+        keypoints: `(N, K, 3)` x, y, score, or None without keypoints.
     """
 
     category: npt.NDArray[np.int64]
@@ -50,12 +52,14 @@ class ImageDetections:
     score: npt.NDArray[np.float32]
     rle: tuple[dict[str, Any] | None, ...]
     compared: npt.NDArray[np.bool_]
+    keypoints: npt.NDArray[np.float32] | None = None
 
     def only_compared(self) -> ImageDetections:
         """The detections that the option `compare_thresholds` keeps."""
         kept = self.compared
         masks = tuple(itertools.compress(self.rle, kept))
-        return ImageDetections(self.category[kept], self.xywh[kept], self.score[kept], masks, kept[kept])
+        keypoints = None if self.keypoints is None else self.keypoints[kept]
+        return ImageDetections(self.category[kept], self.xywh[kept], self.score[kept], masks, kept[kept], keypoints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ class Gathered:
         images: How images were matched.
         classes: How classes were matched.
         masks: Whether all objects and all detections have masks.
+        keypoints: Whether keypoints can be scored.
         notes: Notes for the user, one line each.
     """
 
@@ -116,6 +121,7 @@ class Gathered:
     images: ImageCounts
     classes: ClassCounts
     masks: bool
+    keypoints: bool
     notes: tuple[str, ...]
 
 
@@ -146,7 +152,7 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
     frames.read_sizes(rows, lambda facts: names.find_one(facts.file_name, facts.image_id))
     claims: Claims[_Candidate] = Claims()
     other_sizes: list[str] = []
-    for batch in rows.without(*UNUSED).batches():
+    for batch in rows.without(*UNUSED, *(() if info.keypoints else ("keypoints",))).batches():
         matches: dict[int, tuple[str, list[int], Fit]] = {}
         for number, facts in enumerate(batch.images):
             way, positions = names.find(facts.file_name, facts.image_id)
@@ -180,9 +186,10 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
     if not categories:
         raise EvaluateError(f"--include-class and --exclude-class leave no class of {truth.display_url} to compare")
     masks, notes = _masks(info, pairs)
-    notes = [*truth.notes, *frames.notes(), *selection.class_notes(run_classes), *listed.notes, *notes]
+    keypoints, more_notes = _keypoints(info, truth, pairs)
+    notes = [*truth.notes, *frames.notes(), *selection.class_notes(run_classes), *listed.notes, *notes, *more_notes]
     images = _image_counts(truth, claims, other_sizes)
-    return Gathered(pairs, tuple(categories), images, classes, masks, tuple(notes))
+    return Gathered(pairs, tuple(categories), images, classes, masks, keypoints, tuple(notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +269,7 @@ class _Gatherer:
             kept.score[chosen],
             _rles(image_id, kept[chosen]),
             compared[chosen],
+            None if kept.keypoints is None else kept.keypoints[chosen],
         )
 
 
@@ -352,6 +360,26 @@ def _masks(info: RunInfo, pairs: Sequence[ImagePair]) -> tuple[bool, list[str]]:
         return False, ["masks are not scored: no object of the truth has a valid segmentation"]
     if not all(with_mask):
         return False, ["masks are not scored: not every detection has a mask"]
+    return True, []
+
+
+def _keypoints(info: RunInfo, truth: Truth, pairs: Sequence[ImagePair]) -> tuple[bool, list[str]]:
+    """Whether keypoints are scored; if not, although both sides have some, also a note with the reason."""
+    objects = [annotation for pair in pairs for annotation in pair.objects if annotation.keypoints]
+    if info.keypoints is None or not any(any(annotation.keypoints[2::3]) for annotation in objects):
+        return False, []
+    measure = "COCO's measure knows only its 17 keypoints of a person"
+    if not info.keypoints.is_coco_person:
+        names = ", ".join(map(repr, info.keypoints.names[:3]))
+        return False, [
+            f"keypoints are not scored: {measure}, and the run has {len(info.keypoints)} ({names}, ...); if they are "
+            "COCO's, run `label` with --keypoint-names coco-person"
+        ]
+    named = [truth.keypoint_names[number] for number in {o.category_id for o in objects} & truth.keypoint_names.keys()]
+    if not all(len(annotation.keypoints) == 3 * len(COCO_PERSON) for annotation in objects) or not all(
+        names and KeypointSet.named(names).is_coco_person for names in named
+    ):
+        return False, [f"keypoints are not scored: {measure}, and the truth has others"]
     return True, []
 
 

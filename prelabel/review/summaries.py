@@ -23,6 +23,8 @@ class EvaluationSummary:
         box_ap: AP of the boxes, 0 to 1: COCO's (IoU 0.5 to 0.95), or Open Images' mean AP (IoU 0.5); None if there are
             no objects.
         mask_ap: COCO's AP of the masks; None if masks are not scored, or if there are no objects.
+        keypoint_ap: COCO's AP of the keypoints (OKS 0.5 to 0.95); None if keypoints are not scored, or if there are no
+            objects with keypoints.
         ap_by_class: AP of the boxes by class name of the truth; None for a class without objects.
         figures: COCO's twelve metrics of the boxes by name (`AP`, `AP50`, ..., `AR_large`); empty for other metrics.
         thresholds: The suggested score threshold by class, with `"*"` for all classes that are not named: a value for
@@ -41,6 +43,7 @@ class EvaluationSummary:
     objects: int
     box_ap: float | None
     mask_ap: float | None
+    keypoint_ap: float | None
     ap_by_class: Mapping[str, float | None] = field(repr=False)
     figures: Mapping[str, float | None] = field(repr=False)
     thresholds: Mapping[str, float] = field(repr=False)
@@ -59,6 +62,7 @@ class EvaluationSummary:
             objects=work.objects,
             box_ap=boxes.overall["AP"],
             mask_ap=None if masks is None else masks.overall["AP"],
+            keypoint_ap=None if evaluation.keypoints is None else evaluation.keypoints.overall["AP"],
             ap_by_class={name: figures["AP"] for name, figures in boxes.by_class.items()},
             figures=dict(boxes.overall),
             thresholds=suggested_thresholds_by_class(evaluation),
@@ -77,6 +81,7 @@ class EvaluationSummary:
             objects=evaluation.boxes[0],
             box_ap=evaluation.mean_ap,
             mask_ap=None,
+            keypoint_ap=None,
             ap_by_class={entry.name: entry.ap for entry in evaluation.classes},
             figures={},
             thresholds={},

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from prelabel.errors import ConfigError, EvaluateError, StoreError
@@ -36,6 +36,7 @@ class TruthObject:
         segmentation: Polygons or an RLE in COCO's form, or None without a mask.
         invalid_segmentation: Whether the segmentation in the file is invalid, so that the mask is unknown. Mask scores
             then ignore detections in the object's box, and do not count the object as missed.
+        keypoints: x, y, v of each keypoint, one after the other, as COCO has them; empty without keypoints.
     """
 
     category_id: int
@@ -44,6 +45,7 @@ class TruthObject:
     area: float | None
     segmentation: Any
     invalid_segmentation: bool = False
+    keypoints: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Truth:
             order.
         categories: Categories in the order of the file, with MIDs where they are known.
         notes: Notes for the user on how the file was read, one line each.
+        keypoint_names: Names of the keypoints by category id, of the categories that name some.
         label_studio: Whether Label Studio wrote the file. Sizes are then those of the stored file, while boxes lie on
             the image as browsers show it.
     """
@@ -75,6 +78,7 @@ class Truth:
     categories: tuple[Category, ...]
     notes: tuple[str, ...] = ()
     label_studio: bool = False
+    keypoint_names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_truth(url: str, storage: Storage, labels: str = "") -> Truth:
@@ -127,7 +131,7 @@ def truth_of(content: Any, url: str, storage: Storage, labels: str = "") -> Trut
         raise EvaluateError(f"{display_url} has no images")
     if all(annotation.crowd for image in images for annotation in image.objects):
         raise EvaluateError(f"{display_url} has no objects: there is nothing to compare the run with")
-    return Truth(display_url, images, tuple(categories), notes, label_studio)
+    return Truth(display_url, images, tuple(categories), notes, label_studio, _keypoint_names(content["categories"]))
 
 
 def _categories(entries: Sequence[Any], display_url: str) -> list[Category]:
@@ -149,6 +153,15 @@ def _categories(entries: Sequence[Any], display_url: str) -> list[Category]:
     if not categories:
         raise EvaluateError(f"{display_url} has no categories")
     return list(categories.values())
+
+
+def _keypoint_names(entries: Sequence[Any]) -> dict[int, tuple[str, ...]]:
+    """The names of keypoints by category id; the entries have been checked as categories."""
+    return {
+        int(entry["id"]): tuple(map(str, entry["keypoints"]))
+        for entry in entries
+        if isinstance(entry.get("keypoints"), list) and entry["keypoints"]
+    }
 
 
 def _with_mids(
@@ -190,9 +203,10 @@ def _in_order(image_ids: Iterable[Any]) -> list[Any]:
 def _objects(
     entries: Sequence[Any], images: Mapping[Any, TruthImage], categories: set[int], display_url: str, *, rotated: bool
 ) -> tuple[dict[Any, list[TruthObject]], list[str]]:
-    """The objects of each image by id, and a note on invalid segmentations if there are any."""
+    """The objects of each image by id, and notes on invalid segmentations and keypoints if there are any."""
     objects: dict[Any, list[TruthObject]] = defaultdict(list)
     invalid: list[str] = []
+    invalid_keypoints: list[Any] = []
     for position, entry in enumerate(entries):
         annotation_id = entry.get("id", position) if isinstance(entry, dict) else position
         where = f"{display_url}: annotation {annotation_id}"
@@ -215,14 +229,32 @@ def _objects(
         except _InvalidSegmentationError as error:
             is_invalid = True
             invalid.append(f"annotation {annotation_id} has {error}")
-        objects[image_id].append(TruthObject(category_id, (x, y, w, h), crowd, area, mask, is_invalid))
+        keypoints = _keypoints(entry.get("keypoints"))
+        if keypoints is None:
+            invalid_keypoints.append(annotation_id)
+        objects[image_id].append(TruthObject(category_id, (x, y, w, h), crowd, area, mask, is_invalid, keypoints or ()))
+    notes = []
+    if invalid_keypoints:
+        notes.append(
+            f"{len(invalid_keypoints)} objects of {display_url} have keypoints that are not lists of x, y, v, and "
+            f"count as objects without keypoints; e.g. annotation {invalid_keypoints[0]}"
+        )
     if not invalid:
-        return objects, []
+        return objects, notes
     note = (
         f"{len(invalid)} objects of {display_url} have an invalid segmentation: their boxes count, and mask scores "
         f"ignore them; e.g. {invalid[0]}"
     )
-    return objects, [note]
+    return objects, [note, *notes]
+
+
+def _keypoints(value: Any) -> tuple[float, ...] | None:
+    """x, y, v of each keypoint, `()` without keypoints, or None for anything else."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) % 3 or not all(map(is_number, value)):
+        return None
+    return tuple(map(float, value))
 
 
 def _area(value: Any) -> float | None:

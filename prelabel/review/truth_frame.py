@@ -90,7 +90,7 @@ class TruthFrames:
         """
         if self.requested != AUTO or self.truth.label_studio:
             return
-        for batch in rows.without("masks", *UNUSED).batches():
+        for batch in rows.without("masks", "keypoints", *UNUSED).batches():
             for facts in batch.images:
                 position = position_of(facts)
                 if position is not None:
@@ -176,10 +176,12 @@ class TruthFrames:
 
 
 def _unstretched(annotation: TruthObject, x: float, y: float) -> TruthObject:
-    """The object with its box and polygons multiplied by `x` and `y`."""
+    """The object with its box, polygons and keypoints multiplied by `x` and `y`."""
     left, top, width, height = annotation.bbox
     polygons = [[value * (y if n % 2 else x) for n, value in enumerate(part)] for part in annotation.segmentation]
-    return replace(annotation, bbox=(left * x, top * y, width * x, height * y), segmentation=polygons)
+    keypoints = tuple(value * (x, y, 1)[n % 3] for n, value in enumerate(annotation.keypoints))
+    box = (left * x, top * y, width * x, height * y)
+    return replace(annotation, bbox=box, segmentation=polygons, keypoints=keypoints)
 
 
 def _size(image: TruthImage | ImageFacts | None) -> tuple[int, int] | None:

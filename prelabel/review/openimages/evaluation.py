@@ -208,7 +208,7 @@ def _collect(rows: Rows, truth: OpenImagesTruth, metric: Metric, options: Evalua
     """Read the run once, match each batch of images, and keep the outcomes."""
     collected = _Collected()
     frame = STORED if options.truth_frame == AUTO else options.truth_frame
-    for batch in rows.without(*UNUSED, "masks").in_frame(frame).batches():
+    for batch in rows.without(*UNUSED, "masks", "keypoints").in_frame(frame).batches():
         images = _positions_of_images(batch, truth, collected)
         batch = batch.only_images(images >= 0).kept(options.selection)
         collected.detections += len(batch)

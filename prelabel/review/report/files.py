@@ -109,6 +109,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         },
         "boxes": asdict(evaluation.boxes),
         "masks": None if evaluation.masks is None else asdict(evaluation.masks),
+        **({} if evaluation.keypoints is None else {"keypoints": asdict(evaluation.keypoints)}),
         "thresholds": {
             "iou": evaluation.iou,
             "common": evaluation.work.common.threshold,

@@ -45,6 +45,7 @@ from prelabel.review.report.tables import (
     edits_table,
     evaluated_classes_table,
     evaluated_images_table,
+    keypoint_tables,
     relabelled_table,
     result_sentence,
     work_lines,
@@ -106,7 +107,12 @@ def evaluation_page(evaluation: Evaluation, to: str = "", history: History = NO_
         tag("h2", "Precision and recall"),
         panels(_curve_plot(evaluation), _threshold_plot(evaluation)),
         tag("h2", "COCO metrics and images"),
-        tag("div", html_table(coco_table(evaluation)), html_table(evaluated_images_table(evaluation)), class_="beside"),
+        tag(
+            "div",
+            *map(html_table, (coco_table(evaluation), *keypoint_tables(evaluation))),
+            html_table(evaluated_images_table(evaluation)),
+            class_="beside",
+        ),
         tag("h2", "Plots by class"),
         _class_plots(evaluation),
     ]
@@ -129,6 +135,7 @@ def _evaluation_tiles(evaluation: Evaluation) -> Markup:
     values = [
         (f"{evaluation.boxes.overall['AP'] or 0:.3f}", "box AP"),
         *([(f"{evaluation.masks.overall['AP'] or 0:.3f}", "mask AP")] if evaluation.masks else []),
+        *([(f"{evaluation.keypoints.overall['AP'] or 0:.3f}", "keypoint AP")] if evaluation.keypoints else []),
         (per_100(work.headline.corrections), f"corrections per 100 images at the suggested thresholds, {where}"),
         (per_100(work.objects), "boxes per 100 images to draw manually"),
         (per_100(work.total("flat").corrections), "corrections per 100 images, all classes at 0.5"),

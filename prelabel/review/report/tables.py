@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prelabel.errors import first_of
-from prelabel.review.coco_scores import METRICS
+from prelabel.review.coco_scores import KEYPOINT_METRICS, METRICS
 from prelabel.review.comparison import Comparison
 from prelabel.review.edits import ADDED, BINS, DELETED, EDITS, KEPT, MOVED, RELABELLED, UNLABELLED, ClassEdits
 from prelabel.review.evaluation import Evaluation
@@ -61,6 +61,7 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
         evaluated_images_table(evaluation),
         *notes_tables((*evaluation.notes, *class_lines(evaluation))),
         coco_table(evaluation),
+        *keypoint_tables(evaluation),
         evaluated_classes_table(evaluation, MAX_CLASSES),
         work_table(evaluation),
         Table("", (), tuple((line,) for line in (*work_lines(evaluation), result_sentence(evaluation)))),
@@ -98,6 +99,15 @@ def coco_table(evaluation: Evaluation) -> Table:
     header = ("COCO", "boxes", "masks")[: 1 + len(kinds)]
     rows = [(words, *(decimal(scores.overall[name]) for scores in kinds)) for name, words in METRICS.items()]
     return Table("", header, tuple(rows))
+
+
+def keypoint_tables(evaluation: Evaluation) -> list[Table]:
+    """COCO's AP and AR of keypoints, if they are scored."""
+    scores = evaluation.keypoints
+    if scores is None:
+        return []
+    rows = [(words, decimal(scores.overall[name])) for name, words in KEYPOINT_METRICS.items()]
+    return [Table("", ("COCO", "keypoints"), tuple(rows))]
 
 
 def work_table(evaluation: Evaluation) -> Table:
