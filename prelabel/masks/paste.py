@@ -32,6 +32,7 @@ threshold for this argument, the mask is computed pixel by pixel.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,7 +110,7 @@ def whole_image_masks(
     """COCO compressed counts of the image for masks that cover the whole input of a model.
 
     A pixel belongs to the mask if its score, interpolated between the centers of mask pixels, is greater than the
-    threshold. A mask of the size of the image is not interpolated.
+    threshold. A mask of the size of the image is not interpolated. Pixels whose center is outside the window are 0.
 
     Args:
         masks: `(N, h, w)` float32 scores.
@@ -122,27 +123,30 @@ def whole_image_masks(
         N strings for `{"size": [height, width], "counts": ...}`.
     """
     left, top, right, bottom = window
-    rows = _between_centers(height, top, bottom, masks.shape[1])
-    columns = _between_centers(width, left, right, masks.shape[2])
+    y0, rows = _between_centers(height, top, bottom, masks.shape[1])
+    x0, columns = _between_centers(width, left, right, masks.shape[2])
     counts = []
     for mask in masks:
         # Interpolate columns only in rows that can be above the threshold.
         values = mask if rows is None else _interpolated(mask, *rows)
         down = np.flatnonzero((values > threshold).any(axis=1))
-        first, last = (int(down[0]), int(down[-1]) + 1) if len(down) else (0, 1)
+        first, last = (int(down[0]), int(down[-1]) + 1) if len(down) else (0, 0)
         values = values[first:last]
         values = values if columns is None else _interpolated(values.T, *columns).T
-        counts.append(rle.encode_crop(values > threshold, first, 0, height, width))
+        counts.append(rle.encode_crop(values > threshold, y0 + first, x0, height, width))
     return counts
 
 
-def _between_centers(size: int, low: float, high: float, cells: int) -> tuple[Any, Any, Any] | None:
-    """The two cells around each pixel of an axis and the share of the second; None if each pixel is a cell."""
+def _between_centers(size: int, low: float, high: float, cells: int) -> tuple[int, tuple[Any, Any, Any] | None]:
+    """For the pixels of an axis with a center within `low..high`: the first of them, the two cells around each and the
+    share of the second; None in place of the last three if each pixel is a cell."""
     if (low, high, cells) == (0, size, size):
-        return None
-    at = np.clip((np.arange(size) + 0.5 - low) / (high - low) * cells - 0.5, 0, cells - 1)
+        return 0, None
+    first = min(max(0, math.ceil(low - 0.5)), size)
+    centers = np.arange(first, max(first, min(size, math.ceil(high - 0.5)))) + 0.5
+    at = np.clip((centers - low) / (high - low) * cells - 0.5, 0, cells - 1)
     before = np.floor(at).astype(np.int64)
-    return before, np.minimum(before + 1, cells - 1), (at - before).astype(np.float32)
+    return first, (before, np.minimum(before + 1, cells - 1), (at - before).astype(np.float32))
 
 
 def _interpolated(values: FloatArray, before: Any, after: Any, share: Any) -> FloatArray:
