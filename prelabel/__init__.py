@@ -23,12 +23,16 @@ _FUNCTIONS = (
     *("export_coco", "export_cvat", "export_label_studio", "export_voc", "export_yolo", "push_label_studio"),
 )
 
-#: The classes that the functions return and raise, each with its module.
+#: The classes that the functions return and raise, and those that detectors are made of, each with its module.
 _CLASSES = {
     "Summary": "engine.progress",
     "Run": "store.run",
     "ImageRow": "store.rows",
     "Detections": "detections",
+    "Detector": "detectors.base",
+    "DetectorInfo": "detectors.base",
+    "ClassName": "detections",
+    "KeypointSet": "keypoints",
     "RunStatus": "store.status",
     "Verification": "store.verify",
     "ExportReport": "export.base",

@@ -4,11 +4,15 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from prelabel.detections import ClassName as ClassName
 from prelabel.detections import Detections as Detections
+from prelabel.detectors.base import Detector as Detector
+from prelabel.detectors.base import DetectorInfo as DetectorInfo
 from prelabel.engine.progress import Reporter as Reporter
 from prelabel.engine.progress import Summary as Summary
 from prelabel.errors import PrelabelError as PrelabelError
 from prelabel.export.base import ExportReport as ExportReport
+from prelabel.keypoints import KeypointSet as KeypointSet
 from prelabel.label_studio.push import PushReport as PushReport
 from prelabel.review.summaries import ComparisonSummary as ComparisonSummary
 from prelabel.review.summaries import EvaluationSummary as EvaluationSummary
@@ -18,11 +22,15 @@ from prelabel.store.status import RunStatus as RunStatus
 from prelabel.store.verify import Verification as Verification
 
 __all__ = [
+    "ClassName",
     "ComparisonSummary",
     "Detections",
+    "Detector",
+    "DetectorInfo",
     "EvaluationSummary",
     "ExportReport",
     "ImageRow",
+    "KeypointSet",
     "PrelabelError",
     "PushReport",
     "Run",
@@ -81,6 +89,7 @@ def label(
     max_bytes: int = 536870912,
     allow_truncated: bool = False,
     decode_scale: Literal["full", "auto"] = "full",
+    detector_option: Mapping[str, str] | StrPath | Sequence[StrPath] | None = None,
     label_map: StrPath | None = None,
     keypoint_names: StrPath | None = None,
     input_range: Literal["0..1", "0..255", "-1..1"] | None = None,
@@ -159,6 +168,7 @@ def label(
         allow_truncated: Accept truncated files; the missing part stays gray or black.
         decode_scale: Decode large JPEGs at full size, or (`auto`) at 1/2, 1/4 or 1/8 if that leaves at least twice the
             resolution at which the model works. Faster, but may move detections.
+        detector_option: Pass this to the factory of a detector in Python, as a keyword and as text. Stored in run.json.
         label_map: Read the class names from a .pbtxt, .csv, .json or .txt file, or use the built-in `coco`.
         keypoint_names: Read the names and the skeleton of the detector's keypoints from a COCO dataset or a label map
             (.pbtxt), or use the built-in `coco-person` (default: those of the detector or of its label map).
@@ -174,9 +184,8 @@ def label(
         mask_threshold: Count pixels with a score above this as part of the mask.
         keep: Also store this output of the model: multiclass-scores.
         top_k: Keep the K best labels per image of a classifier.
-        batch_size: Give the network N images of equal size at a time, if it takes several (default: 32 for a
-            classifier; for a detector, 8 on a GPU, and 1 on a CPU, where more gain nothing).
-        trust_model: Run the model even if its graph reads or writes files, uses the network or runs Python code.
+        trust_model: Run the detector even if it is Python code, or a model whose graph reads or writes files, uses the
+            network or runs Python code.
         optimize: Run the model with folded constants and the same results (`exact`), as loaded (`off`), or in lower
             precision if that is faster and changes no detection on the run's first images (`auto`).
         model_cache: Keep downloaded models in this folder (default: ~/.cache/prelabel).

@@ -62,8 +62,8 @@ class LabelOptions(Options):
     )
     detector: str = option(
         "",
-        "Detect with this model: a name from `prelabel detectors`, or the URL, archive, folder or prefix of a "
-        "SavedModel.",
+        "Detect with this: a name from `prelabel detectors`; the URL, archive, folder or prefix of a SavedModel; or "
+        "package.module:factory, a detector in Python.",
         metavar="DETECTOR",
         missing="no --detector given: name one; `prelabel detectors` lists those known by name",
         first=True,
@@ -118,6 +118,13 @@ class LabelOptions(Options):
         affects="rows",
     )
 
+    detector_option: dict[str, str] = option(
+        {},
+        "Pass this to the factory of a detector in Python, as a keyword and as text; repeatable. Stored in run.json.",
+        metavar="NAME=VALUE",
+        affects="rows",
+        heading="Detector",
+    )
     label_map: str | None = option(
         None,
         "Read the class names from a .pbtxt, .csv, .json or .txt file, or use the built-in `coco`.",
@@ -177,7 +184,8 @@ class LabelOptions(Options):
     )
     trust_model: bool = option(
         False,
-        "Run the model even if its graph reads or writes files, uses the network or runs Python code.",
+        "Run the detector even if it is Python code, or a model whose graph reads or writes files, uses the network or "
+        "runs Python code.",
         affects="rows",
     )
     optimize: str = option(
@@ -321,6 +329,7 @@ class LabelOptions(Options):
                 value = values[name]
                 settings[name] = list(value) if isinstance(value, tuple) else value
         settings["source"] = [redact(absolute(source)) for source in self.source]
+        settings["detector_option"] = {name: redact(value) for name, value in self.detector_option.items()}
         settings["image_root"] = redact(absolute(self.image_root)) if self.image_root else None
         return settings
 

@@ -10,13 +10,15 @@ An example, one image of 4 x 6 pixels (height x width) with a dog on its left ha
         mask=["0<`0"],                  # COCO compressed RLE of the whole image; None without masks
     )
 
-Detectors return them, the store writes them, and exporters read them. This module needs only NumPy and the RLE of
-`prelabel.masks`, so these three do not depend on each other. `detections.decode_masks()` returns the masks as pixels.
+Detectors return them (`Detections.of` makes them from arrays), the store writes them, and exporters read them. This
+module needs only NumPy and the RLE of `prelabel.masks`, so these three do not depend on each other.
+`detections.decode_masks()` returns the masks as pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,7 +80,7 @@ class Detections:
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
-        set_(self, "xyxy", np.asarray(self.xyxy, dtype=np.float32).reshape(-1, 4))
+        set_(self, "xyxy", _checked_boxes(self.xyxy))
         set_(self, "category_id", np.asarray(self.category_id, dtype=np.int32))
         set_(self, "score", np.asarray(self.score, dtype=np.float32))
         if self.views is not None:
@@ -93,6 +95,59 @@ class Detections:
             value = getattr(self, name)
             if value is not None and len(value) != len(self.xyxy):
                 raise ValueError(f"{name} must have {len(self.xyxy)} entries like xyxy, got {len(value)}")
+
+    @classmethod
+    def of(
+        cls,
+        height: int,
+        width: int,
+        *,
+        xyxy: npt.ArrayLike,
+        score: npt.ArrayLike,
+        label: Sequence[str],
+        category_id: npt.ArrayLike | None = None,
+        mid: Sequence[str] | None = None,
+        masks: Iterable[npt.ArrayLike] | None = None,
+        keypoints: npt.ArrayLike | None = None,
+    ) -> Detections:
+        """Make `Detections` from the arrays that a detector has.
+
+        Args:
+            height: Pixels of the image, top to bottom.
+            width: Pixels of the image, left to right.
+            xyxy: `(N, 4)` pixels x1 y1 x2 y2, origin top left.
+            score: `(N,)` in 0..1.
+            label: `(N,)` class names.
+            category_id: `(N,)` class numbers; by default numbers made from the MIDs or labels, the same in every run.
+            mid: `(N,)` Freebase machine ids; none by default.
+            masks: N masks as `(height, width)` pixels, nonzero where the object is: an array, or any iterable, which
+                saves memory. None without masks.
+            keypoints: `(N, K, 3)` x, y in pixels, and score in 0..1. None without keypoints.
+
+        Raises:
+            ValueError: The shapes do not fit each other or the image; the message names the array.
+        """
+        labels = [*label]
+        mids = [""] * len(labels) if mid is None else [*mid]
+        numbers: Any = category_id
+        if category_id is None:
+            numbers = [number_of_name(mid or label) for mid, label in zip(mids, labels, strict=True)]
+        elif (given := np.asarray(category_id)).size and given.dtype.kind not in "iu":
+            raise ValueError(f"category_id must be whole numbers, got {given.dtype}")
+        counts = None
+        if masks is not None:
+            counts = as_objects([_encoded(np.asarray(mask), height, width) for mask in masks])
+        return cls(
+            height=int(height),
+            width=int(width),
+            xyxy=np.asarray(xyxy, np.float32),
+            category_id=numbers,
+            score=np.asarray(score, np.float32),
+            label=as_objects(labels),
+            mid=as_objects(mids),
+            mask=counts,
+            keypoints=None if keypoints is None else np.asarray(keypoints, np.float32),
+        )
 
     @classmethod
     def empty(cls, height: int, width: int, *, masks: bool = False, keypoints: int | None = None) -> Detections:
@@ -158,6 +213,26 @@ class Detections:
             views=None if self.views is None else self.views[index],
             keypoints=None if self.keypoints is None else self.keypoints[index],
         )
+
+
+def _checked_boxes(values: npt.ArrayLike) -> FloatArray:
+    boxes: FloatArray = np.asarray(values, np.float32)
+    if not boxes.size:
+        return boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"xyxy must have shape (N, 4), got {boxes.shape}")
+    return boxes
+
+
+def number_of_name(name: str) -> int:
+    """The number of a class that has only a MID or a name: the same in all processes and runs, 0 to 2**31 - 1."""
+    return zlib.crc32(name.encode()) & 0x7FFFFFFF
+
+
+def _encoded(mask: npt.NDArray[Any], height: int, width: int) -> str:
+    if mask.shape != (height, width):
+        raise ValueError(f"each mask must have the shape of the image, {(height, width)}, got {mask.shape}")
+    return rle.encode(mask)
 
 
 def _checked_keypoints(values: npt.ArrayLike, detections: int) -> FloatArray:

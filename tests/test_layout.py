@@ -46,16 +46,22 @@ MAY_IMPORT = {
         *{"errors", "words", "storage", "detections", "labels", "masks", "select"},
         *{"detectors/base", "detectors/models", "detectors/conventions"},
     },
+    "detectors/plugins": {
+        *{"errors", "storage", "detections", "keypoints", "masks", "class_rules", "select"},
+        *{"detectors/base", "detectors/models"},
+    },
     "detectors/multi_view": {"detections", "detectors/base", "frames", "keypoints", "merging", "select", "views"},
-    "detectors": {"errors", "storage", "labels", "detectors/models", "detectors/conventions"},
+    "detectors": {
+        *{"errors", "storage", "labels", "config", "options", "detectors/base", "detectors/models"},
+        *{"detectors/conventions", "detectors/running", "detectors/plugins", "detectors/multi_view"},
+    },
     "store": {
         *{"errors", "storage", "detections", "detectors/base", "frames", "image_ref", "keypoints", "masks"},
         "processes",
     },
     "engine": {
         *{"errors", "storage", "image_ref", "keypoints", "labels", "config", "source", "store"},
-        *{"detectors/base", "detectors/models", "detectors/conventions", "detectors/running"},
-        *{"detectors/multi_view", "views"},
+        *{"detectors/base", "detectors/running", "detectors", "views"},
     },
     "export": {
         *{"errors", "storage", "detections", "frames", "keypoints", "labels", "mapping_files", "masks", "options"},

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from prelabel.config import LabelOptions, changed_limits
 from prelabel.detectors.base import DetectorRecord, Optimization
-from prelabel.detectors.models.hubs import mirror_base
+from prelabel.detectors.description import with_detector_defaults
 from prelabel.engine.driver import Driver
 from prelabel.engine.planning import Planner, inspect_detector
 from prelabel.engine.progress import (
@@ -48,6 +48,7 @@ def run(options: LabelOptions, reporter: Reporter, stop: threading.Event | None 
     Raises:
         PrelabelError: See `prelabel.errors`. Finished shards are kept, and a later call resumes from them.
     """
+    options = with_detector_defaults(options)
     output = Address.of_folder(options.output)
     earlier = None if options.overwrite else read_run(output, Storage(options.storage_options))
     options = options if earlier is None else with_former_threshold(options, earlier)
@@ -55,7 +56,6 @@ def run(options: LabelOptions, reporter: Reporter, stop: threading.Event | None 
         options,
         output=output.url,
         source=tuple(map(absolute, options.source)),
-        model_mirror=mirror_base(options.model_mirror) or None,  # workers may have a different environment
     )
     with Runner(options) as runner:
         return _Job(options, reporter, stop or threading.Event(), runner).run()
@@ -82,7 +82,7 @@ class _Job:
             require_same_settings(earlier, options)
         if earlier is None or options.add_new:
             self._planner.check()
-        detector = inspect_detector(options, self._storage, self._reporter.message)
+        detector = inspect_detector(options, self._storage, self._reporter.message, self._stop)
         # All checks that do not change the output come before this line.
         with Lock(output, self._storage, self._reporter.message, self._stop) as lock:
             if not options.overwrite and read_run(output, self._storage) != earlier:

@@ -19,11 +19,8 @@ import numpy.typing as npt
 
 from prelabel.config import LabelOptions, changed_limits
 from prelabel.detectors.base import DetectorRecord
-from prelabel.detectors.conventions.op_audit import require_safe
-from prelabel.detectors.conventions.resolve_model import PreparedModel, prepare
-from prelabel.detectors.conventions.working_size import working_size
+from prelabel.detectors.description import Description, describe_detector
 from prelabel.engine.progress import Reporter
-from prelabel.engine.worker import reading_options
 from prelabel.errors import ConfigError, RunInterrupted, SourceError, first_of
 from prelabel.image_ref import ImageRef
 from prelabel.keypoints import COCO_PERSON
@@ -44,45 +41,43 @@ from prelabel.views import FLIP, USUAL_INPUT
 _COMPARE_BATCH = 8192
 
 
-def inspect_detector(options: LabelOptions, storage: Storage, notify: Callable[[str], None]) -> DetectorRecord:
-    """Fetch the model if needed, recognize its convention, and refuse an unsafe model.
+def inspect_detector(
+    options: LabelOptions,
+    storage: Storage,
+    notify: Callable[[str], None],
+    stop: threading.Event | None = None,
+) -> DetectorRecord:
+    """Find the detector, fetching its model if needed, and refuse it if it is unsafe or does not fit the options.
 
     Args:
         options: Options of the run.
         storage: Opens the model and the label map.
         notify: Receives messages about settings that the user may want to change.
+        stop: Ends the wait for a detector that is code.
 
     Raises:
-        DetectorError: The model cannot be fetched, is not recognized, or is unsafe without `--trust-model`.
+        DetectorError: The model cannot be fetched, is not recognized, or is unsafe without `--trust-model`; or the
+            detector is code that is not trusted or fails.
         ConfigError: The label map cannot be used, or does not have a selected class.
+        RunInterrupted: `stop` was set.
     """
-    model = prepare(
-        options.detector,
-        storage,
-        label_map=options.label_map,
-        reading=reading_options(options),
-        cache_dir=options.model_cache,
-        mirror=options.model_mirror,
-        say=notify,
-    )
-    if not options.trust_model:
-        require_safe(model)
-    if model.labels is None and not model.convention.strings:
+    detector = describe_detector(options, storage, notify, stop)
+    if detector.record.classes is None and not detector.names_classes:
         notify("the detector has class numbers without names; use --label-map (a file, or `coco`) to name them")
-    _require_boxes(options, model)
-    if options.batch_size and options.batch_size > 1 and not model.convention.batches:
-        notify(f"--batch-size {options.batch_size} has no effect: the model takes one image at a time")
+    _require_boxes(options, detector)
+    if options.batch_size and options.batch_size > 1 and not detector.takes_batches:
+        notify(f"--batch-size {options.batch_size} has no effect: the detector takes one image at a time")
     if options.needs_working_size:
-        for note in _notes_on_working_size(options, working_size(model)):
+        for note in _notes_on_working_size(options, detector.input_size):
             notify(note)
-    info = with_named_keypoints(model.record, model.labels, options, storage)
+    info = with_named_keypoints(detector.record, detector.labels, options, storage)
     for note in _notes_on_keypoints(info):
         notify(note)
     if info.classes is not None:
         options.selection.require_known_names(info.classes)
         for note in options.selection.class_notes(info.classes):
             notify(note)
-    elif model.convention.strings and (names := options.selection.unknown_names(())):
+    elif detector.names_classes and (names := options.selection.unknown_names(())):
         notify(
             "the detector's class names are known only while it runs, so these selected names were not checked: "
             + first_of([repr(name) for name in names], most=5)
@@ -92,13 +87,13 @@ def inspect_detector(options: LabelOptions, storage: Storage, notify: Callable[[
     return info
 
 
-def _require_boxes(options: LabelOptions, model: PreparedModel) -> None:
+def _require_boxes(options: LabelOptions, detector: Description) -> None:
     """Refuse several views for a classifier. Raises ConfigError."""
     views = options.view_options
-    if not views.is_plain and model.convention.kind == "classification":
+    if not views.is_plain and detector.labels_images:
         raise ConfigError(
-            f"--views {views.views}: {model.record.name} labels whole images, and its labels cannot be merged: remove "
-            "--views"
+            f"--views {views.views}: {detector.record.name} labels whole images, and its labels cannot be merged: "
+            "remove --views"
         )
 
 

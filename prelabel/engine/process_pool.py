@@ -31,6 +31,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from prelabel.config import LabelOptions
+from prelabel.detectors.description import uses_tensorflow
 from prelabel.engine.schedule import FailureCause, LabelTask, ProbeTask, Task, TrialTask
 from prelabel.engine.worker import Worker, WorkerSpec
 from prelabel.engine.worker_pool import IN_FLIGHT, Event, WorkerHandle, WorkerPool
@@ -51,8 +52,11 @@ _KEPT_OUTPUT = 1 << 16
 #: The code that a worker's process runs. It uses the module search path of this process.
 _BOOT = (
     "import sys; from multiprocessing.connection import Connection; connection = Connection(int(sys.argv[1])); "
-    "sys.path[:] = connection.recv(); from prelabel.engine.process_pool import main; main(connection)"
+    "sys.path[:] = connection.recv(); from prelabel.engine.process_pool import main; main(connection, sys.argv[2])"
 )
+
+#: Tells a process to import TensorFlow at once.
+_TENSORFLOW = "tensorflow"
 
 #: Seconds between two checks for progress to report.
 STATUS_INTERVAL_S = 0.5
@@ -62,15 +66,26 @@ _PR_SET_PDEATHSIG = 1
 
 
 class WorkerProcess:
-    """A worker's process, as the driver sees it. It imports TensorFlow immediately, before it receives its spec."""
+    """A worker's process, as the driver sees it.
 
-    def __init__(self) -> None:
+    Args:
+        uses_tensorflow: Whether it imports TensorFlow immediately, before it receives its spec.
+    """
+
+    def __init__(self, *, uses_tensorflow: bool = True) -> None:
         self.connection, other_end = Pipe()
         # Holds the error of a process that cannot start; the output of libraries does not belong on the terminal.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
         with other_end:
             self._popen = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, str(other_end.fileno()), "prelabel worker"],
+                [
+                    sys.executable,
+                    "-c",
+                    _BOOT,
+                    str(other_end.fileno()),
+                    _TENSORFLOW * uses_tensorflow,
+                    "prelabel worker",
+                ],
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
                 pass_fds=[other_end.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -155,6 +170,7 @@ class ProcessPool(WorkerPool):
     def __init__(self, spec: WorkerSpec, workers: int, first: WorkerProcess | None = None) -> None:
         super().__init__(spec.options)
         self._spec = spec
+        self._uses_tensorflow = uses_tensorflow(spec.options)
         self._ahead = first
         self._keys = itertools.count()
         for _ in range(workers):
@@ -185,7 +201,7 @@ class ProcessPool(WorkerPool):
         self.workers.clear()
 
     def _start(self) -> None:
-        process, self._ahead = self._ahead or WorkerProcess(), None
+        process, self._ahead = self._ahead or WorkerProcess(uses_tensorflow=self._uses_tensorflow), None
         process.send(self._spec)
         host = socket.gethostname()
         self.workers.append(WorkerHandle(next(self._numbers), process, placed=True, host=host, pid=process.pid))
@@ -257,23 +273,29 @@ def _cpu_quota(file: Path) -> int:
         return 0
 
 
-def main(connection: Connection) -> None:
-    """Run a worker in this process, for the driver at the other end of the connection."""
+def main(connection: Connection, imported: str) -> None:
+    """Run a worker in this process, for the driver at the other end of the connection.
+
+    Args:
+        connection: To the driver.
+        imported: `tensorflow` to import it at once, or `""`.
+    """
     _end_with_parent()
-    _WorkerMain(connection).serve()
+    _WorkerMain(connection, uses_tensorflow=imported == _TENSORFLOW).serve()
 
 
 class _WorkerMain:
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, uses_tensorflow: bool) -> None:
         self._connection = connection
         self._sending = threading.Lock()
         # One thread per task: one shard is read ahead while another is run.
         self._threads = ThreadPoolExecutor(IN_FLIGHT, "work")
-        self._imported = threading.Thread(target=_import, daemon=True)
+        self._importing = threading.Thread(target=_import, daemon=True) if uses_tensorflow else None
 
     def serve(self) -> None:
         """Work until the other end of the connection is closed; unfinished tasks are dropped then."""
-        self._imported.start()
+        if self._importing is not None:
+            self._importing.start()
         try:
             self._worker = Worker(self._connection.recv())
             self._threads.submit(self._do, None, None)
@@ -289,7 +311,8 @@ class _WorkerMain:
         worker = self._worker
         try:
             if task is None:
-                self._imported.join()
+                if self._importing is not None:
+                    self._importing.join()
                 worker.load()
                 self._send(LOADED, None, None)
             else:

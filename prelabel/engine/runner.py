@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prelabel.config import LabelOptions
+from prelabel.detectors.description import uses_tensorflow
 
 if TYPE_CHECKING:
     from prelabel.engine.process_pool import WorkerProcess
@@ -39,13 +40,14 @@ class Runner:
     def __init__(self, options: LabelOptions) -> None:
         self.name = choose_runner(options)
         self._first: WorkerProcess | None = None
+        self._uses_tensorflow = uses_tensorflow(options)
 
     def start(self) -> None:
         """Start the first worker's process ahead, if workers run as local processes."""
         if self.name == LOCAL:
             from prelabel.engine.process_pool import WorkerProcess
 
-            self._first = WorkerProcess()
+            self._first = WorkerProcess(uses_tensorflow=self._uses_tensorflow)
 
     def __enter__(self) -> Runner:
         return self

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prelabel.config import LabelOptions
 from prelabel.detectors.base import EXACT, DetectorRecord, Optimization
-from prelabel.detectors.conventions.resolve_model import PreparedModel, ReadingOptions, analyze_model
-from prelabel.detectors.conventions.working_size import working_size
-from prelabel.detectors.models.fetch import fetch_model
-from prelabel.detectors.multi_view import MultiViewDetector, selection_of_views
-from prelabel.detectors.running.postprocess import DetectorOptions
+from prelabel.detectors.loading import Loader, loader_of
 from prelabel.engine.reader import Reader
 from prelabel.engine.schedule import LabelTask, ProbeTask, Task, TrialTask
 from prelabel.engine.shard import finished_rows, label_images, label_shard, publish, read_settings
 from prelabel.errors import DetectorError
 from prelabel.image_ref import ImageRef
-from prelabel.labels.maps import LabelMap
-from prelabel.storage.address import redact
 from prelabel.storage.files import Storage
 from prelabel.store.plan import Plan, PlanPart
 from prelabel.store.rows import FAILED, ImageRow
@@ -33,7 +26,6 @@ from prelabel.store.shards import ShardRecord
 
 if TYPE_CHECKING:
     from prelabel.detectors.base import FrameDetector, Pixels
-    from prelabel.detectors.running.savedmodel import SavedModelDetector
 
 #: A worker that waits this long for a request to the output's storage is considered hung; until then it is retrying.
 STORAGE_TIMEOUT_S = 600.0
@@ -89,29 +81,13 @@ class Worker:
         options = spec.options
         self._storage = Storage(options.storage_options)
         threads = max(1, int(options.cpus_per_worker))
-        self._detector_options = DetectorOptions(
-            selection=options.selection if options.view_options.is_plain else selection_of_views(options.selection),
-            mask_threshold=options.mask_threshold,
-            keep=options.keep,
-            top_k=options.top_k,
-            batch_size=options.batch_size,
-            decisive_score=options.selection.lowest_threshold,
-        )
-        # Options for loading the detector that concern this process and machine.
-        self._process_options: dict[str, Any] = {
-            "threads": threads,
-            "gpus": spec.gpus,
-            "cache_dir": options.model_cache,
-        }
         self._turn = threading.Lock()
         self._lock = threading.Lock()
         self._images = 0
         self._partial: dict[int, list[int]] = {}
         self._failures: dict[str, tuple[int, str]] = {}
-        self._model: PreparedModel | None = None
-        self._network: SavedModelDetector | None = None
+        self._loader: Loader | None = None
         self._detector: FrameDetector | None = None
-        self._input_size: int | None = None
         self._choosing = threading.Lock()
         self._is_chosen = False
         self._reader = Reader(read_settings(spec, self._storage), decode_threads=threads)
@@ -123,73 +99,22 @@ class Worker:
         """Load the detector and run it once.
 
         Raises:
-            DetectorError: The model cannot be fetched, is not recognized, or differs from the one the run began with.
+            DetectorError: The detector cannot be fetched or made, or differs from the one the run began with.
         """
         options = self._spec.options
         if not self._spec.gpus:
             # Without a share of a GPU, Ray leaves every GPU of the node visible.
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-        expected = self._spec.detector
-        local = fetch_model(options.detector, self._storage, cache_dir=options.model_cache, mirror=options.model_mirror)
-        if local.fingerprint != expected.fingerprint:
-            raise DetectorError(
-                f"the model at {expected.address} differs between machines: fingerprint {local.fingerprint[:12]} on "
-                f"{socket.gethostname()}, {expected.fingerprint[:12]} on the machine that started the job"
-            )
-        # The label map may be a file that exists on the driver's machine only.
-        names = {class_name.id: class_name for class_name in expected.classes or ()}
-        source = redact(options.label_map) if options.label_map else f"of {expected.name}"
-        model = analyze_model(local, LabelMap(names, source) if names else None, reading_options(options))
-        model.require_readable()
-        decided = {about: decision.value for about, decision in model.decisions.items()}
-        recorded = expected.reading
-        if recorded is not None and decided != {about: decision.value for about, decision in recorded.items()}:
-            raise DetectorError(
-                f"{socket.gethostname()} interprets the model at {expected.address} differently from the run: "
-                f"{decided}; install the same version of prelabel on all machines"
-            )
+        self._loader = loader_of(options, self._storage, self._spec.detector, self._spec.gpus, self._on_views)
         if options.needs_working_size:
-            self._input_size = working_size(model)
-            self._reader.settings = read_settings(self._spec, self._storage, self._input_size)
-        self._model = model
+            self._reader.settings = read_settings(self._spec, self._storage, self._loader.input_size)
         optimization = self._run_optimization()
         self._is_chosen = optimization is not None
-        self._load(optimization or EXACT)
-
-    def _load(self, optimization: Optimization) -> None:
-        # Imported here: TensorFlow must start after the environment is set.
-        from prelabel.detectors.running.savedmodel import load_detector
-
-        self._use(
-            load_detector(self._prepared(), self._detector_options, optimization=optimization, **self._process_options)
-        )
-
-    def _use(self, network: SavedModelDetector) -> None:
-        """Label with this detector, in as many views as the run has."""
-        self._network = network
-        options = self._spec.options
-        views = options.view_options
-        self._detector = (
-            network
-            if views.is_plain
-            else MultiViewDetector(
-                network,
-                views,
-                options.selection,
-                self._input_size,
-                self._on_views,
-                self._spec.detector.keypoints,
-            )
-        )
+        self._detector = self._loader.load(optimization or EXACT)
 
     def _on_views(self) -> None:
         with self._lock:
             self._beats += 1
-
-    def _prepared(self) -> PreparedModel:
-        if self._model is None:
-            raise DetectorError("the detector is not loaded yet")
-        return self._model
 
     def _run_optimization(self) -> Optimization | None:
         """Return how the run's model is run, as `run.json` records it; None until that is decided."""
@@ -264,11 +189,16 @@ class Worker:
         with self._choosing:
             if not self._is_chosen and (optimization := self._run_optimization()):
                 if optimization != EXACT:
-                    self._load(optimization)
+                    self._detector = self._known_loader().load(optimization)
                 self._is_chosen = True
         if self._detector is None:
             raise DetectorError("the detector is not loaded yet")
         return self._detector
+
+    def _known_loader(self) -> Loader:
+        if self._loader is None:
+            raise DetectorError("the detector is not loaded yet")
+        return self._loader
 
     def trial(self, task: TrialTask) -> Optimization:
         """Measure which way to run the model is fastest, on the images of a shard and those after it.
@@ -278,10 +208,7 @@ class Worker:
         Raises:
             DetectorError: The model can no longer be loaded.
         """
-        from prelabel.detectors.running.optimize import try_faster
-
-        if self._network is None:
-            raise DetectorError("the detector is not loaded yet")
+        loader = self._known_loader()
 
         def refs() -> Iterator[ImageRef]:
             yield from self._refs(task)
@@ -298,10 +225,7 @@ class Worker:
                     if image.pixels is not None:
                         yield image.pixels
 
-        optimization, network = try_faster(
-            self._network, self._prepared(), self._detector_options, pixels, task.images, **self._process_options
-        )
-        self._use(network)
+        optimization, self._detector = loader.try_faster(pixels, task.images)
         self._is_chosen = True
         return optimization
 
@@ -320,8 +244,3 @@ class Worker:
             with self._lock:
                 self._beats += 1
         return WorkerStatus(self._images, partial, dict(self._failures), self._beats)
-
-
-def reading_options(options: LabelOptions) -> ReadingOptions:
-    """Return the options that set how the model's inputs and outputs are interpreted."""
-    return ReadingOptions(options.input_range, options.activation, options.input_layout, options.mask_frame)

@@ -22,6 +22,7 @@ import numpy as np
 
 from prelabel.detections import Detections
 from prelabel.detectors.base import DetectionResult, DetectorRecord, Frame, Optimization, Pixels
+from prelabel.detectors.loading import ModelLoader
 from prelabel.engine.schedule import TrialTask
 from prelabel.engine.worker import Worker
 from prelabel.errors import DetectorError
@@ -159,8 +160,8 @@ def install() -> None:
 
     def trial(self: Worker, task: TrialTask) -> Optimization:
         """Finds that bfloat16 is faster, or dies where `control/trial` says so; the worker is not changed."""
-        assert self._model is not None
-        control = self._model.local.path.parent / "control"
+        assert isinstance(self._loader, ModelLoader)
+        control = self._loader.model.local.path.parent / "control"
         note(control / "trials", json.dumps([task.shard, task.images]))
         if (control / "trial").exists():
             os.abort()

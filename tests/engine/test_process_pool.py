@@ -141,8 +141,8 @@ def test_a_process_started_ahead_is_ended_if_the_run_fails_before_it_is_used(
     started: list[WorkerProcess] = []
     real_init = WorkerProcess.__init__
 
-    def init(process: WorkerProcess) -> None:
-        real_init(process)
+    def init(process: WorkerProcess, *, uses_tensorflow: bool) -> None:
+        real_init(process, uses_tensorflow=uses_tensorflow)
         started.append(process)
 
     monkeypatch.setattr(WorkerProcess, "__init__", init)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 from prelabel.config import LabelOptions
 from prelabel.detections import ClassName
+from prelabel.detectors import loading
 from prelabel.detectors.base import DetectorRecord, Optimization
 from prelabel.engine import worker as module
 from prelabel.engine.schedule import TrialTask
@@ -44,8 +44,8 @@ def test_the_label_map_of_a_worker_has_a_name_for_messages(
         raise LookedAt
 
     model = SimpleNamespace(fingerprint=DETECTOR.fingerprint, address="d")
-    monkeypatch.setattr(module, "fetch_model", lambda *args, **kwargs: model)
-    monkeypatch.setattr(module, "analyze_model", analyze_model)
+    monkeypatch.setattr(loading, "fetch_model", lambda *args, **kwargs: model)
+    monkeypatch.setattr(loading, "analyze_model", analyze_model)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     with pytest.raises(LookedAt):
         worker_with(**stated).load()
@@ -70,19 +70,13 @@ class SlowPlan:
         return [ImageRef(str(shard), str(self._files[shard]), str(shard))]
 
 
-def test_a_trial_that_waits_for_the_plan_counts_as_alive_and_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    class Fake:
-        pass
+def test_a_trial_that_waits_for_the_plan_counts_as_alive_and_answers(tmp_path: Path):
+    class CountsImages:
+        def try_faster(self, sample: Callable[[], Iterator[Any]], images: float) -> tuple[Optimization, object]:
+            return Optimization("exact", images=len(list(sample()))), object()
 
-    def try_faster(
-        detector: Any, model: Any, options: Any, pictures: Callable[[], Iterator[Any]], images: float, **process: Any
-    ) -> tuple[Any, Any]:
-        return Optimization("exact", images=len(list(pictures()))), detector
-
-    monkeypatch.setitem(sys.modules, "prelabel.detectors.running.savedmodel", SimpleNamespace(SavedModelDetector=Fake))
-    monkeypatch.setitem(sys.modules, "prelabel.detectors.running.optimize", SimpleNamespace(try_faster=try_faster))
     plan, worker = SlowPlan(tmp_path), worker_with()
-    worker._plan, worker._network, worker._model = plan, Fake(), object()  # type: ignore[assignment]
+    worker._plan, worker._loader = plan, CountsImages()  # type: ignore[assignment]
     results: list[Optimization] = []
     trying = threading.Thread(target=lambda: results.append(worker.trial(TrialTask(0, 2.0))), daemon=True)
     trying.start()

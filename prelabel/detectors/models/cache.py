@@ -141,16 +141,21 @@ def model_files(folder: Path) -> dict[str, Path]:
 
 
 def fingerprint_of(folder: Path) -> str:
-    """The SHA-256 over a model's files, as 64 hex digits: equal on all machines for equal bytes under equal names.
+    """`fingerprint_of_files` of a model. Raises OSError if a file cannot be read."""
+    return fingerprint_of_files(model_files(folder))
 
-    Each file adds the lengths of its name and content (8 bytes each, little-endian), then both. The files are in the
-    order of their names. The lengths make sure that moving a byte from one file to the next changes the fingerprint.
+
+def fingerprint_of_files(files: Mapping[str, Path]) -> str:
+    """The SHA-256 over files, as 64 hex digits: equal on all machines for equal bytes under equal names.
+
+    Each file adds the lengths of its name and content (8 bytes each, little-endian), then both, in the given order. The
+    lengths make sure that moving a byte from one file to the next changes the fingerprint.
 
     Raises:
         OSError: A file cannot be read.
     """
     digest = hashlib.sha256()
-    for name, path in model_files(folder).items():
+    for name, path in files.items():
         encoded = name.encode("utf-8", "surrogateescape")
         digest.update(len(encoded).to_bytes(8, "little"))
         digest.update(path.stat().st_size.to_bytes(8, "little"))

@@ -8,7 +8,6 @@ for the detections that are kept: encoding costs more than everything else.
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray, as_objects
+from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray, as_objects, number_of_name
 from prelabel.detectors.base import DetectionResult, Frame
 from prelabel.detectors.conventions.boxes import Floats, Shown
 from prelabel.detectors.conventions.convention import LARGEST_BOX_MASK, Arrays, Convention
@@ -292,7 +291,7 @@ def _classes(
         if class_name:
             label[i], mid[i] = class_name.name, class_name.mid or mid[i]
         if number is None:
-            number = zlib.crc32((mid[i] or label[i]).encode()) & 0x7FFFFFFF
+            number = number_of_name(mid[i] or label[i])
         category_id[i] = number
         label[i] = label[i] or mid[i] or str(number)
     return category_id, label, mid
