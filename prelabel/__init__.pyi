@@ -127,7 +127,8 @@ def label(
     Args:
         source: Folders, prefixes, globs, files, lists or COCO JSON, on a disk or at any fsspec URL, or Label Studio
             projects.
-        detector: Catalog name, or the URL, archive, folder or prefix of a SavedModel.
+        detector: Name from `prelabel detectors`, the URL, archive, folder or prefix of a SavedModel, or
+            `package.module:factory`, a detector in Python.
         output: Folder or storage prefix for the plan, the shards and the manifest.
         config: Job file (YAML or TOML) with options; arguments of this call override it.
         progress: Whether to show a progress bar; by default on a terminal and in notebooks.
@@ -184,6 +185,8 @@ def label(
         mask_threshold: Count pixels with a score above this as part of the mask.
         keep: Also store this output of the model: multiclass-scores.
         top_k: Keep the K best labels per image of a classifier.
+        batch_size: Give the network N images of equal size at a time, if it takes several (default: 32 for a
+            classifier; for a detector, 8 on a GPU, and 1 on a CPU, where more gain nothing).
         trust_model: Run the detector even if it is Python code, or a model whose graph reads or writes files, uses the
             network or runs Python code.
         optimize: Run the model with folded constants and the same results (`exact`), as loaded (`off`), or in lower

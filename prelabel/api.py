@@ -44,7 +44,8 @@ def label(
     Args:
         source: Folders, prefixes, globs, files, lists or COCO JSON, on a disk or at any fsspec URL, or Label Studio
             projects.
-        detector: Catalog name, or the URL, archive, folder or prefix of a SavedModel.
+        detector: Name from `prelabel detectors`, the URL, archive, folder or prefix of a SavedModel, or
+            `package.module:factory`, a detector in Python.
         output: Folder or storage prefix for the plan, the shards and the manifest.
         config: Job file (YAML or TOML) with options; arguments of this call override it.
         progress: Whether to show a progress bar; by default on a terminal and in notebooks.

@@ -20,22 +20,26 @@ from prelabel.cli.command import (
     storage_of,
     storage_option,
 )
+from prelabel.errors import ConfigError
 from prelabel.options import ACTIVATIONS, INPUT_LAYOUTS, INPUT_RANGES, MASK_FRAMES
 
 if TYPE_CHECKING:
     from prelabel.detectors.inspect import ModelReport
+    from prelabel.detectors.plugins.addresses import FactoryAddress
 
 
 @click.command(
     cls=Command, examples=("prelabel detectors",), short_help="List the detectors that `label` knows by name."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the catalog as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def detectors(as_json: bool) -> None:
-    """List the detectors that `label --detector` accepts by name."""
+    """List the detectors that `label --detector` accepts by name: the catalog, and those of installed packages."""
     from prelabel.console import table
     from prelabel.detectors.inspect import catalog_table
+    from prelabel.detectors.plugins.report import installed_table
 
     rows = catalog_table()
+    rows += installed_table(list(rows[0]))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
@@ -44,14 +48,12 @@ def detectors(as_json: bool) -> None:
         click.echo()
 
 
+def _detector_argument(description: str) -> Callable[[F], F]:
+    """The argument DETECTOR."""
+    return click.argument("detector", type=PATH, metavar="DETECTOR", cls=DescribedArgument, description=description)
+
+
 _MODEL_PARAMETERS = (
-    click.argument(
-        "detector",
-        type=PATH,
-        metavar="DETECTOR",
-        cls=DescribedArgument,
-        description="Name from `prelabel detectors`, or the URL, archive, folder or prefix of a SavedModel.",
-    ),
     click.option(
         "--label-map", type=PATH, metavar="FILE", help="Check this label map with the model: a file, or `coco`."
     ),
@@ -93,7 +95,7 @@ _MODEL_PARAMETERS = (
 
 
 def _model_parameters(command: F) -> F:
-    """Add the argument and those options of `label` that locate a model and decide how it is interpreted."""
+    """Add those options of `label` that locate a model and decide how it is interpreted."""
     for decorate in reversed(_MODEL_PARAMETERS):
         command = decorate(command)
     return command
@@ -104,19 +106,62 @@ def _model_parameters(command: F) -> F:
     examples=("prelabel inspect openimages-ssd-mobilenet-v2",),
     short_help="Report what a model is and whether `label` can run it.",
 )
+@_detector_argument(
+    "Name from `prelabel detectors`, the URL, archive, folder or prefix of a SavedModel, or package.module:factory."
+)
+@click.option(
+    "--detector-option",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Pass this to the factory of a detector in Python, as for `label`; repeatable.",
+)
 @_model_parameters
-def inspect(detector: str, trust_model: bool, **options: str | None) -> None:
+def inspect(detector: str, trust_model: bool, detector_option: tuple[str, ...], **options: str | None) -> None:
     """Report what a SavedModel or hub module is and how `label` interprets its inputs and outputs.
 
     Exits with code 1 if `label` would refuse the model. Analyzes the model without loading TensorFlow or running any
-    part of it.
+    part of it. A detector in Python is run on a gray image, with --trust-model only.
     """
     from prelabel.detectors.inspect import format_report
+    from prelabel.detectors.plugins.addresses import find_factory, require_model
 
+    if (factory := find_factory(detector)) is not None:
+        _inspect_plugin(factory, _pairs(detector_option), options, trusted=trust_model)
+        return
+    require_model(detector)
+    if detector_option:
+        raise ConfigError("--detector-option is for detectors that are Python code; for a model, remove it")
     report = _report(detector, options)
     click.echo(format_report(report, trusted=trust_model))
     if problem := report.refused_because(trusted=trust_model):
         fail(problem)
+
+
+def _inspect_plugin(
+    factory: FactoryAddress, detector_options: dict[str, str], options: Mapping[str, str | None], *, trusted: bool
+) -> None:
+    """Print the report on a detector in Python. It is run only if it is trusted."""
+    from prelabel.detectors.description import require_trusted
+    from prelabel.detectors.plugins.describe import describe_plugin
+    from prelabel.detectors.plugins.files import search_here
+    from prelabel.detectors.plugins.report import format_plugin
+
+    for name, value in options.items():
+        if value is not None and name != "storage_options":
+            raise ConfigError(f"--{name.replace('_', '-')} is for models, but {factory} is Python code: remove it")
+    search_here()
+    description = describe_plugin(factory, detector_options, try_it=True) if trusted else None
+    click.echo(format_plugin(factory, description))
+    require_trusted(factory, trusted=trusted)
+
+
+def _pairs(values: tuple[str, ...]) -> dict[str, str]:
+    """`NAME=VALUE` as a dict. Raises ConfigError."""
+    from prelabel.config import LabelOptions
+    from prelabel.options import convert, fields_of
+
+    pairs: dict[str, str] = convert(fields_of(LabelOptions)["detector_option"], list(values), "inspect")
+    return pairs
 
 
 @click.command(
@@ -124,6 +169,7 @@ def inspect(detector: str, trust_model: bool, **options: str | None) -> None:
     examples=("prelabel fetch openimages-ssd-mobilenet-v2 --to s3://bucket/models",),
     short_help="Download a model, check it, and copy it.",
 )
+@_detector_argument("Name from `prelabel detectors`, or the URL, archive, folder or prefix of a SavedModel.")
 @click.option(
     "--to",
     type=PATH,
@@ -139,7 +185,11 @@ def fetch(detector: str, to: str | None, trust_model: bool, **options: str | Non
     --to, keeps the model in the model cache of this machine.
     """
     from prelabel.detectors.models.publish import publish_model
+    from prelabel.detectors.plugins.addresses import find_factory, require_model
 
+    if find_factory(detector) is not None:
+        raise ConfigError(f"{detector} is Python code, not a model: install its package on the machines that run it")
+    require_model(detector)
     report = _report(detector, options, say=lambda text: show_notes([text]))
     if problem := report.refused_because(trusted=trust_model):
         fail(f"{problem}; the model is not copied" if to else problem)

@@ -15,7 +15,7 @@ from prelabel.detectors.conventions.op_audit import require_safe
 from prelabel.detectors.conventions.resolve_model import ReadingOptions, prepare
 from prelabel.detectors.conventions.working_size import working_size
 from prelabel.detectors.models.hubs import mirror_base
-from prelabel.detectors.plugins.addresses import FactoryAddress, find_factory
+from prelabel.detectors.plugins.addresses import FactoryAddress, find_factory, require_model
 from prelabel.detectors.plugins.describe import describe_plugin
 from prelabel.detectors.plugins.files import package_files, search_here
 from prelabel.errors import ConfigError, DetectorError
@@ -99,6 +99,7 @@ def describe_detector(
         require_trusted(factory, trusted=options.trust_model)
         plugin = describe_plugin(factory, options.detector_option, stop=stop)
         return Description(plugin.record, plugin.info.input_size, takes_batches=plugin.batch_size > 1)
+    require_model(options.detector)
     model = prepare(
         options.detector,
         storage,

@@ -53,8 +53,8 @@ def find_factory(detector: str) -> FactoryAddress | None:
     A name of the catalog is always that of the model. `package.module:factory` is a model if there is such a file.
 
     Raises:
-        ConfigError: There is no detector of this name; several installed packages have an entry point of this name, or
-            a file or folder has the same name; or the entry point names no factory.
+        ConfigError: Several installed packages have an entry point of this name, a file or folder has the same name, or
+            the entry point names no factory.
     """
     match = _FACTORY.fullmatch(detector)
     if match:
@@ -63,8 +63,6 @@ def find_factory(detector: str) -> FactoryAddress | None:
         return None
     found = sorted({_address(entry) for entry in entry_points(group=GROUP, name=detector)}, key=str)
     if not found:
-        if not Path(detector).expanduser().exists():
-            raise ConfigError(_unknown(detector))
         return None
     if len(found) > 1:
         listed = " or ".join(f"{address} ({address.package})" for address in found)
@@ -83,11 +81,14 @@ def find_factory(detector: str) -> FactoryAddress | None:
     return address
 
 
-def _unknown(detector: str) -> str:
+def require_model(detector: str) -> None:
+    """Raise ConfigError, which names the detectors that exist, if a plain name can be no model."""
+    if lookup(detector) or re.search(r"[/\\:]", detector) or Path(detector).expanduser().exists():
+        return
     names = [entry.name for entry in CATALOG] + [address.name for address in installed_factories()]
     near = nearest_name(detector, names)
     hint = f"did you mean {near!r}?" if near else f"known names: {first_of(names, _MOST_NAMES)}"
-    return (
+    raise ConfigError(
         f"detector {detector!r} is neither a name from `prelabel detectors`, nor package.module:factory, nor a file or "
         f"folder; {hint}"
     )

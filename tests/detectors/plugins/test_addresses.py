@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.detectors.plugins.addresses import FactoryAddress, find_factory, installed_factories
+from prelabel.detectors.plugins.addresses import FactoryAddress, find_factory, installed_factories, require_model
 from prelabel.errors import ConfigError
 from tests.detectors.plugins.modules import install
 from tests.messages import facts
@@ -35,7 +35,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "s3://bucket/models:v2/mine",
             "https://example.org/a:b",
         ),
-        *("C:\\models\\mine", "gs://bucket/mine", "here", "a.b:", ":make", "a b:make", "2d.models:make"),
+        *("C:\\models\\mine", "gs://bucket/mine", "mine", "a.b:", ":make", "a b:make", "2d.models:make"),
     ],
 )
 def test_everything_else_is_a_model(model: str, packages: Path) -> None:
@@ -95,6 +95,8 @@ def test_the_name_of_a_catalog_model_is_always_that_model(packages: Path) -> Non
 def test_an_unknown_name_lists_what_is_installed(packages: Path) -> None:
     install(packages, "blobs", blobs="blobs.detector:Blobs", spots="blobs.detector:Spots")
     with pytest.raises(ConfigError, match=facts("'spot'", "did you mean 'spots'")):
-        find_factory("spot")
+        require_model("spot")
     with pytest.raises(ConfigError, match=facts("xyz", "blobs", "spots", "demo-shapes", "prelabel detectors")):
-        find_factory("xyz")
+        require_model("xyz")
+    for model in ("demo-shapes", "models/xyz", "s3://bucket/xyz", "here"):
+        require_model(model)
