@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "detectors/base": {"detections", "keypoints"},
     "detectors/models": {"errors", "storage", "class_rules"},
     "detectors/conventions": {
-        *{"errors", "storage", "detections", "labels", "options", "detectors/base", "detectors/models"},
+        *{"errors", "storage", "detections", "labels", "mapping_files", "options", "overlaps"},
+        *{"detectors/base", "detectors/models"},
     },
     "detectors/running": {
         *{"errors", "words", "storage", "detections", "labels", "masks", "select"},

@@ -90,7 +90,7 @@ def inspect_model(
     prepared, refusal = None, ""
     try:
         prepared = analyze_model(local, labels, reading)
-        refusal = "; ".join(prepared.refusals)
+        labels, refusal = prepared.labels, "; ".join(prepared.refusals)
     except DetectorError as error:
         refusal = str(error)
     convention = prepared.convention if prepared else None

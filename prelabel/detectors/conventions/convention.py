@@ -58,7 +58,7 @@ class Convention(ImageInput):
         outputs: Role (`boxes`, `scores`, `numbers`, `count`, `masks`, `multiclass_scores`, `rows`) -> output's name. A
             family with a `decode` of its own may have other roles.
         strings: Names of the outputs with class names or MIDs as strings.
-        classes: Number of classes of a classifier, if its signature tells.
+        classes: Number of classes, numbered from 0, if the signature or the model's files tell.
         why: How the convention was recognized, in words.
         unused: Outputs that may be of interest but are not used.
         box_form: Order and unit of the boxes.

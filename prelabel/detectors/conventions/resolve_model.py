@@ -199,8 +199,8 @@ class _Reader:
             layout = INPUT_LAYOUTS[convention.channels_first]
             why = "given by --input-layout" if self._given.input_layout else "by the shape of the input"
             self._decide("input layout", layout, why)
+        self._check_label_map()
         if convention.kind == "classification":
-            self._check_label_map()
             convention = replace(convention, activation=self._activation(), background=self._background())
         elif self._given.activation:
             self._refusals.append("it is a detector, and --activation is for classifiers")

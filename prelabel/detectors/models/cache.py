@@ -121,7 +121,8 @@ def _complete(folder: Path, origin: Mapping[str, Any] | None) -> tuple[Path, str
 
 
 # `fingerprint.pb` (TensorFlow's own checksums), `assets.extra` and stray files do not change what a model computes.
-_COUNTED_FILES = ("saved_model.pb", "tfhub_module.pb")
+# `metadata.yaml` names the classes and the input size of networks exported by Ultralytics.
+COUNTED_FILES = ("saved_model.pb", "tfhub_module.pb", "metadata.yaml")
 _COUNTED_FOLDERS = ("variables", "assets")
 _BLOCK = 1 << 20
 
@@ -132,7 +133,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def model_files(folder: Path) -> dict[str, Path]:
     """The files that decide what a model computes, by their path below its folder (with `/`), sorted by that path."""
-    files = {name: folder / name for name in _COUNTED_FILES if (folder / name).is_file()}
+    files = {name: folder / name for name in COUNTED_FILES if (folder / name).is_file()}
     for name in _COUNTED_FOLDERS:
         for path in (folder / name).rglob("*"):
             if path.is_file():

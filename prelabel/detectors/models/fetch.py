@@ -23,7 +23,14 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from prelabel.class_rules import nearest_name
 from prelabel.detectors.models import hubs
-from prelabel.detectors.models.cache import cache_root, cached_or_fetched, fingerprint_of, folder_name, model_files
+from prelabel.detectors.models.cache import (
+    COUNTED_FILES,
+    cache_root,
+    cached_or_fetched,
+    fingerprint_of,
+    folder_name,
+    model_files,
+)
 from prelabel.detectors.models.catalog import CATALOG, CatalogEntry, lookup
 from prelabel.detectors.models.publish import MODEL_FOLDERS, NOTE, noted_name
 from prelabel.errors import ConfigError, DetectorError
@@ -244,7 +251,7 @@ def _remote_files(base: str, storage: Storage, archive: bool) -> dict[str, list[
     for folder in MODEL_FOLDERS:
         for name in sorted(storage.names(join(base, folder) if folder else base)):
             relative = f"{folder}/{name}" if folder else name
-            if folder or name in ("saved_model.pb", "tfhub_module.pb", NOTE):
+            if folder or name in (*COUNTED_FILES, NOTE):
                 files[relative] = _size_and_version(storage.info(join(base, relative)))
     return files
 

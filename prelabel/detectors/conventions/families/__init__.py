@@ -9,8 +9,9 @@ from __future__ import annotations
 from prelabel.detectors.conventions.families.classification import CLASSIFICATION
 from prelabel.detectors.conventions.families.efficientdet import EFFICIENTDET
 from prelabel.detectors.conventions.families.object_detection import OBJECT_DETECTION
+from prelabel.detectors.conventions.families.ultralytics import ULTRALYTICS
 
-FAMILIES = (OBJECT_DETECTION, EFFICIENTDET, CLASSIFICATION)
+FAMILIES = (OBJECT_DETECTION, ULTRALYTICS, EFFICIENTDET, CLASSIFICATION)
 
 #: All families in words, for messages.
 KNOWN = "; ".join(family.form for family in FAMILIES)

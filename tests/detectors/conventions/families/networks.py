@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.detectors.conventions.families.ultralytics_networks import build_ultralytics
 from tests.models import COCO_IDS, find_colors, pad
 
 
@@ -21,6 +22,7 @@ def build_networks(folder: Path) -> None:
 
     _efficientdet(tf, folder / "efficientdet")
     _efficientdet(tf, folder / "unnamed", parts=("head",))
+    build_ultralytics(folder)
 
 
 def found(tf: Any, image: Any) -> dict[str, Any]:

@@ -1,0 +1,300 @@
+"""Networks exported by Ultralytics with `format=saved_model`: YOLOv8, YOLO11, YOLOv10, YOLO26 and their relatives.
+
+The export writes `metadata.yaml` beside `saved_model.pb`: task, class names, input size. It is what identifies the
+family, and without it nothing is certain. What is said here about inputs and outputs was read in the project
+ultralytics, versions 8.0.50 to 8.4.190 (`engine/exporter.py`, `nn/modules/head.py`, `nn/autobackend.py`,
+`engine/predictor.py`, `data/augment.py`, `utils/ops.py` and `utils/nms.py`):
+
+- The input has 3 channels in the order RGB in 0..1. For all tasks but classification, the image keeps its aspect ratio
+  and lies in the center, on gray of 114; it is resized by OpenCV without antialiasing, and enlarged if it is small.
+- `[1, 4 + C + E, N]` are N overlapping boxes with the scores of C classes and E more numbers: center and size in pixels
+  of the input. Only the by-products of the formats tflite and edgetpu have normalized boxes.
+- `[1, K, 6 + E]` are boxes after suppression, with zeros at the end: corners in pixels of the input, score and class.
+- E is 0 for `detect`, the number of prototypes for `segment`, and one x, y, maybe score per keypoint for `pose`.
+- `classify` returns softmax probabilities of the center square of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from prelabel.detections import ClassName
+from prelabel.detectors.base import Decision
+from prelabel.detectors.conventions.boxes import BoxForm, Fit, Shown
+from prelabel.detectors.conventions.convention import (
+    FLOATS,
+    Arrays,
+    Candidates,
+    Convention,
+    Family,
+    ImageInput,
+    Question,
+)
+from prelabel.detectors.conventions.protos import Tensor, sizes_in_words
+from prelabel.errors import ConfigError, DetectorError
+from prelabel.labels.maps import LabelMap
+from prelabel.mapping_files import meaning, read_mapping
+from prelabel.overlaps import suppress
+
+METADATA = "metadata.yaml"
+
+#: Larger files are no metadata; those of 10,000 classes have less than 1 MB.
+_LARGEST_METADATA = 4 << 20
+_MOST_CLASSES = 100_000
+
+#: Defaults of `predict`: `iou` and `max_det` (`cfg/default.yaml`).
+_IOU, _MOST = 0.7, 300
+
+_LETTERBOX = Fit("letterbox", 114, antialias=False)
+_RAW, _SUPPRESSED = BoxForm("cxcywh", "input"), BoxForm("xyxy", "input")
+
+#: Numbers up to this are normalized. Raw boxes are all over the input, so their largest number tells the unit.
+_NORMALIZED = 2.0
+
+#: Steps between the boxes of a network with three levels; used only to recognize outputs without metadata.
+_STRIDES = (8, 16, 32)
+
+_EXPORT = "export it with `yolo export format=saved_model`"
+
+
+@dataclass(frozen=True, slots=True)
+class _Metadata:
+    """What `metadata.yaml` says.
+
+    Attributes:
+        task: `detect`, `segment`, `pose`, `classify`, ...
+        names: Names of the classes, from 0.
+        size: Height and width of the input.
+        version: Of the package that exported the network; empty if not given.
+        head: Name of the last layer; empty if not given.
+        is_suppressed: Whether the network itself drops overlapping boxes; None if not given.
+    """
+
+    task: str
+    names: tuple[str, ...]
+    size: tuple[int, int]
+    version: str
+    head: str
+    is_suppressed: bool | None
+
+
+def _read_metadata(folder: Path) -> _Metadata | str | None:
+    """The metadata of a model; in words, why the file is not usable; or None if Ultralytics wrote no such file."""
+    path = folder / METADATA
+    if not path.is_file():
+        return None
+    if path.stat().st_size > _LARGEST_METADATA:
+        return f"has a {METADATA} of more than {_LARGEST_METADATA >> 20} MB"
+    try:
+        values = meaning(read_mapping(path))
+    except ConfigError as error:
+        return f"has a {METADATA} that cannot be read: {error}"
+    if values.get("author") != "Ultralytics":
+        return None
+    task, names, size = values.get("task"), values.get("names"), values.get("imgsz")
+    if not isinstance(task, str) or not task:
+        return f"has a {METADATA} without a `task`"
+    classes = _class_names(names)
+    if not classes:
+        return f"has a {METADATA} whose `names` do not name the classes from 0 on"
+    sides = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        return f"has a {METADATA} whose `imgsz` is not a height and width"
+    arguments = values.get("args")
+    flags = [values.get("end2end"), arguments.get("nms") if isinstance(arguments, dict) else None]
+    known = [flag for flag in flags if isinstance(flag, bool)]
+    version, head = (str(values.get(key) or "") for key in ("version", "head"))
+    return _Metadata(task, classes, (sides[0], sides[1]), version, head, any(known) if known else None)
+
+
+def _class_names(names: Any) -> tuple[str, ...]:
+    """Names by class number from 0; empty if they are anything else."""
+    if isinstance(names, list):
+        names = {str(number): name for number, name in enumerate(names)}
+    if not isinstance(names, dict) or len(names) > _MOST_CLASSES:
+        return ()
+    texts = [names.get(str(number)) for number in range(len(names))]
+    if any(isinstance(text, dict | list) or text is None or not str(text).strip() for text in texts):
+        return ()
+    return tuple(str(text) for text in texts)
+
+
+def _claims(question: Question) -> bool:
+    """Whether there is metadata of Ultralytics, or an output that only its networks have."""
+    if question.folder is not None and _read_metadata(question.folder) is not None:
+        return True
+    return _looks_like_yolo(question)
+
+
+def _looks_like_yolo(question: Question) -> bool:
+    """Whether the only output of rank 3 has one column per box of an input of this size."""
+    size = question.image.size
+    heads = [output for output in question.outputs.values() if output.rank == 3 and output.dtype in FLOATS]
+    if size is None or len(heads) != 1 or len(question.outputs) > 2:
+        return False
+    columns = sum((size[0] // stride) * (size[1] // stride) for stride in _STRIDES)
+    _, rows, last = heads[0].shape or (None, None, None)
+    return last == columns and rows is not None and rows > 4
+
+
+def _match(question: Question) -> Convention | str:
+    metadata = _read_metadata(question.folder) if question.folder else None
+    if metadata is None:
+        return (
+            f"returns boxes like a YOLO network of Ultralytics, but without its {METADATA} beside saved_model.pb its "
+            "classes and their number are not known: use the whole folder that `yolo export format=saved_model` wrote"
+        )
+    if isinstance(metadata, str):
+        return f"{metadata}: {_EXPORT} again"
+    if metadata.head == "RTDETRDecoder":
+        return "is an RT-DETR of Ultralytics, whose boxes have another form: it is not supported; use a YOLO network"
+    image = question.image
+    if image.input.dtype not in FLOATS or image.channels_first or not image.batch_dimension:
+        return f"is a network of Ultralytics with the input {image.input} instead of floats [1, h, w, 3]: {_EXPORT}"
+    if image.size != metadata.size:
+        size = "of any size" if image.size is None else f"of {image.size[0]} x {image.size[1]}"
+        return (
+            f"has an input {size}, but its {METADATA} says {metadata.size[0]} x {metadata.size[1]}: the file belongs "
+            f"to another network; {_EXPORT}"
+        )
+    matcher = {"detect": _match_boxes}.get(metadata.task)
+    if matcher is None:
+        return f"is a network of Ultralytics for the task {metadata.task!r}; supported is detect"
+    return matcher(image, question.outputs, metadata)
+
+
+def _match_boxes(image: ImageInput, outputs: Mapping[str, Tensor], metadata: _Metadata) -> Convention | str:
+    listed = ", ".join(map(str, outputs.values()))
+    heads = [output for output in outputs.values() if output.rank == 3 and output.dtype in FLOATS]
+    classes = len(metadata.names)
+    if len(outputs) != 1 or len(heads) != 1:
+        return f"is a network of Ultralytics that returns {listed} instead of one array of boxes: {_EXPORT}"
+    form = _form(heads[0], classes, metadata)
+    if form is None:
+        return (
+            f"is a network of Ultralytics that returns {listed}; with the {classes} classes of its {METADATA}, it must "
+            f"be [1, {4 + classes}, N] or [1, N, 6]: the file belongs to another network; {_EXPORT}"
+        )
+    raw = form == "raw"
+    box_form = _RAW if raw else _SUPPRESSED
+    by = f"Ultralytics {metadata.version}".strip()
+    shape = sizes_in_words(heads[0].shape or ())
+    return Convention(
+        **vars(image),
+        kind="detection",
+        outputs={"boxes": heads[0].name},
+        classes=classes,
+        why=f"Ultralytics {metadata.task} by {METADATA}, signature {image.signature!r} ({shape})",
+        box_form=box_form,
+        fit=_LETTERBOX,
+        decode=_decode_raw if raw else _decode_suppressed,
+        known={
+            "input range": Decision("0..1", by),
+            "fit": Decision("letterbox on gray 114, without antialiasing", by),
+            "boxes": Decision(str(box_form), by),
+            "suppression": _suppression(raw, metadata),
+        },
+        labels=_labels(metadata),
+    )
+
+
+def _form(heads: Tensor, classes: int, metadata: _Metadata) -> Literal["raw", "suppressed"] | None:
+    """Which of the two forms an output has. Metadata decides if it may be both."""
+    _, first, second = heads.shape or (None, None, None)
+    is_raw, is_suppressed = first == 4 + classes, second == 6
+    if is_raw and is_suppressed and metadata.is_suppressed is not None:
+        is_raw = not metadata.is_suppressed
+        is_suppressed = metadata.is_suppressed
+    if is_raw == is_suppressed:
+        return None
+    return "raw" if is_raw else "suppressed"
+
+
+def _suppression(raw: bool, metadata: _Metadata) -> Decision:
+    if raw:
+        return Decision(
+            f"within classes above IoU {_IOU:g}, at most {_MOST} boxes", "the defaults of Ultralytics' predict"
+        )
+    return Decision("by the network", "boxes below the score with which it was exported are missing")
+
+
+def _labels(metadata: _Metadata) -> LabelMap:
+    return LabelMap({number: ClassName(number, name) for number, name in enumerate(metadata.names)}, METADATA)
+
+
+def _decode_raw(outputs: Arrays, convention: Convention, shown: Shown, lowest: float) -> Candidates:
+    """Candidates from `[1, 4 + C + E, N]`: the best class of each box, then non-maximum suppression within classes.
+
+    A box only suppresses boxes of lower scores, so those below the lowest score can be left out first.
+    """
+    name, classes = convention.outputs["boxes"], convention.classes or 0
+    columns = _one(outputs[name], name)
+    if columns.shape[0] < 4 + classes:
+        raise DetectorError(f"{name} must have {4 + classes} rows, got shape {list(outputs[name].shape)}")
+    _check_unit(columns[:4], convention, name)
+    scores = columns[4 : 4 + classes]
+    number = scores.argmax(axis=0)
+    best = np.take_along_axis(scores, number[np.newaxis], axis=0)[0]
+    # The negation keeps scores that are not numbers: they are reported later.
+    candidates = np.flatnonzero(~(best < np.float32(lowest)) & (best != 0))
+    candidates = candidates[np.argsort(-best[candidates], kind="stable")]
+    boxes = columns[:4, candidates].T
+    corners = boxes.astype(np.float64)
+    corners = np.concatenate((corners[:, :2] - corners[:, 2:] / 2, corners[:, :2] + corners[:, 2:] / 2), axis=1)
+    kept = suppress(corners, _IOU, number[candidates], most=_MOST)
+    chosen = candidates[kept]
+    return Candidates(
+        {
+            "boxes": convention.box_form.in_shares(boxes[kept], shown),
+            "scores": best[chosen],
+            "numbers": number[chosen],
+        }
+    )
+
+
+def _decode_suppressed(outputs: Arrays, convention: Convention, shown: Shown, lowest: float) -> Candidates:
+    """Candidates from `[1, N, 6 + E]`: x1 y1 x2 y2, score, class; rows with the score 0 are padding."""
+    name = convention.outputs["boxes"]
+    rows = _one(outputs[name], name)
+    if rows.shape[1] < 6:
+        raise DetectorError(f"{name} must have 6 columns, got shape {list(outputs[name].shape)}")
+    rows = rows[rows[:, 4] != 0]
+    _check_unit(rows[:, :4], convention, name)
+    return Candidates(
+        {
+            "boxes": convention.box_form.in_shares(rows[:, :4], shown),
+            "scores": rows[:, 4],
+            "numbers": rows[:, 5],
+        }
+    )
+
+
+def _one(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """The array of one image, without the leading dimension of 1."""
+    if array.ndim == 3 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 2:
+        raise DetectorError(f"{name} must have shape [1, ..., ...], got {list(array.shape)}")
+    return array
+
+
+def _check_unit(boxes: npt.NDArray[Any], convention: Convention, name: str) -> None:
+    """Refuse normalized boxes."""
+    if boxes.size and float(np.abs(boxes).max()) <= _NORMALIZED:
+        raise DetectorError(
+            f"{name} has normalized boxes, as in a folder that an export to tflite or edgetpu left behind, but they "
+            f"must be {convention.box_form}: {_EXPORT}"
+        )
+
+
+ULTRALYTICS = Family(
+    f"Ultralytics (image [1, h, w, 3] and {METADATA}; `format=saved_model`)",
+    _claims,
+    _match,
+)
