@@ -17,7 +17,7 @@ RUN_ID = "0123456789abcdef" * 2
 DETECTOR = DetectorRecord("d", "d", "0" * 64, "d-00000000", "test", masks=True, classes=None)
 
 
-def write_run(folder: Path, shards: Sequence[Sequence[ImageRow]]) -> str:
+def write_run(folder: Path, shards: Sequence[Sequence[ImageRow]], detector: DetectorRecord = DETECTOR) -> str:
     """Write a finished run with these rows in shards of equal length (the last may be shorter); return its path."""
     output, storage = str(folder), Storage()
     refs = [ImageRef(row.image_id, row.uri, row.file_name) for shard in shards for row in shard]
@@ -28,7 +28,7 @@ def write_run(folder: Path, shards: Sequence[Sequence[ImageRow]]) -> str:
         created="2026-11-20T12:00:00+00:00",
         settings={},
         source={"images": len(refs), "bytes": 0, "sources": []},
-        detector=DETECTOR,
+        detector=detector,
         shard_size=len(shards[0]),
         parts=plan.parts,
         versions={},

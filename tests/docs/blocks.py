@@ -27,6 +27,7 @@ NOT_RUN = {
     "cluster": "it needs a Ray cluster",
     "docker": "it needs a container engine",
     "kubernetes": "it needs a Kubernetes cluster with KubeRay",
+    "keypoints": "it needs a detector with keypoints, which would be downloaded",
     "label-studio": "it needs a Label Studio server, which tests/tools has",
     "open-images": "it needs a run of a detector of Open Images, which would be downloaded",
     "training": "it needs a trainer that is not a dependency",

@@ -1,14 +1,24 @@
-"""Which images of a source a run has planned already."""
+"""Which images of a source a run has planned already, and what a run records of its detector's keypoints."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from prelabel.engine.planning import new_refs
+import pytest
+
+from prelabel.config import LabelOptions
+from prelabel.detections import ClassName
+from prelabel.engine.planning import new_refs, with_named_keypoints
+from prelabel.errors import ConfigError
 from prelabel.image_ref import ImageRef
+from prelabel.keypoints import COCO_PERSON, KeypointSet
+from prelabel.labels.maps import LabelMap
 from prelabel.storage.files import Storage
 from prelabel.store.plan import Plan, write_plan
+from tests.runs import DETECTOR
 
 STORAGE = Storage()
 
@@ -30,6 +40,36 @@ def test_only_images_that_are_not_in_the_plan_are_new(tmp_path: Path) -> None:
     assert both.read(1) == list(refs(5))
     assert both.read(2) == list(refs(0, 2))
     assert list(new_refs(refs(*range(7)), both)) == []
+
+
+def named(keypoints: KeypointSet | None, in_label_map: KeypointSet | None = None, **options: Any) -> KeypointSet | None:
+    detector = replace(DETECTOR, keypoints=keypoints, classes=(ClassName(4, "person"),))
+    labels = LabelMap({4: ClassName(4, "person")}, keypoints=in_label_map)
+    label_options = LabelOptions.of(source=("photos",), detector="d", output="out", **options)
+    return with_named_keypoints(detector, labels, label_options, STORAGE).keypoints
+
+
+def test_keypoints_are_named_by_the_option_or_the_label_map() -> None:
+    unnamed = KeypointSet.unnamed(17)
+    assert named(unnamed) == unnamed
+    assert named(unnamed, in_label_map=COCO_PERSON) == COCO_PERSON
+    assert named(unnamed, keypoint_names="coco-person") == replace(COCO_PERSON, classes=(4,))
+    assert named(None) is None
+
+
+def test_mirrored_views_need_to_know_left_and_right() -> None:
+    unnamed = KeypointSet.unnamed(17)
+    with pytest.raises(ConfigError, match="--keypoint-names") as caught:
+        named(unnamed, views="whole,flip")
+    assert "flip" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert named(unnamed, views="whole,tiles") == unnamed
+    assert named(unnamed, views="whole,flip", keypoint_names="coco-person") is not None
+
+
+def test_names_for_a_detector_without_keypoints_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no keypoints"):
+        named(None, keypoint_names="coco-person")
 
 
 def test_everything_is_new_to_an_empty_plan(tmp_path: Path) -> None:

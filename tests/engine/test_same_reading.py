@@ -13,7 +13,8 @@ from prelabel.config import LabelOptions
 from prelabel.detectors.base import Decision, DetectorRecord
 from prelabel.engine.progress import unnamed_notes
 from prelabel.engine.resume import require_same_detector, require_same_settings, with_former_threshold
-from prelabel.errors import ConfigError
+from prelabel.errors import ConfigError, StoreError
+from prelabel.keypoints import COCO_PERSON, KeypointSet
 from prelabel.storage.files import Storage
 from prelabel.store.run import RunRecord, open_run
 from prelabel.store.shards import ShardRecord, read_shard, shard_url, write_shard
@@ -67,6 +68,8 @@ def test_a_run_resumes_with_the_same_model_interpretation(was: DetectorRecord, n
         ),
         (OLD_CLASSIFIER, read(activation="logits"), "class 0 of 1001.*background"),
         (OLD_BYTES, read(masks="image"), "masks.*box or by-size.*image"),
+        (replace(read(), keypoints=KeypointSet.unnamed(17)), replace(read(), keypoints=COCO_PERSON), "keypoints"),
+        (read(), replace(read(), keypoints=COCO_PERSON), "keypoints"),
         (replace(OLD_BYTES, masks=False), replace(read(masks="box"), masks=True), "masks.*not used"),
     ],
 )
@@ -149,14 +152,28 @@ def test_a_former_default_threshold_is_kept_and_a_given_one_must_be_given_again(
 
 
 def test_the_record_is_the_same_after_a_round_trip_through_its_file() -> None:
-    detector = replace(read(input_range="0..255"), notes=("the output x is there and is not used",))
+    detector = replace(
+        read(input_range="0..255"),
+        notes=("the output x is there and is not used",),
+        keypoints=replace(COCO_PERSON, classes=(1,)),
+    )
     record = RunRecord("a" * 32, "2026-01-01T00:00:00Z", {}, {}, detector, 2, (), {})
     stored = json.loads(json.dumps(record.to_json()))
     assert stored["detector"]["reading"] == {"input range": {"value": "0..255", "why": "because"}}
     assert RunRecord.from_json(stored).detector == detector
-    for name in ("reading", "notes"):
+    for name in ("reading", "notes", "keypoints"):
         del stored["detector"][name]
-    assert asdict(RunRecord.from_json(stored).detector) == asdict(replace(detector, reading=None, notes=()))
+    earlier = replace(detector, reading=None, notes=(), keypoints=None)
+    assert asdict(RunRecord.from_json(stored).detector) == asdict(earlier)
+
+
+@pytest.mark.parametrize("wrong", [{"names": []}, {"edges": [[0, 17]]}, {"edges": [[0]]}, {"pairs": 3}, {"more": 1}])
+def test_a_record_with_invalid_keypoints_is_corrupt(wrong: dict[str, Any]) -> None:
+    detector = replace(read(), keypoints=COCO_PERSON)
+    stored = RunRecord("a" * 32, "2026-01-01T00:00:00Z", {}, {}, detector, 2, (), {}).to_json()
+    stored["detector"]["keypoints"].update(wrong)
+    with pytest.raises(StoreError, match="corrupt"):
+        RunRecord.from_json(stored)
 
 
 def test_classes_that_the_label_map_does_not_name_are_counted_over_the_run() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,27 @@ import numpy as np
 from PIL import Image
 
 from prelabel.config import LabelOptions
-from prelabel.detectors.base import DetectorRecord, Pixels
+from prelabel.detections import ClassName, Detections
+from prelabel.detectors.base import DetectionResult, DetectorRecord, Frame, Pixels
 from prelabel.engine.reader import Reader
 from prelabel.engine.schedule import FailureCause
 from prelabel.engine.shard import ReadSettings, label_shard, read_settings
 from prelabel.engine.worker import WorkerSpec
+from prelabel.export.base import RunInfo
+from prelabel.export.coco import CocoOptions, export_coco
+from prelabel.export.cvat import CvatOptions, export_cvat
+from prelabel.export.yolo import YoloOptions, export_yolo
 from prelabel.image_ref import ImageRef
+from prelabel.keypoints import KeypointSet
+from prelabel.label_studio.export import export_label_studio
+from prelabel.label_studio.options import LabelStudioOptions
 from prelabel.source.decode import DecodeOptions
 from prelabel.storage.files import Storage
 from prelabel.store.rows import ImageRow
+from prelabel.store.run import open_run
+from prelabel.store.verify import verify
 from tests.engine.fakes import BrightestCorner
+from tests.runs import DETECTOR, write_run
 
 SETTINGS = ReadSettings(Storage(), DecodeOptions(), "brightest", "brightest-00000000")
 
@@ -55,6 +67,43 @@ def test_rows_come_in_plan_order_with_their_detections(tmp_path: Path):
     assert first.bytes == Path(first.uri).stat().st_size
     assert len(first.sha256) == 64
     assert set(first.seconds) == {"read", "decode", "detect"}
+
+
+class Poses(BrightestCorner):
+    """Gives each corner two keypoints; above the corner it expects one that lies outside an image's top row."""
+
+    def detect_in(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
+        results = super().detect_in(images, frames)
+        return [replace(result, detections=self._posed(result.detections)) for result in results]
+
+    @staticmethod
+    def _posed(detections: Detections) -> Detections:
+        x, y = detections.xyxy[0, :2].tolist()
+        return replace(detections, keypoints=[[(x + 0.5, y + 0.5, 0.75), (x + 0.5, y - 1, 0.5)]])
+
+
+def test_keypoints_go_from_the_detector_through_a_finished_run_into_every_export(tmp_path: Path):
+    refs = [picture(tmp_path, "a.png", (2, 3)), picture(tmp_path, "b.png", (4, 0)), broken(tmp_path, "c.png", b"x")]
+    detector = replace(
+        DETECTOR, keypoints=KeypointSet(("middle", "top"), ((0, 1),)), classes=(ClassName(1, "corner", "/m/corner"),)
+    )
+    output = write_run(tmp_path / "run", [label(refs, Poses())], detector)
+    assert not list(verify(output, Storage()).problems)
+    run = open_run(output, Storage())
+    stored = [row.detections.keypoints.tolist() for row in run.rows() if row.detections is not None]
+    assert stored == [[[[2.5, 3.5, 0.75], [2.5, 2, 0.5]]], [[[4.5, 0.5, 0.75], [4.5, -1, 0.5]]]]
+    info = RunInfo.of(run)
+    export_coco(info, run.rows, str(tmp_path / "coco.json"), CocoOptions(), Storage())
+    annotations = json.loads((tmp_path / "coco.json").read_text())["annotations"]
+    assert [a["keypoints"] for a in annotations] == [[2.5, 3.5, 2, 2.5, 2, 2], [4.5, 0.5, 2, 0, 0, 0]]
+    export_yolo(info, run.rows, str(tmp_path / "yolo"), YoloOptions(), Storage())
+    assert len((tmp_path / "yolo" / "labels" / "train" / "a.txt").read_text().split()) == 5 + 6
+    export_cvat(info, run.rows, str(tmp_path / "cvat.xml"), CvatOptions(), Storage())
+    assert (tmp_path / "cvat.xml").read_text().count("<skeleton ") == 2
+    options = LabelStudioOptions(document_root=str(tmp_path))
+    export_label_studio(info, run.rows, str(tmp_path / "tasks"), options, Storage())
+    tasks = json.loads((tmp_path / "tasks" / "tasks-00000.json").read_text())
+    assert [len(task["predictions"][0]["result"]) for task in tasks] == [3, 2]
 
 
 def test_every_image_becomes_a_row_whatever_is_wrong_with_it(tmp_path: Path):

@@ -23,19 +23,25 @@ class Limits:
     Attributes:
         iou: Smallest IoU of a box and its counterpart.
         mask_iou: Smallest IoU of a mask and its counterpart.
-        score: Largest difference of their scores.
+        score: Largest difference of their scores, and of those of their keypoints.
+        keypoint: Largest distance of a keypoint and its counterpart, as a share of the square root of the box's area.
     """
 
     iou: float
     mask_iou: float
     score: float
+    keypoint: float
 
 
-#: For lower precision. COCO's AP uses IoU thresholds 0.05 apart, so a box within this limit crosses at most one.
-EQUIVALENT = Limits(iou=0.95, mask_iou=0.95, score=0.02)
+#: For lower precision. COCO's AP uses IoU thresholds 0.05 apart, so a box within this limit crosses at most one. So
+#: does a pose: even of eyes, which have the smallest tolerance, the similarity is at least 0.98.
+EQUIVALENT = Limits(iou=0.95, mask_iou=0.95, score=0.02, keypoint=0.01)
 
 #: For the same computation in another order.
-SAME = Limits(iou=0.999, mask_iou=0.99, score=0.001)
+SAME = Limits(iou=0.999, mask_iou=0.99, score=0.001, keypoint=0.001)
+
+#: Keypoints with lower scores are guesses, which may be anywhere.
+_CLEAR_KEYPOINT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,10 @@ def _missing(kept: DetectionResult, lenient: DetectionResult, limits: Limits, pr
     for index in range(len(expected)):
         fitting = np.flatnonzero(fits[index] & free)
         for counterpart in fitting[np.argsort(-overlap[index, fitting], kind="stable")]:
-            if expected.mask is None or _mask_iou(expected, index, candidates, int(counterpart)) >= limits.mask_iou:
+            has_mask = expected.mask is None or (
+                _mask_iou(expected, index, candidates, int(counterpart)) >= limits.mask_iou
+            )
+            if has_mask and _keypoints_agree(expected, index, candidates, int(counterpart), limits):
                 free[counterpart] = False
                 break
         else:
@@ -98,6 +107,16 @@ def _iou(first: FloatArray, second: FloatArray) -> FloatArray:
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
     overlap: FloatArray = shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9)
     return overlap
+
+
+def _keypoints_agree(first: Detections, index: int, second: Detections, counterpart: int, limits: Limits) -> bool:
+    if first.keypoints is None or second.keypoints is None:
+        return first.keypoints is second.keypoints
+    points, others = first.keypoints[index], second.keypoints[counterpart]
+    x1, y1, x2, y2 = first.xyxy[index].tolist()
+    distance = np.hypot(*(points[:, :2] - others[:, :2]).T)
+    near = (distance <= limits.keypoint * ((x2 - x1) * (y2 - y1)) ** 0.5 + 1e-3) | (points[:, 2] < _CLEAR_KEYPOINT)
+    return bool(np.all(near & (np.abs(points[:, 2] - others[:, 2]) <= limits.score + 1e-6)))
 
 
 def _mask_iou(first: Detections, index: int, second: Detections, counterpart: int) -> float:

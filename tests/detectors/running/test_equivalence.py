@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,28 @@ def test_equal_results_have_no_difference() -> None:
 )
 def test_small_changes_are_equivalent(other: tuple[list[float], int, float]) -> None:
     assert difference(answer((BOX, 1, 0.5)), answer(other)) == ""
+
+
+def with_keypoints(*points: tuple[float, float, float]) -> ResultPair:
+    result = found((BOX, 1, 0.5))
+    result = replace(result, detections=replace(result.detections, keypoints=[points]))
+    return ResultPair(result, result)
+
+
+@pytest.mark.parametrize(
+    ("points", "is_same"),
+    [
+        ([(20.5, 20, 0.9), (30, 30, 0.05)], True),  # the size of the box is 56 pixels
+        ([(20.7, 20, 0.9), (30, 30, 0.05)], False),
+        ([(20, 20, 0.87), (30, 30, 0.05)], False),  # another score
+        ([(20, 20, 0.9), (80, 80, 0.05)], True),  # a guess
+        ([(20, 20, 0.9), (0, 0, 0)], False),
+    ],
+)
+def test_keypoints_count(points: list[tuple[float, float, float]], is_same: bool) -> None:
+    first = with_keypoints((20, 20, 0.9), (30, 30, 0.05))
+    assert (difference(first, with_keypoints(*points)) == "") is is_same
+    assert difference(first, answer((BOX, 1, 0.5))) != ""
 
 
 @pytest.mark.parametrize(
