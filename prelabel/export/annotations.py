@@ -16,6 +16,7 @@ from prelabel.export.base import Tally
 from prelabel.export.categories import Categories
 from prelabel.export.keypoints import Keypoint, count_hidden, keypoints_of
 from prelabel.export.text import rounded, shortest
+from prelabel.keypoints import KeypointSet
 from prelabel.masks import rle
 from prelabel.masks.polygons import PolygonRules, object_polygons
 from prelabel.masks.rle import BoolArray
@@ -43,7 +44,16 @@ class Instance(NamedTuple):
 class Instances:
     """Converts batches to instances, and counts the detections that are dropped."""
 
-    def __init__(self, categories: Categories, selection: Selection, geometry: GeometryOptions, tally: Tally) -> None:
+    def __init__(
+        self,
+        categories: Categories,
+        selection: Selection,
+        geometry: GeometryOptions,
+        tally: Tally,
+        keypoints: KeypointSet | None = None,
+    ) -> None:
+        """Convert detections of a run with these keypoints."""
+        self._keypoints = 0 if keypoints is None else len(keypoints)
         self._categories = categories
         self._selection = selection
         self._geometry = geometry
@@ -72,7 +82,7 @@ class Instances:
             category_ids,
             shortest(kept.score),
             shapes_of(kept, self._geometry),
-            keypoints_of(kept, lowest),
+            keypoints_of(kept, lowest, self._keypoints),
             strict=True,
         )
         for n, category_id, score, shape, keypoints in columns:

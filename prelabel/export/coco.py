@@ -50,6 +50,7 @@ from prelabel.export.keypoints import (
 from prelabel.export.parallel import UNUSED, Part, make_items, row_at
 from prelabel.export.run_selection import KnownNames, selection_words
 from prelabel.export.text import strict_json
+from prelabel.keypoints import KeypointSet
 from prelabel.masks.polygons import PolygonRules
 from prelabel.options import option, values_of
 from prelabel.storage.address import absolute, describe, redact
@@ -142,7 +143,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
             for entry in categories.entries
         ]
 
-    images = _Images(rows, EntriesOf(options, categories), numbers, whole)
+    images = _Images(rows, EntriesOf(options, categories, keypoints), numbers, whole)
     annotations = 0
     try:
         with contextlib.ExitStack() as stack:
@@ -312,10 +313,11 @@ class EntriesOf:
 
     options: CocoOptions
     categories: Categories
+    keypoints: KeypointSet | None
 
     def __call__(self, batches: Iterable[DetectionBatch], part: Part[ImageEntries]) -> None:
         """Raises ExportError if a mask does not fit its image."""
-        instances = Instances(self.categories, self.options.selection, self.options, part.tally)
+        instances = Instances(self.categories, self.options.selection, self.options, part.tally, self.keypoints)
         for batch in batches:
             part.names.see(batch.label, batch.mid)
             for image, failed, detections in zip(batch.images, batch.failed, instances.of(batch), strict=True):

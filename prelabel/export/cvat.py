@@ -245,7 +245,7 @@ class _ImagesOf:
     keypoints: KeypointSet | None
 
     def __call__(self, batches: Iterable[DetectionBatch], part: Part[bytes]) -> None:
-        instances = Instances(self.categories, self.options.selection, self.options, part.tally)
+        instances = Instances(self.categories, self.options.selection, self.options, part.tally, self.keypoints)
         for batch in batches:
             images = zip(batch.images, batch.failed, strict=True)
             fitting = [self._fits(image, failed, part.tally) for image, failed in images]

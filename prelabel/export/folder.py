@@ -35,6 +35,7 @@ from prelabel.export.annotations import GeometryOptions, Instance, Instances
 from prelabel.export.base import Rows, Tally, frame_option, links_option
 from prelabel.export.categories import Categories, ClassListOptions
 from prelabel.export.parallel import Part
+from prelabel.keypoints import KeypointSet
 from prelabel.options import option
 from prelabel.select import Selection
 from prelabel.source.fetch import MAX_BYTES, fetch
@@ -110,6 +111,7 @@ class FilesOf:
         selection: Which detections are kept.
         geometry: How masks are written.
         rename: Whether images whose names conflict are written under other names instead of being dropped.
+        keypoints: The keypoints that are written, or None.
         taken: Stems that images in several parts have; they belong to the image in the earliest part.
     """
 
@@ -118,11 +120,12 @@ class FilesOf:
     selection: Selection
     geometry: GeometryOptions
     rename: bool
+    keypoints: KeypointSet | None = None
     taken: set[str] = field(default_factory=set)
 
     def __call__(self, batches: Iterable[DetectionBatch], part: Part[ImageFile]) -> None:
         """Raises ExportError if a name leads out of the folder or a mask does not fit its image."""
-        instances = Instances(self.categories, self.selection, self.geometry, part.tally)
+        instances = Instances(self.categories, self.selection, self.geometry, part.tally, self.keypoints)
         taken = set(self.taken)
         for batch in batches:
             images = zip(batch.images, batch.failed, strict=True)

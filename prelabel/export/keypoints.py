@@ -60,6 +60,9 @@ class Keypoint(NamedTuple):
     shown: bool
 
 
+_ABSENT = Keypoint(0, 0, 0, False)
+
+
 def unread_keypoints(info: RunInfo, options: KeypointOptions) -> tuple[str, ...]:
     """The column `keypoints`, if an export does not need to read it."""
     return ("keypoints",) if written_keypoints(info, options) is None else ()
@@ -70,10 +73,17 @@ def written_keypoints(info: RunInfo, options: KeypointOptions) -> KeypointSet | 
     return info.keypoints if options.keypoints else None
 
 
-def keypoints_of(batch: DetectionBatch, lowest_score: float | None) -> list[list[Keypoint]]:
-    """The keypoints of each detection; empty lists if there are none, or if none are written (`lowest_score` None)."""
+def keypoints_of(batch: DetectionBatch, lowest_score: float | None, number: int = 0) -> list[list[Keypoint]]:
+    """The keypoints of each detection; empty lists if none are written (`lowest_score` None).
+
+    Args:
+        batch: The detections.
+        lowest_score: See `KeypointOptions`.
+        number: Number of keypoints of the run. Images without keypoints, as fused runs may have, get as many absent
+            ones: readers expect the same number everywhere.
+    """
     if batch.keypoints is None or lowest_score is None:
-        return [[] for _ in range(len(batch))]
+        return [[_ABSENT] * (0 if lowest_score is None else number) for _ in range(len(batch))]
     are_shown = shown(batch.keypoints, lowest_score, batch.height, batch.width).ravel().tolist()
     # Adding zero makes -0.0 to 0.0.
     xy = (rounded(batch.keypoints[..., :2].astype(np.float64), _DECIMALS) + 0.0).reshape(-1, 2).tolist()

@@ -123,7 +123,7 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
         rows = rows.without("masks")
     rename = options.images != "none"
     labels = _Labels(numbers, options.scores, pose=keypoints is not None)
-    work = FilesOf(labels, categories, options.selection, options, rename)
+    work = FilesOf(labels, categories, options.selection, options, rename, keypoints)
     conflicts = NameConflicts()
     subsets = ("train", "val") if options.val_share else ("train",)
     lists = {subset: join(to, f"{subset}.txt") for subset in subsets}

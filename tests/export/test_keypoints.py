@@ -130,6 +130,16 @@ def test_pycocotools_scores_keypoints_that_are_the_truth_with_ap_1(tmp_path: Pat
     assert evaluation.stats[0] == pytest.approx(1)
 
 
+def test_images_without_keypoints_get_absent_ones_where_the_run_has_some(tmp_path: Path):
+    image_rows = rows(row("a.jpg", found()))
+    content, report = coco(tmp_path, image_rows, results=str(tmp_path / "results.json"))
+    assert content["annotations"][0]["keypoints"] == [0] * 9
+    assert json.loads((tmp_path / "results.json").read_text())[0]["keypoints"] == [0] * 9
+    assert report.simplified == {}
+    assert yolo(tmp_path, image_rows)[0] == "0 0.25 0.5 0.5 1 0 0 0 0 0 0 0 0 0\n"
+    assert cvat(tmp_path, image_rows).find(".//skeleton") is None
+
+
 def test_results_have_all_points_with_their_scores(tmp_path: Path):
     results = tmp_path / "results.json"
     coco(tmp_path, rows(row("a.jpg", DOG)), results=str(results))
