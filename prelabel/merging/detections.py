@@ -17,10 +17,13 @@ from prelabel.masks.rle import Int64Array
 from prelabel.merging.boxes import MergedBoxes, Method, merge_boxes
 from prelabel.merging.keypoints import average_points, first_points, surest_points
 from prelabel.merging.masks import unite_masks, vote_masks
-from prelabel.merging.neighbors import area
+from prelabel.merging.neighbors import Floats, area
 
 #: Gives `(N,)` names under which detections are of the same class.
 Names = Callable[[Detections], ObjectArray]
+
+#: Gives, for `(N,)` such names, the weights of the sources that know the class, added up.
+Electorate = Callable[[ObjectArray], Floats]
 
 
 def labels_of(detections: Detections) -> ObjectArray:
@@ -37,6 +40,7 @@ def merge_detections(
     method: Method,
     iou: float,
     names: Names = labels_of,
+    electorate: Electorate | None = None,
 ) -> Detections:
     """Merge detections with the same label that overlap, as `merge_boxes` does.
 
@@ -53,6 +57,7 @@ def merge_detections(
         method: `wbf`, `nms` or `nmm`.
         iou: The threshold, more than 0 and less than 1.
         names: The names under which detections are of the same class.
+        electorate: The weights by which scores of `wbf` are divided; by default those of all sources.
 
     Returns:
         The merged detections, the highest score first. Boxes, scores and masks are as merged; class number, label, MID
@@ -68,14 +73,16 @@ def merge_detections(
     joined = concatenate(parts)
     part = np.repeat(np.arange(len(parts)), [len(detections) for detections in parts])
     part_source = np.asarray(source, np.int64)
+    name = names(joined)
     merged = merge_boxes(
         joined.xyxy,
         joined.score,
-        np.unique(names(joined).astype(str), return_inverse=True)[1],
+        np.unique(name.astype(str), return_inverse=True)[1],
         part_source[part],
         weights,
         method=method,
         iou=iou,
+        electorate=None if electorate is None else electorate(name),
     )
     cluster = np.repeat(np.arange(len(merged.best)), np.diff(merged.bounds))
     looks = np.unique(np.stack((cluster, part[merged.member])), axis=1)[0]

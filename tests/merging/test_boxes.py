@@ -76,6 +76,20 @@ def test_a_source_contributes_its_best_score_once():
     assert result.score == pytest.approx([(2 * 0.8 + 0.4) / 4])
 
 
+def test_only_sources_that_could_see_a_box_count_for_its_score():
+    """The third source knows only the second group, so the first is divided by 2 + 1, and the second by 2 + 1 + 3."""
+    arguments: dict[str, Any] = {"method": "wbf", "iou": 0.5}
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [50, 0, 60, 10]], np.float32)
+    score, group, source = np.array([0.9, 0.6, 0.6]), np.array([0, 0, 1]), np.array([0, 1, 0])
+    electorate = np.array([3.0, 3.0, 6.0])
+    result = merge_boxes(boxes, score, group, source, [2, 1, 3], electorate=electorate, **arguments)
+    assert result.score == pytest.approx([(2 * 0.9 + 0.6) / 3, 2 * 0.6 / 6])
+    whole = merge_boxes(boxes, score, group, source, [2, 1, 3], **arguments)
+    assert whole.score == pytest.approx([(2 * 0.9 + 0.6) / 6, 2 * 0.6 / 6])
+    with pytest.raises(ValueError, match="electorate"):
+        merge_boxes(boxes, score, group, source, [2, 1, 3], electorate=electorate[:2], **arguments)
+
+
 def test_a_box_joins_the_cluster_that_overlaps_it_most_so_far():
     # The third box overlaps the first two with 0.6 and 0.54. The fourth overlaps the first by 0.48, and only its
     # fused box, moved by the third, by more than the threshold.
