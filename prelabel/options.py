@@ -195,9 +195,12 @@ def _require_allowed(field: dataclasses.Field[Any], value: Any) -> None:
         return
     require(not choices or value in choices, f"{name} must be one of {', '.join(choices)}, got {value!r}")
     kind = kind_of(field)
-    if kind in ("int", "float", "float-pairs"):
-        numbers = {f" {key}": number for key, number in value.items()} if kind == "float-pairs" else {"": value}
-        for key, number in numbers.items():
+    if kind in ("int", "float", "float-pairs", "numbers"):
+        if kind == "float-pairs":
+            numbers = [(f" {key}", number) for key, number in value.items()]
+        else:
+            numbers = [("", number) for number in (value if kind == "numbers" else [value])]
+        for key, number in numbers:
             require(bounds.admit(number), f"{name}{key} must be {bounds.describe(kind)}, got {number}")
 
 
@@ -273,10 +276,15 @@ def values_of(options: Options) -> dict[str, Any]:
 
 
 def kind_of(field: dataclasses.Field[Any]) -> str:
-    """The form of an option's values: `int`, ..., `pairs` (`NAME=VALUE`) or `float-pairs` (numbers from 0 to 1)."""
+    """The form of an option's values.
+
+    `int`, ..., `numbers` (joined by commas on the command line), `pairs` (`NAME=VALUE`) or `float-pairs` (numbers from
+    0 to 1).
+    """
     annotation = str(field.type).removesuffix(" | None")
     maps = {"dict[str, str]": "pairs", "dict[str, float]": "float-pairs", "dict[str, Any]": "json"}
-    return {"bool": "flag", "tuple[str, ...]": "list", **maps}.get(annotation, annotation)
+    lists = {"tuple[str, ...]": "list", "tuple[float, ...]": "numbers"}
+    return {"bool": "flag", **lists, **maps}.get(annotation, annotation)
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
@@ -357,6 +365,7 @@ _EXPECTED = {
     "float": "a number",
     "str": "text",
     "list": "text or a list of texts",
+    "numbers": "numbers joined by commas",
     "json": "a JSON object",
     "pairs": "NAME=VALUE or a file",
     "float-pairs": "NAME=NUMBER or a file",
@@ -408,6 +417,9 @@ def _converted(kind: str, value: Any) -> Any:
     if kind == "list":
         values = [value] if isinstance(value, str | Path) else _expect(value, list | tuple)
         return tuple(str(item) if isinstance(item, Path) or type(item) is int else _text(item) for item in values)
+    if kind == "numbers":
+        texts = value.split(",") if isinstance(value, str) else _expect(value, list | tuple)
+        return tuple(_converted("float", number) for number in texts)
     if kind == "json":
         return _expect(json.loads(value) if isinstance(value, str) else meaning(value), dict)
     return dict(_pairs(kind, value))

@@ -23,6 +23,7 @@ from prelabel.options import PATH_METAVARS, Options, default_of, fields_of, from
 #: The class that declares the options of each function.
 OPTION_CLASSES = {
     "label": "prelabel.config:LabelOptions",
+    "fuse": "prelabel.fusion.options:FuseOptions",
     "preview": "prelabel.gallery.preview:PreviewOptions",
     "export_coco": "prelabel.export.coco:CocoOptions",
     "export_cvat": "prelabel.export.cvat:CvatOptions",
@@ -111,6 +112,7 @@ def python_type(field: dataclasses.Field[Any]) -> str:
         "flag": "bool",
         "str": f"Literal[{', '.join(map(repr, meta['choices']))}]".replace("'", '"') if meta["choices"] else text,
         "list": f"{text} | Sequence[{text}]",
+        "numbers": "Sequence[float] | str",
         "pairs": "Mapping[str, str] | StrPath | Sequence[StrPath]",
         "float-pairs": "Mapping[str, float] | StrPath | Sequence[StrPath]",
         "json": "Mapping[str, Any]",

@@ -41,6 +41,7 @@ class Drawing(Options):
     val: float = option(0.0, "A part.", min=0, below=1)
     middle: float = option(0.5, "Neither end.", above=0, below=1)
     weights: dict[str, float] = option({}, "By name.", min=0, max=1)
+    steps: tuple[float, ...] = option((), "One after the other.", above=0)
     ink: str | None = option(None, "What with.", choices=("pen", "brush"))
 
 
@@ -275,6 +276,11 @@ def test_a_missing_job_file_is_reported_in_one_line():
         ({"val": 1.0}, ("val", "below|less|smaller|under", "0", "1", r"1\.0")),
         ({"middle": 1.0}, ("middle", "0", "1", r"1\.0")),
         ({"ink": "chalk"}, ("ink", "pen", "brush", "chalk")),
+        ({"steps": "3,0"}, ("steps", "above|more|greater|larger|over", "0", r"0\.0")),
+        ({"steps": "3,x"}, ("steps", "numbers?", "commas?", "3,x")),
+        ({"steps": ""}, ("steps", "numbers?", "commas?")),
+        ({"steps": [1, "nan"]}, ("steps", "numbers?", "commas?")),
+        ({"steps": 3}, ("steps", "numbers?", "commas?", "3")),
         ({"name": " "}, ("give it a name",)),
     ],
 )
@@ -292,8 +298,15 @@ def test_bounds_admit_their_ends_and_a_default_of_none():
         Size(share=float("nan"))
 
 
+@pytest.mark.parametrize("given", ["3,0.5", "3, 0.5", [3, 0.5], ("3", "0.5")])
+def test_numbers_are_accepted_as_text_and_as_a_list(given: object):
+    assert Drawing.of(name="x", steps=given).steps == (3.0, 0.5)
+
+
 def test_options_of_a_group_have_flat_names_at_the_position_of_the_group():
-    assert list(fields_of(Drawing)) == ["side", "share", "most", "name", "wait_s", "val", "middle", "weights", "ink"]
+    assert list(fields_of(Drawing)) == [
+        *("side", "share", "most", "name", "wait_s", "val", "middle", "weights", "steps", "ink"),
+    ]
     drawing = from_mapping(Drawing, {"side": "64", "name": "x"}, "test")
     assert drawing == Drawing(size=Size(side=64), name="x")
     assert values_of(drawing)["side"] == 64
