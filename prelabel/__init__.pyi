@@ -12,6 +12,7 @@ from prelabel.engine.progress import Reporter as Reporter
 from prelabel.engine.progress import Summary as Summary
 from prelabel.errors import PrelabelError as PrelabelError
 from prelabel.export.base import ExportReport as ExportReport
+from prelabel.fusion.job import FusionSummary as FusionSummary
 from prelabel.keypoints import KeypointSet as KeypointSet
 from prelabel.label_studio.push import PushReport as PushReport
 from prelabel.review.summaries import ComparisonSummary as ComparisonSummary
@@ -29,6 +30,7 @@ __all__ = [
     "DetectorInfo",
     "EvaluationSummary",
     "ExportReport",
+    "FusionSummary",
     "ImageRow",
     "KeypointSet",
     "PrelabelError",
@@ -45,6 +47,7 @@ __all__ = [
     "export_label_studio",
     "export_voc",
     "export_yolo",
+    "fuse",
     "label",
     "open_run",
     "preview",
@@ -220,6 +223,68 @@ def label(
 
     Raises:
         PrelabelError: See `prelabel.errors`. Finished shards are kept, and the same call resumes the run.
+    """
+
+def fuse(
+    runs: Sequence[StrPath | Run],
+    to: StrPath,
+    *,
+    progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    merge: Literal["wbf", "nms", "nmm"] = "wbf",
+    merge_iou: float = 0.55,
+    score_threshold: float = 0.05,
+    class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
+    include_class: str | Sequence[str] | None = None,
+    exclude_class: str | Sequence[str] | None = None,
+    with_subclasses: bool = False,
+    max_detections: int | None = None,
+    nms_iou: float | None = None,
+    nms_per_class: bool = True,
+    most_specific: bool = False,
+    class_map: Mapping[str, str] | StrPath | Sequence[StrPath] | None = None,
+    roll_up: str | Sequence[str] | None = None,
+    weights: Sequence[float] | str | None = None,
+    overwrite: bool = False,
+) -> FusionSummary:
+    """Merge the detections of finished runs over the same images into a new run. Needs no detector.
+
+    Equivalent to `prelabel fuse`. The same call resumes one that was stopped.
+
+    Args:
+        runs: The outputs of `label`, or the opened runs; at least two.
+        to: Folder or storage prefix for the new run.
+        progress: Whether to show a progress bar; by default on a terminal and in notebooks.
+        storage_options: Options for the file systems of remote URLs (keys, endpoints).
+        merge: Merge overlapping boxes of a class into their mean (`wbf`, weighted boxes fusion, which lowers the score
+            of a box that not all runs have), into the best of them (`nms`) or into their union (`nmm`).
+        merge_iou: Merge boxes that overlap by more than this IoU.
+        score_threshold: Keep detections with at least this score; exports can choose only among these.
+        class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
+            '*=0.4' applies to all other classes unless score_threshold is given.
+        include_class: Keep only this class, by label or MID.
+        exclude_class: Drop this class, by label or MID.
+        with_subclasses: Apply include_class and exclude_class also to all classes below the named ones in the Open
+            Images class tree.
+        max_detections: Keep only the N best detections per image.
+        nms_iou: Keep only the best box among boxes that overlap by more than this IoU (default: keep all).
+        nms_per_class: Apply nms_iou within each class (after class map and roll-up) rather than across classes.
+        most_specific: Drop a box that overlaps a box of a class below its own in the Open Images class tree by more
+            than nms_iou (0.5 if not given): of Person and Man, keep Man.
+        class_map: Rename a class, by label or MID (Dog=pet), or read such pairs from a file. Several classes may get
+            one label.
+        roll_up: Rename each class to the nearest of these that is above it in the Open Images class tree (the first, if
+            several are equally near); by label or MID, joined by commas (Vehicle,Animal) or repeated.
+        weights: Weigh the runs, in their order (4,1): a weight multiplies all scores of its run (default: 1 for each).
+        overwrite: Replace a run that is already in the output.
+
+    Returns:
+        The counts of images and detections, how many runs agree on them, and the classes that only one run knows.
+
+    Raises:
+        ConfigError: The runs or an option do not allow it: fewer than two runs, one run twice, a class of unclear
+            identity, a run with other settings in `to`.
+        StoreError: A run is missing, unfinished or corrupt, or the runs read different files under one `image_id`.
     """
 
 def open_run(

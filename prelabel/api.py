@@ -16,6 +16,7 @@ from prelabel.signatures import options_of, plain
 if TYPE_CHECKING:
     from prelabel.engine.progress import Reporter, Summary
     from prelabel.export.base import ExportReport
+    from prelabel.fusion.job import FusionSummary
     from prelabel.label_studio.push import PushReport
     from prelabel.review.summaries import ComparisonSummary, EvaluationSummary
     from prelabel.store.run import Run
@@ -72,6 +73,44 @@ def label(
         return run_job(chosen, listener)
     finally:
         listener.close()
+
+
+def fuse(
+    runs: Sequence[StrPath | Run],
+    to: StrPath,
+    *,
+    progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> FusionSummary:
+    """Merge the detections of finished runs over the same images into a new run. Needs no detector.
+
+    Equivalent to `prelabel fuse`. The same call resumes one that was stopped.
+
+    Args:
+        runs: The outputs of `label`, or the opened runs; at least two.
+        to: Folder or storage prefix for the new run.
+        progress: Whether to show a progress bar; by default on a terminal and in notebooks.
+        storage_options: Options for the file systems of remote URLs (keys, endpoints).
+
+    Returns:
+        The counts of images and detections, how many runs agree on them, and the classes that only one run knows.
+
+    Raises:
+        ConfigError: The runs or an option do not allow it: fewer than two runs, one run twice, a class of unclear
+            identity, a run with other settings in `to`.
+        StoreError: A run is missing, unfinished or corrupt, or the runs read different files under one `image_id`.
+    """
+    from prelabel.console import counting
+    from prelabel.fusion.job import Progress, fuse_runs
+    from prelabel.processes import Processes
+
+    named = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
+    places = [run if isinstance(run, str | os.PathLike) else run.output for run in named]
+    chosen = options_of("fuse", options, runs=places, to=to)
+    opened = [_opened(run, storage_options) for run in named]
+    with counting("images fused", show=progress) as count, Processes.all_cores() as processes:
+        return fuse_runs(opened, chosen, processes, Progress(count=count))
 
 
 def open_run(output: StrPath, storage_options: Mapping[str, Any] | None = None) -> Run:

@@ -90,6 +90,10 @@ class ClassRules:
             rule = self._rules[label, mid] = self._make(label, mid)
         return rule
 
+    def maps(self, label: str, mid: str) -> bool:
+        """Whether the class map names a class of the model, be it by its own label."""
+        return self._mapped.find(mid, label) is not None
+
     def of_columns(self, label: Names, mid: Names) -> tuple[npt.NDArray[np.intp], list[ClassRule]]:
         """The rules of the classes in two columns of equal length, and `(N,)` the number of the rule of each entry."""
         numbers: dict[tuple[str, str], int] = {}

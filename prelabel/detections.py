@@ -57,7 +57,8 @@ class Detections:
         score: `(N,)` float32 in 0..1.
         label: `(N,)` str, the class names as annotators see them.
         mid: `(N,)` str, Freebase machine ids (`/m/0bt9lr`), or `""` if the model has none.
-        mask: `(N,)` str, COCO compressed RLE counts of size `[height, width]`; None without masks.
+        mask: `(N,)` str, COCO compressed RLE counts of size `[height, width]`; None without masks. Where runs with and
+            without masks were fused, an entry may be None.
         multiclass_score: `(N, C)` float32 scores of all classes if they were requested, else None.
         views: `(N,)` int32, from how many views of the image the detection was merged; joined parts of an object count
             as one. None if the detector saw one view only.
@@ -187,7 +188,7 @@ class Detections:
 
         Returns:
             `(N, height, width)` bool, in the order of the other arrays: `True` where the object is, in pixels of the
-            displayed image.
+            displayed image; nowhere for a detection without a mask beside others that have one.
 
         Raises:
             StoreError: The detections have no masks, or a mask is corrupt.
@@ -196,7 +197,8 @@ class Detections:
             raise StoreError("these detections have no masks: the detector returns only boxes")
         pixels = np.zeros((len(self), self.height, self.width), dtype=np.bool_)
         for number, counts in enumerate(() if self.mask is None else self.mask):
-            pixels[number] = rle.decode(counts, self.height, self.width)
+            if counts is not None:
+                pixels[number] = rle.decode(counts, self.height, self.width)
         return pixels
 
     def __getitem__(self, index: npt.NDArray[Any] | slice) -> Detections:

@@ -346,6 +346,10 @@ class Selection(Options):
         by_name = self.include_class or self.exclude_class or self.class_threshold or self.class_map or self.roll_up
         return bool(by_name) or self.most_specific
 
+    def maps(self, label: str, mid: str) -> bool:
+        """Whether the class map names a class of the model, be it by its own label."""
+        return self._rules.maps(label, mid)
+
     def admits(self, label: str, mid: str) -> bool:
         """Whether `include_class` and `exclude_class` keep a class of the model."""
         return self._rules.of(label, mid).admitted

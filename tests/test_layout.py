@@ -68,6 +68,10 @@ MAY_IMPORT = {
         *{"errors", "storage", "detections", "frames", "keypoints", "labels", "mapping_files", "masks", "options"},
         *{"select", "processes", "source", "store"},
     },
+    "fusion": {
+        *{"errors", "detections", "image_ref", "keypoints", "merging", "options", "processes", "select", "storage"},
+        *{"views", "detectors/base", "store", "export"},
+    },
     "label_studio": {
         *{"errors", "storage", "detections", "frames", "keypoints", "labels", "masks", "options", "select", "store"},
         *{"export", "label_studio/client"},
@@ -202,6 +206,7 @@ def test_private_modules_of_libraries_are_imported_in_only_one_file(path: Path):
         "prelabel.label_studio.export",
         "prelabel.gallery.preview",
         "prelabel.store.verify",
+        "prelabel.fusion.job",
         "prelabel.config",
     ],
 )

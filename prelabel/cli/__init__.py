@@ -8,6 +8,7 @@ from prelabel import __version__
 from prelabel.cli.command import CommandGroup
 from prelabel.cli.demo import demo, synth
 from prelabel.cli.finished import compare, evaluate, export, preview, push
+from prelabel.cli.fusion import fuse
 from prelabel.cli.models import detectors, fetch, inspect
 from prelabel.cli.running import label, status, verify
 
@@ -35,7 +36,7 @@ def main() -> None:
     """
 
 
-main.add_section("Label images", label)
+main.add_section("Label images", label, fuse)
 main.add_section("Look at a run", status, verify, preview)
 main.add_section("Export to annotation tools", export)
 main.add_section("Measure and choose thresholds", evaluate, compare)

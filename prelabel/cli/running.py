@@ -212,7 +212,10 @@ def verify(output: str, storage_options: str | None, as_json: bool) -> None:
         }
         click.echo(table("", [[name, f"{count:,}"] for name, count in counts.items()]))
     if not report.complete:
-        fail(f"{output} is incomplete or invalid; run the same `prelabel label` command to rebuild the affected shards")
+        fail(
+            f"{output} is incomplete or invalid; run the same `prelabel label` or `prelabel fuse` command to "
+            "rebuild the affected shards"
+        )
 
 
 @click.command(
@@ -244,7 +247,7 @@ def _status_rows(run_status: RunStatus) -> list[list[str]]:
     state = {
         "finished": f"finished{ago}",
         "working": f"running: {run_status.held_by}{newest or '; no shard finished yet'}",
-        "stopped": f"stopped{newest}; run the same `prelabel label` command to resume",
+        "stopped": f"stopped{newest}; run the same `prelabel label` or `prelabel fuse` command to resume",
     }
     done = share(run_status.done, run_status.images)
     rows = [

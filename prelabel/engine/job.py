@@ -23,7 +23,13 @@ from prelabel.engine.progress import (
     first_dropped,
     unnamed_notes,
 )
-from prelabel.engine.resume import require_same_detector, require_same_settings, tasks_left, with_former_threshold
+from prelabel.engine.resume import (
+    require_labeled,
+    require_same_detector,
+    require_same_settings,
+    tasks_left,
+    with_former_threshold,
+)
 from prelabel.engine.runner import Runner
 from prelabel.engine.schedule import LabelTask
 from prelabel.engine.worker import WorkerSpec
@@ -51,7 +57,9 @@ def run(options: LabelOptions, reporter: Reporter, stop: threading.Event | None 
     options = with_detector_defaults(options)
     output = Address.of_folder(options.output)
     earlier = None if options.overwrite else read_run(output, Storage(options.storage_options))
-    options = options if earlier is None else with_former_threshold(options, earlier)
+    if earlier is not None:
+        require_labeled(earlier, output)
+        options = with_former_threshold(options, earlier)
     options = replace(
         options,
         output=output.url,

@@ -9,7 +9,7 @@ from prelabel.config import LabelOptions, differences
 from prelabel.detectors.base import DetectorRecord
 from prelabel.engine.schedule import LabelTask
 from prelabel.errors import ConfigError
-from prelabel.storage.address import redact
+from prelabel.storage.address import Address, redact
 from prelabel.store.plan import Plan
 from prelabel.store.run import RunRecord
 from prelabel.store.shards import ShardRecord
@@ -28,6 +28,15 @@ _FORMER_READING = {
     "background": ("class 0",),
     "input layout": ("channels-last",),
 }
+
+
+def require_labeled(earlier: RunRecord, output: Address) -> None:
+    """Raise ConfigError if a run was fused from others: it has no detector, so it cannot be resumed or extended."""
+    if earlier.fused:
+        raise ConfigError(
+            f"{output} holds a run that `prelabel fuse` made from {len(earlier.fused)} runs: label or extend those, "
+            "and fuse them again; or use another --output, or --overwrite to replace it"
+        )
 
 
 def with_former_threshold(options: LabelOptions, earlier: RunRecord) -> LabelOptions:

@@ -1,7 +1,8 @@
 """`run.json` and `manifest.json`: the settings of a run, and its results.
 
 `run.json` is written before the first shard and names the run's plan and detector: from then on the run exists.
-`manifest.json` is written last and names every shard: from then on the run is finished.
+`manifest.json` is written last and names every shard: from then on the run is finished. A run that was made from other
+runs names them in `run.json`.
 """
 
 from __future__ import annotations
@@ -44,8 +45,47 @@ class RetryRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class FusedRun:
+    """A run whose detections were merged into those of another run, as the `run.json` of the other one has it.
+
+    Attributes:
+        run: Path or URL, without secrets.
+        run_id: Id of the run.
+        finished: Time at which the run was finished, UTC; later if its rows were changed since then.
+        weight: Weight of its detections.
+        images: Number of images.
+        failed: Number of failed images among them.
+        detections: Number of detections.
+        settings: As in its own `run.json`.
+        detector: As in its own `run.json`.
+        fused: The runs that were merged into this one.
+    """
+
+    run: str
+    run_id: str
+    finished: str
+    weight: float
+    images: int
+    failed: int
+    detections: int
+    settings: Mapping[str, Any]
+    detector: DetectorRecord
+    fused: tuple[FusedRun, ...] = ()
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> FusedRun:
+        """Parse an entry of `run.json`. Raises KeyError or TypeError if it is invalid."""
+        nested = {"detector": _detector(values["detector"]), "fused": _fused(values)}
+        return cls(**{**values, **nested})
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
-    """The content of `run.json`."""
+    """The content of `run.json`.
+
+    Attributes:
+        fused: The runs that were merged into this one by `prelabel fuse`; empty for a run of `prelabel label`.
+    """
 
     run_id: str
     created: str
@@ -57,6 +97,7 @@ class RunRecord:
     versions: Mapping[str, str]
     optimization: Optimization = OFF
     retries: tuple[RetryRecord, ...] = ()
+    fused: tuple[FusedRun, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -68,6 +109,11 @@ class RunRecord:
     def images(self) -> int:
         """Number of images planned."""
         return sum(part.images for part in self.parts)
+
+    @property
+    def command(self) -> str:
+        """The command that made this run and resumes it."""
+        return "prelabel fuse" if self.fused else "prelabel label"
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `run.json`; the plan's totals are included for readers."""
@@ -105,9 +151,14 @@ class RunRecord:
                 # Early releases always ran the model as loaded.
                 optimization=Optimization(**values.get("optimization", {})),
                 retries=tuple(RetryRecord(**retry) for retry in values.get("retries", ())),
+                fused=_fused(values),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"{RUN} is corrupt: {describe(error)}") from None
+
+
+def _fused(values: Mapping[str, Any]) -> tuple[FusedRun, ...]:
+    return tuple(FusedRun.from_json(run) for run in values.get("fused", ()))
 
 
 def _detector(values: Mapping[str, Any]) -> DetectorRecord:
@@ -355,5 +406,5 @@ def open_run(output: AddressLike, storage: Storage) -> Run:
         raise StoreError(f"no run at {root}: {RUN} is missing (use the --output of `prelabel label`)")
     manifest = read_manifest(root, storage)
     if manifest is None or manifest.run_id != record.run_id or len(manifest.shards) != record.shards:
-        raise StoreError(f"the run at {root} is not finished: run the same `prelabel label` command to resume")
+        raise StoreError(f"the run at {root} is not finished: run the same `{record.command}` command to resume")
     return Run(root, storage, record, manifest)

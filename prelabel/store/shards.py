@@ -50,6 +50,9 @@ _DICTIONARY_COLUMNS = [
 #: Bytes per request to remote storage when only a few small columns are read.
 _SHORT_READ = 1 << 16
 
+#: What to do about a shard that is missing or corrupt.
+_REPAIR = "run the same `prelabel label` or `prelabel fuse` command that made the run, to write it again"
+
 _RUN_ID = b"prelabel.run_id"
 _SHARD = b"prelabel.shard"
 
@@ -236,12 +239,20 @@ def _opened(url: AddressLike, storage: Storage) -> Iterator[pq.ParquetFile]:
             check_schema(parquet.schema_arrow, url)
             yield parquet
     except FileNotFoundError:
-        raise StoreError(f"{url} is missing: run the same `prelabel label` command to label it again") from None
+        raise StoreError(f"{url} is missing: {_REPAIR}") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise StoreError(
-            f"{url} cannot be read ({describe(error)}): if it is corrupt, run the same `prelabel label` command to "
-            "label it again"
-        ) from None
+        raise StoreError(f"{url} cannot be read ({describe(error)}): if it is corrupt, {_REPAIR}") from None
+
+
+def read_table(url: AddressLike, storage: Storage, without: Collection[str] = ()) -> pa.Table:
+    """Return the rows of one shard file as a table, without some columns.
+
+    Raises:
+        StoreError: See `read_shard`.
+    """
+    with _opened(url, storage) as parquet:
+        names = [name for name in SHARD_SCHEMA.names if name in parquet.schema_arrow.names and name not in without]
+        return parquet.read(columns=names, use_threads=False)
 
 
 def first_row(

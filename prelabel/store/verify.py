@@ -274,7 +274,9 @@ def _invalid_masks(masks: Any, height: npt.NDArray[np.int32], width: npt.NDArray
     row = np.repeat(np.arange(len(masks)), _lengths(masks))
     _, offsets, characters = flat.buffers()
     if characters is None:  # no mask has a single character
-        return _rows_with(row, np.ones(len(row), dtype=bool), len(masks))
+        return _rows_with(row, np.asarray(flat.is_valid()), len(masks))
     bounds = np.frombuffer(offsets, np.int32)[flat.offset : flat.offset + len(flat) + 1].astype(np.int64)
     valid = are_valid(np.frombuffer(characters, np.uint8), bounds, height[row], width[row])
+    # A detection without a mask: the runs that were fused did not all have masks.
+    valid |= np.asarray(flat.is_null())
     return _rows_with(row, ~valid, len(masks))

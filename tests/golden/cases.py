@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.golden.damage import DAMAGES, RUN
+from tests.golden.damage import DAMAGES, RUN, second_crowd
 from tests.golden.harness import Case
 from tests.golden.variants import (
     EVALUATE,
@@ -27,7 +27,7 @@ EXPECTED = HERE / "expected"
 PHOTOS = Path("/tmp/prelabel-golden/photos")  # noqa: S108 - a fixed place is what is wanted
 
 COMMANDS = (
-    *((), ("label",), ("status",), ("verify",), ("export",), ("export", "coco"), ("export", "label-studio")),
+    *((), ("label",), ("fuse",), ("status",), ("verify",), ("export",), ("export", "coco"), ("export", "label-studio")),
     *(("export", "cvat"), ("export", "yolo"), ("export", "voc"), ("preview",), ("evaluate",), ("compare",)),
     *(("push",), ("push", "label-studio"), ("detectors",), ("inspect",), ("fetch",), ("synth",), ("demo",)),
 )
@@ -44,6 +44,7 @@ def every_case() -> list[Case]:
         *comparisons(),
         *previews(),
         *of_runs(),
+        *fusions(),
         *damages(),
         *models(),
         *scenes(),
@@ -215,6 +216,23 @@ def of_runs() -> Iterator[Case]:
     yield Case(name="verify/own-process", commands=(("verify", "@runs/crowd"),), own_process=True)
 
 
+def fusions() -> Iterator[Case]:
+    """Runs that become one. What is written differs from run to run, as the id of a run does, so it is not recorded."""
+    start = ("fuse", "@runs/crowd", "runs/second", "--to", "memory://fused")
+    yield Case(name="fuse/weights", commands=((*start, "--weights", "3,1", "--overwrite"),), edit=second_crowd)
+    yield Case(
+        name="fuse/again",
+        commands=((*start, "--merge", "nms", "--overwrite"), (*start, "--merge", "nms"), (*start, "--merge", "nmm")),
+        edit=second_crowd,
+    )
+    pets = ("--class-map", "Dog=pet", "--class-map", "Cat=pet")
+    yield Case(name="fuse/class-map", commands=((*start, *pets, "--overwrite"),), edit=second_crowd)
+    yield Case(
+        name="fuse/apart",
+        commands=(("fuse", "@runs/crowd", "@runs/named", "--to", "memory://fused", "--overwrite"),),
+    )
+
+
 def damages() -> Iterator[Case]:
     """Runs to which something happened."""
     run = f"@{RUN}"
@@ -364,6 +382,20 @@ def mistakes() -> Iterator[Case]:
         "label-list-twice": ("label", "@files/twice.csv", *label[2:]),
         "label-coco-broken": ("label", "@files/broken.json", *label[2:]),
         "label-detector-unknown": ("label", "@photos", "--detector", "openimages-sdd", "--output", "out"),
+        "fuse-one": ("fuse", run, "--to", "out"),
+        "fuse-none": ("fuse", "--to", "out"),
+        "fuse-no-to": ("fuse", run, "@runs/shapes"),
+        "fuse-twice": ("fuse", run, run, "--to", "out"),
+        "fuse-into-a-run": ("fuse", run, "@runs/shapes", "--to", "runs/shapes"),
+        "fuse-no-such-run": ("fuse", run, "nowhere", "--to", "out"),
+        "fuse-classifier": ("fuse", run, "@runs/labels", "--to", "out"),
+        "fuse-weights": ("fuse", run, "@runs/shapes", "--to", "out", "--weights", "1,2,3"),
+        "fuse-weights-zero": ("fuse", run, "@runs/shapes", "--to", "out", "--weights", "1,0"),
+        "fuse-weights-text": ("fuse", run, "@runs/shapes", "--to", "out", "--weights", "1;2"),
+        "fuse-weights-nms": ("fuse", run, "@runs/shapes", "--to", "out", "--weights", "1,2", "--merge", "nms"),
+        "fuse-iou": ("fuse", run, "@runs/shapes", "--to", "out", "--merge-iou", "1"),
+        "fuse-unknown-class": ("fuse", run, "@runs/shapes", "--to", "out", "--include-class", "Dogg"),
+        "fuse-over-label": ("fuse", run, "@runs/shapes", "--to", "@runs/photos"),
         "label-detector-folder": ("label", "@photos", "--detector", "@files", "--output", "out"),
         "label-detector-file": ("label", "@photos", "--detector", "@files/few.txt", "--output", "out"),
         "label-map-missing": (*label, "--label-map", "nowhere.txt"),

@@ -69,6 +69,18 @@ def changed(folder: Path, *, name: str, key: str, value: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
 
 
+def second_crowd(folder: Path) -> None:
+    """Another run over the images of `crowd`, of another detector."""
+    second = folder / "runs" / "second"
+    shutil.copytree(folder / "runs" / "crowd", second)
+    run_id = "f" * 32
+    run = json.loads((second / "run.json").read_text())
+    detector = {**run["detector"], "name": "second-net", "fingerprint": "f" * 64}
+    (second / "run.json").write_text(json.dumps({**run, "run_id": run_id, "detector": detector}))
+    manifest = json.loads((second / "manifest.json").read_text())
+    (second / "manifest.json").write_text(json.dumps({**manifest, "run_id": run_id}))
+
+
 DAMAGES: Mapping[str, Callable[[Path], None]] = {
     "cut": cut,
     "flipped": flipped,

@@ -44,6 +44,7 @@ _CRASH = re.compile(r"^(?:exit code \d+\n(?=raised )|(?=Traceback \(most recent 
 _AGES = (
     (re.compile(r"[\d,.]+ (?:s|min|h|d)(?: \d+ (?:s|min|h))? ago"), "<long> ago"),
     (re.compile(r'"newest_s": [0-9.e+]+'), '"newest_s": <long>'),
+    (re.compile(r"^(  time +)[\d,.]+ (?:s|min|h|d)(?: \d+ (?:s|min|h))?$", re.MULTILINE), r"\1<long>"),
 )
 
 
