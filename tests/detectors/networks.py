@@ -258,14 +258,13 @@ def _functions(tf: Any) -> Mapping[str, tuple[list[int | None], Any, str, Callab
             "x",
             lambda x: {**as_bytes(x), "detection_masks": tf.ones([1, 2, 15, 15], tf.complex64)},
         ),
-        "keypoints": (
+        "embeddings": (
             any_size,
             whole,
             "x",
             lambda x: {
                 **as_bytes(x),
-                "detection_keypoints": tf.zeros([1, 2, 17, 2]),
-                "detection_keypoint_scores": tf.zeros([1, 2, 17]),
+                "detection_embeddings": tf.zeros([1, 2, 17, 2]),
                 "raw_detection_boxes": tf.zeros([1, 2, 4]),
             },
         ),

@@ -103,11 +103,11 @@ def test_masks_of_the_image(place: Place, photos: Path, networks: Path) -> None:
 
 def test_unused_outputs_are_reported_where_users_look(place: Place, photos: Path, networks: Path) -> None:
     (photos.parent / "names.csv").write_text("1,one\n")
-    run = Labelled(place, photos, networks / "keypoints", "--label-map", str(photos.parent / "names.csv"))
+    run = Labelled(place, photos, networks / "embeddings", "--label-map", str(photos.parent / "names.csv"))
     assert run.code == 0, run.words
     assert tells(run.words, "label map", "2 (3 x)")
     assert [row["labels"] for row in run.rows.values()] == [["one", "2"]] * 3
-    note = "the output detection_keypoints: float32 [1, 2, 17, 2] is not used"
+    note = "the output detection_embeddings: float32 [1, 2, 17, 2] is not used"
     assert note in run.detector["notes"]
     assert run.words.count(note) == 2  # when it starts, and in the summary
 

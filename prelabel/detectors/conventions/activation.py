@@ -29,6 +29,8 @@ _FEATURES = frozenset(
     ("Mean", "Max", "Sum", "AvgPool", "MaxPool", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Tanh", "Softplus")
 )
 
+_DIVISIONS = frozenset(("RealDiv", "Div", "DivNoNan"))
+
 _MOST_STEPS = 500
 
 
@@ -59,30 +61,48 @@ class RowsEnd:
 
 def rows_end(entry: Entry, output: str) -> RowsEnd:
     """Find the operation that computed the rows of an output."""
-    reference = entry.outputs.get(output, "")
-    return _end(entry.scope, reference) if reference else RowsEnd(None, "", "")
+    return _end(entry.scope, entry.outputs.get(output, ""))
+
+
+def is_normalized_by_division(entry: Entry, output: str) -> bool:
+    """Whether an output joins the results of divisions, as boxes do that were divided by the size of the image."""
+    origin = _origin(entry.scope, entry.outputs.get(output, ""))
+    if origin is None or origin[1].operation != "ConcatV2":
+        return False
+    scope, joined = origin
+    parts = [_origin(scope, part) for part in joined.tensors[:-1]]
+    return bool(parts) and all(part is not None and part[1].operation in _DIVISIONS for part in parts)
 
 
 def _end(scope: Scope, reference: str, *, of_part: bool = False) -> RowsEnd:
+    origin = _origin(scope, reference)
+    if origin is None:
+        return RowsEnd(None, "", "")
+    scope, node = origin
+    return RowsEnd(_activation(scope, node, of_part), node.operation, node.name)
+
+
+def _origin(scope: Scope, reference: str) -> tuple[Scope, Node] | None:
+    """The operation that computed the values of a tensor, with its scope; None if it was not found."""
     for _ in range(_MOST_STEPS):
         node = scope.body.nodes.get(name_of(reference))
         if node is None:
             # An argument of the function: continue in the body that calls it.
             if name_of(reference) not in scope.given:
-                return RowsEnd(None, "", "")
+                return None
             scope, reference = scope.given[name_of(reference)]
             continue
         inside = scope.called(node)
         if inside is not None:
             returned = inside.body.returned
             if index_of(reference) >= len(returned):
-                return RowsEnd(None, node.operation, node.name)
+                return scope, node
             scope, reference = inside, returned[index_of(reference)]
         elif node.operation in _PASSES_ON and node.tensors:
             reference = node.tensors[0]
         else:
-            return RowsEnd(_activation(scope, node, of_part), node.operation, node.name)
-    return RowsEnd(None, "", "")
+            return scope, node
+    return None
 
 
 def _activation(scope: Scope, node: Node, of_part: bool) -> str | None:

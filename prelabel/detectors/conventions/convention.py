@@ -19,6 +19,7 @@ import numpy.typing as npt
 from prelabel.detectors.base import Decision
 from prelabel.detectors.conventions.boxes import NORMALIZED_YXYX, STRETCH, BoxForm, Fit, Shown
 from prelabel.detectors.conventions.protos import Signature, Tensor
+from prelabel.keypoints import KeypointSet
 from prelabel.labels.maps import LabelMap
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")
@@ -40,6 +41,7 @@ class ImageInput:
         batch_dimension: Whether the input has a leading batch dimension.
         size: Fixed height and width of the input, or None.
         channels_first: Whether images have the layout `[3, h, w]`.
+        is_encoded: Whether the graph decodes images itself: the input is a string, the bytes of a PNG.
     """
 
     signature: str
@@ -47,6 +49,7 @@ class ImageInput:
     batch_dimension: bool
     size: tuple[int, int] | None
     channels_first: bool = False
+    is_encoded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +58,8 @@ class Convention(ImageInput):
 
     Attributes:
         kind: Detection of objects, or classification of whole images.
-        outputs: Role (`boxes`, `scores`, `numbers`, `count`, `masks`, `multiclass_scores`, `rows`) -> output's name. A
-            family with a `decode` of its own may have other roles.
+        outputs: Role (`boxes`, `scores`, `numbers`, `count`, `masks`, `multiclass_scores`, `keypoints`,
+            `keypoint_scores`, `rows`) -> output's name. A family with a `decode` of its own may have other roles.
         strings: Names of the outputs with class names or MIDs as strings.
         classes: Number of classes, numbered from 0, if the signature or the model's files tell.
         why: How the convention was recognized, in words.
@@ -67,6 +70,7 @@ class Convention(ImageInput):
         batches: Whether several images can be run at a time.
         known: Decisions that the family makes on its own, such as the range of the input, by subject.
         labels: The classes that the model's own files name, beyond the usual label maps; or None.
+        keypoints: The keypoints of each detection, or None if it returns none.
         input_range: Range of a float input; see `resolve_model.py`.
         activation: Activation of a classifier's output; see `activation.py`.
         background: Whether class 0 of a classifier is the background.
@@ -86,6 +90,7 @@ class Convention(ImageInput):
     batches: bool = False
     known: Mapping[str, Decision] = field(default_factory=dict)
     labels: LabelMap | None = None
+    keypoints: KeypointSet | None = None
     input_range: str = ""
     activation: str = ""
     background: bool = False
@@ -106,8 +111,10 @@ class Candidates:
 
     Attributes:
         arrays: Arrays of N entries by role: `boxes` `(N, 4)` y1 x1 y2 x2 in shares of the image, `scores` `(N,)`,
-            `numbers` `(N,)` class numbers, `masks`, `multiclass_scores` `(N, C)`, and class names as strings by the
-            name of their output. All arrays of numbers, those of other roles as well, must be finite.
+            `numbers` `(N,)` class numbers, `masks`, `multiclass_scores` `(N, C)`, `keypoints` `(N, K, 2)` y x in shares
+            of the image with `keypoint_scores` `(N, K)`, and class names as strings by the name of their output. Masks
+            of boxes cover `mask_boxes`, like `boxes`, if there are such. All arrays of numbers except keypoints, those
+            of other roles as well, must be finite.
         masks: Masks of the candidates at these indices, for networks whose `masks` are not an array.
     """
 

@@ -10,8 +10,10 @@ tensorflow/core/framework.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -93,6 +95,17 @@ def enter(meta: memoryview, signature: Signature) -> Entry | None:
     outputs = {name: protos.text(info, 1) for name, info in protos.entries(message, 2).items()}
     image = inputs.get(signature.inputs[0].name) if signature.inputs else None
     return Entry(main, image, outputs) if image else None
+
+
+@contextmanager
+def entry_of(folder: Path, signature: Signature) -> Iterator[Entry | None]:
+    """The entry of a signature of the model in a folder; see `enter`. It must not be used after the block.
+
+    Raises:
+        DetectorError: The model is corrupt.
+    """
+    with protos.open_saved_model(folder) as data:
+        yield enter(protos.chosen_meta_graph(data)[1], signature)
 
 
 def _enter_call(objects: memoryview, main: Scope, signature: Signature) -> Entry | None:

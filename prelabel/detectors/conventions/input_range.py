@@ -191,6 +191,14 @@ def _is_input(name: str, low: float, high: float, is_shifted: bool) -> bool:
     return is_shifted and 0.02 * width <= -low <= 0.98 * width
 
 
+def first_operations(entry: Entry) -> set[str]:
+    """The types of the operations that the input of a graph meets first, other than those that only move its values.
+
+    The input may also be of strings, such as encoded images.
+    """
+    return {end.operation for end in _Walk().ends_of(entry)}
+
+
 class _Walk:
     """Follows an image through a graph."""
 

@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy.typing as npt
 
-from prelabel.detectors.conventions.boxes import Shown
+from prelabel.detectors.conventions.boxes import Shown, points_in_shares
 from prelabel.detectors.conventions.convention import Arrays, Candidates, Convention
 from prelabel.errors import DetectorError
 
 #: From this score on, a detection is taken to be meant, when the unit of boxes is checked.
-_LIKELY = 0.05
+LIKELY = 0.05
 
 
 def decode_named(outputs: Arrays, convention: Convention, shown: Shown, lowest: float) -> Candidates:
     """Candidates of a network that has one output per role, and boxes of the convention's form.
+
+    Keypoints are y x, in the unit of the boxes.
 
     Args:
         outputs: Arrays by output name, with or without a leading dimension of 1, and with padding.
@@ -65,6 +67,8 @@ def decode_named(outputs: Arrays, convention: Convention, shown: Shown, lowest: 
     boxes = arrays["boxes"]
     if boxes.shape[1] != 4:
         raise DetectorError(f"{names['boxes']} must have shape [N, 4], got {list(boxes.shape)}")
-    convention.box_form.check_unit(boxes[arrays["scores"] >= max(lowest, _LIKELY)], names["boxes"])
+    convention.box_form.check_unit(boxes[arrays["scores"] >= max(lowest, LIKELY)], names["boxes"])
     arrays["boxes"] = convention.box_form.in_shares(boxes, shown)
+    if "keypoints" in arrays:
+        arrays["keypoints"] = points_in_shares(arrays["keypoints"], convention.box_form.unit, shown)
     return Candidates(arrays)

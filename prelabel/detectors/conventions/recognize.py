@@ -13,6 +13,8 @@ from pathlib import Path
 
 from prelabel.detectors.conventions.convention import FLOATS, INTEGERS, Convention, ImageInput, Question
 from prelabel.detectors.conventions.families import FAMILIES, KNOWN
+from prelabel.detectors.conventions.graph import entry_of
+from prelabel.detectors.conventions.input_range import first_operations
 from prelabel.detectors.conventions.protos import CALL, Signature, Tensor, sizes_in_words
 from prelabel.errors import DetectorError
 from prelabel.options import INPUT_LAYOUTS
@@ -21,6 +23,13 @@ _PREFERRED = ("serving_default", "default")
 
 #: Numbers of channels other than 3: gray, and images with transparency.
 _OTHER_CHANNELS = (1, 2, 4)
+
+#: Operations that decode a PNG. In TensorFlow, these three are one kernel, which looks at the first bytes to know the
+#: format, whatever the name of the operation (`tensorflow/core/kernels/image/decode_image_op.cc`).
+_DECODERS = frozenset(("DecodeImage", "DecodePng", "DecodeJpeg"))
+
+#: Operations by which `tf.image.decode_image` of early versions looks at the first bytes, and others that only look.
+_STRING_QUERIES = frozenset(("Substr", "StringLength", "Equal", "NotEqual", "Assert", "DecodeGif", "DecodeBmp"))
 
 
 def recognize(
@@ -50,7 +59,7 @@ def recognize(
     refused: dict[str, str] = {}  # only signatures that accept an image
     reasons: dict[str, str] = {}
     for signature in signatures:
-        image = _input(signature, layout)
+        image = _input(signature, layout, folder)
         fit = image if isinstance(image, str) else _match(image, signature, folder, is_classifier)
         if isinstance(fit, Convention):
             recognized.setdefault(signature.name, fit)
@@ -110,13 +119,13 @@ def _takes_batches(convention: Convention, outputs: Mapping[str, Tensor]) -> boo
     )
 
 
-def _input(signature: Signature, layout: str | None) -> ImageInput | str:
+def _input(signature: Signature, layout: str | None, folder: Path | None) -> ImageInput | str:
     """The image input of a signature; or, in words, why it has none."""
     if len(signature.inputs) != 1:
         return f"has {len(signature.inputs)} inputs instead of one image"
     image = signature.inputs[0]
     if image.dtype == "string":
-        return "accepts strings: encoded images, or their paths"
+        return _encoded_input(signature, folder)
     if image.dtype not in (*FLOATS, *INTEGERS) or image.shape is None or image.rank not in (3, 4):
         return f"has the input {image}, not an image of shape [batch, height, width, 3] or [height, width, 3]"
     *batch, first, middle, last = image.shape
@@ -130,6 +139,24 @@ def _input(signature: Signature, layout: str | None) -> ImageInput | str:
         return f"accepts batches of exactly {batch[0]} images, but the batch size must be 1 or any"
     return ImageInput(
         signature=signature.name, input=image, batch_dimension=bool(batch), size=size, channels_first=channels_first
+    )
+
+
+def _encoded_input(signature: Signature, folder: Path | None) -> ImageInput | str:
+    """The input of a signature that decodes images itself; or, in words, what it does with its strings."""
+    image = signature.inputs[0]
+    if image.shape not in ((), (1,), (None,)):
+        return f"accepts strings of another shape ({image}) than one encoded image, or a batch of them"
+    operations: set[str] = set()
+    if folder is not None:
+        with entry_of(folder, signature) as entry:
+            operations = first_operations(entry) if entry is not None else set()
+    others = operations - _DECODERS - _STRING_QUERIES
+    if others or not operations & _DECODERS:
+        use = f"the graph passes them to {', '.join(sorted(others))}" if others else "the graph does not decode them"
+        return f"accepts strings that are not encoded images: {use}; export the model with an image as its input"
+    return ImageInput(
+        signature=signature.name, input=image, batch_dimension=image.shape != (), size=None, is_encoded=True
     )
 
 

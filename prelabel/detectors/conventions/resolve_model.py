@@ -104,6 +104,7 @@ class PreparedModel:
             classes=self.class_names,
             reading=self.decisions,
             notes=self.notes,
+            keypoints=self.convention.keypoints,
         )
 
     def require_readable(self) -> None:
@@ -218,6 +219,12 @@ class _Reader:
 
     def _input_range(self) -> str:
         given, image = self._given.input_range, self._convention.input
+        if self._convention.is_encoded:
+            if given or self._given.input_layout:
+                option = "--input-range" if given else "--input-layout"
+                self._refusals.append(f"it decodes images itself: remove {option}")
+            self._decide("input encoding", "png", "the input is a string that the graph decodes; PNG loses nothing")
+            return ""
         if image.dtype not in FLOATS:
             if given not in (None, "0..255"):
                 self._refusals.append(f"its input is {image.dtype}: --input-range can only be 0..255")

@@ -35,6 +35,8 @@ _SUM_ROUNDING = 0.02
 _PROBABILITY_SUM_ROUNDING = 1e-4
 #: Normalized boxes may extend beyond the image. If a typical box or a kept one exceeds this, boxes are in pixels.
 _MAX_NORMALIZED = 4.0
+#: Activations whose classes do not exclude each other, and the score from which such a class is rather there than not.
+_INDEPENDENT, _LIKELY = ("sigmoid", "multilabel-logits"), 0.5
 #: If y2 < y1 (or x2 < x1) by less than this, the difference is a rounding error.
 _EDGE_ROUNDING = 1e-3
 
@@ -47,7 +49,8 @@ class DetectorOptions:
         selection: The detections to keep.
         mask_threshold: Pixels with a score above this belong to a mask.
         keep: Optional tensors to keep: `"multiclass-scores"`.
-        top_k: Number of labels per image from a classifier.
+        top_k: Number of labels per image from a classifier; with independent classes, those with a score of at
+            least 0.5 are kept beyond that number.
         batch_size: Number of images that the network gets at a time, if it takes several; None for the usual number.
         decisive_score: Detections below this score are dropped if they are broken, but do not make an image fail.
     """
@@ -139,6 +142,7 @@ def to_result(
     kept = usable[chosen]
     _check_numbering(category_id[chosen], labels)
     label, mid = selection.rename_classes(label[chosen], mid[chosen])
+    origin, size = np.array([left, top], np.float64), window_size[:2]
     multiclass = arrays.get("multiclass_scores") if "multiclass-scores" in options.keep else None
     detections = Detections(
         height=height,
@@ -149,6 +153,7 @@ def to_result(
         label=label,
         mid=mid,
         multiclass_score=None if multiclass is None else multiclass[kept].astype(np.float32),
+        keypoints=_keypoints(arrays, kept, convention, origin, size),
     )
     detected = time.perf_counter()
     if convention.masks:
@@ -158,10 +163,44 @@ def to_result(
             counts = whole_image_masks(masks, shown.input_window(frame.window), height, width, options.mask_threshold)
         else:
             # With the box before clipping: clipping it to the image would squeeze its mask.
-            counts = paste_masks(masks, exact[kept], height, width, options.mask_threshold)
+            covered = exact[kept]
+            if "mask_boxes" in arrays:
+                covered = arrays["mask_boxes"][kept][:, [1, 0, 3, 2]] * window_size + np.tile(origin, 2)
+            counts = paste_masks(masks, covered, height, width, options.mask_threshold)
         detections = replace(detections, mask=as_objects(counts))
     seconds = {"detect": detected - start, "encode": time.perf_counter() - detected}
     return DetectionResult(detections, None, seconds, broken + lost)
+
+
+def _keypoints(
+    arrays: Arrays, kept: npt.NDArray[np.intp], convention: Convention, origin: Floats, size: Floats
+) -> FloatArray | None:
+    """Keypoints `(N, K, 3)` x y score of the kept entries in pixels of the displayed image, or None.
+
+    Args:
+        arrays: Of the candidates.
+        kept: Indices of the entries.
+        convention: The meaning of the outputs.
+        origin: x y of the area that the shares refer to, in pixels of the displayed image.
+        size: Its width and height.
+
+    Raises:
+        DetectorError: The arrays contradict each other, or the scores are not within 0..1.
+    """
+    if convention.keypoints is None:
+        return None
+    points, scores = arrays["keypoints"][kept], arrays["keypoint_scores"][kept].astype(np.float32)
+    number, name = len(convention.keypoints), convention.outputs.get("keypoints", "keypoints")
+    if points.shape[1:] != (number, 2) or scores.shape[1:] != (number,):
+        raise DetectorError(
+            f"{name} must have shape [N, {number}, 2] and their scores [N, {number}], got {list(points.shape)} and "
+            f"{list(scores.shape)}"
+        )
+    finite = scores[np.isfinite(scores)]
+    if len(finite) and (finite.min() < -_ROUNDING or finite.max() > 1 + _ROUNDING):
+        raise DetectorError(f"the scores of {name} must lie within 0..1, got {finite.min():g} to {finite.max():g}")
+    xy = points[..., ::-1].astype(np.float64) * size + origin
+    return np.concatenate((xy, np.clip(scores, 0, 1)[..., None]), axis=2).astype(np.float32)
 
 
 def _finite(arrays: Mapping[str, npt.NDArray[Any]], wanted: Bools) -> Bools:
@@ -170,6 +209,8 @@ def _finite(arrays: Mapping[str, npt.NDArray[Any]], wanted: Bools) -> Bools:
     for role, array in arrays.items():
         if array.dtype.kind in "biuOSU":
             continue  # integers, bools and strings
+        if role in ("keypoints", "keypoint_scores"):
+            continue  # a point that is not finite is one that the detector does not give
         if role == "masks":
             for number in np.flatnonzero(wanted):
                 finite[number] &= np.isfinite(array[number].astype(np.float32, copy=False)).all()
@@ -307,7 +348,8 @@ def to_image_labels(
     """The best classes of one image from the output of a classifier.
 
     The background has its share of the probability, but is not returned as a label. Class filters, the class map and
-    thresholds per class apply as for detections. The general score threshold does not: `top_k` sets the number.
+    thresholds per class apply as for detections. The general score threshold does not: `top_k` sets the number. If the
+    classes are independent, an image may have more of them: all that are rather there than not are kept.
 
     Args:
         row: `(K,)` outputs, one per class.
@@ -323,14 +365,16 @@ def to_image_labels(
     first = 1 if convention.background else 0
     order = first + np.argsort(-values[first:], kind="stable")
     selection = options.selection.without_score_threshold
+    independent = convention.activation in _INDEPENDENT
     if not selection.changes_image_labels:
-        order = order[: options.top_k]
+        order = order[: max(options.top_k, np.count_nonzero(values[order] >= _LIKELY) if independent else 0)]
     candidates = []
     for number in order.tolist():
         class_name = labels.get(number) if labels else None
         label, mid = (class_name.name, class_name.mid) if class_name else (str(number), "")
         candidates.append(ImageLabel(number, label, mid, float(np.float32(values[number]))))
-    return selection.apply_to_image_labels(candidates)[: options.top_k]
+    kept = selection.apply_to_image_labels(candidates)
+    return kept[: max(options.top_k, sum(label.score >= _LIKELY for label in kept) if independent else 0)]
 
 
 def probabilities(values: npt.NDArray[np.float64], activation: str) -> npt.NDArray[np.float64]:

@@ -5,6 +5,7 @@ Loading takes seconds and hundreds of megabytes, so a detector lives as long as 
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from prelabel.detections import Detections
 from prelabel.detectors.base import EXACT, OFF, DetectionResult, DetectorInfo, Frame, Optimization, Pixels
@@ -91,6 +93,7 @@ class SavedModelDetector:
             files=tuple(model_files(model.local.path).values()),
             input_size=working_size(model),
             notes=model.notes,
+            keypoints=model.convention.keypoints,
         )
         self._size = model.input_size
         self.batch_size = self.network_batch = 1
@@ -240,8 +243,10 @@ class SavedModelDetector:
         return ResultPair(*(self._result(outputs, pixels, frame, options) for options in (self._options, lenient)))
 
     def _as_input(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Pixels in 0..255, converted to the type, range and layout of the model's input."""
+        """Pixels in 0..255, converted to the type, range and layout of the model's input, or encoded."""
         convention = self._convention
+        if convention.is_encoded:
+            return np.array(_as_png(pixels), object)
         if convention.input.dtype in FLOATS:
             image = scaled_to_range(pixels, convention.input_range)
         else:
@@ -274,6 +279,13 @@ class SavedModelDetector:
             return {name: value.numpy() for name, value in self._network(tf.constant(image)).items()}
         except (tf.errors.OpError, ValueError) as error:
             raise DetectorError(f"the model failed on this image: {describe(error)}") from error
+
+
+def _as_png(pixels: Pixels) -> bytes:
+    """The pixels as the bytes of a PNG, little compressed: they are decoded at once."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def scaled_to_range(pixels: npt.NDArray[Any], input_range: str) -> npt.NDArray[np.float32]:

@@ -236,13 +236,13 @@ def test_options_take_precedence_and_contradictions_are_noted(networks: Path) ->
 
 
 def test_outputs_that_are_not_used_are_noted(networks: Path) -> None:
-    notes = prepare(str(networks / "keypoints")).notes
-    assert told(notes, "detection_keypoints: float32 [1, 2, 17, 2]", "not used")
+    notes = prepare(str(networks / "embeddings")).notes
+    assert told(notes, "detection_embeddings: float32 [1, 2, 17, 2]", "not used")
     assert not any("raw_detection_boxes" in note for note in notes)
     (note,) = prepare(str(networks / "masks_complex")).notes
     assert tells(note, "detection_masks: complex64", "not used")
-    text = format_report(inspect_model(str(networks / "keypoints")))
-    assert re.search(r"\nwarning      .*detection_keypoints: float32 \[1, 2, 17, 2\].* not used\n", text)
+    text = format_report(inspect_model(str(networks / "embeddings")))
+    assert re.search(r"\nwarning      .*detection_embeddings: float32 \[1, 2, 17, 2\].* not used\n", text)
 
 
 def names(folder: Path, classes: Sequence[str]) -> str:

@@ -383,6 +383,26 @@ def test_class_0_is_the_background_only_if_that_is_known() -> None:
     assert to_image_labels(logits, rows("logits"), None, ALL)[0].category_id == 0
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "multilabel-logits"])
+def test_independent_classes_that_are_likely_are_kept_beyond_top_k(activation: str) -> None:
+    probabilities = np.array([0.9, 0.2, 0.5, 0.8, 0.49])
+    row = probabilities if activation == "sigmoid" else np.log(probabilities / (1 - probabilities))
+
+    def kept(top_k: int, **selection: Any) -> list[int]:
+        options = DetectorOptions(selection=Selection(**selection), top_k=top_k)
+        return [label.category_id for label in to_image_labels(row, rows(activation), None, options)]
+
+    assert kept(1) == [0, 3, 2]
+    assert kept(4) == [0, 3, 2, 4]
+    assert kept(1, exclude_class=("0",)) == [3, 2]
+    assert kept(1, max_detections=2) == [0, 3]
+
+
+def test_classes_that_exclude_each_other_are_limited_to_top_k() -> None:
+    row = np.array([0.5, 0.5])
+    assert len(to_image_labels(row, rows("softmax"), None, DetectorOptions(top_k=1))) == 1
+
+
 def test_top_k_is_taken_after_the_class_rules() -> None:
     logits = np.arange(5.0)
     labels = LabelMap({i: ClassName(i, f"c{i}") for i in range(5)})

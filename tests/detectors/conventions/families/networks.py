@@ -8,6 +8,7 @@ reads padding sees it.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,16 @@ def build_networks(folder: Path) -> None:
     _efficientdet(tf, folder / "efficientdet")
     _efficientdet(tf, folder / "unnamed", parts=("head",))
     build_ultralytics(folder)
+    _model_garden(tf, folder / "garden")
+    _model_garden(tf, folder / "garden_normalized", normalized=True)
+    _model_garden(tf, folder / "garden_outer", outer=1.5)
+    _model_garden(tf, folder / "garden_bytes", input_type="image_bytes")
+    _model_garden(tf, folder / "garden_example", input_type="tf_example")
+    _object_detection(tf, folder)
+    _keras_hub(tf, folder / "keras_hub")
+    _keras_hub(tf, folder / "keras_hub_stretched", "rel_xyxy", pad=False)
+    _keras_hub(tf, folder / "keras_hub_unscaled", "center_xywh", scale=None, offset=None)
+    _keras_hub(tf, folder / "keras_hub_heads", heads=True)
 
 
 def found(tf: Any, image: Any) -> dict[str, Any]:
@@ -81,6 +92,178 @@ def _efficientdet(
     export = Export()
     signatures = {"serving_default": export.__call__, "predict": export.predict}
     tf.saved_model.save(export, str(path), signatures=signatures)
+
+
+def _model_garden(
+    tf: Any, path: Path, *, normalized: bool = False, outer: float = 1.0, input_type: str = "image_tensor"
+) -> None:
+    """As `official/vision/serving` of tensorflow/models saves a detector with an input of 64 x 64.
+
+    Args:
+        tf: TensorFlow.
+        path: Where to save it.
+        normalized: As with `output_normalized_coordinates`.
+        outer: The masks cover boxes that are so many times as large.
+        input_type: `image_tensor`, `image_bytes` or `tf_example`.
+    """
+    desired = tf.constant([64.0, 64.0])
+
+    def one(image: Any) -> Any:
+        values = found(tf, image)
+        size = tf.cast(tf.shape(image)[:2], tf.float32)
+        scale = tf.round(size * tf.reduce_min(desired / size)) / size
+        info = tf.stack([size, desired, scale, tf.zeros(2)])
+        boxes = values["boxes"] * tf.tile(size * scale, [2])
+        # Rows and columns 5 to 24 of 30 are the box if the mask covers 1.5 times its size.
+        mask = tf.pad(tf.ones([20, 20]), [[5, 5], [5, 5]]) if outer > 1 else tf.ones([28, 28])
+        masks = tf.tile(mask[None], [100, 1, 1])
+        return boxes, values["scores"], tf.cast(values["numbers"], tf.int32), values["count"], masks, info
+
+    def serve(images: Any) -> dict[str, Any]:
+        types = (tf.float32, tf.float32, tf.int32, tf.int32, tf.float32, tf.float32)
+        boxes, scores, numbers, count, masks, info = tf.map_fn(one, images, fn_output_signature=types)
+        outputs = {"detection_scores": scores, "detection_classes": numbers, "num_detections": count}
+        if outer > 1:
+            middle, half = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) / 2
+            outputs["detection_outer_boxes"] = tf.concat([middle - outer * half, middle + outer * half], -1)
+        if normalized:
+            boxes = boxes / tf.tile(info[:, 2:3, :], [1, 1, 2])
+            height, width = info[:, 0:1, 0:1], info[:, 0:1, 1:2]
+            sides = (
+                boxes[..., 0:1] / height,
+                boxes[..., 1:2] / width,
+                boxes[..., 2:3] / height,
+                boxes[..., 3:4] / width,
+            )
+            return {**outputs, "detection_boxes": tf.concat(sides, axis=-1), "image_info": info}
+        return {**outputs, "detection_boxes": boxes, "detection_masks": masks, "image_info": info}
+
+    def decoded(encoded: Any) -> Any:
+        if input_type == "tf_example":
+            features = {"image/encoded": tf.io.FixedLenFeature((), tf.string)}
+            encoded = tf.io.parse_single_example(encoded, features)["image/encoded"]
+        image = tf.image.decode_image(encoded, channels=3)
+        image.set_shape((None, None, 3))
+        return image
+
+    def serve_strings(inputs: Any) -> dict[str, Any]:
+        images = tf.map_fn(decoded, inputs, fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8))
+        return serve(tf.stack(images))
+
+    is_image = input_type == "image_tensor"
+    spec = tf.TensorSpec([None, None, None, 3], tf.uint8) if is_image else tf.TensorSpec([None], tf.string)
+    _save(tf, path, serve if is_image else serve_strings, spec, "inputs")
+
+
+def _save(tf: Any, path: Path, serve: Any, spec: Any, name: str) -> None:
+    module = tf.Module()
+    module.serve = tf.function(serve, input_signature=[tf.TensorSpec(spec.shape, spec.dtype, name=name)])
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+
+
+def _object_detection(tf: Any, folder: Path) -> None:
+    """As the TF Object Detection API saves them: with keypoints, and with inputs of encoded images."""
+
+    def outputs(image: Any, **more: Any) -> dict[str, Any]:
+        values = found(tf, image)
+        return {
+            "detection_boxes": values["boxes"][None],
+            "detection_scores": values["scores"][None],
+            "detection_classes": values["numbers"][None],
+            "num_detections": tf.cast(values["count"], tf.float32)[None],
+            **{name: make(values)[None] for name, make in more.items()},
+        }
+
+    def corners(values: Any) -> Any:
+        y1, x1, y2, x2 = tf.unstack(values["boxes"], axis=1)
+        return tf.stack([tf.stack(point, 1) for point in ((y1, x1), (y1, x2), (y2, x2), (y2 * float("nan"), x1))], 1)
+
+    def corner_scores(values: Any) -> Any:
+        return tf.tile(tf.constant([[1.0, 0.5, 0.0, 0.9]]), [tf.shape(values["boxes"])[0], 1])
+
+    def image_of(encoded: Any, decode: Any) -> Any:
+        return tf.map_fn(decode, encoded, fn_output_signature=tf.uint8)[0]
+
+    any_size, string = tf.TensorSpec([1, None, None, 3], tf.uint8), tf.TensorSpec([None], tf.string)
+    points = {"detection_keypoints": corners, "detection_keypoint_scores": corner_scores}
+    forms: dict[str, tuple[Any, Any]] = {
+        "keypoints": (any_size, lambda input_tensor: outputs(input_tensor[0], **points)),
+        "keypoints_without_scores": (
+            any_size,
+            lambda input_tensor: outputs(input_tensor[0], detection_keypoints=corners),
+        ),
+        "keypoint_logits": (
+            any_size,
+            lambda input_tensor: outputs(
+                input_tensor[0],
+                detection_keypoints=corners,
+                detection_keypoint_scores=lambda values: 7 * corner_scores(values),
+            ),
+        ),
+        "encoded_jpeg": (string, lambda x: outputs(image_of(x, lambda data: tf.io.decode_jpeg(data, channels=3)))),
+        "encoded_png": (tf.TensorSpec([], tf.string), lambda x: outputs(tf.io.decode_png(x, channels=3))),
+        "encoded_bmp": (tf.TensorSpec([], tf.string), lambda x: outputs(tf.io.decode_bmp(x, channels=3))),
+        "paths": (tf.TensorSpec([], tf.string), lambda x: outputs(tf.io.decode_png(tf.io.read_file(x), channels=3))),
+        "several_strings": (tf.TensorSpec([2], tf.string), lambda x: outputs(tf.io.decode_png(x[0], channels=3))),
+        "unused_string": (
+            tf.TensorSpec([], tf.string),
+            lambda x: outputs(tf.zeros([8, 8, 3], tf.uint8) + tf.cast(tf.strings.length(x) > 9**9, tf.uint8)),
+        ),
+    }
+    for name, (spec, serve) in forms.items():
+        _save(tf, folder / name, serve, spec, "input_tensor")
+
+
+def _keras_hub(
+    tf: Any,
+    path: Path,
+    form: str = "yxyx",
+    *,
+    pad: bool = True,
+    scale: float | None = 1 / 255,
+    offset: tuple[float, ...] | None = (-0.485, -0.456, -0.406),
+    heads: bool = False,
+) -> None:
+    """As a user saves the RetinaNet of KerasHub with an image converter to 72 x 96, in the folder of its preset.
+
+    Args:
+        tf: TensorFlow.
+        path: Where to save it.
+        form: Its `bounding_box_format`.
+        pad: Whether its converter keeps the aspect ratio.
+        scale: Of its converter.
+        offset: Of its converter.
+        heads: Save the heads, as `export` does.
+    """
+    height, width = 72, 96
+
+    def serve(images: Any) -> dict[str, Any]:
+        inputs = images if scale is None else images * scale + tf.constant(offset)
+        if heads:
+            return {"bbox_regression": tf.zeros([1, 9, 4]) + tf.reduce_mean(inputs), "cls_logits": tf.zeros([1, 9, 3])}
+        values = found(tf, inputs[0] if scale is None else (inputs[0] - tf.constant(offset)) / scale)
+        y1, x1, y2, x2 = tf.unstack(values["boxes"] * [height, width, height, width], axis=1)
+        boxes = {
+            "yxyx": (y1, x1, y2, x2),
+            "rel_xyxy": (x1 / width, y1 / height, x2 / width, y2 / height),
+            "center_xywh": ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1),
+        }[form]
+        real = tf.range(100) < values["count"]
+        return {
+            "boxes": tf.where(real[:, None], tf.stack(boxes, 1), -1.0)[None],
+            "confidence": tf.where(real, values["scores"], -1.0)[None],
+            "labels": tf.where(real, tf.cast(values["numbers"], tf.int32), -1)[None],
+            "num_detections": values["count"][None],
+        }
+
+    _save(tf, path, serve, tf.TensorSpec([1, height, width, 3], tf.float32), "images")
+    converter = {
+        **{"image_size": [height, width], "scale": scale, "offset": offset, "interpolation": "bilinear"},
+        **{"antialias": False, "crop_to_aspect_ratio": False, "pad_to_aspect_ratio": pad},
+    }
+    preprocessor = {"config": {"image_converter": {"class_name": "RetinaNetImageConverter", "config": converter}}}
+    config = {"bounding_box_format": form, "num_classes": 91, "preprocessor": preprocessor}
+    (path / "task.json").write_text(json.dumps({"class_name": "RetinaNetObjectDetector", "config": config}))
 
 
 if __name__ == "__main__":

@@ -39,14 +39,19 @@ def _detector(network: Path, **reading: str) -> SavedModelDetector:
 
 
 def check(
-    detections: Detections, boxes: tuple[Box, ...], *, numbers: tuple[int, ...] = COCO_IDS, within: float = 1e-3
+    detections: Detections,
+    boxes: tuple[Box, ...],
+    *,
+    numbers: tuple[int, ...] = COCO_IDS,
+    within: float = 1e-3,
+    score_within: float = 0.01,
 ) -> None:
     """Check that exactly these boxes were detected, in this order, each edge within so many pixels."""
     colors = list(LEVELS)
     assert detections.category_id.tolist() == [numbers[colors.index(color)] for color, *_ in boxes]
     expected = np.array([box[1:] for box in boxes], np.float64).reshape(-1, 4)
     np.testing.assert_allclose(detections.xyxy, expected, atol=within)
-    assert detections.score.tolist() == pytest.approx([LEVELS[color] / 255 for color, *_ in boxes], abs=0.01)
+    assert detections.score.tolist() == pytest.approx([LEVELS[color] / 255 for color, *_ in boxes], abs=score_within)
 
 
 def save_scenes(folder: Path) -> Path:

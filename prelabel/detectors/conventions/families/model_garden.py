@@ -1,0 +1,117 @@
+"""Detectors of TF Model Garden Vision (RetinaNet, Mask R-CNN), as `official/vision/serving/detection.py` exports them.
+
+They share the names of their outputs with the TF Object Detection API, but not their meaning: they also return
+`image_info`, and their boxes are in pixels of the image after the network has resized it, unless a RetinaNet was
+exported with `output_normalized_coordinates`. From tensorflow/models, `official/vision`:
+
+- `serving/detection.py` (`serve`): which outputs there are. To normalize boxes, it divides them by the scale, then by
+  the size of the image (`box_ops.normalize_boxes`).
+- `ops/preprocess_ops.py` (`resize_and_crop_image`): `image_info` has four rows of y and x: the size of the image, the
+  size it is resized to, the scale, and the offset that was cut off.
+- `modeling/maskrcnn_model.py`: masks cover `detection_outer_boxes` if there are such, else their boxes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from prelabel.detectors.base import Decision
+from prelabel.detectors.conventions.activation import is_normalized_by_division
+from prelabel.detectors.conventions.boxes import NORMALIZED_YXYX, BoxForm, Floats, Shown
+from prelabel.detectors.conventions.convention import Arrays, Candidates, Convention, Family, Question
+from prelabel.detectors.conventions.families.object_detection import match_named
+from prelabel.detectors.conventions.graph import entry_of
+from prelabel.detectors.conventions.named_outputs import LIKELY, decode_named
+from prelabel.detectors.conventions.protos import Signature
+from prelabel.errors import DetectorError
+
+_INFO, _OUTER = "image_info", "detection_outer_boxes"
+
+_RESIZED = BoxForm("yxyx", "input")
+
+
+def _claims(question: Question) -> bool:
+    return _INFO in question.outputs and not {"detection_boxes", "decoded_boxes"}.isdisjoint(question.outputs)
+
+
+def _match(question: Question) -> Convention | str:
+    if "detection_boxes" not in question.outputs:
+        return (
+            "is a detector of TF Model Garden Vision without the suppression of overlapping boxes (output "
+            "decoded_boxes): export it with detection_generator.apply_nms"
+        )
+    if question.image.size is not None:
+        return (
+            f"is a detector of TF Model Garden Vision without its preprocessing (input {question.image.input}): export "
+            "it with the input type image_tensor"
+        )
+    fit = match_named(question)
+    if not isinstance(fit, Convention):
+        return fit
+    is_normalized = _is_normalized(question.folder, question.signature)
+    if is_normalized:
+        form, why = str(NORMALIZED_YXYX), "the graph divides them by the size of the image"
+    else:
+        form, why = "y1 x1 y2 x2, pixels of the resized image (image_info)", "TF Model Garden Vision"
+    roles = {**fit.outputs, "image_info": _INFO}
+    if "masks" in roles and _OUTER in question.outputs:
+        roles["mask_boxes"] = _OUTER
+    return replace(
+        fit,
+        outputs=roles,
+        why=fit.why.replace("TF Object Detection", "TF Model Garden Vision"),
+        unused=tuple(tensor for tensor in fit.unused if tensor.name not in (_INFO, _OUTER)),
+        box_form=NORMALIZED_YXYX if is_normalized else _RESIZED,
+        decode=_decode,
+        known={"boxes": Decision(form, why)},
+    )
+
+
+def _is_normalized(folder: Path | None, signature: Signature) -> bool:
+    """Whether the graph ends with `box_ops.normalize_boxes`."""
+    if folder is None:
+        return False
+    with entry_of(folder, signature) as entry:
+        return entry is not None and is_normalized_by_division(entry, "detection_boxes")
+
+
+def _decode(outputs: Arrays, convention: Convention, shown: Shown, lowest: float) -> Candidates:
+    """As `Decode`. The boxes of the resized image are converted with `image_info`."""
+    names = convention.outputs
+    named = {role: name for role, name in names.items() if role not in ("image_info", "mask_boxes")}
+    as_given = Shown.of(shown.image, None, convention.fit)
+    candidates = decode_named(outputs, replace(convention, outputs=named, box_form=NORMALIZED_YXYX), as_given, lowest)
+    arrays = dict(candidates.arrays)
+    if convention.box_form == _RESIZED:
+        convention.box_form.check_unit(arrays["boxes"][arrays["scores"] >= max(lowest, LIKELY)], names["boxes"])
+        arrays["boxes"] = _in_shares(arrays["boxes"], outputs[_INFO], shown)
+    if "mask_boxes" in names:
+        outer = outputs[_OUTER].reshape(-1, 4)[: len(arrays["boxes"])]
+        arrays["mask_boxes"] = _in_shares(outer, outputs[_INFO], shown) if convention.box_form == _RESIZED else outer
+    return replace(candidates, arrays=arrays)
+
+
+def _in_shares(boxes: npt.NDArray[np.floating], image_info: npt.NDArray[np.floating], shown: Shown) -> Floats:
+    """Boxes y1 x1 y2 x2 in pixels of the resized image, as shares of the image.
+
+    Raises:
+        DetectorError: `image_info` is not of this image.
+    """
+    info = image_info.astype(np.float64).reshape(-1, 2)
+    if info.shape != (4, 2) or not np.isfinite(info).all() or tuple(info[0]) != shown.image or (info[2] <= 0).any():
+        raise DetectorError(
+            f"{_INFO} must have 4 rows of 2 numbers, the first of them {list(shown.image)}, the size of the image, got "
+            f"{image_info.tolist()}"
+        )
+    size, _, scale, offset = info
+    shares: Floats = (boxes.astype(np.float64) + np.tile(offset, 2)) / np.tile(scale * size, 2)
+    return shares
+
+
+MODEL_GARDEN = Family(
+    "TF Model Garden Vision (uint8 image [batch, h, w, 3] -> as TF Object Detection, with image_info)", _claims, _match
+)
