@@ -30,6 +30,7 @@ NOT_RUN = {
     "keypoints": "it needs a detector with keypoints, which would be downloaded",
     "label-studio": "it needs a Label Studio server, which tests/tools has",
     "open-images": "it needs a run of a detector of Open Images, which would be downloaded",
+    "keras-hub": "it needs KerasHub, which is not a dependency",
     "training": "it needs a trainer that is not a dependency",
     "make": "it runs this test suite, or minutes of measurements",
     "annotations": "it needs annotations that somebody made",

@@ -44,6 +44,14 @@ class Fit:
     fill: float = 0.0
     antialias: bool = True
 
+    def __str__(self) -> str:
+        modes = {
+            "stretch": "stretched",
+            "letterbox": "in the center, filled up",
+            "corner": "at the upper left, filled up",
+        }
+        return modes[self.mode] + ("" if self.antialias else ", without antialiasing")
+
     def area(self, image: Size, size: Size) -> tuple[int, int, int, int]:
         """The area y1 x1 y2 x2 of an input of this height and width that an image of this height and width takes."""
         if self.mode == "stretch":

@@ -121,8 +121,9 @@ def _complete(folder: Path, origin: Mapping[str, Any] | None) -> tuple[Path, str
 
 
 # `fingerprint.pb` (TensorFlow's own checksums), `assets.extra` and stray files do not change what a model computes.
-# `metadata.yaml` names the classes and the input size of networks exported by Ultralytics.
-COUNTED_FILES = ("saved_model.pb", "tfhub_module.pb", "metadata.yaml")
+# `metadata.yaml` names the classes and the input size of networks exported by Ultralytics, `task.json` the form of the
+# boxes of KerasHub detectors.
+COUNTED_FILES = ("saved_model.pb", "tfhub_module.pb", "metadata.yaml", "task.json")
 _COUNTED_FOLDERS = ("variables", "assets")
 _BLOCK = 1 << 20
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from prelabel.detectors.conventions.families.classification import CLASSIFICATION
 from prelabel.detectors.conventions.families.efficientdet import EFFICIENTDET
+from prelabel.detectors.conventions.families.keras_hub import KERAS_HUB
 from prelabel.detectors.conventions.families.model_garden import MODEL_GARDEN
 from prelabel.detectors.conventions.families.object_detection import OBJECT_DETECTION
 from prelabel.detectors.conventions.families.ultralytics import ULTRALYTICS
 
-FAMILIES = (MODEL_GARDEN, OBJECT_DETECTION, ULTRALYTICS, EFFICIENTDET, CLASSIFICATION)
+FAMILIES = (MODEL_GARDEN, OBJECT_DETECTION, ULTRALYTICS, EFFICIENTDET, KERAS_HUB, CLASSIFICATION)
 
 #: All families in words, for messages.
 KNOWN = "; ".join(family.form for family in FAMILIES)
