@@ -187,7 +187,8 @@ def label(
             that is unclear, the model is refused).
         mask_threshold: Count pixels with a score above this as part of the mask.
         keep: Also store this output of the model: multiclass-scores.
-        top_k: Keep the K best labels per image of a classifier.
+        top_k: Keep the K best labels per image of a classifier; if its classes are independent, also all others with
+            scores of at least 0.5.
         batch_size: Give the network N images of equal size at a time, if it takes several (default: 32 for a
             classifier; for a detector, 8 on a GPU, and 1 on a CPU, where more gain nothing).
         trust_model: Run the detector even if it is Python code, or a model whose graph reads or writes files, uses the

@@ -174,7 +174,14 @@ class LabelOptions(Options):
     keep: tuple[str, ...] = option(
         (), f"Also store this output of the model: {', '.join(KEEP)}.", metavar="TENSOR", affects="rows"
     )
-    top_k: int = option(5, "Keep the K best labels per image of a classifier.", metavar="K", min=1, affects="rows")
+    top_k: int = option(
+        5,
+        "Keep the K best labels per image of a classifier; if its classes are independent, also all others with scores "
+        "of at least 0.5.",
+        metavar="K",
+        min=1,
+        affects="rows",
+    )
     batch_size: int | None = option(
         None,
         "Give the network N images of equal size at a time, if it takes several (default: 32 for a classifier; for a "
