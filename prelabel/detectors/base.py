@@ -109,14 +109,26 @@ class DetectorInfo:
             if isinstance(values, str) or not all(isinstance(value, kind) for value in values):
                 raise ValueError(f"{name} must be a list of {expected}, got {values!r}")
             object.__setattr__(self, name, tuple(values))
-        numbers = [class_name.id for class_name in self.classes or ()]
-        if len(set(numbers)) < len(numbers) or any(not 0 <= number < 1 << 31 for number in numbers):
-            raise ValueError(f"the numbers of classes must differ and be at least 0, got {numbers}")
-        for class_name in self.classes or ():
-            if not class_name.name.strip():
-                raise ValueError(f"class {class_name.id} has no name")
+        if self.classes is not None:
+            object.__setattr__(self, "classes", _checked_classes(self.classes))
         if self.input_size is not None:
             object.__setattr__(self, "input_size", whole_number(self.input_size, "input_size"))
+
+
+def _checked_classes(classes: Sequence[ClassName]) -> tuple[ClassName, ...]:
+    """The classes with numbers of Python's own type, so that they can be stored. Raises ValueError."""
+    try:
+        numbers = [operator.index(class_name.id) for class_name in classes]
+    except TypeError:
+        raise ValueError(f"the numbers of classes must be whole, got {[known.id for known in classes]}") from None
+    if len(set(numbers)) < len(numbers) or any(not 0 <= number < 1 << 31 for number in numbers):
+        raise ValueError(f"the numbers of classes must differ and be at least 0, got {numbers}")
+    for class_name in classes:
+        if not isinstance(class_name.name, str) or not class_name.name.strip():
+            raise ValueError(f"class {class_name.id} must have a name, got {class_name.name!r}")
+    return tuple(
+        ClassName(number, str(known.name), str(known.mid)) for number, known in zip(numbers, classes, strict=True)
+    )
 
 
 def whole_number(value: object, name: str) -> int:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from prelabel.detections import ClassName
@@ -103,7 +104,8 @@ def test_a_problem_is_one_line_that_says_what_is_right(name: str, folder: Path) 
         ({"classes": ["cat"]}, "classes must be a list of ClassName objects"),
         ({"classes": [ClassName(1, "a"), ClassName(1, "b")]}, r"must differ.*\[1, 1\]"),
         ({"classes": [ClassName(-1, "a")]}, r"at least 0, got \[-1\]"),
-        ({"classes": [ClassName(1, " ")]}, "class 1 has no name"),
+        ({"classes": [ClassName(1, " ")]}, "class 1 must have a name, got ' '"),
+        ({"classes": [ClassName(1.5, "a")]}, r"must be whole, got \[1.5\]"),
         ({"files": "w.onnx"}, "files must be a list of paths, got 'w.onnx'"),
         ({"notes": "beware"}, "notes must be a list of texts"),
         ({"input_size": 0}, "input_size must be a whole number of at least 1, got 0"),
@@ -112,3 +114,9 @@ def test_a_problem_is_one_line_that_says_what_is_right(name: str, folder: Path) 
 def test_info_refuses_what_cannot_be_right(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         DetectorInfo(**{"name": "d", **values})
+
+
+def test_numbers_of_libraries_become_those_of_python() -> None:
+    (known,) = DetectorInfo("d", classes=[ClassName(np.int64(3), "cat")]).classes or ()
+    assert known == ClassName(3, "cat")
+    assert type(known.id) is int
