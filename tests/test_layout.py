@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "detectors/base": {"detections", "keypoints"},
     "detectors/models": {"errors", "storage", "class_rules"},
     "detectors/conventions": {
-        *{"errors", "storage", "detections", "labels", "mapping_files", "options", "overlaps"},
+        *{"errors", "storage", "detections", "keypoints", "labels", "mapping_files", "options", "overlaps"},
         *{"detectors/base", "detectors/models"},
     },
     "detectors/running": {

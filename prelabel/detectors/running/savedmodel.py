@@ -5,7 +5,6 @@ Loading takes seconds and hundreds of megabytes, so a detector lives as long as 
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import time
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from prelabel.detections import Detections
 from prelabel.detectors.base import EXACT, OFF, DetectionResult, DetectorInfo, Frame, Optimization, Pixels
@@ -246,7 +244,8 @@ class SavedModelDetector:
         """Pixels in 0..255, converted to the type, range and layout of the model's input, or encoded."""
         convention = self._convention
         if convention.is_encoded:
-            return np.array(_as_png(pixels), object)
+            # Little compressed, since it is decoded at once.
+            return np.array(self._tf.io.encode_png(pixels, compression=1).numpy(), object)
         if convention.input.dtype in FLOATS:
             image = scaled_to_range(pixels, convention.input_range)
         else:
@@ -279,13 +278,6 @@ class SavedModelDetector:
             return {name: value.numpy() for name, value in self._network(tf.constant(image)).items()}
         except (tf.errors.OpError, ValueError) as error:
             raise DetectorError(f"the model failed on this image: {describe(error)}") from error
-
-
-def _as_png(pixels: Pixels) -> bytes:
-    """The pixels as the bytes of a PNG, little compressed: they are decoded at once."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def scaled_to_range(pixels: npt.NDArray[Any], input_range: str) -> npt.NDArray[np.float32]:
