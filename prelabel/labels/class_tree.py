@@ -1,4 +1,4 @@
-"""The class tree of Open Images: which class is a kind of which other, and which is a part of it.
+"""The class tree of Open Images: which class is a kind of which other.
 
     Entity                          open_images_tree().ancestors("Dog")
     ├── Animal                      -> {Dog: 0, Carnivore: 1, Mammal: 2, Animal: 3, Entity: 4}
@@ -9,8 +9,8 @@
     │       └── ...
     └── ...
 
-`openimages-tree.csv` beside this module has a row for each child and parent, by MID and name. Its relations are kept
-apart: `subcategory` (a Dog is a Carnivore) and `part` (a Bicycle wheel is a part of a Bicycle, and no bicycle).
+`openimages-tree.csv` beside this module has a row for each child and parent, by MID and name. Of its relations, only
+`subcategory` counts (a Dog is a Carnivore), not `part` (a Bicycle wheel is a part of a Bicycle, and no bicycle).
 """
 
 from __future__ import annotations
@@ -18,12 +18,9 @@ from __future__ import annotations
 import csv
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import resources
 from typing import NamedTuple
-
-#: The relations of a class to its parent.
-SUBCATEGORY, PART = "subcategory", "part"
 
 
 class TreeClass(NamedTuple):
@@ -34,23 +31,21 @@ class TreeClass(NamedTuple):
 
 
 class ClassTree:
-    """Classes with their parents and children; a class may have several parents.
+    """Classes with their parents; a class may have several.
 
-    Methods take a class by its MID (compared exactly) or by its name (compared case-insensitively), and raise KeyError
-    for any other text. They follow the relation `subcategory` unless another is given.
+    Methods take a class by its MID (compared exactly) or by its name (compared case-insensitively). `parents` and
+    `ancestors` raise KeyError for any other text.
 
     Args:
-        edges: Child, parent and relation. No class may be above itself.
+        edges: Child and parent. No class may be above itself.
     """
 
-    def __init__(self, edges: Iterable[tuple[TreeClass, TreeClass, str]]) -> None:
+    def __init__(self, edges: Iterable[tuple[TreeClass, TreeClass]]) -> None:
         self._by_mid: dict[str, TreeClass] = {}
-        self._parents: dict[tuple[str, str], list[TreeClass]] = defaultdict(list)
-        self._children: dict[tuple[str, str], list[TreeClass]] = defaultdict(list)
-        for child, parent, relation in edges:
+        self._parents: dict[str, list[TreeClass]] = defaultdict(list)
+        for child, parent in edges:
             self._by_mid.update({child.mid: child, parent.mid: parent})
-            self._parents[child.mid, relation].append(parent)
-            self._children[parent.mid, relation].append(child)
+            self._parents[child.mid].append(parent)
         self._by_name = {entry.name.casefold(): entry for entry in self._by_mid.values()}
 
     @property
@@ -62,21 +57,20 @@ class ClassTree:
         """The class with this MID or name, or None."""
         return self._by_mid.get(text) or self._by_name.get(text.casefold())
 
-    def parents(self, text: str, relation: str = SUBCATEGORY) -> tuple[TreeClass, ...]:
+    def parents(self, text: str) -> tuple[TreeClass, ...]:
         """The classes directly above a class."""
-        return tuple(self._parents.get((self._require(text).mid, relation), ()))
+        return tuple(self._parents.get(self._require(text).mid, ()))
 
-    def children(self, text: str, relation: str = SUBCATEGORY) -> tuple[TreeClass, ...]:
-        """The classes directly below a class."""
-        return tuple(self._children.get((self._require(text).mid, relation), ()))
-
-    def ancestors(self, text: str, relation: str = SUBCATEGORY) -> dict[TreeClass, int]:
+    def ancestors(self, text: str) -> dict[TreeClass, int]:
         """The class itself and all classes above it, nearest first, each with the fewest steps to it."""
-        return self._walk(text, relation, self._parents)
-
-    def descendants(self, text: str, relation: str = SUBCATEGORY) -> dict[TreeClass, int]:
-        """The class itself and all classes below it, nearest first, each with the fewest steps to it."""
-        return self._walk(text, relation, self._children)
+        steps = {self._require(text): 0}
+        queue = list(steps)
+        for entry in queue:  # grows while it is read
+            for parent in self._parents.get(entry.mid, ()):
+                if parent not in steps:
+                    steps[parent] = steps[entry] + 1
+                    queue.append(parent)
+        return steps
 
     def _require(self, text: str) -> TreeClass:
         entry = self.find(text)
@@ -84,24 +78,13 @@ class ClassTree:
             raise KeyError(text)
         return entry
 
-    def _walk(
-        self, text: str, relation: str, neighbors: Mapping[tuple[str, str], list[TreeClass]]
-    ) -> dict[TreeClass, int]:
-        steps = {self._require(text): 0}
-        queue = list(steps)
-        for entry in queue:  # grows while it is read
-            for neighbor in neighbors.get((entry.mid, relation), ()):
-                if neighbor not in steps:
-                    steps[neighbor] = steps[entry] + 1
-                    queue.append(neighbor)
-        return steps
-
 
 @functools.cache
 def open_images_tree() -> ClassTree:
     """The class tree of Open Images V4."""
     text = resources.files("prelabel.labels").joinpath("openimages-tree.csv").read_text(encoding="utf-8")
     return ClassTree(
-        (TreeClass(row["mid"], row["label"]), TreeClass(row["parent_mid"], row["parent_label"]), row["relation"])
+        (TreeClass(row["mid"], row["label"]), TreeClass(row["parent_mid"], row["parent_label"]))
         for row in csv.DictReader(text.splitlines())
+        if row["relation"] == "subcategory"
     )

@@ -52,13 +52,11 @@ class Pieces(NamedTuple):
         parts: The parts without pieces that were dropped or joined. After them, parts of joined objects.
         windows: `(P, 4)` what each part saw; for joined objects the box around the windows of their pieces.
         origin: `(P,)` the number of the part that was given, of joined objects that of their strongest piece.
-        cut: For each part `(N, 4)` bool, the sides (left, top, right, bottom) where a detection is still cut.
     """
 
     parts: list[Detections]
     windows: Int64Array
     origin: Int64Array
-    cut: list[BoolArray]
 
 
 class _Table(NamedTuple):
@@ -156,7 +154,6 @@ def resolve_pieces(
         parts=[part[keep] for part, keep in zip([*parts, *joined], remaining, strict=True)],
         windows=windows,
         origin=origin,
-        cut=[table.cut[kept & (table.part == number)] for number in range(len(windows))],
     )
 
 

@@ -69,7 +69,6 @@ def test_a_piece_stays_beside_a_whole_object_that_is_another():
     ):
         pieces = resolved((LEFT, [box(50, 22, 60, 40)]), (WHOLE, [whole]))
         assert len(pieces.parts[0]) == 1
-        assert pieces.cut[0].tolist() == [[False, False, True, False]]
 
 
 def test_one_look_does_not_decide_between_its_own_detections():
@@ -83,7 +82,6 @@ def test_pieces_of_an_object_longer_than_a_tile_are_joined():
     assert pieces.parts[2].score.tolist() == [np.float32(0.8)]
     assert pieces.windows.tolist() == [list(LEFT), list(RIGHT), list(WHOLE)]
     assert pieces.origin.tolist() == [0, 1, 1]
-    assert pieces.cut[2].tolist() == [[False] * 4]
 
 
 def test_masks_of_joined_pieces_are_united():
@@ -114,7 +112,6 @@ def test_two_people_side_by_side_at_a_border_are_not_joined():
     # Neither was detected whole: their pieces do not cross the strip, so they are two objects.
     pieces = resolved((LEFT, [box(51, 5, 60, 35)]), (RIGHT, [box(40, 5, 49, 35)]))
     assert boxes(pieces) == [[[51, 5, 60, 35]], [[40, 5, 49, 35]]]
-    assert [cut.any() for cut in pieces.cut] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -165,12 +162,11 @@ def test_masks_decide_where_there_are_masks():
     assert len(resolved((LEFT, [{**rising[0], "mask": None}]), (RIGHT, [rising[1]])).parts) == 2
 
 
-def test_a_train_over_six_tiles_becomes_one_and_is_cut_where_no_tile_saw_its_end():
+def test_a_train_over_six_tiles_becomes_one():
     windows = [(x, 0, x + 30, 40) for x in range(0, 90, 15)]
     trains = [look(box(max(5, x), 10, x + 30, 30), width=120) for x in range(0, 90, 15)]
     pieces = resolve_pieces(trains, windows)
     assert boxes(pieces) == [[], [], [], [], [], [], [[5, 10, 105, 30]]]
-    assert pieces.cut[6].tolist() == [[False, False, True, False]]
     # Looks in another order give the same train.
     order = [3, 0, 5, 1, 4, 2]
     again = resolve_pieces([trains[n] for n in order], [windows[n] for n in order])
@@ -185,7 +181,6 @@ def test_an_object_over_four_tiles_becomes_one():
     corners = [(10, 5, 60, 30), (40, 5, 90, 30), (10, 20, 60, 45), (40, 20, 90, 45)]
     pieces = resolve_pieces([look(box(*corner), height=50) for corner in corners], windows)
     assert boxes(pieces) == [[], [], [], [], [[10, 5, 90, 45]]]
-    assert not pieces.cut[4].any()
 
 
 def test_tiles_that_meet_only_at_a_corner_join_nothing():
