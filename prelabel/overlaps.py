@@ -1,4 +1,4 @@
-"""Which boxes of one image are dropped because of others that overlap them.
+"""Which boxes are dropped because of others of the same image that overlap them.
 
 Three boxes of one object, and a fourth elsewhere:
 
@@ -11,59 +11,84 @@ Three boxes of one object, and a fourth elsewhere:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from prelabel.merging.neighbors import Neighbors, iou_of_pairs, overlap_reach
+
 Boxes = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
+Pair = tuple[Indices, Indices]
 
-#: Number of boxes that are compared with all others at once.
-_PAIRED = 256
+#: Boxes that reach farther than the sides of any image are from a corrupt file.
+_FARTHEST = 1 << 31
+
+#: Boxes that are compared with each other at a time: at first, and at most. What they drop is not compared any more.
+_FIRST, _MOST = 128, 1024
 
 
-def suppress(xyxy: Boxes, iou: float, group: Indices | None = None, *, most: int | None = None) -> Indices:
+def suppress(xyxy: Boxes, iou: float, group: Indices, *, most: int | None = None) -> Indices:
     """Greedy non-maximum suppression.
 
     Args:
-        xyxy: `(N, 4)` boxes, the best first.
+        xyxy: `(N, 4)` boxes, the best of each group first.
         iou: A box is dropped if its IoU with a better kept box is greater. Boxes without area overlap nothing.
-        group: `(N,)` class numbers; only boxes of the same group suppress each other; None for all boxes.
-        most: Largest number of boxes to keep, the best; None for all.
+        group: `(N,)` numbers of image and class; only boxes of the same group suppress each other.
+        most: Largest number of boxes to keep, the first; None for all.
 
     Returns:
         Indices of the kept boxes, ascending.
     """
-    area = _areas(xyxy)
-    most = len(xyxy) if most is None else most
-    kept = np.empty(0, np.intp)
-    # In parts, since comparing one box at a time with all others takes several times as long.
-    for begin in range(0, len(xyxy), _PAIRED):
-        if len(kept) >= most:
-            break
-        part = np.arange(begin, min(begin + _PAIRED, len(xyxy)))
-        part = part[~_suppresses(kept, part, xyxy, area, iou, group).any(axis=0)]
-        suppresses = _suppresses(part, part, xyxy, area, iou, group)
-        free = np.ones(len(part), bool)
-        for i in np.flatnonzero(suppresses.sum(axis=1) > 1):
-            if free[i]:
-                free[i + 1 :] &= ~suppresses[i, i + 1 :]
-        kept = np.concatenate((kept, part[free]))
-    return kept[:most]
+    comparable = _comparable(xyxy)
+    boxes = xyxy[comparable]
+    neighbors = Neighbors(boxes, _from_zero(group[comparable]), overlap_reach(iou))
+    is_kept, is_dropped = np.zeros(len(boxes), bool), np.zeros(len(boxes), bool)
+    rest, size = np.arange(len(boxes)), _FIRST
+    while len(rest) and (most is None or np.count_nonzero(is_kept) < most):
+        block, rest, size = rest[:size], rest[size:], min(2 * size, _MOST)
+        free = _free(block, _overlapping(neighbors, boxes, iou, block, block))
+        is_kept[free] = True
+        for box, _ in _overlapping(neighbors, boxes, iou, rest, free):
+            is_dropped[box] = True
+        rest = rest[~is_dropped[rest]]
+    kept = np.ones(len(xyxy), bool)
+    kept[comparable] = is_kept
+    return np.flatnonzero(kept)[:most]
 
 
-def _suppresses(
-    first: Indices, second: Indices, xyxy: Boxes, area: Boxes, iou: float, group: Indices | None
-) -> npt.NDArray[np.bool_]:
-    """`(F, S)` whether each of the first boxes overlaps each of the second too much, in the same group."""
-    suppresses = _exceeds(iou, xyxy[first, np.newaxis], area[first, np.newaxis], xyxy[second], area[second])
-    if group is not None:
-        suppresses &= group[first, np.newaxis] == group[second]
-    return suppresses
+def _free(block: Indices, pairs: Iterable[Pair]) -> Indices:
+    """The boxes of a block that are kept, given the pairs of a box and a better one that drops it if it is kept."""
+    box, better = (np.concatenate(column) for column in zip((block[:0], block[:0]), *pairs, strict=True))
+    kept = block[:0]
+    is_waiting, is_dropped = (np.zeros(int(block.max(initial=-1)) + 1, bool) for _ in range(2))
+    while len(block):
+        is_waiting[:] = False
+        is_waiting[box] = True
+        free = block[~is_waiting[block]]
+        kept = np.append(kept, free)
+        is_free = np.isin(better, free)
+        is_dropped[box[is_free]] = True
+        block = block[is_waiting[block] & ~is_dropped[block]]
+        is_open = ~is_free & ~is_dropped[box] & ~is_dropped[better]
+        box, better = box[is_open], better[is_open]
+    return np.sort(kept)
 
 
-def keep_most_specific(xyxy: Boxes, iou: float, number: Indices, below: npt.NDArray[np.bool_]) -> Indices:
+def _overlapping(neighbors: Neighbors, boxes: Boxes, iou: float, queries: Indices, base: Indices) -> Iterator[Pair]:
+    """Pairs of a query and an earlier box of the base whose IoU is greater, some at a time."""
+    while len(queries):
+        searched, query, earlier = neighbors.earlier(queries, base)
+        overlap = iou_of_pairs(boxes[query], boxes[earlier]) > iou
+        yield query[overlap], earlier[overlap]
+        queries = queries[searched:]
+
+
+def keep_most_specific(
+    xyxy: Boxes, iou: float, number: Indices, below: npt.NDArray[np.bool_], image: Indices
+) -> Indices:
     """Drop every box that overlaps a box of a more specific class, whatever their scores.
 
     A box is also dropped because of a box that is itself dropped for a still more specific one.
@@ -73,34 +98,29 @@ def keep_most_specific(xyxy: Boxes, iou: float, number: Indices, below: npt.NDAr
         iou: A box is dropped if its IoU with a more specific one is greater. Boxes without area overlap nothing.
         number: `(N,)` class numbers.
         below: `(C, C)`: whether the class of the row is below that of the column.
+        image: `(N,)` numbers of images; only boxes of the same image overlap.
 
     Returns:
         Indices of the kept boxes, ascending.
     """
-    area = _areas(xyxy)
     kept = np.ones(len(xyxy), bool)
-    # In parts, so that memory grows with the number of boxes, not with its square.
-    for begin in range(0, len(xyxy), _PAIRED):
-        specific, general = np.nonzero(below[number[begin : begin + _PAIRED, np.newaxis], number])
-        specific += begin
-        overlap = _exceeds(iou, xyxy[specific], area[specific], xyxy[general], area[general])
-        kept[general[overlap]] = False
+    comparable = _comparable(xyxy)
+    boxes = xyxy[comparable]
+    neighbors = Neighbors(boxes, _from_zero(image[comparable]), overlap_reach(iou))
+    every = np.arange(len(boxes))
+    for pair in _overlapping(neighbors, boxes, iou, every, every):
+        first, second = (comparable[box] for box in pair)
+        for specific, general in ((first, second), (second, first)):
+            kept[general[below[number[specific], number[general]]]] = False
     return np.flatnonzero(kept)
 
 
-def _areas(xyxy: Boxes) -> Boxes:
-    areas: Boxes = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
-    return areas
+def _comparable(xyxy: Boxes) -> Indices:
+    """Indices of the boxes that can overlap others: with an area, and not farther away than any image reaches."""
+    has_area = (xyxy[:, :2] < xyxy[:, 2:]).all(axis=1)
+    return np.flatnonzero(has_area & (np.abs(xyxy) < _FARTHEST).all(axis=1))
 
 
-def _exceeds(iou: float, a: Any, area_a: Any, b: Any, area_b: Any) -> npt.NDArray[np.bool_]:
-    """Whether the IoU of boxes `a` (as many as `b`, or one per row of the result) and `b` is greater than a limit."""
-    # Side by side: an array whose last axis has 2 entries takes several times as long.
-    width, height = (
-        np.maximum(np.minimum(a[..., axis + 2], b[:, axis + 2]) - np.maximum(a[..., axis], b[:, axis]), 0)
-        for axis in (0, 1)
-    )
-    common = width * height
-    # Multiply by the union instead of dividing by it, since the union of two boxes without area is 0.
-    exceeds: npt.NDArray[np.bool_] = common > iou * (area_a + area_b - common)
-    return exceeds
+def _from_zero(group: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """The same groups, numbered from 0 without gaps."""
+    return np.unique(group, return_inverse=True)[1].astype(np.int64)

@@ -17,7 +17,7 @@ Options can name a class by its MID, by the model's label, or by its label after
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self, TypeVar
@@ -282,14 +282,10 @@ class Selection(Options):
         if self.most_specific:
             iou, below = SAME_OBJECT_IOU if self.nms_iou is None else self.nms_iou, _below(rules)
             if below.any():
-                chosen = _of_each_image(
-                    chosen, image, lambda part: keep_most_specific(boxes[part], iou, number[part], below)
-                )
+                chosen = chosen[keep_most_specific(boxes[chosen], iou, number[chosen], below, image[chosen])]
         if self.nms_iou is not None:
-            limit, group = self.nms_iou, _groups(rules)[number] if self.nms_per_class else None
-            chosen = _of_each_image(
-                chosen, image, lambda part: suppress(boxes[part], limit, None if group is None else group[part])
-            )
+            group = image * len(rules) + _groups(rules)[number] if self.nms_per_class else image
+            chosen = chosen[suppress(boxes[chosen], self.nms_iou, group[chosen])]
         if self.max_detections is None:
             return chosen
         place = np.arange(len(chosen)) - image[chosen].searchsorted(image[chosen])
@@ -444,12 +440,6 @@ def recorded_selection(cls: type[S], values: Mapping[str, Any], where: str) -> S
     if values.get("nms_iou") == 0:
         values = {**values, "nms_iou": math.ulp(0.0)}
     return from_mapping(cls, values, where)
-
-
-def _of_each_image(chosen: Indices, image: Indices, keep: Callable[[Indices], Indices]) -> Indices:
-    """The detections that remain when `keep` has chosen among those of each image; both are ordered by image."""
-    by_image = np.split(chosen, np.flatnonzero(np.diff(image[chosen])) + 1)
-    return np.concatenate([part[keep(part)] if len(part) > 1 else part for part in by_image])
 
 
 def _groups(rules: Sequence[ClassRule]) -> Indices:

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "signatures": {"options"},
     "labels/class_tree": set(),
     "class_rules": {"errors", "detections", "labels/class_tree"},
-    "overlaps": set(),
+    "overlaps": {"merging"},
     "select": {"detections", "options", "labels/class_tree", "class_rules", "overlaps"},
     "processes": {"errors"},
     "storage": {"errors", "words"},
