@@ -82,6 +82,7 @@ def option(
     affects: str = "nothing",
     secret: bool = False,
     was: str = "",
+    lenient: bool = False,
 ) -> Any:
     """A dataclass field with all that the command line, job files and the run's identity need to know about the option.
 
@@ -106,6 +107,7 @@ def option(
             may be retried with greater `failures` options.
         secret: Never print, log or store the value.
         was: The option's former name, with underscores; it is still accepted, with a warning, and not in `--help`.
+        lenient: For a str, also accept a whole number, and a list of texts, which are joined by commas.
     """
     metadata = {
         "help": help,
@@ -118,6 +120,7 @@ def option(
         "affects": affects,
         "secret": secret,
         "was": was,
+        "lenient": lenient,
     }
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -381,7 +384,7 @@ def convert(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
     kind, choices = kind_of(field), meta["choices"]
     detail = ""
     try:
-        converted = _converted(kind, value)
+        converted = _converted(kind, _as_text(value) if meta["lenient"] else value)
         wrong = bool(choices) and converted not in choices
     except _EntryError as error:
         wrong, detail = True, f"; {error}"
@@ -423,6 +426,15 @@ def _converted(kind: str, value: Any) -> Any:
     if kind == "json":
         return _expect(json.loads(value) if isinstance(value, str) else meaning(value), dict)
     return dict(_pairs(kind, value))
+
+
+def _as_text(value: Any) -> Any:
+    """A whole number as text, a list of texts as one text, and any other value unchanged."""
+    if isinstance(value, list | tuple):
+        return ",".join(_text(item) for item in value)
+    if isinstance(value, Bare) and not value.exact:
+        value = value.value
+    return str(value) if type(value) is int else value
 
 
 def _expect(value: Any, types: Any, but: Any = ()) -> Any:

@@ -81,6 +81,7 @@ class ViewOptions(MergeOptions):
         "input, or its longer side more than twice as long.",
         metavar="VIEWS",
         affects="rows",
+        lenient=True,
     )
     tile_size: str = option(
         AUTO,
@@ -88,6 +89,7 @@ class ViewOptions(MergeOptions):
         "input size (`auto`).",
         metavar="SIZE",
         affects="rows",
+        lenient=True,
     )
     tile_overlap: float = option(
         0.2,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from prelabel.config import label_options
 from prelabel.errors import ConfigError
+from prelabel.options import flag_of, from_mapping
 from prelabel.views import View, ViewOptions, views_of
 
 
@@ -63,6 +66,32 @@ def test_an_image_within_one_tile_is_seen_once():
     options = ViewOptions(views="whole,tiles", tile_size="640")
     assert views_of(480, 640, options, None) == [View("whole", 0, 0, 640, 480)]
     assert len(views_of(480, 640, ViewOptions(views="tiles", tile_size="640"), None)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("job.yaml", "views: [tiles, whole]\ntile-size: 640"),
+        ("job.yaml", "views: tiles,whole\ntile-size: '640'"),
+        ("job.toml", "views = ['whole', 'tiles']\ntile_size = 640"),
+    ],
+)
+def test_a_job_file_may_list_views_and_give_the_size_as_a_number(tmp_path: Path, name: str, text: str):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    needed = {"source": "photos", "detector": "d", "output": "out"}
+    options = label_options(needed, config=str(tmp_path / name)).view_options
+    assert (options.views, options.tile_size, options.tile_pixels) == ("whole,tiles", "640", 640)
+    python = label_options({**needed, "views": ["tiles", "whole"], "tile_size": 640})
+    assert python.view_options == options
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("views", 640), ("views", [["whole"]]), ("views", ["whole", 1]), ("tile_size", 640.0), ("tile_size", True)],
+)
+def test_other_kinds_of_values_are_refused(name: str, value: object):
+    with pytest.raises(ConfigError, match=flag_of(name)):
+        from_mapping(ViewOptions, {"views": "tiles", name: value}, "test")
 
 
 @pytest.mark.parametrize(
