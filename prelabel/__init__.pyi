@@ -971,8 +971,8 @@ def export_yolo(
         keypoint_threshold: Write only keypoints with at least this score.
         segmentation: Write masks as segments, unless there are keypoints; none writes only boxes.
         polygon_tolerance: Let segments deviate from the mask's contour by up to this.
-        labels: Number all classes of the detector or of categories (all), those that occur (present), or all if there
-            are at most 100, else those that occur (auto).
+        labels: Number the classes that occur (present), all of the detector or of categories (all), or all if there are
+            at most 100, else those that occur (auto).
         val_share: Put this share of the images into the validation set, the same images each time.
         scores: Add the score at the end of each line, as in YOLO's own predictions; only with segmentation none.
 

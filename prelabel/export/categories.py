@@ -299,18 +299,46 @@ class ClassListOptions(Options):
     )
 
 
+def listing_option(what: str, default: str = "auto", *, every: str = "of the detector", first: bool = True) -> Any:
+    """The option which classes a format lists before its images; see `closed_categories`.
+
+    Args:
+        what: What is done with them, for its help: "List the labels".
+        default: `all`, `present` or `auto`.
+        every: Which all of them are.
+        first: Whether it is among the options that matter most.
+    """
+    return option(
+        default,
+        f"{what} that occur (present), all {every} (all), or all if there are at most {MANY_CLASSES}, else those that "
+        "occur (auto).",
+        choices=("auto", "present", "all"),
+        first=first,
+    )
+
+
 def categories_for(info: RunInfo, rows: Rows, options: ClassListOptions, storage: Storage) -> Categories:
     """The categories of an export: those of a given list, else all classes of the detector and all others that occur.
 
     Raises:
         ExportError: The list cannot be read, or it lacks classes of kept detections and `unlisted` is `error`.
     """
+    categories = _categories(info, rows, options, storage)
+    if options.categories:
+        _require_listed(categories, class_counts(rows, options.selection), options)
+    return categories
+
+
+def _categories(info: RunInfo, rows: Rows, options: ClassListOptions, storage: Storage) -> Categories:
     if not options.categories:
         return NumberedCategories(info, rows, options.selection)
     listed = read_categories(options.categories, storage)
-    categories = ListedCategories(listed, options.selection, info.classes or rows.classes())
+    return ListedCategories(listed, options.selection, info.classes or rows.classes())
+
+
+def _require_listed(categories: Categories, kept: Iterable[ClassName], options: ClassListOptions) -> None:
+    """Refuse a given list that lacks a class of kept detections, unless they are to be dropped. Raises ExportError."""
     # All classes are looked up here, in order: other processes may write the export, and their notes would be lost.
-    kept = class_counts(rows, options.selection)
     unlisted = [class_name for class_name in kept if categories.id_of(class_name) is None]
     missing = sorted(
         {f"{class_name.name} ({class_name.mid})" if class_name.mid else class_name.name for class_name in unlisted}
@@ -320,7 +348,6 @@ def categories_for(info: RunInfo, rows: Rows, options: ClassListOptions, storage
             f"{redact(options.categories)} has no category for {first_of(missing, 20)}: rename the classes with "
             "--class-map, exclude them with --exclude-class, or drop all such detections with --unlisted drop"
         )
-    return categories
 
 
 def class_counts(rows: Rows, selection: Selection) -> dict[ClassName, int]:
@@ -374,9 +401,12 @@ def closed_categories(
     Raises:
         ExportError: See `categories_for`.
     """
-    categories = categories_for(info, rows, options, storage)
+    categories = _categories(info, rows, options, storage)
+    kept = class_counts(rows, options.selection)
+    if options.categories:
+        _require_listed(categories, kept, options)
     counts: Counter[int | None] = Counter()
-    for class_name, count in class_counts(rows, options.selection).items():
+    for class_name, count in kept.items():
         counts[categories.id_of(class_name)] += count
     names = {entry.id: entry.name for entry in categories.entries}
     if which == "present" or (which == "auto" and len(names) > MANY_CLASSES):

@@ -40,7 +40,7 @@ import numpy as np
 from prelabel.errors import ExportError
 from prelabel.export.annotations import Instance, Instances
 from prelabel.export.base import ExportReport, Rows, RunInfo, Tally, require_distinct_files
-from prelabel.export.categories import Categories, ClassListOptions, closed_categories
+from prelabel.export.categories import Categories, ClassListOptions, closed_categories, listing_option
 from prelabel.export.keypoints import KeypointOptions, ids_with_keypoints, unread_keypoints, written_keypoints
 from prelabel.export.parallel import UNUSED, Part, make_items
 from prelabel.export.run_selection import KnownNames
@@ -93,13 +93,7 @@ class CvatOptions(KeypointOptions, ClassListOptions):
         "Write the XML into a ZIP file, as CVAT itself exports it (the default if --to ends in .zip).",
         first=True,
     )
-    labels: str = option(
-        "auto",
-        "List the labels that occur (present), all of the detector (all), or all if there are at most 100, else those "
-        "that occur (auto).",
-        choices=("auto", "present", "all"),
-        first=True,
-    )
+    labels: str = listing_option("List the labels")
     labels_file: str = option(
         "", "Also write the labels as JSON, for the Raw tab of CVAT's label constructor.", metavar="PATH", first=True
     )

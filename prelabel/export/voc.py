@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from prelabel.errors import ExportError
 from prelabel.export.annotations import Instance
 from prelabel.export.base import ExportReport, Rows, RunInfo, require_distinct_files
-from prelabel.export.categories import closed_categories
+from prelabel.export.categories import closed_categories, listing_option
 from prelabel.export.coco import CocoOptions
 from prelabel.export.folder import (
     CONFLICTS_NAME,
@@ -65,13 +65,7 @@ class VocOptions(FolderOptions):
         first=True,
     )
     subset: str = option("train", "Name the image list in ImageSets/Main.", metavar="NAME", first=True)
-    labels: str = option(
-        "auto",
-        "Write into labelmap.txt the classes that occur (present), all of the detector (all), or all if there are at "
-        "most 100, else those that occur (auto).",
-        choices=("auto", "present", "all"),
-        first=True,
-    )
+    labels: str = listing_option("Write into labelmap.txt the classes")
 
     def __post_init__(self) -> None:
         super().__post_init__()

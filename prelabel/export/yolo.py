@@ -29,7 +29,7 @@ import numpy as np
 from prelabel.errors import ExportError
 from prelabel.export.annotations import Instance
 from prelabel.export.base import ExportReport, Rows, RunInfo, require_distinct_files
-from prelabel.export.categories import closed_categories
+from prelabel.export.categories import closed_categories, listing_option
 from prelabel.export.folder import (
     CONFLICTS_NAME,
     UNLISTED,
@@ -71,13 +71,7 @@ class YoloOptions(KeypointOptions, FolderOptions):
     polygon_tolerance: float = option(
         1.0, "Let segments deviate from the mask's contour by up to this.", metavar="PIXELS", min=0
     )
-    labels: str = option(
-        "all",
-        "Number all classes of the detector or of --categories (all), those that occur (present), or all if there are "
-        "at most 100, else those that occur (auto).",
-        choices=("auto", "present", "all"),
-        first=True,
-    )
+    labels: str = listing_option("Number the classes", "all", every="of the detector or of --categories")
     val_share: float = option(
         0.0,
         "Put this share of the images into the validation set, the same images each time.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prelabel.export.categories import listing_option
 from prelabel.export.keypoints import KeypointOptions
 from prelabel.label_studio.client import LOCAL_FILES
 from prelabel.masks.polygons import FRAGMENT_SHARE, MASK_PARTS, PolygonRules
@@ -48,12 +49,7 @@ class TaskOptions(KeypointOptions):
     label_config: str = option(
         "", "Fit the tasks to this labeling config instead of making one.", metavar="FILE", first=True
     )
-    labels: str = option(
-        "auto",
-        "Put into the new config the labels that occur (present), all of the detector (all), or all if there are at "
-        "most 100, else those that occur (auto).",
-        choices=("auto", "present", "all"),
-    )
+    labels: str = listing_option("Put into the new config the labels", first=False)
     choice: str = option(
         "single",
         "Allow one label for the whole image in the new config (single: the best), or several (multiple: all that are "
