@@ -184,3 +184,31 @@ def test_files_that_break_readers_and_photos_rotated_by_exif(place: Place, asset
     assert compared >= len(turned)
     failed = {row["image_id"]: row["error_type"] for row in of_hard if row["status"] == "failed"}
     print(json.dumps(failed))
+
+
+def test_the_runs_of_two_detectors_are_fused(place: Place, assets: Path, tmp_path: Path):
+    """The weaker one alone is far below both together, whose classes come together by MID, by name or despite MIDs."""
+    truth = assets / "images" / "coco-val80-instances.json"
+    runs = {}
+    for model, options in (("maskrcnn-tf2", ("--label-map", "coco")), ("openimages-hub-module", ())):
+        runs[model] = tmp_path / model
+        done(
+            place,
+            *("label", assets / "images" / "coco-val80", "--detector", assets / "models" / model, *options),
+            *("--output", runs[model], "--limit", "20", "--score-threshold", "0.01", "--runner", "local"),
+        )
+    fused = tmp_path / "fused"
+    done(place, "fuse", *runs.values(), "--to", fused, "--weights", "4,1", "--score-threshold", "0")
+    done(place, "verify", fused)
+    rows = table(fused)
+    assert {(row["status"], row["views_shown"]) for row in rows} == {("ok", 2)}
+    seen_by = Counter(views for row in rows for views in row["views"])
+    assert min(seen_by[1], seen_by[2]) > 50
+    labels = {label for row in rows for label in row["labels"]}
+    assert len({label.casefold() for label in labels}) == len(labels)
+    ap = {}
+    for run in (runs["openimages-hub-module"], fused):
+        done(place, "evaluate", run, "--truth", truth, "--truth-labels", "coco", "--score-threshold", "0")
+        report = json.loads((run / "evaluation" / "evaluation.json").read_text())
+        ap[run.name] = report["boxes"]["overall"]["AP"]
+    assert ap["fused"] > ap["openimages-hub-module"] + 0.05
