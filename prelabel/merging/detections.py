@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prelabel.detections import Detections, FloatArray, ObjectArray
-from prelabel.masks.rle import Int64Array
+from prelabel.masks.rle import BoolArray, Int64Array
 from prelabel.merging.boxes import MergedBoxes, Method, merge_boxes
 from prelabel.merging.keypoints import average_points, first_points, surest_points
 from prelabel.merging.masks import unite_masks, vote_masks
@@ -45,9 +45,10 @@ def merge_detections(
     """Merge detections with the same label that overlap, as `merge_boxes` does.
 
     Masks are merged as well: for `wbf` members vote (`vote_masks`), for `nmm` the mask is the union, and for `nms` that
-    of the strongest member that has one. A detection has no mask if none of its members has. So are keypoints: for
-    `wbf` each point is the mean of those that agree with the surest one (`average_points`), for `nmm` it is that of the
-    member that is surest of it, and for `nms` all points are those of the strongest member that has any.
+    of the strongest member that has one, if possible of a member whose look saw the whole box. A detection has no mask
+    if none of its members has. So are keypoints: for `wbf` each point is the mean of those that agree with the surest
+    one (`average_points`), for `nmm` it is that of the member that is surest of it, and for `nms` all points are those
+    of one member with keypoints, chosen as for masks.
 
     Args:
         parts: The detections of each look, in pixels of the whole image. All have the size of the whole image.
@@ -87,6 +88,9 @@ def merge_detections(
     cluster = np.repeat(np.arange(len(merged.best)), np.diff(merged.bounds))
     looks = np.unique(np.stack((cluster, part[merged.member])), axis=1)[0]
     weight = np.asarray(weights, np.float64)[part_source[part]]
+    if method == "nms":
+        saw_whole = _contain(windows[part[merged.member]], merged.xyxy[cluster])
+        merged = replace(merged, member=merged.member[np.lexsort((~saw_whole, cluster))])
     return replace(
         joined[merged.best],
         xyxy=merged.xyxy.astype(np.float32),
@@ -125,6 +129,13 @@ def concatenate(parts: Sequence[Detections]) -> Detections:
         multiclass_score=np.concatenate(multiclass) if len(classes) == 1 and multiclass else None,
         keypoints=_all_keypoints(parts),
     )
+
+
+def _contain(windows: Int64Array, boxes: Floats) -> BoolArray:
+    """`(N,)` whether each window contains its box."""
+    inside = np.concatenate((windows[:, :2] <= boxes[:, :2], windows[:, 2:] >= boxes[:, 2:]), axis=1)
+    result: BoolArray = np.asarray(inside.all(axis=1))
+    return result
 
 
 def _all_masks(parts: Sequence[Detections]) -> ObjectArray | None:

@@ -1,4 +1,4 @@
-"""Objects that the border of a tile cuts: pieces give way to the whole object, or are joined, before merging.
+"""Objects that the border of a tile cuts: pieces get the box of the whole object, or are joined, before merging.
 
 Two tiles of 60 x 40 pixels that overlap by 20, and a train that is longer than each of them:
 
@@ -7,7 +7,8 @@ Two tiles of 60 x 40 pixels that overlap by 20, and a train that is longer than 
     train     10 ------------- 90
     strip          40 .. 60           both pieces cross the strip that both tiles saw, at the same height
 
-If a view saw the whole train, both pieces are dropped. If not, they are joined. A piece without a partner stays.
+If a view saw the whole train, both pieces get its box: their tiles saw it, too. If not, they are joined. A piece
+without a partner stays.
 """
 
 from __future__ import annotations
@@ -32,13 +33,15 @@ MARGIN = 0.01
 #: Share of a piece that lies in the whole object's box.
 _INSIDE = 0.7
 
-#: IoU of a piece with what its tile shows of the whole object's box. A child before an adult is no piece of the adult.
+#: IoU of a piece's box with what its tile shows of the whole object's box, if one of them has no mask. A child before
+#: an adult is no piece of the adult.
 _SHOWN = 0.5
 
 #: A whole object counts if it has this share of the piece's score: a doubtful box does not replace a clear piece.
 _SCORE = 0.5
 
-#: IoU of two pieces of one object in the strip that both tiles saw: of their masks, or of their extents along it.
+#: IoU of the masks of two pieces of one object in the strip that both tiles saw, and of those of a piece and the whole
+#: object in the tile. If there are no masks, IoU of the extents of two pieces along the strip.
 _MASK_AGREEMENT, _BOX_AGREEMENT = 0.5, 0.6
 
 #: Columns of the low and of the high side in `xyxy` and in `cut_sides`, on each axis.
@@ -49,7 +52,8 @@ class Pieces(NamedTuple):
     """Parts in which pieces have been resolved.
 
     Attributes:
-        parts: The parts without pieces that were dropped or joined. After them, parts of joined objects.
+        parts: The parts without pieces that were joined. After them, parts of joined objects. Pieces of objects that
+            another part saw whole have the box of that object, which exceeds their own window.
         windows: `(P, 4)` what each part saw; for joined objects the box around the windows of their pieces.
         origin: `(P,)` the number of the part that was given, of joined objects that of their strongest piece.
     """
@@ -106,14 +110,15 @@ def cut_sides(
 def resolve_pieces(
     parts: Sequence[Detections], windows: npt.ArrayLike, *, names: Names = labels_of, margin: float = MARGIN
 ) -> Pieces:
-    """Drop pieces of objects that a part saw whole, and join the others across the tiles that they lie in.
+    """Give pieces the box of an object that a part saw whole, and join the others across the tiles that they lie in.
 
-    A piece is dropped if most of it lies in a box of the same label that another part saw whole, and if it is what its
-    tile shows of that box. Pieces of the same label are joined if both cross the strip that both tiles saw, from one
-    tile's border to the other's, and agree there: by their masks, or without masks by their extents along the strip.
-    An object has at most one piece in each tile. The box of a joined object covers its pieces, the mask is the union,
-    each keypoint is that of the piece that is surest of it, and the rest is that of the strongest piece. Tiles that do
-    not overlap share no strip, so nothing is joined.
+    A piece belongs to a whole object if most of it lies in a box of the same label that another part saw whole, and if
+    it is what its tile shows of that object: by their masks, or without masks by their boxes. It gets the box of the
+    strongest such object, and keeps its score and its mask. Other pieces of the same label are joined if both cross the
+    strip that both tiles saw, from one tile's border to the other's, and agree there: by their masks, or without masks
+    by their extents along the strip. An object has at most one piece in each tile. The box of a joined object covers
+    its pieces, the mask is the union, each keypoint is that of the piece that is surest of it, and the rest is that of
+    the strongest piece. Tiles that do not overlap share no strip, so nothing is joined.
 
     Args:
         parts: The detections of each view or tile, in pixels of the whole image.
@@ -136,8 +141,9 @@ def resolve_pieces(
         part=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
         cut=np.concatenate(cut),
     )
-    kept = ~_are_shown_whole(table, windows)
-    groups = _groups(table, np.flatnonzero(kept & table.cut.any(axis=1)), windows, together, margin)
+    kept: BoolArray = np.ones(len(together), dtype=bool)
+    whole = _whole_objects(table, windows, together)
+    groups = _groups(table, np.flatnonzero((whole < 0) & table.cut.any(axis=1)), windows, together, margin)
     joined = [_joined(together, table, group) for group in groups]
     if groups:
         kept[np.concatenate(groups)] = False
@@ -146,21 +152,25 @@ def resolve_pieces(
         windows = np.concatenate((windows, around.astype(np.int64)))
         table = _with_joined(table, groups, joined, len(parts))
         kept = np.append(kept, np.ones(len(groups), dtype=bool))
+        together = concatenate([together, *joined])
         rows = np.flatnonzero(kept)
-        kept[rows] = ~_are_shown_whole(table.at(rows), windows)
+        found = _whole_objects(table.at(rows), windows, together[rows])
+        whole = np.full(len(together), -1)
+        whole[rows] = np.where(found < 0, -1, rows[found])
     origin = np.array([*range(len(parts)), *(table.part[_strongest(table, group)] for group in groups)], np.int64)
-    remaining = [kept[table.part == number] for number in range(len(windows))]
+    completed = replace(together, xyxy=together.xyxy[np.where(whole < 0, np.arange(len(together)), whole)])
+    remaining = [np.flatnonzero(kept & (table.part == number)) for number in range(len(windows))]
     return Pieces(
-        parts=[part[keep] for part, keep in zip([*parts, *joined], remaining, strict=True)],
+        parts=[completed[rows] for rows in remaining],
         windows=windows,
         origin=origin,
     )
 
 
-def _are_shown_whole(table: _Table, windows: Int64Array) -> BoolArray:
-    """`(N,)` whether a detection is a piece of one that another part saw whole."""
+def _whole_objects(table: _Table, windows: Int64Array, detections: Detections) -> Int64Array:
+    """`(N,)` the row of the object, seen whole by another part, that a detection is a piece of, or -1."""
     is_cut: BoolArray = np.asarray(table.cut.any(axis=1))
-    result: BoolArray = np.zeros(len(table.part), dtype=bool)
+    result: Int64Array = np.full(len(table.part), -1)
     pieces_of = _rows_by_part(table, np.flatnonzero(is_cut), len(windows))
     wholes_of = _rows_by_part(table, np.flatnonzero(~is_cut), len(windows))
     for part, pieces in enumerate(pieces_of):
@@ -175,12 +185,26 @@ def _are_shown_whole(table: _Table, windows: Int64Array) -> BoolArray:
         row, column = np.nonzero(table.label[pieces, None] == table.label[wholes])
         piece, whole = pieces[row], wholes[column]
         inside = area(_clipped(table.xyxy[piece], table.xyxy[whole]))
-        is_piece = (
-            (inside >= _INSIDE * area(table.xyxy[piece]))
-            & (iou_of_pairs(table.xyxy[piece], _clipped(table.xyxy[whole], window)) >= _SHOWN)
-            & (table.score[whole] >= _SCORE * table.score[piece])
-        )
-        result[piece[is_piece]] = True
+        is_inside = (inside >= _INSIDE * area(table.xyxy[piece])) & (table.score[whole] >= _SCORE * table.score[piece])
+        piece, whole = piece[is_inside], whole[is_inside]
+        is_piece = _are_what_is_shown(table, piece, whole, window, detections)
+        piece, whole = piece[is_piece], whole[is_piece]
+        # The strongest comes last: of several values for one place the last is kept.
+        order = np.lexsort((*-table.xyxy[whole].T[::-1], table.score[whole]))
+        result[piece[order]] = whole[order]
+    return result
+
+
+def _are_what_is_shown(
+    table: _Table, piece: Int64Array, whole: Int64Array, window: Int64Array, detections: Detections
+) -> BoolArray:
+    """`(K,)` whether pieces of a tile are what the tile shows of whole objects."""
+    result: BoolArray = iou_of_pairs(table.xyxy[piece], _clipped(table.xyxy[whole], window)) >= _SHOWN
+    if detections.mask is not None:
+        for n, (a, b) in enumerate(zip(detections.mask[piece], detections.mask[whole], strict=True)):
+            if a is not None and b is not None:
+                agreement = iou_within(a, b, window, detections.height, detections.width)
+                result[n] = agreement >= _MASK_AGREEMENT
     return result
 
 

@@ -157,6 +157,17 @@ def test_the_tiles_of_auto_have_more_weight_than_the_whole_image():
     assert result.detections.score.tolist() == pytest.approx([(0.3 + 2 * 0.9) / 3], abs=1e-6)
 
 
+def test_an_object_that_no_tile_shows_whole_is_seen_by_tiles_in_pieces():
+    pixels = image_with(60, 100, (5, 5, 95, 55, 50))
+    detector = Rectangles(scores=[0.6, 0.8, 0.9, 0.8, 0.7])
+    (result,) = MultiViewDetector(detector, ViewOptions(views="auto", tile_size="59"), Selection()).detect_in([pixels])
+    # Weights 1 and 2: whole with 0.6, and its best piece with 0.9.
+    assert result.detections.xyxy.tolist() == [[5, 5, 95, 55]]
+    assert result.detections.score.tolist() == pytest.approx([(0.6 + 2 * 0.9) / 3], abs=1e-6)
+    assert result.detections.views.tolist() == [5]
+    assert mask_of(result.detections, 0).tolist() == (pixels[..., 0] > 0).tolist()
+
+
 def test_excluded_classes_take_no_part_in_merging():
     pixels = image_with(60, 100, (10, 10, 50, 50, 50), (10, 10, 50, 49, 80))
     selection = Selection(exclude_class=("color 50",), class_map={"color 50": "red", "color 80": "red"})

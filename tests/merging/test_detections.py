@@ -59,6 +59,11 @@ def test_masks_of_suppression_and_merging():
     for method, mask in (("nms", MORE), ("nmm", MORE)):
         detections = merged(*parts, method=method)
         assert (detections.mask.tolist(), detections.score.tolist()) == ([mask], [np.float32(0.9)])
+    # The stronger look saw only the left half of the box.
+    parts = look(found(score=0.9, mask=LESS)), look(found(score=0.5, mask=LEFT))
+    windows = [[0, 0, 2, 4], [0, 0, 6, 4]]
+    assert merged(*parts, method="nms", windows=windows).mask.tolist() == [LEFT]
+    assert merged(*parts, method="nms", windows=windows[:1] * 2).mask.tolist() == [LESS]
     parts = look(found(mask=mask_of(*["#....."] * 4))), look(found(score=0.8, mask=mask_of(*["..#..."] * 4)))
     assert merged(*parts, method="nmm").mask.tolist() == [mask_of(*["#.#..."] * 4)]
 

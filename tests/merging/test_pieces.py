@@ -53,10 +53,20 @@ def test_a_side_on_a_border_of_the_tile_is_cut_unless_the_image_ends_there():
     assert cut_sides(np.zeros((0, 4)), LEFT, HEIGHT, WIDTH).shape == (0, 4)
 
 
-def test_a_piece_gives_way_to_the_whole_object_of_any_view():
+def test_a_piece_gets_the_box_of_the_whole_object_of_any_view():
+    piece = filled((45, 10, 60, 30))
     for window in (WHOLE, (30, 0, 100, 40)):
-        pieces = resolved((LEFT, [box(45, 10, 60, 30)]), (window, [box(45, 10, 75, 30)]))
-        assert boxes(pieces) == [[], [[45, 10, 75, 30]]]
+        pieces = resolved((LEFT, [box(45, 10, 60, 30, score=0.7, mask=piece)]), (window, [box(45, 10, 75, 30)]))
+        assert boxes(pieces) == [[[45, 10, 75, 30]]] * 2
+        assert pieces.parts[0].score.tolist() == [np.float32(0.7)]
+        assert pieces.parts[0].mask.tolist() == [piece]
+
+
+def test_a_piece_gets_the_box_of_the_strongest_whole_object():
+    wholes = [(WHOLE, [box(45, 10, right, 30, score=score)]) for right, score in ((74, 0.5), (75, 0.8), (76, 0.6))]
+    for views in (wholes, wholes[::-1]):
+        pieces = resolved((LEFT, [box(45, 10, 60, 30)]), *views)
+        assert boxes(pieces)[0] == [[45, 10, 75, 30]]
 
 
 def test_a_piece_stays_beside_a_whole_object_that_is_another():
@@ -108,7 +118,7 @@ def test_two_people_side_by_side_at_a_border_are_not_joined():
     pieces = resolved(
         (LEFT, [left, box(51, 5, 60, 35, label="Person")]), (RIGHT, [right, box(40, 5, 49, 35, label="Person")])
     )
-    assert boxes(pieces) == [[[25, 5, 49, 35]], [[51, 5, 75, 35]]]
+    assert boxes(pieces) == [[[25, 5, 49, 35], [51, 5, 75, 35]], [[51, 5, 75, 35], [25, 5, 49, 35]]]
     # Neither was detected whole: their pieces do not cross the strip, so they are two objects.
     pieces = resolved((LEFT, [box(51, 5, 60, 35)]), (RIGHT, [box(40, 5, 49, 35)]))
     assert boxes(pieces) == [[[51, 5, 60, 35]], [[40, 5, 49, 35]]]
@@ -162,6 +172,21 @@ def test_masks_decide_where_there_are_masks():
     assert len(resolved((LEFT, [{**rising[0], "mask": None}]), (RIGHT, [rising[1]])).parts) == 2
 
 
+def test_masks_decide_what_a_tile_shows_of_an_object():
+    """The right tile shows a leg of an adult: a narrow part of the box, but all of the mask that lies in the tile."""
+    tile, leg, body = (40, 20, 100, 40), (60, 20, 66, 38), filled((50, 2, 70, 18), (60, 18, 66, 38))
+    adult, child = box(50, 2, 70, 38, mask=body), filled((60, 21, 66, 38))
+    pieces = resolved((tile, [box(*leg, mask=filled(leg))]), (WHOLE, [adult]))
+    assert boxes(pieces)[0] == [[50, 2, 70, 38]]
+    # Without masks, boxes decide.
+    pieces = resolved((tile, [box(*leg)]), (WHOLE, [adult]))
+    assert boxes(pieces)[0] == [list(leg)]
+    # A child fills the adult's box, but hides the adult.
+    hidden = box(50, 2, 70, 38, mask=filled((50, 2, 70, 21)))
+    pieces = resolved((tile, [box(51, 20, 69, 38, mask=child)]), (WHOLE, [hidden]))
+    assert boxes(pieces)[0] == [[51, 20, 69, 38]]
+
+
 def test_a_train_over_six_tiles_becomes_one():
     windows = [(x, 0, x + 30, 40) for x in range(0, 90, 15)]
     trains = [look(box(max(5, x), 10, x + 30, 30), width=120) for x in range(0, 90, 15)]
@@ -194,7 +219,8 @@ def test_an_object_has_one_piece_in_each_tile():
     pieces = resolved(
         (LEFT, [box(10, 10, 60, 30)]), (RIGHT, [box(40, 14, 99, 30, score=0.8), box(40, 10, 92, 30, score=0.7)])
     )
-    assert boxes(pieces) == [[], [], [[10, 10, 92, 30]]]
+    assert boxes(pieces) == [[], [[10, 10, 92, 30]], [[10, 10, 92, 30]]]
+    assert pieces.parts[1].score.tolist() == [np.float32(0.8)]
 
 
 def test_a_piece_without_a_partner_stays_as_it_is():
