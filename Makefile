@@ -9,6 +9,8 @@ READERS  := .venv-consumers
 FIFTYONE := .venv-fiftyone
 CVAT     := .venv-datumaro-cvat
 YOLO     := .venv-ultralytics
+# What a benchmark compares with, beside the packages of .venv.
+SAHI     := .venv-sahi
 # Emulators of object storage: Google's in Python, Azure's for Node.js.
 EMULATORS := .venv-emulators
 AZURITE   := .azurite
@@ -71,6 +73,15 @@ bench: setup  # measure all figures with targets, in about 20 minutes; run nothi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2.0.18,<3'
 	@$(BIN)/python benchmarks/run.py
+
+.PHONY: bench-sahi
+bench-sahi: setup $(SAHI)/.ready  # several views compared with SAHI's sliced prediction, in about 15 minutes
+	@$(BIN)/python benchmarks/run.py slicing
+
+$(SAHI)/.ready:
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --target $(SAHI) \
+	  sahi==0.12.8
+	@touch $@
 
 $(SERVER)/.ready:
 	@echo "Setting up $(SERVER) (about three minutes)"
@@ -141,4 +152,4 @@ lock:  # update the lock files after a change of dependencies; needs uv
 	  --no-annotate --output-file requirements-gpu.lock
 
 clean:
-	rm -rf $(VENV) $(FUZZER) $(SERVER) $(READERS) $(FIFTYONE) $(CVAT) $(YOLO) $(EMULATORS) $(AZURITE) out
+	rm -rf $(VENV) $(FUZZER) $(SERVER) $(READERS) $(FIFTYONE) $(CVAT) $(YOLO) $(SAHI) $(EMULATORS) $(AZURITE) out
