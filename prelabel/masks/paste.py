@@ -105,7 +105,13 @@ def paste_masks(
 
 
 def whole_image_masks(
-    masks: FloatArray, window: tuple[float, float, float, float], height: int, width: int, threshold: float = 0.5
+    masks: FloatArray,
+    window: tuple[float, float, float, float],
+    height: int,
+    width: int,
+    threshold: float = 0.5,
+    *,
+    inside: npt.NDArray[Any] | None = None,
 ) -> list[str]:
     """COCO compressed counts of the image for masks that cover the whole input of a model.
 
@@ -118,6 +124,8 @@ def whole_image_masks(
         height: Pixels of the image.
         width: Pixels of the image.
         threshold: Score above which a pixel belongs to the mask.
+        inside: `(N, 4)` boxes x1 y1 x2 y2 in pixels of the image: only columns x1 <= x < x2 and rows y1 <= y < y2, as
+            whole numbers, can belong to the mask. None for all pixels.
 
     Returns:
         N strings for `{"size": [height, width], "counts": ...}`.
@@ -125,16 +133,28 @@ def whole_image_masks(
     left, top, right, bottom = window
     y0, rows = _between_centers(height, top, bottom, masks.shape[1])
     x0, columns = _between_centers(width, left, right, masks.shape[2])
+    shown_rows, shown_columns = height if rows is None else len(rows[0]), width if columns is None else len(columns[0])
     counts = []
-    for mask in masks:
+    for number, mask in enumerate(masks):
+        part_y, part_x = slice(0, shown_rows), slice(0, shown_columns)
+        if inside is not None:
+            x1, y1, x2, y2 = np.ceil(inside[number])
+            part_y, part_x = _part(y1 - y0, y2 - y0, shown_rows), _part(x1 - x0, x2 - x0, shown_columns)
         # Interpolate columns only in rows that can be above the threshold.
-        values = mask if rows is None else _interpolated(mask, *rows)
+        values = mask[part_y] if rows is None else _interpolated(mask, *(each[part_y] for each in rows))
         down = np.flatnonzero((values > threshold).any(axis=1))
         first, last = (int(down[0]), int(down[-1]) + 1) if len(down) else (0, 0)
         values = values[first:last]
-        values = values if columns is None else _interpolated(values.T, *columns).T
-        counts.append(rle.encode_crop(values > threshold, y0 + first, x0, height, width))
+        across = None if columns is None else [each[part_x] for each in columns]
+        values = values[:, part_x] if across is None else _interpolated(values.T, *across).T
+        counts.append(rle.encode_crop(values > threshold, y0 + part_y.start + first, x0 + part_x.start, height, width))
     return counts
+
+
+def _part(low: float, high: float, size: int) -> slice:
+    """The entries `low` to before `high` of an axis, as far as it has them."""
+    begin = int(np.clip(low, 0, size))
+    return slice(begin, int(np.clip(high, begin, size)))
 
 
 def _between_centers(size: int, low: float, high: float, cells: int) -> tuple[int, tuple[Any, Any, Any] | None]:

@@ -32,3 +32,43 @@ def test_a_mask_keeps_its_pixels_at_its_place() -> None:
     expected = np.zeros((20, 30), bool)
     expected[3:9, 7:16] = mask[0] > 0
     assert rle.decode(counts, 20, 30).tolist() == expected.tolist()
+
+
+def test_masks_of_the_whole_image_end_at_their_boxes() -> None:
+    """Of 4 x 6 pixels, the box 1.2 0.5 4 3.1 has columns 2 and 3 and rows 1 to 3."""
+    ones = np.ones((2, 4, 6), np.float32)
+    boxes = np.array([[1.2, 0.5, 4, 3.1], [-3, -3, 99, 99]])
+    part, whole = whole_image_masks(ones, (0, 0, 6, 4), 4, 6, inside=boxes)
+    assert rle.decode(part, 4, 6).astype(int).tolist() == [
+        [0, 0, 0, 0, 0, 0],
+        [0, 0, 1, 1, 0, 0],
+        [0, 0, 1, 1, 0, 0],
+        [0, 0, 1, 1, 0, 0],
+    ]
+    assert rle.decode(whole, 4, 6).all()
+    # The same if the masks have another size, or cover only a part of the image: columns 2 to 3.
+    (part,) = whole_image_masks(ones[:1, :2, :3], (0, 0, 6, 4), 4, 6, inside=boxes[:1])
+    assert rle.decode(part, 4, 6).sum() == 6
+    (part,) = whole_image_masks(ones[:1], (3, 2, 9, 8), 4, 6, inside=boxes[:1])
+    assert rle.decode(part, 4, 6).astype(int).tolist() == [
+        *([[0] * 6] * 2),
+        *([[0, 0, 0, 1, 0, 0]] * 2),
+    ]
+    (nothing,) = whole_image_masks(ones[:1], (0, 0, 6, 4), 4, 6, inside=np.array([[9, 9, 12, 12]]))
+    assert not rle.decode(nothing, 4, 6).any()
+
+
+def test_interpolated_masks_end_at_their_boxes() -> None:
+    random = np.random.default_rng(7)
+    masks = random.uniform(-1, 1, (20, 5, 7)).astype(np.float32)
+    low = random.uniform(-5, 40, (20, 2))
+    boxes = np.concatenate((low, low + random.uniform(0, 30, (20, 2))), axis=1)
+    window = (-4.0, -7.5, 45.0, 61.0)
+    everywhere = whole_image_masks(masks, window, 50, 40, 0.0)
+    for box, whole, part in zip(
+        boxes, everywhere, whole_image_masks(masks, window, 50, 40, 0.0, inside=boxes), strict=True
+    ):
+        x, y = np.arange(40), np.arange(50)[:, np.newaxis]
+        inside = (x >= box[0]) & (x < box[2]) & (y >= box[1]) & (y < box[3])
+        expected = rle.decode(whole, 50, 40).astype(bool) & inside
+        np.testing.assert_array_equal(rle.decode(part, 50, 40).astype(bool), expected)

@@ -34,13 +34,14 @@ class Fit:
 
     Attributes:
         mode: `stretch` to the input's size; or keep the aspect ratio and fill the rest, with the image in the center
-            (`letterbox`) or at the upper left (`corner`).
+            (`letterbox`) or at the upper left (`corner`); or keep it and fill the input with the center of the image
+            (`crop`).
         fill: Value of the rest, in 0..255.
         antialias: Whether a reduced image is smoothed, as it should be. For networks that were trained on images from
             OpenCV's `resize` it is not, and its pixels are rounded to whole numbers.
     """
 
-    mode: Literal["stretch", "letterbox", "corner"] = "stretch"
+    mode: Literal["stretch", "letterbox", "corner", "crop"] = "stretch"
     fill: float = 0.0
     antialias: bool = True
 
@@ -53,10 +54,18 @@ class Fit:
         return modes[self.mode] + ("" if self.antialias else ", without antialiasing")
 
     def area(self, image: Size, size: Size) -> tuple[int, int, int, int]:
-        """The area y1 x1 y2 x2 of an input of this height and width that an image of this height and width takes."""
+        """The area y1 x1 y2 x2 of an input of this height and width that an image of this height and width takes.
+
+        It exceeds the input if the image is cropped.
+        """
         if self.mode == "stretch":
             return 0, 0, *size
-        scale = min(size[0] / image[0], size[1] / image[1])
+        scales = size[0] / image[0], size[1] / image[1]
+        if self.mode == "crop":
+            height, width = (max(int(side * max(scales)), least) for side, least in zip(image, size, strict=True))
+            top, left = (round((size[0] - height) / 2), round((size[1] - width) / 2))
+            return top, left, top + height, left + width
+        scale = min(scales)
         height, width = (max(1, round(side * scale)) for side in image)
         if self.mode == "corner":
             return 0, 0, height, width

@@ -115,7 +115,8 @@ class Candidates:
             of the image with `keypoint_scores` `(N, K)`, and class names as strings by the name of their output. Masks
             of boxes cover `mask_boxes`, like `boxes`, if there are such. All arrays of numbers except keypoints, those
             of other roles as well, must be finite.
-        masks: Masks of the candidates at these indices, for networks whose `masks` are not an array.
+        masks: Logits of the masks of the candidates at these indices, `(N, h, w)`, which cover the whole input and end
+            at the boxes; for networks whose `masks` are not an array.
     """
 
     arrays: Arrays

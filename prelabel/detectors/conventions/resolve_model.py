@@ -291,6 +291,9 @@ class _Reader:
             return self._decide("activation", given, "given by --activation")
         if entry is not None and entry.activation:
             return self._decide("activation", entry.activation, f"listed in the catalog for {entry.name}")
+        if "activation" in convention.known:
+            known = convention.known["activation"]
+            return self._decide("activation", known.value, known.why)
         if NO_SCORES.search(end.node.lower()) or not end.activation:
             self._refusals.append(_no_activation(end, convention.classes, output))
             return ""
@@ -346,6 +349,10 @@ class _Reader:
 
     def _mask_frame(self) -> str:
         convention, given = self._convention, self._given.mask_frame
+        if "masks" in convention.known:
+            if given:
+                self._refusals.append("what its masks cover is known: remove --mask-frame")
+            return convention.mask_frame
         if given:
             return self._decide("masks", given, "given by --mask-frame")
         masks = next(output for output in self._signature.outputs if output.name == convention.outputs["masks"])

@@ -7,6 +7,7 @@ for the detections that are kept: encoding costs more than everything else.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -156,9 +157,13 @@ def to_result(
         keypoints=_keypoints(arrays, kept, convention, origin, size),
     )
     detected = time.perf_counter()
-    if convention.masks:
-        of_kept = candidates.masks(kept) if candidates.masks else arrays["masks"][kept]
-        masks = _mask_scores(of_kept, convention.outputs["masks"])
+    if candidates.masks:
+        logits, window = candidates.masks(kept), shown.input_window(frame.window)
+        threshold = _logit(options.mask_threshold)
+        counts = whole_image_masks(logits, window, height, width, threshold, inside=exact[kept])
+        detections = replace(detections, mask=as_objects(counts))
+    elif convention.masks:
+        masks = _mask_scores(arrays["masks"][kept], convention.outputs["masks"])
         if _covers_image(masks.shape[1:], convention, shown.input):
             counts = whole_image_masks(masks, shown.input_window(frame.window), height, width, options.mask_threshold)
         else:
@@ -269,6 +274,12 @@ def _check_numbering(category_id: npt.NDArray[np.int32], labels: LabelMap | None
             f"the model returned class 0, but the label map {labels.source} begins with class 1: number its classes "
             "from 0 (a .csv with `0,name` lines)"
         )
+
+
+def _logit(score: float) -> float:
+    if not 0 < score < 1:
+        return math.inf if score >= 1 else -math.inf
+    return math.log(score / (1 - score))
 
 
 def _mask_scores(masks: npt.NDArray[Any], name: str) -> FloatArray:

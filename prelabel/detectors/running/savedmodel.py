@@ -256,8 +256,9 @@ class SavedModelDetector:
     def _resized(self, pixels: Pixels) -> npt.NDArray[Any]:
         """The whole image fitted into the model's input size, bilinear, in 0..255.
 
-        Nothing is cropped: model cards ask for a size, not for a crop, and objects may lie at the border. Without
-        antialiasing, a photo reduced from 4000 to 128 pixels would consist of every thirtieth pixel.
+        Nothing is cropped, unless the network was trained on crops: model cards ask for a size, not for a crop, and
+        objects may lie at the border. Without antialiasing, a photo reduced from 4000 to 128 pixels would consist of
+        every thirtieth pixel.
         """
         fit, shown = self._convention.fit, self._shown(pixels)
         top, left, bottom, right = shown.area
@@ -268,6 +269,8 @@ class SavedModelDetector:
             small = np.rint(small)
         if shown.fills_input:
             return small
+        if fit.mode == "crop":
+            return small[-top : shown.input[0] - top, -left : shown.input[1] - left]
         filled = np.full((*shown.input, 3), fit.fill, np.float32)
         filled[top:bottom, left:right] = small
         return filled

@@ -71,3 +71,19 @@ def test_shares_are_no_pixels() -> None:
     form.check_unit(np.empty((0, 4)), "output_0")
     with pytest.raises(DetectorError, match=r"output_0 have values of up to 0\.9 and look normalized"):
         form.check_unit(np.array([[0.1, 0.1, 0.9, 0.9]]), "output_0")
+
+
+@pytest.mark.parametrize(
+    ("image", "size", "area"),
+    [
+        ((10, 20), (5, 5), (0, -2, 5, 8)),
+        ((21, 10), (5, 5), (-2, 0, 8, 5)),
+        ((3, 3), (6, 6), (0, 0, 6, 6)),
+        ((7, 3), (5, 5), (-3, 0, 8, 5)),
+    ],
+)
+def test_a_cropped_image_exceeds_the_input(
+    image: tuple[int, int], size: tuple[int, int], area: tuple[int, int, int, int]
+) -> None:
+    """The sizes are those of torchvision's `Resize` of the shorter edge and `CenterCrop`."""
+    assert Fit("crop").area(image, size) == area

@@ -11,6 +11,8 @@ ultralytics, versions 8.0.50 to 8.4.190 (`engine/exporter.py`, `nn/modules/head.
   of the input. Only the by-products of the formats tflite and edgetpu have normalized boxes.
 - `[1, K, 6 + E]` are boxes after suppression, with zeros at the end: corners in pixels of the input, score and class.
 - E is 0 for `detect`, the number of prototypes for `segment`, and one x, y, maybe score per keypoint for `pose`.
+- Prototypes `[1, h, w, E]` cover the input. The logits of a mask are their sum, weighted with the numbers of the box;
+  they are interpolated and end at the box (`process_mask_native`).
 - `classify` returns softmax probabilities of the center square of the image.
 """
 
@@ -26,7 +28,7 @@ import numpy.typing as npt
 
 from prelabel.detections import ClassName
 from prelabel.detectors.base import Decision
-from prelabel.detectors.conventions.boxes import BoxForm, Fit, Shown
+from prelabel.detectors.conventions.boxes import STRETCH, BoxForm, Fit, Shown, points_in_shares
 from prelabel.detectors.conventions.convention import (
     FLOATS,
     Arrays,
@@ -36,8 +38,9 @@ from prelabel.detectors.conventions.convention import (
     ImageInput,
     Question,
 )
-from prelabel.detectors.conventions.protos import Tensor, sizes_in_words
+from prelabel.detectors.conventions.protos import Tensor
 from prelabel.errors import ConfigError, DetectorError
+from prelabel.keypoints import KeypointSet
 from prelabel.labels.maps import LabelMap
 from prelabel.mapping_files import meaning, read_mapping
 from prelabel.overlaps import suppress
@@ -46,7 +49,7 @@ METADATA = "metadata.yaml"
 
 #: Larger files are no metadata; those of 10,000 classes have less than 1 MB.
 _LARGEST_METADATA = 4 << 20
-_MOST_CLASSES = 100_000
+_MOST_CLASSES, _MOST_KEYPOINTS = 100_000, 10_000
 
 #: Defaults of `predict`: `iou` and `max_det` (`cfg/default.yaml`).
 _IOU, _MOST = 0.7, 300
@@ -59,6 +62,9 @@ _NORMALIZED = 2.0
 
 #: Steps between the boxes of a network with three levels; used only to recognize outputs without metadata.
 _STRIDES = (8, 16, 32)
+
+#: Tasks whose networks return boxes.
+_BOX_TASKS = ("detect", "segment", "pose")
 
 _EXPORT = "export it with `yolo export format=saved_model`"
 
@@ -74,6 +80,7 @@ class _Metadata:
         version: Of the package that exported the network; empty if not given.
         head: Name of the last layer; empty if not given.
         is_suppressed: Whether the network itself drops overlapping boxes; None if not given.
+        keypoints: Number of keypoints of each box and numbers of each keypoint; None if not given.
     """
 
     task: str
@@ -82,6 +89,7 @@ class _Metadata:
     version: str
     head: str
     is_suppressed: bool | None
+    keypoints: tuple[int, int] | None
 
 
 def _read_metadata(folder: Path) -> _Metadata | str | None:
@@ -110,7 +118,24 @@ def _read_metadata(folder: Path) -> _Metadata | str | None:
     flags = [values.get("end2end"), arguments.get("nms") if isinstance(arguments, dict) else None]
     known = [flag for flag in flags if isinstance(flag, bool)]
     version, head = (str(values.get(key) or "") for key in ("version", "head"))
-    return _Metadata(task, classes, (sides[0], sides[1]), version, head, any(known) if known else None)
+    points = values.get("kpt_shape")
+    if task == "pose" and not (
+        isinstance(points, list)
+        and len(points) == 2
+        and all(type(number) is int for number in points)
+        and 0 < points[0] <= _MOST_KEYPOINTS
+        and points[1] in (2, 3)
+    ):
+        return f"has a {METADATA} whose `kpt_shape` is not a number of keypoints and 2 or 3"
+    return _Metadata(
+        task=task,
+        names=classes,
+        size=(sides[0], sides[1]),
+        version=version,
+        head=head,
+        is_suppressed=any(known) if known else None,
+        keypoints=(points[0], points[1]) if task == "pose" else None,
+    )
 
 
 def _class_names(names: Any) -> tuple[str, ...]:
@@ -163,57 +188,104 @@ def _match(question: Question) -> Convention | str:
             f"has an input {size}, but its {METADATA} says {metadata.size[0]} x {metadata.size[1]}: the file belongs "
             f"to another network; {_EXPORT}"
         )
-    matcher = {"detect": _match_boxes}.get(metadata.task)
-    if matcher is None:
-        return f"is a network of Ultralytics for the task {metadata.task!r}; supported is detect"
-    return matcher(image, question.outputs, metadata)
+    if metadata.task == "classify":
+        return _match_classes(image, question.outputs, metadata)
+    if metadata.task in _BOX_TASKS:
+        return _match_boxes(image, question.outputs, metadata)
+    other = "; export a network of oriented boxes as one of upright boxes" if metadata.task == "obb" else ""
+    return (
+        f"is a network of Ultralytics for the task {metadata.task!r}, which is not supported: it must be "
+        f"{', '.join(_BOX_TASKS)} or classify{other}"
+    )
 
 
-def _match_boxes(image: ImageInput, outputs: Mapping[str, Tensor], metadata: _Metadata) -> Convention | str:
-    listed = ", ".join(map(str, outputs.values()))
-    heads = [output for output in outputs.values() if output.rank == 3 and output.dtype in FLOATS]
-    classes = len(metadata.names)
-    if len(outputs) != 1 or len(heads) != 1:
-        return f"is a network of Ultralytics that returns {listed} instead of one array of boxes: {_EXPORT}"
-    form = _form(heads[0], classes, metadata)
-    if form is None:
+def _match_classes(image: ImageInput, outputs: Mapping[str, Tensor], metadata: _Metadata) -> Convention | str:
+    classes, (rows, *others) = len(metadata.names), tuple(outputs.values())
+    if others or rows.rank != 2 or rows.last != classes or rows.dtype not in FLOATS:
         return (
-            f"is a network of Ultralytics that returns {listed}; with the {classes} classes of its {METADATA}, it must "
-            f"be [1, {4 + classes}, N] or [1, N, 6]: the file belongs to another network; {_EXPORT}"
+            f"is a classifier of Ultralytics that returns {_listed(outputs)}; with the {classes} classes of its "
+            f"{METADATA}, it must be [1, {classes}]: the file belongs to another network; {_EXPORT}"
         )
-    raw = form == "raw"
-    box_form = _RAW if raw else _SUPPRESSED
-    by = f"Ultralytics {metadata.version}".strip()
-    shape = sizes_in_words(heads[0].shape or ())
+    by = _by(metadata)
+    # `classify_transforms` (`data/augment.py`)
+    crops = metadata.size[0] == metadata.size[1]
+    fit = Decision("the center square" if crops else "stretched to the size of the input", by)
     return Convention(
         **vars(image),
-        kind="detection",
-        outputs={"boxes": heads[0].name},
+        kind="classification",
+        outputs={"rows": rows.name},
         classes=classes,
-        why=f"Ultralytics {metadata.task} by {METADATA}, signature {image.signature!r} ({shape})",
-        box_form=box_form,
-        fit=_LETTERBOX,
-        decode=_decode_raw if raw else _decode_suppressed,
-        known={
-            "input range": Decision("0..1", by),
-            "fit": Decision("letterbox on gray 114, without antialiasing", by),
-            "boxes": Decision(str(box_form), by),
-            "suppression": _suppression(raw, metadata),
-        },
+        why=f"Ultralytics classify by {METADATA}, signature {image.signature!r} ({classes} classes in {rows.name!r})",
+        fit=Fit("crop") if crops else STRETCH,
+        known={"input range": Decision("0..1", by), "fit": fit, "activation": Decision("softmax", by)},
         labels=_labels(metadata),
     )
 
 
-def _form(heads: Tensor, classes: int, metadata: _Metadata) -> Literal["raw", "suppressed"] | None:
+def _match_boxes(image: ImageInput, outputs: Mapping[str, Tensor], metadata: _Metadata) -> Convention | str:
+    heads = [output for output in outputs.values() if output.rank == 3 and output.dtype in FLOATS]
+    prototypes = [output for output in outputs.values() if output.rank == 4 and output.dtype in FLOATS]
+    with_masks = metadata.task == "segment"
+    if (len(heads), len(prototypes), len(outputs)) != (1, with_masks, 1 + with_masks):
+        expected = "an array of boxes and one of prototypes" if with_masks else "one array of boxes"
+        return f"is a network of Ultralytics that returns {_listed(outputs)} instead of {expected}: {_EXPORT}"
+    classes = len(metadata.names)
+    points, numbers = metadata.keypoints or (0, 0)
+    extra = prototypes[0].last if with_masks else points * numbers
+    form = None if extra is None else _form(heads[0], classes, extra, metadata)
+    if form is None:
+        return (
+            f"is a network of Ultralytics that returns {_listed(outputs)}; with the {classes} classes of its "
+            f"{METADATA}, it must be [1, {4 + classes + (extra or 0)}, N] or [1, N, {6 + (extra or 0)}]: the file "
+            f"belongs to another network; {_EXPORT}"
+        )
+    raw = form == "raw"
+    box_form, by = _RAW if raw else _SUPPRESSED, _by(metadata)
+    known = {
+        "input range": Decision("0..1", by),
+        "fit": Decision("letterbox on gray 114, without antialiasing", by),
+        "boxes": Decision(str(box_form), by),
+        "suppression": _suppression(raw, metadata),
+    }
+    if with_masks:
+        # Printed after "cover the".
+        known["masks"] = Decision("input and end at the box", f"{extra} prototypes and their weights, {by}")
+    if points:
+        unscored = "" if numbers == 3 else "; they have no scores, so each counts as certain"
+        known["keypoints"] = Decision(f"{points} per box{unscored}", f"`kpt_shape` in {METADATA}")
+    return Convention(
+        **vars(image),
+        kind="detection",
+        outputs={"boxes": heads[0].name, **({"masks": prototypes[0].name} if with_masks else {})},
+        classes=classes,
+        why=f"Ultralytics {metadata.task} by {METADATA}, signature {image.signature!r} ({_listed(outputs)})",
+        box_form=box_form,
+        fit=_LETTERBOX,
+        decode=_decode_raw if raw else _decode_suppressed,
+        known=known,
+        labels=_labels(metadata),
+        keypoints=KeypointSet.unnamed(points) if points else None,
+        mask_frame="image" if with_masks else "box",
+    )
+
+
+def _form(heads: Tensor, classes: int, extra: int, metadata: _Metadata) -> Literal["raw", "suppressed"] | None:
     """Which of the two forms an output has. Metadata decides if it may be both."""
     _, first, second = heads.shape or (None, None, None)
-    is_raw, is_suppressed = first == 4 + classes, second == 6
+    is_raw, is_suppressed = first == 4 + classes + extra, second == 6 + extra
     if is_raw and is_suppressed and metadata.is_suppressed is not None:
-        is_raw = not metadata.is_suppressed
-        is_suppressed = metadata.is_suppressed
+        is_raw, is_suppressed = not metadata.is_suppressed, metadata.is_suppressed
     if is_raw == is_suppressed:
         return None
     return "raw" if is_raw else "suppressed"
+
+
+def _listed(outputs: Mapping[str, Tensor]) -> str:
+    return ", ".join(map(str, outputs.values()))
+
+
+def _by(metadata: _Metadata) -> str:
+    return f"Ultralytics {metadata.version}".strip()
 
 
 def _suppression(raw: bool, metadata: _Metadata) -> Decision:
@@ -249,13 +321,12 @@ def _decode_raw(outputs: Arrays, convention: Convention, shown: Shown, lowest: f
     corners = np.concatenate((corners[:, :2] - corners[:, 2:] / 2, corners[:, :2] + corners[:, 2:] / 2), axis=1)
     kept = suppress(corners, _IOU, number[candidates], most=_MOST)
     chosen = candidates[kept]
-    return Candidates(
-        {
-            "boxes": convention.box_form.in_shares(boxes[kept], shown),
-            "scores": best[chosen],
-            "numbers": number[chosen],
-        }
-    )
+    arrays = {
+        "boxes": convention.box_form.in_shares(boxes[kept], shown),
+        "scores": best[chosen],
+        "numbers": number[chosen],
+    }
+    return _with_extra(arrays, columns[4 + classes :, chosen].T, outputs, convention, shown)
 
 
 def _decode_suppressed(outputs: Arrays, convention: Convention, shown: Shown, lowest: float) -> Candidates:
@@ -263,16 +334,47 @@ def _decode_suppressed(outputs: Arrays, convention: Convention, shown: Shown, lo
     name = convention.outputs["boxes"]
     rows = _one(outputs[name], name)
     if rows.shape[1] < 6:
-        raise DetectorError(f"{name} must have 6 columns, got shape {list(outputs[name].shape)}")
-    rows = rows[rows[:, 4] != 0]
+        raise DetectorError(f"{name} must have at least 6 columns, got shape {list(outputs[name].shape)}")
+    rows = rows[~(rows[:, 4] < np.float32(lowest)) & (rows[:, 4] != 0)]
     _check_unit(rows[:, :4], convention, name)
-    return Candidates(
-        {
-            "boxes": convention.box_form.in_shares(rows[:, :4], shown),
-            "scores": rows[:, 4],
-            "numbers": rows[:, 5],
-        }
-    )
+    arrays = {
+        "boxes": convention.box_form.in_shares(rows[:, :4], shown),
+        "scores": rows[:, 4],
+        "numbers": rows[:, 5],
+    }
+    return _with_extra(arrays, rows[:, 6:], outputs, convention, shown)
+
+
+def _with_extra(
+    arrays: Mapping[str, npt.NDArray[Any]],
+    extra: npt.NDArray[Any],
+    outputs: Arrays,
+    convention: Convention,
+    shown: Shown,
+) -> Candidates:
+    """Candidates whose additional numbers `(N, E)` are keypoints or weights of prototypes, if there are such."""
+    if convention.keypoints is not None:
+        points = extra.reshape(len(extra), len(convention.keypoints), -1)
+        scores = points[..., 2] if points.shape[2] == 3 else np.ones(points.shape[:2], np.float32)
+        shares = points_in_shares(points[..., 1::-1].astype(np.float64), "input", shown)
+        return Candidates({**arrays, "keypoints": shares, "keypoint_scores": scores})
+    if "masks" not in convention.outputs:
+        return Candidates(arrays)
+    name = convention.outputs["masks"]
+    prototypes = outputs[name]
+    if prototypes.ndim == 4 and prototypes.shape[0] == 1:
+        prototypes = prototypes[0]
+    if prototypes.ndim != 3 or prototypes.shape[2] != extra.shape[1]:
+        raise DetectorError(f"{name} must have shape [1, h, w, {extra.shape[1]}], got {list(outputs[name].shape)}")
+    if not np.isfinite(prototypes).all():
+        raise DetectorError(f"{name} has numbers that are not finite")
+
+    def masks(kept: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = extra[kept].astype(np.float32) @ flat.T
+        return logits.reshape(-1, *prototypes.shape[:2])
+
+    flat = prototypes.reshape(-1, prototypes.shape[2]).astype(np.float32, copy=False)
+    return Candidates({**arrays, "weights": extra}, masks)
 
 
 def _one(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:

@@ -13,9 +13,11 @@ from prelabel.detectors.conventions.boxes import Shown
 from prelabel.detectors.conventions.convention import Convention
 from prelabel.detectors.conventions.protos import Signature, Tensor
 from prelabel.detectors.conventions.recognize import recognize
-from prelabel.detectors.conventions.resolve_model import prepare
+from prelabel.detectors.conventions.resolve_model import ReadingOptions, prepare
 from prelabel.detectors.inspect import format_report, inspect_model
 from prelabel.detectors.models.cache import fingerprint_of
+from prelabel.detectors.running.postprocess import DetectorOptions
+from prelabel.detectors.running.savedmodel import load_detector
 from prelabel.errors import DetectorError
 from tests.detectors.conventions.families.scenes import Box, check, detect
 from tests.detectors.conventions.families.ultralytics_networks import COLUMNS, NAMES, ROWS, SIZE, write_metadata
@@ -78,7 +80,8 @@ def test_metadata_decides_if_both_forms_fit(tmp_path: Path) -> None:
         ({"names": None}, "`names` do not name"),
         ({"imgsz": [640, 640]}, "input of 96 x 128, but its metadata.yaml says 640 x 640"),
         ({"imgsz": "large"}, "`imgsz` is not a height and width"),
-        ({"task": "obb"}, "task 'obb'"),
+        ({"task": "obb"}, "task 'obb'.* upright boxes"),
+        ({"task": "depth"}, "task 'depth'"),
         ({"task": 3}, "without a `task`"),
         ({"head": "RTDETRDecoder"}, "RT-DETR"),
     ],
@@ -109,6 +112,60 @@ def test_other_files_of_this_name_are_refused(content: bytes, words: str, tmp_pa
 def test_without_metadata_the_outputs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match=r"without its metadata.yaml .* the whole folder"):
         recognized(tmp_path, RAW)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "form"), [([(1, 11, COLUMNS), (1, 24, 32, 4)], "cxcywh"), ([(1, 24, 32, 4), (1, ROWS, 10)], "xyxy")]
+)
+def test_prototypes_are_told_from_boxes_by_their_shape(shapes: list[Any], form: str, tmp_path: Path) -> None:
+    convention = recognized(write_metadata(tmp_path, task="segment"), *shapes)
+    names = [f"output_{number}" for number, shape in enumerate(shapes) if len(shape) == 3]
+    assert (convention.outputs["boxes"], convention.box_form.order, convention.masks) == (*names, form, True)
+    with pytest.raises(DetectorError, match=r"must be \[1, 12, N\] or \[1, N, 11\]"):
+        recognized(write_metadata(tmp_path, task="segment"), (1, 11, COLUMNS), (1, 24, 32, 5))
+    with pytest.raises(DetectorError, match="an array of boxes and one of prototypes"):
+        recognized(write_metadata(tmp_path, task="segment"), (1, 11, COLUMNS))
+
+
+def test_masks_are_weighted_prototypes(tmp_path: Path) -> None:
+    convention = recognized(write_metadata(tmp_path, task="segment"), (1, ROWS, 8), (1, 2, 3, 2))
+    rows = np.array([[10, 20, 30, 40, 0.9, 2, 1, -1], [50, 20, 70, 40, 0.8, 0, 0, 2], [0] * 8], np.float32)
+    prototypes = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    assert convention.decode is not None
+    outputs = {"output_0": rows[np.newaxis], "output_1": prototypes[np.newaxis]}
+    shown = Shown.of(SIZE, SIZE, convention.fit)
+    found = convention.decode(outputs, convention, shown, 0.1)
+    assert found.masks is not None
+    assert found.masks(np.array([1, 0])).tolist() == [[[2, 6, 10], [14, 18, 22]], [[-1, -1, -1], [-1, -1, -1]]]
+    with pytest.raises(DetectorError, match=r"output_1 must have shape \[1, h, w, 2\]"):
+        convention.decode({**outputs, "output_1": np.zeros((1, 2, 2, 3))}, convention, shown, 0.1)
+    with pytest.raises(DetectorError, match="output_1 has numbers that are not finite"):
+        convention.decode({**outputs, "output_1": prototypes[np.newaxis] * np.nan}, convention, shown, 0.1)
+
+
+@pytest.mark.parametrize("form", ["raw", "suppressed"])
+@pytest.mark.parametrize("numbers", [2, 3])
+def test_keypoints_are_pixels_of_the_letterboxed_input(form: str, numbers: int, tmp_path: Path) -> None:
+    raw = form == "raw"
+    shape = (1, 7 + 2 * numbers, COLUMNS) if raw else (1, ROWS, 6 + 2 * numbers)
+    convention = recognized(write_metadata(tmp_path, task="pose", kpt_shape=[2, numbers]), shape)
+    assert convention.keypoints is not None
+    assert len(convention.keypoints) == 2
+    points = [[42, 16, 0.25][:numbers], [31, 96, 0.75][:numbers]]
+    box = [42, 20, 20, 12, 0, 0.5, 0] if raw else [32, 14, 52, 26, 0.5, 1]
+    row = np.array([[*box, *points[0], *points[1]]], np.float32)
+    assert convention.decode is not None
+    # An image of 48 x 32 doubles to 96 x 64, with 32 columns of gray on each side.
+    shown = Shown.of((48, 32), SIZE, convention.fit)
+    arrays = convention.decode({"output_0": (row.T if raw else row)[np.newaxis]}, convention, shown, 0.1).arrays
+    assert (arrays["keypoints"] * [48, 32]).tolist() == [[[8, 5], [48, -0.5]]]
+    assert arrays["keypoint_scores"].tolist() == ([[0.25, 0.75]] if numbers == 3 else [[1, 1]])
+
+
+@pytest.mark.parametrize("shape", [None, 17, [17], [17, 4], [0, 3], [17, "3"], [17, 3, 3]])
+def test_keypoints_without_a_shape_are_refused(shape: Any, tmp_path: Path) -> None:
+    with pytest.raises(DetectorError, match="kpt_shape"):
+        recognized(write_metadata(tmp_path, task="pose", kpt_shape=shape), RAW)
 
 
 @pytest.mark.parametrize(("dtype", "shapes"), [("uint8", [RAW]), ("float32", [RAW, (1, 24, 32, 32)])])
@@ -197,13 +254,63 @@ def test_a_normalized_network_is_refused_before_the_first_image(family_networks:
         detect(family_networks / "yolo-normalized", picture(*SIZE))
 
 
-@pytest.mark.parametrize("name", ["yolo", "yolo-suppressed"])
+@pytest.mark.parametrize("name", ["yolo", "yolo-suppressed", "yolo-masks", "yolo-masks-suppressed"])
 @pytest.mark.parametrize(("size", "boxes"), SCENES, ids=str)
 def test_it_finds_boxes(name: str, size: tuple[int, int], boxes: tuple[Box, ...], family_networks: Path) -> None:
     detections = detect(family_networks / name, picture(*size, *boxes))
     # An edge between two pixels of the input belongs to either of them.
     within = max(size[0] / SIZE[0], size[1] / SIZE[1], 1)
     check(detections, boxes, numbers=(0, 1, 2), within=within)
+
+
+@pytest.mark.parametrize("name", ["yolo-masks", "yolo-masks-suppressed"])
+@pytest.mark.parametrize("size", [(96, 128), (141, 67), (480, 641)])
+def test_masks_cover_the_pixels_of_the_object(name: str, size: tuple[int, int], family_networks: Path) -> None:
+    height, width = size
+    # The box goes around both red parts, and the mask leaves out what is between them.
+    left = ("red", 0, height // 8, width // 3, height // 2)
+    right = ("red", 2 * width // 3, height // 4, width, height)
+    pixels = picture(height, width, left, right)
+    (mask,) = detect(family_networks / name, pixels).decode_masks()
+    expected = pixels[..., 0] == 230
+    assert (mask & expected).sum() / (mask | expected).sum() > 0.93
+    assert not mask[:, width // 3 + width // 20 : 2 * width // 3 - width // 20].any()
+
+
+@pytest.mark.parametrize("size", [(96, 128), (141, 67), (31, 33)])
+def test_keypoints_lie_in_pixels_of_the_image(size: tuple[int, int], family_networks: Path) -> None:
+    height, width = size
+    box = (width // 4, height // 5, width - 5, height - 2)
+    detections = detect(family_networks / "yolo-points", picture(height, width, ("green", *box)))
+    assert detections.keypoints is not None
+    x1, y1, x2, y2 = box
+    within = max(height / SIZE[0], width / SIZE[1], 1)
+    np.testing.assert_allclose(detections.keypoints[..., :2], [[[x1, y1], [x2, y2]]], atol=within)
+    np.testing.assert_allclose(detections.keypoints[..., 2], [[0.25, 0.75]])
+
+
+def test_the_area_of_masks_is_no_option(family_networks: Path) -> None:
+    with pytest.raises(DetectorError, match="remove --mask-frame"):
+        prepare(str(family_networks / "yolo-masks"), reading=ReadingOptions(mask_frame="box"))
+
+
+def test_a_classifier_sees_the_center_square(family_networks: Path) -> None:
+    model = prepare(str(family_networks / "yolo-classes"))
+    assert (model.convention.kind, model.convention.activation) == ("classification", "softmax")
+    detector = load_detector(model, DetectorOptions(top_k=3), warm_up=None)
+    # Without the crop, blue would win.
+    wide = picture(60, 200, ("blue", 0, 0, 70, 60), ("red", 70, 0, 130, 60), ("blue", 130, 0, 200, 60))
+    high = np.ascontiguousarray(wide.transpose(1, 0, 2))
+    for result in detector.detect_in([wide, high]):
+        assert result.image_labels is not None
+        assert result.image_labels[0].label == "Dog"
+        assert sum(label.score for label in result.image_labels) == pytest.approx(1)
+
+
+def test_a_classifier_with_another_number_of_classes_is_refused(tmp_path: Path) -> None:
+    assert recognized(write_metadata(tmp_path, task="classify"), (1, 3)).fit.mode == "stretch"
+    with pytest.raises(DetectorError, match=r"3 classes of its metadata.yaml, it must be \[1, 3\]"):
+        recognized(write_metadata(tmp_path, task="classify"), (1, 4))
 
 
 def test_rows(family_networks: Path, tmp_path: Path, rows: Callable[..., list[dict[str, Any]]]) -> None:
