@@ -43,7 +43,7 @@ class EvaluationSummary:
     objects: int
     box_ap: float | None
     mask_ap: float | None
-    keypoint_ap: float | None
+    keypoint_ap: float | None = field(repr=False)
     ap_by_class: Mapping[str, float | None] = field(repr=False)
     figures: Mapping[str, float | None] = field(repr=False)
     thresholds: Mapping[str, float] = field(repr=False)
