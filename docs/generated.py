@@ -5,6 +5,7 @@ A Sphinx extension. It writes Markdown below `docs/`, in files that git ignores:
     reference/commands/*.md     a page per command: its help, its usage, every option under its heading
     project/*.md                ARCHITECTURE.md, CHANGELOG.md and others, with links that lead to pages of the site
     _generated/detectors.md     the catalog of detectors
+    _generated/adapter.md       the keys of an adapter, from prelabel/detectors/conventions/adapter_schema.py
     _generated/columns.md       the columns of the shards, from schemas/shard.arrow.json
     _generated/plan.md          the columns of the plan, from schemas/plan.arrow.json
     _generated/errors.md        the tree of exceptions, from prelabel/errors.py
@@ -47,6 +48,7 @@ def generate(docs: Path) -> None:
     pages |= {f"project/{name.lower()}": project_page(name) for name in PROJECT}
     pages |= {
         "_generated/detectors.md": detectors_table(),
+        "_generated/adapter.md": adapter_table(),
         "_generated/columns.md": columns_table("shard"),
         "_generated/plan.md": columns_table("plan"),
         "_generated/errors.md": errors_tree(),
@@ -183,6 +185,22 @@ def detectors_table() -> str:
         tuple(f"`{entry[key]}`" if key == "name" else prose(entry[key]) for key in keys) for entry in catalog_table()
     ]
     return table(tuple(keys.values()), rows) + "\n"
+
+
+def adapter_table() -> str:
+    """The keys of an adapter in order, with their values and meaning."""
+    from prelabel.detectors.conventions.adapter_schema import SCHEMA, form_of
+
+    def rows(schema: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, ...]]:
+        for name, part in schema["properties"].items():
+            inner = [option for option in part.get("anyOf", [part]) if "properties" in option]
+            needed = "yes" if name in schema["required"] else ""
+            values = "" if "properties" in part else prose(form_of(part))
+            yield f"{'&ndash; ' * depth}`{name}`", values, needed, prose(part["description"])
+            for option in inner:
+                yield from rows(option, depth + 1)
+
+    return table(("key", "values", "required", "what it says"), list(rows(SCHEMA))) + "\n"
 
 
 def columns_table(schema: str) -> str:

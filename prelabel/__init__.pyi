@@ -93,6 +93,7 @@ def label(
     allow_truncated: bool = False,
     decode_scale: Literal["full", "auto"] = "full",
     detector_option: Mapping[str, str] | StrPath | Sequence[StrPath] | None = None,
+    adapter: Mapping[str, Any] | StrPath | None = None,
     label_map: StrPath | None = None,
     keypoint_names: StrPath | None = None,
     input_range: Literal["0..1", "0..255", "-1..1"] | None = None,
@@ -173,6 +174,8 @@ def label(
         decode_scale: Decode large JPEGs at full size, or (`auto`) at 1/2, 1/4 or 1/8 if that leaves at least twice the
             resolution at which the model works. Faster, but may move detections.
         detector_option: Pass this to the factory of a detector in Python, as a keyword and as text. Stored in run.json.
+        adapter: Read from this file what the model's input and outputs mean, if they are not recognized; `prelabel
+            inspect write_adapter` writes a first one.
         label_map: Read the class names from a .pbtxt, .csv, .json or .txt file, or use the built-in `coco`.
         keypoint_names: Read the names and the skeleton of the detector's keypoints from a COCO dataset or a label map
             (.pbtxt), or use the built-in `coco-person` (default: those of the detector or of its label map).

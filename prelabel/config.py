@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from prelabel.options import (
     INPUT_LAYOUTS,
     INPUT_RANGES,
     MASK_FRAMES,
+    Document,
     Options,
     convert_all,
     default_of,
@@ -122,6 +123,14 @@ class LabelOptions(Options):
         {},
         "Pass this to the factory of a detector in Python, as a keyword and as text; repeatable. Stored in run.json.",
         metavar="NAME=VALUE",
+        affects="rows",
+        heading="Detector",
+    )
+    adapter: Document | None = option(
+        None,
+        "Read from this file what the model's input and outputs mean, if they are not recognized; `prelabel inspect "
+        "--write-adapter` writes a first one.",
+        metavar="FILE",
         affects="rows",
         heading="Detector",
     )
@@ -366,13 +375,26 @@ def differences(
         before = _stored_value(stored, name)
         if before == now or (name == "shard_size" and now is None):
             continue
-        line = f"{flag_of(name)} was {_as_text(before)}, now {_as_text(now)}"
+        line = "; ".join(
+            f"{flag_of(name)}{key} was {_as_text(was)}, now {_as_text(value)}"
+            for key, was, value in _changes(before, now)
+        )
         if fields[name].metadata["affects"] == "failures":
             if any(retry.get(name) == now for retry in changed_before) or (retry_failed and now > before):
                 continue
             line += " (below the limit of rows that succeeded)" if now < before else " (add --retry-failed to raise it)"
         lines.append(line)
     return lines
+
+
+def _changes(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The parts of two values that differ: the path of the part (` input.fit`), or `""` for all, and both values."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping) and before and now:
+        for name in dict.fromkeys([*before, *now]):
+            if before.get(name) != now.get(name):
+                yield from _changes(before.get(name), now.get(name), f"{key}.{name}" if key else f" {name}")
+    else:
+        yield key, before, now
 
 
 def changed_limits(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

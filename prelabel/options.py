@@ -59,6 +59,14 @@ MASK_FRAMES = ("box", "image")
 #: Metavars of options whose value is a path or a URL that shells complete as a path.
 PATH_METAVARS = ("FILE", "DIR", "PATH", "OUT", "RUN", "DETECTOR")
 
+#: The content of a file of keys and values, as plain JSON; the option accepts the path of the file, too.
+Document = dict[str, Any]
+_DOCUMENT_SUFFIXES = (".yaml", ".yml", ".toml", ".json")
+#: Largest size of such a file, in bytes.
+_LARGEST_DOCUMENT = 1 << 20
+#: Keys of a document whose values are names: `no` and `1e3` are text in them.
+_NAMES = ("labels",)
+
 #: Shortens values in messages: a few lines of YAML can define a value of gigabytes.
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
@@ -286,8 +294,8 @@ def kind_of(field: dataclasses.Field[Any]) -> str:
     """
     annotation = str(field.type).removesuffix(" | None")
     maps = {"dict[str, str]": "pairs", "dict[str, float]": "float-pairs", "dict[str, Any]": "json"}
-    lists = {"tuple[str, ...]": "list", "tuple[float, ...]": "numbers"}
-    return {"bool": "flag", **lists, **maps}.get(annotation, annotation)
+    others = {"tuple[str, ...]": "list", "tuple[float, ...]": "numbers", "Document": "document"}
+    return {"bool": "flag", **others, **maps}.get(annotation, annotation)
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
@@ -370,6 +378,7 @@ _EXPECTED = {
     "list": "text or a list of texts",
     "numbers": "numbers joined by commas",
     "json": "a JSON object",
+    "document": "a .yaml, .toml or .json file, or its content",
     "pairs": "NAME=VALUE or a file",
     "float-pairs": "NAME=NUMBER or a file",
 }
@@ -425,6 +434,8 @@ def _converted(kind: str, value: Any) -> Any:
         return tuple(_converted("float", number) for number in texts)
     if kind == "json":
         return _expect(json.loads(value) if isinstance(value, str) else meaning(value), dict)
+    if kind == "document":
+        return _document(value)
     return dict(_pairs(kind, value))
 
 
@@ -435,6 +446,49 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, Bare) and not value.exact:
         value = value.value
     return str(value) if type(value) is int else value
+
+
+def read_document(flag: str, path: str) -> Document:
+    """The content of a file that an option names. Raises ConfigError that names the option or the file."""
+    try:
+        return _document(path)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{flag} must be a {', '.join(_DOCUMENT_SUFFIXES)} file, got {_SHORT.repr(path)}") from None
+
+
+def _document(value: Any) -> Document:
+    """The content of a file, given by its path or directly, as plain JSON. Raises ConfigError that names the file."""
+    if isinstance(value, str | Path):
+        path = Path(str(value))
+        if path.suffix.lower() not in _DOCUMENT_SUFFIXES:
+            raise ValueError
+        if path.is_file() and path.stat().st_size > _LARGEST_DOCUMENT:
+            raise ConfigError(f"{path}: the file has more than {_LARGEST_DOCUMENT:,} bytes")
+        value = read_mapping(path)
+    return {
+        str(name): _plain(_with_names(inner) if name in _NAMES else meaning(inner))
+        for name, inner in _expect(value, Mapping).items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A value as plain JSON. Raises TypeError if it cannot be one."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, str):
+        return str(value)
+    return _expect(value, bool | int | float | None)
+
+
+def _with_names(value: Any) -> Any:
+    """A value whose unquoted parts are the text that is written, not what it means."""
+    if isinstance(value, Bare):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {name: _with_names(inner) for name, inner in value.items()}
+    return [_with_names(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _expect(value: Any, types: Any, but: Any = ()) -> Any:

@@ -116,6 +116,7 @@ def python_type(field: dataclasses.Field[Any]) -> str:
         "pairs": "Mapping[str, str] | StrPath | Sequence[StrPath]",
         "float-pairs": "Mapping[str, float] | StrPath | Sequence[StrPath]",
         "json": "Mapping[str, Any]",
+        "document": "Mapping[str, Any] | StrPath",
     }
     name = types.get(kind, kind)
     return f"{name} | None" if _default(field) is None and not is_required(field) else name

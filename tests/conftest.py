@@ -49,3 +49,12 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "tests.detectors.networks", directory]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return directory
+
+
+@pytest.fixture(scope="session")
+def adapter_networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the models of `tests.detectors.adapter_networks`, built once by a separate process."""
+    directory = tmp_path_factory.mktemp("adapter-networks")
+    command = [sys.executable, "-m", "tests.detectors.adapter_networks", directory]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return directory

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from prelabel.detectors.conventions.adapter_schema import SCHEMA as ADAPTER_SCHEMA
 from prelabel.store.plan import PLAN_SCHEMA
 from prelabel.store.rows import SHARD_SCHEMA
 
@@ -20,3 +22,22 @@ def test_arrow_contract_is_the_schema_in_the_code(name: str, schema: pa.Schema):
     declared = [(field["name"], field["type"], field["nullable"]) for field in contract["fields"]]
     assert declared == [(field.name, str(field.type), field.nullable) for field in schema]
     assert all(field["description"] for field in contract["fields"])
+
+
+def test_the_schema_of_adapters_is_the_one_in_the_code():
+    """`python -m tests.test_schemas` writes it."""
+    assert json.loads((SCHEMAS / "adapter.schema.json").read_text()) == _without_forms(ADAPTER_SCHEMA)
+
+
+def _without_forms(schema: Any) -> Any:
+    """The schema without `form`, which words messages and is no keyword of JSON Schema."""
+    if isinstance(schema, list):
+        return [_without_forms(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {name: _without_forms(part) for name, part in schema.items() if name != "form"}
+
+
+if __name__ == "__main__":
+    text = json.dumps(_without_forms(ADAPTER_SCHEMA), indent=1)
+    (SCHEMAS / "adapter.schema.json").write_text(text + "\n")

@@ -252,7 +252,7 @@ def _option(name: str, field: dataclasses.Field[Any], heading: str, *, hidden: b
         text += f"  [default: {default:g}]" if isinstance(default, float) else f"  [default: {default}]"
     types: dict[str, Any] = {"int": int, "float": float}
     if meta["metavar"] in PATH_METAVARS:
-        types["str"] = PATH
+        types["str"] = types["document"] = PATH
     return HeadedOption(
         [flag, name],
         heading=heading,

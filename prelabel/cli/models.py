@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,7 +22,7 @@ from prelabel.cli.command import (
     storage_option,
 )
 from prelabel.errors import ConfigError
-from prelabel.options import ACTIVATIONS, INPUT_LAYOUTS, INPUT_RANGES, MASK_FRAMES
+from prelabel.options import ACTIVATIONS, INPUT_LAYOUTS, INPUT_RANGES, MASK_FRAMES, read_document
 
 if TYPE_CHECKING:
     from prelabel.detectors.inspect import ModelReport
@@ -56,6 +57,12 @@ def _detector_argument(description: str) -> Callable[[F], F]:
 _MODEL_PARAMETERS = (
     click.option(
         "--label-map", type=PATH, metavar="FILE", help="Check this label map with the model: a file, or `coco`."
+    ),
+    click.option(
+        "--adapter",
+        type=PATH,
+        metavar="FILE",
+        help="Read from this file what the inputs and outputs mean, as for `label`.",
     ),
     click.option(
         "--input-range",
@@ -110,29 +117,48 @@ def _model_parameters(command: F) -> F:
     "Name from `prelabel detectors`, the URL, archive, folder or prefix of a SavedModel, or package.module:factory."
 )
 @click.option(
+    "--write-adapter",
+    type=PATH,
+    metavar="FILE",
+    help="Write a first adapter for the model to this file, which must not exist: what is known is filled in, and ??? "
+    "marks what must be answered.",
+)
+@click.option(
     "--detector-option",
     metavar="NAME=VALUE",
     multiple=True,
     help="Pass this to the factory of a detector in Python, as for `label`; repeatable.",
 )
 @_model_parameters
-def inspect(detector: str, trust_model: bool, detector_option: tuple[str, ...], **options: str | None) -> None:
+def inspect(
+    detector: str,
+    write_adapter: str | None,
+    trust_model: bool,
+    detector_option: tuple[str, ...],
+    **options: str | None,
+) -> None:
     """Report what a SavedModel or hub module is and how `label` interprets its inputs and outputs.
 
-    Exits with code 1 if `label` would refuse the model. Analyzes the model without loading TensorFlow or running any
-    part of it. A detector in Python is run on a gray image, with --trust-model only.
+    Exits with code 1 if `label` would refuse the model, unless it writes an adapter. Analyzes the model without loading
+    TensorFlow or running any part of it. A detector in Python is run on a gray image, with --trust-model only.
     """
     from prelabel.detectors.inspect import format_report
     from prelabel.detectors.plugins.addresses import find_factory, require_model
 
     if (factory := find_factory(detector)) is not None:
+        options["write_adapter"] = write_adapter
         _inspect_plugin(factory, _pairs(detector_option), options, trusted=trust_model)
         return
     require_model(detector)
     if detector_option:
         raise ConfigError("--detector-option is for detectors that are Python code; for a model, remove it")
+    if write_adapter:
+        _require_new(write_adapter, options["adapter"])
     report = _report(detector, options)
     click.echo(format_report(report, trusted=trust_model))
+    if write_adapter:
+        _write_adapter(report, write_adapter)
+        return
     if problem := report.refused_because(trusted=trust_model):
         fail(problem)
 
@@ -202,24 +228,48 @@ def fetch(detector: str, to: str | None, trust_model: bool, **options: str | Non
         outcome = f"is in the model cache of this machine ({model.path})"
         arguments += ["--model-cache", options["model_cache"]] if options["model_cache"] else []
     show_notes([f"{model.model_version}, {report.size / 1e6:.1f} MB, {outcome}; use it with the options below"])
-    for name in ("label_map", "input_range", "activation", "input_layout", "mask_frame"):
+    for name in ("adapter", "label_map", "input_range", "activation", "input_layout", "mask_frame"):
         if value := options[name]:
             arguments += ["--" + name.replace("_", "-"), value]
     click.echo(shlex.join([*arguments, *(["--trust-model"] if trust_model else [])]))
 
 
+def _require_new(path: str, adapter: str | None) -> None:
+    """Refuse to write over a file, which may hold answers, or to write an adapter of an adapter."""
+    if adapter is not None:
+        raise ConfigError("--write-adapter: remove --adapter, which declares everything already")
+    if Path(path).exists():
+        raise ConfigError(f"--write-adapter {path}: this file exists; name a new one")
+
+
+def _write_adapter(report: ModelReport, path: str) -> None:
+    from prelabel.detectors.conventions.adapter_draft import draft_adapter
+    from prelabel.storage.files import Storage
+
+    text = draft_adapter(report.model, report.graph, report.prepared)
+    Storage().publish(path, text.encode())
+    count = sum(": ???" in line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    show_notes([f"wrote {path}; " + (f"{count} answers are missing (???)" if count else "nothing is left to answer")])
+
+
 def _report(
     detector: str, options: Mapping[str, str | None], say: Callable[[str], None] = lambda text: None
 ) -> ModelReport:
+    from prelabel.detectors.conventions.adapter import Adapter
     from prelabel.detectors.conventions.resolve_model import ReadingOptions
     from prelabel.detectors.inspect import inspect_model
 
+    adapter = options["adapter"]
     return inspect_model(
         detector,
         storage_of(options["storage_options"]),
         label_map=options["label_map"],
         reading=ReadingOptions(
-            options["input_range"], options["activation"], options["input_layout"], options["mask_frame"]
+            options["input_range"],
+            options["activation"],
+            options["input_layout"],
+            options["mask_frame"],
+            None if adapter is None else Adapter.of(read_document("--adapter", adapter)),
         ),
         cache_dir=options["model_cache"],
         mirror=options["model_mirror"],

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from prelabel.config import LabelOptions
 from prelabel.detectors.base import DetectorRecord
+from prelabel.detectors.conventions.adapter import Adapter
 from prelabel.detectors.conventions.op_audit import require_safe
 from prelabel.detectors.conventions.resolve_model import ReadingOptions, prepare
 from prelabel.detectors.conventions.working_size import working_size
@@ -25,8 +26,8 @@ from prelabel.storage.files import Storage
 
 #: Options of `label` that say how a SavedModel is found, read and run.
 _OF_MODELS = (
-    *("label_map", "input_range", "activation", "input_layout", "mask_frame", "mask_threshold", "keep", "top_k"),
-    *("optimize", "model_cache", "model_mirror"),
+    *("adapter", "label_map", "input_range", "activation", "input_layout", "mask_frame", "mask_threshold", "keep"),
+    *("top_k", "optimize", "model_cache", "model_mirror"),
 )
 
 
@@ -138,5 +139,10 @@ def require_trusted(factory: FactoryAddress, *, trusted: bool) -> None:
 
 
 def reading_options(options: LabelOptions) -> ReadingOptions:
-    """The options that set how the model's inputs and outputs are interpreted."""
-    return ReadingOptions(options.input_range, options.activation, options.input_layout, options.mask_frame)
+    """The options that set how the model's inputs and outputs are interpreted.
+
+    Raises:
+        ConfigError: The adapter is not valid, or an option contradicts it.
+    """
+    adapter = None if options.adapter is None else Adapter.of(options.adapter)
+    return ReadingOptions(options.input_range, options.activation, options.input_layout, options.mask_frame, adapter)

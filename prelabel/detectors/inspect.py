@@ -84,7 +84,7 @@ def inspect_model(
     graph = read_graph(local.path)
     labels, problem = None, ""
     try:
-        labels = find_labels(local, label_map, storage)
+        labels = find_labels(local, label_map, storage, reading)
     except ConfigError as error:
         problem = str(error)
     prepared, refusal = None, ""
@@ -133,7 +133,7 @@ def format_report(report: ModelReport, *, trusted: bool = False) -> str:
         lines += [f"refused      {refusal}" for refusal in report.prepared.refusals]
         lines += [f"warning      {note}" for note in report.prepared.notes]
     else:
-        lines.append(f"recognized   no; known conventions: {KNOWN}")
+        lines.append(f"recognized   no; known conventions: {KNOWN}; --adapter describes other detectors")
         lines.append(f"refused      {report.refusal.partition(' Found: ')[0]}")
     pixels = working_size(report.prepared) if report.prepared else None
     if pixels:

@@ -64,6 +64,7 @@ class Convention(ImageInput):
         classes: Number of classes, numbered from 0, if the signature or the model's files tell.
         why: How the convention was recognized, in words.
         unused: Outputs that may be of interest but are not used.
+        notes: Remarks for users, one line each.
         box_form: Order and unit of the boxes.
         fit: How images are fitted into an input of fixed size.
         decode: Turns the outputs for one image into candidates; None for one output per role (`named_outputs.py`).
@@ -72,6 +73,9 @@ class Convention(ImageInput):
         labels: The classes that the model's own files name, beyond the usual label maps; or None.
         keypoints: The keypoints of each detection, or None if it returns none.
         input_range: Range of a float input; see `resolve_model.py`.
+        bgr: Whether the input has the color channels in the order blue, green, red.
+        mean: Subtracted from the pixels in `input_range`, per channel of the input; empty for nothing.
+        deviation: What the difference is divided by, per channel of the input; empty for nothing.
         activation: Activation of a classifier's output; see `activation.py`.
         background: Whether class 0 of a classifier is the background.
         mask_frame: The area that masks cover: their `"box"`, the whole `"image"`, or `"by-size"`: the image if they
@@ -84,6 +88,7 @@ class Convention(ImageInput):
     classes: int | None = None
     why: str = field(default="", compare=False)
     unused: tuple[Tensor, ...] = ()
+    notes: tuple[str, ...] = ()
     box_form: BoxForm = NORMALIZED_YXYX
     fit: Fit = STRETCH
     decode: Decode | None = None
@@ -92,6 +97,9 @@ class Convention(ImageInput):
     labels: LabelMap | None = None
     keypoints: KeypointSet | None = None
     input_range: str = ""
+    bgr: bool = False
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
     activation: str = ""
     background: bool = False
     mask_frame: str = "box"

@@ -29,7 +29,7 @@ def decode_named(outputs: Arrays, convention: Convention, shown: Shown, lowest: 
         DetectorError: The arrays contradict each other or the convention; the message names the array.
     """
     ranks = {
-        **{"boxes": 2, "scores": 1, "numbers": 1, "count": 0, "masks": 3, "multiclass_scores": 2},
+        **{"boxes": 2, "scores": 1, "numbers": 1, "masks": 3, "multiclass_scores": 2},
         **{"keypoints": 3, "keypoint_scores": 2},
     }
     names = {**convention.outputs, **{name: name for name in convention.strings}}
@@ -39,23 +39,19 @@ def decode_named(outputs: Arrays, convention: Convention, shown: Shown, lowest: 
             continue
         array = outputs[name]
         rank = ranks.get(role, 1)
-        if role == "count" and array.size == 1:
-            array = array.reshape(())
+        if role == "count":
+            arrays[role] = array
+            continue
         if array.ndim == rank + 1 and array.shape[0] == 1:
             array = array[0]
         if array.ndim != rank:
-            expected = "one number" if rank == 0 else f"[N{', ...' * (rank > 1)}]"
+            expected = f"[N{', ...' * (rank > 1)}]"
             raise DetectorError(f"{name} must have shape {expected}, got {list(outputs[name].shape)}")
         arrays[role] = array
     length = len(arrays["scores"])
     count = arrays.pop("count", None)
     if count is not None:
-        number = float(count)
-        if not 0 <= number <= length or number != int(number):
-            raise DetectorError(
-                f"{names['count']} must be an integer from 0 to {length}, the number of scores, got {number:g}"
-            )
-        length = int(number)
+        length = number_of_detections(count, length, names["count"])
     for role, array in arrays.items():
         # Cutting arrays to a common length could pair values of different detections: one may be a vocabulary.
         if len(array) != len(arrays["scores"]):
@@ -72,3 +68,22 @@ def decode_named(outputs: Arrays, convention: Convention, shown: Shown, lowest: 
     if "keypoints" in arrays:
         arrays["keypoints"] = points_in_shares(arrays["keypoints"], convention.box_form.unit, shown)
     return Candidates(arrays)
+
+
+def number_of_detections(count: npt.NDArray[Any], length: int, name: str) -> int:
+    """The number of detections that are meant, of `length` ones.
+
+    Args:
+        count: An array of one number, of any shape.
+        length: Number of scores.
+        name: Of the output, for the message.
+
+    Raises:
+        DetectorError: It is not one whole number from 0 to `length`.
+    """
+    if count.size != 1:
+        raise DetectorError(f"{name} must be one number, got shape {list(count.shape)}")
+    number = float(count.reshape(()))
+    if not 0 <= number <= length or number != int(number):
+        raise DetectorError(f"{name} must be an integer from 0 to {length}, the number of scores, got {number:g}")
+    return int(number)

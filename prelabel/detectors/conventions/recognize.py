@@ -19,7 +19,7 @@ from prelabel.detectors.conventions.protos import CALL, Signature, Tensor, sizes
 from prelabel.errors import DetectorError
 from prelabel.options import INPUT_LAYOUTS
 
-_PREFERRED = ("serving_default", "default")
+PREFERRED = ("serving_default", "default")
 
 #: Numbers of channels other than 3: gray, and images with transparency.
 _OTHER_CHANNELS = (1, 2, 4)
@@ -59,7 +59,7 @@ def recognize(
     refused: dict[str, str] = {}  # only signatures that accept an image
     reasons: dict[str, str] = {}
     for signature in signatures:
-        image = _input(signature, layout, folder)
+        image = image_input(signature, layout, folder)
         fit = image if isinstance(image, str) else _match(image, signature, folder, is_classifier)
         if isinstance(fit, Convention):
             recognized.setdefault(signature.name, fit)
@@ -67,7 +67,7 @@ def recognize(
         reasons.setdefault(signature.name, fit)
         if not isinstance(image, str):
             refused[signature.name] = fit
-    for name in _PREFERRED:
+    for name in PREFERRED:
         if name in recognized:
             return recognized[name]
         if name in refused:
@@ -81,7 +81,7 @@ def recognize(
         names = ", ".join(sorted(fit.signature for fit in others))
         raise DetectorError(
             f"the model has several signatures that fit ({names}); save it with one of them, or name that "
-            f"serving_default. Found: {_in_words(signatures)}"
+            f"serving_default. Found: {signatures_in_words(signatures)}"
         )
     raise _unknown(reasons, signatures)
 
@@ -89,11 +89,15 @@ def recognize(
 def _unknown(reasons: Mapping[str, str], signatures: Sequence[Signature]) -> DetectorError:
     details = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
     why = f": {_short(details, 1500)}" if details else ""
-    listing = _short(_in_words(signatures))
-    return DetectorError(f"no signature of the model is supported{why}. Found: {listing}. Supported: {KNOWN}")
+    listing = _short(signatures_in_words(signatures))
+    return DetectorError(
+        f"no signature of the model is supported{why}. Found: {listing}. Supported: {KNOWN}; --adapter describes other "
+        "detectors"
+    )
 
 
-def _in_words(signatures: Sequence[Signature]) -> str:
+def signatures_in_words(signatures: Sequence[Signature]) -> str:
+    """Signatures with their inputs and outputs, for messages."""
     return "; ".join(map(str, signatures)) or "no signature"
 
 
@@ -119,8 +123,17 @@ def _takes_batches(convention: Convention, outputs: Mapping[str, Tensor]) -> boo
     )
 
 
-def _input(signature: Signature, layout: str | None, folder: Path | None) -> ImageInput | str:
-    """The image input of a signature; or, in words, why it has none."""
+def image_input(
+    signature: Signature, layout: str | None, folder: Path | None = None, option: str = "--input-layout"
+) -> ImageInput | str:
+    """The image input of a signature; or, in words, why it has none.
+
+    Args:
+        signature: The signature.
+        layout: One of `INPUT_LAYOUTS` if given explicitly.
+        folder: The folder of the model, whose graph may decode images; None if only the signature is known.
+        option: What gives the layout, for messages.
+    """
     if len(signature.inputs) != 1:
         return f"has {len(signature.inputs)} inputs instead of one image"
     image = signature.inputs[0]
@@ -129,7 +142,7 @@ def _input(signature: Signature, layout: str | None, folder: Path | None) -> Ima
     if image.dtype not in (*FLOATS, *INTEGERS) or image.shape is None or image.rank not in (3, 4):
         return f"has the input {image}, not an image of shape [batch, height, width, 3] or [height, width, 3]"
     *batch, first, middle, last = image.shape
-    layout_or_reason = _layout((first, middle, last), layout)
+    layout_or_reason = _layout((first, middle, last), layout, option)
     if layout_or_reason not in INPUT_LAYOUTS:
         return layout_or_reason
     channels_first = layout_or_reason == "channels-first"
@@ -160,7 +173,7 @@ def _encoded_input(signature: Signature, folder: Path | None) -> ImageInput | st
     )
 
 
-def _layout(shape: tuple[int | None, ...], given: str | None) -> str:
+def _layout(shape: tuple[int | None, ...], given: str | None, option: str) -> str:
     """One of `INPUT_LAYOUTS`; or, in words, why the shape has neither, or either.
 
     A known size other than 3 cannot be the number of channels. If both ends remain possible, an option must decide.
@@ -181,6 +194,6 @@ def _layout(shape: tuple[int | None, ...], given: str | None) -> str:
     if len(possible) == 2:
         return (
             f"does not tell which dimension of its images is the channels (shape {sizes_in_words(shape)}): give "
-            "--input-layout channels-last or channels-first"
+            f"{option} channels-last or channels-first"
         )
     return possible[0]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from prelabel.detections import ClassName
 from prelabel.detectors.base import Decision, DetectorRecord
 from prelabel.detectors.conventions.activation import RowsEnd, rows_end
+from prelabel.detectors.conventions.adapter import Adapter
 from prelabel.detectors.conventions.convention import FLOATS, LARGEST_BOX_MASK, Convention
 from prelabel.detectors.conventions.families.classification import NO_SCORES
 from prelabel.detectors.conventions.graph import Entry, enter
@@ -21,7 +22,7 @@ from prelabel.detectors.conventions.input_range import Evidence, range_in
 from prelabel.detectors.conventions.protos import Graph, Signature, chosen_meta_graph, open_saved_model, read_graph
 from prelabel.detectors.conventions.recognize import recognize
 from prelabel.detectors.models.fetch import LocalModel, fetch_model
-from prelabel.errors import DetectorError, first_of
+from prelabel.errors import ConfigError, DetectorError, first_of
 from prelabel.labels.maps import LabelMap, names_background, parse_label_map, read_label_map
 from prelabel.options import ACTIVATIONS, INPUT_LAYOUTS, INPUT_RANGES
 from prelabel.storage.files import Storage
@@ -46,14 +47,42 @@ _IMAGENET = 1001
 _BOX = 4
 
 
+#: The key of an adapter that stands for each option.
+_ADAPTER_KEYS = {
+    "input_range": "input.range",
+    "activation": "outputs.scores.activation",
+    "input_layout": "input.layout",
+    "mask_frame": "outputs.masks.frame",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ReadingOptions:
-    """Explicit options on how a model's inputs and outputs are read, each None if not given; see `prelabel.config`."""
+    """Explicit options on how a model's inputs and outputs are read, each None if not given; see `prelabel.config`.
+
+    Raises:
+        ConfigError: An option is given besides the adapter, which declares the same.
+    """
 
     input_range: str | None = None
     activation: str | None = None
     input_layout: str | None = None
     mask_frame: str | None = None
+    adapter: Adapter | None = None
+
+    def __post_init__(self) -> None:
+        if self.adapter is None:
+            return
+        for name, key in _ADAPTER_KEYS.items():
+            if getattr(self, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{option}: --adapter declares this with its key {key}: remove {option}")
+
+    def given(self, name: str) -> tuple[str | None, str]:
+        """The value of an option, or of the adapter's key in its place; and the name of that, for messages."""
+        if self.adapter is None:
+            return getattr(self, name), f"--{name.replace('_', '-')}"
+        return getattr(self.adapter, name, None), f"--adapter {_ADAPTER_KEYS[name]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +168,7 @@ def prepare(
         DetectorError: The model cannot be fetched, is not recognized, or needs an option.
     """
     local = fetch_model(address, storage, cache_dir=cache_dir, mirror=mirror, say=say)
-    model = analyze_model(local, find_labels(local, label_map, storage), reading)
+    model = analyze_model(local, find_labels(local, label_map, storage, reading), reading)
     model.require_readable()
     return model
 
@@ -152,9 +181,12 @@ def analyze_model(local: LocalModel, labels: LabelMap | None, reading: ReadingOp
     """
     reading, entry, graph = reading or ReadingOptions(), local.entry, read_graph(local.path)
     is_classifier = reading.activation is not None or (entry is not None and entry.activation is not None)
-    convention = recognize(
-        graph.signatures, folder=local.path, layout=reading.input_layout, is_classifier=is_classifier
-    )
+    if reading.adapter is not None:
+        convention = reading.adapter.convention(graph.signatures)
+    else:
+        convention = recognize(
+            graph.signatures, folder=local.path, layout=reading.input_layout, is_classifier=is_classifier
+        )
     labels = labels or convention.labels
     if labels and convention.classes:
         labels = labels.fitted_to(convention.classes)
@@ -165,8 +197,19 @@ def analyze_model(local: LocalModel, labels: LabelMap | None, reading: ReadingOp
         return _Reader(local, graph, convention, labels, reading, signature, entry_point).read()
 
 
-def find_labels(model: LocalModel, label_map: str | None, storage: Storage | None = None) -> LabelMap | None:
-    """The label map that is given, else one inside the model, else that of the catalog, else None."""
+def find_labels(
+    model: LocalModel, label_map: str | None, storage: Storage | None = None, reading: ReadingOptions | None = None
+) -> LabelMap | None:
+    """The label map that is given, by an option or an adapter, else one inside the model, else the catalog's, or None.
+
+    Raises:
+        ConfigError: There is no such label map, or it is given twice.
+    """
+    in_adapter = reading.adapter.labels if reading is not None and reading.adapter is not None else None
+    if label_map and in_adapter:
+        raise ConfigError("--label-map: --adapter has labels, too: remove one of them")
+    if in_adapter:
+        return in_adapter
     if label_map:
         return read_label_map(label_map, storage)
     for name in _OWN_LABEL_MAPS:
@@ -196,9 +239,10 @@ class _Reader:
     def read(self) -> PreparedModel:
         """The model with all decisions, refusals and notes."""
         convention = replace(self._convention, input_range=self._input_range())
-        if convention.channels_first or self._given.input_layout:
+        given_layout, option = self._given.given("input_layout")
+        if convention.channels_first or given_layout:
             layout = INPUT_LAYOUTS[convention.channels_first]
-            why = "given by --input-layout" if self._given.input_layout else "by the shape of the input"
+            why = f"given by {option}" if given_layout else "by the shape of the input"
             self._decide("input layout", layout, why)
         self._check_label_map()
         if convention.kind == "classification":
@@ -211,6 +255,7 @@ class _Reader:
             self._refusals.append("--mask-frame was given, but it returns no masks")
         for about, decision in convention.known.items():
             self._decisions.setdefault(about, decision)
+        self._notes += convention.notes
         self._notes += [f"the output {tensor} is not used" for tensor in convention.unused]
         refusals, notes = tuple(self._refusals), tuple(self._notes)
         return PreparedModel(self._local, self._graph, convention, self._labels, self._decisions, refusals, notes)
@@ -218,7 +263,7 @@ class _Reader:
     # The following methods return "" if they add a refusal.
 
     def _input_range(self) -> str:
-        given, image = self._given.input_range, self._convention.input
+        (given, option), image = self._given.given("input_range"), self._convention.input
         if self._convention.is_encoded:
             if given or self._given.input_layout:
                 option = "--input-range" if given else "--input-layout"
@@ -227,7 +272,7 @@ class _Reader:
             return ""
         if image.dtype not in FLOATS:
             if given not in (None, "0..255"):
-                self._refusals.append(f"its input is {image.dtype}: --input-range can only be 0..255")
+                self._refusals.append(f"its input is {image.dtype}: {option} can only be 0..255")
             return self._integer_range(image.dtype)
         evidence = (
             range_in(self._entry_point) if self._entry_point else Evidence(None, "the graph does not name its input")
@@ -236,12 +281,12 @@ class _Reader:
         if given:
             if decisions and decisions[0].value != given:
                 first = decisions[0]
-                self._notes.append(f"--input-range {given} was given, but {first.why}, as for {first.value}")
-            return self._decide("input range", given, "given by --input-range")
+                self._notes.append(f"{option} {given} was given, but {first.why}, as for {first.value}")
+            return self._decide("input range", given, f"given by {option}")
         if decisions:
             return self._decide("input range", decisions[0].value, decisions[0].why)
         self._refusals.append(
-            f"its input is {image.dtype} of unknown range ({evidence.why}): give --input-range "
+            f"its input is {image.dtype} of unknown range ({evidence.why}): give {option} "
             f"{', '.join(INPUT_RANGES)}, according to its documentation or training"
         )
         return ""
@@ -251,13 +296,14 @@ class _Reader:
         evidence = range_in(self._entry_point) if self._entry_point and dtype != "uint8" else Evidence(None, "")
         if evidence.is_scaled and evidence.range != "0..255":
             against = f"{evidence.why}{f', as for {evidence.range}' if evidence.range else ''}"
-            if not self._given.input_range:
+            given, option = self._given.given("input_range")
+            if not given:
                 self._refusals.append(
-                    f"its input is {dtype} and would receive 0..255, but {against}: give --input-range 0..255 if that "
+                    f"its input is {dtype} and would receive 0..255, but {against}: give {option} 0..255 if that "
                     "is right nevertheless, or export the model with an input of uint8 or float32"
                 )
                 return ""
-            self._notes.append(f"--input-range 0..255 was given, but {against}")
+            self._notes.append(f"{option} 0..255 was given, but {against}")
         return self._decide("input range", "0..255", f"the input is {dtype}")
 
     def _known_ranges(self, evidence: Evidence) -> Iterator[Decision]:
@@ -348,13 +394,13 @@ class _Reader:
         return False
 
     def _mask_frame(self) -> str:
-        convention, given = self._convention, self._given.mask_frame
+        convention, (given, option) = self._convention, self._given.given("mask_frame")
         if "masks" in convention.known:
             if given:
                 self._refusals.append("what its masks cover is known: remove --mask-frame")
             return convention.mask_frame
         if given:
-            return self._decide("masks", given, "given by --mask-frame")
+            return self._decide("masks", given, f"given by {option}")
         masks = next(output for output in self._signature.outputs if output.name == convention.outputs["masks"])
         height, width = masks.shape[-2:] if masks.shape else (None, None)
         if height is None or width is None:

@@ -246,8 +246,13 @@ class SavedModelDetector:
         if convention.is_encoded:
             # Little compressed, since it is decoded at once.
             return np.array(self._tf.io.encode_png(pixels, compression=1).numpy(), object)
+        pixels = pixels[..., ::-1] if convention.bgr else pixels
         if convention.input.dtype in FLOATS:
             image = scaled_to_range(pixels, convention.input_range)
+            if convention.mean:
+                image -= np.array(convention.mean, np.float32)
+            if convention.deviation:
+                image /= np.array(convention.deviation, np.float32)
         else:
             image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
         image = image.transpose(2, 0, 1) if convention.channels_first else image
