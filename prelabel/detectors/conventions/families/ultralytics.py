@@ -352,7 +352,16 @@ def _with_extra(
     convention: Convention,
     shown: Shown,
 ) -> Candidates:
-    """Candidates whose additional numbers `(N, E)` are keypoints or weights of prototypes, if there are such."""
+    """Candidates whose additional numbers `(N, E)` are keypoints or weights of prototypes, if there are such.
+
+    Boxes are clipped to the image, as `scale_boxes` does it, and those in the gray beside it are left out: the checks
+    would take many of them, or one that is much larger than a narrow image, for boxes of another form.
+    """
+    if not shown.fills_input:
+        boxes = arrays["boxes"]
+        in_image = ~((boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, :2] >= 1).any(axis=1))
+        arrays, extra = {role: array[in_image] for role, array in arrays.items()}, extra[in_image]
+        arrays["boxes"] = np.clip(arrays["boxes"], 0, 1)
     if convention.keypoints is not None:
         points = extra.reshape(len(extra), len(convention.keypoints), -1)
         scores = points[..., 2] if points.shape[2] == 3 else np.ones(points.shape[:2], np.float32)

@@ -209,6 +209,17 @@ def test_raw_boxes_are_pixels_of_the_letterboxed_input(tmp_path: Path) -> None:
     assert boxes == [[0, 5, 10, 11]]
 
 
+@pytest.mark.parametrize("form", ["raw", "suppressed"])
+def test_boxes_in_the_gray_are_left_out(form: str, tmp_path: Path) -> None:
+    convention = recognized(write_metadata(tmp_path), RAW if form == "raw" else SUPPRESSED)
+    # The image takes the columns 32 to 96 of the input.
+    raw = [[16, 50, 32, 20, 0.9, 0, 0], [112, 50, 20, 20, 0.8, 0, 0], [30, 20, 6, 20, 0.7, 0, 0]]
+    rows = [[0, 40, 32, 60, 0.9, 0], [102, 40, 122, 60, 0.8, 0], [27, 10, 33, 30, 0.7, 0]]
+    output = np.array(raw).T.tolist() if form == "raw" else rows
+    boxes, scores, _ = decoded(convention, output, image=(48, 32))
+    assert (boxes, scores) == ([[0, 5, 0.5, 15]], [0.7])
+
+
 def test_at_most_300_of_the_raw_boxes_are_kept_the_best(tmp_path: Path) -> None:
     convention = recognized(write_metadata(tmp_path), RAW)
     x = np.linspace(5, 120, 400)
