@@ -175,7 +175,7 @@ def test_help_groups_the_commands():
     lines = call("--help").stdout.splitlines()
     listed = [line.split()[0] for line in lines[lines.index("Label images:") :] if line.startswith("  ")]
     assert listed == list(main.commands)
-    assert listed[:4] == ["label", "status", "verify", "preview"]
+    assert listed[:5] == ["label", "fuse", "status", "verify", "preview"]
 
 
 @pytest.mark.parametrize("command", commands())

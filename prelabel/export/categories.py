@@ -25,6 +25,7 @@ from prelabel.detections import ClassName
 from prelabel.errors import ExportError, first_of
 from prelabel.export.base import Rows, RunInfo
 from prelabel.export.image_ids import require_id
+from prelabel.export.options import MANY_CLASSES
 from prelabel.export.parallel import UNUSED, map_parts
 from prelabel.labels.colors import colors_by_frequency
 from prelabel.labels.maps import read_label_map
@@ -276,10 +277,6 @@ def _duplicates(values: Iterable[Any]) -> Iterator[Any]:
         seen.add(value)
 
 
-#: Longest list in which annotators still find a class; of a longer list, only the classes that occur are offered.
-MANY_CLASSES = 100
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClassListOptions(Options):
     """Which detections an export keeps, and a list of categories to follow."""
@@ -296,24 +293,6 @@ class ClassListOptions(Options):
         "error",
         "Stop with an error for classes that --categories lacks, or drop them.",
         choices=("error", "drop"),
-    )
-
-
-def listing_option(what: str, default: str = "auto", *, every: str = "of the detector", first: bool = True) -> Any:
-    """The option which classes a format lists before its images; see `closed_categories`.
-
-    Args:
-        what: What is done with them, for its help: "List the labels".
-        default: `all`, `present` or `auto`.
-        every: Which all of them are.
-        first: Whether it is among the options that matter most.
-    """
-    return option(
-        default,
-        f"{what} that occur (present), all {every} (all), or all if there are at most {MANY_CLASSES}, else those that "
-        "occur (auto).",
-        choices=("auto", "present", "all"),
-        first=first,
     )
 
 

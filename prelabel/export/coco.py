@@ -41,12 +41,12 @@ from prelabel.export.categories import Categories, ClassListOptions, categories_
 from prelabel.export.coco_files import chunks, dataset_file, delete_later_parts, list_file, numbered_name
 from prelabel.export.image_ids import Numbering, numbering
 from prelabel.export.keypoints import (
-    KeypointOptions,
     coco_definition,
     ids_with_keypoints,
     unread_keypoints,
     written_keypoints,
 )
+from prelabel.export.options import KeypointOptions
 from prelabel.export.parallel import UNUSED, Part, make_items, row_at
 from prelabel.export.run_selection import KnownNames, selection_words
 from prelabel.export.text import strict_json

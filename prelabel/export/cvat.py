@@ -40,8 +40,9 @@ import numpy as np
 from prelabel.errors import ExportError
 from prelabel.export.annotations import Instance, Instances
 from prelabel.export.base import ExportReport, Rows, RunInfo, Tally, require_distinct_files
-from prelabel.export.categories import Categories, ClassListOptions, closed_categories, listing_option
-from prelabel.export.keypoints import KeypointOptions, ids_with_keypoints, unread_keypoints, written_keypoints
+from prelabel.export.categories import Categories, ClassListOptions, closed_categories
+from prelabel.export.keypoints import ids_with_keypoints, unread_keypoints, written_keypoints
+from prelabel.export.options import KeypointOptions, listing_option
 from prelabel.export.parallel import UNUSED, Part, make_items
 from prelabel.export.run_selection import KnownNames
 from prelabel.export.text import HEAD, fits_xml, start_tag, strict_json, tag

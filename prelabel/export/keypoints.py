@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from prelabel.export.options import KeypointOptions
 from prelabel.export.text import rounded, shortest
 from prelabel.keypoints import KeypointSet, shown
-from prelabel.options import Options, option
 
 if TYPE_CHECKING:
-    # Declaring options must not import what reads and writes runs.
     from prelabel.export.base import RunInfo, Tally
     from prelabel.export.categories import Categories
     from prelabel.select import Selection
@@ -27,21 +25,6 @@ if TYPE_CHECKING:
 
 #: Decimals of coordinates in pixels.
 _DECIMALS = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeypointOptions(Options):
-    """Which keypoints an export writes."""
-
-    keypoints: bool = option(True, "Write the keypoints of detectors that have some.", heading="Keypoints")
-    keypoint_threshold: float = option(
-        0.3, "Write only keypoints with at least this score.", metavar="SCORE", min=0, max=1
-    )
-
-    @property
-    def lowest_keypoint_score(self) -> float | None:
-        """The lowest score of a keypoint that is written; None to write no keypoints."""
-        return self.keypoint_threshold if self.keypoints else None
 
 
 class Keypoint(NamedTuple):

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from prelabel.errors import ExportError
 from prelabel.export.annotations import Instance
 from prelabel.export.base import ExportReport, Rows, RunInfo, require_distinct_files
-from prelabel.export.categories import closed_categories, listing_option
+from prelabel.export.categories import closed_categories
 from prelabel.export.coco import CocoOptions
 from prelabel.export.folder import (
     CONFLICTS_NAME,
@@ -39,6 +39,7 @@ from prelabel.export.folder import (
     make_files,
     stem_of,
 )
+from prelabel.export.options import listing_option
 from prelabel.export.parallel import Part
 from prelabel.export.run_selection import KnownNames
 from prelabel.export.text import HEAD, fits_xml, tag

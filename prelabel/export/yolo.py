@@ -29,7 +29,7 @@ import numpy as np
 from prelabel.errors import ExportError
 from prelabel.export.annotations import Instance
 from prelabel.export.base import ExportReport, Rows, RunInfo, require_distinct_files
-from prelabel.export.categories import closed_categories, listing_option
+from prelabel.export.categories import closed_categories
 from prelabel.export.folder import (
     CONFLICTS_NAME,
     UNLISTED,
@@ -41,7 +41,8 @@ from prelabel.export.folder import (
     folder_writer,
     make_files,
 )
-from prelabel.export.keypoints import KeypointOptions, unread_keypoints, written_keypoints
+from prelabel.export.keypoints import unread_keypoints, written_keypoints
+from prelabel.export.options import KeypointOptions, listing_option
 from prelabel.export.parallel import Part
 from prelabel.export.run_selection import KnownNames
 from prelabel.export.text import escaped_yaml

@@ -18,7 +18,8 @@ from typing import Any
 
 from prelabel.errors import ExportError
 from prelabel.export.base import ExportReport, Rows, RunInfo, Tally, links_option, require_distinct_files
-from prelabel.export.keypoints import KeypointOptions, unread_keypoints, written_keypoints
+from prelabel.export.keypoints import unread_keypoints, written_keypoints
+from prelabel.export.options import KeypointOptions
 from prelabel.export.run_selection import selection_notes
 from prelabel.frames import BROWSER
 from prelabel.gallery.content import GENERATOR, card, class_numbers, classes, page, run_facts, totals

@@ -23,8 +23,9 @@ import numpy as np
 
 from prelabel.errors import ExportError, first_of
 from prelabel.export.base import Rows, RunInfo
-from prelabel.export.categories import MANY_CLASSES, NumberedCategories
+from prelabel.export.categories import NumberedCategories
 from prelabel.export.keypoints import written_keypoints
+from prelabel.export.options import MANY_CLASSES
 from prelabel.export.parallel import map_parts
 from prelabel.export.text import fits_xml
 from prelabel.keypoints import KeypointSet, shown

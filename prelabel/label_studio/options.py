@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prelabel.export.categories import listing_option
-from prelabel.export.keypoints import KeypointOptions
+from prelabel.export.options import KeypointOptions, listing_option
 from prelabel.label_studio.client import LOCAL_FILES
 from prelabel.masks.polygons import FRAGMENT_SHARE, MASK_PARTS, PolygonRules
 from prelabel.options import group_of, option, require

@@ -113,6 +113,10 @@ class Convention(ImageInput):
         return f"{self.why}; input {self.input}"
 
 
+#: Masks of the candidates at these indices.
+MaskSource = Callable[[npt.NDArray[np.intp]], npt.NDArray[Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """What a network detected in one image, before anything is selected.
@@ -123,12 +127,13 @@ class Candidates:
             of the image with `keypoint_scores` `(N, K)`, and class names as strings by the name of their output. Masks
             of boxes cover `mask_boxes`, like `boxes`, if there are such. All arrays of numbers except keypoints, those
             of other roles as well, must be finite.
-        masks: Logits of the masks of the candidates at these indices, `(N, h, w)`, which cover the whole input and end
-            at the boxes; for networks whose `masks` are not an array.
+        masks: Masks of the candidates at these indices, `(N, h, w)`, if that is no array of `arrays`.
+        mask_logits: The same as logits that cover the whole input and end at the boxes.
     """
 
     arrays: Arrays
-    masks: Callable[[npt.NDArray[np.intp]], npt.NDArray[Any]] | None = None
+    masks: MaskSource | None = None
+    mask_logits: MaskSource | None = None
 
 
 #: Turns outputs by name for one image, with or without a leading dimension of 1, into candidates. The last argument is

@@ -157,13 +157,14 @@ def to_result(
         keypoints=_keypoints(arrays, kept, convention, origin, size),
     )
     detected = time.perf_counter()
-    if candidates.masks:
-        logits, window = candidates.masks(kept), shown.input_window(frame.window)
+    if candidates.mask_logits:
+        logits, window = candidates.mask_logits(kept), shown.input_window(frame.window)
         threshold = _logit(options.mask_threshold)
         counts = whole_image_masks(logits, window, height, width, threshold, inside=exact[kept])
         detections = replace(detections, mask=as_objects(counts))
     elif convention.masks:
-        masks = _mask_scores(arrays["masks"][kept], convention.outputs["masks"])
+        of_kept = candidates.masks(kept) if candidates.masks else arrays["masks"][kept]
+        masks = _mask_scores(of_kept, convention.outputs["masks"])
         if _covers_image(masks.shape[1:], convention, shown.input):
             counts = whole_image_masks(masks, shown.input_window(frame.window), height, width, options.mask_threshold)
         else:

@@ -383,7 +383,7 @@ def _with_extra(
         return logits.reshape(-1, *prototypes.shape[:2])
 
     flat = prototypes.reshape(-1, prototypes.shape[2]).astype(np.float32, copy=False)
-    return Candidates({**arrays, "weights": extra}, masks)
+    return Candidates({**arrays, "weights": extra}, mask_logits=masks)
 
 
 def _one(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:

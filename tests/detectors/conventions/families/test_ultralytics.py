@@ -135,8 +135,8 @@ def test_masks_are_weighted_prototypes(tmp_path: Path) -> None:
     outputs = {"output_0": rows[np.newaxis], "output_1": prototypes[np.newaxis]}
     shown = Shown.of(SIZE, SIZE, convention.fit)
     found = convention.decode(outputs, convention, shown, 0.1)
-    assert found.masks is not None
-    assert found.masks(np.array([1, 0])).tolist() == [[[2, 6, 10], [14, 18, 22]], [[-1, -1, -1], [-1, -1, -1]]]
+    assert found.mask_logits is not None
+    assert found.mask_logits(np.array([1, 0])).tolist() == [[[2, 6, 10], [14, 18, 22]], [[-1, -1, -1], [-1, -1, -1]]]
     with pytest.raises(DetectorError, match=r"output_1 must have shape \[1, h, w, 2\]"):
         convention.decode({**outputs, "output_1": np.zeros((1, 2, 2, 3))}, convention, shown, 0.1)
     with pytest.raises(DetectorError, match="output_1 has numbers that are not finite"):
