@@ -37,7 +37,7 @@ test: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile -m "not alone"
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder -m "not alone"
 	@$(BIN)/python -m pytest -m "alone and not tools"
 
 docs: setup  # build the site in out/docs/index.html; warnings, such as broken links, are errors
