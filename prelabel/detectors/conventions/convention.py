@@ -165,7 +165,7 @@ class Family:
     """Networks whose inputs and outputs have the same form.
 
     Attributes:
-        form: Inputs and outputs in words, for messages.
+        form: The name of the family, followed by inputs and outputs in parentheses, for messages.
         claims: Whether a model can belong to no other family.
         match: Returns the convention; or, in words, what the model looks like and why that is not accepted.
     """

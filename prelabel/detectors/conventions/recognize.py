@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prelabel.detectors.conventions.convention import FLOATS, INTEGERS, Convention, ImageInput, Question
-from prelabel.detectors.conventions.families import FAMILIES, KNOWN
+from prelabel.detectors.conventions.families import FAMILIES, NAMES
 from prelabel.detectors.conventions.graph import entry_of
 from prelabel.detectors.conventions.input_range import first_operations
 from prelabel.detectors.conventions.protos import CALL, Signature, Tensor, sizes_in_words
@@ -91,8 +91,8 @@ def _unknown(reasons: Mapping[str, str], signatures: Sequence[Signature]) -> Det
     why = f": {_short(details, 1500)}" if details else ""
     listing = _short(signatures_in_words(signatures))
     return DetectorError(
-        f"no signature of the model is supported{why}. Found: {listing}. Supported: {KNOWN}; --adapter describes other "
-        "detectors"
+        f"no signature of the model is supported{why}. Found: {listing}. Supported: {NAMES}; describe another detector "
+        "with --adapter, or run it as Python code with --detector MODULE:FACTORY"
     )
 
 
@@ -188,7 +188,7 @@ def _layout(shape: tuple[int | None, ...], given: str | None, option: str) -> st
         possible = ["channels-last" if last == 3 else "channels-first"]
     if not possible:
         channels = first if last is None or (first in _OTHER_CHANNELS and last not in _OTHER_CHANNELS) else last
-        return f"accepts images with {channels} channels instead of 3"
+        return f"accepts images with {channels} channel{'s' * (channels != 1)} instead of 3"
     if given is not None:
         return given if given in possible else f"accepts images that cannot be {given}: shape {list(shape)}"
     if len(possible) == 2:

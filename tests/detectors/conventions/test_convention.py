@@ -236,7 +236,7 @@ def test_probabilities_are_preferred_to_logits_and_other_heads_are_named() -> No
         ((1, 3, None, 3), None, "--input-layout"),
         ((1, None, None, 3), "channels-first", "cannot be channels-first"),
         ((1, 3, 224, 224), "channels-last", "cannot be channels-last"),
-        ((1, None, None, 1), None, "1 channels"),
+        ((1, None, None, 1), None, "1 channel"),
         ((1, 4, None, None), None, "4 channels"),
         ((1, 4, 224, 224), None, "4 channels"),
     ],

@@ -15,5 +15,8 @@ from prelabel.detectors.conventions.families.ultralytics import ULTRALYTICS
 
 FAMILIES = (MODEL_GARDEN, OBJECT_DETECTION, ULTRALYTICS, EFFICIENTDET, KERAS_HUB, CLASSIFICATION)
 
-#: All families in words, for messages.
+#: All families with their inputs and outputs, for reports.
 KNOWN = "; ".join(family.form for family in FAMILIES)
+
+#: Their names, for messages.
+NAMES = ", ".join(family.form.partition(" (")[0] for family in FAMILIES)
