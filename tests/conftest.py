@@ -13,19 +13,17 @@ from tests.s3 import s3_server as s3_server  # a fixture
 
 ROOT = Path(__file__).parents[1]
 
-#: Tests of workers and clusters, which start many processes and measure time, run alone: others would slow them down.
-_ALONE = ("tests/engine/", "tests/chaos/")
-_ALONE_MARKS = frozenset({"ray", "chaos", "tools"})
-
+#: Tests with these marks run alone: clusters would find each other, and they start many processes and measure time.
+_ALONE = frozenset({"ray", "chaos", "tools"})
 
 #: Folders with the tests that take longest. They go first, so that no process waits for another one at the end.
-_LONG = ("tests/e2e/", "tests/docs/", "tests/golden/", "tests/detectors/")
+_LONG = ("tests/e2e/", "tests/engine/", "tests/docs/", "tests/golden/", "tests/detectors/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that run alone, and put long ones first; `make test` runs the others in parallel."""
     for item in items:
-        if item.nodeid.startswith(_ALONE) or not _ALONE_MARKS.isdisjoint(mark.name for mark in item.iter_markers()):
+        if not _ALONE.isdisjoint(mark.name for mark in item.iter_markers()):
             item.add_marker(pytest.mark.alone)
     items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
 
