@@ -141,8 +141,8 @@ def measure_photos(to: Path) -> tuple[list[Figure], Mapping[str, Any]]:
     common = [run.evaluation["work"]["total"]["common"] for run in (once, several)]
     held_out = [run.evaluation["work"]["unseen"]["common_per_100_images"] for run in (once, several)]
     boxes = scores["bbox"]
-    _check_equal("corrections", [cut["corrections"] for cut in common], [table.corrections.sum() for table in boxes])
     work = [cut["corrections_per_100_images"] for cut in common]
+    _check_equal("corrections per 100 images", work, [100 * table.corrections.mean() for table in boxes])
     figures.append(
         figure(
             f"80 photos, {VIEWS}: corrections per 100 images",
