@@ -18,15 +18,14 @@ from prelabel.detectors.conventions.adapter_outputs import (
     DeclaredBy,
     classes_in_words,
     part_of,
+    ranks_of,
     refuse,
     roles_of,
-    takes_batches,
-    used_outputs,
     with_activation,
 )
 from prelabel.detectors.conventions.adapter_schema import UNANSWERED, check, unanswered
 from prelabel.detectors.conventions.boxes import BoxForm, Fit
-from prelabel.detectors.conventions.convention import FLOATS, Convention, ImageInput
+from prelabel.detectors.conventions.convention import FLOATS, Convention, ImageInput, takes_batches
 from prelabel.detectors.conventions.declared_outputs import DeclaredOutputs
 from prelabel.detectors.conventions.protos import CALL, Signature
 from prelabel.detectors.conventions.recognize import PREFERRED, image_input, signatures_in_words
@@ -109,8 +108,8 @@ class Adapter:
         is_float = image.input.dtype in FLOATS
         if not is_float and (values.get("mean") or values.get("deviation")):
             refuse("input.mean and input.deviation", f"need a float input, but the input is {image.input}")
-        used = used_outputs(declared)
-        if unused := [name for name in outputs if name not in used]:
+        ranks = ranks_of(declared)
+        if unused := [name for name in outputs if name not in ranks]:
             notes = (*notes, f"outputs of the model are not used: {', '.join(unused)}")
         convention = Convention(
             **vars(image),
@@ -122,7 +121,7 @@ class Adapter:
             box_form=_box_form(self.values["outputs"]["boxes"]),
             fit=_fit(values),
             decode=declared,
-            batches=takes_batches(image, outputs, declared),
+            batches=takes_batches(image, [(outputs[name], rank) for name, rank in ranks.items()]),
             bgr=values["colors"] == "bgr",
             mean=tuple(map(float, values.get("mean", ()))),
             deviation=tuple(map(float, values.get("deviation", ()))),

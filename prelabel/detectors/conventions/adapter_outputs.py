@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from prelabel.detectors.conventions.convention import FLOATS, INTEGERS, ImageInput
+from prelabel.detectors.conventions.convention import FLOATS, INTEGERS
 from prelabel.detectors.conventions.declared_outputs import DeclaredOutputs, Part, Suppression
 from prelabel.detectors.conventions.protos import Tensor
 from prelabel.errors import DetectorError
@@ -145,12 +145,6 @@ def part_of(values: Mapping[str, Any]) -> Part:
     return Part(values["tensor"], int(first), int(stop) if stop else None, transposed)
 
 
-def used_outputs(declared: DeclaredOutputs) -> set[str]:
-    """Names of the outputs that are used."""
-    classes = {declared.classes.tensor} if declared.classes is not None else set()
-    return {*roles_of(declared).values(), *classes}
-
-
 def roles_of(declared: DeclaredOutputs) -> dict[str, str]:
     """The outputs by role, as in `Convention.outputs`."""
     numbers = declared.scores if declared.classes is None or declared.has_names else declared.classes
@@ -166,8 +160,8 @@ def roles_of(declared: DeclaredOutputs) -> dict[str, str]:
     return roles
 
 
-def takes_batches(image: ImageInput, outputs: Mapping[str, Tensor], declared: DeclaredOutputs) -> bool:
-    """Whether the number of images is open in the input and in all outputs that are used."""
+def ranks_of(declared: DeclaredOutputs) -> dict[str, int]:
+    """The outputs that are used, each with its number of dimensions for one image."""
     per_class = 2 if declared.has_class_scores else 1
     ranks = {declared.boxes.tensor: declared.boxes.rank(2), declared.scores.tensor: declared.scores.rank(per_class)}
     if declared.classes is not None:
@@ -178,10 +172,7 @@ def takes_batches(image: ImageInput, outputs: Mapping[str, Tensor], declared: De
         ranks[declared.count] = 0
     if declared.masks:
         ranks[declared.masks[0]] = 3
-    return image.batch_dimension and all(
-        tensor.shape is not None and len(tensor.shape) == rank + 1 and tensor.shape[0] is None
-        for tensor, rank in [(image.input, 3), *((outputs[name], rank) for name, rank in ranks.items())]
-    )
+    return ranks
 
 
 def with_activation(part: Part | str, activation: str) -> str:

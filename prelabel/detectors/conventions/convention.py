@@ -8,7 +8,7 @@ A convention is found by `recognize.py` or declared by the user, completed by `r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +50,20 @@ class ImageInput:
     size: tuple[int, int] | None
     channels_first: bool = False
     is_encoded: bool = False
+
+
+def takes_batches(image: ImageInput, outputs: Iterable[tuple[Tensor, int]]) -> bool:
+    """Whether the number of images is open in the input and in all outputs that are used.
+
+    Args:
+        image: The input.
+        outputs: These outputs, each with its number of dimensions for one image. One that has no dimension for the
+            images may have an open first dimension as well: the number of detections.
+    """
+    return image.batch_dimension and all(
+        tensor.shape is not None and len(tensor.shape) == rank + 1 and tensor.shape[0] is None
+        for tensor, rank in [(image.input, 3), *outputs]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,12 @@ from prelabel.errors import DetectorError
 #: From this score on, a detection is taken to be meant, when the unit of boxes is checked.
 LIKELY = 0.05
 
+#: Number of dimensions of an output for one image, by role, if it is not 1.
+RANKS = {
+    **{"count": 0, "boxes": 2, "mask_boxes": 2, "image_info": 2, "masks": 3, "multiclass_scores": 2},
+    **{"keypoints": 3, "keypoint_scores": 2},
+}
+
 
 def decode_named(outputs: Arrays, convention: Convention, shown: Shown, lowest: float) -> Candidates:
     """Candidates of a network that has one output per role, and boxes of the convention's form.
@@ -28,17 +34,13 @@ def decode_named(outputs: Arrays, convention: Convention, shown: Shown, lowest: 
     Raises:
         DetectorError: The arrays contradict each other or the convention; the message names the array.
     """
-    ranks = {
-        **{"boxes": 2, "scores": 1, "numbers": 1, "masks": 3, "multiclass_scores": 2},
-        **{"keypoints": 3, "keypoint_scores": 2},
-    }
     names = {**convention.outputs, **{name: name for name in convention.strings}}
     arrays: dict[str, npt.NDArray[Any]] = {}
     for role, name in names.items():
         if name not in outputs:
             continue
         array = outputs[name]
-        rank = ranks.get(role, 1)
+        rank = RANKS.get(role, 1)
         if role == "count":
             arrays[role] = array
             continue

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from prelabel.detectors.conventions.convention import FLOATS, INTEGERS, Convention, ImageInput, Question
+from prelabel.detectors.conventions.convention import FLOATS, INTEGERS, Convention, ImageInput, Question, takes_batches
 from prelabel.detectors.conventions.families import FAMILIES, NAMES
 from prelabel.detectors.conventions.graph import entry_of
 from prelabel.detectors.conventions.input_range import first_operations
-from prelabel.detectors.conventions.protos import CALL, Signature, Tensor, sizes_in_words
+from prelabel.detectors.conventions.named_outputs import RANKS
+from prelabel.detectors.conventions.protos import CALL, Signature, sizes_in_words
 from prelabel.errors import DetectorError
 from prelabel.options import INPUT_LAYOUTS
 
@@ -111,16 +112,9 @@ def _match(image: ImageInput, signature: Signature, folder: Path | None, is_clas
     question = Question(image, outputs, signature, folder, is_classifier)
     fit = next(family for family in FAMILIES if family.claims(question)).match(question)
     if isinstance(fit, Convention) and fit.kind == "detection":
-        return replace(fit, batches=_takes_batches(fit, outputs))
+        used = [(outputs[name], RANKS.get(role, 1)) for role, name in fit.outputs.items()]
+        return replace(fit, batches=takes_batches(image, [*used, *((outputs[name], 1) for name in fit.strings)]))
     return fit
-
-
-def _takes_batches(convention: Convention, outputs: Mapping[str, Tensor]) -> bool:
-    """Whether the number of images is open in the input and in all outputs that are used."""
-    used = [outputs[name] for name in (*convention.outputs.values(), *convention.strings)]
-    return convention.batch_dimension and all(
-        tensor.shape and tensor.shape[0] is None for tensor in (convention.input, *used)
-    )
 
 
 def image_input(

@@ -383,3 +383,17 @@ def test_every_unused_output_except_intermediate_results_is_reported(name: str) 
     outputs = (*MASK_RCNN.outputs, wanted, *(Tensor(step, "float32", (1, N)) for step in steps))
     assert recognize([replace(MASK_RCNN, outputs=outputs)]).unused == (wanted,)
     assert recognize([MASK_RCNN]).unused == ()
+
+
+def batched(*shapes: tuple[int | None, ...]) -> Signature:
+    """A signature with an open number of images, and boxes, classes, scores and a count of these shapes."""
+    names = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
+    outputs = tuple(Tensor(name, "float32", shape) for name, shape in zip(names, shapes, strict=True))
+    return Signature("serving_default", (Tensor("x", "uint8", (None, None, None, 3)),), outputs)
+
+
+def test_several_images_are_run_together_if_every_output_has_a_dimension_for_them() -> None:
+    assert recognize([batched((None, 100, 4), (None, 100), (None, 100), (None,))]).batches
+    assert not recognize([batched((1, 100, 4), (1, 100), (1, 100), (1,))]).batches
+    # An open number of detections is no number of images.
+    assert not recognize([without(batched((None, 4), (None,), (None,), ()), "num_detections")]).batches
