@@ -1,4 +1,4 @@
-"""Detect the activation of a classifier's output from the last operations of its graph.
+"""Detect the activation of a classifier's output from the last operations of its graph, and apply activations.
 
 The output is followed backwards, into and out of functions, through operations that only pass on or reshape it, to the
 operation that computed its values.
@@ -7,6 +7,10 @@ operation that computed its values.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from prelabel.detectors.conventions.graph import Entry, Node, Scope, index_of, name_of
 
@@ -121,3 +125,17 @@ def _activation(scope: Scope, node: Node, of_part: bool) -> str | None:
         ends = {_end(scope, part, of_part=True).activation for part in node.tensors[:-1]}
         return "sigmoid" if ends == {"sigmoid"} else None
     return None
+
+
+def sigmoid(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The sigmoid of each value, in float32 or wider."""
+    floats = values.astype(np.result_type(values.dtype, np.float32), copy=False)
+    return np.asarray(0.5 * (1 + np.tanh(floats / 2)))
+
+
+def softmax(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The softmax over the last axis. Rows that are not finite stay so."""
+    logits = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
+        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

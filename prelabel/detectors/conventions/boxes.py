@@ -50,6 +50,7 @@ class Fit:
             "stretch": "stretched",
             "letterbox": "in the center, filled up",
             "corner": "at the upper left, filled up",
+            "crop": "the center",
         }
         return modes[self.mode] + ("" if self.antialias else ", without antialiasing")
 
@@ -143,12 +144,15 @@ class BoxForm:
         """
         if self.order == "yxyx" and self.unit == "shares" and shown.fills_input:
             return boxes.astype(np.float32)
+        return points_in_shares(self.corners(boxes).reshape(-1, 2, 2), self.unit, shown).reshape(-1, 4)
+
+    def corners(self, boxes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """`(N, 4)` boxes of this form as y1 x1 y2 x2, in the same unit."""
         first = boxes.astype(np.float64)
         if self.order in ("xywh", "cxcywh"):
             corner = first[:, :2] - (first[:, 2:] / 2 if self.order == "cxcywh" else 0)
             first = np.concatenate((corner, corner + first[:, 2:]), axis=1)
-        yxyx = first if self.order == "yxyx" else first[:, [1, 0, 3, 2]]
-        return points_in_shares(yxyx.reshape(-1, 2, 2), self.unit, shown).reshape(-1, 4)
+        return first if self.order == "yxyx" else first[:, [1, 0, 3, 2]]
 
     def check_unit(self, boxes: npt.NDArray[Any], name: str) -> None:
         """Refuse boxes in pixels that are as small as shares.

@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prelabel.detectors.conventions.activation import sigmoid, softmax
 from prelabel.detectors.conventions.boxes import Shown
 from prelabel.detectors.conventions.convention import Arrays, Candidates, Convention
-from prelabel.detectors.conventions.named_outputs import LIKELY, number_of_detections
+from prelabel.detectors.conventions.named_outputs import LIKELY, number_of_detections, of_one_image
 from prelabel.errors import DetectorError
 from prelabel.overlaps import suppress
 
 Values = npt.NDArray[Any]
 
+#: Shapes for one image by their number of dimensions, for messages.
+_FORMS = {1: "[N]", 2: "[N, columns]", 3: "[N, height, width]"}
 #: From this number of values on, logits that all lie in 0..1 are taken for scores.
 _MANY = 10
 #: Probabilities sum to 1 within this.
@@ -67,7 +70,7 @@ class Part:
         Raises:
             DetectorError: The output has another rank, or too few columns.
         """
-        array = _without_batch(outputs[self.tensor], self.rank(rank), self.tensor)
+        array = of_one_image(outputs[self.tensor], self.rank(rank), self.tensor, _FORMS[self.rank(rank)])
         if array.ndim != 2 or self.rank(rank) != 2:
             return array
         if self.transposed:
@@ -229,23 +232,12 @@ class DeclaredOutputs:
         if self.masks is None:
             return None
         name, activation = self.masks
-        masks = self._same_length(_without_batch(outputs[name], 3, name), Part(name), length)
+        masks = self._same_length(of_one_image(outputs[name], 3, name, _FORMS[3]), Part(name), length)
 
         def of_candidates(candidates: npt.NDArray[np.intp]) -> Values:
             return activated(masks[index[candidates]], activation, name)
 
         return of_candidates
-
-
-def _without_batch(array: Values, rank: int, name: str) -> Values:
-    """An array of this rank, without the leading dimension of 1 that it may have."""
-    if array.ndim == rank + 1 and array.shape[0] == 1:
-        first: Values = array[0]
-        return first
-    if array.ndim != rank:
-        expected = {1: "[N]", 2: "[N, columns]", 3: "[N, height, width]"}[rank]
-        raise DetectorError(f"{name} must have shape {expected}, got {list(array.shape)}")
-    return array
 
 
 def activated(values: Values, activation: str, name: str) -> Values:
@@ -262,19 +254,7 @@ def activated(values: Values, activation: str, name: str) -> Values:
     if activation == "none":
         return values
     _check_logits(values, activation, name)
-    if activation == "sigmoid":
-        return sigmoid(values)
-    logits = values.astype(np.float64)
-    # Rows that are not finite stay so.
-    with np.errstate(invalid="ignore"):
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def sigmoid(values: Values) -> Values:
-    """The sigmoid of each value, in float32 or wider."""
-    floats = values.astype(np.result_type(values.dtype, np.float32), copy=False)
-    return np.asarray(0.5 * (1 + np.tanh(floats / 2)))
+    return sigmoid(values) if activation == "sigmoid" else softmax(values)
 
 
 def _check_logits(values: Values, activation: str, name: str) -> None:

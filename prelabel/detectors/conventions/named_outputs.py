@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from prelabel.detectors.conventions.boxes import Shown, points_in_shares
@@ -39,17 +40,9 @@ def decode_named(outputs: Arrays, convention: Convention, shown: Shown, lowest: 
     for role, name in names.items():
         if name not in outputs:
             continue
-        array = outputs[name]
         rank = RANKS.get(role, 1)
-        if role == "count":
-            arrays[role] = array
-            continue
-        if array.ndim == rank + 1 and array.shape[0] == 1:
-            array = array[0]
-        if array.ndim != rank:
-            expected = f"[N{', ...' * (rank > 1)}]"
-            raise DetectorError(f"{name} must have shape {expected}, got {list(outputs[name].shape)}")
-        arrays[role] = array
+        form = f"[N{', ...' * (rank > 1)}]"
+        arrays[role] = outputs[name] if role == "count" else of_one_image(outputs[name], rank, name, form)
     length = len(arrays["scores"])
     count = arrays.pop("count", None)
     if count is not None:
@@ -70,6 +63,25 @@ def decode_named(outputs: Arrays, convention: Convention, shown: Shown, lowest: 
     if "keypoints" in arrays:
         arrays["keypoints"] = points_in_shares(arrays["keypoints"], convention.box_form.unit, shown)
     return Candidates(arrays)
+
+
+def of_one_image(array: npt.NDArray[Any], rank: int, name: str, form: str) -> npt.NDArray[Any]:
+    """An array with this number of dimensions, without the leading one of 1 that it may have.
+
+    Args:
+        array: As the network returned it.
+        rank: Number of dimensions without the leading one.
+        name: Of the output, for the message.
+        form: The right shape in words.
+
+    Raises:
+        DetectorError: It has another number of dimensions.
+    """
+    if array.ndim == rank + 1 and array.shape[0] == 1:
+        return np.asarray(array[0])
+    if array.ndim != rank:
+        raise DetectorError(f"{name} must have shape {form}, got {list(array.shape)}")
+    return array
 
 
 def number_of_detections(count: npt.NDArray[Any], length: int, name: str) -> int:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray, as_objects, number_of_name
 from prelabel.detectors.base import DetectionResult, Frame
+from prelabel.detectors.conventions.activation import sigmoid, softmax
 from prelabel.detectors.conventions.boxes import Floats, Shown
 from prelabel.detectors.conventions.convention import LARGEST_BOX_MASK, Arrays, Convention
 from prelabel.detectors.conventions.named_outputs import decode_named
@@ -420,6 +421,5 @@ def probabilities(values: npt.NDArray[np.float64], activation: str) -> npt.NDArr
             f"{activation}: give the right --activation"
         )
     if activation == "multilabel-logits":
-        return 0.5 * (1 + np.tanh(values / 2))
-    shares = np.exp(values - high)
-    return np.asarray(shares / shares.sum())
+        return sigmoid(values)
+    return softmax(values)

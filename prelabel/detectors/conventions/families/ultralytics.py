@@ -38,6 +38,7 @@ from prelabel.detectors.conventions.convention import (
     ImageInput,
     Question,
 )
+from prelabel.detectors.conventions.named_outputs import of_one_image
 from prelabel.detectors.conventions.protos import Tensor
 from prelabel.errors import ConfigError, DetectorError
 from prelabel.keypoints import KeypointSet
@@ -59,6 +60,9 @@ _RAW, _SUPPRESSED = BoxForm("cxcywh", "input"), BoxForm("xyxy", "input")
 
 #: Numbers up to this are normalized. Raw boxes are all over the input, so their largest number tells the unit.
 _NORMALIZED = 2.0
+
+#: Shape of the output with boxes, for messages.
+_FORM = "[1, ..., ...]"
 
 #: Steps between the boxes of a network with three levels; used only to recognize outputs without metadata.
 _STRIDES = (8, 16, 32)
@@ -306,7 +310,7 @@ def _decode_raw(outputs: Arrays, convention: Convention, shown: Shown, lowest: f
     A box only suppresses boxes of lower scores, so those below the lowest score can be left out first.
     """
     name, classes = convention.outputs["boxes"], convention.classes or 0
-    columns = _one(outputs[name], name)
+    columns = of_one_image(outputs[name], 2, name, _FORM)
     if columns.shape[0] < 4 + classes:
         raise DetectorError(f"{name} must have {4 + classes} rows, got shape {list(outputs[name].shape)}")
     _check_unit(columns[:4], convention, name)
@@ -317,9 +321,7 @@ def _decode_raw(outputs: Arrays, convention: Convention, shown: Shown, lowest: f
     candidates = np.flatnonzero(~(best < np.float32(lowest)) & (best != 0))
     candidates = candidates[np.argsort(-best[candidates], kind="stable")]
     boxes = columns[:4, candidates].T
-    corners = boxes.astype(np.float64)
-    corners = np.concatenate((corners[:, :2] - corners[:, 2:] / 2, corners[:, :2] + corners[:, 2:] / 2), axis=1)
-    kept = suppress(corners, _IOU, number[candidates], most=_MOST)
+    kept = suppress(convention.box_form.corners(boxes), _IOU, number[candidates], most=_MOST)
     chosen = candidates[kept]
     arrays = {
         "boxes": convention.box_form.in_shares(boxes[kept], shown),
@@ -332,7 +334,7 @@ def _decode_raw(outputs: Arrays, convention: Convention, shown: Shown, lowest: f
 def _decode_suppressed(outputs: Arrays, convention: Convention, shown: Shown, lowest: float) -> Candidates:
     """Candidates from `[1, N, 6 + E]`: x1 y1 x2 y2, score, class; rows with the score 0 are padding."""
     name = convention.outputs["boxes"]
-    rows = _one(outputs[name], name)
+    rows = of_one_image(outputs[name], 2, name, _FORM)
     if rows.shape[1] < 6:
         raise DetectorError(f"{name} must have at least 6 columns, got shape {list(outputs[name].shape)}")
     rows = rows[~(rows[:, 4] < np.float32(lowest)) & (rows[:, 4] != 0)]
@@ -369,12 +371,10 @@ def _with_extra(
         return Candidates({**arrays, "keypoints": shares, "keypoint_scores": scores})
     if "masks" not in convention.outputs:
         return Candidates(arrays)
-    name = convention.outputs["masks"]
-    prototypes = outputs[name]
-    if prototypes.ndim == 4 and prototypes.shape[0] == 1:
-        prototypes = prototypes[0]
-    if prototypes.ndim != 3 or prototypes.shape[2] != extra.shape[1]:
-        raise DetectorError(f"{name} must have shape [1, h, w, {extra.shape[1]}], got {list(outputs[name].shape)}")
+    name, form = convention.outputs["masks"], f"[1, h, w, {extra.shape[1]}]"
+    prototypes = of_one_image(outputs[name], 3, name, form)
+    if prototypes.shape[2] != extra.shape[1]:
+        raise DetectorError(f"{name} must have shape {form}, got {list(outputs[name].shape)}")
     if not np.isfinite(prototypes).all():
         raise DetectorError(f"{name} has numbers that are not finite")
 
@@ -384,15 +384,6 @@ def _with_extra(
 
     flat = prototypes.reshape(-1, prototypes.shape[2]).astype(np.float32, copy=False)
     return Candidates({**arrays, "weights": extra}, mask_logits=masks)
-
-
-def _one(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """The array of one image, without the leading dimension of 1."""
-    if array.ndim == 3 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim != 2:
-        raise DetectorError(f"{name} must have shape [1, ..., ...], got {list(array.shape)}")
-    return array
 
 
 def _check_unit(boxes: npt.NDArray[Any], convention: Convention, name: str) -> None:
