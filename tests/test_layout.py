@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "label_studio/client": {"errors", "storage"},
     "source": {"errors", "words", "mapping_files", "storage", "frames", "image_ref", "label_studio/client"},
     "detectors/base": {"detections", "keypoints"},
+    "detectors/checks": {"errors"},
     "detectors/models": {"errors", "storage", "class_rules"},
     "detectors/conventions": {
         *{"errors", "storage", "detections", "keypoints", "labels", "mapping_files", "options", "overlaps"},
@@ -45,11 +46,11 @@ MAY_IMPORT = {
     },
     "detectors/running": {
         *{"errors", "words", "storage", "detections", "labels", "masks", "select"},
-        *{"detectors/base", "detectors/models", "detectors/conventions"},
+        *{"detectors/base", "detectors/checks", "detectors/models", "detectors/conventions"},
     },
     "detectors/plugins": {
         *{"errors", "storage", "detections", "keypoints", "masks", "class_rules", "select"},
-        *{"detectors/base", "detectors/models"},
+        *{"detectors/base", "detectors/checks", "detectors/models"},
     },
     "detectors/multi_view": {"detections", "detectors/base", "frames", "keypoints", "merging", "select", "views"},
     "detectors": {

@@ -10,7 +10,7 @@ Any object with `info`, `batch_size` and `detect` is a `Detector`, whatever libr
             return [box_around_brightest(pixels) for pixels in images]  # Detections in pixels of that array
 
 An array may be a part of an image, mirrored, or decoded at a reduced size. The engine calls a `FrameDetector`, which is
-told what each array shows, and returns what is kept in pixels of the displayed image. `detectors/plugins/adapter.py`
+told what each array shows, and returns what is kept in pixels of the displayed image. `detectors/plugins/detector.py`
 makes one from any `Detector`; the detector for SavedModels (`detectors/running/savedmodel.py`) is both.
 """
 

@@ -18,8 +18,8 @@ from prelabel.detectors.conventions.working_size import working_size
 from prelabel.detectors.description import reading_options, require_trusted
 from prelabel.detectors.models.fetch import fetch_model
 from prelabel.detectors.multi_view import MultiViewDetector, selection_of_views
-from prelabel.detectors.plugins.adapter import AdaptedDetector
 from prelabel.detectors.plugins.addresses import FactoryAddress, find_factory
+from prelabel.detectors.plugins.detector import PluginDetector
 from prelabel.detectors.plugins.factory import make_detector
 from prelabel.detectors.plugins.files import fingerprint_of_detector
 from prelabel.detectors.running.postprocess import DetectorOptions
@@ -203,8 +203,8 @@ class PluginLoader(Loader):
         classes = None if info.classes is None else tuple(info.classes)
         points = None if info.keypoints is None else len(info.keypoints)
         expected_points = None if expected.keypoints is None else len(expected.keypoints)
-        said = (info.name, classes, info.masks, points)
-        if said != (expected.name, expected.classes, expected.masks, expected_points):
+        traits = (info.name, classes, info.masks, points)
+        if traits != (expected.name, expected.classes, expected.masks, expected_points):
             raise DetectorError(
                 f"{what} says something else about itself on {socket.gethostname()} than on the machine that started "
                 f"the job, although its files are the same: {info}"
@@ -212,14 +212,14 @@ class PluginLoader(Loader):
         self.input_size = info.input_size
 
     def load(self, optimization: Optimization) -> FrameDetector:
-        adapted = AdaptedDetector(
+        plugin = PluginDetector(
             self._detector,
             self._selection,
             decisive_score=self._options.selection.lowest_threshold,
             batch_size=self._options.batch_size,
         )
-        adapted.warm_up()
-        return self._in_views(adapted)
+        plugin.warm_up()
+        return self._in_views(plugin)
 
 
 def _require_same_fingerprint(what: str, fingerprint: str, expected: DetectorRecord) -> None:

@@ -350,8 +350,8 @@ def _annotation(detection: Instance, score_field: str) -> dict[str, Any]:
         "score": detection.score,
     }
     if detection.keypoints:
-        shown = [(point.x, point.y, 2) if point.shown else (0, 0, 0) for point in detection.keypoints]
-        entry["keypoints"] = list(itertools.chain.from_iterable(shown))
+        points = [(point.x, point.y, 2) if point.shown else (0, 0, 0) for point in detection.keypoints]
+        entry["keypoints"] = list(itertools.chain.from_iterable(points))
         entry["num_keypoints"] = sum(point.shown for point in detection.keypoints)
     if score_field == "attribute":
         entry["attributes"] = {"score": detection.score}

@@ -130,14 +130,14 @@ class Adapter:
 
     def _signature(self, signatures: Sequence[Signature]) -> Signature:
         name = self.values.get("signature")
-        found = f"Found: {signatures_in_words(signatures)}"
+        existing = f"Found: {signatures_in_words(signatures)}"
         chosen = usual_signature(signatures)
         if name is not None:
             chosen = next((signature for signature in signatures if signature.name == name), None)
             if chosen is None:
-                refuse("signature", f"the model has no signature {name!r}. {found}")
+                refuse("signature", f"the model has no signature {name!r}. {existing}")
         if chosen is None:
-            refuse("signature", f"name the signature to call. {found}")
+            refuse("signature", f"name the signature to call. {existing}")
         return chosen
 
     def _sized(self, image: ImageInput) -> ImageInput:
@@ -162,27 +162,27 @@ class Adapter:
     def _decisions(self, convention: Convention, declared: DeclaredOutputs) -> Iterator[tuple[str, Decision]]:
         """What `inspect` and `run.json` show of the adapter, beyond ranges, layouts and the area of masks."""
         values, fit = self.values["input"], convention.fit
-        shown: dict[str, tuple[str, str]] = {"colors": (str(values["colors"]), "input.colors")}
+        entries: dict[str, tuple[str, str]] = {"colors": (str(values["colors"]), "input.colors")}
         if convention.mean:
-            shown["mean"] = _as_numbers(convention.mean), "input.mean"
+            entries["mean"] = _as_numbers(convention.mean), "input.mean"
         if convention.deviation:
-            shown["deviation"] = _as_numbers(convention.deviation), "input.deviation"
+            entries["deviation"] = _as_numbers(convention.deviation), "input.deviation"
         if convention.size is None:
-            shown["fit"] = "keep the size of the image", "input.fit"
+            entries["fit"] = "keep the size of the image", "input.fit"
         else:
             filled = "" if fit.mode == "stretch" else f", filled with {fit.fill:g}"
-            shown["fit"] = f"{fit.mode} to {_as_size(convention.size)}{filled}", "input.fit"
-        shown["boxes"] = f"{convention.box_form}, in {declared.boxes}", "outputs.boxes"
-        shown["scores"] = with_activation(declared.scores, declared.activation), "outputs.scores"
+            entries["fit"] = f"{fit.mode} to {_as_size(convention.size)}{filled}", "input.fit"
+        entries["boxes"] = f"{convention.box_form}, in {declared.boxes}", "outputs.boxes"
+        entries["scores"] = with_activation(declared.scores, declared.activation), "outputs.scores"
         if declared.objectness:
-            shown["objectness"] = with_activation(*declared.objectness), "outputs.objectness"
-        shown["classes"] = classes_in_words(declared), "outputs.classes"
+            entries["objectness"] = with_activation(*declared.objectness), "outputs.objectness"
+        entries["classes"] = classes_in_words(declared), "outputs.classes"
         if declared.count:
-            shown["count"] = declared.count, "outputs.count"
+            entries["count"] = declared.count, "outputs.count"
         if declared.masks:
-            shown["mask scores"] = with_activation(*declared.masks), "outputs.masks"
-        shown["suppression"] = str(declared.suppression or "none"), "suppression"
-        for about, (value, key) in shown.items():
+            entries["mask scores"] = with_activation(*declared.masks), "outputs.masks"
+        entries["suppression"] = str(declared.suppression or "none"), "suppression"
+        for about, (value, key) in entries.items():
             yield about, Decision(value, f"given by --adapter ({key})")
 
 

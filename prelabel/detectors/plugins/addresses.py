@@ -61,13 +61,13 @@ def find_factory(detector: str) -> FactoryAddress | None:
         return None if Path(detector).exists() else FactoryAddress(match[1], match[2])
     if lookup(detector) or re.search(r"[/\\:]", detector):
         return None
-    found = sorted({_address(entry) for entry in entry_points(group=GROUP, name=detector)}, key=str)
-    if not found:
+    addresses = sorted({_address(entry) for entry in entry_points(group=GROUP, name=detector)}, key=str)
+    if not addresses:
         return None
-    if len(found) > 1:
-        listed = " or ".join(f"{address} ({address.package})" for address in found)
+    if len(addresses) > 1:
+        listed = " or ".join(f"{address} ({address.package})" for address in addresses)
         raise ConfigError(f"several installed packages have a detector named {detector!r}: choose --detector {listed}")
-    (address,) = found
+    (address,) = addresses
     if not address.attribute:
         raise ConfigError(
             f"the detector {detector!r} of {address.package} names no factory: its entry point must be "
@@ -96,8 +96,8 @@ def require_model(detector: str) -> None:
 
 def installed_factories() -> list[FactoryAddress]:
     """The factories that installed packages offer by name, in the order of their names."""
-    found = {_address(entry) for entry in entry_points(group=GROUP)}
-    return sorted(found, key=lambda address: (address.name, str(address)))
+    addresses = {_address(entry) for entry in entry_points(group=GROUP)}
+    return sorted(addresses, key=lambda address: (address.name, str(address)))
 
 
 def _address(entry: EntryPoint) -> FactoryAddress:

@@ -177,7 +177,7 @@ def main() -> None:
 
 
 def _answer(address: FactoryAddress, options: Mapping[str, str], *, try_it: bool) -> dict[str, Any]:
-    from prelabel.detectors.plugins.adapter import AdaptedDetector
+    from prelabel.detectors.plugins.detector import PluginDetector
     from prelabel.detectors.plugins.factory import make_detector
     from prelabel.detectors.plugins.files import fingerprint_of_detector
 
@@ -185,10 +185,10 @@ def _answer(address: FactoryAddress, options: Mapping[str, str], *, try_it: bool
     detector = make_detector(address, options)
     load_s, trial_s = time.perf_counter() - start, None
     if try_it:
-        adapted = AdaptedDetector(detector)
-        adapted.warm_up()
+        plugin = PluginDetector(detector)
+        plugin.warm_up()
         start = time.perf_counter()
-        adapted.warm_up()
+        plugin.warm_up()
         trial_s = time.perf_counter() - start
     info = detector.info
     return {

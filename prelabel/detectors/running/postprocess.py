@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from prelabel.detections import Detections, FloatArray, ImageLabel, ObjectArray, as_objects, number_of_name
 from prelabel.detectors.base import DetectionResult, Frame
+from prelabel.detectors.checks import ROUNDING, check_scores, reversed_corners
 from prelabel.detectors.conventions.activation import sigmoid, softmax
 from prelabel.detectors.conventions.boxes import Floats, Shown
 from prelabel.detectors.conventions.convention import LARGEST_BOX_MASK, Arrays, Convention
@@ -29,8 +30,6 @@ from prelabel.select import Selection
 
 Bools = npt.NDArray[np.bool_]
 
-#: Scores may exceed 1 by rounding errors up to this size; larger ones are not probabilities.
-_ROUNDING = 1e-3
 #: Probabilities sum to 1 within this; bfloat16 has about three decimal digits.
 _SUM_ROUNDING = 0.02
 #: Numbers in 0..1 that sum to 1 within this are probabilities.
@@ -203,9 +202,7 @@ def _keypoints(
             f"{name} must have shape [N, {number}, 2] and their scores [N, {number}], got {list(points.shape)} and "
             f"{list(scores.shape)}"
         )
-    finite = scores[np.isfinite(scores)]
-    if len(finite) and (finite.min() < -_ROUNDING or finite.max() > 1 + _ROUNDING):
-        raise DetectorError(f"the scores of {name} must lie within 0..1, got {finite.min():g} to {finite.max():g}")
+    check_scores(scores[np.isfinite(scores)], f"the scores of {name}")
     xy = points[..., ::-1].astype(np.float64) * size + origin
     return np.concatenate((xy, np.clip(scores, 0, 1)[..., None]), axis=2).astype(np.float32)
 
@@ -243,28 +240,23 @@ class _Boxes:
             wanted: `(M, 4)` boxes that would be kept. One of them far beyond the image is enough to fail, since most of
                 `yxyx` may be padding that has a size or a score.
         """
-        if len(score) and (score.min() < -_ROUNDING or score.max() > 1 + _ROUNDING):
-            raise DetectorError(f"{self.score_name} must lie within 0..1, got {score.min():g} to {score.max():g}")
+        check_scores(score, self.score_name)
         typical = float(np.median(np.abs(yxyx).max(axis=1))) if len(yxyx) else 0.0
         if max(typical, float(np.abs(wanted).max(initial=0.0))) <= _MAX_NORMALIZED:
             return
         if self.form.unit == "shares":
-            found = f"have values of up to {np.abs(yxyx).max():g} and look like pixels"
+            problem = f"have values of up to {np.abs(yxyx).max():g} and look like pixels"
         else:
-            found = f"extend {np.abs(yxyx).max():g} times the size of the image from its corner"
-        raise DetectorError(f"{self.name} {found}: they must be {self.form}")
+            problem = f"extend {np.abs(yxyx).max():g} times the size of the image from its corner"
+        raise DetectorError(f"{self.name} {problem}: they must be {self.form}")
 
     def check_order(self, yxyx: Floats, score: FloatArray) -> None:
-        """Check that boxes which would be kept have y1 <= y2 and x1 <= x2; otherwise they mean something else.
-
-        A valid model may return a few such boxes with low scores. If reversed boxes have less than half of the sum of
-        all scores, they are not an error; they are dropped later as boxes without size.
-        """
-        reversed_corners = (yxyx[:, 2:] < yxyx[:, :2] - _EDGE_ROUNDING).any(axis=1)
-        if reversed_corners.any() and 2 * score[reversed_corners].sum() >= score.sum():
-            box = ", ".join(f"{value:.3g}" for value in yxyx[np.flatnonzero(reversed_corners)[0]])
+        """Check that boxes which would be kept have y1 <= y2 and x1 <= x2; otherwise they mean something else."""
+        backward = reversed_corners(yxyx, score, _EDGE_ROUNDING)
+        if backward is not None:
+            box = ", ".join(f"{value:.3g}" for value in yxyx[np.flatnonzero(backward)[0]])
             raise DetectorError(
-                f"{np.count_nonzero(reversed_corners)} of {len(yxyx)} {self.name} end before they begin ([{box}]) and "
+                f"{np.count_nonzero(backward)} of {len(yxyx)} {self.name} end before they begin ([{box}]) and "
                 f"look like a corner or center with height and width: they must be {self.form}"
             )
 
@@ -404,7 +396,7 @@ def probabilities(values: npt.NDArray[np.float64], activation: str) -> npt.NDArr
         raise DetectorError("the model's class scores are not finite")
     low, high, total = values.min(), values.max(), values.sum()
     if activation in ("softmax", "sigmoid", "none"):
-        if low < -_ROUNDING or high > 1 + _SUM_ROUNDING:
+        if low < -ROUNDING or high > 1 + _SUM_ROUNDING:
             raise DetectorError(
                 f"the class scores range from {low:g} to {high:g}, but those of the activation {activation} lie in "
                 "0..1: give the right --activation"

@@ -127,8 +127,8 @@ class SavedModelDetector:
         for numbers in by_size.values():
             for start in range(0, len(numbers), self.network_batch):
                 batch = numbers[start : start + self.network_batch]
-                found = self._detect([images[number] for number in batch], [frames[number] for number in batch])
-                results.update(zip(batch, found, strict=True))
+                of_batch = self._detect([images[number] for number in batch], [frames[number] for number in batch])
+                results.update(zip(batch, of_batch, strict=True))
         return [results[number] for number in range(len(images))]
 
     def use_gpu_batches(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 from prelabel.detections import ClassName, Detections
 from prelabel.detectors.base import DetectorInfo, Frame, Pixels
 from prelabel.detectors.multi_view import MultiViewDetector
-from prelabel.detectors.plugins.adapter import AdaptedDetector
+from prelabel.detectors.plugins.detector import PluginDetector
 from prelabel.errors import DetectorError
 from prelabel.keypoints import KeypointSet
 from prelabel.masks import rle
@@ -57,7 +57,7 @@ def detected(
     result: Any, frame: Frame | None = None, selection: Selection | None = None, **info: Any
 ) -> tuple[Detections, int]:
     """The kept detections of one image, and how many were dropped."""
-    adapted = AdaptedDetector(Returns(result, **info), selection)
+    adapted = PluginDetector(Returns(result, **info), selection)
     (answer,) = adapted.detect_in([PIXELS], None if frame is None else [frame])
     return answer.detections, answer.dropped
 
@@ -110,7 +110,7 @@ def test_boxes_are_clipped_to_the_image_and_not_to_the_array() -> None:
 
 def test_the_detector_gets_contiguous_arrays_that_it_cannot_change() -> None:
     detector = Returns(cats(height=4, width=3))
-    AdaptedDetector(detector).detect_in([PIXELS[:, ::2]])
+    PluginDetector(detector).detect_in([PIXELS[:, ::2]])
     (seen,) = detector.seen
     assert seen.flags.c_contiguous
     assert not seen.flags.writeable
@@ -118,7 +118,7 @@ def test_the_detector_gets_contiguous_arrays_that_it_cannot_change() -> None:
 
 
 def test_a_batch_is_never_larger_than_the_detector_takes() -> None:
-    sizes = [AdaptedDetector(Returns(cats()), batch_size=size).batch_size for size in (None, 1, 2, 5)]
+    sizes = [PluginDetector(Returns(cats()), batch_size=size).batch_size for size in (None, 1, 2, 5)]
     assert sizes == [2, 1, 2, 2]
 
 
@@ -172,7 +172,7 @@ def test_several_views_are_the_same_for_every_detector() -> None:
     pixels = np.zeros((60, 100, 3), np.uint8)
     pixels[5:20, 70:90, 0] = 200
     for views, count in (("whole,flip", 2), ("whole,flip,tiles", 6), ("tiles", 4)):
-        detector = MultiViewDetector(AdaptedDetector(Reds(), Selection()), ViewOptions(views=views), Selection())
+        detector = MultiViewDetector(PluginDetector(Reds(), Selection()), ViewOptions(views=views), Selection())
         (result,) = detector.detect_in([pixels])
         assert result.detections.xyxy.tolist() == [[70, 5, 90, 20]], views
         assert result.detections.decode_masks().tolist() == [(pixels[..., 0] > 0).tolist()], views
@@ -245,23 +245,23 @@ def test_broken_detections_below_the_decisive_score_do_not_make_an_image_fail() 
     result = cats((0, 0, 2, 2), (np.nan, 0, 2, 2), (np.nan, 0, 2, 2), score=[0.9, 0.02, 0.02])
     lenient = Selection(score_threshold=0.01)
     with pytest.raises(DetectorError, match="2 of 3"):
-        AdaptedDetector(Returns(result), lenient).detect_in([PIXELS])
-    (kept,) = AdaptedDetector(Returns(result), lenient, decisive_score=0.05).detect_in([PIXELS])
+        PluginDetector(Returns(result), lenient).detect_in([PIXELS])
+    (kept,) = PluginDetector(Returns(result), lenient, decisive_score=0.05).detect_in([PIXELS])
     assert (len(kept.detections), kept.dropped) == (1, 2)
 
 
 def test_errors_of_the_detector_are_its_own_and_never_end_the_process() -> None:
     with pytest.raises(ZeroDivisionError, match="by hand"):
-        AdaptedDetector(Returns(ZeroDivisionError("by hand"))).detect_in([PIXELS])
+        PluginDetector(Returns(ZeroDivisionError("by hand"))).detect_in([PIXELS])
     with pytest.raises(DetectorError, match="returns ended the process: SystemExit: 3"):
-        AdaptedDetector(Returns(SystemExit(3))).detect_in([PIXELS])
+        PluginDetector(Returns(SystemExit(3))).detect_in([PIXELS])
 
 
 def test_a_detector_that_never_works_is_refused_before_the_run() -> None:
-    AdaptedDetector(Returns(cats((0, 0, 2, 2), height=480, width=640))).warm_up()
+    PluginDetector(Returns(cats((0, 0, 2, 2), height=480, width=640))).warm_up()
     with pytest.raises(
         DetectorError, match="returns fails on a gray image of 480 x 640 pixels: ValueError: no weights"
     ):
-        AdaptedDetector(Returns(ValueError("no weights"))).warm_up()
+        PluginDetector(Returns(ValueError("no weights"))).warm_up()
     with pytest.raises(DetectorError, match="480 x 640, got 4 x 6"):
-        AdaptedDetector(Returns(GOOD)).warm_up()
+        PluginDetector(Returns(GOOD)).warm_up()

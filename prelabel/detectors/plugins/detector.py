@@ -19,14 +19,12 @@ import numpy.typing as npt
 
 from prelabel.detections import ClassName, Detections, FloatArray, ObjectArray, as_objects
 from prelabel.detectors.base import DetectionResult, Detector, DetectorInfo, Frame, Pixels
+from prelabel.detectors.checks import check_scores, reversed_corners
 from prelabel.errors import DetectorError, StoreError
 from prelabel.masks import rle
 from prelabel.masks.paste import whole_image_masks
 from prelabel.select import Selection
 from prelabel.storage.address import describe
-
-#: Scores may exceed 0..1 by rounding errors up to this size.
-_ROUNDING = 1e-3
 
 #: Boxes may end before they begin by a rounding error of this many pixels.
 _EDGE_ROUNDING = 1e-2
@@ -34,7 +32,7 @@ _EDGE_ROUNDING = 1e-2
 Floats = npt.NDArray[np.float64]
 
 
-class AdaptedDetector:
+class PluginDetector:
     """Implements `prelabel.detectors.base.FrameDetector` with a `Detector`.
 
     Args:
@@ -66,19 +64,19 @@ class AdaptedDetector:
         frames = frames or [Frame.of(pixels) for pixels in images]
         start = time.perf_counter()
         try:
-            found: Any = self._detector.detect([_read_only(pixels) for pixels in images])
+            answer: Any = self._detector.detect([_read_only(pixels) for pixels in images])
         except SystemExit as error:
             # It would end this thread, and the run would wait for its result.
             raise DetectorError(f"{self._info.name} ended the process: {describe(error)}") from error
         seconds = (time.perf_counter() - start) / max(1, len(images))
-        if not isinstance(found, list | tuple) or len(found) != len(images):
-            given = f"{len(found)}" if isinstance(found, list | tuple) else _kind_of(found)
+        if not isinstance(answer, list | tuple) or len(answer) != len(images):
+            given = f"{len(answer)}" if isinstance(answer, list | tuple) else _kind_of(answer)
             raise DetectorError(
                 f"{self._info.name}.detect must return a list with one Detections per image: {len(images)}, got {given}"
             )
         return [
             self._result(each, pixels, frame, seconds)
-            for each, pixels, frame in zip(found, images, frames, strict=True)
+            for each, pixels, frame in zip(answer, images, frames, strict=True)
         ]
 
     def warm_up(self, height: int = 480, width: int = 640) -> None:
@@ -96,60 +94,64 @@ class AdaptedDetector:
                 f"{self._info.name} fails on a gray image of {height} x {width} pixels: {describe(error)}"
             ) from error
 
-    def _result(self, found: object, pixels: Pixels, frame: Frame, seconds: float) -> DetectionResult:
+    def _result(self, answer: object, pixels: Pixels, frame: Frame, seconds: float) -> DetectionResult:
         start = time.perf_counter()
         try:
             height, width = pixels.shape[:2]
-            detections = _checked_types(found, height, width, self._info)
+            detections = _checked_types(answer, height, width, self._info)
             result = self._kept(detections, frame)
         except DetectorError as error:
             raise DetectorError(f"{self._info.name}: {error}") from None
         return replace(result, seconds={"detect": seconds, "encode": time.perf_counter() - start})
 
-    def _kept(self, found: Detections, frame: Frame) -> DetectionResult:
+    def _kept(self, detections: Detections, frame: Frame) -> DetectionResult:
         """The detections of an array as those of the displayed image that are kept."""
         selection = self._selection
-        score = found.score
+        score = detections.score
         above = ~np.isfinite(score) | (score >= np.float32(selection.lowest_threshold))
-        finite = np.isfinite(score) & np.isfinite(found.xyxy).all(axis=1)
+        finite = np.isfinite(score) & np.isfinite(detections.xyxy).all(axis=1)
         decisive = above & (~np.isfinite(score) | (score >= np.float32(self._decisive_score)))
         broken = int(np.count_nonzero(above & ~finite))
         if 2 * np.count_nonzero(decisive & ~finite) > np.count_nonzero(decisive):
             raise DetectorError(
                 f"{broken} of {np.count_nonzero(above)} detections have a box or score with numbers that are not finite"
             )
-        _check_scores(score[finite])
-        _check_boxes(found.xyxy[finite & decisive], score[finite & decisive], found.height, found.width)
-        xyxy = _boxes_in_frame(found.xyxy, found.height, found.width, frame)
+        check_scores(score[finite], "scores")
+        _check_boxes(detections.xyxy[finite & decisive], score[finite & decisive], detections.height, detections.width)
+        xyxy = _boxes_in_frame(detections.xyxy, detections.height, detections.width, frame)
         inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
         lost = int(np.count_nonzero(above & finite & ~inside))
         usable = np.flatnonzero(finite & inside)
         score = np.clip(score, 0, 1)
-        chosen = usable[selection.indices(score[usable], found.label[usable], found.mid[usable], xyxy[usable])]
+        chosen = usable[
+            selection.indices(score[usable], detections.label[usable], detections.mid[usable], xyxy[usable])
+        ]
         masks = None
-        if found.mask is not None:
-            masks = as_objects([_mask_in_frame(found.mask[n], found.height, found.width, frame) for n in chosen])
-        label, mid = selection.rename_classes(found.label[chosen], found.mid[chosen])
+        if detections.mask is not None:
+            masks = as_objects(
+                [_mask_in_frame(detections.mask[n], detections.height, detections.width, frame) for n in chosen]
+            )
+        label, mid = selection.rename_classes(detections.label[chosen], detections.mid[chosen])
         kept = Detections(
             height=frame.height,
             width=frame.width,
             xyxy=xyxy[chosen],
-            category_id=found.category_id[chosen],
+            category_id=detections.category_id[chosen],
             score=score[chosen],
             label=label,
             mid=mid,
             mask=masks,
-            keypoints=self._keypoints(found, chosen, frame),
+            keypoints=self._keypoints(detections, chosen, frame),
         )
         return DetectionResult(kept, dropped=broken + lost)
 
-    def _keypoints(self, found: Detections, chosen: npt.NDArray[np.intp], frame: Frame) -> FloatArray | None:
+    def _keypoints(self, detections: Detections, chosen: npt.NDArray[np.intp], frame: Frame) -> FloatArray | None:
         """`(N, K, 3)` the keypoints of the chosen detections in the displayed image."""
         if self._info.keypoints is None:
             return None
-        if found.keypoints is None or not len(chosen):
+        if detections.keypoints is None or not len(chosen):
             return np.empty((0, len(self._info.keypoints), 3), np.float32)
-        points, scale, start = found.keypoints[chosen], *_scale_of(found.height, found.width, frame)
+        points, scale, start = detections.keypoints[chosen], *_scale_of(detections.height, detections.width, frame)
         placed: FloatArray = np.concatenate((points[..., :2] * scale + start, points[..., 2:]), axis=2)
         return placed
 
@@ -165,54 +167,55 @@ def _kind_of(value: object) -> str:
     return "None" if value is None else type(value).__name__
 
 
-def _checked_types(found: object, height: int, width: int, info: DetectorInfo) -> Detections:
+def _checked_types(answer: object, height: int, width: int, info: DetectorInfo) -> Detections:
     """The detections of an array of this size, whose classes and masks are as the detector says. Numbers may be wrong.
 
     Raises:
         DetectorError: They are not; the message says what would be right.
     """
-    if not isinstance(found, Detections):
-        raise DetectorError(f"detect must return prelabel.Detections, got {_kind_of(found)}")
-    if (found.height, found.width) != (height, width):
+    if not isinstance(answer, Detections):
+        raise DetectorError(f"detect must return prelabel.Detections, got {_kind_of(answer)}")
+    detections = answer
+    if (detections.height, detections.width) != (height, width):
         raise DetectorError(
-            f"height and width of Detections must be those of the array, {height} x {width}, got {found.height} x "
-            f"{found.width}"
+            f"height and width of Detections must be those of the array, {height} x {width}, got {detections.height} x "
+            f"{detections.width}"
         )
     for name in ("score", "category_id"):
-        if (shape := getattr(found, name).shape) != (len(found),):
-            raise DetectorError(f"{name} must have shape ({len(found)},) like xyxy, got {shape}")
-    labels, mids = (_texts(getattr(found, name), name) for name in ("label", "mid"))
-    found = replace(found, label=labels, mid=mids, multiclass_score=None, views=None)
-    if not all(found.label):
+        if (shape := getattr(detections, name).shape) != (len(detections),):
+            raise DetectorError(f"{name} must have shape ({len(detections)},) like xyxy, got {shape}")
+    labels, mids = (_texts(getattr(detections, name), name) for name in ("label", "mid"))
+    detections = replace(detections, label=labels, mid=mids, multiclass_score=None, views=None)
+    if not all(detections.label):
         raise DetectorError("every detection needs a label, got ''")
-    if (found.category_id < 0).any():
-        raise DetectorError(f"category_id must be at least 0, got {found.category_id.min()}")
+    if (detections.category_id < 0).any():
+        raise DetectorError(f"category_id must be at least 0, got {detections.category_id.min()}")
     if info.classes is not None:
         known = set(info.classes)
-        for number, label, mid in zip(found.category_id.tolist(), found.label, found.mid, strict=True):
+        for number, label, mid in zip(detections.category_id.tolist(), detections.label, detections.mid, strict=True):
             if ClassName(number, label, mid) not in known:
                 raise DetectorError(_unknown_class(number, label, mid, info.classes))
-    if info.masks and found.mask is None:
-        if len(found):
+    if info.masks and detections.mask is None:
+        if len(detections):
             raise DetectorError("info.masks says that it returns masks, but Detections have none")
-        found = replace(found, mask=as_objects([]))
-    _check_keypoints(found, info)
-    if found.mask is not None:
+        detections = replace(detections, mask=as_objects([]))
+    _check_keypoints(detections, info)
+    if detections.mask is not None:
         if not info.masks:
             raise DetectorError("info.masks says that it returns no masks, but Detections have some: set it to True")
-        for counts in found.mask:
+        for counts in detections.mask:
             if not isinstance(counts, str):
                 raise DetectorError(
                     f"a mask must be COCO compressed counts (str), as Detections.of makes them, got {_kind_of(counts)}"
                 )
-    return found
+    return detections
 
 
-def _check_keypoints(found: Detections, info: DetectorInfo) -> None:
+def _check_keypoints(detections: Detections, info: DetectorInfo) -> None:
     expected = None if info.keypoints is None else len(info.keypoints)
-    given = None if found.keypoints is None else found.keypoints.shape[1]
+    given = None if detections.keypoints is None else detections.keypoints.shape[1]
     # Without detections, an array of keypoints has no certain shape.
-    if given != expected and (len(found) or expected is None):
+    if given != expected and (len(detections) or expected is None):
         raise DetectorError(
             f"info.keypoints says that each detection has {expected or 'no'} keypoints, but Detections have "
             f"{given or 'none'}"
@@ -238,11 +241,6 @@ def _unknown_class(number: int, label: str, mid: str, classes: Sequence[ClassNam
     return f"class {given} is not in info.classes{right}"
 
 
-def _check_scores(score: FloatArray) -> None:
-    if len(score) and (score.min() < -_ROUNDING or score.max() > 1 + _ROUNDING):
-        raise DetectorError(f"scores must lie within 0..1, got {score.min():g} to {score.max():g}")
-
-
 def _check_boxes(xyxy: FloatArray, score: FloatArray, height: int, width: int) -> None:
     """Check that boxes are x1 y1 x2 y2 in pixels of the array: no other order, and not normalized."""
     if not len(xyxy):
@@ -251,11 +249,11 @@ def _check_boxes(xyxy: FloatArray, score: FloatArray, height: int, width: int) -
     is_within = xyxy.min() >= 0 and xyxy.max() <= 1
     if is_within and (xyxy != np.rint(xyxy)).any():
         raise DetectorError(f"the boxes have values of 0 to {xyxy.max():g} and look normalized: {must}")
-    reversed_corners = (xyxy[:, 2:] < xyxy[:, :2] - _EDGE_ROUNDING).any(axis=1)
-    if reversed_corners.any() and 2 * score[reversed_corners].sum() >= score.sum():
-        box = ", ".join(f"{value:g}" for value in xyxy[np.flatnonzero(reversed_corners)[0]])
+    backward = reversed_corners(xyxy, score, _EDGE_ROUNDING)
+    if backward is not None:
+        box = ", ".join(f"{value:g}" for value in xyxy[np.flatnonzero(backward)[0]])
         raise DetectorError(
-            f"{np.count_nonzero(reversed_corners)} of {len(xyxy)} boxes end before they begin ([{box}]): {must}"
+            f"{np.count_nonzero(backward)} of {len(xyxy)} boxes end before they begin ([{box}]): {must}"
         )
     clipped = np.clip(xyxy, 0, [width, height, width, height])
     outside = ~(clipped[:, 2:] > clipped[:, :2]).all(axis=1)
