@@ -209,7 +209,8 @@ class _Job:
         tally = ShardTally.empty(len(self._runs))
         for shard in finished.shards:
             count = index.runs_of_image[starts[shard] : starts[shard + 1]]
-            tally += tally_of(read_table(shard_url(self._root, shard), self._storage), count, len(self._runs))
+            table = read_table(shard_url(self._root, shard), self._storage, without=("boxes", "masks", "keypoints"))
+            tally += tally_of(table, count, len(self._runs))
         fresh: dict[int, ShardRecord] = {}
         done = sum(shard.rows for shard in finished.shards.values())
         self._progress.count(done, len(index))

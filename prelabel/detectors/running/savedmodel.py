@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,6 @@ class SavedModelDetector:
 
     Attributes:
         optimization: How the model is run.
-        info: What it says about itself.
         batch_size: Images per call of `detect`. Those of equal size are run together.
         network_batch: Images that the network gets at a time; 1 if it takes single images only.
     """
@@ -84,21 +84,26 @@ class SavedModelDetector:
         self._network = network
         self._tf = tf
         self._options = options
-        self.info = DetectorInfo(
-            name=model.local.name,
-            classes=model.class_names,
-            masks=model.convention.masks,
-            files=tuple(model_files(model.local.path).values()),
-            input_size=working_size(model),
-            notes=model.notes,
-            keypoints=model.convention.keypoints,
-        )
+        self._model = model
         self._size = model.input_size
         self.batch_size = self.network_batch = 1
         if model.convention.batches:
             usual = _CLASSIFIER_BATCH if model.convention.kind == "classification" else _CPU_BATCH
             self._use_batches(options.batch_size or usual)
         self._dtype = getattr(tf, model.convention.input.dtype).as_numpy_dtype
+
+    @cached_property
+    def info(self) -> DetectorInfo:
+        """What it says about itself. The engine does not ask: it takes a walk through the graph."""
+        return DetectorInfo(
+            name=self._model.local.name,
+            classes=self._model.class_names,
+            masks=self._model.convention.masks,
+            files=tuple(model_files(self._model.local.path).values()),
+            input_size=working_size(self._model),
+            notes=self._model.notes,
+            keypoints=self._model.convention.keypoints,
+        )
 
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
         """Run a detection model on up to `batch_size` images; see `Detector.detect`. Returns what is to be kept.
@@ -107,7 +112,7 @@ class SavedModelDetector:
             DetectorError: As for `detect_in`, or it is a classifier, which has no detections.
         """
         if self._convention.kind == "classification":
-            raise DetectorError(f"{self.info.name} labels whole images: it detects nothing in them")
+            raise DetectorError(f"{self._model.local.name} labels whole images: it detects nothing in them")
         return [result.detections for result in self.detect_in(images)]
 
     def detect_in(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
