@@ -11,11 +11,14 @@ CVAT     := .venv-datumaro-cvat
 YOLO     := .venv-ultralytics
 # What a benchmark compares with, beside the packages of .venv.
 SAHI     := .venv-sahi
+# Libraries of detectors, for comparison.
+KERAS_HUB := .venv-networks-keras-hub
+NETWORKS  := $(KERAS_HUB)
 # Emulators of object storage: Google's in Python, Azure's for Node.js.
 EMULATORS := .venv-emulators
 AZURITE   := .azurite
 
-.PHONY: demo test docs chaos test-tools test-tools-core test-tools-core-run test-tools-setup \
+.PHONY: demo test docs chaos test-networks test-tools test-tools-core test-tools-core-run test-tools-setup \
   test-tools-python wheel bench setup stub lock clean
 .DEFAULT_GOAL := demo
 
@@ -38,7 +41,7 @@ test: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder -m "not alone"
-	@$(BIN)/python -m pytest -m "alone and not tools"
+	@$(BIN)/python -m pytest -m "alone and not tools and not networks"
 
 docs: setup  # build the site in out/docs/index.html; warnings, such as broken links, are errors
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html -d out/doctrees docs out/docs
@@ -65,6 +68,10 @@ test-tools-setup: test-tools-python $(AZURITE)/.ready
 test-tools-python: setup $(SERVER)/.ready $(READERS)/.ready $(EMULATORS)/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2.0.18,<3' 'playwright>=1.49,<2'
+
+# Detectors compared with the libraries they come from, each in an environment of its own. NETWORKS_REQUIRED=1: no skips.
+test-networks: setup $(addsuffix /.ready,$(NETWORKS))
+	@NETWORKS_REQUIRED=1 $(BIN)/python -m pytest -m networks
 
 wheel:  # build the wheel and test it outside this checkout; with another Python: make wheel PYTHON=python3.13
 	@$(PYTHON) tests/wheel.py
@@ -125,6 +132,11 @@ $(YOLO)/.ready:
 	  torchvision==0.28.0 pycocotools==2.0.11
 	@touch $@
 
+$(KERAS_HUB)/.ready:
+	@$(PYTHON) -m venv $(KERAS_HUB)
+	@$(KERAS_HUB)/bin/python -m pip install --quiet --disable-pip-version-check keras-hub==0.32.0
+	@touch $@
+
 # Corrupt files: mutants for the decoder and every reader, then a coverage-guided fuzzer.
 FUZZER := .venv-fuzz
 FUZZ_MUTANTS ?= 20000
@@ -152,4 +164,4 @@ lock:  # update the lock files after a change of dependencies; needs uv
 	  --no-annotate --output-file requirements-gpu.lock
 
 clean:
-	rm -rf $(VENV) $(FUZZER) $(SERVER) $(READERS) $(FIFTYONE) $(CVAT) $(YOLO) $(SAHI) $(EMULATORS) $(AZURITE) out
+	rm -rf $(VENV) $(FUZZER) $(SERVER) $(READERS) $(FIFTYONE) $(CVAT) $(YOLO) $(SAHI) $(EMULATORS) $(NETWORKS) $(AZURITE) out

@@ -14,7 +14,7 @@ from tests.s3 import s3_server as s3_server  # a fixture
 ROOT = Path(__file__).parents[1]
 
 #: Tests with these marks run alone: clusters would find each other, and they start many processes and measure time.
-_ALONE = frozenset({"ray", "chaos", "tools"})
+_ALONE = frozenset({"ray", "chaos", "tools", "networks"})
 
 #: Folders with the tests that take longest. They go first, so that no process waits for another one at the end.
 _LONG = ("tests/e2e/", "tests/engine/", "tests/docs/", "tests/golden/", "tests/detectors/")

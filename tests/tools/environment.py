@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 import pytest
 
 
-def missing(reason: str) -> NoReturn:
-    """End a test, or the import of its module, that lacks something."""
-    if os.environ.get("TOOLS_REQUIRED"):
+def missing(reason: str, required: str = "TOOLS_REQUIRED") -> NoReturn:
+    """End a test, or the import of its module, that lacks something: it fails if the variable `required` is set."""
+    if os.environ.get(required):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason, allow_module_level=True)
 
