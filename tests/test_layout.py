@@ -62,7 +62,7 @@ MAY_IMPORT = {
         "processes",
     },
     "engine": {
-        *{"errors", "storage", "image_ref", "keypoints", "labels", "config", "source", "store"},
+        *{"errors", "words", "storage", "image_ref", "keypoints", "labels", "config", "source", "store"},
         *{"detectors/base", "detectors/running", "detectors", "views"},
     },
     "export": {

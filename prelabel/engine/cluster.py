@@ -204,11 +204,17 @@ def alive_nodes() -> dict[str, dict[str, float]]:
 
 
 def capacity(cpus: float, gpus: float) -> int:
-    """Return how many workers with these resources fit the current cluster, counted per node; at least 1."""
-    fit = 0
-    for node in alive_nodes().values():
-        fit += int(min(node.get("CPU", 0.0) / cpus + 1e-9, _gpu_slots(node.get("GPU", 0.0), gpus)))
-    return max(1, fit)
+    """Return how many workers with these resources fit the current cluster; at least 1."""
+    return max(1, sum(places(cpus, gpus)))
+
+
+def places(cpus: float, gpus: float) -> list[int]:
+    """Return how many workers with these resources fit each node of the current cluster, most first."""
+    fit = [
+        int(min(node.get("CPU", 0.0) / cpus + 1e-9, _gpu_slots(node.get("GPU", 0.0), gpus)))
+        for node in alive_nodes().values()
+    ]
+    return sorted(filter(None, fit), reverse=True)
 
 
 def _gpu_slots(gpus: float, per_worker: float) -> float:

@@ -144,7 +144,7 @@ class Driver:
             self._start(event.record)
         else:
             self._schedule.done(event.task)
-            if event.record is not None:
+            if isinstance(event.record, ShardRecord):
                 self._errors.succeeded(event.worker.number)
                 self._published(event.record, event.worker.name)
                 yield event.record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from prelabel.config import LabelOptions, changed_limits
@@ -54,19 +54,51 @@ def run(options: LabelOptions, reporter: Reporter, stop: threading.Event | None 
     Raises:
         PrelabelError: See `prelabel.errors`. Finished shards are kept, and a later call resumes from them.
     """
+    options = settled_options(options)
+    with Runner(options) as runner:
+        return _Job(options, reporter, stop or threading.Event(), runner).run()
+
+
+def settled_options(options: LabelOptions) -> LabelOptions:
+    """The options as the driver and all workers need them: with defaults of the detector, and absolute addresses.
+
+    Raises:
+        ConfigError: An option does not fit the detector, or the output holds a run that was not labeled.
+        StoreError: The output cannot be read.
+    """
     options = with_detector_defaults(options)
     output = Address.of_folder(options.output)
     earlier = None if options.overwrite else read_run(output, Storage(options.storage_options))
     if earlier is not None:
         require_labeled(earlier, output)
         options = with_former_threshold(options, earlier)
-    options = replace(
-        options,
-        output=output.url,
-        source=tuple(map(absolute, options.source)),
-    )
-    with Runner(options) as runner:
-        return _Job(options, reporter, stop or threading.Event(), runner).run()
+    return replace(options, output=output.url, source=tuple(map(absolute, options.source)))
+
+
+def check_run(
+    options: LabelOptions,
+    planner: Planner,
+    runner: Runner,
+    storage: Storage,
+    notify: Callable[[str], None],
+    stop: threading.Event,
+) -> tuple[RunRecord | None, DetectorRecord]:
+    """Make all checks of a call that change nothing, and start the first worker's process meanwhile if a run begins.
+
+    Returns:
+        The record of the run that the call resumes, or None; and the detector.
+
+    Raises:
+        PrelabelError: The call would be refused.
+    """
+    earlier = None if options.overwrite else read_run(Address.of_folder(options.output), storage)
+    if earlier is None:
+        runner.start()
+    else:
+        require_same_settings(earlier, options)
+    if earlier is None or options.add_new:
+        planner.check()
+    return earlier, inspect_detector(options, storage, notify, stop)
 
 
 class _Job:
@@ -82,17 +114,10 @@ class _Job:
         self._is_changed = False
 
     def run(self) -> Summary:
-        options, output = self._options, self._root
-        earlier = None if options.overwrite else read_run(output, self._storage)
-        if earlier is None:
-            self._runner.start()
-        else:
-            require_same_settings(earlier, options)
-        if earlier is None or options.add_new:
-            self._planner.check()
-        detector = inspect_detector(options, self._storage, self._reporter.message, self._stop)
+        options, output, notify = self._options, self._root, self._reporter.message
+        earlier, detector = check_run(options, self._planner, self._runner, self._storage, notify, self._stop)
         # All checks that do not change the output come before this line.
-        with Lock(output, self._storage, self._reporter.message, self._stop) as lock:
+        with Lock(output, self._storage, notify, self._stop) as lock:
             if not options.overwrite and read_run(output, self._storage) != earlier:
                 raise OutputInUseError(f"another job has just changed {output}; run the command again")
             self._output = Output(output, self._storage, lock, has_run=earlier is not None)

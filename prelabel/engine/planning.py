@@ -29,7 +29,7 @@ from prelabel.labels.maps import LabelMap
 from prelabel.source.formats import describe_ignored
 from prelabel.source.listing import SourceSummary, list_images
 from prelabel.source.lists import alternative_id
-from prelabel.storage.address import Address, redact, without_secrets
+from prelabel.storage.address import Address, AddressLike, redact, without_secrets
 from prelabel.storage.files import Storage
 from prelabel.store.links import Links
 from prelabel.store.output import installed_versions
@@ -166,14 +166,23 @@ class Planner:
         storage: Opens the sources and the output.
         reporter: Receives the run's events.
         stop: Ends the listing when set.
+        plan_folder: Where the plan is written, and read when it is extended; by default the output.
 
     Attributes:
         seconds: Seconds spent listing.
         links: Full addresses of images whose address in the plan lacks its signature or password.
     """
 
-    def __init__(self, options: LabelOptions, storage: Storage, reporter: Reporter, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        options: LabelOptions,
+        storage: Storage,
+        reporter: Reporter,
+        stop: threading.Event,
+        plan_folder: AddressLike | None = None,
+    ) -> None:
         self._options = options
+        self._plan_folder = options.output if plan_folder is None else plan_folder
         self._storage = storage
         self._reporter = reporter
         self._stop = stop
@@ -210,7 +219,7 @@ class Planner:
         start = time.perf_counter()
         plan = write_plan(
             islice(self._listed(), options.limit),
-            options.output,
+            self._plan_folder,
             self._storage,
             shard_size=options.shard_size,
             views=options.view_options.usual_count,
@@ -242,10 +251,10 @@ class Planner:
         """
         options = self._options
         start = time.perf_counter()
-        plan = Plan.open(options.output, earlier.parts, self._storage)
+        plan = Plan.open(self._plan_folder, earlier.parts, self._storage)
         added = write_plan(
             new_refs(named_as_planned(self._listed(), plan), plan),
-            options.output,
+            self._plan_folder,
             self._storage,
             shard_size=earlier.shard_size,
             first_shard=earlier.shards,

@@ -32,7 +32,7 @@ from typing import Any
 
 from prelabel.config import LabelOptions
 from prelabel.detectors.description import uses_tensorflow
-from prelabel.engine.schedule import FailureCause, LabelTask, ProbeTask, Task, TrialTask
+from prelabel.engine.schedule import FailureCause, LabelTask, MeasureTask, ProbeTask, Task, TrialTask
 from prelabel.engine.worker import Worker, WorkerSpec
 from prelabel.engine.worker_pool import IN_FLIGHT, Event, WorkerHandle, WorkerPool
 from prelabel.errors import ConfigError, PrelabelError, RunError
@@ -176,6 +176,9 @@ class ProcessPool(WorkerPool):
         for _ in range(workers):
             self._start()
 
+    def places(self) -> list[int]:
+        return [worker_count(self._options)]
+
     def submit(self, worker: WorkerHandle, task: Task) -> None:
         key = next(self._keys)
         self._task_given(worker, key, task)
@@ -316,8 +319,13 @@ class _WorkerMain:
                 worker.load()
                 self._send(LOADED, None, None)
             else:
-                work: Any = {LabelTask: worker.label, ProbeTask: worker.probe, TrialTask: worker.trial}[type(task)]
-                self._send(DONE, key, work(task))
+                work: dict[type[Task], Any] = {
+                    LabelTask: worker.label,
+                    ProbeTask: worker.probe,
+                    TrialTask: worker.trial,
+                    MeasureTask: worker.measure,
+                }
+                self._send(DONE, key, work[type(task)](task))
         except PrelabelError as error:
             self._send(FAILED, key, error)
         except Exception as error:  # noqa: BLE001 - process boundary: an error that is not sent would be lost

@@ -19,7 +19,8 @@ from ray import exceptions as ray_errors
 from prelabel.detectors.base import Optimization
 from prelabel.engine import cluster
 from prelabel.engine.cluster import MetricsReporter
-from prelabel.engine.schedule import FailureCause, LabelTask, ProbeTask, Task, TrialTask
+from prelabel.engine.measurement import Measurement
+from prelabel.engine.schedule import FailureCause, LabelTask, MeasureTask, ProbeTask, Task, TrialTask
 from prelabel.engine.worker import Worker, WorkerSpec, WorkerStatus
 from prelabel.engine.worker_pool import IN_FLIGHT, MAX_START_DEATHS, Event, WorkerHandle, WorkerPool
 from prelabel.errors import PrelabelError, RunError
@@ -82,6 +83,10 @@ class PrelabelWorker:
     def probe(self, task: ProbeTask) -> None:
         self._worker.probe(task)
 
+    @_in_group("work")
+    def measure(self, task: MeasureTask) -> Measurement:
+        return self._worker.measure(task)
+
 
 class RayPool(WorkerPool):
     """Workers on Ray: `--workers`, or as many as fit the cluster, and more when it grows.
@@ -98,21 +103,21 @@ class RayPool(WorkerPool):
     def __init__(self, spec: WorkerSpec, max_workers: int, *, is_local: bool) -> None:
         super().__init__(spec.options)
         self._cpus = spec.options.cpus_per_worker
-        self._gpus = cluster.gpus_per_worker(spec.options)
+        self.gpus_per_worker = cluster.gpus_per_worker(spec.options)
         if is_local:
-            cluster.require_possible(self._cpus, self._gpus)
-        self._spec = replace(spec, gpus=self._gpus)
+            cluster.require_possible(self._cpus, self.gpus_per_worker)
+        self._spec = replace(spec, gpus=self.gpus_per_worker)
         self._max_workers = max_workers
         self._pending: dict[Any, tuple[WorkerHandle, str]] = {}
         self._grown_at = time.monotonic()
-        for _ in range(min(max_workers, self._options.workers or cluster.capacity(self._cpus, self._gpus))):
+        for _ in range(min(max_workers, self._options.workers or cluster.capacity(self._cpus, self.gpus_per_worker))):
             self._start()
 
     def waiting(self) -> str:
         """See `WorkerPool`; workers that wait for resources come first."""
         placed = sum(worker.placed for worker in self.workers)
         if placed < len(self.workers):
-            need = f"{self._cpus:g} CPU" + (f" + {self._gpus:g} GPU" if self._gpus else "")
+            need = f"{self._cpus:g} CPU" + (f" + {self.gpus_per_worker:g} GPU" if self.gpus_per_worker else "")
             have = ray.cluster_resources()
             return (
                 f"{len(self.workers) - placed} of {len(self.workers)} workers are waiting for resources "
@@ -120,10 +125,18 @@ class RayPool(WorkerPool):
             )
         return super().waiting()
 
+    def places(self) -> list[int]:
+        return cluster.places(self._cpus, self.gpus_per_worker)
+
     def submit(self, worker: WorkerHandle, task: Task) -> None:
         actor = worker.actor
-        method = {LabelTask: actor.label, ProbeTask: actor.probe, TrialTask: actor.trial}[type(task)]
-        ref = method.remote(task)
+        methods: dict[type[Task], Any] = {
+            LabelTask: actor.label,
+            ProbeTask: actor.probe,
+            TrialTask: actor.trial,
+            MeasureTask: actor.measure,
+        }
+        ref = methods[type(task)].remote(task)
         self._task_given(worker, ref, task)
         self._pending[ref] = (worker, "task")
 
@@ -158,7 +171,7 @@ class RayPool(WorkerPool):
     def _start(self) -> None:
         actor_class: Any = ray.remote(concurrency_groups={"work": IN_FLIGHT, "status": 1})(PrelabelWorker)
         actor = actor_class.options(
-            num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0, max_task_retries=0
+            num_cpus=self._cpus, num_gpus=self.gpus_per_worker, max_restarts=0, max_task_retries=0
         ).remote(self._spec)
         worker = WorkerHandle(next(self._numbers), actor)
         self.workers.append(worker)
@@ -227,7 +240,7 @@ class RayPool(WorkerPool):
             return
         self._grown_at = now
         if self._start_deaths < MAX_START_DEATHS:
-            target = min(self._max_workers, cluster.capacity(self._cpus, self._gpus)) - self._not_replaced
+            target = min(self._max_workers, cluster.capacity(self._cpus, self.gpus_per_worker)) - self._not_replaced
             while len(self.workers) < target:
                 self._start()
 

@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import ClassVar
 
+from prelabel.image_ref import ImageRef
+
 #: A shard with more killers than this is given up: each killer costs a worker start.
 MAX_KILLERS = 16
 
@@ -99,7 +101,30 @@ class TrialTask:
     links: Mapping[int, str] = field(default_factory=dict, repr=False)
 
 
-Task = LabelTask | ProbeTask | TrialTask
+@dataclass(frozen=True, slots=True)
+class MeasureTask:
+    """Label a sample of the run's images without writing anything, and measure how fast that is.
+
+    Attributes:
+        images: The images of the sample; the worker's own come first.
+        own: Number of the worker's own images: together, all workers have the whole sample.
+        seconds: How long to measure at least, if there are images enough.
+        limit_s: When to stop running the detector, even if some of its own images are left.
+        shard: Shard of the first image, for messages.
+        links: Full addresses by position in `images`, as for `LabelTask`.
+    """
+
+    alone: ClassVar[bool] = True  # a second task would distort the measured speed
+
+    images: tuple[ImageRef, ...] = field(repr=False)
+    own: int
+    seconds: float
+    limit_s: float
+    shard: int = 0
+    links: Mapping[int, str] = field(default_factory=dict, repr=False)
+
+
+Task = LabelTask | ProbeTask | TrialTask | MeasureTask
 
 
 @dataclass(slots=True)

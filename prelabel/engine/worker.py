@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from prelabel.config import LabelOptions
 from prelabel.detectors.base import EXACT, DetectorRecord, Optimization
 from prelabel.detectors.loading import Loader, loader_of
+from prelabel.engine.measurement import Measurement, measure
 from prelabel.engine.reader import Reader
-from prelabel.engine.schedule import LabelTask, ProbeTask, Task, TrialTask
+from prelabel.engine.schedule import LabelTask, MeasureTask, ProbeTask, Task, TrialTask
 from prelabel.engine.shard import finished_rows, label_images, label_shard, publish, read_settings
 from prelabel.errors import DetectorError
 from prelabel.image_ref import ImageRef
@@ -177,9 +178,12 @@ class Worker:
             del self._partial[task.shard]
 
     def _refs(self, task: Task) -> list[ImageRef]:
-        """Return the images of a task's shard, with the full addresses needed to fetch them."""
-        with self._awaiting_storage():
-            refs = self._plan.read(task.shard)
+        """Return the images of a task, or of its shard, with the full addresses needed to fetch them."""
+        if isinstance(task, MeasureTask):
+            refs = list(task.images)
+        else:
+            with self._awaiting_storage():
+                refs = self._plan.read(task.shard)
         if self._spec.is_retry:
             # The files may have been fixed since the run was planned: accept another size and version.
             refs = [replace(ref, size=None, version=None) for ref in refs]
@@ -236,6 +240,17 @@ class Worker:
         with self._turn, self._reader.read([ref]) as images:
             for _ in label_images(images, detector):
                 self._images += 1
+
+    def measure(self, task: MeasureTask) -> Measurement:
+        """Label a sample of images without writing anything, and return what they are and how long it took."""
+        detector = self._loaded()
+
+        def on_image(row: ImageRow) -> None:
+            with self._lock:
+                self._images += 1
+
+        with self._turn:
+            return measure(self._refs(task), task, self._reader, detector, on_image)
 
     def status(self) -> WorkerStatus:
         """Return this worker's progress. May be called while `label` runs."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from prelabel.config import LabelOptions
 from prelabel.detectors.base import Optimization
+from prelabel.engine.measurement import Measurement
 from prelabel.engine.progress import Reporter
 from prelabel.engine.schedule import FailureCause, Task
 from prelabel.engine.worker import WorkerStatus
@@ -95,11 +96,11 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A worker has finished a task. `record` is a labeled shard's record, or the result of a trial."""
+    """A worker has finished a task. `record` is a labeled shard's record, or what was measured."""
 
     worker: WorkerHandle
     task: Task
-    record: ShardRecord | Optimization | None
+    record: ShardRecord | Optimization | Measurement | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,10 @@ class WorkerPool(ABC):
     Attributes:
         workers: All workers that are not known to be dead.
         available: Workers that can accept another task, longest waiting first (a dict as an ordered set).
+        gpus_per_worker: GPUs of each worker, possibly a fraction.
     """
+
+    gpus_per_worker = 0.0
 
     def __init__(self, options: LabelOptions) -> None:
         self._options = options
@@ -146,6 +150,10 @@ class WorkerPool(ABC):
         """What the run is waiting for, as text; `""` if every worker with a process has loaded its detector."""
         loading = sum(worker.placed and not worker.ready for worker in self.workers)
         return f"{loading} of {len(self.workers)} workers are loading the detector" if loading else ""
+
+    def places(self) -> list[int]:
+        """How many workers fit each machine now, most first."""
+        return [len(self.workers)]
 
     @abstractmethod
     def submit(self, worker: WorkerHandle, task: Task) -> None:
@@ -244,7 +252,9 @@ class WorkerPool(ABC):
             worker.progress_at = time.monotonic()
         worker.status = status
 
-    def _task_finished(self, worker: WorkerHandle, key: Any, record: ShardRecord | Optimization | None) -> None:
+    def _task_finished(
+        self, worker: WorkerHandle, key: Any, record: ShardRecord | Optimization | Measurement | None
+    ) -> None:
         """Record that a worker finished a task."""
         worker.progress_at = worker.began_at = time.monotonic()
         self._events.append(Done(worker, worker.tasks.pop(key), record))

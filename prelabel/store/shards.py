@@ -168,6 +168,13 @@ def write_table(table: pa.Table, output: AddressLike, storage: Storage, *, shard
     Raises:
         StoreError: The file cannot be written.
     """
+    data = encode_shard(table, shard=shard, run_id=run_id)
+    storage.publish(shard_url(output, shard), data)
+    return _record_of(shard, table, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def encode_shard(table: pa.Table, *, shard: int, run_id: str) -> bytes:
+    """Return the file of a shard that holds a table of `SHARD_SCHEMA`."""
     metadata = {"prelabel.schema_version": str(SCHEMA_VERSION), _RUN_ID: run_id, _SHARD: str(shard)}
     sink = io.BytesIO()
     pq.write_table(
@@ -180,9 +187,7 @@ def write_table(table: pa.Table, output: AddressLike, storage: Storage, *, shard
         store_schema=True,
         write_page_checksum=True,
     )
-    data = sink.getvalue()
-    storage.publish(shard_url(output, shard), data)
-    return _record_of(shard, table, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return sink.getvalue()
 
 
 def read_shard(url: AddressLike, storage: Storage, columns: Sequence[str] | None = None) -> Iterator[ImageRow]:
