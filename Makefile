@@ -22,6 +22,9 @@ AZURITE   := .azurite
   test-tools-python wheel bench setup stub lock clean
 .DEFAULT_GOAL := demo
 
+# Tests start about a thousand processes, which would otherwise each compile the whole package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: requirements.lock pyproject.toml

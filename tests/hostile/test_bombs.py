@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,27 +80,28 @@ def resized_jpeg(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "outcome", "megabytes"),
+    ("name", "make", "outcome", "megabytes"),
     [
-        ("one.png", png(1, 1), [1, 1, 1, 1, 3], 30),
-        ("long.png", png(60_000, 1), [1, 60_000, 1, 60_000, 3], 30),
-        ("tall.png", png(1, 60_000), [60_000, 1, 60_000, 1, 3], 30),
-        ("bomb.png", png(30_000, 30_000), "ImageTooLargeError", 30),
-        ("flat.png", png(2_000_000_000, 0), "CorruptImageError", 30),
-        ("claim.jpg", resized_jpeg(20_000, 15_000), "ImageTooLargeError", 30),
-        ("profile.png", png(4, 4, more=chunk(b"iCCP", b"x\0\0" + zeros(512 << 20))), None, 60),
-        ("text.png", png(4, 4, more=chunk(b"zTXt", b"x\0\0" + zeros(512 << 20))), None, 60),
-        ("many-texts.png", png(4, 4, more=chunk(b"zTXt", b"x\0\0" + zeros(1 << 20)) * 400), None, 150),
-        ("claim.bmp", b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, 30_000, 30_000, 1, 24, 0, 0, 0, 0, 0, 0),
+        ("one.png", lambda: png(1, 1), [1, 1, 1, 1, 3], 30),
+        ("long.png", lambda: png(60_000, 1), [1, 60_000, 1, 60_000, 3], 30),
+        ("tall.png", lambda: png(1, 60_000), [60_000, 1, 60_000, 1, 3], 30),
+        ("bomb.png", lambda: png(30_000, 30_000), "ImageTooLargeError", 30),
+        ("flat.png", lambda: png(2_000_000_000, 0), "CorruptImageError", 30),
+        ("claim.jpg", lambda: resized_jpeg(20_000, 15_000), "ImageTooLargeError", 30),
+        ("profile.png", lambda: png(4, 4, more=chunk(b"iCCP", b"x\0\0" + zeros(512 << 20))), None, 60),
+        ("text.png", lambda: png(4, 4, more=chunk(b"zTXt", b"x\0\0" + zeros(512 << 20))), None, 60),
+        ("many-texts.png", lambda: png(4, 4, more=chunk(b"zTXt", b"x\0\0" + zeros(1 << 20)) * 400), None, 150),
+        ("claim.bmp", lambda: b"BM" + struct.pack("<IIIIiiHHI20x", 54, 0, 54, 40, 30_000, 30_000, 1, 24, 0),
          "ImageTooLargeError", 30),
-        ("claim.gif", b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0, 0, 0) + b";", "ImageTooLargeError", 30),
-        ("claim.ppm", b"P6 60000 60000 255\n", "ImageTooLargeError", 30),
+        ("claim.gif", lambda: b"GIF89a" + struct.pack("<HH3x", 65_535, 65_535) + b";", "ImageTooLargeError", 30),
+        ("claim.ppm", lambda: b"P6 60000 60000 255\n", "ImageTooLargeError", 30),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_a_bomb_is_refused_from_its_head(
-    name: str, data: bytes, outcome: object, megabytes: float, tmp_path: Path
+    name: str, make: Callable[[], bytes], outcome: object, megabytes: float, tmp_path: Path
 ) -> None:
+    data = make()
     assert len(data) < 2_000_000
     (tmp_path / name).write_bytes(data)
     ((came, grown),) = decoded(tmp_path / name)
