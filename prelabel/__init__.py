@@ -19,7 +19,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _FUNCTIONS = (
-    *("label", "fuse", "open_run", "status", "verify", "preview", "evaluate", "compare"),
+    *("label", "fuse", "open_run", "status", "verify", "preview", "evaluate", "compare", "diff"),
     *("export_coco", "export_cvat", "export_label_studio", "export_voc", "export_yolo", "push_label_studio"),
 )
 
@@ -40,6 +40,7 @@ _CLASSES = {
     "PushReport": "label_studio.push",
     "EvaluationSummary": "review.summaries",
     "ComparisonSummary": "review.summaries",
+    "DiffSummary": "difference.from_run",
     "PrelabelError": "errors",
 }
 

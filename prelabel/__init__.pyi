@@ -8,6 +8,7 @@ from prelabel.detections import ClassName as ClassName
 from prelabel.detections import Detections as Detections
 from prelabel.detectors.base import Detector as Detector
 from prelabel.detectors.base import DetectorInfo as DetectorInfo
+from prelabel.difference.from_run import DiffSummary as DiffSummary
 from prelabel.engine.progress import Reporter as Reporter
 from prelabel.engine.progress import Summary as Summary
 from prelabel.errors import PrelabelError as PrelabelError
@@ -28,6 +29,7 @@ __all__ = [
     "Detections",
     "Detector",
     "DetectorInfo",
+    "DiffSummary",
     "EvaluationSummary",
     "ExportReport",
     "FusionSummary",
@@ -41,6 +43,7 @@ __all__ = [
     "Verification",
     "__version__",
     "compare",
+    "diff",
     "evaluate",
     "export_coco",
     "export_cvat",
@@ -571,6 +574,77 @@ def compare(
         ConfigError: The annotations are missing, or an option is not allowed.
         EvaluateError: The annotations cannot be read, or share no image with the run.
         StoreError: The run is missing, unfinished or corrupt.
+    """
+
+def diff(
+    run_a: StrPath | Run,
+    run_b: StrPath | Run,
+    *,
+    progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    score_threshold: float = 0.3,
+    class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
+    include_class: str | Sequence[str] | None = None,
+    exclude_class: str | Sequence[str] | None = None,
+    with_subclasses: bool = False,
+    max_detections: int | None = None,
+    nms_iou: float | None = None,
+    nms_per_class: bool = True,
+    most_specific: bool = False,
+    class_map: Mapping[str, str] | StrPath | Sequence[StrPath] | None = None,
+    roll_up: str | Sequence[str] | None = None,
+    iou: float = 0.5,
+    kept_iou: float = 0.95,
+    iou_on: Literal["auto", "boxes"] = "auto",
+    score_shift: float = 1.0,
+    fail_above: float = 1.0,
+    images: int = 40,
+    pictures: bool = True,
+    links: StrPath | Sequence[StrPath] | None = None,
+    to: StrPath | None = None,
+) -> DiffSummary:
+    """Compare two runs over the same images: which detections were kept, moved, relabeled, vanished or appeared.
+
+    Equivalent to `prelabel diff`: writes `diff.json` and `diff.html`.
+
+    Args:
+        run_a: The output of `label` to start from, or the opened run.
+        run_b: The output of `label` to compare with it, or the opened run.
+        progress: Whether to show a progress bar; by default on a terminal and in notebooks.
+        storage_options: Options for the file systems of remote URLs (keys, endpoints).
+        score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
+        class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
+            '*=0.4' applies to all other classes unless score_threshold is given.
+        include_class: Keep only this class, by label or MID.
+        exclude_class: Drop this class, by label or MID.
+        with_subclasses: Apply include_class and exclude_class also to all classes below the named ones in the Open
+            Images class tree.
+        max_detections: Keep only the N best detections per image.
+        nms_iou: Keep only the best box among boxes that overlap by more than this IoU (default: keep all).
+        nms_per_class: Apply nms_iou within each class (after class map and roll-up) rather than across classes.
+        most_specific: Drop a box that overlaps a box of a class below its own in the Open Images class tree by more
+            than nms_iou (0.5 if not given): of Person and Man, keep Man.
+        class_map: Rename a class, by label or MID (Dog=pet), or read such pairs from a file. Several classes may get
+            one label.
+        roll_up: Rename each class to the nearest of these that is above it in the Open Images class tree (the first, if
+            several are equally near); by label or MID, joined by commas (Vehicle,Animal) or repeated.
+        iou: Match a detection of A and one of B if the IoU of their boxes is at least this.
+        kept_iou: Count a detection as kept if its class is the same and its IoU is at least this.
+        iou_on: Measure the IoU of matched detections on their masks if both have one (auto), or always on their boxes.
+        score_shift: Also count a detection as changed if its score shifted by more than this; 1 allows any shift.
+        fail_above: Exit with code 3 if a greater share of the detections of both runs changed; 1 allows any share.
+        images: Show this many of the images that changed most, in diff.json and diff.html.
+        pictures: Read these images again, and show them below their boxes in diff.html.
+        links: Fetch images by the signed URLs in this list, since a run stores no signatures.
+        to: Write diff.json and diff.html into this folder (default: RUN_B/diff).
+
+    Returns:
+        The counts of changes, in total and by class, the share of detections that changed and the files written.
+
+    Raises:
+        ConfigError: The runs cannot be compared, or an option is not allowed.
+        EvaluateError: The runs share no image that can be compared, or a mask does not fit its image.
+        StoreError: A run is missing, unfinished or corrupt.
     """
 
 def export_coco(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from prelabel.signatures import options_of, plain
 
 if TYPE_CHECKING:
+    from prelabel.difference.from_run import DiffSummary
     from prelabel.engine.progress import Reporter, Summary
     from prelabel.export.base import ExportReport
     from prelabel.fusion.job import FusionSummary
@@ -477,6 +478,43 @@ def compare(
     with counting("images read", show=progress) as count:
         comparison, files = compare_run(opened, chosen, count)
     return ComparisonSummary.of(comparison, files, chosen.notes)
+
+
+def diff(
+    run_a: StrPath | Run,
+    run_b: StrPath | Run,
+    *,
+    progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> DiffSummary:
+    """Compare two runs over the same images: which detections were kept, moved, relabeled, vanished or appeared.
+
+    Equivalent to `prelabel diff`: writes `diff.json` and `diff.html`.
+
+    Args:
+        run_a: The output of `label` to start from, or the opened run.
+        run_b: The output of `label` to compare with it, or the opened run.
+        progress: Whether to show a progress bar; by default on a terminal and in notebooks.
+        storage_options: Options for the file systems of remote URLs (keys, endpoints).
+
+    Returns:
+        The counts of changes, in total and by class, the share of detections that changed and the files written.
+
+    Raises:
+        ConfigError: The runs cannot be compared, or an option is not allowed.
+        EvaluateError: The runs share no image that can be compared, or a mask does not fit its image.
+        StoreError: A run is missing, unfinished or corrupt.
+    """
+    from prelabel.console import counting
+    from prelabel.difference.from_run import DiffSummary, report_difference
+    from prelabel.processes import Processes
+
+    a, b = (_opened(run, storage_options) for run in (run_a, run_b))
+    chosen = options_of("diff", options, run_a=a.output, run_b=b.output)
+    with counting("images compared", show=progress) as count, Processes.all_cores() as processes:
+        difference, files = report_difference(a, b, chosen, processes, count)
+    return DiffSummary.of(difference, files, chosen.notes)
 
 
 def _export(

@@ -33,6 +33,7 @@ OPTION_CLASSES = {
     "push_label_studio": "prelabel.label_studio.options:PushOptions",
     "evaluate": "prelabel.review.options:EvaluateOptions",
     "compare": "prelabel.review.options:CompareOptions",
+    "diff": "prelabel.difference.options:DiffOptions",
 }
 
 #: Options that a function has as a parameter with another name: `compare` calls the run `run`, not `predictions`.

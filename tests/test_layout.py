@@ -86,6 +86,10 @@ MAY_IMPORT = {
         *{"errors", "storage", "detections", "frames", "keypoints", "masks", "options", "select", "store"},
         *{"export", "labels", "pages"},
     },
+    "difference": {
+        *{"errors", "words", "storage", "detections", "frames", "labels", "masks", "merging", "options", "processes"},
+        *{"select", "store", "export", "fusion", "pages", "review", "gallery"},
+    },
     "synth": {"errors", "storage", "masks"},
 }
 
@@ -208,6 +212,7 @@ def test_private_modules_of_libraries_are_imported_in_only_one_file(path: Path):
         "prelabel.gallery.preview",
         "prelabel.store.verify",
         "prelabel.fusion.job",
+        "prelabel.difference.from_run",
         "prelabel.config",
     ],
 )

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Exit codes.
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+#: Exit codes. `CHANGED`: `diff` did its work, but more changed than `--fail-above` allows.
+FAILED, USAGE, CHANGED, INTERRUPTED = 1, 2, 3, 130
 
 
 class OneLineErrors(click.Command):

@@ -185,8 +185,8 @@ class FusedClasses:
         return alone
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know about how classes came together, one line each."""
+    def matching_notes(self) -> tuple[str, ...]:
+        """What the user should know about classes that are the same although their names or MIDs differ."""
         by_name, despite, renamed = list[str](), list[str](), list[str]()
         first: dict[ClassName, tuple[int, tuple[str, str]]] = {}
         for number, classes in enumerate(self.by_run):
@@ -214,15 +214,25 @@ class FusedClasses:
             )
         if renamed:
             notes.append(f"the same classes by MID: {first_of(renamed, _MOST_NAMED)}. --class-map gives other names")
-        notes += [
+        return tuple(notes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about how classes came together, one line each."""
+        notes = [
             f"ASSUMED: {run.run} knows only the {len(run.seen):,} classes that it has detections of, since its model "
             "names its classes itself"
             for run in self.runs
             if run.listed is None
         ]
+        return (*self.matching_notes, *notes, *self.selection_notes)
+
+    @property
+    def selection_notes(self) -> tuple[str, ...]:
+        """What the user should know about classes that the selection names."""
         known = sorted({entry for classes in self.by_run for entry in classes.values()}, key=lambda entry: entry.id)
-        if self.listed is None and (unknown := self.selection.unknown_names_with_hints(known)):
-            notes.append(f"no run has detections of class {', '.join(unknown)}")
+        unknown = self.selection.unknown_names_with_hints(known) if self.listed is None else []
+        notes = [f"no run has detections of class {', '.join(unknown)}"] if unknown else []
         return (*notes, *self.selection.class_notes(known))
 
     def _require_known_names(self) -> None:

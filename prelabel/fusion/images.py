@@ -21,7 +21,7 @@ from prelabel.errors import StoreError
 from prelabel.fusion.classes import FusedClasses
 from prelabel.fusion.options import FuseOptions
 from prelabel.merging.detections import merge_detections
-from prelabel.store.rows import OK, ImageRow
+from prelabel.store.rows import OK, ImageFacts, ImageRow
 
 if TYPE_CHECKING:
     from prelabel.merging.boxes import Method
@@ -115,24 +115,29 @@ class ImageFuser:
     def _require_same_image(self, rows: Mapping[int, ImageRow]) -> None:
         """Raise StoreError if the rows of an image are of different files, sizes or orientations."""
         for (first, before), (run, row) in combinations(rows.items(), 2):
-            differing = [
-                f"{words} {was} and {now}"
-                for words, was, now in (
-                    ("SHA-256", _short(before.sha256), _short(row.sha256)),
-                    ("bytes", before.bytes, row.bytes),
-                    ("width", before.width, row.width),
-                    ("height", before.height, row.height),
-                    ("EXIF orientation", before.exif_orientation or 1, row.exif_orientation or 1),
-                    ("orientation in browsers", before.browser_orientation, row.browser_orientation),
-                )
-                if was is not None and now is not None and was != now
-            ]
+            differing = differing_facts(before, row)
             if differing:
                 names = [self.classes.runs[number].run for number in (first, run)]
                 raise StoreError(
                     f"image {before.image_id!r} is not the same in {names[0]} and {names[1]} ({', '.join(differing)}): "
                     "label one of them again from the same files"
                 )
+
+
+def differing_facts(a: ImageFacts, b: ImageFacts) -> list[str]:
+    """What proves, in words, that two rows of one image are of different files; facts that a row lacks are skipped."""
+    return [
+        f"{words} {in_a} and {in_b}"
+        for words, in_a, in_b in (
+            ("SHA-256", _short(a.sha256), _short(b.sha256)),
+            ("bytes", a.bytes, b.bytes),
+            ("width", a.width, b.width),
+            ("height", a.height, b.height),
+            ("EXIF orientation", a.exif_orientation or 1, b.exif_orientation or 1),
+            ("orientation in browsers", a.browser_orientation, b.browser_orientation),
+        )
+        if in_a is not None and in_b is not None and in_a != in_b
+    ]
 
 
 def _short(checksum: str | None) -> str | None:

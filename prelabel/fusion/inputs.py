@@ -45,11 +45,11 @@ def require_fusible(runs: Sequence[Run], to: Address) -> None:
             else:
                 shared = f"run {run_id[:8]} is in both {other.root} and {run.root}"
             raise ConfigError(f"{shared}: its detections would count twice; name each run once")
-        if _labels_whole_images(run):
+        if labels_whole_images(run):
             raise ConfigError(f"{run.root} has labels of whole images: only runs with boxes can be fused")
 
 
-def _labels_whole_images(run: Run) -> bool:
+def labels_whole_images(run: Run) -> bool:
     """Whether the first image that did not fail has labels of a classifier."""
     rows = (first_row(shard, run.root, run.storage, lambda row: row.status == OK) for shard in run.manifest.shards)
     row = next((row for row in rows if row is not None), None)

@@ -28,7 +28,7 @@ from prelabel.masks.areas import Area, Box, iou, union
 from prelabel.review.annotations import Region
 from prelabel.review.gather import xywh
 from prelabel.review.image_matching import ReviewedBox
-from prelabel.review.matching import match, overlaps
+from prelabel.review.matching import match_class_first, overlaps
 from prelabel.review.options import CompareOptions
 from prelabel.review.preannotations import PreannotatedImage, Preannotation
 from prelabel.review.thresholds import Ranking
@@ -193,14 +193,7 @@ def _match_by_overlap(
     no_crowd = np.zeros(len(objects), bool)
     ious = overlaps(xywh(np.array(detection_xyxy, np.float64)), xywh(np.array(object_xyxy, np.float64)), no_crowd)
     same_class = np.array([[annotated.is_a(detection.name) for annotated in objects] for detection in detections])
-    pairs: dict[int, int] = {}
-    for allowed in (same_class, ~same_class):
-        free = np.where(allowed, ious, 0.0)
-        free[list(pairs)] = 0.0
-        free[:, list(pairs.values())] = 0.0
-        matched = enumerate(match(free, no_crowd, min_iou).tolist())
-        pairs.update({detection: index for detection, index in matched if index >= 0})
-    return pairs
+    return match_class_first(ious, same_class, min_iou)
 
 
 def _overlap(detection: Preannotation, annotated: _AnnotatedObject, image: PreannotatedImage) -> float:

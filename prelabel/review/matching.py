@@ -83,6 +83,28 @@ def match(iou: npt.NDArray[np.float64], crowd: Bools, min_iou: float) -> Indices
     return result
 
 
+def match_class_first(iou: npt.NDArray[np.float64], same_class: Bools, min_iou: float) -> dict[int, int]:
+    """Match detections with objects, first within a class, then across classes those that are left.
+
+    Args:
+        iou: `(N, G)` IoU of detections and objects; detections in descending order of score.
+        same_class: `(N, G)` whether detection and object have the same class.
+        min_iou: The lowest IoU of a match.
+
+    Returns:
+        The index of the matched object by the index of the detection.
+    """
+    no_crowd = np.zeros(iou.shape[1], bool)
+    pairs: dict[int, int] = {}
+    for allowed in (same_class, ~same_class):
+        free = np.where(allowed, iou, 0.0)
+        free[list(pairs)] = 0.0
+        free[:, list(pairs.values())] = 0.0
+        matched = enumerate(match(free, no_crowd, min_iou).tolist())
+        pairs.update({detection: index for detection, index in matched if index >= 0})
+    return pairs
+
+
 @dataclass(frozen=True, slots=True)
 class Outcomes:
     """All detections (N) and objects (G) as parallel arrays; detections by image, then by descending score.

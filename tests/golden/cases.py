@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.golden.damage import DAMAGES, RUN, second_crowd
+from tests.golden.damage import DAMAGES, RUN, changed_crowd, second_crowd
 from tests.golden.harness import Case
 from tests.golden.variants import (
     EVALUATE,
@@ -29,6 +29,7 @@ PHOTOS = Path("/tmp/prelabel-golden/photos")  # noqa: S108 - a fixed place is wh
 COMMANDS = (
     *((), ("label",), ("fuse",), ("status",), ("verify",), ("export",), ("export", "coco"), ("export", "label-studio")),
     *(("export", "cvat"), ("export", "yolo"), ("export", "voc"), ("preview",), ("evaluate",), ("compare",)),
+    ("diff",),
     *(("push",), ("push", "label-studio"), ("detectors",), ("inspect",), ("fetch",), ("synth",), ("demo",)),
 )
 
@@ -45,6 +46,7 @@ def every_case() -> list[Case]:
         *previews(),
         *of_runs(),
         *fusions(),
+        *differences(),
         *damages(),
         *models(),
         *scenes(),
@@ -233,6 +235,21 @@ def fusions() -> Iterator[Case]:
     )
 
 
+def differences() -> Iterator[Case]:
+    """What changed between two runs."""
+    start = ("diff", "@runs/crowd", "runs/second", "--to", "report", "--no-pictures")
+    variants = {
+        "default": (),
+        "all-scores": ("--score-threshold", "0", "--images", "2"),
+        "rescored": ("--score-shift", "0.05", "--kept-iou", "0.8", "--iou-on", "boxes"),
+        "fail-above": ("--fail-above", "0.01", "--include-class", "Dog"),
+    }
+    for variant, options in variants.items():
+        yield Case(name=f"diff/{variant}", commands=((*start, *options),), edit=changed_crowd)
+    yield Case(name="diff/same", commands=(start,), edit=second_crowd)
+    yield Case(name="diff/apart", commands=(("diff", "@runs/crowd", "@runs/named", "--to", "report"),))
+
+
 def damages() -> Iterator[Case]:
     """Runs to which something happened."""
     run = f"@{RUN}"
@@ -395,6 +412,12 @@ def mistakes() -> Iterator[Case]:
         "fuse-weights-nms": ("fuse", run, "@runs/shapes", "--to", "out", "--weights", "1,2", "--merge", "nms"),
         "fuse-iou": ("fuse", run, "@runs/shapes", "--to", "out", "--merge-iou", "1"),
         "fuse-unknown-class": ("fuse", run, "@runs/shapes", "--to", "out", "--include-class", "Dogg"),
+        "diff-one": ("diff", run),
+        "diff-twice": ("diff", run, run),
+        "diff-classifier": ("diff", run, "@runs/labels", "--to", "out"),
+        "diff-no-such-run": ("diff", run, "nowhere"),
+        "diff-share": ("diff", run, "@runs/shapes", "--fail-above", "1.5"),
+        "diff-kept-iou": ("diff", run, "@runs/shapes", "--kept-iou", "0.2"),
         "fuse-over-label": ("fuse", run, "@runs/shapes", "--to", "@runs/photos"),
         "label-detector-folder": ("label", "@photos", "--detector", "@files", "--output", "out"),
         "label-detector-file": ("label", "@photos", "--detector", "@files/few.txt", "--output", "out"),

@@ -5,8 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
+
+from prelabel.detections import Detections
+from prelabel.storage.files import Storage
+from prelabel.store.run import open_run
+from prelabel.store.shards import write_shard
 
 RUN = "runs/shapes"
 
@@ -79,6 +87,30 @@ def second_crowd(folder: Path) -> None:
     (second / "run.json").write_text(json.dumps({**run, "run_id": run_id, "detector": detector}))
     manifest = json.loads((second / "manifest.json").read_text())
     (second / "manifest.json").write_text(json.dumps({**manifest, "run_id": run_id}))
+
+
+def changed_crowd(folder: Path) -> None:
+    """As `second_crowd`, with other detections: some have other scores, classes and boxes, and some are gone."""
+    second_crowd(folder)
+    second = str(folder / "runs" / "second")
+    run = open_run(second, Storage())
+    for shard, rows in zip(run.manifest.shards, run.rows.by_shard(), strict=True):
+        changed = [replace(row, detections=_changed(row.detections)) for row in rows()]
+        write_shard(changed, second, Storage(), shard=shard.shard, run_id=run.record.run_id)
+
+
+def _changed(detections: Detections | None) -> Detections | None:
+    if detections is None or not len(detections):
+        return detections
+    kept = detections[np.arange(len(detections)) % 5 != 4]
+    number = np.arange(len(kept))
+    xyxy = kept.xyxy.copy()
+    xyxy[number % 3 == 1, 2] -= (xyxy[:, 2] - xyxy[:, 0])[number % 3 == 1] / 4
+    label = kept.label.copy()
+    label[number % 4 == 2] = "Cat"
+    mid = kept.mid.copy()
+    mid[number % 4 == 2] = "/m/01yrx"
+    return replace(kept, xyxy=xyxy, label=label, mid=mid, score=kept.score * np.float32(0.9))
 
 
 DAMAGES: Mapping[str, Callable[[Path], None]] = {

@@ -12,7 +12,15 @@ from prelabel.review.report.tables import Table
 _PACKAGE = "prelabel.review.report"
 
 
-def document(heading: str, facts: Iterable[str], parts: Iterable[str | Markup], data: Any) -> str:
+def document(
+    heading: str,
+    facts: Iterable[str],
+    parts: Iterable[str | Markup],
+    data: Any,
+    *,
+    pictures: str = "file:",
+    style: str = "",
+) -> str:
     """A complete HTML document.
 
     Args:
@@ -20,12 +28,14 @@ def document(heading: str, facts: Iterable[str], parts: Iterable[str | Markup], 
         facts: Short facts below the heading; untrusted text, which is escaped.
         parts: Content of the page.
         data: JSON for the script: the lists of images (`image_lists`).
+        pictures: Where pictures may come from: files on this machine, or the page itself (`data:`).
+        style: A style sheet that follows that of all reports.
     """
     script = "\n" + resource(_PACKAGE, "report.js")
     policy = "; ".join(
         [
             "default-src 'none'",
-            "img-src file:",
+            f"img-src {pictures}",
             "style-src 'unsafe-inline'",
             f"script-src {content_hash(script)}",
             "base-uri 'none'",
@@ -40,7 +50,7 @@ def document(heading: str, facts: Iterable[str], parts: Iterable[str | Markup], 
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="referrer", content="no-referrer"),
         tag("title", f"{heading}: {facts[0]}" if facts else heading),
-        tag("style", Markup("\n" + style_sheet(_PACKAGE, "report.css"))),
+        tag("style", Markup("\n" + style_sheet(_PACKAGE, "report.css") + style)),
     )
     body = tag(
         "body",

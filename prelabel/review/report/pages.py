@@ -6,6 +6,7 @@ Names of classes, files and models are untrusted text; `prelabel.pages.markup` e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -316,8 +317,8 @@ def _class_plots(evaluation: Evaluation) -> Markup:
 
 def _class_plot(evaluation: Evaluation, name: str) -> Markup:
     class_work, ranking = evaluation.work.by_class[name], evaluation.rankings[name]
-    size = {"width": 220, "height": 170, "ticks": 2}
-    curve = Plot(f"{name}: precision over recall", x_label="recall", y_label="precision", **size)
+    small = partial(Plot, width=220, height=170, ticks=2)
+    curve = small(f"{name}: precision over recall", x_label="recall", y_label="precision")
     recall, precision = precision_recall(ranking)
     curve.line(list(zip(recall.tolist(), precision.tolist(), strict=True)), "a")
     _cut_dot(curve, class_work.suggested, "b", f"{class_work.suggested.threshold:g} (suggested)")
@@ -326,7 +327,7 @@ def _class_plot(evaluation: Evaluation, name: str) -> Markup:
     right, wrong = _right_and_wrong(ranking)
     # Bins below the lowest score of a correct detection can be a hundred times as high as all others.
     top = round_up(max(int((right + wrong)[_SCORE_BINS // 5 :].max()), int(right.max()), 1))
-    bars = Plot(f"{name}: detections by score", most=top, x_label="score", y_label="detections", **size)
+    bars = small(f"{name}: detections by score", most=top, x_label="score", y_label="detections")
     _score_bars(bars, np.zeros_like(right), np.minimum(right, top), "b", "correct")
     _score_bars(bars, np.minimum(right, top), np.minimum(right + wrong, top), "d", "false")
     bars.rule(x=class_work.suggested.threshold, class_="e")

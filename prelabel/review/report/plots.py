@@ -13,7 +13,7 @@ _NEAR = 1.5
 
 @dataclass(slots=True)
 class Plot:
-    """A plot with linear axes: x from 0 to 1, y from 0 to `most`.
+    """A plot with linear axes: x from 0 to 1 or another range, y from 0 to `most`.
 
     Attributes:
         title: What the plot shows, as a tooltip and for screen readers.
@@ -23,6 +23,7 @@ class Plot:
         width: Total width in CSS pixels.
         height: Total height in CSS pixels.
         ticks: Number of intervals on each axis.
+        x_range: First and last value of the x axis.
     """
 
     title: str
@@ -32,6 +33,7 @@ class Plot:
     width: int = 420
     height: int = 300
     ticks: int = 5
+    x_range: tuple[float, float] = (0.0, 1.0)
     _marks: list[Markup] = field(init=False, default_factory=list)
 
     @property
@@ -42,7 +44,8 @@ class Plot:
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Convert values to a position in CSS pixels; values outside an axis are moved to its end."""
         left, top, right, bottom = self._box
-        across, up = min(max(x, 0.0), 1.0), min(max(y / self.most, 0.0), 1.0)
+        first, last = self.x_range
+        across, up = min(max((x - first) / (last - first), 0.0), 1.0), min(max(y / self.most, 0.0), 1.0)
         return left + across * (right - left), bottom - up * (bottom - top)
 
     def line(self, points: Sequence[tuple[float, float]], class_: str) -> None:
@@ -81,8 +84,9 @@ class Plot:
         self, *, x: float | None = None, y: float | None = None, class_: str, label: str = "", below: bool = False
     ) -> None:
         """Draw a dashed line across the plot at one value of an axis, with a label beside it."""
-        (x1, y1) = self.at(x or 0.0, y or 0.0)
-        (x2, y2) = self.at(1.0 if x is None else x, self.most if y is None else y)
+        first, last = self.x_range
+        (x1, y1) = self.at(first if x is None else x, y or 0.0)
+        (x2, y2) = self.at(last if x is None else x, self.most if y is None else y)
         self._marks.append(tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=f"rule {class_}"))
         if label:
             # A vertical rule near the right edge has its label on the left; a horizontal rule ends at the right edge.
@@ -113,8 +117,10 @@ class Plot:
             share = number / self.ticks
             x, y = left + share * (right - left), bottom - share * (bottom - top)
             parts.append(tag("line", x1=left, y1=y, x2=right, y2=y, class_="grid"))
-            parts.append(tag("text", _tick(1.0, share), x=x, y=bottom + 14, text_anchor="middle"))
-            parts.append(tag("text", _tick(self.most, share), x=left - 5, y=y + 4, text_anchor="end"))
+            first, last = self.x_range
+            value = first + share * (last - first)
+            parts.append(tag("text", _tick(last - first, value), x=x, y=bottom + 14, text_anchor="middle"))
+            parts.append(tag("text", _tick(self.most, share * self.most), x=left - 5, y=y + 4, text_anchor="end"))
         if self.x_label:
             middle = (left + right) / 2
             parts.append(tag("text", self.x_label, x=middle, y=self.height - 6, text_anchor="middle"))
@@ -139,6 +145,6 @@ def round_up(value: float) -> float:
         size *= 10
 
 
-def _tick(most: float, share: float) -> str:
-    value = share * most
-    return f"{value:,.0f}" if most > 10 else f"{value:.2f}".rstrip("0").rstrip(".") if value else "0"
+def _tick(length: float, value: float) -> str:
+    """A value of an axis, with decimals unless the axis is longer than 10."""
+    return f"{value:,.0f}" if length > 10 else f"{value:.2f}".rstrip("0").rstrip(".") if round(value, 9) else "0"

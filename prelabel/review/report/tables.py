@@ -350,7 +350,6 @@ def _median(edits: ClassEdits) -> str:
 
 
 def nonzero_rows(*rows: tuple[str, int]) -> list[tuple[str, str]]:
-    """Rows of the counts that are not 0."""
     """The rows whose count is not 0, with the count as text."""
     return [(words, f"{count:,}") for words, count in rows if count]
 
