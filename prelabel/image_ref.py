@@ -15,10 +15,13 @@ class ImageRef:
 
     Attributes:
         image_id: The image's name in all output: the path below the source root, or the name that a list gives it.
-        uri: The full URL or path.
+        uri: The full URL or path; `tar://KEY::ARCHIVE` for an image inside an archive, see `address.member_url`.
         file_name: The path below the source root (COCO's `file_name`), even if a list gives an `image_id`.
         size: Bytes, or None if the listing does not report them.
-        version: Identifies the content: the ETag of an object, or `mtime_ns-<nanoseconds>` of a file on disk.
+        version: Identifies the content: the ETag of an object, or `mtime_ns-<nanoseconds>` of a file on disk. For an
+            image inside an archive, the version of the archive.
+        location: Where the image lies inside its archive, in the terms of the archive's format (`source/archives/`);
+            None for a file of its own.
     """
 
     image_id: str
@@ -26,3 +29,4 @@ class ImageRef:
     file_name: str
     size: int | None = None
     version: str | None = None
+    location: str | None = None

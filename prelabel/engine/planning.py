@@ -37,6 +37,9 @@ from prelabel.store.plan import Plan, PlanSummary, digests_of, write_plan
 from prelabel.store.run import RunRecord, utc_now
 from prelabel.views import FLIP, USUAL_INPUT
 
+#: Most damaged archives that are named in messages; `run.json` names more.
+_MOST_DAMAGE = 5
+
 #: Number of images whose ids are compared with the plan at once.
 _COMPARE_BATCH = 8192
 
@@ -318,6 +321,13 @@ class Planner:
             kinds = describe_ignored(ignored, self._options.sniff)
             text += f" ({count:,} other file{'s' * (count != 1)} ignored: {kinds})"
         self._reporter.message(text)
+        if damaged := self._summary.damaged:
+            self._reporter.message(
+                f"{damaged:,} archive{'s' * (damaged != 1)} could not be read to the end: the images before the damage "
+                "are in the run, those behind it are not"
+            )
+            for damage in self._summary.damage[:_MOST_DAMAGE]:
+                self._reporter.message(f"damaged archive {damage}")
         count = sum(source.by_query for source in self._summary.sources)
         if count:
             self._reporter.message(

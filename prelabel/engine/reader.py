@@ -19,6 +19,7 @@ from enum import Enum, auto
 
 from prelabel.engine.shard import FetchedImage, LoadedImage, ReadSettings, decode_image, fetch_image
 from prelabel.image_ref import ImageRef
+from prelabel.source.archives.reader import ArchiveReader
 from prelabel.source.fetch import SILENT_S
 
 #: Simultaneous downloads per shard; they wait for the network, not for a CPU.
@@ -110,7 +111,9 @@ class ImageStream:
 
     Attributes:
         images: Images that are being read or waiting to be taken, in order.
+        archives: Reads the images that lie in archives, one at a time, since they follow each other.
         fetching: Number of downloads under way.
+        reads_archive: Whether one of them is of an image in an archive.
         is_begun: Whether an image has been requested.
         is_waited_for: Whether a thread is waiting for the first of `images`.
         is_closed: Whether reading has ended.
@@ -121,7 +124,9 @@ class ImageStream:
         self._refs: Iterator[ImageRef] = refs
         self._next_ref: ImageRef | None = None
         self.images: deque[_Image] = deque()
+        self.archives = ArchiveReader(reader.settings.storage)
         self.fetching = 0
+        self.reads_archive = False
         self.is_begun = False
         self.is_waited_for = False
         self.is_closed = False
@@ -237,6 +242,8 @@ class Reader:
                 if image.stage in (_Stage.FETCHED, _Stage.READY):
                     self._images.pop(image, None)
             stream.images.clear()
+            if not stream.reads_archive:
+                self._fetchers.submit(stream.archives.close)
             self._advance()
 
     def _advance(self) -> None:
@@ -262,6 +269,8 @@ class Reader:
 
     def _fetch_ahead(self, stream: ImageStream, budgets: tuple[_Budget, ...]) -> None:
         while stream.fetching < FETCH_THREADS and (ref := stream.peek()) is not None:
+            if ref.location is not None and stream.reads_archive:
+                return
             size = self._typical_bytes if ref.size is None else ref.size
             is_needed = stream.is_begun and not stream.images
             # An image may have any size if no other is in memory.
@@ -271,6 +280,7 @@ class Reader:
             image = _Image(ref, size)
             stream.images.append(image)
             stream.fetching += 1
+            stream.reads_archive |= ref.location is not None
             self._images[image] = stream
             for budget in budgets:
                 budget.add(image)
@@ -304,7 +314,7 @@ class Reader:
                 image.progress_at, image.encoded = time.monotonic(), max(image.encoded, received)
 
         try:
-            result = fetch_image(image.ref, self.settings, on_bytes)
+            result = fetch_image(image.ref, self.settings, on_bytes, stream.archives)
         except Exception as error:  # noqa: BLE001 - raised where the image is taken, not in a reading thread
             image.failure = error
             result = None
@@ -313,12 +323,17 @@ class Reader:
     def _end_fetch(self, stream: ImageStream, image: _Image, result: FetchedImage | LoadedImage | None) -> None:
         with self._changed:
             stream.fetching -= 1
+            if image.ref.location is not None:
+                stream.reads_archive = False
             if isinstance(result, FetchedImage):
                 image.stage, image.fetched, image.encoded = _Stage.FETCHED, result, len(result.data)
                 self._typical_bytes += (image.encoded - self._typical_bytes) // 8
             else:
                 image.stage, image.loaded, image.encoded = _Stage.READY, result, 0
             self._stage_changed(stream, image)
+            is_last = stream.is_closed and image.ref.location is not None
+        if is_last:
+            stream.archives.close()
 
     def _decode(self, stream: ImageStream, image: _Image) -> None:
         """Decode one fetched image, in a decoding thread."""

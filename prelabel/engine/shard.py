@@ -19,6 +19,7 @@ from prelabel.detectors.base import DetectionResult, Frame, FrameDetector, Pixel
 from prelabel.engine.schedule import FailureCause, LabelTask
 from prelabel.errors import CredentialsError, PrelabelError
 from prelabel.image_ref import ImageRef
+from prelabel.source.archives.reader import ArchiveReader
 from prelabel.source.decode import DecodedImage, DecodeOptions, decode, decoded_bytes
 from prelabel.source.fetch import fetch
 from prelabel.storage.address import describe
@@ -98,12 +99,22 @@ class FetchedImage:
     decoded_bytes: int
 
 
-def fetch_image(ref: ImageRef, settings: ReadSettings, on_bytes: Callable[[int], None]) -> FetchedImage | LoadedImage:
-    """Fetch the file of one image, or return its failed row. `on_bytes` is called with the bytes received so far."""
+def fetch_image(
+    ref: ImageRef, settings: ReadSettings, on_bytes: Callable[[int], None], archives: ArchiveReader
+) -> FetchedImage | LoadedImage:
+    """Fetch the file of one image, or return its failed row.
+
+    Args:
+        ref: The image.
+        settings: How images are fetched.
+        on_bytes: Called with the bytes received so far.
+        archives: Reads the images of a shard that lie in archives, one after another.
+    """
     row = _row_of(ref, settings)
     start = time.perf_counter()
     try:
-        data = fetch(ref, settings.storage, settings.decoding.max_bytes, on_bytes=on_bytes)
+        in_archive = None if ref.location is None else archives
+        data = fetch(ref, settings.storage, settings.decoding.max_bytes, on_bytes=on_bytes, archives=in_archive)
     except CredentialsError:
         raise  # concerns all images, not this one
     except Exception as error:  # noqa: BLE001 - per-image boundary: any storage error becomes a row
@@ -239,7 +250,8 @@ def set_aside_row(ref: ImageRef, settings: ReadSettings, cause: FailureCause) ->
 
 def _row_of(ref: ImageRef, settings: ReadSettings) -> ImageRow:
     """Return the row of an image before it is read, with the values of the plan."""
-    return ImageRow(ref.image_id, ref.uri, ref.file_name, settings.detector, settings.model_version)
+    detector, version = settings.detector, settings.model_version
+    return ImageRow(ref.image_id, ref.uri, ref.file_name, detector, version, location=ref.location)
 
 
 def finished_rows(spec: WorkerSpec, storage: Storage, task: LabelTask) -> dict[str, ImageRow]:

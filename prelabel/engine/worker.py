@@ -185,8 +185,9 @@ class Worker:
             with self._awaiting_storage():
                 refs = self._plan.read(task.shard)
         if self._spec.is_retry:
-            # The files may have been fixed since the run was planned: accept another size and version.
-            refs = [replace(ref, size=None, version=None) for ref in refs]
+            # The files may have been fixed since the run was planned: accept another size and version. In another
+            # archive, another image may lie at the planned place.
+            refs = [ref if ref.location is not None else replace(ref, size=None, version=None) for ref in refs]
         return [replace(ref, uri=task.links.get(position, ref.uri)) for position, ref in enumerate(refs)]
 
     def _loaded(self) -> FrameDetector:

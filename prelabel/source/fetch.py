@@ -5,43 +5,31 @@
 Safe to call from many threads. Never reads more than `max_bytes + 1` bytes. The result is compared with the plan: a
 body with fewer bytes than announced is read again, and an object other than the planned one is an error.
 
-The listing stores in the plan a version, which identifies the content of a file:
-
-| storage | version |
-|---|---|
-| S3, Azure | the object's ETag, compared by the store itself |
-| GCS | its generation, compared by the store itself |
-| disk | `mtime_ns-` and the time of its last modification in nanoseconds |
-| others | what their listing reports: an ETag, a checksum, a generation, the time of modification or of creation |
-
-Listings of web servers report no version, and neither do lists: then only sizes, if known, are compared. The same holds
-for plans of earlier releases, which contain `mtime-...` for a disk and an ETag for GCS.
+The listing stores a version in the plan, see `file_checks.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
-import re
 import stat
 import time
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable
 from typing import Any
 
-from prelabel.errors import CredentialsError, FetchError, ImageTooLargeError
+from prelabel.errors import CredentialsError, FetchError
 from prelabel.image_ref import ImageRef
 from prelabel.label_studio.client import ServerError
+from prelabel.source.archives.reader import ArchiveReader
+from prelabel.source.file_checks import changed, is_same_on_disk, too_large, version_of
 from prelabel.source.label_studio import is_label_studio, read_image
 from prelabel.storage.address import Address, describe, redact
-from prelabel.storage.base import ObjectStore, run_coroutine
+from prelabel.storage.base import STALL_S, ObjectStore, run_coroutine
 from prelabel.storage.files import Storage
 from prelabel.storage.retries import IMAGE_ATTEMPTS, retry
-from prelabel.storage.store_errors import as_os_error
-
-#: Timeout of a request in seconds without a byte.
-STALL_S = 60.0
+from prelabel.storage.store_errors import as_os_error, http_error
 
 #: Minimum average rate of a body after `STALL_S`. Slower downloads are aborted like stalled ones.
 LEAST_BYTES_PER_S = 4096
@@ -59,12 +47,6 @@ _CHUNK = 1 << 20
 #: reports progress; for smaller ones, that is not worth the extra request.
 _SINGLE_REQUEST_BYTES = 8 << 20
 
-#: Keys under which fsspec's file systems report the version of a file, most reliable first.
-_VERSION_KEYS = (
-    *("ETag", "etag", "generation", "sha256", "md5", "checksum"),
-    *("mtime", "LastModified", "last_modified", "modified", "updated", "created"),
-)
-
 #: Messages by error class; the first matching class counts.
 _MESSAGES = (
     (FileNotFoundError, "not found"),
@@ -75,11 +57,6 @@ _MESSAGES = (
     (OSError, "cannot be read"),
 )
 
-_ON_DISK = re.compile(r"mtime_ns-(-?\d+)")
-
-#: Resolutions, in nanoseconds, in which file systems and archives store times. The time of a copy may be truncated.
-_STEPS_NS = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
-
 
 def fetch(
     ref: ImageRef,
@@ -89,6 +66,7 @@ def fetch(
     attempts: int = IMAGE_ATTEMPTS,
     pause: Callable[[float], None] = time.sleep,
     on_bytes: Callable[[int], None] = lambda received: None,
+    archives: ArchiveReader | None = None,
 ) -> bytes:
     """Read all bytes of an image.
 
@@ -103,6 +81,8 @@ def fetch(
         pause: Sleeps for a number of seconds.
         on_bytes: Called from any thread with the number of bytes received, when an attempt begins and whenever some
             arrive.
+        archives: Reads an image inside an archive, after others in the same archive; by default, the archive is opened
+            for this image alone.
 
     Raises:
         FetchError: The image cannot be read, or has changed since it was listed.
@@ -110,8 +90,13 @@ def fetch(
         CredentialsError: Storage rejected the credentials, which concerns the whole run.
     """
     if ref.size is not None and ref.size > max_bytes:
-        raise _too_large(ref.size, max_bytes)
+        raise too_large(ref.size, max_bytes)
+    if ref.location is not None and archives is None:
+        with ArchiveReader(storage) as own:
+            return fetch(ref, storage, max_bytes, attempts=attempts, pause=pause, on_bytes=on_bytes, archives=own)
     read = _reader_of(ref, storage, max_bytes, on_bytes)
+    if archives is not None:
+        read = functools.partial(archives.read, ref, max_bytes, attempts, on_bytes)
     attempt = 0
 
     def read_complete() -> bytes:
@@ -132,7 +117,7 @@ def fetch(
     except ValueError as error:
         raise FetchError(f"invalid path or URL ({describe(error)})") from error
     if ref.size is not None and len(data) != ref.size:
-        raise _changed(f"{len(data)} bytes instead of {ref.size}")
+        raise changed(f"{len(data)} bytes instead of {ref.size}")
     return data
 
 
@@ -159,11 +144,11 @@ def _read_disk(path: str, ref: ImageRef, max_bytes: int) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise FileNotFoundError(errno.ENOENT, "not a regular file")
         if ref.size is not None and status.st_size != ref.size:
-            raise _changed(f"{status.st_size} bytes instead of {ref.size}")
+            raise changed(f"{status.st_size} bytes instead of {ref.size}")
         if ref.version is not None and not is_same_on_disk(ref.version, status):
-            raise _changed("its modification time differs (use `cp -p` or `rsync -t` to keep it in copies)")
+            raise changed("its modification time differs (use `cp -p` or `rsync -t` to keep it in copies)")
         if status.st_size > max_bytes:
-            raise _too_large(status.st_size, max_bytes)
+            raise too_large(status.st_size, max_bytes)
         data = bytearray(file.read(status.st_size + 1))
         # The file may be growing, or lie in a virtual file system that reports no size.
         while data and len(data) <= max_bytes and (chunk := file.read(min(_CHUNK, max_bytes + 1 - len(data)))):
@@ -195,7 +180,7 @@ def _read_http(address: Address, storage: Storage, max_bytes: int, on_bytes: Cal
         session = await fs.set_session()
         async with session.get(fs.encode_url(url), **fs.kwargs) as response:
             if response.status != 200:
-                raise _http_error(response.status, response.reason)
+                raise http_error(response.status, response.reason)
             # The length of a compressed response is not that of the file.
             encoded = "Content-Encoding" in response.headers
             length = None if encoded else response.content_length
@@ -204,22 +189,11 @@ def _read_http(address: Address, storage: Storage, max_bytes: int, on_bytes: Cal
     return run_coroutine(fs, read())
 
 
-def _http_error(status: int, reason: str | None) -> OSError:
-    text = f"HTTP {status} {reason or ''}".strip()
-    if status in (404, 410):
-        return FileNotFoundError(errno.ENOENT, text)
-    if status in (401, 403):
-        return PermissionError(errno.EACCES, text)
-    if 400 <= status < 500 and status not in (408, 425, 429):
-        return OSError(errno.EINVAL, text)
-    return ConnectionError(text)
-
-
 async def _read_body(
     read: Callable[[int], Any], length: int | None, max_bytes: int, on_bytes: Callable[[int], None]
 ) -> bytes:
     if length is not None and length > max_bytes:
-        raise _too_large(length, max_bytes)
+        raise too_large(length, max_bytes)
     data = bytearray()
     start = time.monotonic()
     while len(data) <= max_bytes:
@@ -235,7 +209,7 @@ async def _read_body(
 def _require_complete(data: bytearray | bytes, length: int | None, max_bytes: int) -> bytes:
     """Return the received bytes; raise if there are more than allowed, or fewer than the announced length."""
     if len(data) > max_bytes:
-        raise _too_large(length if length is not None and length > max_bytes else None, max_bytes)
+        raise too_large(length if length is not None and length > max_bytes else None, max_bytes)
     if length is not None and len(data) < length:
         raise _incomplete(len(data), length)
     return bytes(data)
@@ -261,7 +235,7 @@ def _read_label_studio(url: str, max_bytes: int, on_bytes: Callable[[int], None]
     try:
         data, length = read_image(url, max_bytes, on_received)
     except ServerError as error:
-        raise _http_error(error.status, error.reason) if error.status else ConnectionError(error.reason) from None
+        raise http_error(error.status, error.reason) if error.status else ConnectionError(error.reason) from None
     return _require_complete(data, length, max_bytes)
 
 
@@ -273,11 +247,11 @@ def _read_other(
         info = fs.info(path)
         size, version = info.get("size"), version_of(info)
         if size is not None and size > max_bytes:
-            raise _too_large(size, max_bytes)
+            raise too_large(size, max_bytes)
         if size is not None and ref.size is not None and size != ref.size:
-            raise _changed(f"{size} bytes instead of {ref.size}")
+            raise changed(f"{size} bytes instead of {ref.size}")
         if ref.version is not None and version is not None and version != ref.version:
-            raise _changed(f"its version is no longer {ref.version}")
+            raise changed(f"its version is no longer {ref.version}")
         if size is None:
             data = bytes(fs.cat_file(path, start=0, end=max_bytes + 1))
         elif size <= _SINGLE_REQUEST_BYTES:
@@ -285,7 +259,7 @@ def _read_other(
         else:
             data = _read_pieces(fs, path, size, on_bytes)
     if len(data) > max_bytes:
-        raise _too_large(len(data), max_bytes)
+        raise too_large(len(data), max_bytes)
     return data
 
 
@@ -300,46 +274,7 @@ def _read_pieces(fs: Any, path: str, size: int, on_bytes: Callable[[int], None])
     return _require_complete(data, size, size)
 
 
-def _too_large(size: int | None, max_bytes: int) -> ImageTooLargeError:
-    if size is None:
-        return ImageTooLargeError(f"the file has more bytes than the limit of {max_bytes:,} (--max-bytes)")
-    return ImageTooLargeError(f"the file has {size:,} bytes; the limit is {max_bytes:,} (--max-bytes)")
-
-
-def _changed(difference: str) -> FetchError:
-    return FetchError(f"changed since it was listed: {difference}")
-
-
 def _explain(error: OSError, attempts: int) -> str:
     after = f" after {attempts} attempts" if attempts > 1 else ""
     message = next(message for kind, message in _MESSAGES if isinstance(error, kind))
     return redact(f"{message}{after} ({describe(error)})")
-
-
-# --- versions ---------------------------------------------------------------------------------------------------------
-
-
-def version_of(entry: Mapping[str, Any]) -> str | None:
-    """The version in a file's entry in an fsspec listing, or None if it has none."""
-    for name in _VERSION_KEYS:
-        value = entry.get(name)
-        if isinstance(value, str) and value:
-            return value.strip('"')
-        # One file system reports times as numbers in listings but as dates for single files.
-        seconds = value.timestamp() if isinstance(value, datetime) else value
-        if isinstance(seconds, (int, float)):
-            return f"{name}-{seconds:.6f}"
-    return None
-
-
-def version_on_disk(status: os.stat_result) -> str:
-    """The version of a file on a disk."""
-    return f"mtime_ns-{status.st_mtime_ns}"
-
-
-def is_same_on_disk(version: str, status: os.stat_result) -> bool:
-    """Whether a file on a disk is the planned one, or a copy with its time at the file system's resolution."""
-    if (match := _ON_DISK.fullmatch(version)) is None:
-        return True
-    planned, now = int(match.group(1)), status.st_mtime_ns
-    return any(planned // step * step == now or now // step * step == planned for step in _STEPS_NS)

@@ -69,11 +69,23 @@ _COMPANIONS = frozenset({
 })
 # fmt: on
 
+#: Extensions of archives that are opened if a source names them.
+ARCHIVES = frozenset((".tar", ".tgz", ".tzst"))
+
 #: Summary keys for files without an extension, with an unusable one (too long, unprintable), and with a leading dot.
 NO_EXTENSION, OTHER, HIDDEN = "(no extension)", "(other)", "(hidden)"
 
 #: Most extensions that a message lists; `run.json` lists all of them.
 _MOST_LISTED = 40
+
+
+def extension_of(path: str) -> str:
+    """The extension in lower case with its dot; `""` if there is none, `(other)` if it is too long or unprintable."""
+    name = path.rpartition("/")[2]
+    stem, dot, extension = name.rpartition(".")
+    if not dot or not stem:
+        return ""
+    return "." + extension.lower() if len(extension) <= 10 and extension.isprintable() else OTHER
 
 
 def describe_ignored(ignored: Mapping[str, int], sniffed: bool) -> str:
@@ -91,6 +103,8 @@ def describe_ignored(ignored: Mapping[str, int], sniffed: bool) -> str:
     ]
     more = len(by_count) - len(listed)
     text = ", ".join(listed) + (f" and {more} other extensions, see run.json" if more else "")
+    if any(extension in ARCHIVES for extension in ignored):
+        text += "; to read the images in archives, name these: FOLDER/*.tar"
     unknown = sum(count for extension, count in ignored.items() if _is_unknown(extension))
     if unknown and not sniffed:
         text += f"; use --sniff to identify the {unknown:,} with unknown extensions by their content"

@@ -9,6 +9,8 @@ The rules are the same on all storage:
   changed.
 - In folders and globs, a file is an image if its extension says so (`formats.py`, upper or lower case). Other files are
   counted, and opened only with `--sniff`. A single file and a list entry are used whatever their names.
+- An archive stands for the images in it (`archives/`): a single file, a list entry, or one matched by a glob that names
+  the extension of archives (`*.tar`). In folders and other globs, archives are ignored and counted like other files.
 - Files and folders whose names start with a dot are skipped, unless that part of a glob starts with a dot.
 - Sources keep the given order, folders are in the order of `walk.py`, and lists keep their own order.
 """
@@ -24,7 +26,17 @@ from urllib.parse import unquote
 
 from prelabel.errors import SourceError
 from prelabel.image_ref import ImageRef
-from prelabel.source.formats import HIDDEN, IMAGE_EXTENSIONS, NO_EXTENSION, NOT_READ, OTHER, describe_ignored
+from prelabel.source.archives.kinds import kind_of, names_archives
+from prelabel.source.archives.listing import with_members
+from prelabel.source.formats import (
+    HIDDEN,
+    IMAGE_EXTENSIONS,
+    NO_EXTENSION,
+    NOT_READ,
+    OTHER,
+    describe_ignored,
+    extension_of,
+)
 from prelabel.source.label_studio import is_label_studio, is_task_list, project_images, task_file_images
 from prelabel.source.lists import LIST_EXTENSIONS, list_entries, path_of_url, require_unicode
 from prelabel.source.sniff import only_images
@@ -38,7 +50,10 @@ _MOST_EXTENSIONS = 200
 #: Summary key for the run's own output, which is skipped if it lies in a source.
 THE_OUTPUT = "(the output)"
 
-Kind = Literal["directory", "glob", "file", "list", "coco", "label-studio"]
+Kind = Literal["directory", "glob", "file", "archive", "list", "coco", "label-studio"]
+
+#: Most archives whose damage is described in a summary; all are counted.
+_MOST_DAMAGE = 20
 
 
 @dataclass(slots=True)
@@ -47,13 +62,16 @@ class ListedSource:
 
     Attributes:
         source: Its address, without secrets.
-        kind: `directory`, `glob`, `file`, `list`, `coco` or `label-studio`.
+        kind: `directory`, `glob`, `file`, `archive`, `list`, `coco` or `label-studio`.
         images: Number of images.
         bytes: Total size of the images in bytes, as far as the listing reports sizes (lists do not).
         signed: Number of images whose address holds a signature or a password. Those secrets are not stored.
         by_query: Number of images that differ from another only by the query of their URL. Their ids end in a digest
             of the query.
         ignored: Number of ignored files by extension, or by another key (`.txt`, `(no extension)`, `(hidden)`).
+        archives: Number of archives whose images were listed.
+        damaged: Number of archives that could not be listed to their end.
+        damage: What is wrong with the first of them, one line each.
     """
 
     source: str
@@ -63,16 +81,27 @@ class ListedSource:
     signed: int = 0
     by_query: int = 0
     ignored: dict[str, int] = field(default_factory=dict)
+    archives: int = 0
+    damaged: int = 0
+    damage: list[str] = field(default_factory=list)
 
     def count_query(self) -> None:
         """Count an image that differs from another only by its query."""
         self.by_query += 1
 
-    def ignore(self, extension: str) -> None:
-        """Count an ignored file."""
+    def ignore(self, extension: str, count: int = 1) -> None:
+        """Count ignored files."""
         if extension not in self.ignored and len(self.ignored) >= _MOST_EXTENSIONS:
             extension = OTHER
-        self.ignored[extension] = self.ignored.get(extension, 0) + 1
+        self.ignored[extension] = self.ignored.get(extension, 0) + count
+
+    def count_archive(self, damage: str = "") -> None:
+        """Count an archive, and what is wrong with it."""
+        self.archives += 1
+        if damage:
+            self.damaged += 1
+            if len(self.damage) < _MOST_DAMAGE:
+                self.damage.append(damage)
 
 
 @dataclass(slots=True)
@@ -90,6 +119,16 @@ class SourceSummary:
     def bytes(self) -> int:
         """Total size of the images in bytes, as far as known."""
         return sum(source.bytes for source in self.sources)
+
+    @property
+    def damaged(self) -> int:
+        """Number of archives in all sources that could not be listed to their end."""
+        return sum(source.damaged for source in self.sources)
+
+    @property
+    def damage(self) -> list[str]:
+        """What is wrong with the first of them, one line each."""
+        return [damage for source in self.sources for damage in source.damage]
 
     @property
     def ignored(self) -> dict[str, int]:
@@ -167,7 +206,7 @@ def _stream(
         kind = summary.kind
         if kind == "directory" or kind == "glob":
             refs = _walk_images(source, storage, sniff, _path_of_output(source, output), on_file)
-        elif kind == "file":
+        elif kind == "file" or kind == "archive":
             refs = iter([_single_image(source.address)])
         elif is_label_studio(source.address.url):
             refs = project_images(source.address.url, image_root=image_root)
@@ -177,6 +216,8 @@ def _stream(
             refs = list_entries(
                 source.address, storage, image_root=image_root, on_query=summary.count_query, on_read=on_file
             )
+        if kind not in ("file", "directory"):
+            refs = with_members(refs, storage, lambda ref: kind_of(ref.file_name), summary, on_file)
         try:
             for ref in refs:
                 on_file()
@@ -232,15 +273,15 @@ def _resolve(source: str, storage: Storage) -> _Source:
         _raise_source_error("look up", source_name, error)
     if kind == "directory":
         return _Source(address, address, ANYTHING, ListedSource(source_name, "directory"))
-    extension = _extension(path_of_url(address.url))
+    extension = extension_of(path_of_url(address.url))
     if extension == ".json":
         try:
             tasks = is_task_list(address, storage)
         except OSError as error:
             _raise_source_error("read", source_name, error)
         return _Source(address, address, ANYTHING, ListedSource(source_name, "label-studio" if tasks else "coco"))
-    list_or_file: Kind = "list" if extension in LIST_EXTENSIONS else "file"
-    return _Source(address, address, ANYTHING, ListedSource(source_name, list_or_file))
+    kind_of_file: Kind = "list" if extension in LIST_EXTENSIONS else "archive" if kind_of(address.url) else "file"
+    return _Source(address, address, ANYTHING, ListedSource(source_name, kind_of_file))
 
 
 def _kind(address: Address, storage: Storage) -> Literal["file", "directory"] | None:
@@ -265,6 +306,7 @@ def _walk_images(
 ) -> Iterator[ImageRef]:
     pattern, summary = source.pattern, source.summary
     first_undecodable, undecodable = "", 0
+    opens_archives = names_archives(pattern.name)
 
     def enter(folder: str) -> bool:
         if pattern.enters(folder):
@@ -280,18 +322,23 @@ def _walk_images(
             if pattern is ANYTHING:
                 summary.ignore(HIDDEN)
             return False
-        extension = _extension(path)
-        if extension in IMAGE_EXTENSIONS or (sniff and extension not in NOT_READ):
+        extension = extension_of(path)
+        if extension in IMAGE_EXTENSIONS or (opens_archives and kind_of(path) is not None):
+            return True
+        if sniff and extension not in NOT_READ and kind_of(path) is None:
             return True
         ignore(path)
         return False
 
+    def is_decided(path: str) -> bool:
+        return extension_of(path) in IMAGE_EXTENSIONS or kind_of(path) is not None
+
     def ignore(path: str) -> None:
-        summary.ignore(_extension(path) or NO_EXTENSION)
+        summary.ignore(extension_of(path) or NO_EXTENSION)
 
     files = walk(source.root, storage, enter=enter, choose=choose, start=pattern.start, on_entry=on_file)
     if sniff:
-        files = only_images(files, storage, is_decided=lambda path: _extension(path) in IMAGE_EXTENSIONS, ignore=ignore)
+        files = only_images(files, storage, is_decided=is_decided, ignore=ignore)
     for ref in files:
         try:
             ref.image_id.encode()
@@ -308,24 +355,18 @@ def _walk_images(
         )
 
 
-def _extension(path: str) -> str:
-    """The extension in lower case with its dot; `""` if there is none, `(other)` if it is too long or unprintable."""
-    name = path.rpartition("/")[2]
-    stem, dot, extension = name.rpartition(".")
-    if not dot or not stem:
-        return ""
-    return "." + extension.lower() if len(extension) <= 10 and extension.isprintable() else OTHER
-
-
 def _no_images_message(source: _Source, sniff: bool) -> str:
     summary = source.summary
     message = {
         "directory": f"no images in {summary.source}",
         "glob": f"no image matches {summary.source}",
+        "archive": f"no images in {summary.source}",
         "list": f"{summary.source}: the list is empty",
         "coco": f'{summary.source}: "images" is empty',
         "label-studio": f"{summary.source}: there are no tasks",
     }[summary.kind]
+    if summary.damage:
+        return f"{message}: {summary.damage[0]}"
     total = sum(summary.ignored.values())
     if not total:
         way_out = {

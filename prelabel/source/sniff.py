@@ -15,10 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from prelabel.image_ref import ImageRef
-from prelabel.source.fetch import STALL_S
 from prelabel.source.formats import image_format
 from prelabel.storage.address import Address
-from prelabel.storage.base import ObjectStore, run_coroutine
+from prelabel.storage.base import STALL_S, ObjectStore, run_coroutine
 from prelabel.storage.files import Storage
 from prelabel.storage.retries import retry_patiently
 

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from prelabel.image_ref import ImageRef
-from prelabel.source.fetch import version_of, version_on_disk
+from prelabel.source.file_checks import version_of, version_on_disk
 from prelabel.storage.address import Address, is_http
 from prelabel.storage.base import ObjectStore, Page, StoredObject
 from prelabel.storage.files import Storage
@@ -241,6 +241,8 @@ class Pattern:
         # The last folder and its states are cached: files of one folder follow each other.
         self._folder = ""
         self._states = self._first = self._skip({0})
+        #: The part that matches names of files.
+        self.name = parts[-1]
         literal = _WILD.split(parts[0], maxsplit=1)[0]
         #: Common start of all matching paths.
         self.start = literal if parts[0] != "**" else ""

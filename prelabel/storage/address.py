@@ -14,7 +14,7 @@ import posixpath
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from prelabel.errors import StoreError
 
@@ -38,6 +38,12 @@ _SIGNATURE = re.compile(_SIGNATURE_NAMES, re.IGNORECASE)
 _SIGNED = re.compile(rf"([?&;](?:{_SIGNATURE_NAMES})=)[^\s&#'\"]+", re.IGNORECASE)
 #: Further parameters of Azure. They are so short that they only count next to its `sig`.
 _AZURE_SIGNATURE = re.compile(r"s[eprvt]|spr|sip|ss|srt|sk(oid|tid|t|e|s|v)", re.IGNORECASE)
+
+#: Kinds of archives, as the protocols of the files inside them.
+MEMBER_PROTOCOLS = ("tar", "zip", "parquet", "tfrecord")
+
+#: Characters that are encoded in names of files in archives: those that mean something in addresses, and controls.
+_NOT_IN_KEYS = re.compile("[%:@?#&;\x00-\x1f\x7f]")
 
 #: Longest text that is searched for secrets, in characters. Longer text comes from outside; searching it takes minutes.
 _LONGEST_SHOWN = 10_000
@@ -147,6 +153,39 @@ def absolute(url: str) -> str:
     return os.path.abspath(path.expanduser() if path.parts[:1] == ("~",) else path)  # noqa: PTH100
 
 
+@dataclass(frozen=True, slots=True)
+class MemberAddress:
+    """The parts of the address of a file inside an archive.
+
+    Attributes:
+        protocol: The kind of the archive, one of `MEMBER_PROTOCOLS`.
+        key: The name of the file in the archive.
+        archive: The address of the archive, including secrets.
+    """
+
+    protocol: str
+    key: str
+    archive: str
+
+
+def member_url(protocol: str, key: str, archive: str) -> str:
+    """The address of a file inside an archive, in fsspec's notation: `tar://cats/1.jpg::s3://bucket/a.tar`.
+
+    Characters of the key that mean something in addresses are percent-encoded, so that the address can be split again.
+    """
+    quoted = _NOT_IN_KEYS.sub(lambda match: "".join(f"%{byte:02X}" for byte in match.group().encode()), key)
+    return f"{protocol}://{quoted}::{archive}"
+
+
+def split_member(url: str) -> MemberAddress | None:
+    """The parts of the address of a file inside an archive, or None for any other address."""
+    protocol, _, rest = url.partition("://")
+    if protocol not in MEMBER_PROTOCOLS:
+        return None
+    key, separator, archive = rest.partition("::")
+    return MemberAddress(protocol, unquote(key), archive) if separator and archive else None
+
+
 def without_secrets(url: str) -> str:
     """The address in a form that may be stored: without user and password, and without the signature in its query.
 
@@ -156,6 +195,8 @@ def without_secrets(url: str) -> str:
     """
     if "@" not in url and "?" not in url:
         return url
+    if (member := split_member(url)) is not None:
+        return f"{url[: -len(member.archive)]}{without_secrets(member.archive)}"
     protocol = protocol_of(url)
     if protocol in (*LOCAL, "memory", *CONTAINER_FIRST):
         return url

@@ -19,7 +19,17 @@ from urllib.parse import urlsplit
 
 from prelabel.errors import ConfigError, FetchError
 from prelabel.storage.address import CONTAINER_FIRST, Address
-from prelabel.storage.base import Body, ObjectStore, Page, Part, StoredObject, changed_error, silence, split_bucket
+from prelabel.storage.base import (
+    EMPTY,
+    Body,
+    ObjectStore,
+    Page,
+    Part,
+    StoredObject,
+    changed_error,
+    silence,
+    split_bucket,
+)
 
 #: `account.dfs.core.windows.net`, and the same in national clouds.
 _HOST = re.compile(r"([a-z0-9]+)\.(?:dfs|blob)\.([\w.-]+\.[\w.-]+)", re.IGNORECASE)
@@ -35,6 +45,8 @@ class Azure(ObjectStore):
     protocols = CONTAINER_FIRST
     extra = "azure"
     has_account = True
+    #: The library downloads this much in the first request for an object or a range, and 4 MiB in each further one.
+    range_bytes = 32 << 20
 
     def place(self, address: Address) -> tuple[str, str | None]:
         """The container and key, and the account if the address names one."""
@@ -77,17 +89,20 @@ class Azure(ObjectStore):
 
     @contextlib.asynccontextmanager
     async def body(
-        self, fs: Any, path: str, *, version: str | None = None, first: int | None = None
+        self, fs: Any, path: str, *, version: str | None = None, start: int = 0, first: int | None = None
     ) -> AsyncIterator[Body]:
         """Open an object: one request for up to 32 MiB and further ones for more, all for the same version."""
         from azure.core import MatchConditions
 
         condition = {"etag": f'"{version}"', "match_condition": MatchConditions.IfNotModified} if version else {}
-        length = {} if first is None else {"offset": 0, "length": first}
+        length = {} if not start and first is None else {"offset": start, "length": first}
         client = fs.service_client.get_blob_client(*split_bucket(path))
         try:
             with _converted_errors(path, version):
                 stream = await client.download_blob(max_concurrency=1, **length, **condition)
+        except _NoSuchRange:
+            yield EMPTY
+            return
         except FetchError:
             with _converted_errors(path):
                 await client.get_blob_properties()  # some servers report a missing blob as a changed version
@@ -97,7 +112,7 @@ class Azure(ObjectStore):
             with _converted_errors(path, version):
                 return bytes(await stream.read(size))
 
-        yield Body(read, int(stream.properties.size))
+        yield Body(read, int(stream.size))
 
     async def begin(self, fs: Any, path: str) -> str:
         """Choose a name for the upload, which begins the names of its blocks. Nothing is sent."""
@@ -145,6 +160,10 @@ def _is_folder(blob: Any) -> bool:
     return metadata.get("hdi_isfolder") == "true" or metadata.get("is_directory") == "true"
 
 
+class _NoSuchRange(Exception):  # noqa: N818 - the end of an object rather than an error
+    """A range begins behind the end of the blob."""
+
+
 @contextlib.contextmanager
 def _converted_errors(path: str, version: str | None = None) -> Iterator[None]:
     from azure.core.exceptions import HttpResponseError
@@ -156,6 +175,8 @@ def _converted_errors(path: str, version: str | None = None) -> Iterator[None]:
             raise changed_error(version) from None
         if error.status_code == 404:
             raise FileNotFoundError(path) from error
+        if error.status_code == 416:
+            raise _NoSuchRange from error
         raise
 
 

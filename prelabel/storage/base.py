@@ -9,6 +9,7 @@ its docstring lists them with the reason, and `tests/storage/test_stores.py` fai
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import itertools
 import logging
@@ -24,6 +25,9 @@ from prelabel.storage.retries import retry_patiently
 from prelabel.storage.store_errors import as_os_error
 
 T = TypeVar("T")
+
+#: Timeout of a request in seconds without a byte.
+STALL_S = 60.0
 
 #: Bytes per part of an upload. S3 requires 5 MiB or more and at most 10,000 parts (so 160 GB); GCS, multiples of
 #: 256 KiB.
@@ -53,7 +57,7 @@ class Body:
 
     Attributes:
         read: `await read(n)` returns up to n further bytes, `b""` at the end.
-        length: Size of the complete object in bytes, or None if the store does not report it.
+        length: Number of bytes from the start of the range to its end, or None if the store does not report it.
     """
 
     read: Callable[[int], Awaitable[bytes]]
@@ -64,8 +68,21 @@ async def _no_bytes(_: int) -> bytes:
     return b""
 
 
-#: An object without bytes. To a request for its first bytes, stores respond that there is no such range.
+#: No bytes. To a request for a range behind the end of an object, stores respond that there is no such range.
 EMPTY = Body(_no_bytes, 0)
+
+
+def range_header(start: int, first: int | None) -> str | None:
+    """The value of the header `Range` for `first` bytes from `start` on, or None for the complete object."""
+    if not start and first is None:
+        return None
+    return f"bytes={start}-{'' if first is None else start + first - 1}"
+
+
+def require_range(status: int, start: int) -> None:
+    """Raise OSError if a server has answered a request for the bytes from `start` on with those from the beginning."""
+    if start and status != 206:
+        raise OSError(errno.EINVAL, f"the server does not serve ranges (HTTP {status} instead of 206)")
 
 
 class ObjectStore(ABC):
@@ -75,11 +92,13 @@ class ObjectStore(ABC):
         protocols: Protocols of its addresses; the first is the canonical one.
         extra: The extra of this package that installs the store's library.
         has_account: Whether an address may name an account: `CONTAINER@ACCOUNT`.
+        range_bytes: Most bytes that one request for a range should ask for; None for any number.
     """
 
     protocols: tuple[str, ...]
     extra: str
     has_account: bool = False
+    range_bytes: int | None = None
 
     def place(self, address: Address) -> tuple[str, str | None]:
         """The canonical form of an address, equal for all its spellings, and the account in it, or None."""
@@ -109,18 +128,20 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def body(
-        self, fs: Any, path: str, *, version: str | None = None, first: int | None = None
+        self, fs: Any, path: str, *, version: str | None = None, start: int = 0, first: int | None = None
     ) -> AbstractAsyncContextManager[Body]:
-        """Open an object for reading from its beginning.
+        """Open an object for reading.
 
         Args:
             fs: The file system.
             path: `bucket/key`.
             version: Version from a listing, which the object must still have; None for any.
-            first: Number of leading bytes to read at most; None for all.
+            start: Offset of the first byte to read. If it lies behind the end, there are no bytes.
+            first: Number of bytes to read at most; None for all.
 
         Raises:
             FetchError: The object has another version now.
+            OSError: It cannot be read, or not from `start`.
         """
 
     @abstractmethod

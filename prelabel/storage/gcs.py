@@ -26,6 +26,8 @@ from prelabel.storage.base import (
     Part,
     StoredObject,
     changed_error,
+    range_header,
+    require_range,
     silence,
     split_bucket,
 )
@@ -84,7 +86,7 @@ class Gcs(ObjectStore):
 
     @contextlib.asynccontextmanager
     async def body(
-        self, fs: Any, path: str, *, version: str | None = None, first: int | None = None
+        self, fs: Any, path: str, *, version: str | None = None, start: int = 0, first: int | None = None
     ) -> AsyncIterator[Body]:
         """Open an object with one request, plus one for its generation if the response lacks it (emulators)."""
         from gcsfs.retry import validate_response
@@ -92,18 +94,20 @@ class Gcs(ObjectStore):
         if version and not version.isdecimal():
             version = None  # plans of earlier releases hold an ETag, which was never compared
         bucket, key = split_bucket(path)
-        headers = fs._get_headers({"Range": f"bytes=0-{first - 1}"} if first is not None else {})
+        range_ = range_header(start, first)
+        headers = fs._get_headers({"Range": range_} if range_ is not None else {})
         params = fs._get_params({"alt": "media", "ifGenerationMatch": version})
         session = await fs._set_session()
         url = f"{fs._location}/download/storage/v1/b/{quote(bucket, safe='')}/o/{quote(key, safe='')}"
         async with session.get(_encoded(url, params), headers=headers, timeout=fs.requests_timeout) as response:
             if response.status == 412 and version:
                 raise changed_error(version)
-            if response.status == 416 and first is not None:
+            if response.status == 416 and range_ is not None:
                 yield EMPTY
                 return
             if response.status >= 300:
                 validate_response(response.status, await response.read(), path)
+            require_range(response.status, start)
             if version:
                 generation = response.headers.get("x-goog-generation") or await _generation(fs, bucket, key)
                 if generation != version:

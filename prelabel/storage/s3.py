@@ -17,7 +17,18 @@ import fsspec
 
 from prelabel.errors import ConfigError
 from prelabel.storage.address import Address, describe
-from prelabel.storage.base import EMPTY, Body, ObjectStore, Page, Part, StoredObject, changed_error, split_bucket
+from prelabel.storage.base import (
+    EMPTY,
+    Body,
+    ObjectStore,
+    Page,
+    Part,
+    StoredObject,
+    changed_error,
+    range_header,
+    require_range,
+    split_bucket,
+)
 from prelabel.storage.store_errors import code_of, status_of
 
 
@@ -48,26 +59,27 @@ class S3(ObjectStore):
 
     @contextlib.asynccontextmanager
     async def body(
-        self, fs: Any, path: str, *, version: str | None = None, first: int | None = None
+        self, fs: Any, path: str, *, version: str | None = None, start: int = 0, first: int | None = None
     ) -> AsyncIterator[Body]:
         """Open an object with one request: its condition makes the store check the version."""
         bucket, key, version_id = fs.split_path(path)
         conditions = {"IfMatch": f'"{version}"'} if version else {}
         if version_id:
             conditions["VersionId"] = version_id
-        if first is not None:
-            conditions["Range"] = f"bytes=0-{first - 1}"
+        if (range_ := range_header(start, first)) is not None:
+            conditions["Range"] = range_
         try:
             response = await fs._call_s3("get_object", Bucket=bucket, Key=key, **conditions, **fs.req_kw)
         except OSError as error:
             if version and (code_of(error) in ("PreconditionFailed", "412") or status_of(error) == 412):
                 raise changed_error(version) from None
-            if first is not None and (code_of(error) == "InvalidRange" or status_of(error) == 416):
+            if range_ is not None and (code_of(error) == "InvalidRange" or status_of(error) == 416):
                 yield EMPTY
                 return
             raise
         stream = response["Body"]
         try:
+            require_range(response["ResponseMetadata"]["HTTPStatusCode"], start)
             yield Body(stream.read, response.get("ContentLength"))
         finally:
             stream.close()

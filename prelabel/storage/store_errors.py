@@ -160,3 +160,15 @@ def _response(error: BaseException) -> dict[str, Any]:
         if isinstance(response, dict):
             return response
     return {}
+
+
+def http_error(status: int, reason: str | None) -> OSError:
+    """The error for a response of a web server with this status."""
+    text = f"HTTP {status} {reason or ''}".strip()
+    if status in (404, 410):
+        return FileNotFoundError(errno.ENOENT, text)
+    if status in (401, 403):
+        return PermissionError(errno.EACCES, text)
+    if 400 <= status < 500 and status not in (408, 425, 429):
+        return OSError(errno.EINVAL, text)
+    return ConnectionError(text)

@@ -42,8 +42,13 @@ PLAN_SCHEMA = pa.schema(
         pa.field("file_name", pa.string(), nullable=False),
         pa.field("size", pa.int64()),
         pa.field("version", pa.string()),
+        pa.field("location", pa.string()),
     ]
 )
+
+#: Columns that plans of earlier releases lack; null stands for them.
+_OPTIONAL_COLUMNS = ("location",)
+_FIRST_SCHEMA = pa.schema([field for field in PLAN_SCHEMA if field.name not in _OPTIONAL_COLUMNS])
 
 #: Shards per file of the plan. The footer, which must be read before any shard, stays below a megabyte.
 SHARDS_PER_PART = 1000
@@ -312,7 +317,7 @@ class Plan:
                 return list(_refs(parquet.read_row_group(index)))
 
     def __iter__(self) -> Iterator[ImageRef]:
-        for batch in self._batches(PLAN_SCHEMA.names):
+        for batch in self._batches(None):
             yield from _refs(batch)
 
     def digests(self) -> npt.NDArray[np.bytes_]:
@@ -335,12 +340,12 @@ class Plan:
             filled += len(texts)
         return digests
 
-    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+    def _batches(self, columns: Sequence[str] | None) -> Iterator[Any]:
         for part in self._parts:
             with self._reading(part):
                 footer = self._footer(part)
                 with self._open(part) as file, _parquet(file, footer) as parquet:
-                    batches = parquet.iter_batches(batch_size=_BATCH, columns=list(columns))
+                    batches = parquet.iter_batches(batch_size=_BATCH, columns=columns)
                     while (batch := next(batches, None)) is not None:
                         yield batch
 
@@ -365,7 +370,7 @@ class Plan:
         if footer.num_row_groups != part.shards or footer.num_rows != part.images:
             actual = f"{footer.num_row_groups} shards with {footer.num_rows} images"
             raise pa.ArrowInvalid(f"{actual} instead of {part.shards} with {part.images}")
-        if not footer.schema.to_arrow_schema().equals(PLAN_SCHEMA):
+        if footer.schema.to_arrow_schema() not in (PLAN_SCHEMA, _FIRST_SCHEMA):
             raise pa.ArrowInvalid("its columns are not those of a plan")
         with self._lock:
             self._footers[part.name] = footer
@@ -400,4 +405,4 @@ def _parquet(file: Any, footer: Any) -> Any:
 
 
 def _refs(rows: Any) -> Iterator[ImageRef]:
-    return itertools.starmap(ImageRef, zip(*(rows.column(name).to_pylist() for name in PLAN_SCHEMA.names), strict=True))
+    return itertools.starmap(ImageRef, zip(*(column.to_pylist() for column in rows.columns), strict=True))

@@ -78,11 +78,12 @@ SHARD_SCHEMA = pa.schema(
             "keypoints",
             pa.list_(pa.list_(pa.struct([pa.field(name, pa.float32()) for name in ("x", "y", "score")]))),
         ),
+        pa.field("location", pa.string()),
     ]
 )
 
 #: Columns added after the first release of the schema. They are nullable; null stands for the default.
-OPTIONAL_COLUMNS = frozenset({"browser_orientation", "dropped", "views", "views_shown", "keypoints"})
+OPTIONAL_COLUMNS = frozenset({"browser_orientation", "dropped", "views", "views_shown", "keypoints", "location"})
 
 #: EXIF orientations without rotation. Most rows have them, and all their frames are the same.
 _UNROTATED = (None, 1)
@@ -114,6 +115,7 @@ class ImageFacts:
         seconds: Seconds by stage.
         dropped: Detections dropped because a number is not finite or the box has no size inside the image.
         views_shown: Number of views of the image that the detector saw.
+        location: Where the image lies inside its archive, see `ImageRef`; None for a file of its own.
     """
 
     image_id: str
@@ -135,6 +137,7 @@ class ImageFacts:
     browser_orientation: int | None = None
     dropped: int = 0
     views_shown: int = 1
+    location: str | None = None
 
     @property
     def status(self) -> str:
@@ -144,7 +147,7 @@ class ImageFacts:
     @property
     def ref(self) -> ImageRef:
         """The image as `source.fetch` reads it."""
-        return ImageRef(self.image_id, self.uri, self.file_name, size=self.bytes)
+        return ImageRef(self.image_id, self.uri, self.file_name, size=self.bytes, location=self.location)
 
     def orientation_to(self, frame: str) -> int:
         """Return the orientation, 1..8, that converts the display frame to another frame; see `prelabel.frames`.

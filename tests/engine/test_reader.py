@@ -63,7 +63,7 @@ class Store:
         for name in names:
             self.gates[name].set()
 
-    def fetch(self, ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
+    def fetch(self, ref: ImageRef, *_: object, on_bytes: Callable[[int], None], **__: object) -> bytes:
         self.asked.append(ref.image_id)
         self.on_bytes[ref.image_id] = on_bytes
         on_bytes(0)

@@ -1,0 +1,1 @@
+"""Archives of images: their members as images of a source, listed and read with few requests."""

@@ -1,0 +1,71 @@
+"""The interface of a kind of archives: which members there are, and the bytes of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from prelabel.source.archives.ranges import RandomFile
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file in an archive.
+
+    Attributes:
+        name: Its name, valid Unicode.
+        size: Bytes, or None if the archive does not say.
+        location: Where it lies, for `ArchiveFormat.read`; `""` if it cannot be read.
+        problem: Why it cannot be read, as a key of ignored files such as `(link)`; `""` if it can.
+    """
+
+    name: str
+    size: int | None
+    location: str
+    problem: str = ""
+
+
+class OpenArchive(Protocol):
+    """An archive opened for reading its members one after another. Not thread-safe."""
+
+    def read(self, location: str, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
+        """Read a member.
+
+        Args:
+            location: From the listing.
+            max_bytes: Largest accepted size, before and after decompression.
+            on_bytes: Called with the number of bytes received.
+
+        Raises:
+            OSError: Storage failed; the call may be repeated.
+            FetchError: The member is damaged, or the archive has changed.
+            ImageTooLargeError: The member has more than `max_bytes` bytes.
+        """
+
+    def close(self) -> None:
+        """End open requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFormat:
+    """A kind of archives.
+
+    Attributes:
+        protocol: The protocol in the addresses of its members.
+        members: Lists an archive. Members follow each other as they lie in the file. Raises FetchError where the
+            archive is damaged, after the members before the damage, and OSError if storage fails.
+        open: Opens an archive for reading members, with the number of attempts for parts that cannot be repeated alone.
+    """
+
+    protocol: str
+    members: Callable[[RandomFile], Iterator[Member]]
+    open: Callable[[RandomFile, int], OpenArchive]
+
+
+def unicode_name(name: bytes) -> str:
+    """A name as text. Bytes that are not UTF-8 are percent-encoded, since names are stored as text."""
+    text = name.decode("utf-8", "surrogateescape")
+    if text.isascii() or not any("\udc80" <= character <= "\udcff" for character in text):
+        return text
+    return "".join(f"%{ord(c) - 0xDC00:02X}" if "\udc80" <= c <= "\udcff" else c for c in text)

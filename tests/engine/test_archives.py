@@ -1,0 +1,90 @@
+"""Images in archives go through a run as files do: the same rows, through deaths of workers and resumed runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from prelabel.engine.reader import Reader
+from prelabel.engine.shard import ReadSettings, label_shard
+from prelabel.errors import RunInterrupted
+from prelabel.image_ref import ImageRef
+from prelabel.source.decode import DecodeOptions
+from prelabel.source.listing import list_images
+from prelabel.storage.files import Storage
+from prelabel.store.rows import ImageRow
+from prelabel.store.run import open_run
+from prelabel.store.verify import verify
+from tests.archives import ranged_web, tar_of
+from tests.engine.fakes import BrightestCorner, Deed
+from tests.engine.test_job import stop_after
+from tests.engine.test_shard import picture
+from tests.engine.world import World
+
+SETTINGS = ReadSettings(Storage(), DecodeOptions(), "brightest", "brightest-00000000")
+
+
+def in_archives(photos: Path, folder: Path, size: int) -> None:
+    """Archives `0.tar`, `1.tar` with so many photos each, and a file beside each photo."""
+    files = sorted(photos.iterdir())
+    for number, start in enumerate(range(0, len(files), size)):
+        members = {path.name: path.read_bytes() for path in files[start : start + size]}
+        (folder / f"{number}.tar").write_bytes(tar_of({**members, "note.txt": b"no image"}))
+
+
+def test_a_run_survives_a_death_and_a_stop_in_the_middle_of_an_archive(local_world: World) -> None:
+    world = local_world
+    world.add(14, p002=Deed.ABORT)
+    in_archives(world.photos, world.folder, size=7)
+    source = (str(world.folder / "*.tar"),)
+    recorder, stop = stop_after(2)
+    with pytest.raises(RunInterrupted):
+        world.label(recorder, stop, source=source)
+    world.label(source=source)
+    assert verify(str(world.out), Storage()).problems == ()
+    rows = world.rows()
+    assert [row.image_id for row in rows] == [f"{number // 7}.tar/{number:03d}.png" for number in range(14)]
+    assert [row.image_id for row in rows if row.error] == ["0.tar/002.png"]
+    for number, row in enumerate(rows):
+        if row.detections is not None:
+            assert row.detections.xyxy[0, :2].tolist() == [1 + number % 7, 1 + number % 3]
+            assert row.bytes == (world.photos / f"{number:03d}.png").stat().st_size
+            assert row.location is not None
+    assert [ref.location for ref in open_run(str(world.out), Storage()).plan()] == [row.location for row in rows]
+
+
+def facts(rows: list[ImageRow]) -> list[tuple[object, ...]]:
+    return [
+        (row.image_id, row.sha256, row.bytes, row.height, row.width, row.detections and row.detections.xyxy.tolist())
+        for row in rows
+    ]
+
+
+def test_a_late_server_does_not_slow_a_shard_down(tmp_path: Path) -> None:
+    """The images of two archives at 200 ms per request: three requests, and rows as from files."""
+    photos = tmp_path / "photos"
+    for archive in ("0.tar", "1.tar"):
+        (photos / archive).mkdir(parents=True)
+        for number in range(100):
+            picture(photos / archive, f"{number:03d}.png", (number % 6, number % 4))
+        members = {path.name: path.read_bytes() for path in sorted((photos / archive).iterdir())}
+        (tmp_path / archive).write_bytes(tar_of(members))
+    expected = label_shard(list(list_images([str(photos)], Storage())), Reader(SETTINGS), BrightestCorner())
+    with ranged_web(tmp_path) as web:
+        (tmp_path / "list.txt").write_text(f"{web.url}/0.tar\n{web.url}/1.tar\n")
+        refs: list[ImageRef] = list(list_images([str(tmp_path / "list.txt")], Storage()))
+        seconds = {}
+        for delay in (0.0, 0.2):
+            web.delay_s, web.requests[:] = delay, []
+            # A detector that is slower than reading: it takes 4 s for all.
+            detector = BrightestCorner(before=lambda images: time.sleep(0.02))
+            start = time.monotonic()
+            rows = label_shard(refs, Reader(SETTINGS), detector)
+            seconds[delay] = time.monotonic() - start
+            assert len(web.requests) == 2
+    host = web.url.removeprefix("http://")
+    assert facts(rows) == [(f"{host}/{row[0]}", *row[1:]) for row in facts(expected)]
+    # The first image waits for one response; the second archive is read ahead.
+    assert seconds[0.2] < 1.05 * seconds[0.0] + 0.2

@@ -1,0 +1,318 @@
+"""Archives as sources: which images they hold, what is ignored, what damage costs, how many requests they take."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from s3fs import S3FileSystem
+
+from prelabel.errors import FetchError, ImageTooLargeError, SourceError
+from prelabel.image_ref import ImageRef
+from prelabel.source.archives.reader import ArchiveReader
+from prelabel.source.fetch import fetch
+from prelabel.source.listing import SourceSummary, list_images
+from prelabel.storage.address import member_url, redact, split_member, without_secrets
+from prelabel.storage.files import Storage
+from tests.archives import RangedWeb, compressed, ranged_web, tar_of
+from tests.messages import is_told, telling
+from tests.s3 import S3Server
+
+STORAGE = Storage()
+MAX = 1 << 20
+
+#: As WebDataset writes it: files of one key follow each other.
+MEMBERS = {
+    "000.jpg": b"first",
+    "000.json": b"{}",
+    "000.cls": b"7",
+    "cats/001.png": bytes(range(256)) * 7,
+    "cats/001.txt": b"a cat",
+    "002.JPG": b"",
+}
+IMAGES = {name: data for name, data in MEMBERS.items() if name.lower().endswith((".jpg", ".png"))}
+
+
+def listed(*sources: Any, storage: Storage = STORAGE) -> tuple[list[ImageRef], SourceSummary]:
+    summary = SourceSummary()
+    return list(list_images([str(source) for source in sources], storage, summary=summary)), summary
+
+
+def read_all(refs: Sequence[ImageRef], storage: Storage = STORAGE) -> list[bytes]:
+    """Read as a shard does, one image after another."""
+    with ArchiveReader(storage) as archives:
+        return [fetch(ref, storage, MAX, archives=archives) for ref in refs]
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[RangedWeb]:
+    with ranged_web(tmp_path) as server:
+        yield server
+
+
+def test_a_tar_stands_for_its_images(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar_of(MEMBERS))
+    refs, summary = listed(path)
+    assert [ref.image_id for ref in refs] == ["a.tar/000.jpg", "a.tar/cats/001.png", "a.tar/002.JPG"]
+    assert [ref.file_name for ref in refs] == [ref.image_id for ref in refs]
+    assert [ref.size for ref in refs] == [5, 1792, 0]
+    assert refs[0].uri == f"tar://000.jpg::{path}"
+    assert {ref.version for ref in refs} == {f"mtime_ns-{path.stat().st_mtime_ns}"}
+    (source,) = summary.sources
+    assert (source.kind, source.archives, source.damaged) == ("archive", 1, 0)
+    assert source.ignored == {".json": 1, ".cls": 1, ".txt": 1}
+    assert read_all(refs) == list(IMAGES.values())
+    assert [fetch(ref, STORAGE, MAX) for ref in reversed(refs)] == list(IMAGES.values())[::-1]
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_names_and_places_are_those_that_the_standard_library_finds(tmp_path: Path, form: int) -> None:
+    long = {f"{'d' * 90}/{'n' * 80}.jpg": b"prefix", "photos/é 😀.jpg": b"utf-8"}
+    if form != tarfile.USTAR_FORMAT:
+        long[f"{'n' * 300}.jpg"] = b"longer than a header"
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar_of({**IMAGES, **long, "after.jpg": b"after"}, form))
+    refs, _ = listed(path)
+    with tarfile.open(path) as archive:
+        expected = [(f"a.tar/{member.name}", f"{member.offset_data}+{member.size}") for member in archive]
+    assert [(ref.image_id, ref.location) for ref in refs] == expected
+    assert read_all(refs) == [*IMAGES.values(), *long.values(), b"after"]
+
+
+@pytest.mark.parametrize(("compression", "name"), [("gzip", "a.tar.gz"), ("gzip", "a.tgz"), ("zstd", "a.tar.zst")])
+def test_a_compressed_tar_is_read_as_a_stream(tmp_path: Path, compression: str, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(compressed(tar_of(MEMBERS), compression))
+    refs, _ = listed(path)
+    assert [ref.image_id for ref in refs] == [f"{name}/{image}" for image in IMAGES]
+    assert read_all(refs) == list(IMAGES.values())
+    assert read_all(refs[::-1]) == list(IMAGES.values())[::-1]
+
+
+def test_what_cannot_be_read_from_a_tar_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, kind in {
+            "link.jpg": tarfile.SYMTYPE,
+            "hard.jpg": tarfile.LNKTYPE,
+            "folder.jpg": tarfile.DIRTYPE,
+        }.items():
+            header = tarfile.TarInfo(name)
+            header.type, header.linkname = kind, "real.jpg"
+            archive.addfile(header)
+        for name in ("./real.jpg", "/rooted.jpg", "../up.jpg", "a/../up.jpg", ".hidden/x.jpg", "__MACOSX/._x.jpg", "b"):
+            header = tarfile.TarInfo(name)
+            header.size = 1
+            archive.addfile(header, io.BytesIO(b"x"))
+        for records in ({"GNU.sparse.major": "1"},):
+            header = tarfile.TarInfo("sparse.jpg")
+            header.pax_headers = records
+            archive.addfile(header)
+    refs, summary = listed(path)
+    assert [ref.image_id for ref in refs] == ["a.tar/real.jpg", "a.tar/rooted.jpg"]
+    assert summary.ignored == {
+        "(link)": 2, "(unsafe name)": 2, "(hidden)": 2, "(no extension)": 1, "(sparse file)": 1
+    }  # fmt: skip
+
+
+def test_names_that_are_not_utf_8_stay_distinct(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    data = tar_of({"caf_1.jpg": b"1", "caf_2.jpg": b"2"})
+    for number, byte in ((b"1", b"\xe9"), (b"2", b"\xe8")):
+        start = data.index(b"caf_" + number)
+        header = bytearray(data[start : start + 512])
+        header[3:4] = byte
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        data = data[:start] + bytes(header) + data[start + 512 :]
+    path.write_bytes(data)
+    assert [ref.file_name for ref in listed(path)[0]] == ["a.tar/caf%E91.jpg", "a.tar/caf%E82.jpg"]
+
+
+@pytest.mark.parametrize("compression", ["", "gzip", "zstd"])
+def test_a_truncated_archive_costs_only_the_images_behind_the_cut(tmp_path: Path, compression: str) -> None:
+    images = {f"{number}.jpg": os.urandom(300_000) for number in range(5)}
+    whole = tar_of(images)
+    data = compressed(whole, compression) if compression else whole
+    (tmp_path / "a.tar").write_bytes(data[: len(data) * 7 // 10])
+    (tmp_path / "b.tar").write_bytes(tar_of(MEMBERS))
+    refs, summary = listed(tmp_path / "*.tar")
+    names = [ref.image_id for ref in refs]
+    assert names[:3] == ["a.tar/0.jpg", "a.tar/1.jpg", "a.tar/2.jpg"]
+    assert names[-3:] == [f"b.tar/{name}" for name in IMAGES]
+    assert "a.tar/4.jpg" not in names
+    (source,) = summary.sources
+    assert (source.archives, source.damaged) == (2, 1)
+    assert is_told(source.damage[0], str(tmp_path / "a.tar"))
+    assert read_all(refs[:3]) == list(images.values())[:3]
+    for cut in refs[3:-3]:
+        with pytest.raises(FetchError):
+            fetch(cut, STORAGE, MAX)
+
+
+def test_a_damaged_header_ends_the_listing_of_its_archive(tmp_path: Path) -> None:
+    data = bytearray(tar_of({"a.jpg": b"a", "b.jpg": b"b", "c.jpg": b"c"}))
+    data[1024 + 150] ^= 1  # the checksum of the second header
+    (tmp_path / "a.tar").write_bytes(data)
+    refs, summary = listed(tmp_path / "a.tar")
+    assert [ref.file_name for ref in refs] == ["a.tar/a.jpg"]
+    assert is_told(summary.damage[0], "1,024")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no archive" * 100, b"BZh91AY" + bytes(600), compressed(b"no archive" * 100, "gzip")]
+)
+def test_what_is_no_tar_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=telling(str(path))):
+        listed(path)
+
+
+def test_folders_and_other_globs_do_not_open_archives(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of(MEMBERS))
+    with pytest.raises(SourceError, match=telling(r"\.tar 1", r"\*\.tar")):
+        listed(tmp_path)
+    (tmp_path / "b.jpg").write_bytes(b"b")
+    assert [ref.image_id for ref in listed(tmp_path)[0]] == ["b.jpg"]
+    assert [ref.image_id for ref in listed(tmp_path / "*")[0]] == ["b.jpg"]
+    assert [ref.image_id for ref in listed(tmp_path / "*.tar")[0]] == [f"a.tar/{name}" for name in IMAGES]
+    with pytest.raises(SourceError, match=telling("b.jpg")):
+        listed(tmp_path / "b.jpg" / "*.tar")
+
+
+def test_a_list_names_archives_and_images(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "a.tar").write_bytes(tar_of(MEMBERS))
+    (tmp_path / "b.jpg").write_bytes(b"b")
+    (tmp_path / "list.csv").write_text("uri,image_id\nb.jpg,\nshards/a.tar,first\nshards/a.tar,\nb.jpg,again\n")
+    refs, _ = listed(tmp_path / "list.csv")
+    names = list(IMAGES)
+    assert [ref.image_id for ref in refs] == [
+        *("b.jpg", *(f"first/{name}" for name in names), *(f"shards/a.tar/{name}" for name in names), "again")
+    ]
+    assert [ref.file_name for ref in refs][1:4] == [f"shards/a.tar/{name}" for name in names]
+    assert read_all(refs[1:4]) == list(IMAGES.values())
+
+
+def test_a_changed_archive_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar_of(MEMBERS))
+    refs, _ = listed(path)
+    path.write_bytes(tar_of({"other.jpg": b"other", **MEMBERS}))
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(FetchError, match=telling("changed")):
+        fetch(refs[0], STORAGE, MAX)
+
+
+def test_a_member_above_the_limit_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar_of(MEMBERS))
+    refs, _ = listed(path)
+    with pytest.raises(ImageTooLargeError, match=telling("1,792")):
+        fetch(refs[1], STORAGE, 1000)
+    assert fetch(refs[0], STORAGE, 1000) == b"first"
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a b/ü😀.jpg", "a::b@c?d#e%2f&sig=1.jpg", "a\nb.jpg"])
+def test_an_address_in_an_archive_can_be_split_and_holds_no_secret(name: str) -> None:
+    archive = "https://me:pw@host/a.tar?X-Amz-Signature=ab&size=2"
+    url = member_url("tar", name, archive)
+    parts = split_member(url)
+    assert parts is not None
+    assert (parts.protocol, parts.key, parts.archive) == ("tar", name, archive)
+    stored = without_secrets(url)
+    assert stored.endswith("::https://host/a.tar?size=2")
+    assert split_member(stored).key == name  # type: ignore[union-attr]
+    assert "pw" not in redact(url)
+    assert "\n" not in url
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_thousand_images_in_a_bucket_cost_fewer_than_five_requests(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket, storage = s3_server.new_bucket(), Storage(s3_server.options)
+    images = {f"{number:04d}.jpg": number.to_bytes(2, "big") * 500 for number in range(2000)}
+    for part in range(2):
+        names = list(images)[part * 1000 : part * 1000 + 1000]
+        s3_server.put(bucket, f"s/{part}.tar", tar_of({name: images[name] for name in names}))
+    calls: list[str] = []
+    send = S3FileSystem._call_s3
+
+    async def counted(fs: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        calls.append(method)
+        return await send(fs, method, *args, **kwargs)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", counted)
+    refs, _ = listed(f"s3://{bucket}/s/*.tar", storage=storage)
+    assert [ref.image_id for ref in refs] == [f"{name[0]}.tar/{name}" for name in images]
+    assert read_all(refs, storage) == list(images.values())
+    # One per archive for the listing, one per archive for reading; the others find out what the source is.
+    assert calls.count("get_object") == 4
+    assert len(calls) < 10
+
+
+def test_an_archive_in_a_bucket_is_read_at_its_planned_version(s3_server: S3Server) -> None:
+    bucket, storage = s3_server.new_bucket(), Storage(s3_server.options)
+    s3_server.put(bucket, "a.tar", tar_of(MEMBERS))
+    s3_server.put(bucket, "a.tar.more", b"an object with the same beginning")
+    refs, _ = listed(f"s3://{bucket}/a.tar", storage=storage)
+    assert read_all(refs, storage) == list(IMAGES.values())
+    s3_server.put(bucket, "a.tar", tar_of({"other.jpg": b"other", **MEMBERS}))
+    with pytest.raises(FetchError, match=telling("changed")):
+        read_all(refs, storage)
+
+
+def test_a_broken_response_is_continued_where_it_broke_off(tmp_path: Path, web: RangedWeb) -> None:
+    images = {f"{number}.jpg": os.urandom(200_000) for number in range(5)}
+    (tmp_path / "a.tar").write_bytes(tar_of(images))
+    web.cut = 450_000
+    refs, _ = listed(f"{web.url}/a.tar")
+    assert [ref.image_id for ref in refs] == [f"a.tar/{name}" for name in images]
+    web.cut, web.requests[:] = 450_000, []
+    assert read_all(refs) == list(images.values())
+    first, second = (range_ for _, range_ in web.requests)
+    assert first == "bytes=512-"
+    assert int(second.removeprefix("bytes=").rstrip("-")) > 200_000  # not from the beginning
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_archive_on_the_web_is_read_with_and_without_ranges(tmp_path: Path, web: RangedWeb, ranges: bool) -> None:
+    web.ranges = ranges
+    (tmp_path / "a.tar").write_bytes(tar_of(MEMBERS))
+    refs, _ = listed(f"{web.url}/a.tar")
+    assert read_all(refs[1:]) == list(IMAGES.values())[1:]
+    os.utime(tmp_path / "a.tar", ns=(0, 0))
+    with pytest.raises(FetchError, match=telling("changed")):
+        read_all(refs)
+
+
+def test_large_members_are_skipped_by_requests(tmp_path: Path, web: RangedWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prelabel.source.archives.ranges.ForwardFile.max_gap", 1 << 20)
+    (tmp_path / "a.tar").write_bytes(tar_of({"a.jpg": b"a", "b.mp4": bytes(4 << 20), "c.jpg": b"c"}))
+    refs, _ = listed(f"{web.url}/a.tar")
+    gets = [range_ for path, range_ in web.requests if range_]
+    assert len(gets) == 1
+    web.requests.clear()
+    assert read_all(refs) == [b"a", b"c"]
+    assert len(web.requests) == 2
+
+
+def test_other_storage_is_read_block_by_block() -> None:
+    folder = f"memory://{uuid.uuid4().hex}"
+    STORAGE.publish(f"{folder}/a.tar", tar_of(MEMBERS))
+    refs, _ = listed(f"{folder}/a.tar")
+    assert read_all(refs) == list(IMAGES.values())
+    STORAGE.publish(f"{folder}/a.tar", tar_of({"other.jpg": b"other", **MEMBERS}))
+    with pytest.raises(FetchError, match=telling("changed")):
+        read_all(refs)
