@@ -90,6 +90,8 @@ def label(
     image_root: StrPath | None = None,
     sniff: bool = False,
     limit: int | None = None,
+    images: StrPath | None = None,
+    part: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     max_pixels: int = 178956970,
     max_bytes: int = 536870912,
@@ -169,6 +171,9 @@ def label(
             folder).
         sniff: Also find images in files without a known extension (.dat, or none), by their first bytes.
         limit: Label only the first N images.
+        images: Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or
+            .parquet file with a column `image_id`. `prelabel select` writes such lists.
+        part: Use only this part of images, by its column `part`.
         storage_options: Pass options (keys, endpoints) to the file systems of remote URLs, as JSON, for all or per
             protocol. Never stored.
         max_pixels: Fail images with more pixels than this, before allocating memory for them.
@@ -361,6 +366,8 @@ def preview(
     storage_options: Mapping[str, Any] | None = None,
     keypoints: bool = True,
     keypoint_threshold: float = 0.3,
+    images: StrPath | None = None,
+    part: str | None = None,
     score_threshold: float = 0.3,
     class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
     include_class: str | Sequence[str] | None = None,
@@ -391,6 +398,9 @@ def preview(
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
         keypoints: Write the keypoints of detectors that have some.
         keypoint_threshold: Write only keypoints with at least this score.
+        images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
+            `image_id`. `prelabel select` writes such lists.
+        part: Use only this part of images, by its column `part`.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -429,6 +439,8 @@ def evaluate(
     *,
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    images: StrPath | None = None,
+    part: str | None = None,
     score_threshold: float = 0.0,
     class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
     include_class: str | Sequence[str] | None = None,
@@ -460,6 +472,9 @@ def evaluate(
         run: The output of `label`, or the opened run.
         progress: Whether to show a progress bar; by default on a terminal and in notebooks.
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
+        images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
+            `image_id`. `prelabel select` writes such lists.
+        part: Use only this part of images, by its column `part`.
         score_threshold: Count only detections with at least this score; 0 counts all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -511,6 +526,8 @@ def compare(
     *,
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    images: StrPath | None = None,
+    part: str | None = None,
     score_threshold: float = 0.3,
     class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
     include_class: str | Sequence[str] | None = None,
@@ -538,6 +555,9 @@ def compare(
         run: The output of `label`, or the opened run, whose pre-annotations were corrected.
         progress: Whether to show a progress bar; by default on a terminal and in notebooks.
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
+        images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
+            `image_id`. `prelabel select` writes such lists.
+        part: Use only this part of images, by its column `part`.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -653,6 +673,8 @@ def export_coco(
     *,
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    images: StrPath | None = None,
+    part: str | None = None,
     score_threshold: float = 0.3,
     class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
     include_class: str | Sequence[str] | None = None,
@@ -685,6 +707,9 @@ def export_coco(
         to: The JSON file to write.
         progress: Whether to show a progress bar; by default on a terminal and in notebooks.
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
+        images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
+            `image_id`. `prelabel select` writes such lists.
+        part: Use only this part of images, by its column `part`.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -733,6 +758,8 @@ def export_cvat(
     *,
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    images: StrPath | None = None,
+    part: str | None = None,
     score_threshold: float = 0.3,
     class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
     include_class: str | Sequence[str] | None = None,
@@ -764,6 +791,9 @@ def export_cvat(
         to: The XML or ZIP file to write.
         progress: Whether to show a progress bar; by default on a terminal and in notebooks.
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
+        images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
+            `image_id`. `prelabel select` writes such lists.
+        part: Use only this part of images, by its column `part`.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -811,6 +841,8 @@ def export_label_studio(
     storage_options: Mapping[str, Any] | None = None,
     keypoints: bool = True,
     keypoint_threshold: float = 0.3,
+    images: StrPath | None = None,
+    part: str | None = None,
     score_threshold: float = 0.3,
     class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
     include_class: str | Sequence[str] | None = None,
@@ -854,6 +886,9 @@ def export_label_studio(
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
         keypoints: Write the keypoints of detectors that have some.
         keypoint_threshold: Write only keypoints with at least this score.
+        images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
+            `image_id`. `prelabel select` writes such lists.
+        part: Use only this part of images, by its column `part`.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -915,6 +950,8 @@ def export_voc(
     *,
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    images: StrPath | None = None,
+    part: str | None = None,
     score_threshold: float = 0.3,
     class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
     include_class: str | Sequence[str] | None = None,
@@ -928,7 +965,7 @@ def export_voc(
     roll_up: str | Sequence[str] | None = None,
     categories: StrPath | None = None,
     unlisted: Literal["error", "drop"] = "error",
-    images: Literal["none", "link", "copy"] = "none",
+    image_files: Literal["none", "link", "copy"] = "none",
     frame: Literal["display", "stored", "browser"] = "display",
     links: StrPath | Sequence[StrPath] | None = None,
     coordinates: Literal["zero", "one"] = "zero",
@@ -944,6 +981,9 @@ def export_voc(
         to: The folder to write into.
         progress: Whether to show a progress bar; by default on a terminal and in notebooks.
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
+        images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
+            `image_id`. `prelabel select` writes such lists.
+        part: Use only this part of images, by its column `part`.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -963,7 +1003,8 @@ def export_voc(
         categories: Use the classes and numbers of this COCO dataset or label map (or of the built-in `coco`), by name
             or MID.
         unlisted: Stop with an error for classes that categories lacks, or drop them.
-        images: Leave the images where they are (none), add symbolic links to them (link; only on a disk) or copy them.
+        image_files: Leave the images where they are (none), add symbolic links to them (link; only on a disk) or copy
+            them.
         frame: Write boxes and masks for the displayed image, with its EXIF orientation applied (display), for the
             pixels as stored in the file (stored), or for the image as browsers show it (browser).
         links: Fetch images by the signed URLs in this list, since a run stores no signatures.
@@ -988,6 +1029,8 @@ def export_yolo(
     *,
     progress: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    images: StrPath | None = None,
+    part: str | None = None,
     score_threshold: float = 0.3,
     class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
     include_class: str | Sequence[str] | None = None,
@@ -1001,7 +1044,7 @@ def export_yolo(
     roll_up: str | Sequence[str] | None = None,
     categories: StrPath | None = None,
     unlisted: Literal["error", "drop"] = "error",
-    images: Literal["none", "link", "copy"] = "none",
+    image_files: Literal["none", "link", "copy"] = "none",
     frame: Literal["display", "stored", "browser"] = "display",
     links: StrPath | Sequence[StrPath] | None = None,
     keypoints: bool = True,
@@ -1021,6 +1064,9 @@ def export_yolo(
         to: The folder to write into.
         progress: Whether to show a progress bar; by default on a terminal and in notebooks.
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
+        images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
+            `image_id`. `prelabel select` writes such lists.
+        part: Use only this part of images, by its column `part`.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -1040,7 +1086,8 @@ def export_yolo(
         categories: Use the classes and numbers of this COCO dataset or label map (or of the built-in `coco`), by name
             or MID.
         unlisted: Stop with an error for classes that categories lacks, or drop them.
-        images: Leave the images where they are (none), add symbolic links to them (link; only on a disk) or copy them.
+        image_files: Leave the images where they are (none), add symbolic links to them (link; only on a disk) or copy
+            them.
         frame: Write boxes and masks for the displayed image, with its EXIF orientation applied (display), for the
             pixels as stored in the file (stored), or for the image as browsers show it (browser).
         links: Fetch images by the signed URLs in this list, since a run stores no signatures.
@@ -1069,6 +1116,8 @@ def push_label_studio(
     storage_options: Mapping[str, Any] | None = None,
     keypoints: bool = True,
     keypoint_threshold: float = 0.3,
+    images: StrPath | None = None,
+    part: str | None = None,
     score_threshold: float = 0.3,
     class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
     include_class: str | Sequence[str] | None = None,
@@ -1116,6 +1165,9 @@ def push_label_studio(
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
         keypoints: Write the keypoints of detectors that have some.
         keypoint_threshold: Write only keypoints with at least this score.
+        images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
+            `image_id`. `prelabel select` writes such lists.
+        part: Use only this part of images, by its column `part`.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.

@@ -305,7 +305,7 @@ def export_yolo(
     from prelabel.export import yolo
 
     chosen = options_of("export_yolo", options)
-    fetches = chosen.images == "copy"
+    fetches = chosen.image_files == "copy"
     return _export(yolo.export_yolo, "yolo", run, to, chosen, progress, storage_options, fetches_images=fetches)
 
 
@@ -338,7 +338,7 @@ def export_voc(
     from prelabel.export import voc
 
     chosen = options_of("export_voc", options)
-    fetches = chosen.images == "copy"
+    fetches = chosen.image_files == "copy"
     return _export(voc.export_voc, "voc", run, to, chosen, progress, storage_options, fetches_images=fetches)
 
 

@@ -90,6 +90,17 @@ class LabelOptions(Options):
         affects="plan",
     )
     limit: int | None = option(None, "Label only the first N images.", metavar="N", min=1, affects="plan", first=True)
+    images: str = option(
+        "",
+        "Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or .parquet "
+        "file with a column `image_id`. `prelabel select` writes such lists.",
+        metavar="LIST",
+        affects="plan",
+        first=True,
+    )
+    part: str = option(
+        "", "Use only this part of --images, by its column `part`.", metavar="NAME", affects="plan", first=True
+    )
     storage_options: dict[str, Any] = option(
         {},
         "Pass options (keys, endpoints) to the file systems of remote URLs, as JSON, for all or per protocol. Never "
@@ -324,6 +335,10 @@ class LabelOptions(Options):
         )
         require(not (self.limit and self.add_new), "--limit and --add-new contradict each other: remove one of them")
         require(
+            not (self.limit and self.images), "--limit and --images contradict each other: shorten the list instead"
+        )
+        require(not self.part or bool(self.images), "--part needs --images, the list that it is a part of")
+        require(
             self.ray_address in ("auto", "local") or re.fullmatch(r"[\w.\-\[\]:/]+", self.ray_address) is not None,
             f"--ray-address must be auto, local, HOST:PORT or ray://HOST:PORT, got {self.ray_address!r}",
         )
@@ -347,6 +362,7 @@ class LabelOptions(Options):
         settings["source"] = [redact(absolute(source)) for source in self.source]
         settings["detector_option"] = {name: redact(value) for name, value in self.detector_option.items()}
         settings["image_root"] = redact(absolute(self.image_root)) if self.image_root else None
+        settings["images"] = redact(absolute(self.images)) if self.images else ""
         return settings
 
 

@@ -15,6 +15,7 @@ from prelabel.frames import DISPLAY
 from prelabel.masks import rle
 from prelabel.store.detection_batch import DetectionBatch
 from prelabel.store.rows import ImageFacts, ImageRow
+from prelabel.store.subset import ImageOrder
 
 INFO = RunInfo(
     detector="stub",
@@ -119,6 +120,13 @@ class ListedRows:
             for batch in columns
             for names in zip(batch.category_id.tolist(), batch.label, batch.mid, strict=True)
         }
+
+    @property
+    def order(self) -> ImageOrder | None:
+        return None
+
+    def of_all_images(self) -> ListedRows:
+        return self
 
     def without(self, *names: str) -> ListedRows:
         return self

@@ -61,13 +61,14 @@ MAY_IMPORT = {
         *{"errors", "storage", "detections", "detectors/base", "frames", "image_ref", "keypoints", "masks"},
         "processes",
     },
+    "triage": {"errors", "options", "storage", "source", "store"},
     "engine": {
-        *{"errors", "words", "storage", "image_ref", "keypoints", "labels", "config", "source", "store"},
+        *{"errors", "words", "storage", "image_ref", "keypoints", "labels", "config", "source", "store", "triage"},
         *{"detectors/base", "detectors/running", "detectors", "views"},
     },
     "export": {
         *{"errors", "storage", "detections", "frames", "keypoints", "labels", "mapping_files", "masks", "options"},
-        *{"select", "processes", "source", "store"},
+        *{"select", "processes", "source", "store", "triage"},
     },
     "fusion": {
         *{"errors", "detections", "image_ref", "keypoints", "merging", "options", "processes", "select", "storage"},
@@ -75,16 +76,16 @@ MAY_IMPORT = {
     },
     "label_studio": {
         *{"errors", "storage", "detections", "frames", "keypoints", "labels", "masks", "options", "select", "store"},
-        *{"export", "label_studio/client"},
+        *{"export", "label_studio/client", "triage"},
     },
     "pages": set(),
     "review": {
         *{"errors", "words", "storage", "detections", "frames", "keypoints", "masks", "options", "select", "store"},
-        *{"export", "label_studio", "labels/class_tree", "pages", "processes"},
+        *{"export", "label_studio", "labels/class_tree", "pages", "processes", "triage"},
     },
     "gallery": {
         *{"errors", "storage", "detections", "frames", "keypoints", "masks", "options", "select", "store"},
-        *{"export", "labels", "pages"},
+        *{"export", "labels", "pages", "triage"},
     },
     "difference": {
         *{"errors", "words", "storage", "detections", "frames", "labels", "masks", "merging", "options", "processes"},

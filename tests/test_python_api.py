@@ -157,7 +157,7 @@ def test_status_and_verification(run: Path):
     [
         (prelabel.export_coco, "coco.json", {"segmentation": "polygon", "class_map": {"Dog": "pet"}}),
         (prelabel.export_cvat, "cvat.xml", {}),
-        (prelabel.export_yolo, "yolo", {"images": "copy"}),
+        (prelabel.export_yolo, "yolo", {"image_files": "copy"}),
         (prelabel.export_voc, "voc", {"include_class": "Dog"}),
         (prelabel.export_label_studio, "tasks", {"class_threshold": {"Dog": np.float32(0.5)}}),
         (prelabel.preview, "look", {"limit": np.int64(2)}),

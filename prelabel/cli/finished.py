@@ -108,7 +108,7 @@ def yolo(**arguments: Any) -> None:
     """Write a YOLO dataset: label files with boxes or segments, image lists and data.yaml."""
     from prelabel.export.yolo import export_yolo
 
-    _export(export_yolo, "yolo", fetches_images=arguments["options"].images == "copy", **arguments)
+    _export(export_yolo, "yolo", fetches_images=arguments["options"].image_files == "copy", **arguments)
 
 
 @export.command(
@@ -122,7 +122,7 @@ def voc(**arguments: Any) -> None:
     """Write a Pascal VOC dataset: one XML file of boxes per image."""
     from prelabel.export.voc import export_voc
 
-    _export(export_voc, "voc", fetches_images=arguments["options"].images == "copy", **arguments)
+    _export(export_voc, "voc", fetches_images=arguments["options"].image_files == "copy", **arguments)
 
 
 @click.command(

@@ -6,6 +6,7 @@ listed again for new images (`--add-new`), or for signed URLs, whose signatures 
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import uuid
@@ -35,6 +36,8 @@ from prelabel.store.links import Links
 from prelabel.store.output import installed_versions
 from prelabel.store.plan import Plan, PlanSummary, digests_of, write_plan
 from prelabel.store.run import RunRecord, utc_now
+from prelabel.store.subset import ABSENT, ImageOrder
+from prelabel.triage.image_list import ImageList
 from prelabel.views import FLIP, USUAL_INPUT
 
 #: Most damaged archives that are named in messages; `run.json` names more.
@@ -190,16 +193,19 @@ class Planner:
         self._reporter = reporter
         self._stop = stop
         self._summary = SourceSummary()
+        self._list: ImageList | None = None
         self._refs: Iterator[ImageRef] = iter(())
         self.seconds = 0.0
         self.links = Links()
 
     def check(self) -> None:
-        """Check that the sources exist, without listing them: a typo is reported before the model is fetched.
+        """Check that the sources exist, without listing them, and read the list of images that are wanted.
+
+        So a typo is reported before the model is fetched.
 
         Raises:
-            SourceError: A source is missing.
-            ConfigError: The output is one of the sources.
+            SourceError: A source is missing, or the list of images cannot be read.
+            ConfigError: The output is one of the sources, or the list of images does not exist.
         """
         start = time.perf_counter()
         options = self._options
@@ -207,6 +213,8 @@ class Planner:
             raise ConfigError(
                 f"--output {redact(options.output)} is also a source; use a separate folder for the output"
             )
+        if options.images:
+            self._list = ImageList.read(options.images, options.part, self._storage)
         self._refs = self._list_sources(self._summary)
         self.seconds = time.perf_counter() - start
 
@@ -217,11 +225,12 @@ class Planner:
 
         Raises:
             SourceError: A source is missing or empty, or two images have the same id.
+            ConfigError: An image of the list is not in the sources.
         """
         options, run_id = self._options, uuid.uuid4().hex
         start = time.perf_counter()
         plan = write_plan(
-            islice(self._listed(), options.limit),
+            islice(self._wanted(self._listed()), options.limit),
             self._plan_folder,
             self._storage,
             shard_size=options.shard_size,
@@ -250,13 +259,13 @@ class Planner:
             The record with the new parts of the plan, or None if there are no new images.
 
         Raises:
-            SourceError: As for `plan`.
+            SourceError: As for `plan`, like ConfigError.
         """
         options = self._options
         start = time.perf_counter()
         plan = Plan.open(self._plan_folder, earlier.parts, self._storage)
         added = write_plan(
-            new_refs(named_as_planned(self._listed(), plan), plan),
+            new_refs(self._wanted(named_as_planned(self._listed(), plan)), plan),
             self._plan_folder,
             self._storage,
             shard_size=earlier.shard_size,
@@ -311,6 +320,18 @@ class Planner:
             if number % 1000 == 0:
                 self._reporter.listed(number)
             yield ref
+
+    def _wanted(self, refs: Iterator[ImageRef]) -> Iterator[ImageRef]:
+        """The images that are in the list of images, if there is one; ConfigError at the end if one is missing."""
+        if self._list is None:
+            yield from refs
+            return
+        order, found = ImageOrder.of(self._list.digests), np.zeros(len(self._list), bool)
+        while batch := list(islice(refs, _COMPARE_BATCH)):
+            places = order.places_of(digests_of([ref.image_id for ref in batch]))
+            found[places[places != ABSENT]] = True
+            yield from itertools.compress(batch, (places != ABSENT).tolist())
+        self._list.require_found(found, "the sources")
 
     def _report_plan(self, plan: PlanSummary, start: float, new: str = "") -> None:
         """Report the planned images and the ignored files, after a listing that began at `start`."""

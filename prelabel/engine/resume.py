@@ -59,8 +59,8 @@ def require_same_settings(earlier: RunRecord, options: LabelOptions) -> None:
     if earlier.detector.reading is None:
         # Such a run recorded no values for these options; `require_same_detector` compares their effect.
         settings = {name: value for name, value in settings.items() if name not in _LATER_OPTIONS}
-    if options.add_new:  # the source is listed again, so another one may be given
-        settings = {name: value for name, value in settings.items() if name != "source"}
+    if options.add_new:  # the source is listed again, so another one may be given, or another list of its images
+        settings = {name: value for name, value in settings.items() if name not in ("source", "images", "part")}
     lines = differences(earlier.settings, settings, before, retry_failed=options.retry_failed)
     _refuse(lines, options.output)
 

@@ -20,13 +20,14 @@ from prelabel.export.run_selection import kept_selection
 from prelabel.frames import BROWSER, DISPLAY, FRAMES, STORED
 from prelabel.keypoints import KeypointSet
 from prelabel.masks.polygons import PolygonRules
-from prelabel.options import option, require
+from prelabel.options import option, require, values_of
 from prelabel.select import Selection
 from prelabel.storage.address import Address, absolute, is_local, redact
 from prelabel.storage.files import Storage
 from prelabel.store.detection_batch import DetectionBatch
 from prelabel.store.rows import ImageFacts, ImageRow
 from prelabel.store.run import Run
+from prelabel.store.subset import ImageOrder
 
 #: With more regions, a task is more of a burden than a help: slow to draw, and most regions are wrong.
 MANY_REGIONS = 30
@@ -35,7 +36,9 @@ _FRAME_WORDS = {DISPLAY: "images as displayed", STORED: "pixels as stored", BROW
 
 
 class Rows(Protocol):
-    """The rows of a run in plan order. Each call reads them again from the start, since some exports need two passes.
+    """The rows of a run, or of some of its images, in plan order.
+
+    Each call reads them again from the start, since some exports need two passes.
 
     Either `RunRows`, or `SpreadRows` if several processes may read them.
     """
@@ -49,7 +52,14 @@ class Rows(Protocol):
         """All rows in batches of a few hundred, with the detections as columns."""
 
     def classes(self) -> set[ClassName]:
-        """The classes of all detections; much faster than reading the detections."""
+        """The classes of all detections of the run; much faster than reading the detections."""
+
+    @property
+    def order(self) -> ImageOrder | None:
+        """The order in which tools should show the images, or None for that of the plan."""
+
+    def of_all_images(self) -> Rows:
+        """The rows of all images of the run."""
 
     def without(self, *names: str) -> Rows:
         """The same rows without these columns, which are then not read."""
@@ -348,7 +358,7 @@ def require_distinct_files(
     files = {name: url for name, url in written.items() if url}
     keywords: Mapping[str, Iterable[str]] = {"image_ids": (SEQUENTIAL, STEM), "categories": BUILT_IN}
     inputs = {
-        name: url for name in read for url in _addresses(getattr(options, name)) if url not in keywords.get(name, ())
+        name: url for name in read for url in _addresses(values_of(options)[name]) if url not in keywords.get(name, ())
     }
     run_folders = [_same_file(posixpath.join(run, folder)) for folder in ("plan", "shards", EXPORTS)] if run else []
     run_files = [_same_file(posixpath.join(run, file)) for file in (RUN, MANIFEST, LOCK)] if run else []

@@ -35,6 +35,7 @@ from prelabel.select import ExportSelection, Selection
 from prelabel.storage.address import describe, redact
 from prelabel.storage.files import Storage
 from prelabel.store.detection_batch import DetectionBatch
+from prelabel.triage.options import ImageListOptions
 
 #: Most classes that a note names.
 _MOST_NAMED = 8
@@ -281,6 +282,7 @@ def _duplicates(values: Iterable[Any]) -> Iterator[Any]:
 class ClassListOptions(Options):
     """Which detections an export keeps, and a list of categories to follow."""
 
+    listed: ImageListOptions = group_of(ImageListOptions)
     selection: ExportSelection = group_of(ExportSelection)
     categories: str = option(
         "",

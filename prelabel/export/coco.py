@@ -119,7 +119,7 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
     require_distinct_files(
         options,
         {"to": to, "results": options.results},
-        read=("categories", "image_ids"),
+        read=("categories", "image_ids", "images"),
         numbered="to" if options.split is not None else "",
         run=info.output,
     )

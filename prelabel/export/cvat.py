@@ -114,7 +114,7 @@ def export_cvat(info: RunInfo, rows: Rows, to: str, options: CvatOptions, storag
             image, or a file cannot be written. Nothing is published then.
     """
     written = {"to": to, "labels_file": options.labels_file}
-    require_distinct_files(options, written, read=("categories",), run=info.output)
+    require_distinct_files(options, written, read=("categories", "images"), run=info.output)
     require(not options.zip or not to.lower().endswith(".xml"), f"with --zip, name a .zip file, got {redact(to)!r}")
     whole: Part[bytes] = Part(names=KnownNames(options.selection, info.classes, info.kept))
     tally = whole.tally

@@ -3,7 +3,7 @@
 The annotations of photos/a.jpg are in photos/a.txt (or .xml). Tools match the two files by their stem, so two images
 whose names differ only in the extension (a.jpg, a.png) conflict. The first image keeps its name. The others are
 
-    written under another name (a-3f8a5f0e.png)    where the export also writes the images (`--images link` or `copy`)
+    written under another name (a-3f8a5f0e.png)    if the export also writes the images (`--image-files link` or `copy`)
     dropped                                        otherwise
 
 and `name-conflicts.csv` in the folder lists all of them.
@@ -60,7 +60,7 @@ _GROUP = "Images"
 class FolderOptions(ClassListOptions):
     """Options of exports with one file per image."""
 
-    images: str = option(
+    image_files: str = option(
         "none",
         "Leave the images where they are (none), add symbolic links to them (link; only on a disk) or copy them.",
         choices=("none", "link", "copy"),
@@ -210,7 +210,7 @@ class NameConflicts:
         why = f"another image has the same name except for the extension. {CONFLICTS_NAME} lists all of them"
         if first.name:
             return [f"{count:,} images are written under other names (e.g. {first.name!r}): {why}"]
-        hint = "--images link or --images copy writes them under other names"
+        hint = "--image-files link or --image-files copy writes them under other names"
         return [f"{count:,} images are dropped (e.g. {first.image.file_name!r}): {why}; {hint}"]
 
 
@@ -272,7 +272,8 @@ class FolderWriter:
         elif mode == "link":
             if not (is_local(image.uri) and is_local(self._to)):
                 raise ExportError(
-                    f"image {image.file_name!r} cannot be linked, because it is not on this disk: use --images copy"
+                    f"image {image.file_name!r} cannot be linked, because it is not on this disk: use "
+                    "--image-files copy"
                 )
             _link(Path(absolute(image.uri)), Path(join(absolute(self._to), name)))
 

@@ -8,14 +8,15 @@ from typing import Any
 from prelabel.errors import PrelabelError
 from prelabel.export.base import ExportReport, RunInfo
 from prelabel.export.parallel import SpreadRows
-from prelabel.options import Options, fields_of, values_of
+from prelabel.options import fields_of, values_of
 from prelabel.processes import Processes
 from prelabel.select import Selection
 from prelabel.source.listing import list_images
-from prelabel.storage.address import describe, redact
+from prelabel.storage.address import absolute, describe, redact
 from prelabel.store.exports import PREVIEW, ExportRecord, write_export
 from prelabel.store.links import Links
 from prelabel.store.run import Run, RunRows, utc_now
+from prelabel.triage.image_list import listed_rows
 
 #: Options that decide how detections are drawn; each format has some of them.
 _SHAPES = ("shape", "segmentation", "polygon_tolerance", "polygon_min_area", "mask_parts", "max_points", "max_masks")
@@ -44,18 +45,21 @@ def export_run(
         fetches_images: Whether the exporter fetches the images.
         accepts_progress: Whether the exporter itself reports progress.
     """
+    rows, notes = listed_rows(run, options.listed), list[str]()
+    if fetches_images:
+        rows, notes = rows_to_fetch(run, rows, options.links)
+    note(notes)
     with Processes.all_cores() as processes:
-        rows, notes = rows_to_fetch(run, options.links) if fetches_images else (run.rows, [])
-        note(notes)
         extra = {"progress": progress} if accepts_progress else {}
         return exporter(RunInfo.of(run), SpreadRows(rows, processes, progress), to, options, run.storage, **extra)
 
 
-def rows_to_fetch(run: Run, lists: Sequence[str]) -> tuple[RunRows, list[str]]:
+def rows_to_fetch(run: Run, rows: RunRows, lists: Sequence[str]) -> tuple[RunRows, list[str]]:
     """The rows of a run with URLs from which the images can be read again.
 
     Args:
         run: The finished run. It stores no signatures, so signed URLs have to come from a list.
+        rows: All its rows, or some.
         lists: Lists of signed URLs, as `--links` accepts them.
 
     Returns:
@@ -67,10 +71,10 @@ def rows_to_fetch(run: Run, lists: Sequence[str]) -> tuple[RunRows, list[str]]:
     elif run.signed:
         count = f"{run.signed:,} images came from signed URLs, whose signatures a run does not store"
         notes.append(f"{count}: give a list with new signatures with --links")
-    return run.rows_to_fetch(links), notes
+    return rows.with_links(links), notes
 
 
-def record_export(run: Run, kind: str, to: str, options: Options, report: Any) -> list[str]:
+def record_export(run: Run, kind: str, to: str, options: Any, report: Any) -> list[str]:
     """Record with a run what was exported from it, for `compare` and for the commands and links of reports.
 
     Args:
@@ -84,6 +88,7 @@ def record_export(run: Run, kind: str, to: str, options: Options, report: Any) -
         A note when the record cannot be written; the export is complete without it.
     """
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in values_of(options).items()}
+    listed: dict[str, str] = {"images": redact(absolute(options.listed.images)), "part": options.listed.part}
     record = ExportRecord(
         run_id=run.record.run_id,
         kind=kind,
@@ -95,6 +100,7 @@ def record_export(run: Run, kind: str, to: str, options: Options, report: Any) -
         images=report.images,
         detections=report.detections,
         dropped=dict(report.dropped),
+        listed=listed if options.listed.images else {},
     )
     try:
         write_export(run.root, run.storage, record)

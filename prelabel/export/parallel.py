@@ -22,6 +22,7 @@ from prelabel.export.run_selection import KnownNames
 from prelabel.processes import Processes
 from prelabel.store.detection_batch import DetectionBatch
 from prelabel.store.rows import ImageRow
+from prelabel.store.subset import ImageOrder
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -130,7 +131,16 @@ class SpreadRows:
 
     def classes(self) -> set[ClassName]:
         """See `Rows`."""
-        return set().union(*self.processes.map(_classes_of_shard, self.by_shard()))
+        return set().union(*self.processes.map(_classes_of_shard, self.rows.of_all_images().by_shard()))
+
+    @property
+    def order(self) -> ImageOrder | None:
+        """See `Rows`."""
+        return self.rows.order
+
+    def of_all_images(self) -> SpreadRows:
+        """See `Rows`."""
+        return replace(self, rows=self.rows.of_all_images())
 
     def without(self, *names: str) -> SpreadRows:
         """See `Rows`."""

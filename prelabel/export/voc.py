@@ -87,14 +87,14 @@ def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage:
     list_url = join(to, f"ImageSets/Main/{options.subset}.txt")
     written = {"to": to, LABELS_NAME: join(to, LABELS_NAME), "the list": list_url}
     written[CONFLICTS_NAME] = join(to, CONFLICTS_NAME)
-    require_distinct_files(options, written, read=("categories", "links"), run=info.output)
+    require_distinct_files(options, written, read=("categories", "images", "links"), run=info.output)
     whole: Part[ImageFile] = Part(names=KnownNames(options.selection, info.classes, info.kept))
     tally = whole.tally
     categories, labels, colors = closed_categories(info, rows, options, storage, options.labels)
     _require_safe(labels.values())
     rows = rows.without("masks", "keypoints", *UNUSED).in_frame(options.frame)
     file_format = _Annotations(info, labels, options.coordinates == "one")
-    work = FilesOf(file_format, categories, options.selection, _BOXES, rename=options.images != "none")
+    work = FilesOf(file_format, categories, options.selection, _BOXES, rename=options.image_files != "none")
     conflicts = NameConflicts()
     try:
         with ExitStack() as stack:
@@ -102,7 +102,7 @@ def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage:
             writer = stack.enter_context(folder_writer(to, storage))
             for file in make_files(rows, work, whole, conflicts):
                 writer.add(f"Annotations/{file.stem}.xml", file.content)
-                writer.add_image(f"JPEGImages/{file.name}", file.image, options.images)
+                writer.add_image(f"JPEGImages/{file.name}", file.image, options.image_files)
                 stream.write(f"{file.stem}\n".encode())
         conflict_files = conflicts.publish(to, storage)
         storage.publish(join(to, LABELS_NAME), _label_map(colors).encode())

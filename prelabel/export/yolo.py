@@ -107,7 +107,7 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
             fit its image, or a file cannot be written. `data.yaml` is written last.
     """
     written = {name: join(to, name) for name in ("train.txt", "val.txt", DATA_NAME, CONFLICTS_NAME)}
-    require_distinct_files(options, {"to": to, **written}, read=("categories", "links"), run=info.output)
+    require_distinct_files(options, {"to": to, **written}, read=("categories", "images", "links"), run=info.output)
     whole: Part[ImageFile] = Part(names=KnownNames(options.selection, info.classes, info.kept))
     tally = whole.tally
     categories, names, _ = closed_categories(info, rows, options, storage, options.labels)
@@ -116,7 +116,7 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
     rows = rows.without(*UNUSED, *unread_keypoints(info, options)).in_frame(options.frame)
     if options.segmentation == "none" or keypoints is not None:
         rows = rows.without("masks")
-    rename = options.images != "none"
+    rename = options.image_files != "none"
     labels = _Labels(numbers, options.scores, pose=keypoints is not None)
     work = FilesOf(labels, categories, options.selection, options, rename, keypoints)
     conflicts = NameConflicts()
@@ -130,7 +130,7 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
                 subset = _subset(file.image.image_id, options.val_share)
                 path = f"images/{subset}/{file.name}"
                 writer.add(label_path(path), file.content)
-                writer.add_image(path, file.image, options.images)
+                writer.add_image(path, file.image, options.image_files)
                 streams[subset].write(f"./{path}\n".encode("utf-8", "surrogateescape"))
         conflict_files = conflicts.publish(to, storage)
         storage.publish(join(to, DATA_NAME), _data(info, names, subsets, keypoints).encode())
@@ -138,9 +138,11 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
         raise ExportError(f"cannot write to {redact(to)}: {describe(error)}") from error
     tally.files = [join(to, "labels/"), *lists.values(), *conflict_files, join(to, DATA_NAME)]
     tally.warnings += [*whole.names.warnings, *conflicts.notes, *categories.notes, *tally.frame_notes(options.frame)]
-    if options.images == "none" and tally.images:
+    if options.image_files == "none" and tally.images:
         places = " and ".join(f"images/{subset}/" for subset in subsets)
-        tally.warnings.append(f"YOLO looks for the images in {places} beside labels/: put them there, or use --images")
+        tally.warnings.append(
+            f"YOLO looks for the images in {places} beside labels/: put them there, or use --image-files"
+        )
     if info.classes is None and not options.categories:
         tally.warnings.append(
             "the detector has no list of classes, so class numbers count the classes that occur in this run, and other "

@@ -19,11 +19,7 @@ import numpy.typing as npt
 
 from prelabel.image_ref import ImageRef
 from prelabel.store.plan import Plan
-
-#: The position of an image in a run that does not have it.
-ABSENT = -1
-
-Positions = npt.NDArray[np.int64]
+from prelabel.store.subset import ABSENT, Positions
 
 
 @dataclass(frozen=True, slots=True)

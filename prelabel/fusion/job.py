@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from prelabel.errors import ConfigError, OutputInUseError, RunInterrupted, StoreError
 from prelabel.fusion.classes import FusedClasses
 from prelabel.fusion.images import ImageFuser, is_proven_the_same
-from prelabel.fusion.index import ABSENT, ImageIndex, Positions
+from prelabel.fusion.index import ImageIndex
 from prelabel.fusion.inputs import classes_of, fused_detector, fused_runs, fused_source, require_fusible, run_notes
 from prelabel.fusion.options import FuseOptions, differences
 from prelabel.fusion.reading import RowsByPosition
@@ -30,6 +30,7 @@ from prelabel.store.plan import Plan, write_plan
 from prelabel.store.rows import OK, rows_to_table
 from prelabel.store.run import FusedRun, Manifest, Run, RunRecord, read_run, utc_now
 from prelabel.store.shards import ShardRecord, read_table, shard_url, write_table
+from prelabel.store.subset import ABSENT, Positions
 
 
 @dataclass(frozen=True, slots=True, repr=False)

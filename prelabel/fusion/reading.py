@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from prelabel.errors import StoreError
-from prelabel.fusion.index import Positions
 from prelabel.storage.files import Storage
 from prelabel.store.detection_batch import DetectionBatch
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import Run
 from prelabel.store.shards import read_table, shard_url
+from prelabel.store.subset import Positions
 
 #: Bytes of shards that a process keeps; at least one shard is kept, however large.
 CACHE_BYTES = 256 * 2**20

@@ -30,6 +30,7 @@ from prelabel.select import ExportSelection
 from prelabel.storage.address import describe, join, redact
 from prelabel.storage.files import Storage
 from prelabel.store.rows import ImageRow
+from prelabel.triage.options import ImageListOptions
 
 INDEX = "index.html"
 FOLDER = "preview-files"
@@ -44,6 +45,7 @@ Progress = Callable[[int, int], None]
 class PreviewOptions(KeypointOptions):
     """The options of `preview`."""
 
+    listed: ImageListOptions = group_of(ImageListOptions)
     selection: ExportSelection = group_of(ExportSelection)
     limit: int = option(
         200,

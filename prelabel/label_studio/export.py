@@ -39,6 +39,7 @@ from prelabel.export.run_selection import KnownNames
 from prelabel.frames import BROWSER
 from prelabel.label_studio.config import config_for
 from prelabel.label_studio.image_url import ImageUrls
+from prelabel.label_studio.list_order import in_list_order
 from prelabel.label_studio.options import LabelStudioOptions
 from prelabel.label_studio.preflight import Preflight
 from prelabel.label_studio.tasks import Batch, TaskPart, add_tasks, require_possible_copies
@@ -55,7 +56,8 @@ def export_label_studio(
     """Write task files (`tasks-00000.json`, ... or another layout) and `label_config.xml` into the folder `to`.
 
     The rows are read twice: first for the classes and tools that occur, then for the tasks. Tasks are in the order of
-    the plan, and regions by descending score. Task files of an earlier export into the folder are replaced or deleted.
+    the plan or of the list of images, and regions by descending score. Task files of an earlier export into the folder
+    are replaced or deleted.
 
     Raises:
         ConfigError: An option names a class that the detector does not have, or `image_url` an unknown placeholder.
@@ -65,7 +67,7 @@ def export_label_studio(
     if options.layout == "predictions" and not info.task_numbers:
         raise ExportError("--layout predictions needs a run that was made from the tasks of a Label Studio project")
     written = {"to": to, "display_copies": options.display_copies}
-    require_distinct_files(options, written, run=info.output)
+    require_distinct_files(options, written, read=("images",), run=info.output)
     require_possible_copies(info, options, new_tasks=options.layout != "predictions")
     tasks_folder = absolute(join(to, "tasks")) + "/"
     require(
@@ -91,7 +93,9 @@ def export_label_studio(
     largest = 0
     try:
         with task_files(to, storage, options) as files:
-            for image_id, task in make_items(rows, partial(add_tasks, info, config, options), whole):
+            tasks = make_items(rows, partial(add_tasks, info, config, options), whole)
+            # A sync lists the files of single tasks by their names.
+            for image_id, task in in_list_order(tasks, None if options.layout == "sync" else rows.order):
                 files.add(image_id, task)
                 largest = max(largest, len(task))
         storage.publish(join(to, CONFIG_NAME), config.xml.encode("utf-8"))

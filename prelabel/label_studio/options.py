@@ -9,6 +9,7 @@ from prelabel.label_studio.client import LOCAL_FILES
 from prelabel.masks.polygons import FRAGMENT_SHARE, MASK_PARTS, PolygonRules
 from prelabel.options import group_of, option, require
 from prelabel.select import ExportSelection
+from prelabel.triage.options import ImageListOptions
 
 _GROUP = "Label Studio"
 
@@ -17,6 +18,7 @@ _GROUP = "Label Studio"
 class TaskOptions(KeypointOptions):
     """Which detections are kept, and how they become regions of tasks."""
 
+    listed: ImageListOptions = group_of(ImageListOptions)
     selection: ExportSelection = group_of(ExportSelection)
     shape: str = option(
         "auto",

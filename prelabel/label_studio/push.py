@@ -1,6 +1,6 @@
 """Push the predictions of a run into a Label Studio project; pushing twice has the same result as pushing once.
 
-For each image of the run, in plan order:
+For each image of the run, in the order of the plan or of the list of images:
 
     the project                                         action
     has no task for the image                           a task with its prediction is created
@@ -14,7 +14,8 @@ machine. After every request, what the server says it created is compared with w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -24,17 +25,21 @@ from prelabel.export.display_copies import DisplayCopies
 from prelabel.export.from_run import record_export
 from prelabel.export.keypoints import unread_keypoints
 from prelabel.export.run_selection import KnownNames
+from prelabel.export.text import strict_json
 from prelabel.frames import BROWSER
 from prelabel.label_studio.client import Project, Server, read_token
 from prelabel.label_studio.config import LabelConfig, config_for, has_tools, read_config
 from prelabel.label_studio.image_url import ImageUrls
+from prelabel.label_studio.list_order import in_list_order
 from prelabel.label_studio.options import PushOptions
 from prelabel.label_studio.preflight import Preflight
-from prelabel.label_studio.sending import KnownTasks, Sender, Sent
+from prelabel.label_studio.sending import KnownTasks, Sender, Sent, Task
 from prelabel.label_studio.storages import provide_storages
 from prelabel.label_studio.tasks import TaskPart, require_possible_copies, tasks_of
 from prelabel.storage.files import Storage
 from prelabel.store.run import Run
+from prelabel.store.subset import ImageOrder
+from prelabel.triage.image_list import listed_rows
 
 #: Called with the number of images processed so far.
 Progress = Callable[[int], None]
@@ -113,8 +118,9 @@ def push_run(run: Run, options: PushOptions, progress: Callable[[int, int], None
         options: See `push`.
         progress: Called with the number of images processed so far and the total.
     """
-    total = run.record.images
-    report = push(RunInfo.of(run), run.rows, options, run.storage, lambda done: progress(done, total))
+    rows = listed_rows(run, options.listed)
+    total = len(rows)
+    report = push(RunInfo.of(run), rows, options, run.storage, lambda done: progress(done, total))
     notes = record_export(run, "push label-studio", report.url, options, report)
     return replace(report, warnings=(*report.warnings, *notes))
 
@@ -150,8 +156,8 @@ def push(
         part = TaskPart(names=names, urls=ImageUrls(options.image_url, options.document_root), copies=copies)
         tally = part.tally
         preflight = Preflight(config, accepted=True)
-        for done, task in enumerate(tasks_of(info, rows.batches(), config, options, part), start=1):
-            preflight.require_showable(task)
+        tasks = tasks_of(info, rows.batches(), config, options, part)
+        for done, task in enumerate(_in_order(_checked(tasks, preflight), rows.order), start=1):
             sender.add(task)
             if progress is not None:
                 progress(done)
@@ -188,6 +194,21 @@ def push(
                 *storage_notes,
             ),
         )
+
+
+def _checked(tasks: Iterable[Task], preflight: Preflight) -> Iterator[Task]:
+    """The same tasks. Raises ExportError for one that would not be shown."""
+    for task in tasks:
+        preflight.require_showable(task)
+        yield task
+
+
+def _in_order(tasks: Iterator[Task], order: ImageOrder | None) -> Iterator[Task]:
+    """The tasks in the order of a list of images; without one, as they come."""
+    if order is None:
+        return tasks
+    as_json = ((task["data"]["image_id"], strict_json(task)) for task in tasks)
+    return (json.loads(task) for _, task in in_list_order(as_json, order))
 
 
 def _warnings(sent: Sent, known: KnownTasks) -> list[str]:

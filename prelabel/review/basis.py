@@ -84,7 +84,8 @@ def basis_of(options: CompareOptions, records: Sequence[ExportRecord], *, any_to
         )
     if others:
         candidates = "; ".join(
-            f"{_rules_in_words(_recorded_selection(record))} ({record.kind} of {record.at} to {record.to})"
+            f"{_rules_in_words(_recorded_selection(record))} ({record.kind} of {record.at} to {record.to}"
+            f"{_images_in_words(record)})"
             for record in [last, *others[:_MAX_OTHERS]]
         )
         more = f"; and {len(others) - _MAX_OTHERS} more" if len(others) > _MAX_OTHERS else ""
@@ -102,7 +103,7 @@ def basis_of(options: CompareOptions, records: Sequence[ExportRecord], *, any_to
         )
     tolerance = _polygon_option("polygon_tolerance", options, last)
     min_area = _polygon_option("polygon_min_area", options, last)
-    words = f"{last.kind} of {last.at}: {_rules_in_words(selection)}"
+    words = f"{last.kind} of {last.at}{_images_in_words(last)}: {_rules_in_words(selection)}"
     if others:
         words = f"assumed, the latest of {len(others) + 1} different selections: {words}"
     return Basis(RECORDED, selection, tolerance, min_area, words, tuple(notes))
@@ -117,6 +118,12 @@ def _recorded_selection(record: ExportRecord) -> Selection:
     known = fields_of(ExportSelection)
     rules = {name: value for name, value in record.selection.items() if name in known}
     return recorded_selection(ExportSelection, rules, "selection")
+
+
+def _images_in_words(record: ExportRecord) -> str:
+    """The list of images that was exported, for a sentence; `""` if all were."""
+    part = f"part {record.listed['part']} of " if record.listed.get("part") else ""
+    return f", only {part}{record.listed['images']}" if record.listed.get("images") else ""
 
 
 def _latest_by_selection(records: Sequence[ExportRecord]) -> list[ExportRecord]:

@@ -8,6 +8,7 @@ from typing import Any
 from prelabel.frames import FRAMES
 from prelabel.options import Options, default_of, fields_of, flag_of, group_of, option, require, values_of
 from prelabel.select import DefaultThreshold, ExportSelection, Selection
+from prelabel.triage.options import ImageListOptions
 
 #: Find the frame from the image sizes in the file.
 AUTO = "auto"
@@ -61,6 +62,7 @@ class EvaluateOptions(Options):
         ConfigError: A value makes no sense.
     """
 
+    listed: ImageListOptions = group_of(ImageListOptions)
     selection: AllDetections = group_of(AllDetections)
     truth: str = option(
         "",
@@ -163,6 +165,7 @@ class CompareOptions(Options):
         ConfigError: A value makes no sense.
     """
 
+    listed: ImageListOptions = group_of(ImageListOptions)
     selection: ExportSelection = group_of(ExportSelection)
     predictions: str = option(
         "",

@@ -17,6 +17,8 @@
   that is signed again names the same images. With `--add-new`, images already in the plan keep their names even if
   the list now has others that differ only in the query.
 - A list on a web server must not name local files.
+
+`list_columns` reads the same files, but COCO datasets, for lists of other things: their lines, or the columns it names.
 """
 
 from __future__ import annotations
@@ -56,7 +58,10 @@ _CHUNK = 1 << 20
 _BATCH_ROWS = 16_384
 _DOTS = re.compile(r"(^|/)\.{1,2}(/|$)")
 
-# Position in the list (`line 7`), entry, image_id or "".
+#: The columns of a list of images: the second one is optional.
+_COLUMNS = ("uri", "image_id")
+
+# Position in the list (`line 7`), value of the first column, value of the second or "".
 _Entry = tuple[str, str, str]
 
 
@@ -107,6 +112,22 @@ def list_entries(
         if image_id and not image_id.isascii():
             require_unicode(image_id, f"{list_name}: {position}")
         yield ImageRef(image_id or path, uri, path)
+
+
+def list_columns(address: Address, storage: Storage, columns: tuple[str, str]) -> Iterator[_Entry]:
+    """Yield the position of each entry in a list (`line 7`) and its values in two columns, in the list's order.
+
+    Args:
+        address: The list, with one of the `LIST_EXTENSIONS`. A `.txt` list has only the first column.
+        storage: Opens the list.
+        columns: The names of both columns. The list must have the first; a missing value of the second is `""`.
+
+    Raises:
+        SourceError: The list cannot be read, or an entry is invalid; the message names the file and position.
+        OSError: Storage failed.
+    """
+    extension = posixpath.splitext(path_of_url(address.url))[1].lower()
+    return _READERS[extension](address, storage, lambda: None, columns)
 
 
 def _ambiguous_paths(entries: Iterable[_Entry], resolve: Callable[[str], tuple[str, str]]) -> frozenset[int]:
@@ -239,23 +260,27 @@ def _text_lines(address: Address, storage: Storage, on_read: Callable[[], None])
         yield text.removeprefix("\ufeff") if number == 1 else text
 
 
-def _read_txt(address: Address, storage: Storage, on_read: Callable[[], None]) -> Iterator[_Entry]:
+def _read_txt(
+    address: Address, storage: Storage, on_read: Callable[[], None], columns: tuple[str, str] = _COLUMNS
+) -> Iterator[_Entry]:
     for number, line in enumerate(_text_lines(address, storage, on_read), start=1):
         entry = line.removesuffix("\n").removesuffix("\r")
         if entry and not entry.isspace():
             yield f"line {number}", entry, ""
 
 
-def _read_csv(address: Address, storage: Storage, on_read: Callable[[], None]) -> Iterator[_Entry]:
+def _read_csv(
+    address: Address, storage: Storage, on_read: Callable[[], None], columns: tuple[str, str] = _COLUMNS
+) -> Iterator[_Entry]:
     reader = csv.reader(_text_lines(address, storage, on_read), strict=True)
     list_name = str(address)
     try:
         header = next(reader, [])
         names = [name.strip() for name in header]
-        if "uri" not in names:
-            raise SourceError(f"{list_name}: line 1: must name a column uri, got {str(header[:10])[:200]}")
-        _require_unique_columns(names, f"{list_name}: line 1")
-        uri, image_id = names.index("uri"), names.index("image_id") if "image_id" in names else None
+        if columns[0] not in names:
+            raise SourceError(f"{list_name}: line 1: must name a column {columns[0]}, got {str(header[:10])[:200]}")
+        _require_unique_columns(names, columns, f"{list_name}: line 1")
+        first, second = names.index(columns[0]), names.index(columns[1]) if columns[1] in names else None
         for row in reader:
             if not row:
                 continue
@@ -263,12 +288,14 @@ def _read_csv(address: Address, storage: Storage, on_read: Callable[[], None]) -
                 raise SourceError(
                     f"{list_name}: line {reader.line_num}: has {len(row)} columns, but the first line has {len(names)}"
                 )
-            yield f"line {reader.line_num}", row[uri], "" if image_id is None else row[image_id]
+            yield f"line {reader.line_num}", row[first], "" if second is None else row[second]
     except csv.Error as error:
         raise SourceError(f"{list_name}: line {reader.line_num}: invalid CSV: {error}") from None
 
 
-def _read_jsonl(address: Address, storage: Storage, on_read: Callable[[], None]) -> Iterator[_Entry]:
+def _read_jsonl(
+    address: Address, storage: Storage, on_read: Callable[[], None], columns: tuple[str, str] = _COLUMNS
+) -> Iterator[_Entry]:
     list_name = str(address)
     for number, line in enumerate(_text_lines(address, storage, on_read), start=1):
         if line.isspace():
@@ -278,43 +305,47 @@ def _read_jsonl(address: Address, storage: Storage, on_read: Callable[[], None])
             values = json.loads(line, object_pairs_hook=unique)
         except (ValueError, RecursionError) as error:
             raise SourceError(f"{list_name}: {position}: invalid JSON: {describe(error)}") from None
-        if not isinstance(values, dict) or not isinstance(values.get("uri"), str):
+        first, second = columns
+        if not isinstance(values, dict) or not isinstance(values.get(first), str):
             raise SourceError(
-                f'{list_name}: {position}: expected an object with a string "uri", got {line.strip()[:80]!r}'
+                f'{list_name}: {position}: expected an object with a string "{first}", got {line.strip()[:80]!r}'
             )
-        image_id = values.get("image_id")
-        if not isinstance(image_id, str | None):
-            raise SourceError(f'{list_name}: {position}: "image_id" must be a string, got {image_id!r:.80}')
-        yield position, values["uri"], image_id or ""
+        value = values.get(second)
+        if not isinstance(value, str | None):
+            raise SourceError(f'{list_name}: {position}: "{second}" must be a string, got {value!r:.80}')
+        yield position, values[first], value or ""
 
 
-def _read_parquet(address: Address, storage: Storage, on_read: Callable[[], None]) -> Iterator[_Entry]:
+def _read_parquet(
+    address: Address, storage: Storage, on_read: Callable[[], None], columns: tuple[str, str] = _COLUMNS
+) -> Iterator[_Entry]:
     list_name = str(address)
     try:
         with _seekable(address, storage) as file, pq.ParquetFile(file) as parquet:
             names = parquet.schema_arrow.names
-            if "uri" not in names:
-                raise SourceError(f"{list_name}: must have a column uri, got {', '.join(names[:10])[:200]}")
-            _require_unique_columns(names, list_name)
-            columns = [name for name in ("uri", "image_id") if name in names]
+            first, second = columns
+            if first not in names:
+                raise SourceError(f"{list_name}: must have a column {first}, got {', '.join(names[:10])[:200]}")
+            _require_unique_columns(names, columns, list_name)
+            present = [name for name in columns if name in names]
             row = 0
-            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=present):
                 on_read()
-                uris = _strings(batch.column("uri"), list_name)
-                ids: Iterable[str | None] = (
-                    _strings(batch.column("image_id"), list_name) if len(columns) == 2 else [""] * len(uris)
+                entries = _strings(batch, first, list_name)
+                values: Iterable[str | None] = (
+                    _strings(batch, second, list_name) if len(present) == 2 else [""] * len(entries)
                 )
-                for uri, image_id in zip(uris, ids, strict=True):
+                for entry, value in zip(entries, values, strict=True):
                     row += 1
-                    if uri is None:
-                        raise SourceError(f"{list_name}: row {row}: the uri is null")
-                    yield f"row {row}", uri, image_id or ""
+                    if entry is None:
+                        raise SourceError(f"{list_name}: row {row}: the {first} is null")
+                    yield f"row {row}", entry, value or ""
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise SourceError(f"{list_name}: not a readable Parquet file: {describe(error)}") from error
 
 
-def _require_unique_columns(names: list[str], location: str) -> None:
-    for name in ("uri", "image_id"):
+def _require_unique_columns(names: list[str], columns: tuple[str, str], location: str) -> None:
+    for name in columns:
         if names.count(name) > 1:
             raise SourceError(f"{location}: {names.count(name)} columns are named {name}: keep only one")
 
@@ -333,15 +364,18 @@ def _seekable(address: Address, storage: Storage) -> Any:
     return io.BytesIO(data)
 
 
-def _strings(column: pa.Array, list_name: str) -> list[str | None]:
+def _strings(batch: pa.RecordBatch, name: str, list_name: str) -> list[str | None]:
+    column = batch.column(name)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
-        raise SourceError(f"{list_name}: uri and image_id must be string columns, got {column.type}")
+        raise SourceError(f"{list_name}: {name} must be a string column, got {column.type}")
     values: list[str | None] = column.to_pylist()
     return values
 
 
-def _read_coco(address: Address, storage: Storage, on_read: Callable[[], None]) -> Iterator[_Entry]:
+def _read_coco(
+    address: Address, storage: Storage, on_read: Callable[[], None], columns: tuple[str, str] = _COLUMNS
+) -> Iterator[_Entry]:
     list_name = str(address)
     with storage.open(address) as file:
 

@@ -44,6 +44,7 @@ class ExportRecord:
         images: Number of images written.
         detections: Number of detections written.
         dropped: Number of selected detections that were not written, by reason.
+        listed: `images` and `part`, the list of images that was exported; empty, and not in the file, if all were.
     """
 
     run_id: str
@@ -56,6 +57,7 @@ class ExportRecord:
     images: int = 0
     detections: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    listed: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_export(output: AddressLike, storage: Storage, record: ExportRecord) -> None:
@@ -66,7 +68,10 @@ def write_export(output: AddressLike, storage: Storage, record: ExportRecord) ->
     """
     stamp = re.sub(r"[-:]|\+00:00$", "", record.at)
     file = Address.of_folder(output).join(EXPORTS, f"export-{stamp}Z-{secrets.token_hex(4)}.json")
-    write_json(file, storage, {"schema_version": _VERSION, **asdict(record)})
+    values = asdict(record)
+    if not record.listed:
+        del values["listed"]
+    write_json(file, storage, {"schema_version": _VERSION, **values})
 
 
 def read_exports(output: AddressLike, storage: Storage, run_id: str) -> tuple[list[ExportRecord], list[str]]:
@@ -100,10 +105,11 @@ def _record_of(values: Mapping[str, Any]) -> ExportRecord:
     record = ExportRecord(**{key: values[key] for key in ExportRecord.__dataclass_fields__ if key in values})
     for name in ("run_id", "kind", "to", "at", "model_version"):
         _require(isinstance(getattr(record, name), str), name, "text")
-    for name in ("selection", "shapes", "dropped"):
+    for name in ("selection", "shapes", "dropped", "listed"):
         _require(isinstance(getattr(record, name), dict), name, "an object")
     for name, count in {"images": record.images, "detections": record.detections, **record.dropped}.items():
         _require(isinstance(count, int) and count >= 0, name, "a number of images or detections")
+    _require(all(isinstance(value, str) for value in record.listed.values()), "listed", "texts")
     for name, value in record.shapes.items():
         # The upper limit exceeds any image; a larger number might not fit a float.
         _require(not isinstance(value, int | float) or 0 <= value <= 1e9, name, "0 or more")

@@ -26,6 +26,7 @@ from prelabel.store.links import Links
 from prelabel.store.plan import Plan, PlanPart
 from prelabel.store.rows import SCHEMA_VERSION, SHARD_SCHEMA, ImageRow
 from prelabel.store.shards import ShardRecord, read_batches, read_classes, shard_url
+from prelabel.store.subset import ImageOrder, Subset
 
 RUN = "run.json"
 MANIFEST = "manifest.json"
@@ -296,6 +297,7 @@ class RunRows:
         excluded: Columns that are not read.
         links: Full addresses that replace the stored ones.
         frame: Frame of sizes, boxes and masks; one of `prelabel.frames`.
+        subset: The images whose rows are read; all if it is None.
     """
 
     output: str
@@ -304,6 +306,7 @@ class RunRows:
     excluded: frozenset[str] = frozenset()
     links: Links | None = None
     frame: str = DISPLAY
+    subset: Subset | None = None
 
     def __call__(self, columns: Sequence[str] | None = None) -> Iterator[ImageRow]:
         """Yield the rows, with one row group in memory at a time.
@@ -321,23 +324,42 @@ class RunRows:
         """Yield the rows as batches of detections. Raises StoreError if a shard is missing or corrupt."""
         if columns is None and self.excluded:
             columns = [name for name in SHARD_SCHEMA.names if name not in self.excluded]
-        for shard, _ in self.shards:
+        for shard, _ in self._shards_with_rows():
             full = {} if self.links is None else self.links.of(shard)
+            positions = None if self.subset is None else self.subset.by_shard[shard]
+            if positions is not None and full:
+                full = {n: full[position] for n, position in enumerate(positions.tolist()) if position in full}
             done = 0
-            for batch in read_batches(shard_url(self.output, shard), self.storage, columns):
+            for batch in read_batches(shard_url(self.output, shard), self.storage, columns, positions):
                 converted = batch.in_frame(self.frame)
                 yield converted.with_uris({n - done: uri for n, uri in full.items()}) if full else converted
                 done += len(batch.images)
 
     def classes(self) -> set[ClassName]:
-        """Return the classes of all detections. Raises StoreError if a shard is missing or corrupt."""
+        """Return the classes of all detections, also of images outside of `subset`: categories must not depend on it.
+
+        Raises:
+            StoreError: A shard is missing or corrupt.
+        """
         return set().union(*(read_classes(shard_url(self.output, shard), self.storage) for shard, _ in self.shards))
 
     def __len__(self) -> int:
-        return sum(rows for _, rows in self.shards)
+        return sum(rows for _, rows in self._shards_with_rows())
 
     def __repr__(self) -> str:
-        return f"<{len(self):,} rows in {len(self.shards):,} shards>"
+        return f"<{len(self):,} rows in {len(self._shards_with_rows()):,} shards>"
+
+    @property
+    def order(self) -> ImageOrder | None:
+        """The order of the list that chose the images, in which tools should show them; None if no list did."""
+        return None if self.subset is None else self.subset.order
+
+    def _shards_with_rows(self) -> Sequence[tuple[int, int]]:
+        """Number and row count of each shard that is read."""
+        if self.subset is None:
+            return self.shards
+        chosen = self.subset.by_shard
+        return [(shard, len(chosen[shard])) for shard, _ in self.shards if shard in chosen]
 
     def without(self, *names: str) -> RunRows:
         """Return the same rows without some columns; `ImageRow` must have a default for them."""
@@ -347,11 +369,28 @@ class RunRows:
         """Return the same rows with sizes, boxes and masks in another frame; the orientation columns must be read."""
         return replace(self, frame=frame)
 
+    def of_images(self, subset: Subset) -> RunRows:
+        """Return only the rows of some images."""
+        return replace(self, subset=subset)
+
+    def of_all_images(self) -> RunRows:
+        """Return the rows of all images."""
+        return replace(self, subset=None)
+
+    def with_links(self, links: Links) -> RunRows:
+        """Return the same rows with their full addresses, to read the images again."""
+        return replace(self, links=links)
+
     def by_shard(self) -> list[RunRows]:
         """Return the rows of each shard separately."""
         return [
-            replace(self, shards=((shard, rows),), links=None if self.links is None else self.links.only(shard))
-            for shard, rows in self.shards
+            replace(
+                self,
+                shards=((shard, rows),),
+                links=None if self.links is None else self.links.only(shard),
+                subset=None if self.subset is None else self.subset.only(shard),
+            )
+            for shard, rows in self._shards_with_rows()
         ]
 
 
@@ -384,10 +423,6 @@ class Run:
     def signed(self) -> int:
         """Number of images whose address had a signature or a password, which was not stored."""
         return sum(int(source.get("signed") or 0) for source in self.record.source.get("sources") or ())
-
-    def rows_to_fetch(self, links: Links) -> RunRows:
-        """Return all rows with their full addresses, to read the images again."""
-        return replace(self.rows, links=links)
 
     def plan(self) -> Plan:
         """Open the plan: the images of each shard."""

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -206,12 +207,47 @@ def read_shard(url: AddressLike, storage: Storage, columns: Sequence[str] | None
         yield from batch.rows()
 
 
-def read_batches(url: AddressLike, storage: Storage, columns: Sequence[str] | None = None) -> Iterator[DetectionBatch]:
-    """Yield the same rows as batches of detections, of at most `ROWS_PER_GROUP` rows each."""
+def read_batches(
+    url: AddressLike,
+    storage: Storage,
+    columns: Sequence[str] | None = None,
+    positions: npt.NDArray[np.int64] | None = None,
+) -> Iterator[DetectionBatch]:
+    """Yield the same rows as batches of detections, of at most `ROWS_PER_GROUP` rows each.
+
+    Args:
+        url: Address of the file.
+        storage: Opens the file.
+        columns: See `read_shard`.
+        positions: Ascending positions of the rows to read, from 0; all by default. Row groups without any are skipped.
+
+    Raises:
+        StoreError: See `read_shard`. The file has fewer rows than a position demands.
+    """
     with _opened(url, storage) as parquet:
         names = [name for name in columns or SHARD_SCHEMA.names if name in parquet.schema_arrow.names]
-        for batch in parquet.iter_batches(batch_size=ROWS_PER_GROUP, columns=names, use_threads=False):
+        batches = (
+            parquet.iter_batches(batch_size=ROWS_PER_GROUP, columns=names, use_threads=False)
+            if positions is None
+            else _rows_at(parquet, names, positions, url)
+        )
+        for batch in batches:
             yield from DetectionBatch.from_arrow(batch).split()
+
+
+def _rows_at(
+    parquet: pq.ParquetFile, names: list[str], positions: npt.NDArray[np.int64], url: AddressLike
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows at ascending positions, from one row group at a time."""
+    counts = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    starts = np.cumsum([0, *counts])
+    if len(positions) and positions[-1] >= starts[-1]:
+        raise StoreError(f"{url} has {starts[-1]:,} rows, fewer than the plan: check the run with `prelabel verify`")
+    for group, (begin, end) in enumerate(itertools.pairwise(np.searchsorted(positions, starts).tolist())):
+        if begin < end:
+            rows = parquet.read_row_group(group, columns=names, use_threads=False)
+            taken = rows.take(positions[begin:end] - starts[group]).combine_chunks()
+            yield from taken.to_batches(max_chunksize=ROWS_PER_GROUP)
 
 
 def read_classes(url: AddressLike, storage: Storage) -> set[ClassName]:

@@ -303,6 +303,29 @@ def test_new_images_may_come_from_another_source(world: World):
     assert world.label(source=(str(elsewhere),), add_new=True).images == 4
 
 
+def test_a_list_of_images_decides_which_are_planned_and_another_one_adds_more(world: World):
+    world.add(9)
+
+    def listed(name: str, *numbers: int) -> str:
+        (world.folder / name).write_text("image_id\n" + "".join(f"{n:03d}.png\n" for n in numbers))
+        return str(world.folder / name)
+
+    with pytest.raises(ConfigError, match=r"1 of 2 images .*sources: '099.png' \(line 3\)"):
+        world.label(images=listed("wrong.csv", 7, 99))
+    assert not world.files()
+    first, second = listed("first.csv", 7, 0, 4), listed("second.csv", 4, 8)
+    assert world.label(images=first).images == 3
+    assert sorted(world.fetched) == ids(0, 4, 7)
+    for other in ("", second):
+        with pytest.raises(ConfigError, match=r"images was .*first\.csv"):
+            world.label(images=other)
+    assert world.label(images=first).labeled == 0
+    assert world.label(images=second, add_new=True).images == 4
+    assert [row.image_id for row in world.rows()] == ids(0, 4, 7, 8)
+    with pytest.raises(ConfigError, match=r"--limit.*--images"):
+        world.label(images=first, limit=2)
+
+
 def test_limit_takes_the_first_images(world: World):
     world.add(9)
     assert world.label(limit=5).images == 5

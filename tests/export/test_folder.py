@@ -97,7 +97,7 @@ def test_rows_to_fetch_have_the_signed_urls_of_the_list(tmp_path: Path, server: 
 def test_images_behind_signed_urls_are_copied(tmp_path: Path, server: str, jpeg: bytes, form: str, place: str) -> None:
     run = run_of(tmp_path, server, jpeg)
     links = list_of(tmp_path, server)
-    code, output = export("export", form, run, "--to", tmp_path / "out", "--images", "copy", "--links", links)
+    code, output = export("export", form, run, "--to", tmp_path / "out", "--image-files", "copy", "--links", links)
     assert code == 0, output
     assert [(tmp_path / "out" / place / name).read_bytes() for name in ("a.jpg", "b.jpg")] == [jpeg, jpeg]
     written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
@@ -121,7 +121,7 @@ def test_an_unreadable_image_is_not_reported_as_an_unwritable_file(
 ) -> None:
     run = run_of(tmp_path, server, jpeg)
     links = list_of(tmp_path, server, signature="99990000")
-    code, output = export("export", form, run, "--to", tmp_path / "out", "--images", "copy", "--links", links)
+    code, output = export("export", form, run, "--to", tmp_path / "out", "--image-files", "copy", "--links", links)
     assert code == 1
     (line,) = output.strip().splitlines()
     assert tells(line, "image", "'a.jpg'", "read", f"{server}/a.jpg?***", "403")
@@ -145,7 +145,7 @@ def test_progress_is_shown_when_images_are_read_again(
 ) -> None:
     monkeypatch.setattr("prelabel.console.LINE_INTERVAL_S", 0.0)
     arguments = ["--to", tmp_path / "out", "--links", list_of(tmp_path, server)]
-    copied = ["--images", "copy"] if command == ("export", "voc") else []
+    copied = ["--image-files", "copy"] if command == ("export", "voc") else []
     code, output = export(*command, run_of(tmp_path, server, jpeg), *arguments, *copied)
     assert code == 0, output
     # VOC reads the rows once for the classes and once for the images. The preview reads them once for the totals and,

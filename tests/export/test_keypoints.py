@@ -213,7 +213,7 @@ def test_labels_that_cvat_would_confuse_are_refused(tmp_path: Path, info: RunInf
 
 
 def test_yolo_writes_pose_files(tmp_path: Path):
-    labels, data, report = yolo(tmp_path, rows(row("a.jpg", DOG)), images="none")
+    labels, data, report = yolo(tmp_path, rows(row("a.jpg", DOG)), image_files="none")
     assert labels == "0 0.25 0.5 0.5 1 0.25 0.5 2 0 0 0 0 0 0\n"
     assert (data["kpt_shape"], data["flip_idx"]) == ([3, 3], [0, 2, 1])
     assert data["kpt_names"] == {0: list(FACE.names), 1: list(FACE.names)}

@@ -170,7 +170,7 @@ def test_images_are_copied_when_several_processes_work(tmp_path: Path, processes
         shards.append([dataclasses.replace(row(f"{n}.jpg", found(), uri=str(photos / f"{n}.jpg")), bytes=1)])
     copied = open_run(write_run(tmp_path / "run", shards), Storage())
     rows = SpreadRows(copied.rows, processes)
-    export_voc(RunInfo.of(copied), rows, str(tmp_path / "out"), VocOptions(images="copy"), Storage())
+    export_voc(RunInfo.of(copied), rows, str(tmp_path / "out"), VocOptions(image_files="copy"), Storage())
     assert [(tmp_path / f"out/JPEGImages/{n}.jpg").read_bytes() for n in range(6)] == [b"%d" % n for n in range(6)]
 
 

@@ -120,7 +120,7 @@ def test_images_with_equal_stems_are_dropped_and_listed(tmp_path: Path) -> None:
     image_rows = rows(row("a.jpg", found()), row("a.png", found()), row("b/a.jpg"), row("a.gif"), row("b/a.tif"))
     report = export(tmp_path, image_rows)
     assert report.dropped == {"images with the same name as another one except for the extension": 3}
-    assert told(report.warnings, "3 images", "dropped", "'a.png'", "name-conflicts.csv", "--images copy")
+    assert told(report.warnings, "3 images", "dropped", "'a.png'", "name-conflicts.csv", "--image-files copy")
     listed = ["image_id,file_name,written_as", "a.png,a.png,", "a.gif,a.gif,", "b/a.tif,b/a.tif,"]
     assert (tmp_path / "name-conflicts.csv").read_text().splitlines() == listed
     assert report.detections == 1
@@ -138,7 +138,7 @@ def test_images_with_equal_stems_are_copied_under_other_names(tmp_path: Path) ->
     shards = [[row(name, found(), uri=str(source / name)) for name in part] for part in (names[:2], names[2:])]
     run = open_run(write_run(tmp_path / "run", shards), Storage())
     to = tmp_path / "out"
-    report = export(to, run.rows, images="link")
+    report = export(to, run.rows, image_files="link")
     assert report.dropped == {}
     assert (report.images, report.detections) == (4, 4)
     with (to / "name-conflicts.csv").open() as file:
@@ -154,7 +154,7 @@ def test_images_with_equal_stems_are_copied_under_other_names(tmp_path: Path) ->
     for new, stem in zip(name_in_export.values(), stems, strict=True):
         assert f"<filename>{new}</filename>" in (to / f"Annotations/{stem}.xml").read_text()
     # The same images get the same names in every export.
-    assert export(to, run.rows, images="link") == report
+    assert export(to, run.rows, image_files="link") == report
 
 
 def test_invalid_options_are_refused() -> None:

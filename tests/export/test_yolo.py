@@ -146,7 +146,7 @@ def test_names_that_a_list_cannot_contain_and_equal_stems_are_dropped_and_counte
         "images with the same name as another one except for the extension": 1,
         "images whose names cannot be written in a list of files": 2,
     }
-    assert told(report.warnings, "'a.png'", "name", "name-conflicts.csv", "--images link")
+    assert told(report.warnings, "'a.png'", "name", "name-conflicts.csv", "--image-files link")
     assert (tmp_path / "name-conflicts.csv").read_text() == "image_id,file_name,written_as\na.png,a.png,\n"
     assert str(tmp_path / "name-conflicts.csv") in report.files
     assert (tmp_path / "train.txt").read_text() == "./images/train/a.jpg\n./images/train/b/a.png\n"
@@ -196,17 +196,17 @@ def test_images_are_linked_or_copied(tmp_path: Path) -> None:
     photo.parent.mkdir()
     photo.write_bytes(b"jpeg")
     image_rows = rows(row("sub/a b.jpg", found(), uri=str(photo)))
-    report = export(tmp_path / "out", image_rows, images="link")
-    export(tmp_path / "out", image_rows, images="link")
+    report = export(tmp_path / "out", image_rows, image_files="link")
+    export(tmp_path / "out", image_rows, image_files="link")
     place = tmp_path / "out/images/train/sub/a b.jpg"
     assert place.is_symlink()
     assert place.read_bytes() == b"jpeg"
     assert report.warnings == ()
-    export(tmp_path / "copy", image_rows, images="copy")
+    export(tmp_path / "copy", image_rows, image_files="copy")
     assert not (tmp_path / "copy/images/train/sub/a b.jpg").is_symlink()
     assert (tmp_path / "copy/images/train/sub/a b.jpg").read_bytes() == b"jpeg"
     with pytest.raises(ExportError, match=facts("'a.jpg'", "link|linked", "copy|copied", "disk")):
-        export(tmp_path / "no", rows(row("a.jpg", found())), images="link")
+        export(tmp_path / "no", rows(row("a.jpg", found())), image_files="link")
 
 
 def test_an_image_is_never_replaced_by_a_link_to_itself(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_an_image_is_never_replaced_by_a_link_to_itself(tmp_path: Path) -> None:
     photo.parent.mkdir(parents=True)
     photo.write_bytes(b"jpeg")
     with pytest.raises(ExportError, match=facts(str(photo), "folder")):
-        export(tmp_path, rows(row("a.jpg", found(), uri=str(photo))), images="link")
+        export(tmp_path, rows(row("a.jpg", found(), uri=str(photo))), image_files="link")
     assert photo.read_bytes() == b"jpeg"
 
 
@@ -227,7 +227,8 @@ def test_object_storage_gets_the_same_files(tmp_path: Path) -> None:
 
 def test_invalid_options_are_refused() -> None:
     for options, expected in (
-        ({"images": "move"}, ("images", "none", "link", "copy", "'move'")),
+        ({"image_files": "move"}, ("image-files", "none", "link", "copy", "'move'")),
+            ({"images": "copy"}, ("images", ".csv", "'copy'")),
         ({"val_share": 1.0}, ("val-share", "0", "1", "1.0")),
         ({"polygon_tolerance": -1.0}, ("polygon-tolerance", "0", "-1.0")),
     ):

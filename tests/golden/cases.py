@@ -129,9 +129,9 @@ def exports() -> Iterator[Case]:
     yield export(crowd, "label-studio", "class-map-file", ("--class-map", "@files/classes.csv"))
     for kind in ("yolo", "voc"):
         for images in ("copy", "link"):
-            yield export("runs/photos", kind, images, ("--images", images))
-    yield export("runs/photos", "yolo", "copy-validation", ("--images", "copy", "--val-share", "0.5"))
-    yield export("runs/named", "yolo", "copy", ("--images", "copy", "--links", "@files/list.csv"))
+            yield export("runs/photos", kind, images, ("--image-files", images))
+    yield export("runs/photos", "yolo", "copy-validation", ("--image-files", "copy", "--val-share", "0.5"))
+    yield export("runs/named", "yolo", "copy", ("--image-files", "copy", "--links", "@files/list.csv"))
     # Once more into the same place, and by an address of a folder that is not there yet.
     again = ("export", "label-studio", "@runs/shapes", "--to", "deep/er/out", "--layout", "sync")
     yield Case(name="export-label-studio/again", commands=(again, (*again, "--score-threshold", "0.9")))

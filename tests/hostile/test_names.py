@@ -145,9 +145,9 @@ def test_the_preview_shows_names_as_text(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("exporter", "options"),
     [
-        (export_yolo, YoloOptions(images="copy")),
-        (export_voc, VocOptions(images="copy")),
-        (export_yolo, YoloOptions(images="link")),
+        (export_yolo, YoloOptions(image_files="copy")),
+        (export_voc, VocOptions(image_files="copy")),
+        (export_yolo, YoloOptions(image_files="link")),
     ],
 )
 def test_nothing_is_written_outside_of_a_folder(exporter, options, name: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -165,7 +165,7 @@ def test_nothing_is_written_outside_of_a_folder(exporter, options, name: str, tm
 def test_images_with_odd_names_are_copied_into_the_folder(form: str, run: Path, tmp_path: Path) -> None:
     if form == "voc":
         pytest.skip("labels that VOC cannot hold are refused as a whole")
-    output = invoke("export", form, run, "--to", tmp_path / "to", "--images", "copy")
+    output = invoke("export", form, run, "--to", tmp_path / "to", "--image-files", "copy")
     copied = {path.name for path in (tmp_path / "to/images/train").iterdir()}
     listed = (tmp_path / "to/train.txt").read_text().splitlines()
     assert len(copied) == len(listed)

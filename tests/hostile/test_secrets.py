@@ -166,7 +166,7 @@ def test_no_secret_is_in_files_output_or_pages(place: Place, shop: str, s3_serve
             ("export", "coco", str(out / "run"), "--to", str(truth)),
             ("export", "label-studio", str(out / "run"), "--to", str(out / "tasks")),
             ("export", "cvat", str(out / "run"), "--to", str(out / "cvat.xml")),
-            ("export", "yolo", str(out / "run"), "--to", str(out / "yolo"), "--images", "copy"),  # cannot: no links
+            ("export", "yolo", str(out / "run"), "--to", str(out / "yolo"), "--image-files", "copy"),  # no links
             ("export", "voc", str(out / "run"), "--to", str(out / "voc")),
             ("preview", str(out / "run"), "--to", str(out / "look"), "--links", str(links), "--storage-options", given),
             ("evaluate", str(out / "run"), "--truth", str(truth)),

@@ -14,12 +14,14 @@ from prelabel.errors import ConfigError, ExportError, PushError
 from prelabel.export.base import Rows
 from prelabel.label_studio.client import Project, read_token
 from prelabel.label_studio.options import PushOptions
-from prelabel.label_studio.push import PushReport, push
+from prelabel.label_studio.push import PushReport, push, push_run
 from prelabel.label_studio.storages import TITLE, credentials
 from prelabel.storage.files import Storage
+from prelabel.store.run import open_run
 from tests.label_studio.fake_server import FakeServer
 from tests.messages import facts, tells, told
 from tests.rows import INFO, failed_row, found, row, rows
+from tests.runs import write_run
 
 TOKEN = "abc123"
 DOGS = '<View><Image name="im" value="$photo"/><RectangleLabels name="box" toName="im"><Label value="Dog"/>{}</View>'
@@ -71,6 +73,19 @@ def test_a_config_with_a_document_type_is_neither_read_nor_replaced(server: Fake
     with pytest.raises(ExportError, match=r"project 1 .*document type"):
         pushed()
     assert server.opened.label_config == config
+
+
+def test_tasks_are_created_in_the_order_of_a_list_of_images(server: FakeServer, tmp_path: Path) -> None:
+    run = open_run(write_run(tmp_path / "run", [PHOTOS[:3], PHOTOS[3:]]), Storage())
+    (tmp_path / "list.txt").write_text("3.jpg\n0.jpg\n4.jpg\n")
+    options = {"url": "http://fake", "project": "dogs", "images": str(tmp_path / "list.txt")}
+    done: list[tuple[int, int]] = []
+    report = push_run(run, PushOptions.of(**options), lambda *counts: done.append(counts))
+    assert counts(report) == (3, 0, 0, 0)
+    assert done == [(1, 3), (2, 3), (3, 3)]
+    assert [task.data["image_id"] for _, task in sorted(server.held.items())] == ["3.jpg", "0.jpg", "4.jpg"]
+    again = push_run(run, PushOptions.of(**options), lambda *counts: None)
+    assert counts(again) == (0, 0, 0, 3)
 
 
 def test_pushing_twice_changes_nothing(server: FakeServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,13 @@ def test_a_push_comes_first_with_its_project_selection_and_shapes():
     assert sorted(first) == sorted(words)
     assert first[:3] == words[:3]
     assert second[:3] == ["prelabel", "export", "coco"]
+
+
+def test_the_same_images_are_exported_again():
+    listed = replace(record("coco", "a.json"), listed={"images": "my list.csv", "part": "work"})
+    assert shlex.join(commands(listed)[0]) == (
+        "prelabel export coco 'out/my run' --to coco.json --images 'my list.csv' --part work --class-threshold t.yaml"
+    )
 
 
 def test_an_export_is_in_the_format_of_the_last_one():

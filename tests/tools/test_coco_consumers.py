@@ -251,7 +251,7 @@ def test_cvat_reads_polygons(real: Real, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reader", [ULTRALYTICS, "datumaro-yolo", "supervision-yolo"])
 def test_yolo_boxes_are_read(real: Real, tmp_path: Path, reader: str) -> None:
-    export(real, "yolo", tmp_path, "--segmentation", "none", "--images", "link")
+    export(real, "yolo", tmp_path, "--segmentation", "none", "--image-files", "link")
     detections = read(reader, tmp_path, real.images)
     assert len(detections) == len(real.expected)
     same([{**detection, "mask": None} for detection in detections], real, scores=False)
@@ -261,7 +261,7 @@ def test_yolo_boxes_are_read(real: Real, tmp_path: Path, reader: str) -> None:
 def test_yolo_segments_are_the_masks(real: Real, tmp_path: Path, reader: str) -> None:
     if not real.masks:
         pytest.skip("this detector has no masks")
-    export(real, "yolo", tmp_path, "--images", "link", "--polygon-tolerance", "0")
+    export(real, "yolo", tmp_path, "--image-files", "link", "--polygon-tolerance", "0")
     detections = read(reader, tmp_path, real.images)
     same_kind(detections, real.expected)
     by_image: dict[str, list[dict[str, Any]]] = {}
@@ -282,7 +282,7 @@ def test_yolo_segments_are_the_masks(real: Real, tmp_path: Path, reader: str) ->
 )
 def test_voc_boxes_are_read(real: Real, tmp_path: Path, reader: str, coordinates: str, within: float) -> None:
     # Datumaro refuses links that lead out of the dataset.
-    export(real, "voc", tmp_path, "--images", "copy", "--coordinates", coordinates)
+    export(real, "voc", tmp_path, "--image-files", "copy", "--coordinates", coordinates)
     detections = read(reader, tmp_path, real.images)
     assert len(detections) == len(real.expected)
     same(

@@ -1,8 +1,8 @@
 """What was made of a run before its report: the commands to do it again with better thresholds, and the preview.
 
 A run records its exports, pushes and previews (`store.exports`). A report offers the push that the run had before and
-an export in the format that it had before, each with the same selection and shapes. Images in a report lead to the
-preview.
+an export in the format that it had before, each with the same images, selection and shapes. Images in a report lead to
+the preview.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _export(run: str, thresholds: str, record: ExportRecord | None) -> tuple[str
 
 
 def _arguments(options: type[Options], record: ExportRecord) -> list[str]:
-    values = {**record.selection, **record.shapes}
+    values = {**record.selection, **record.shapes, **record.listed}
     return arguments_of(options, {name: value for name, value in values.items() if name not in _REPLACED})
 
 
