@@ -31,11 +31,12 @@ from prelabel.difference.tally import (
 from prelabel.errors import EvaluateError, StoreError
 from prelabel.export.base import RunInfo
 from prelabel.fusion.images import differing_facts, is_proven_the_same
-from prelabel.fusion.index import ABSENT, ImageIndex, Positions
+from prelabel.fusion.index import ImageIndex
 from prelabel.fusion.reading import RowsByPosition
 from prelabel.processes import Processes
 from prelabel.store.rows import OK, ImageRow
 from prelabel.store.run import Run
+from prelabel.store.subset import ABSENT, Positions
 
 #: Called with the number of images compared and the total.
 Progress = Callable[[int, int], None]

@@ -38,7 +38,7 @@ def read_pictures(
     """
     if not images:
         return {}, ()
-    rows, notes = rows_to_fetch(run, links)
+    rows, notes = rows_to_fetch(run, run.rows, links)
     starts = np.cumsum([0, *(count for _, count in rows.shards)])
 
     def read(image: ChangedImage) -> bytes | str:

@@ -228,7 +228,7 @@ def test_object_storage_gets_the_same_files(tmp_path: Path) -> None:
 def test_invalid_options_are_refused() -> None:
     for options, expected in (
         ({"image_files": "move"}, ("image-files", "none", "link", "copy", "'move'")),
-            ({"images": "copy"}, ("images", ".csv", "'copy'")),
+        ({"images": "copy"}, ("images", ".csv", "'copy'")),
         ({"val_share": 1.0}, ("val-share", "0", "1", "1.0")),
         ({"polygon_tolerance": -1.0}, ("polygon-tolerance", "0", "-1.0")),
     ):

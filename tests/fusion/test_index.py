@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prelabel.fusion.index import ABSENT, ImageIndex
+from prelabel.fusion.index import ImageIndex
 from prelabel.fusion.reading import RowsByPosition, ShardCache
 from prelabel.image_ref import ImageRef
 from prelabel.storage.files import Storage
 from prelabel.store.plan import Plan, write_plan
+from prelabel.store.subset import ABSENT
 from tests.fusion.conftest import World
 from tests.rows import found, row
 
