@@ -315,18 +315,18 @@ def _decode_raw(outputs: Arrays, convention: Convention, shown: Shown, lowest: f
         raise DetectorError(f"{name} must have {4 + classes} rows, got shape {list(outputs[name].shape)}")
     _check_unit(columns[:4], convention, name)
     scores = columns[4 : 4 + classes]
-    number = scores.argmax(axis=0)
-    best = np.take_along_axis(scores, number[np.newaxis], axis=0)[0]
+    # Nearly all boxes are dropped by their score, so nothing else is computed of them.
+    best = scores.max(axis=0)
     # The negation keeps scores that are not numbers: they are reported later.
     candidates = np.flatnonzero(~(best < np.float32(lowest)) & (best != 0))
     candidates = candidates[np.argsort(-best[candidates], kind="stable")]
-    boxes = columns[:4, candidates].T
-    kept = suppress(convention.box_form.corners(boxes), _IOU, number[candidates], most=_MOST)
+    boxes, number = columns[:4, candidates].T, scores[:, candidates].argmax(axis=0)
+    kept = suppress(convention.box_form.corners(boxes), _IOU, number, most=_MOST)
     chosen = candidates[kept]
     arrays = {
         "boxes": convention.box_form.in_shares(boxes[kept], shown),
         "scores": best[chosen],
-        "numbers": number[chosen],
+        "numbers": number[kept],
     }
     return _with_extra(arrays, columns[4 + classes :, chosen].T, outputs, convention, shown)
 
