@@ -13,7 +13,8 @@ YOLO     := .venv-ultralytics
 SAHI     := .venv-sahi
 # Libraries of detectors, for comparison.
 KERAS_HUB := .venv-networks-keras-hub
-NETWORKS  := $(KERAS_HUB)
+NETWORKS_ULTRALYTICS := .venv-networks-ultralytics
+NETWORKS  := $(KERAS_HUB) $(NETWORKS_ULTRALYTICS)
 # Emulators of object storage: Google's in Python, Azure's for Node.js.
 EMULATORS := .venv-emulators
 AZURITE   := .azurite
@@ -138,6 +139,14 @@ $(YOLO)/.ready:
 $(KERAS_HUB)/.ready:
 	@$(PYTHON) -m venv $(KERAS_HUB)
 	@$(KERAS_HUB)/bin/python -m pip install --quiet --disable-pip-version-check keras-hub==0.32.0
+	@touch $@
+
+# The packages of Ultralytics' converter to SavedModels, which it would install when it runs. It needs TensorFlow 2.19.
+$(NETWORKS_ULTRALYTICS)/.ready:
+	@$(PYTHON) -m venv $(NETWORKS_ULTRALYTICS)
+	@$(NETWORKS_ULTRALYTICS)/bin/python -m pip install --quiet --disable-pip-version-check ultralytics==8.4.190 \
+	  torch==2.14.1 torchvision==0.29.1 tensorflow==2.19.1 tf_keras==2.19.0 onnx==1.22.0 onnx2tf==1.28.8 onnxslim==0.1.98 \
+	  onnxruntime==1.32.0 onnx_graphsurgeon==0.6.1 sng4onnx==2.0.1 ai-edge-litert==2.3.0 'protobuf>=5,<6' pycocotools==2.0.11
 	@touch $@
 
 # Corrupt files: mutants for the decoder and every reader, then a coverage-guided fuzzer.
