@@ -29,7 +29,7 @@ def write_run(
 ) -> str:
     """Write a finished run with these rows in shards of equal length (the last may be shorter); return its path."""
     output, storage = str(folder), Storage()
-    refs = [ImageRef(row.image_id, row.uri, row.file_name) for shard in shards for row in shard]
+    refs = [ImageRef(row.image_id, row.uri, row.file_name, location=row.location) for shard in shards for row in shard]
     plan = write_plan(refs, output, storage, shard_size=len(shards[0]), plan_id=run_id[:8])
     records = [write_shard(rows, output, storage, shard=number, run_id=run_id) for number, rows in enumerate(shards)]
     run = RunRecord(

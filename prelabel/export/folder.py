@@ -38,14 +38,14 @@ from prelabel.export.parallel import Part
 from prelabel.keypoints import KeypointSet
 from prelabel.options import option
 from prelabel.select import Selection
-from prelabel.source.fetch import MAX_BYTES, fetch
+from prelabel.source.archives.reader import ArchiveReader
 from prelabel.storage.address import absolute, describe, is_local, join, redact
 from prelabel.storage.files import Storage
 from prelabel.store.detection_batch import DetectionBatch
 from prelabel.store.rows import ImageFacts
 
 #: Columns that such exports do not write, nor need for copying images.
-UNUSED = tuple(name for name in parallel.UNUSED if name != "bytes")
+UNUSED = parallel.UNUSED_BUT_REREAD
 
 UNLISTED = "images whose names cannot be written in a list of files"
 _CONFLICT = "images with the same name as another one except for the extension"
@@ -250,6 +250,7 @@ class FolderWriter:
         self._storage = storage
         self._threads = threads
         self._pending: deque[Future[None]] = deque()
+        self._archives = ArchiveReader(storage)
 
     def add(self, name: str, data: bytes) -> None:
         """Publish a file at `name` below the folder; waits while too many are unfinished."""
@@ -267,18 +268,23 @@ class FolderWriter:
             ExportError: A link is impossible because image or folder are not on a disk, or an earlier image cannot be
                 read.
         """
-        if mode == "copy":
+        if mode == "copy" and image.location is not None:
+            # Images of an archive follow each other: they are read here, in order, and not each by a thread.
+            data = _bytes_of(image, self._storage, self._archives)
+            self._submit(self._threads.submit(self._storage.publish, join(self._to, name), data))
+        elif mode == "copy":
             self._submit(self._threads.submit(self._copy, image, join(self._to, name)))
         elif mode == "link":
             if not (is_local(image.uri) and is_local(self._to)):
                 raise ExportError(
-                    f"image {image.file_name!r} cannot be linked, because it is not on this disk: use "
+                    f"image {image.file_name!r} cannot be linked, because it is not a file on this disk: use "
                     "--image-files copy"
                 )
             _link(Path(absolute(image.uri)), Path(join(absolute(self._to), name)))
 
     def finish(self) -> None:
         """Wait until all files are written."""
+        self._archives.close()
         while self._pending:
             self._pending.popleft().result()
 
@@ -288,12 +294,17 @@ class FolderWriter:
         self._pending.append(file)
 
     def _copy(self, image: ImageFacts, url: str) -> None:
-        try:
-            data = fetch(image.ref, self._storage, max_bytes=image.bytes or MAX_BYTES)
-        except (SourceError, DecodeError) as error:
-            reason = describe(error).partition(": ")[2]
-            raise ExportError(f"cannot read image {image.file_name!r} from {redact(image.uri)}: {reason}") from error
-        self._storage.publish(url, data)
+        self._storage.publish(url, _bytes_of(image, self._storage))
+
+
+def _bytes_of(image: ImageFacts, storage: Storage, archives: ArchiveReader | None = None) -> bytes:
+    from prelabel.export.reread import image_bytes  # slow to import
+
+    try:
+        return image_bytes(image, storage, archives=archives)
+    except (SourceError, DecodeError) as error:
+        reason = describe(error).partition(": ")[2]
+        raise ExportError(f"cannot read image {image.file_name!r} from {redact(image.uri)}: {reason}") from error
 
 
 @contextlib.contextmanager

@@ -30,6 +30,9 @@ Item = TypeVar("Item")
 #: Columns that most exports do not need.
 UNUSED = ("frames", "bytes", "sha256", "multiclass_scores", "seconds", "views", "views_shown")
 
+#: The same for exports that read images again, and check that they are the same.
+UNUSED_BUT_REREAD = tuple(name for name in UNUSED if name not in ("bytes", "sha256"))
+
 
 @dataclass(kw_only=True)
 class Part(Generic[Item]):

@@ -1,20 +1,47 @@
-"""Reads the pixels of an image of a run again, for the gallery and for display copies.
+"""Reads the bytes or the pixels of an image of a run again, for the gallery and for copies.
 
 This is a module of its own because the decoder takes a tenth of a second to import, which most exports do without.
 """
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import numpy.typing as npt
 
-from prelabel.errors import ExportError
+from prelabel.errors import ExportError, FetchError
 from prelabel.frames import BROWSER, oriented_pixels
+from prelabel.source.archives.reader import ArchiveReader
 from prelabel.source.decode import DecodeOptions, decode
 from prelabel.source.fetch import MAX_BYTES, fetch
 from prelabel.storage.files import Storage
 from prelabel.storage.retries import IMAGE_ATTEMPTS
 from prelabel.store.rows import ImageFacts
+
+
+def image_bytes(
+    image: ImageFacts, storage: Storage, *, attempts: int = IMAGE_ATTEMPTS, archives: ArchiveReader | None = None
+) -> bytes:
+    """Read the file of an image again.
+
+    Args:
+        image: The image. The file must still have the byte size of the run and, in an archive, also the checksum: in an
+            archive that was replaced, another image may lie at the same place.
+        storage: Opens the image.
+        attempts: How often to try to fetch it.
+        archives: Reads images in archives one after another; by default, the archive is opened for this image alone.
+
+    Raises:
+        SourceError: The image cannot be fetched, or is another one.
+        DecodeError: The image has more bytes than in the run.
+    """
+    max_bytes = MAX_BYTES if image.bytes is None else max(image.bytes, 1)
+    data = fetch(image.ref, storage, max_bytes, attempts=attempts, archives=archives)
+    is_known = image.location is not None and image.sha256 is not None
+    if is_known and hashlib.sha256(data).hexdigest() != image.sha256:
+        raise FetchError("changed since it was labeled: another image lies at its place in the archive")
+    return data
 
 
 def browser_pixels(image: ImageFacts, storage: Storage, *, attempts: int = IMAGE_ATTEMPTS) -> npt.NDArray[np.uint8]:
@@ -34,11 +61,10 @@ def browser_pixels(image: ImageFacts, storage: Storage, *, attempts: int = IMAGE
         ExportError: It has another size than in the run; the message continues a sentence that names the image.
     """
     width, height = image.width or 0, image.height or 0
-    max_bytes = MAX_BYTES if image.bytes is None else max(image.bytes, 1)
     # The run has decoded this image, so the limits that protect from large images do not apply again.
     max_pixels = max(DecodeOptions.max_pixels, width * height)
-    limits = DecodeOptions(max_pixels=max_pixels, max_bytes=max_bytes, allow_truncated=True)
-    decoded = decode(fetch(image.ref, storage, max_bytes, attempts=attempts), limits)
+    data = image_bytes(image, storage, attempts=attempts)
+    decoded = decode(data, DecodeOptions(max_pixels=max_pixels, max_bytes=len(data), allow_truncated=True))
     # `decode` returns the display frame, in which the detector saw the image.
     pixels = oriented_pixels(decoded.pixels, image.orientation_to(BROWSER))
     if pixels.shape[:2] != (height, width):

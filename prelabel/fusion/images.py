@@ -82,6 +82,7 @@ class ImageFuser:
             frames=facts.frames,
             bytes=facts.bytes,
             sha256=facts.sha256,
+            location=facts.location,
             dropped=sum(row.dropped for row in good.values()),
             views_shown=len(parts),
             detections=self.options.selection.apply(detections),

@@ -34,7 +34,7 @@ from prelabel.export.base import ExportReport, Rows, RunInfo, require_distinct_f
 from prelabel.export.display_copies import DisplayCopies
 from prelabel.export.folder import FolderWriter, folder_writer
 from prelabel.export.keypoints import unread_keypoints
-from prelabel.export.parallel import UNUSED, make_items
+from prelabel.export.parallel import UNUSED, UNUSED_BUT_REREAD, make_items
 from prelabel.export.run_selection import KnownNames
 from prelabel.frames import BROWSER
 from prelabel.label_studio.config import config_for
@@ -75,7 +75,7 @@ def export_label_studio(
         or not f"{absolute(options.display_copies)}/".startswith(tasks_folder),
         f"--display-copies must not lie in {redact(tasks_folder)}: a sync fails on images there",
     )
-    rows = rows.without(*UNUSED).in_frame(BROWSER)
+    rows = rows.without(*(UNUSED_BUT_REREAD if options.display_copies else UNUSED)).in_frame(BROWSER)
     if options.shape == "rectangle":
         rows = rows.without("masks")
     rows = rows.without(*unread_keypoints(info, options))

@@ -80,7 +80,9 @@ class ImageUrls:
 
     def of_copy(self, image: ImageFacts, url: str) -> str:
         """The URL of a display copy that was written to `url`, a path or URL; the template does not apply to copies."""
-        return self._note_needs(*self._own_url(replace(image, uri=url, file_name=url.rpartition("/")[2])))
+        return self._note_needs(
+            *self._own_url(replace(image, uri=url, file_name=url.rpartition("/")[2], location=None))
+        )
 
     def of(self, image: ImageFacts) -> str:
         """The URL of an image. Raises ExportError if there is none without `image_url` or `document_root`."""
@@ -159,6 +161,7 @@ class ImageUrls:
     def _filled_in(self, image: ImageFacts) -> str:
         def value(match: re.Match[str]) -> str:
             if match[1] == "uri":
+                _require_own_url(image)
                 # At the start of the template, it is the URL itself; elsewhere, it is part of another URL.
                 return image.uri if match.start() == 0 else quote(image.uri, safe="")
             return self._quoted(image.file_name if match[1] == "file_name" else image.image_id)
@@ -170,6 +173,7 @@ class ImageUrls:
 
     def _own_url(self, image: ImageFacts) -> tuple[str, str]:
         """The URL of an image itself, and the document root if it is a local file."""
+        _require_own_url(image)
         scheme = _scheme(image.uri)
         if scheme in ("http", "https"):
             return image.uri, ""
@@ -220,6 +224,15 @@ class ImageUrls:
                 "the images lie in several folders: give the folder above all of them with --document-root, or give "
                 "--image-url"
             )
+
+
+def _require_own_url(image: ImageFacts) -> None:
+    """Raise ExportError for an image inside an archive: browsers cannot load it from there."""
+    if image.location is not None:
+        raise ExportError(
+            f"image {image.file_name!r} lies in an archive, from which browsers cannot load it: put the images of the "
+            "run into a folder, and give its URL with --image-url"
+        )
 
 
 def _roots(folders: set[str]) -> set[str]:

@@ -25,7 +25,7 @@ from prelabel.label_studio.client import ServerError
 from prelabel.source.archives.reader import ArchiveReader
 from prelabel.source.file_checks import changed, is_same_on_disk, too_large, version_of
 from prelabel.source.label_studio import is_label_studio, read_image
-from prelabel.storage.address import Address, describe, redact
+from prelabel.storage.address import Address, describe, redact, split_member
 from prelabel.storage.base import STALL_S, ObjectStore, run_coroutine
 from prelabel.storage.files import Storage
 from prelabel.storage.retries import IMAGE_ATTEMPTS, retry
@@ -91,6 +91,8 @@ def fetch(
     """
     if ref.size is not None and ref.size > max_bytes:
         raise too_large(ref.size, max_bytes)
+    if ref.location is None and split_member(ref.uri) is not None:
+        raise FetchError("the place of the image in its archive is unknown: it must come from a run or a source")
     if ref.location is not None and archives is None:
         with ArchiveReader(storage) as own:
             return fetch(ref, storage, max_bytes, attempts=attempts, pause=pause, on_bytes=on_bytes, archives=own)

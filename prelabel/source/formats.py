@@ -70,7 +70,7 @@ _COMPANIONS = frozenset({
 # fmt: on
 
 #: Extensions of archives that are opened if a source names them.
-ARCHIVES = frozenset((".tar", ".tgz", ".tzst"))
+ARCHIVES = frozenset((".tar", ".tgz", ".tzst", ".zip"))
 
 #: Summary keys for files without an extension, with an unusable one (too long, unprintable), and with a leading dot.
 NO_EXTENSION, OTHER, HIDDEN = "(no extension)", "(other)", "(hidden)"

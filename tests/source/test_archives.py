@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import tarfile
+import tracemalloc
 import uuid
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from s3fs import S3FileSystem
 from prelabel.errors import FetchError, ImageTooLargeError, SourceError
 from prelabel.image_ref import ImageRef
 from prelabel.source.archives.reader import ArchiveReader
+from prelabel.source.archives.zip import _sizes_of_64 as zip_sizes
 from prelabel.source.fetch import fetch
 from prelabel.source.listing import SourceSummary, list_images
 from prelabel.storage.address import member_url, redact, split_member, without_secrets
@@ -235,17 +239,120 @@ def test_an_address_in_an_archive_can_be_split_and_holds_no_secret(name: str) ->
     assert "\n" not in url
 
 
+# --- zip --------------------------------------------------------------------------------------------------------------
+
+
+def zip_of(members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED, comment: bytes = b"") -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+        archive.comment = comment
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("before", [b"", b"a program that unpacks itself"])
+@pytest.mark.parametrize("comment", [b"", b"PK\x05\x06" * 30])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_stands_for_its_images(tmp_path: Path, method: int, comment: bytes, before: bytes) -> None:
+    members = {**MEMBERS, "folder/": b"", "__MACOSX/._000.jpg": b"x", "../up.jpg": b"up", "é😀.jpg": b"unicode"}
+    (tmp_path / "a.zip").write_bytes(before + zip_of(members, method, comment))
+    refs, summary = listed(tmp_path / "a.zip")
+    assert [ref.image_id for ref in refs] == [f"a.zip/{name}" for name in (*IMAGES, "é😀.jpg")]
+    assert refs[0].uri == f"zip://000.jpg::{tmp_path}/a.zip"
+    assert [ref.size for ref in refs] == [5, 1792, 0, 7]
+    assert summary.ignored == {".json": 1, ".cls": 1, ".txt": 1, "(hidden)": 1, "(unsafe name)": 1}
+    assert read_all(refs) == [*IMAGES.values(), b"unicode"]
+
+
+def test_a_zip64_archive_is_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, data in IMAGES.items():
+            with archive.open(name, "w", force_zip64=True) as file:
+                file.write(data)
+        archive.filelist[0].extra = b"\x99\x99\x04\x00skip"
+        # More files than 16 bits can count need the ZIP64 end.
+        archive.filelist += [archive.filelist[-1]] * 65_535
+    refs, _ = listed(tmp_path / "a.zip")
+    assert len(refs) == 65_538
+    assert read_all(refs[:3]) == list(IMAGES.values())
+
+
+def test_offsets_and_sizes_of_more_than_four_gigabytes_are_read_from_the_zip64_field() -> None:
+    extra = struct.pack("<2H4x2H3Q", 0x9999, 4, 1, 24, 5_000_000_000, 6_000_000_000, 7_000_000_000)
+    most = 0xFFFFFFFF
+    assert zip_sizes(extra, most, most, most) == (5_000_000_000, 6_000_000_000, 7_000_000_000)
+    assert zip_sizes(extra, 1, most, 3) == (1, 5_000_000_000, 3)
+    assert zip_sizes(b"", 1, 2, 3) == (1, 2, 3)
+
+
+def test_damage_in_a_zip_costs_the_image_that_has_it(tmp_path: Path) -> None:
+    data = bytearray(zip_of({"a.jpg": b"a" * 100, "b.jpg": b"b" * 100, "c.jpg": b"c" * 100}, zipfile.ZIP_STORED))
+    data[data.index(b"b" * 100) + 50] ^= 1
+    data[data.index(b"PK\x03\x04", 250)] ^= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    refs, _ = listed(tmp_path / "a.zip")
+    assert fetch(refs[0], STORAGE, MAX) == b"a" * 100
+    for ref in refs[1:]:
+        with pytest.raises(FetchError, match=telling("damaged")):
+            fetch(ref, STORAGE, MAX)
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (lambda data: data[: len(data) - 30], "cut off"),
+        (lambda data: data.replace(b"PK\x01\x02", b"PK\x01\x00"), "damaged"),
+        (lambda data: data[:-6] + b"\xff\xff\xff\x7f" + data[-2:], "damaged"),
+        (lambda data: data[:-18] + b"\x01\x00" + data[-16:], "split"),
+        (lambda data: data.replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"), "encrypted"),
+        (lambda data: b"", "not a ZIP"),
+    ],
+)
+def test_what_is_no_readable_zip_is_refused(tmp_path: Path, change: Callable[[bytes], bytes], fact: str) -> None:
+    (tmp_path / "a.zip").write_bytes(change(zip_of(MEMBERS)))
+    with pytest.raises(SourceError, match=telling("a.zip", fact)):
+        listed(tmp_path / "a.zip")
+
+
+def test_a_zip_bomb_is_not_inflated_beyond_the_limit(tmp_path: Path) -> None:
+    honest = zip_of({"a.jpg": bytes(50 << 20)})
+    # The second one lies about its size.
+    lying = honest.replace(struct.pack("<I", 50 << 20), struct.pack("<I", 1000))
+    for number, data in enumerate((honest, lying)):
+        (tmp_path / f"{number}.zip").write_bytes(data)
+    refs, _ = listed(tmp_path / "*.zip")
+    with pytest.raises(ImageTooLargeError, match=telling("--max-bytes")):
+        fetch(refs[0], STORAGE, MAX)
+    tracemalloc.start()
+    with pytest.raises(FetchError, match=telling("damaged")):
+        fetch(refs[1], STORAGE, MAX)
+    assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    tracemalloc.stop()
+
+
+def test_a_method_that_is_not_read_becomes_a_failed_row(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zip_of(MEMBERS, zipfile.ZIP_LZMA))
+    refs, _ = listed(tmp_path / "a.zip")
+    with pytest.raises(FetchError, match=telling("LZMA")):
+        fetch(refs[0], STORAGE, MAX)
+
+
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_thousand_images_in_a_bucket_cost_fewer_than_five_requests(
-    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("kind", "pack"), [("tar", tar_of), ("zip", zip_of)])
+def test_a_thousand_images_in_a_bucket_cost_at_most_five_requests(
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    pack: Callable[[Mapping[str, bytes]], bytes],
 ) -> None:
     bucket, storage = s3_server.new_bucket(), Storage(s3_server.options)
     images = {f"{number:04d}.jpg": number.to_bytes(2, "big") * 500 for number in range(2000)}
     for part in range(2):
         names = list(images)[part * 1000 : part * 1000 + 1000]
-        s3_server.put(bucket, f"s/{part}.tar", tar_of({name: images[name] for name in names}))
+        s3_server.put(bucket, f"s/{part}.{kind}", pack({name: images[name] for name in names}))
     calls: list[str] = []
     send = S3FileSystem._call_s3
 
@@ -254,10 +361,10 @@ def test_a_thousand_images_in_a_bucket_cost_fewer_than_five_requests(
         return await send(fs, method, *args, **kwargs)
 
     monkeypatch.setattr(S3FileSystem, "_call_s3", counted)
-    refs, _ = listed(f"s3://{bucket}/s/*.tar", storage=storage)
-    assert [ref.image_id for ref in refs] == [f"{name[0]}.tar/{name}" for name in images]
+    refs, _ = listed(f"s3://{bucket}/s/*.{kind}", storage=storage)
+    assert [ref.image_id for ref in refs] == [f"{name[0]}.{kind}/{name}" for name in images]
     assert read_all(refs, storage) == list(images.values())
-    # One per archive for the listing, one per archive for reading; the others find out what the source is.
+    # Per archive: one for the listing and one for reading. The others find out what the source is.
     assert calls.count("get_object") == 4
     assert len(calls) < 10
 
@@ -274,16 +381,17 @@ def test_an_archive_in_a_bucket_is_read_at_its_planned_version(s3_server: S3Serv
 
 
 def test_a_broken_response_is_continued_where_it_broke_off(tmp_path: Path, web: RangedWeb) -> None:
-    images = {f"{number}.jpg": os.urandom(200_000) for number in range(5)}
+    images = {f"{number}.jpg": os.urandom(4_000_000) for number in range(5)}
     (tmp_path / "a.tar").write_bytes(tar_of(images))
-    web.cut = 450_000
+    web.cut = 15_000_000
     refs, _ = listed(f"{web.url}/a.tar")
     assert [ref.image_id for ref in refs] == [f"a.tar/{name}" for name in images]
-    web.cut, web.requests[:] = 450_000, []
-    assert read_all(refs) == list(images.values())
+    web.cut, web.requests[:] = 15_000_000, []
+    with ArchiveReader(STORAGE) as archives:
+        assert [fetch(ref, STORAGE, 8 << 20, archives=archives) for ref in refs] == list(images.values())
     first, second = (range_ for _, range_ in web.requests)
     assert first == "bytes=512-"
-    assert int(second.removeprefix("bytes=").rstrip("-")) > 200_000  # not from the beginning
+    assert int(second.removeprefix("bytes=").rstrip("-")) > 4_000_000  # not from the beginning
 
 
 @pytest.mark.parametrize("ranges", [True, False])

@@ -6,15 +6,19 @@ import re
 
 from prelabel.source.archives.base import ArchiveFormat
 from prelabel.source.archives.tar import TAR
+from prelabel.source.archives.zip import ZIP
 
 #: All kinds by the protocol of the addresses of their members.
-FORMATS: dict[str, ArchiveFormat] = {archive_format.protocol: archive_format for archive_format in (TAR,)}
+FORMATS: dict[str, ArchiveFormat] = {archive_format.protocol: archive_format for archive_format in (TAR, ZIP)}
 
 #: The protocol of a kind by the end of its files' names, in lower case.
-_BY_NAME = ((re.compile(r"\.(?:tar|tar\.gz|tgz|tar\.zst|tar\.zstd|tzst)\Z"), "tar"),)
+_BY_NAME = (
+    (re.compile(r"\.(?:tar|tar\.gz|tgz|tar\.zst|tar\.zstd|tzst)\Z"), "tar"),
+    (re.compile(r"\.zip\Z"), "zip"),
+)
 
 #: An extension of archives in a glob, also before further wildcards: `*.tar`, `*.tar*`.
-_IN_GLOB = re.compile(r"\.(?:tar|tgz|tzst)(?![a-z0-9])", re.IGNORECASE)
+_IN_GLOB = re.compile(r"\.(?:tar|tgz|tzst|zip)(?![a-z0-9])", re.IGNORECASE)
 
 
 def kind_of(name: str) -> str | None:

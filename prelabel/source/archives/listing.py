@@ -117,7 +117,8 @@ class _Scan:
 
     def run(self) -> None:
         try:
-            with open_ranges(Address.of(self.archive.uri), self._storage, self.archive.version) as file:
+            archive = self.archive
+            with open_ranges(Address.of(archive.uri), self._storage, archive.version, archive.size) as file:
                 for member in FORMATS[self._kind].members(file):
                     self._on_read()
                     if self._stop.is_set():

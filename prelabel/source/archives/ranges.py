@@ -226,9 +226,11 @@ class _RemoteFile(ForwardFile):
 
 
 class _StoredFile(_RemoteFile):
-    def __init__(self, address: Address, storage: Storage, store: ObjectStore, version: str | None) -> None:
+    def __init__(
+        self, address: Address, storage: Storage, store: ObjectStore, version: str | None, size: int | None
+    ) -> None:
         super().__init__(address, storage, version)
-        self._store = store
+        self._store, self._size = store, size
 
     async def _request(self, offset: int) -> int:
         if self.version is None:
@@ -348,18 +350,19 @@ class _OtherFile(ForwardFile):
         return self._size
 
 
-def open_ranges(address: Address, storage: Storage, version: str | None) -> RandomFile:
+def open_ranges(address: Address, storage: Storage, version: str | None, size: int | None = None) -> RandomFile:
     """A file of which parts are read; nothing is requested yet.
 
     Args:
         address: The file.
         storage: Opens it.
         version: The version that it must still have; None for the one it has when it is first read.
+        size: Its size in bytes, if a listing of an object store has just reported it: this saves a request.
     """
     if address.is_local:
         return _FileOnDisk(address.url, version)
     if (store := storage.store(address)) is not None:
-        return _StoredFile(address, storage, store, version)
+        return _StoredFile(address, storage, store, version, size)
     if address.is_http:
         return _FileOnTheWeb(address, storage, version)
     return _OtherFile(address, storage, version)

@@ -1,0 +1,158 @@
+"""ZIP archives, listed by the directory at their end.
+
+The directory names the files and where they lie; a header of variable length precedes each file. Archives and files of
+more than 4 GB (ZIP64) are read. Encrypted and split archives are refused.
+
+The location of a file is `OFFSET+COMPRESSED:METHOD:SIZE:CRC`: of its header, the bytes after it, the method by which
+they are compressed (0 for none, 8 for deflate), and size and checksum (hexadecimal) of the file.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+
+from prelabel.errors import FetchError
+from prelabel.source.archives.base import ArchiveFormat, Member, unicode_name
+from prelabel.source.archives.ranges import RandomFile
+from prelabel.source.file_checks import too_large
+from prelabel.storage.retries import PATIENT_ATTEMPTS, retry
+
+#: The fixed parts of the end, of its ZIP64 locator, of the ZIP64 end, of an entry of the directory, of a file's header.
+_END = struct.Struct("<4s4H2IH")
+_LOCATOR = struct.Struct("<4sIQI")
+_END_64 = struct.Struct("<4sQ2H2I4Q")
+_ENTRY = struct.Struct("<4s6H3I5H2I")
+_HEADER = struct.Struct("<4s5H3I2H")
+
+#: A comment of up to this many bytes may follow the end.
+_LONGEST_COMMENT = 0xFFFF
+
+#: Bytes of the directory that are read at a time.
+_PIECE = 1 << 18
+
+_STORED, _DEFLATED = 0, 8
+_METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+
+_ENCRYPTED, _UTF_8 = 0x1, 0x800
+_IN_ZIP64 = 0xFFFFFFFF
+
+_LOCATION = re.compile(r"(\d{1,19})\+(\d{1,19}):(\d{1,5}):(\d{1,19}):([0-9a-f]{8})")
+
+
+def members(file: RandomFile) -> Iterator[Member]:
+    """As in `ArchiveFormat`."""
+    start, size, shift = _directory(file)
+    end, position = start + size, start
+    buffer = b""
+    while position < end or buffer:
+        if len(buffer) < _ENTRY.size + 3 * 0xFFFF and position < end:
+            piece = _read(file, position, min(_PIECE, end - position))
+            if not piece:
+                raise FetchError("its directory is cut off")
+            buffer, position = buffer + piece, position + len(piece)
+            continue
+        if len(buffer) < _ENTRY.size or buffer[:4] != b"PK\x01\x02":
+            raise FetchError(f"its directory is damaged at byte {position - len(buffer):,}")
+        entry = _ENTRY.unpack_from(buffer)
+        flags, method, crc, compressed, plain = entry[3], entry[4], entry[7], entry[8], entry[9]
+        name_length, extra_length, comment_length, offset = entry[10], entry[11], entry[12], entry[16]
+        name = buffer[_ENTRY.size : _ENTRY.size + name_length]
+        extra = buffer[_ENTRY.size + name_length : _ENTRY.size + name_length + extra_length]
+        buffer = buffer[_ENTRY.size + name_length + extra_length + comment_length :]
+        plain, compressed, offset = _sizes_of_64(extra, plain, compressed, offset)
+        if name.endswith(b"/"):
+            continue
+        if flags & _ENCRYPTED:
+            raise FetchError("it is encrypted: decrypt it first")
+        text = unicode_name(name) if flags & _UTF_8 else name.decode("cp437")
+        yield Member(text, plain, f"{offset + shift}+{compressed}:{method}:{plain}:{crc:08x}")
+
+
+def _directory(file: RandomFile) -> tuple[int, int, int]:
+    """Offset and size of the directory, and what must be added to the offsets in it."""
+    size = retry(lambda: file.size, attempts=PATIENT_ATTEMPTS)
+    tail_start = max(0, size - _END.size - _LONGEST_COMMENT - _LOCATOR.size)
+    tail = _read(file, tail_start, size - tail_start)
+    place = len(tail) - _END.size
+    while (place := tail.rfind(b"PK\x05\x06", 0, place + 4)) >= 0:
+        if place + _END.size <= len(tail):
+            end = _END.unpack_from(tail, place)
+            if place + _END.size + end[7] <= len(tail):
+                break
+        place -= 1
+    if place < 0:
+        raise FetchError("it is not a ZIP archive, or its end is cut off")
+    disk, directory_disk, length, offset = end[1], end[2], end[5], end[6]
+    directory_end = tail_start + place
+    if place >= _LOCATOR.size and tail[place - _LOCATOR.size : place - _LOCATOR.size + 4] == b"PK\x06\x07":
+        end_64_offset = _LOCATOR.unpack_from(tail, place - _LOCATOR.size)[2]
+        data = _read(file, end_64_offset, _END_64.size)
+        if len(data) < _END_64.size or data[:4] != b"PK\x06\x06":
+            raise FetchError("its end is damaged (ZIP64)")
+        end_64 = _END_64.unpack(data)
+        disk, directory_disk, length, offset = end_64[4], end_64[5], end_64[8], end_64[9]
+        directory_end = end_64_offset
+    if disk or directory_disk:
+        raise FetchError("it is a part of a split archive: join the parts first")
+    start = directory_end - length
+    # A program before the archive, as in a self-extracting one, moves everything.
+    if start < 0 or start < offset:
+        raise FetchError("its end is damaged: the directory does not fit into the file")
+    return start, length, start - offset
+
+
+def _sizes_of_64(extra: bytes, plain: int, compressed: int, offset: int) -> tuple[int, int, int]:
+    """Both sizes and the offset, which stand in an additional field if they do not fit into 32 bits."""
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<2H", extra)
+        values = extra[4 : 4 + length]
+        if kind == 1:
+            numbers = iter(struct.unpack_from(f"<{len(values) // 8}Q", values))
+            present = (plain, compressed, offset)
+            plain, compressed, offset = (next(numbers, n) if n == _IN_ZIP64 else n for n in present)
+            break
+        extra = extra[4 + length :]
+    return plain, compressed, offset
+
+
+def _read(file: RandomFile, offset: int, length: int) -> bytes:
+    return retry(lambda: file.read_at(offset, length), attempts=PATIENT_ATTEMPTS)
+
+
+class _OpenZip:
+    def __init__(self, file: RandomFile, attempts: int) -> None:
+        self._file = file
+
+    def read(self, location: str, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
+        match = _LOCATION.fullmatch(location)
+        if match is None:
+            raise FetchError(f"the plan's location {location[:80]!r} is not one in a ZIP archive")
+        offset, compressed, method, plain = map(int, match.groups()[:4])
+        if method not in (_STORED, _DEFLATED):
+            raise FetchError(f"compressed with {_METHODS.get(method, f'method {method}')}, which is not supported")
+        if max(compressed, plain) > max_bytes:
+            raise too_large(max(compressed, plain), max_bytes)
+        self._file.on_bytes = on_bytes
+        header = self._file.read_at(offset, _HEADER.size)
+        if len(header) < _HEADER.size or header[:4] != b"PK\x03\x04":
+            raise FetchError(f"its archive is damaged: there is no header at byte {offset:,}")
+        fields = _HEADER.unpack(header)
+        data = self._file.read_at(offset + _HEADER.size + fields[9] + fields[10], compressed)
+        if method == _DEFLATED:
+            decoder = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+            try:
+                data = decoder.decompress(data, plain + 1)
+            except zlib.error as error:
+                raise FetchError(f"damaged in its archive ({error})") from None
+        if len(data) != plain or zlib.crc32(data) != int(match[5], 16):
+            raise FetchError("damaged in its archive: its checksum or its size is wrong")
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+
+
+ZIP = ArchiveFormat("zip", members, _OpenZip)
