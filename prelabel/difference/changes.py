@@ -93,8 +93,9 @@ def changes_of(image_id: str, a: Selected, b: Selected, options: DiffOptions) ->
     # `match` takes the last of several detections of B with equal overlap: that of the highest score comes last.
     order = np.arange(len(b.kept))[::-1]
     same_class = a.kept.label[:, None] == b.kept.label[order][None]
-    ious = _ious(a.kept, b.kept)[:, order]
-    pairs = {first: int(order[second]) for first, second in match_class_first(ious, same_class, options.iou).items()}
+    ious = _ious(a.kept, b.kept)
+    matched = match_class_first(ious[:, order], same_class, options.iou)
+    pairs = {first: int(order[second]) for first, second in matched.items()}
     vanished = [number for number in range(len(a.kept)) if number not in pairs]
     appeared = sorted(set(range(len(b.kept))) - set(pairs.values()))
     hidden_in_b = _hidden_scores(a.kept, vanished, b.hidden, options.iou)
@@ -103,8 +104,9 @@ def changes_of(image_id: str, a: Selected, b: Selected, options: DiffOptions) ->
     for number in range(len(a.kept)):
         side = _side(a.kept, number)
         if number in pairs:
-            iou = _iou_of_pair(image_id, a.kept, number, b.kept, pairs[number], options)
-            changes.append(_matched(side, _side(b.kept, pairs[number]), iou, options))
+            iou = _iou_of_masks(image_id, a.kept, number, b.kept, pairs[number]) if options.iou_on == AUTO else None
+            iou = float(ious[number, pairs[number]]) if iou is None else iou
+            changes.append(_matched(side, _side(b.kept, pairs[number]), round(iou, 6), options))
         else:
             changes.append(Change(VANISHED, side, None, hidden=hidden_in_b.get(number)))
     changes += [Change(APPEARED, None, _side(b.kept, n), hidden=hidden_in_a.get(n)) for n in appeared]
@@ -145,16 +147,14 @@ def _hidden_scores(kept: Detections, numbers: Sequence[int], hidden: Detections,
     return {number: float(hidden.score[i]) for number, i in zip(numbers, matched, strict=True) if i >= 0}
 
 
-def _iou_of_pair(image_id: str, a: Detections, first: int, b: Detections, second: int, options: DiffOptions) -> float:
-    """IoU of the masks if both detections have one and the options allow it, else of the boxes."""
-    masks = [None if d.mask is None else d.mask[n] for d, n in ((a, first), (b, second))]
-    if options.iou_on != AUTO or masks[0] is None or masks[1] is None:
-        one = np.array([first]), np.array([second])
-        return round(float(_ious(a[one[0]], b[one[1]])[0, 0]), 6)
-    if masks[0] == masks[1]:
+def _iou_of_masks(image_id: str, a: Detections, first: int, b: Detections, second: int) -> float | None:
+    """IoU of the masks of two detections, or None unless both have one."""
+    if a.mask is None or b.mask is None or a.mask[first] is None or b.mask[second] is None:
+        return None
+    if a.mask[first] == b.mask[second]:
         return 1.0
     window = np.array([0, 0, a.width, a.height])
     try:
-        return round(iou_within(masks[0], masks[1], window, a.height, a.width), 6)
+        return iou_within(a.mask[first], b.mask[second], window, a.height, a.width)
     except StoreError as error:
         raise EvaluateError(f"image {image_id!r}: {error}") from None

@@ -39,8 +39,14 @@ from prelabel.review.report.plots import Plot, round_up
 from prelabel.storage.address import redact
 from prelabel.words import counted, share
 
-#: Most detections that are drawn on an image, most that have their name beside them, and most changes that are listed.
-MAX_BOXES, MAX_TEXTS, MAX_LINES = 200, 24, 12
+#: Kinds of changes from the one that matters most.
+_ORDER = (RELABELLED, VANISHED, APPEARED, MOVED, RESCORED, KEPT)
+
+#: Width of a letter of a caption, in font sizes.
+_LETTER = 0.62
+
+#: Most detections that are drawn on an image, and most changes that are listed beside it.
+MAX_BOXES, MAX_LINES = 200, 12
 
 
 def difference_page(difference: Difference, pictures: Mapping[str, bytes | str]) -> str:
@@ -69,8 +75,8 @@ def difference_page(difference: Difference, pictures: Mapping[str, bytes | str])
     if images:
         of_all = f"The {len(images):,} images" if len(images) < difference.changed_images else "All images"
         text = (
-            f"{of_all} with changes, most changed first. Left: A. Right: B, with the box of A dashed where one moved. "
-            "Detections that were kept are thin and gray."
+            f"{of_all} with changes, most changed first. Left: A. Right: B. Dashed: the box in A of a detection that "
+            "moved. Thin and gray: detections that were kept."
         )
         parts += [tag("h2", "Images that changed most"), tag("p", text, class_="text")]
         parts += [_image(n, image, colors, pictures) for n, image in enumerate(images, 1)]
@@ -130,7 +136,7 @@ def _image(number: int, image: ChangedImage, colors: Mapping[str, str], pictures
     hint = f"{image.changed:,} of {counted(image.detections, 'detection')} changed"
     sides = [_side(f"p{number}", image, side, colors, picture) for side in "ab"]
     missing = [tag("p", f"No picture: {picture}", class_="hint")] if picture and isinstance(picture, str) else []
-    changed = [change for change in image.changes if change.kind != KEPT]
+    changed = sorted((change for change in image.changes if change.kind != KEPT), key=_drawn_first)
     items = [tag("li", _words(change, colors)) for change in changed[:MAX_LINES]]
     if len(changed) > MAX_LINES:
         items.append(tag("li", f"and {len(changed) - MAX_LINES:,} more"))
@@ -155,31 +161,59 @@ def _side(id_: str, image: ChangedImage, side: str, colors: Mapping[str, str], p
         picture_of_a = tag("image", id=id_, href=data, width=width, height=height, preserveAspectRatio="none")
         parts.append(picture_of_a if side == "a" else tag("use", href=f"#{id_}"))
     drawn = [change for change in image.changes if getattr(change, side) is not None]
-    drawn.sort(key=lambda change: change.kind != KEPT)
-    boxes, texts = list[Markup](), list[Markup]()
-    font_size = max(width, height) / 44
-    for change in drawn[-MAX_BOXES:]:
+    drawn.sort(key=_drawn_first)
+    captions = _Captions(width, height)
+    boxes = list[Markup]()
+    for change in drawn[:MAX_BOXES]:
         detection: Side = getattr(change, side)
-        if change.kind == KEPT:
-            boxes.append(_rect(_oriented(detection.xyxy, stored, orientation), "same", None))
-            continue
-        color = colors[detection.label]
-        if side == "b" and change.kind == MOVED and change.a is not None:
-            boxes.append(_rect(_oriented(change.a.xyxy, stored, orientation), "before", color))
         xyxy = _oriented(detection.xyxy, stored, orientation)
-        boxes += [_rect(xyxy, "halo", None), _rect(xyxy, "changed", color)]
-        text = f"{redact(detection.label)} {detection.score:.2f}"
-        x, y = min(xyxy[0] + font_size / 4, width - font_size), max(xyxy[1] - font_size / 4, font_size)
-        texts.append(tag("text", text, x=x, y=y, style=f"fill:{color}"))
+        if change.kind == KEPT:
+            boxes.append(_rect(xyxy, "same", None, ""))
+            continue
+        color, text = colors[detection.label], f"{redact(detection.label)} {detection.score:.2f}"
+        style = "before" if side == "a" and change.kind == MOVED else "changed"
+        boxes += [_rect(xyxy, style, color, f"{KIND_WORDS[change.kind]}: {text}"), _rect(xyxy, "halo", None, "")]
+        if side == "b" and change.kind == MOVED and change.a is not None:
+            boxes.append(_rect(_oriented(change.a.xyxy, stored, orientation), "before", color, ""))
+        captions.add(text, xyxy, color)
     svg = tag(
         "svg",
-        *(*parts, *boxes, *texts[-MAX_TEXTS:]),
+        # What comes first is drawn last, above the others.
+        *(*parts, *reversed(boxes), *captions.drawn),
         viewBox=f"0 0 {width} {height}",
         role="img",
         aria_label=f"{side.upper()}: {counted(len(drawn), 'detection')}",
-        font_size=font_size,
+        font_size=captions.size,
     )
     return tag("div", tag("span", side.upper(), class_="hint"), svg)
+
+
+class _Captions:
+    """Captions above boxes, as many as fit without covering each other."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.size = max(width, height) / 44
+        self.drawn: list[Markup] = []
+        self._limits = width, height
+        self._taken: list[Box] = []
+
+    def add(self, text: str, xyxy: Box, color: str) -> None:
+        """Draw a caption, unless it would cover an earlier one."""
+        length, height = len(text) * self.size * _LETTER, self.size * 1.1
+        x = max(min(xyxy[0] + self.size / 4, self._limits[0] - length), 0.0)
+        y = max(xyxy[1] - self.size / 4, self.size)
+        place = (x, y - height, x + length, y)
+        covers = any(
+            place[0] < x2 and x1 < place[2] and place[1] < y2 and y1 < place[3] for x1, y1, x2, y2 in self._taken
+        )
+        if not covers:
+            self._taken.append(place)
+            self.drawn.append(tag("text", text, x=x, y=y, style=f"fill:{color}"))
+
+
+def _drawn_first(change: Change) -> int:
+    """Sort key of changes: those that matter most come first."""
+    return _ORDER.index(change.kind)
 
 
 def _oriented(xyxy: Box, size: tuple[int, int], orientation: int) -> Box:
@@ -188,9 +222,10 @@ def _oriented(xyxy: Box, size: tuple[int, int], orientation: int) -> Box:
     return x1, y1, x2, y2
 
 
-def _rect(xyxy: Box, class_: str, color: str | None) -> Markup:
+def _rect(xyxy: Box, class_: str, color: str | None, title: str) -> Markup:
     x1, y1, x2, y2 = xyxy
-    return tag("rect", x=x1, y=y1, width=x2 - x1, height=y2 - y1, class_=class_, stroke=color)
+    tooltip = [tag("title", title)] if title else []
+    return tag("rect", *tooltip, x=x1, y=y1, width=x2 - x1, height=y2 - y1, class_=class_, stroke=color)
 
 
 def _words(change: Change, colors: Mapping[str, str]) -> Markup:

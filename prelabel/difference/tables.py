@@ -176,7 +176,7 @@ def most_changed_table(difference: Difference, max_rows: int = MAX_IMAGES) -> Ta
     kinds = [kind for kind in KINDS if kind not in (KEPT, RESCORED) or difference.total.counts[RESCORED]]
     kinds = [kind for kind in kinds if kind != KEPT]
     rows = tuple(
-        (redact(image.facts.file_name), f"{image.changed:,}", *(f"{image.count(kind):,}" for kind in kinds))
+        (redact(image.facts.file_name), f"{image.changed:,}", *(f"{image.counts[kind]:,}" for kind in kinds))
         for image in difference.most_changed[:max_rows]
     )
     return Table("", ("images that changed most", "changed", *(KIND_HEADERS[kind] for kind in kinds)), rows)

@@ -84,26 +84,27 @@ class ChangedImage:
         position: Its position in the order of A.
         position_in_b: Its position in the order of B.
         changes: What became of its detections.
+        counts: Number of changes by kind.
     """
 
     facts: ImageRow
     position: int
     position_in_b: int
     changes: Sequence[Change]
+    counts: Mapping[str, int] = field(init=False)
 
-    def count(self, kind: str) -> int:
-        """Number of changes of a kind."""
-        return sum(change.kind == kind for change in self.changes)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", Counter(change.kind for change in self.changes))
 
     @property
     def detections(self) -> int:
         """Number of detections of both runs."""
-        return sum((change.a is not None) + (change.b is not None) for change in self.changes)
+        return 2 * len(self.changes) - self.counts[VANISHED] - self.counts[APPEARED]
 
     @property
     def changed(self) -> int:
         """Number of detections of both runs that are not kept."""
-        return self.detections - 2 * self.count(KEPT)
+        return self.detections - 2 * self.counts[KEPT]
 
     @property
     def rank(self) -> tuple[int, int, int]:
@@ -182,9 +183,12 @@ class Tally:
         examples += names[: _EXAMPLES - len(examples)]
 
     def _keep(self, images: Sequence[ChangedImage]) -> None:
-        self.most_changed = heapq.nlargest(
-            self.most_images, (*self.most_changed, *images), key=lambda image: image.rank
-        )
+        """Keep those of the images that are among the most changed."""
+        is_full = 0 < self.most_images == len(self.most_changed)
+        better = [image for image in images if not is_full or image.rank > self.most_changed[-1].rank]
+        if better:
+            candidates = (*self.most_changed, *better)
+            self.most_changed = heapq.nlargest(self.most_images, candidates, key=lambda image: image.rank)
 
     def add(self, other: Tally) -> None:
         """Add the counts of later images."""
