@@ -19,13 +19,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 _FUNCTIONS = (
-    *("label", "fuse", "open_run", "status", "verify", "preview", "evaluate", "compare", "diff"),
+    *("label", "estimate", "fuse", "open_run", "status", "verify", "preview", "evaluate", "compare", "diff"),
     *("export_coco", "export_cvat", "export_label_studio", "export_voc", "export_yolo", "push_label_studio"),
 )
 
 #: The classes that the functions return and raise, and those that detectors are made of, each with its module.
 _CLASSES = {
     "Summary": "engine.progress",
+    "Estimate": "engine.estimate",
     "FusionSummary": "fusion.job",
     "Run": "store.run",
     "ImageRow": "store.rows",

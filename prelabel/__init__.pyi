@@ -9,6 +9,7 @@ from prelabel.detections import Detections as Detections
 from prelabel.detectors.base import Detector as Detector
 from prelabel.detectors.base import DetectorInfo as DetectorInfo
 from prelabel.difference.from_run import DiffSummary as DiffSummary
+from prelabel.engine.estimate import Estimate as Estimate
 from prelabel.engine.progress import Reporter as Reporter
 from prelabel.engine.progress import Summary as Summary
 from prelabel.errors import PrelabelError as PrelabelError
@@ -30,6 +31,7 @@ __all__ = [
     "Detector",
     "DetectorInfo",
     "DiffSummary",
+    "Estimate",
     "EvaluationSummary",
     "ExportReport",
     "FusionSummary",
@@ -44,6 +46,7 @@ __all__ = [
     "__version__",
     "compare",
     "diff",
+    "estimate",
     "evaluate",
     "export_coco",
     "export_cvat",
@@ -235,6 +238,185 @@ def label(
 
     Raises:
         PrelabelError: See `prelabel.errors`. Finished shards are kept, and the same call resumes the run.
+    """
+
+def estimate(
+    source: StrPath | Sequence[StrPath],
+    *,
+    detector: StrPath,
+    output: StrPath,
+    config: StrPath | None = None,
+    progress: bool | None = None,
+    reporter: Reporter | None = None,
+    score_threshold: float = 0.05,
+    class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
+    include_class: str | Sequence[str] | None = None,
+    exclude_class: str | Sequence[str] | None = None,
+    with_subclasses: bool = False,
+    max_detections: int | None = None,
+    nms_iou: float | None = None,
+    nms_per_class: bool = True,
+    most_specific: bool = False,
+    class_map: Mapping[str, str] | StrPath | Sequence[StrPath] | None = None,
+    roll_up: str | Sequence[str] | None = None,
+    merge: Literal["wbf", "nms", "nmm"] = "wbf",
+    merge_iou: float = 0.55,
+    views: str = "whole",
+    tile_size: str = "auto",
+    tile_overlap: float = 0.2,
+    image_root: StrPath | None = None,
+    sniff: bool = False,
+    limit: int | None = None,
+    images: StrPath | None = None,
+    part: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    max_pixels: int = 178956970,
+    max_bytes: int = 536870912,
+    allow_truncated: bool = False,
+    decode_scale: Literal["full", "auto"] = "full",
+    detector_option: Mapping[str, str] | StrPath | Sequence[StrPath] | None = None,
+    adapter: Mapping[str, Any] | StrPath | None = None,
+    label_map: StrPath | None = None,
+    keypoint_names: StrPath | None = None,
+    input_range: Literal["0..1", "0..255", "-1..1"] | None = None,
+    activation: Literal["softmax", "sigmoid", "logits", "multilabel-logits", "none"] | None = None,
+    input_layout: Literal["channels-last", "channels-first"] | None = None,
+    mask_frame: Literal["box", "image"] | None = None,
+    mask_threshold: float = 0.5,
+    keep: str | Sequence[str] | None = None,
+    top_k: int = 5,
+    batch_size: int | None = None,
+    trust_model: bool = False,
+    optimize: Literal["exact", "auto", "off"] = "exact",
+    model_cache: StrPath | None = None,
+    model_mirror: StrPath | None = None,
+    ray_address: str = "auto",
+    runner: Literal["auto", "local", "ray"] = "auto",
+    workers: int | None = None,
+    cpus_per_worker: float = 1.0,
+    gpus_per_worker: float | None = None,
+    shard_size: int | None = None,
+    max_images_per_worker: int | None = None,
+    stall_timeout: float = 300.0,
+    shard_timeout: float = 21600.0,
+    max_failed: float | None = None,
+    retry_failed: bool = False,
+    add_new: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    log_json: bool = False,
+    sample: int = 64,
+    seed: int = 0,
+    price_per_hour: float | None = None,
+) -> Estimate:
+    """Estimate what `label` would do and take with the same arguments, from a sample. Writes nothing to the output.
+
+    Equivalent to `prelabel label --dry-run`.
+
+    Args:
+        source: As for `label`.
+        detector: As for `label`.
+        output: As for `label`; if it holds an unfinished run, the estimate is for the rest.
+        config: Job file (YAML or TOML) with options of `label`; arguments of this call override it.
+        progress: Whether to show a progress bar; by default on a terminal and in notebooks.
+        reporter: Receives the progress in place of the progress bar.
+        score_threshold: Keep detections with at least this score; exports can choose only among these.
+        class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
+            '*=0.4' applies to all other classes unless score_threshold is given.
+        include_class: Keep only this class, by label or MID.
+        exclude_class: Drop this class, by label or MID.
+        with_subclasses: Apply include_class and exclude_class also to all classes below the named ones in the Open
+            Images class tree.
+        max_detections: Keep only the N best detections per image.
+        nms_iou: Keep only the best box among boxes that overlap by more than this IoU (default: keep all).
+        nms_per_class: Apply nms_iou within each class (after class map and roll-up) rather than across classes.
+        most_specific: Drop a box that overlaps a box of a class below its own in the Open Images class tree by more
+            than nms_iou (0.5 if not given): of Person and Man, keep Man.
+        class_map: Rename a class, by label or MID (Dog=pet), or read such pairs from a file. Several classes may get
+            one label.
+        roll_up: Rename each class to the nearest of these that is above it in the Open Images class tree (the first, if
+            several are equally near); by label or MID, joined by commas (Vehicle,Animal) or repeated.
+        merge: Merge overlapping boxes of a class into their mean (`wbf`, weighted boxes fusion, which lowers the score
+            of a box that few views show), into the best of them (`nms`) or into their union (`nmm`).
+        merge_iou: Merge boxes that overlap by more than this IoU.
+        views: Show the detector several views of each image and merge what it detects: `whole`, `flip` (mirrored),
+            `tiles`, joined by commas; or `auto`: whole, and tiles if the image's shorter side is longer than the
+            detector's input, or its longer side more than twice as long.
+        tile_size: Make tiles of this size: pixels (640), a share of the image's sides (60%), or 60% but at most the
+            detector's input size (`auto`).
+        tile_overlap: Let neighboring tiles overlap by at least this share of their size.
+        image_root: Resolve relative entries of lists and COCO files against this folder or prefix (default: the list's
+            folder).
+        sniff: Also find images in files without a known extension (.dat, or none), by their first bytes.
+        limit: Label only the first N images.
+        images: Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or
+            .parquet file with a column `image_id`. `prelabel select` writes such lists.
+        part: Use only this part of images, by its column `part`.
+        storage_options: Pass options (keys, endpoints) to the file systems of remote URLs, as JSON, for all or per
+            protocol. Never stored.
+        max_pixels: Fail images with more pixels than this, before allocating memory for them.
+        max_bytes: Fail files with more bytes than this, without reading them.
+        allow_truncated: Accept truncated files; the missing part stays gray or black.
+        decode_scale: Decode large JPEGs at full size, or (`auto`) at 1/2, 1/4 or 1/8 if that leaves at least twice the
+            resolution at which the model works. Faster, but may move detections.
+        detector_option: Pass this to the factory of a detector in Python, as a keyword and as text. Stored in run.json.
+        adapter: Read from this file what the model's input and outputs mean, if they are not recognized; `prelabel
+            inspect write_adapter` writes a first one.
+        label_map: Read the class names from a .pbtxt, .csv, .json or .txt file, or use the built-in `coco`.
+        keypoint_names: Read the names and the skeleton of the detector's keypoints from a COCO dataset or a label map
+            (.pbtxt), or use the built-in `coco-person` (default: those of the detector or of its label map).
+        input_range: Set the pixel range of the model's input (default: read from its graph or format; if that is
+            unclear, the model is refused).
+        activation: Set what a classifier returns: probabilities (`softmax` if they sum to 1, `sigmoid` if not),
+            `logits` (softmax is applied), `multilabel-logits` (sigmoid is applied) or other scores in 0..1 (`none`).
+            Default: read from its graph; if that is unclear, the model is refused.
+        input_layout: Set the position of the channels in the model's input (default: read from its signature; if that
+            is unclear, the model is refused).
+        mask_frame: Set the area that a mask covers: its `box` or the whole `image` (default: derived from its size; if
+            that is unclear, the model is refused).
+        mask_threshold: Count pixels with a score above this as part of the mask.
+        keep: Also store this output of the model: multiclass-scores.
+        top_k: Keep the K best labels per image of a classifier; if its classes are independent, also all others with
+            scores of at least 0.5.
+        batch_size: Give the network N images of equal size at a time, if it takes several (default: 32 for a
+            classifier; for a detector, 8 on a GPU, and 1 on a CPU, where more gain nothing).
+        trust_model: Run the detector even if it is Python code, or a model whose graph reads or writes files, uses the
+            network or runs Python code.
+        optimize: Run the model with folded constants and the same results (`exact`), as loaded (`off`), or in lower
+            precision if that is faster and changes no detection on the run's first images (`auto`).
+        model_cache: Keep downloaded models in this folder (default: ~/.cache/prelabel).
+        model_mirror: Download models from this base URL instead of https://tfhub.dev and https://www.kaggle.com
+            (default: PRELABEL_MODEL_MIRROR).
+        ray_address: Connect to this Ray cluster: `auto` (the one that this runs in, otherwise a new one on this
+            machine), `local` (a new one on this machine), HOST:PORT or ray://HOST:PORT.
+        runner: Run workers on `ray`, in `local` processes (no Ray, no GPU), or (`auto`) on Ray if there is a cluster, a
+            ray_address or a GPU, otherwise in local processes.
+        workers: Run N detectors at the same time (default: as many as fit).
+        cpus_per_worker: Give each worker this many CPUs, TensorFlow threads and decoding threads.
+        gpus_per_worker: Give each worker G GPUs; with a fraction, workers share a GPU and each gets that part of its
+            memory (default: 1 if there are GPUs).
+        shard_size: Put N images into each shard (default: 4 to 512, depending on the number of images).
+        max_images_per_worker: Restart a worker's process after N images.
+        stall_timeout: Replace a worker that finishes no image for this long.
+        shard_timeout: Replace a worker that finishes no shard for this long.
+        max_failed: Stop the run if more images than this fail: a number, or a share below 1 (0.05), which applies once
+            100 images are done.
+        retry_failed: Label the failed images of the run again; higher limits or allow_truncated may accept more of
+            them.
+        add_new: Add images that appeared in the source since the run was planned, as new shards.
+        overwrite: Replace a run that is already in the output.
+        quiet: Print only errors.
+        log_json: Write one JSON object per line to standard error, for log collectors.
+        sample: Read and decode N random images, and label them as far as a minute allows.
+        seed: Draw the sample with this seed; the same seed draws the same images.
+        price_per_hour: Estimate the price, too: an hour of one machine costs this, in any currency. A run needs this
+            machine or, on Ray, as many as its workers fill.
+
+    Returns:
+        The images, what the sample shows of them, the workers, the time with its range, the costs, and warnings.
+
+    Raises:
+        PrelabelError: `label` would refuse the call, or no worker can label the sample.
     """
 
 def fuse(

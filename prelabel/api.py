@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prelabel.signatures import options_of, plain
 
 if TYPE_CHECKING:
+    from prelabel.config import LabelOptions
     from prelabel.difference.from_run import DiffSummary
+    from prelabel.engine.estimate import Estimate
     from prelabel.engine.progress import Reporter, Summary
     from prelabel.export.base import ExportReport
     from prelabel.fusion.job import FusionSummary
@@ -59,19 +62,69 @@ def label(
     Raises:
         PrelabelError: See `prelabel.errors`. Finished shards are kept, and the same call resumes the run.
     """
-    from prelabel import console
     from prelabel.config import label_options
     from prelabel.engine.job import run as run_job
 
-    own = {"source": source, "detector": detector, "output": output}
-    values = {name: plain(value) for name, value in {**own, **options}.items() if value is not None}
+    values = _given({"source": source, "detector": detector, "output": output, **options})
     chosen = label_options(values, config=None if config is None else os.fspath(config))
-    if reporter is not None:
-        return run_job(chosen, reporter)
-    quiet = chosen.quiet or not console.shows_progress(progress)
-    listener = console.reporter(quiet=quiet, log_json=chosen.log_json)
-    try:
+    with _listening(chosen, progress, reporter) as listener:
         return run_job(chosen, listener)
+
+
+def estimate(
+    source: StrPath | Sequence[StrPath],
+    *,
+    detector: StrPath,
+    output: StrPath,
+    config: StrPath | None = None,
+    progress: bool | None = None,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> Estimate:
+    """Estimate what `label` would do and take with the same arguments, from a sample. Writes nothing to the output.
+
+    Equivalent to `prelabel label --dry-run`.
+
+    Args:
+        source: As for `label`.
+        detector: As for `label`.
+        output: As for `label`; if it holds an unfinished run, the estimate is for the rest.
+        config: Job file (YAML or TOML) with options of `label`; arguments of this call override it.
+        progress: Whether to show a progress bar; by default on a terminal and in notebooks.
+        reporter: Receives the progress in place of the progress bar.
+
+    Returns:
+        The images, what the sample shows of them, the workers, the time with its range, the costs, and warnings.
+
+    Raises:
+        PrelabelError: `label` would refuse the call, or no worker can label the sample.
+    """
+    from prelabel.engine.estimate import estimate as estimate_run
+    from prelabel.engine.estimate_options import estimate_options
+
+    values = _given({"source": source, "detector": detector, "output": output, **options})
+    chosen = estimate_options(values, config=None if config is None else os.fspath(config))
+    with _listening(chosen.run, progress, reporter) as listener:
+        return estimate_run(chosen, listener)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call that are not None, as job files could hold them."""
+    return {name: plain(value) for name, value in values.items() if value is not None}
+
+
+@contextmanager
+def _listening(options: LabelOptions, progress: bool | None, reporter: Reporter | None) -> Iterator[Reporter]:
+    """Yield the caller's reporter; without one, a reporter for these options, which is closed in the end."""
+    from prelabel import console
+
+    if reporter is not None:
+        yield reporter
+        return
+    quiet = options.quiet or not console.shows_progress(progress)
+    listener = console.reporter(quiet=quiet, log_json=options.log_json)
+    try:
+        yield listener
     finally:
         listener.close()
 

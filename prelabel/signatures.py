@@ -23,6 +23,7 @@ from prelabel.options import PATH_METAVARS, Options, default_of, fields_of, from
 #: The class that declares the options of each function.
 OPTION_CLASSES = {
     "label": "prelabel.config:LabelOptions",
+    "estimate": "prelabel.engine.estimate_options:EstimateOptions",
     "fuse": "prelabel.fusion.options:FuseOptions",
     "preview": "prelabel.gallery.preview:PreviewOptions",
     "export_coco": "prelabel.export.coco:CocoOptions",

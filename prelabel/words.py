@@ -1,4 +1,4 @@
-"""How messages and tables show durations, counts, shares and saved work, and how they tell to install an extra."""
+"""How messages and tables show durations, counts, sizes, shares, saved work, and how to install an extra."""
 
 from __future__ import annotations
 
@@ -49,6 +49,19 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 def rounded(value: float) -> str:
     """A number that need not be exact: whole from 10 on, below with one decimal unless that is 0."""
     return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}".removesuffix(".0")
+
+
+def size(count: float) -> str:
+    """A number of bytes, exact to a few percent: `640 bytes`, `12 kB`, `1.5 GB`.
+
+    >>> [size(count) for count in (640, 12_345, 1_234_567, 987_654_321_000)]
+    ['640 bytes', '12 kB', '1.2 MB', '988 GB']
+    """
+    units = ("bytes", "kB", "MB", "GB", "TB")
+    power = 0
+    while count >= 999.5 and power < len(units) - 1:
+        count, power = count / 1000, power + 1
+    return f"{rounded(count)} {units[power]}"
 
 
 def share(count: int, whole: int) -> str:

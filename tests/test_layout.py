@@ -63,8 +63,8 @@ MAY_IMPORT = {
     },
     "triage": {"errors", "options", "storage", "source", "store"},
     "engine": {
-        *{"errors", "words", "storage", "image_ref", "keypoints", "labels", "config", "source", "store", "triage"},
-        *{"detectors/base", "detectors/running", "detectors", "views"},
+        *{"errors", "words", "options", "storage", "image_ref", "keypoints", "labels", "config", "source", "store"},
+        *{"detectors/base", "detectors/running", "detectors", "views", "triage"},
     },
     "export": {
         *{"errors", "storage", "detections", "frames", "keypoints", "labels", "mapping_files", "masks", "options"},

@@ -197,7 +197,7 @@ class Command(OneLineErrors):
 PATH = click.Path()
 
 #: Headings that come last in a command's help.
-LAST_HEADINGS = ("Storage", "Selection")
+LAST_HEADINGS = ("Dry run", "Storage", "Selection")
 
 
 class DescribedArgument(click.Argument):

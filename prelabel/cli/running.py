@@ -17,14 +17,16 @@ from prelabel.cli.command import (
     PATH,
     Command,
     DescribedArgument,
+    HeadedOption,
     any_run_argument,
     fail,
     storage_of,
     storage_option,
 )
-from prelabel.errors import RunInterrupted
+from prelabel.errors import ConfigError, RunInterrupted
 
 if TYPE_CHECKING:
+    from prelabel.cli.estimate import DryRun
     from prelabel.config import LabelOptions
     from prelabel.engine.progress import LostWorker, Reporter, Summary
     from prelabel.store.status import RunStatus
@@ -38,16 +40,35 @@ _MOST_LOST = 5
 
 class _LabelCommand(Command):
     def make_options(self, values: dict[str, Any], ctx: click.Context) -> Any:
-        """The options from the job file and the command line, which overrides it."""
-        from prelabel.config import label_options
+        """The options of the run, from the job file and the command line, which overrides it.
 
-        return label_options(values, config=ctx.params.pop("config"))
+        Those of `--dry-run` become the parameter `dry_run` of the command's function, which is None without it.
+        """
+        from prelabel.config import label_options
+        from prelabel.engine.estimate_options import OWN, estimate_options
+        from prelabel.options import flag_of
+
+        config, is_dry_run, as_json = (ctx.params.pop(name) for name in ("config", "dry_run", "as_json"))
+        ctx.params["dry_run"] = None
+        if not is_dry_run:
+            for flag in [*(flag_of(name) for name in OWN if name in values), *["--json"] * as_json]:
+                raise ConfigError(f"label: {flag} belongs to an estimate: add --dry-run, or remove it")
+            return label_options(values, config=config)
+        from prelabel.cli.estimate import DryRun, command_line
+
+        options = estimate_options(values, config=config)
+        run_values = {name: value for name, value in values.items() if name not in OWN}
+        ctx.params["dry_run"] = DryRun(options, command_line(run_values, config), as_json)
+        return options.run
 
 
 @click.command(
     cls=_LabelCommand,
-    options="prelabel.config:LabelOptions",
-    examples=("prelabel label photos/ --detector openimages-ssd-mobilenet-v2 --output out/run",),
+    options="prelabel.engine.estimate_options:EstimateOptions",
+    examples=(
+        "prelabel label photos/ --detector openimages-ssd-mobilenet-v2 --output out/run",
+        "prelabel label photos/ --detector openimages-ssd-mobilenet-v2 --output out/run --dry-run",
+    ),
     arguments=("source",),
     short_help="Label images and write one row per image.",
 )
@@ -58,7 +79,15 @@ class _LabelCommand(Command):
     metavar="FILE",
     help="Read options from a job file (YAML or TOML); options on the command line override it.",
 )
-def label(options: LabelOptions) -> None:
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Write nothing: list and plan as a run would, label a sample, and print what the run would take and cost.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, cls=HeadedOption, heading="Dry run", help="Print the estimate as JSON."
+)
+def label(options: LabelOptions, dry_run: DryRun | None) -> None:
     """Label images and write one row per image, as Parquet shards.
 
     Run the same command again to resume an interrupted run.
@@ -68,6 +97,11 @@ def label(options: LabelOptions) -> None:
     from prelabel.engine.progress import too_many
 
     listener = reporter(quiet=options.quiet, log_json=options.log_json)
+    if dry_run is not None:
+        from prelabel.cli.estimate import estimate
+
+        estimate(dry_run, listener)
+        return
     with stopped_by_signals() as stop:
         try:
             summary = run(options, listener, stop)

@@ -17,6 +17,7 @@ from pathlib import Path
 from prelabel.config import LabelOptions
 from prelabel.detectors.base import DetectorRecord
 from prelabel.detectors.description import describe_detector, uses_tensorflow
+from prelabel.engine.estimate_options import EstimateOptions
 from prelabel.engine.forecast import (
     Speed,
     TimeEstimate,
@@ -45,9 +46,6 @@ from prelabel.store.output import find_finished
 from prelabel.store.plan import PLAN_FOLDER, Plan
 from prelabel.store.run import RunRecord, read_run
 from prelabel.store.shards import ShardRecord
-
-#: Default number of images in the sample.
-SAMPLE = 64
 
 #: Share of a machine's memory from which the workers may not fit, since images may be larger than in the sample.
 _MEMORY_SHARE = 0.8
@@ -155,49 +153,38 @@ class Estimate:
         return f"Estimate({', '.join(parts)})"
 
 
-def estimate(
-    options: LabelOptions,
-    reporter: Reporter,
-    stop: threading.Event | None = None,
-    *,
-    sample: int = SAMPLE,
-    seed: int = 0,
-    price_per_hour: float | None = None,
-) -> Estimate:
-    """Estimate what `run` would do and take with these options. Writes nothing to the output, and no lock.
+def estimate(options: EstimateOptions, reporter: Reporter, stop: threading.Event | None = None) -> Estimate:
+    """Estimate what `run` would do and take. Writes nothing to the output, and no lock.
 
     Args:
-        options: Options of the run.
+        options: The run, and how to estimate it.
         reporter: Receives messages and the progress of the listing.
         stop: Set it from a signal handler or another thread to end early.
-        sample: Number of images to read and decode, and to label as far as time allows.
-        seed: Of the sample.
-        price_per_hour: Price of one machine for an hour, in any currency.
 
     Raises:
         PrelabelError: `run` would refuse the options, or no worker can label the sample.
     """
-    options = settled_options(options)
-    with tempfile.TemporaryDirectory(prefix="prelabel-plan-") as folder, Runner(options) as runner:
-        estimator = _Estimator(options, reporter, stop or threading.Event(), runner, folder)
-        return estimator.run(sample, seed, price_per_hour)
+    options = replace(options, run=settled_options(options.run))
+    with tempfile.TemporaryDirectory(prefix="prelabel-plan-") as folder, Runner(options.run) as runner:
+        return _Estimator(options, reporter, stop or threading.Event(), runner, folder).estimate()
 
 
 class _Estimator:
     def __init__(
-        self, options: LabelOptions, reporter: Reporter, stop: threading.Event, runner: Runner, folder: str
+        self, options: EstimateOptions, reporter: Reporter, stop: threading.Event, runner: Runner, folder: str
     ) -> None:
-        self._options = options
-        self._root = Address.of_folder(options.output)
-        self._storage = Storage(options.storage_options)
+        self._how = options
+        self._options = options.run
+        self._root = Address.of_folder(options.run.output)
+        self._storage = Storage(options.run.storage_options)
         self._reporter = reporter
         self._stop = stop
         self._runner = runner
         self._folder = folder
-        self._planner = Planner(options, self._storage, reporter, stop, plan_folder=folder)
+        self._planner = Planner(options.run, self._storage, reporter, stop, plan_folder=folder)
         self._list_s = 0.0
 
-    def run(self, sample: int, seed: int, price_per_hour: float | None) -> Estimate:
+    def estimate(self) -> Estimate:
         options, storage, notify = self._options, self._storage, self._reporter.message
         earlier, detector = check_run(options, self._planner, self._runner, storage, notify, self._stop)
         record, finished, work = self._work_left(earlier, detector)
@@ -209,7 +196,7 @@ class _Estimator:
             return frozenset(finished_rows(spec, storage, task))
 
         plan = Plan.open(self._folder, record.parts, storage)
-        left = survey(plan, tasks, self._planner.links, sample, seed, kept, self._stop)
+        left = survey(plan, tasks, self._planner.links, self._how.sample, self._how.seed, kept, self._stop)
         retried = sum(finished[task.shard].failed for task in tasks if task.retry_failed)
         result = Estimate(
             output=redact(str(self._root)),
@@ -226,7 +213,7 @@ class _Estimator:
             return result
         measured = measure_on_pool(self._runner, spec, len(tasks), left, self._reporter, self._stop)
         shards = [finished[task.shard].failed if task.retry_failed else images for task, images in work]
-        return self._with_measurement(result, measured, shards, seed, price_per_hour)
+        return self._with_measurement(result, measured, shards)
 
     def _work_left(
         self, earlier: RunRecord | None, detector: DetectorRecord
@@ -268,14 +255,7 @@ class _Estimator:
             except OSError as error:
                 raise StoreError(f"{address} cannot be read ({describe(error)})") from error
 
-    def _with_measurement(
-        self,
-        result: Estimate,
-        measured: PoolMeasurement,
-        shards: Sequence[int],
-        seed: int,
-        price_per_hour: float | None,
-    ) -> Estimate:
+    def _with_measurement(self, result: Estimate, measured: PoolMeasurement, shards: Sequence[int]) -> Estimate:
         """Add what follows from the sample to an estimate. `shards` are the numbers of images to label in each."""
         by_worker, options = measured.by_worker, self._options
         check_s, input_size, notes = self._inspect_again()
@@ -305,10 +285,10 @@ class _Estimator:
         )
         return replace(
             result,
-            sample=facts_of(sample, seed, result.images) if sample else None,
+            sample=facts_of(sample, self._how.seed, result.images) if sample else None,
             workers=workers,
             time=time_estimate,
-            cost=_cost_of(workers, time_estimate, price_per_hour) if time_estimate else None,
+            cost=_cost_of(workers, time_estimate, self._how.price_per_hour) if time_estimate else None,
             output_bytes=output_bytes(by_worker, shards),
             warnings=warnings,
         )

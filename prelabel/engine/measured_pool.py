@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import threading
 import time
@@ -120,15 +119,14 @@ class _Measuring:
         return statistics.fmean(ready_at[worker.number] for worker in self.ready) - begin
 
     def run(self, left: ImagesLeft) -> list[Measurement]:
-        """Give every ready worker the sample, beginning with its own part, and return what they measured."""
-        workers = len(self.ready)
-        positions = range(len(left.sample))
+        """Give every ready worker its part of the sample, and return what they measured."""
+        size, workers = len(left.sample), len(self.ready)
         for number, worker in enumerate(self.ready):
-            parts = [positions[(number + offset) % workers :: workers] for offset in range(workers)]
-            order = list(itertools.chain.from_iterable(parts))
-            links = {place: left.links[position] for place, position in enumerate(order) if position in left.links}
-            images = tuple(left.sample[position] for position in order)
-            self._pool.submit(worker, MeasureTask(images, len(parts[0]), MEASURE_S, LIMIT_S, links=links))
+            # No image is in two parts, so that one that kills a worker kills no other.
+            part = range(number % size, size, workers)
+            links = {place: left.links[position] for place, position in enumerate(part) if position in left.links}
+            images = tuple(left.sample[position] for position in part)
+            self._pool.submit(worker, MeasureTask(images, MEASURE_S, LIMIT_S, links=links))
         waiting = {worker.number for worker in self.ready}
         results: list[Measurement] = []
         while waiting:
@@ -140,7 +138,10 @@ class _Measuring:
                     raise event.error
                 elif isinstance(event, Died) and event.tasks:
                     waiting.discard(event.worker.number)
-                    self.notes.append(f"a worker died while it labeled the sample: {event.cause.error}")
+                    self.notes.append(
+                        f"a worker died while it labeled its part of the sample ({event.cause.error}); a run would "
+                        "find the image that causes this, and label the others"
+                    )
         if not results:
-            raise RunError(f"all workers died while they labeled the sample: {self.notes[-1]}")
+            raise RunError(f"{self.notes[-1]}. Use another --seed to draw other images")
         return results

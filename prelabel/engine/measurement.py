@@ -70,7 +70,7 @@ class Measurement:
     """What one worker measured.
 
     Attributes:
-        images: The worker's own images of the sample, in order.
+        images: The worker's part of the sample, in order.
         timed: Number of images that were timed, repeated ones included.
         seconds: Wall time in which they were labeled.
         stage_seconds: Mean seconds of a timed image by stage; stages of different images run at the same time.
@@ -118,16 +118,16 @@ def measure(
     with reader.read(itertools.islice(itertools.cycle(refs), most)) as images:
         for row in label_images(images, detector, on_image):
             done_at.append(time.perf_counter())
-            if len(labeled) < task.own:
+            if len(labeled) < len(refs):
                 labeled.append(row)
             if len(done_at) > WARM_UP:
                 for stage, seconds in row.seconds.items():
                     sums[stage] += seconds
             elapsed = done_at[-1] - start
-            if elapsed >= task.limit_s or (elapsed >= task.seconds and len(labeled) == task.own):
+            if elapsed >= task.limit_s or (elapsed >= task.seconds and len(labeled) == len(refs)):
                 break
     unlabeled = []
-    with reader.read(refs[len(labeled) : task.own]) as images:
+    with reader.read(refs[len(labeled) :]) as images:
         for image in images:
             on_image(image.row)
             unlabeled.append(image.row)

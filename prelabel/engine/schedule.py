@@ -106,10 +106,9 @@ class MeasureTask:
     """Label a sample of the run's images without writing anything, and measure how fast that is.
 
     Attributes:
-        images: The images of the sample; the worker's own come first.
-        own: Number of the worker's own images: together, all workers have the whole sample.
-        seconds: How long to measure at least, if there are images enough.
-        limit_s: When to stop running the detector, even if some of its own images are left.
+        images: The worker's part of the sample.
+        seconds: How long to measure at least: images are labeled more than once if that takes less.
+        limit_s: When to stop running the detector, even if it has not seen all images.
         shard: Shard of the first image, for messages.
         links: Full addresses by position in `images`, as for `LabelTask`.
     """
@@ -117,7 +116,6 @@ class MeasureTask:
     alone: ClassVar[bool] = True  # a second task would distort the measured speed
 
     images: tuple[ImageRef, ...] = field(repr=False)
-    own: int
     seconds: float
     limit_s: float
     shard: int = 0
