@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prelabel.engine.estimate_options import EstimateOptions
     from prelabel.engine.forecast import TimeEstimate
     from prelabel.engine.progress import Reporter
+    from prelabel.engine.requests import RequestEstimate
 
 #: Most file extensions that are printed.
 _MOST_EXTENSIONS = 8
@@ -126,6 +127,7 @@ def estimate_rows(result: Estimate) -> list[list[str]]:
                 ["price", f"about {cost.price:,.2f} ({cost.price_low:,.2f} to {cost.price_high:,.2f}) for {nodes}"]
             )
         rows.append(["output", f"about {size(result.output_bytes)} in {result.output}"])
+        rows += _request_rows(result.requests)
     elif result.images:
         rows.append(["time", "unknown: no image of the sample could be timed"])
     rows += [["warning" if number == 0 else "", warning] for number, warning in enumerate(result.warnings)]
@@ -181,6 +183,18 @@ def _worker_rows(result: Estimate) -> list[list[str]]:
     machine = f" of {size(workers.node_memory_bytes)} on its machine" if workers.node_memory_bytes else ""
     rows.append(["memory", f"{size(workers.memory_bytes)} per worker{machine}"])
     return rows
+
+
+def _request_rows(requests: RequestEstimate | None) -> list[list[str]]:
+    """The requests to remote storage, which are billed by number."""
+    if requests is None:
+        return []
+    texts = [
+        f"{where} " + ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+        for where, counts in (("source", requests.source), ("output", requests.output))
+        if counts
+    ]
+    return [["requests", f"{'; '.join(texts)} (computed, without retries)"]] if texts else []
 
 
 def _range(time: TimeEstimate) -> str:

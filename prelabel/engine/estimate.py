@@ -31,6 +31,7 @@ from prelabel.engine.job import check_run, settled_options
 from prelabel.engine.measured_pool import PoolMeasurement, measure_on_pool
 from prelabel.engine.planning import Planner, inspect_detector
 from prelabel.engine.progress import Reporter
+from prelabel.engine.requests import RequestEstimate, requests_of
 from prelabel.engine.resume import require_same_detector, tasks_left
 from prelabel.engine.runner import Runner
 from prelabel.engine.sample import survey
@@ -130,6 +131,7 @@ class Estimate:
         time: The time of the call; None if there is nothing to label, or no image of the sample could be timed.
         cost: What that time costs; None like `time`.
         output_bytes: Size of the shards that the call writes; None like `time`.
+        requests: Requests to web servers and object stores; None like `time`.
         warnings: What the user may want to know or change, one line each.
     """
 
@@ -146,6 +148,7 @@ class Estimate:
     time: TimeEstimate | None = None
     cost: CostEstimate | None = None
     output_bytes: int | None = None
+    requests: RequestEstimate | None = None
     warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -213,7 +216,21 @@ class _Estimator:
             return result
         measured = measure_on_pool(self._runner, spec, len(tasks), left, self._reporter, self._stop)
         shards = [finished[task.shard].failed if task.retry_failed else images for task, images in work]
-        return self._with_measurement(result, measured, shards)
+        result = self._with_measurement(result, measured, shards)
+        if result.workers is None or result.time is None:
+            return result
+        requests = requests_of(
+            record,
+            options.output,
+            left,
+            is_listed=earlier is None or options.add_new,
+            is_new=earlier is None,
+            shards=len(tasks),
+            finished_shards=len(finished),
+            workers=result.workers.workers,
+            seconds=result.time.total_s,
+        )
+        return replace(result, requests=requests)
 
     def _work_left(
         self, earlier: RunRecord | None, detector: DetectorRecord

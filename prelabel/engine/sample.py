@@ -26,7 +26,7 @@ class ImagesLeft:
         bytes: Total size of the files whose size the listing reports.
         unsized: Number of images whose size the listing does not report.
         extensions: Number of images by extension in lower case, most frequent first.
-        sample: The sample, in random order.
+        sample: The sample, in random order; in that of the plan if some images lie in archives, which are read forward.
         links: Full addresses by position in `sample`, of images whose address in the plan lacks a secret.
     """
 
@@ -63,27 +63,29 @@ def survey(
         StoreError: The plan cannot be read.
     """
     rng = random.Random(seed)  # noqa: S311 - a sample, not a secret
-    drawn: list[tuple[ImageRef, str | None]] = []
+    drawn: list[tuple[int, ImageRef, str | None]] = []
     extensions: Counter[str] = Counter()
     images = total = unsized = 0
     for ref, link in _images_of(plan, tasks, links, kept, stop):
         # Algorithm R: each image so far is in the sample with the same probability.
         if images < size:
-            drawn.append((ref, link))
+            drawn.append((images, ref, link))
         elif (place := rng.randrange(images + 1)) < size:
-            drawn[place] = ref, link
+            drawn[place] = images, ref, link
         images += 1
         total += ref.size or 0
         unsized += ref.size is None
         extensions[PurePosixPath(ref.file_name).suffix.lower() or NO_EXTENSION] += 1
     rng.shuffle(drawn)
+    if any(ref.location is not None for _, ref, _ in drawn):
+        drawn.sort(key=lambda image: image[0])
     return ImagesLeft(
         images=images,
         bytes=total,
         unsized=unsized,
         extensions=dict(extensions.most_common()),
-        sample=tuple(ref for ref, _ in drawn),
-        links={position: link for position, (_, link) in enumerate(drawn) if link is not None},
+        sample=tuple(ref for _, ref, _ in drawn),
+        links={position: link for position, (_, _, link) in enumerate(drawn) if link is not None},
     )
 
 
