@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NoReturn
 from urllib.parse import unquote
@@ -28,6 +28,7 @@ from prelabel.errors import SourceError
 from prelabel.image_ref import ImageRef
 from prelabel.source.archives.kinds import kind_of, names_archives
 from prelabel.source.archives.listing import with_members
+from prelabel.source.braces import expand, has_braces
 from prelabel.source.formats import (
     HIDDEN,
     IMAGE_EXTENSIONS,
@@ -149,6 +150,7 @@ class _Source:
     root: Address
     pattern: Pattern
     summary: ListedSource
+    names: Iterable[str] = ()  # addresses that stand for the source, instead of a pattern
 
 
 def list_images(
@@ -167,8 +169,9 @@ def list_images(
 
     Args:
         sources: Paths or URLs: folders or prefixes (recursive), globs (`*`, `?`, `[..]`, and `**` for any number of
-            folders), single files, lists (`.txt`, `.csv`, `.jsonl`, `.parquet`), COCO datasets (`.json`), Label Studio
-            projects and task files. A name that exists literally is used as it is, even if it contains wildcards.
+            folders), names with braces (`{000..999}`, `{a,b}`), single files, archives, lists (`.txt`, `.csv`,
+            `.jsonl`, `.parquet`), COCO datasets (`.json`), Label Studio projects and task files. A name that exists
+            literally is used as it is, even if it contains wildcards or braces.
         storage: Opens the sources.
         image_root: Folder of relative entries in lists and COCO files; by default the folder of the file.
         summary: Updated while images are yielded.
@@ -186,7 +189,7 @@ def list_images(
     """
     if not sources:
         raise SourceError("no source given: name a folder, a glob, a file or a list of images")
-    resolved = [_resolve(source, storage) for source in sources]
+    resolved = [part for source in sources for part in _resolve_braces(source, storage)]
     if summary is not None:
         summary.sources.extend(source.summary for source in resolved)
     root = Address.of_folder(image_root) if image_root else None
@@ -204,7 +207,9 @@ def _stream(
     for source in sources:
         summary = source.summary
         kind = summary.kind
-        if kind == "directory" or kind == "glob":
+        if source.names:
+            refs = _named_files(source)
+        elif kind == "directory" or kind == "glob":
             refs = _walk_images(source, storage, sniff, _path_of_output(source, output), on_file)
         elif kind == "file" or kind == "archive":
             refs = iter([_single_image(source.address)])
@@ -243,6 +248,37 @@ def _canonical_url(address: Address) -> str:
     """The URL of an address without a trailing slash, with the first of its store's protocol names."""
     store, url = STORES.get(address.protocol), address.url
     return (f"{store.protocols[0]}{url[url.index('://') :]}" if store else url).rstrip("/")
+
+
+def _resolve_braces(source: str, storage: Storage) -> list[_Source]:
+    """Resolve a source; braces in it stand for several addresses, unless a file or folder has this name literally."""
+    if not has_braces(source) or is_label_studio(source):
+        return [_resolve(source, storage)]
+    name, address = redact(source), Address.of_folder(source)
+    try:
+        if not is_known_protocol(address.protocol) or _kind(address, storage) is not None:
+            return [_resolve(source, storage)]
+        text, pattern = split_glob(address, lambda text: False)
+        is_literal = pattern is not None and not has_braces(pattern.name) and not address.is_http
+        if is_literal and storage.kind(text) == "directory":
+            return [_resolve(source, storage)]
+    except OSError as error:
+        _raise_source_error("look up", name, error)
+    if pattern is not None:
+        return [_resolve(part, storage) for part in expand(source)]
+    # The folder in front of the first braces: the names below it are the ids, as for a glob.
+    root = Address.of(address.url.partition("{")[0].rpartition("/")[0] or "/")
+    names = [Address.of(part).url for part in expand(address.url)]
+    return [_Source(address, root, ANYTHING, ListedSource(name, "glob"), names)]
+
+
+def _named_files(source: _Source) -> Iterator[ImageRef]:
+    root = source.root.url.rstrip("/")
+    for url in source.names:
+        path = path_of_url(url)[len(path_of_url(root)) :].lstrip("/")
+        path = unquote(path) if source.root.is_http else path
+        require_unicode(path, source.summary.source)
+        yield ImageRef(path, url, path)
 
 
 def _resolve(source: str, storage: Storage) -> _Source:
@@ -288,8 +324,9 @@ def _kind(address: Address, storage: Storage) -> Literal["file", "directory"] | 
     try:
         return storage.kind(address)
     except PermissionError:
-        # A web server may answer "forbidden" for the literal name of a glob.
-        if address.is_http and split_glob(address, lambda text: False)[1] is not None:
+        # A web server may answer "forbidden" for the literal name of a glob, or for braces.
+        is_pattern = split_glob(address, lambda text: False)[1] is not None or has_braces(address.url)
+        if address.is_http and is_pattern:
             return None
         raise
 

@@ -20,6 +20,7 @@ from prelabel.errors import FetchError, ImageTooLargeError, SourceError
 from prelabel.image_ref import ImageRef
 from prelabel.source.archives.reader import ArchiveReader
 from prelabel.source.archives.zip import _sizes_of_64 as zip_sizes
+from prelabel.source.braces import expand
 from prelabel.source.fetch import fetch
 from prelabel.source.listing import SourceSummary, list_images
 from prelabel.storage.address import member_url, redact, split_member, without_secrets
@@ -190,6 +191,47 @@ def test_folders_and_other_globs_do_not_open_archives(tmp_path: Path) -> None:
     assert [ref.image_id for ref in listed(tmp_path / "*.tar")[0]] == [f"a.tar/{name}" for name in IMAGES]
     with pytest.raises(SourceError, match=telling("b.jpg")):
         listed(tmp_path / "b.jpg" / "*.tar")
+
+
+def test_braces_name_archives_and_images(tmp_path: Path, web: RangedWeb) -> None:
+    for name in ("08.tar", "09.tar", "10.tar"):
+        (tmp_path / name).write_bytes(tar_of({"a.jpg": name.encode()}))
+    (tmp_path / "{1,2}.tar").write_bytes(tar_of({"a.jpg": b"literal"}))
+    expected = ["08.tar/a.jpg", "09.tar/a.jpg", "10.tar/a.jpg"]
+    for folder in (tmp_path, web.url):
+        refs, summary = listed(f"{folder}/{{08..10}}.tar")
+        assert [ref.image_id for ref in refs] == expected
+        assert read_all(refs) == [b"08.tar", b"09.tar", b"10.tar"]
+        (source,) = summary.sources
+        assert (source.kind, source.images, source.archives) == ("glob", 3, 3)
+    assert [ref.image_id for ref in listed(tmp_path / "{1,2}.tar")[0]] == ["{1,2}.tar/a.jpg"]
+    assert [ref.image_id for ref in listed(f"{tmp_path}/0{{8,9}}*.tar")[0]] == expected[:2]
+    (tmp_path / "{x,y}").mkdir()
+    (tmp_path / "{x,y}" / "c.jpg").write_bytes(b"c")
+    assert [ref.image_id for ref in listed(tmp_path / "{x,y}" / "*.jpg")[0]] == ["c.jpg"]
+    (tmp_path / "b1.jpg").write_bytes(b"1")
+    assert [ref.image_id for ref in listed(tmp_path / "{b1,b2}.jpg")[0]] == ["b1.jpg", "b2.jpg"]
+    with pytest.raises(SourceError, match=telling(f"{tmp_path}/11.tar")):
+        listed(tmp_path / "{10..11}.tar")
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("{0..2}", ["0", "1", "2"]),
+        ("{008..10}", ["008", "009", "010"]),
+        ("{1..0}", ["1", "0"]),
+        ("a{x,y}b{0..1}", ["axb0", "axb1", "ayb0", "ayb1"]),
+        ("{,b}{c}{1..x}", ["{c}{1..x}", "b{c}{1..x}"]),
+    ],
+)
+def test_braces_stand_for_what_a_shell_makes_of_them(text: str, expanded: list[str]) -> None:
+    assert list(expand(text)) == expanded
+
+
+def test_too_many_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=telling("1,000,000")):
+        listed(tmp_path / "{0..99999}{0..99}.tar")
 
 
 def test_a_list_names_archives_and_images(tmp_path: Path) -> None:

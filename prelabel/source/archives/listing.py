@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from prelabel.errors import FetchError
+from prelabel.errors import FetchError, SourceError
 from prelabel.image_ref import ImageRef
 from prelabel.source.archives.base import Member
 from prelabel.source.archives.kinds import FORMATS
 from prelabel.source.archives.ranges import open_ranges
 from prelabel.source.formats import HIDDEN, IMAGE_EXTENSIONS, NO_EXTENSION, extension_of
-from prelabel.storage.address import Address, member_url
+from prelabel.storage.address import Address, describe, member_url
 from prelabel.storage.files import Storage
 
 #: Key of ignored files whose names lead out of their archive.
@@ -59,7 +59,7 @@ def with_members(
         on_read: Called from any thread for each member. May raise to stop.
 
     Raises:
-        OSError: Storage failed, or an archive does not exist.
+        SourceError: An archive does not exist, or storage failed.
     """
     stop = threading.Event()
     waiting: deque[ImageRef | _Scan] = deque()
@@ -90,6 +90,10 @@ def _images(entry: ImageRef | _Scan, counts: Counts) -> Iterator[ImageRef]:
             counts.ignore(extension, count)
         if isinstance(end, FetchError):
             counts.count_archive(f"{Address.of(entry.archive.uri)}: {end}")
+        elif isinstance(end, FileNotFoundError):
+            raise SourceError(f"archive {Address.of(entry.archive.uri)} does not exist") from end
+        elif isinstance(end, OSError):
+            raise SourceError(f"cannot read archive {Address.of(entry.archive.uri)}: {describe(end)}") from end
         elif isinstance(end, Exception):
             raise end
         elif end:
