@@ -38,11 +38,19 @@ KINDS = (KEPT, RESCORED, MOVED, RELABELLED, VANISHED, APPEARED)
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A detection of one run: its class after the class map, score, and box in pixels of the displayed image."""
+    """A detection of one run.
+
+    Attributes:
+        label: Its class after the class map.
+        score: Its score.
+        xyxy: Its box in pixels of the displayed image.
+        mask: Its compressed counts, or None without a mask.
+    """
 
     label: str
     score: float
     xyxy: Box
+    mask: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +135,16 @@ def _matched(a: Side, b: Side, iou: float, options: DiffOptions) -> Change:
 
 def _side(detections: Detections, number: int) -> Side:
     x1, y1, x2, y2 = detections.xyxy[number].tolist()
-    return Side(str(detections.label[number]), float(detections.score[number]), (x1, y1, x2, y2))
+    mask = None if detections.mask is None else detections.mask[number]
+    return Side(str(detections.label[number]), float(detections.score[number]), (x1, y1, x2, y2), mask)
 
 
 def _ious(a: Detections, b: Detections) -> npt.NDArray[np.float64]:
-    """`(N, G)` IoU of boxes."""
+    """`(N, G)` IoU of boxes; 1 for equal boxes, even without area."""
     of_a, of_b = (xywh(detections.xyxy.astype(np.float64)) for detections in (a, b))
-    return overlaps(of_a, of_b, np.zeros(len(b), bool))
+    ious = overlaps(of_a, of_b, np.zeros(len(b), bool))
+    ious[(a.xyxy[:, None] == b.xyxy[None]).all(axis=2)] = 1.0
+    return ious
 
 
 def _hidden_scores(kept: Detections, numbers: Sequence[int], hidden: Detections, min_iou: float) -> dict[int, float]:

@@ -37,6 +37,7 @@ from prelabel.processes import Processes
 from prelabel.store.rows import OK, ImageRow
 from prelabel.store.run import Run
 from prelabel.store.subset import ABSENT, Positions
+from prelabel.words import counted
 
 #: Called with the number of images compared and the total.
 Progress = Callable[[int, int], None]
@@ -249,6 +250,6 @@ def _nothing_compared(difference: Difference) -> str:
         )
     reason = next(reason for reason in NOT_COMPARED if difference.images[reason])
     return (
-        f"none of the {in_both:,} images that are in both runs can be compared: {reason.replace('_', ' ')}, e.g. "
+        f"of {counted(in_both, 'image')} in both runs, none can be compared: {reason.replace('_', ' ')}, e.g. "
         f"{difference.examples[reason][0]}"
     )

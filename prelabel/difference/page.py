@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from prelabel.difference.changes import APPEARED, RESCORED, VANISHED, Change, Side
 from prelabel.difference.job import Difference
+from prelabel.difference.pictures import PICTURE_SIDE
 from prelabel.difference.tables import (
     KIND_WORDS,
     changes_table,
@@ -27,7 +28,9 @@ from prelabel.difference.tables import (
     signed,
 )
 from prelabel.difference.tally import SHIFT_BINS, ChangedImage
-from prelabel.frames import BROWSER, oriented_boxes, oriented_size
+from prelabel.errors import ExportError, StoreError
+from prelabel.frames import BROWSER, oriented_boxes, oriented_counts, oriented_size
+from prelabel.gallery.content import contour_of
 from prelabel.labels.colors import colors_by_frequency
 from prelabel.masks.areas import Box
 from prelabel.pages.embedding import resource
@@ -163,7 +166,7 @@ def _side(id_: str, image: ChangedImage, side: str, colors: Mapping[str, str], p
     drawn = [change for change in image.changes if getattr(change, side) is not None]
     drawn.sort(key=_drawn_first)
     captions = _Captions(width, height)
-    boxes = list[Markup]()
+    boxes, masks = list[Markup](), list[Markup]()
     for change in drawn[:MAX_BOXES]:
         detection: Side = getattr(change, side)
         xyxy = _oriented(detection.xyxy, stored, orientation)
@@ -171,6 +174,9 @@ def _side(id_: str, image: ChangedImage, side: str, colors: Mapping[str, str], p
             boxes.append(_rect(xyxy, "same", None, ""))
             continue
         color, text = colors[detection.label], f"{redact(detection.label)} {detection.score:.2f}"
+        if detection.mask is not None:
+            outline = _outline(image, detection.mask, orientation)
+            masks.append(tag("path", d=outline, class_="mask", fill=color))
         style = "before" if side == "a" and change.kind == MOVED else "changed"
         boxes += [_rect(xyxy, style, color, f"{KIND_WORDS[change.kind]}: {text}"), _rect(xyxy, "halo", None, "")]
         if side == "b" and change.kind == MOVED and change.a is not None:
@@ -179,7 +185,7 @@ def _side(id_: str, image: ChangedImage, side: str, colors: Mapping[str, str], p
     svg = tag(
         "svg",
         # What comes first is drawn last, above the others.
-        *(*parts, *reversed(boxes), *captions.drawn),
+        *(*parts, *reversed(masks), *reversed(boxes), *captions.drawn),
         viewBox=f"0 0 {width} {height}",
         role="img",
         aria_label=f"{side.upper()}: {counted(len(drawn), 'detection')}",
@@ -222,6 +228,16 @@ def _oriented(xyxy: Box, size: tuple[int, int], orientation: int) -> Box:
     return x1, y1, x2, y2
 
 
+def _outline(image: ChangedImage, mask: str, orientation: int) -> str:
+    """The contour of a mask as browsers show it. Raises ExportError if it does not fit its image."""
+    size = image.facts.height or 0, image.facts.width or 0
+    try:
+        counts = mask if orientation == 1 else oriented_counts(mask, *size, orientation)
+        return contour_of(counts, *oriented_size(*size, orientation), max(1.0, max(size) / PICTURE_SIDE))
+    except (StoreError, ExportError) as error:
+        raise ExportError(f"image {image.facts.image_id!r}: {error}") from None
+
+
 def _rect(xyxy: Box, class_: str, color: str | None, title: str) -> Markup:
     x1, y1, x2, y2 = xyxy
     tooltip = [tag("title", title)] if title else []
@@ -235,7 +251,7 @@ def _words(change: Change, colors: Mapping[str, str]) -> Markup:
     label = next(side.label for side in (b, a) if side is not None)
     text = f" {KIND_WORDS[change.kind]}: {' → '.join(detections)}"
     if change.iou is not None and change.kind in (MOVED, RELABELLED):
-        text += f", IoU {change.iou:.2f}"
+        text += f", IoU {change.iou:.3f}"
     if change.hidden is not None:
         text += f" ({change.hidden:.2f} in {'B' if change.kind == VANISHED else 'A'}, below the threshold)"
     square = tag("rect", width=10, height=10, fill=colors[label])

@@ -19,7 +19,7 @@ from prelabel.store.run import Run
 from prelabel.words import counted
 
 #: Longer side of a picture in pixels: two are shown side by side.
-_SIDE = 640
+PICTURE_SIDE = 640
 
 
 def read_pictures(
@@ -48,7 +48,7 @@ def read_pictures(
             uris = rows.links.of(rows.shards[number][0])
             facts = replace(facts, uri=uris.get(image.position_in_b - int(starts[number]), facts.uri))
         try:
-            renditions = renditions_of(facts.in_frame(BROWSER), _SIDE, _SIDE, run.storage)
+            renditions = renditions_of(facts.in_frame(BROWSER), PICTURE_SIDE, PICTURE_SIDE, run.storage)
         except PrelabelError as error:  # the figures are worth more than a picture
             renditions = str(error)
         return redact(renditions) if isinstance(renditions, str) else renditions[0]

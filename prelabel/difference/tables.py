@@ -16,7 +16,7 @@ from prelabel.words import counted, share
 KIND_WORDS = {
     KEPT: "kept",
     RESCORED: "kept with another score",
-    MOVED: "moved or resized",
+    MOVED: "moved or reshaped",
     RELABELLED: "relabeled",
     VANISHED: "vanished",
     APPEARED: "appeared",

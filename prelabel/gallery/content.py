@@ -178,14 +178,19 @@ def _boxes(image_id: str, detections: Detections, numbers: Mapping[str, int], pi
         detections.label, detections.score.tolist(), detections.xyxy.tolist(), masks, strict=True
     ):
         try:
-            contour = "" if counts is None else _contour(counts, detections.height, detections.width, scale)
+            contour = "" if counts is None else contour_of(counts, detections.height, detections.width, scale)
         except ExportError as error:
             raise ExportError(f"image {image_id!r}: {error}") from None
         boxes.append([numbers[label], shown_score(score), *(round(value, 1) for value in xyxy), contour])
     return boxes
 
 
-def _contour(counts: str, height: int, width: int, scale: float) -> str:
+def contour_of(counts: str, height: int, width: int, scale: float) -> str:
+    """The contour of a mask as the `d` of an SVG path; `scale` is the number of pixels of the image per pixel shown.
+
+    Raises:
+        ExportError: The mask does not fit its image.
+    """
     rules = PolygonRules(_TOLERANCE * scale, (_FRAGMENT * scale) ** 2)
     return path_data(mask_parts(counts, height, width, rules)[0])
 

@@ -101,6 +101,12 @@ def test_equal_boxes_are_matched_by_score():
     assert [(change.kind, change.shift) for change in changed(same, same)] == [("kept", 0.0)] * 3
 
 
+def test_equal_boxes_without_area_are_the_same():
+    flat = detections(dog(xyxy=(5, 5, 5, 9)), dog(xyxy=(7, 7, 7, 7)))
+    assert kinds(flat, flat) == ["kept", "kept"]
+    assert kinds(flat, detections(dog(xyxy=(5, 5, 5, 8)))) == ["vanished", "vanished", "appeared"]
+
+
 def test_masks_decide_whether_a_detection_was_kept_if_both_have_one():
     left, half = mask_of("##", "##"), mask_of("#.", "#.")
     a = row("a.jpg", found(xyxy=(0, 0, 2, 2), mask=left), height=2, width=2).detections

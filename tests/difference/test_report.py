@@ -22,7 +22,7 @@ from prelabel.store.rows import ImageRow
 from tests.difference.conftest import Runs
 from tests.fusion.conftest import DOG
 from tests.messages import telling, tells
-from tests.rows import found, row
+from tests.rows import found, mask_of, row
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "diff.schema.json").read_text())
 EVIL = "<img src=x onerror=alert(1)>\u202e.jpg"
@@ -116,6 +116,22 @@ def test_boxes_fit_on_the_picture_as_browsers_show_it(runs: Runs, tmp_path: Path
     html = (runs.folder / "b" / "diff" / "diff.html").read_text()
     assert html.count('viewBox="0 0 40 60"') == 2
     assert '<rect x="0" y="30" width="5" height="20" class="changed"' in html
+
+
+def test_masks_are_drawn_as_browsers_show_them(runs: Runs, tmp_path: Path):
+    top = mask_of(*["#" * 60] * 10, *["." * 60] * 30)
+    detected = found(xyxy=(0, 0, 60, 10), mask=top)
+    runs.run("a", replace(photo(tmp_path, "x.jpg", detected, exif=6), browser_orientation=1), masks=True)
+    runs.run("b", replace(photo(tmp_path, "x.jpg", exif=6), browser_orientation=1), masks=True)
+    call(runs.folder / "a", runs.folder / "b")
+    html = (runs.folder / "b" / "diff" / "diff.html").read_text()
+    # The top of the image is the left of the file.
+    assert re.findall('<path d="([^"]*)"', html) == ["M0 0l10 0 0 60-10 0z"]
+    wrong = photo(tmp_path, "x.jpg", found(xyxy=(0, 0, 60, 10), mask="05"), exif=6)
+    runs.run("wrong", replace(wrong, browser_orientation=1), masks=True)
+    line = call(runs.folder / "wrong", runs.folder / "b", "--to", runs.folder / "report", code=1)
+    assert tells(line, "x.jpg", "40 x 60")
+    assert not (runs.folder / "report").exists()
 
 
 def test_an_image_that_cannot_be_read_again_is_shown_without_its_picture(runs: Runs, tmp_path: Path):
