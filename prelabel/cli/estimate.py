@@ -89,7 +89,7 @@ def estimate(dry_run: DryRun, listener: Reporter) -> None:
             listener.close()
     values = {**dataclasses.asdict(result), "command": dry_run.command}
     if isinstance(listener, JsonReporter):
-        listener.emit("estimate", **values)
+        listener.emit("estimate", estimate=values)
     if dry_run.as_json:
         click.echo(json.dumps(values, indent=1))
     elif not isinstance(listener, JsonReporter):
@@ -156,10 +156,8 @@ def _sample_rows(result: Estimate) -> list[list[str]]:
         smallest, median, largest = (f"{w} x {h}" for w, h in (sample.smallest, sample.median, sample.largest))
         rows.append(["pixels", f"{median} (median); {smallest} to {largest}"])
     low, high = f"{sample.failed_low:.0%}", f"{sample.failed_high:.0%}"
-    expected = f"{low} of all" if low == high else f"{low} to {high} of all"
-    rows.append(
-        ["failed", f"{sample.failed:,} of the sample ({share(sample.failed, sample.images)}); {expected} likely"]
-    )
+    expected = f"{low} of all images" if low == high else f"{low} to {high} of all images are likely to fail"
+    rows.append(["failed", f"{sample.failed:,} of the sample ({share(sample.failed, sample.images)}); {expected}"])
     for name, count in sample.failures.items():
         rows.append([f"  {name}", f"{count:,}    e.g. {sample.examples[name][:200]}"])
     return rows

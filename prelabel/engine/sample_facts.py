@@ -111,7 +111,7 @@ def warnings_about(sample: Sequence[SampledImage], options: LabelOptions, input_
         )
     if count := failures["ImageTooLargeError"]:
         warnings.append(
-            f"{_of(count, images)} more than --max-pixels or --max-bytes allows: raise the limit, or they become "
+            f"{_of(count, images)} larger than --max-pixels or --max-bytes allows: raise the limit, or they become "
             "failed rows"
         )
     if count := failures["TruncatedImageError"]:

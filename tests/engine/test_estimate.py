@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import threading
 from collections import Counter
 from pathlib import Path
@@ -11,13 +12,18 @@ from typing import Any
 
 import jsonschema
 import pytest
+from click.testing import CliRunner, Result
 
+from prelabel.cli import main
 from prelabel.cli.estimate import command_line
 from prelabel.config import LabelOptions
+from prelabel.engine import estimate as estimates
 from prelabel.engine import measured_pool
-from prelabel.engine.estimate import Estimate, estimate
+from prelabel.engine.estimate import CostEstimate, Estimate, WorkerEstimate, estimate
 from prelabel.engine.estimate_options import EstimateOptions
+from prelabel.engine.forecast import TimeEstimate
 from prelabel.engine.measurement import SampledImage
+from prelabel.engine.requests import RequestEstimate
 from prelabel.engine.sample import survey
 from prelabel.engine.sample_facts import facts_of, warnings_about
 from prelabel.engine.schedule import LabelTask
@@ -237,3 +243,77 @@ def test_the_command_has_the_given_options_quoted_and_without_secrets():
         "--class-map 'Dog=a pet' --workers 2 --output out"
     )
     assert command_line({"source": ["-x"], "output": "o"}, None).endswith(" label --output o -- -x")
+
+
+# What is printed
+
+
+def told(**values: Any) -> Estimate:
+    """An estimate of 2,000 images on two workers."""
+    usual: dict[str, Any] = {
+        "output": "out/run",
+        "images": 2000,
+        "shards": 63,
+        "finished_images": 0,
+        "finished_shards": 0,
+        "bytes": 312_000_000,
+        "unsized": 0,
+        "extensions": {".jpg": 2000},
+        "sample": facts_of(sampled(63) + failed(1, "TruncatedImageError"), 0, 2000),
+        "workers": WorkerEstimate("local", 2, 2, 1, 1.0, 0.0, 20.0, {"decode": 0.005, "detect": 0.046}, 9**9, 25**7),
+        "time": TimeEstimate(0.3, 0.2, 4.4, 51.0, 0.1, 56.0, 46.0, 71.0),
+        "cost": CostEstimate(0.031, 0.0, 0.0156, 0.0187, 0.0153, 0.0237),
+        "output_bytes": 29_000_000,
+        "requests": RequestEstimate({"LIST": 2}, {}),
+        "warnings": ("the images are upside down",),
+    }
+    return Estimate(**{**usual, **values})
+
+
+def printed(monkeypatch: pytest.MonkeyPatch, estimate: Estimate, *arguments: str) -> Result:
+    monkeypatch.setattr(estimates, "estimate", lambda options, listener, stop: estimate)
+    command = ["label", "my photos", "--detector", "demo-shapes", "--output", "out/run", "--dry-run", *arguments]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_the_command_prints_figures_warnings_and_how_to_start(monkeypatch: pytest.MonkeyPatch):
+    text = printed(monkeypatch, told(), "--price-per-hour", "1.2").stdout
+    rows = {line[2:].partition("  ")[0]: line for line in text.splitlines() if line[2:3].strip()}
+    assert tells(rows["images to label"], "2,000", "63 shards")
+    assert tells(rows["failed"], "1 of the sample", "2%", "0% to 8%")
+    assert tells(rows["speed"], "20 images/s", "40 in total")
+    assert tells(rows["time"], "56 s", "46 s to 1 min 11 s")
+    assert tells(rows["price"], "0.02", "1 machine")
+    assert tells(rows["requests"], "2 LIST")
+    assert "upside down" in rows["warning"]
+    assert text.splitlines()[-1].endswith("label 'my photos' --detector demo-shapes --output out/run")
+
+
+def test_sizes_that_the_listing_does_not_report_come_from_the_sample(monkeypatch: pytest.MonkeyPatch):
+    text = printed(monkeypatch, told(bytes=0, unsized=2000)).stdout
+    assert re.search(r"files +about 2 MB", text)
+
+
+def test_with_nothing_left_to_do_the_rest_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    nothing = {"sample": None, "workers": None, "time": None, "cost": None, "output_bytes": None, "requests": None}
+    text = printed(monkeypatch, told(images=0, shards=0, finished_images=9, finished_shards=3, **nothing)).stdout
+    assert tells(text, "finished before", "9 images", "3 shards", "Nothing is left to do")
+    assert not tells(text, "speed")
+
+
+def test_json_goes_where_it_is_read(monkeypatch: pytest.MonkeyPatch):
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.validate(json.loads(printed(monkeypatch, told(), "--json").stdout), schema)
+    logged = json.loads(printed(monkeypatch, told(), "--log-json").stderr.splitlines()[-1])
+    assert logged["event"] == "estimate"
+    assert logged["time"].startswith("20")
+    jsonschema.validate(logged["estimate"], schema)
+
+
+@pytest.mark.parametrize("arguments", [["--json"], ["--sample", "5"], ["--price-per-hour", "2"]])
+def test_options_of_an_estimate_need_a_dry_run(arguments: list[str]):
+    result = CliRunner().invoke(main, ["label", "photos", "--detector", "d", "--output", "out", *arguments])
+    assert result.exit_code == 2
+    assert tells(result.stderr, arguments[0], "--dry-run")
