@@ -78,7 +78,7 @@ def check_finished(output: str) -> Taken:
 
     def check(shard: int) -> bool:
         record = opened.manifest.shards[shard]
-        return not check_shard(output, Storage(), plan, opened.record.run_id, shard, record)[1]
+        return not check_shard(output, Storage(), plan, opened.record.run_id, shard, record).problems
 
     with ThreadPoolExecutor(8) as threads:
         if not all(threads.map(check, range(opened.record.shards))):

@@ -128,6 +128,8 @@ def label(
     max_failed: float | None = None,
     retry_failed: bool = False,
     add_new: bool = False,
+    changed: bool = False,
+    gone: Literal["keep", "drop", "fail"] | None = None,
     overwrite: bool = False,
     quiet: bool = False,
     log_json: bool = False,
@@ -229,6 +231,10 @@ def label(
         retry_failed: Label the failed images of the run again; higher limits or allow_truncated may accept more of
             them.
         add_new: Add images that appeared in the source since the run was planned, as new shards.
+        changed: Label images again that have changed in the source (address, size, or ETag, generation or modification
+            time), and keep all other rows.
+        gone: Look for images of the run that are no longer in the source, and keep their rows, drop them, or make them
+            failed rows (default: keep).
         overwrite: Replace a run that is already in the output.
         quiet: Print only errors.
         log_json: Write one JSON object per line to standard error, for log collectors.
@@ -302,6 +308,8 @@ def estimate(
     max_failed: float | None = None,
     retry_failed: bool = False,
     add_new: bool = False,
+    changed: bool = False,
+    gone: Literal["keep", "drop", "fail"] | None = None,
     overwrite: bool = False,
     quiet: bool = False,
     log_json: bool = False,
@@ -404,6 +412,10 @@ def estimate(
         retry_failed: Label the failed images of the run again; higher limits or allow_truncated may accept more of
             them.
         add_new: Add images that appeared in the source since the run was planned, as new shards.
+        changed: Label images again that have changed in the source (address, size, or ETag, generation or modification
+            time), and keep all other rows.
+        gone: Look for images of the run that are no longer in the source, and keep their rows, drop them, or make them
+            failed rows (default: keep).
         overwrite: Replace a run that is already in the output.
         quiet: Print only errors.
         log_json: Write one JSON object per line to standard error, for log collectors.

@@ -302,6 +302,19 @@ class LabelOptions(Options):
     add_new: bool = option(
         False, "Add images that appeared in the source since the run was planned, as new shards.", first=True
     )
+    changed: bool = option(
+        False,
+        "Label images again that have changed in the source (address, size, or ETag, generation or modification time), "
+        "and keep all other rows.",
+        first=True,
+    )
+    gone: str | None = option(
+        None,
+        "Look for images of the run that are no longer in the source, and keep their rows, drop them, or make them "
+        "failed rows (default: keep).",
+        choices=("keep", "drop", "fail"),
+        first=True,
+    )
     overwrite: bool = option(False, "Replace a run that is already in the output.", first=True)
 
     quiet: bool = option(False, "Print only errors.", heading="Messages")
@@ -330,10 +343,18 @@ class LabelOptions(Options):
         unknown = [name for name in self.keep if name not in KEEP]
         require(not unknown, f"--keep must be one of {', '.join(KEEP)}, got {', '.join(unknown)}")
         require(
-            not (self.overwrite and (self.retry_failed or self.add_new)),
-            "--overwrite starts a new run: remove --retry-failed and --add-new",
+            not (self.overwrite and (self.retry_failed or self.compares_source)),
+            "--overwrite starts a new run: remove --retry-failed, --add-new, --changed and --gone",
         )
-        require(not (self.limit and self.add_new), "--limit and --add-new contradict each other: remove one of them")
+        require(
+            not (self.images and self.gone in ("drop", "fail")),
+            f"--gone {self.gone} would take images that are not in --images for gone: remove one of them",
+        )
+        require(
+            not (self.limit and self.compares_source),
+            "--limit contradicts --add-new, --changed and --gone, which compare the run with the whole source: remove "
+            "it or these",
+        )
         require(
             not (self.limit and self.images), "--limit and --images contradict each other: shorten the list instead"
         )
@@ -342,6 +363,11 @@ class LabelOptions(Options):
             self.ray_address in ("auto", "local") or re.fullmatch(r"[\w.\-\[\]:/]+", self.ray_address) is not None,
             f"--ray-address must be auto, local, HOST:PORT or ray://HOST:PORT, got {self.ray_address!r}",
         )
+
+    @property
+    def compares_source(self) -> bool:
+        """Whether the source of an earlier run is listed again, to find what is new, changed or gone."""
+        return self.add_new or self.changed or self.gone is not None
 
     @property
     def needs_working_size(self) -> bool:

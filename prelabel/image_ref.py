@@ -22,6 +22,8 @@ class ImageRef:
             image inside an archive, the version of the archive.
         location: Where the image lies inside its archive, in the terms of the archive's format (`source/archives/`);
             None for a file of its own.
+        revision: How often the image has changed since it was first planned; the row of each revision is another.
+        is_gone: Whether its row is a failed one because the image is no longer in the source.
     """
 
     image_id: str
@@ -30,3 +32,5 @@ class ImageRef:
     size: int | None = None
     version: str | None = None
     location: str | None = None
+    revision: int = 0
+    is_gone: bool = False

@@ -150,6 +150,8 @@ def show_summary(summary: Summary, listener: Reporter, *, quiet: bool) -> None:
         rows.append(["views", f"{summary.views:,} ({per_image:.1f} per image)"])
     if summary.dropped:
         rows.append(["dropped", _dropped(summary.dropped, summary.dropped_example)])
+    if summary.source_check is not None:
+        rows.append(["source", str(summary.source_check)])
     if summary.skipped_shards:
         rows.append(["shards finished before", f"{summary.skipped_shards:,}"])
     if summary.labeled:
@@ -289,6 +291,8 @@ def _status_rows(run_status: RunStatus) -> list[list[str]]:
         ["images", f"{run_status.done:,} of {run_status.images:,} in finished shards ({done})"],
         ["shards", f"{run_status.finished_shards:,} of {run_status.shards:,}"],
     ]
+    if (check := run_status.source_check) is not None:
+        rows.append(["source", f"{check}, when compared at {check.at}"])
     if run_status.images_per_s is not None and run_status.state != "finished":
         rows.append(["rate", f"{run_status.images_per_s:.1f} images/s over the last shards"])
     if run_status.left_s is not None:

@@ -12,7 +12,7 @@ from prelabel.detectors.base import Optimization
 from prelabel.engine.progress import LostWorker, Reporter, Throughput, failure_example
 from prelabel.engine.runner import Runner
 from prelabel.engine.schedule import ErrorTracker, LabelTask, Schedule, TrialTask
-from prelabel.engine.shard import publish_given_up
+from prelabel.engine.shard import publish_unlabeled
 from prelabel.engine.worker import WorkerSpec, WorkerStatus
 from prelabel.engine.worker_pool import Died, Event, Failed, Ready, WorkerHandle, WorkerPool
 from prelabel.errors import OutputInUseError, RunError, RunInterrupted
@@ -269,7 +269,7 @@ class Driver:
         while self._schedule.given_up:
             shard, (task, reason) = self._schedule.given_up.popitem()
             self._reporter.message(f"given up: {reason}", shard=shard)
-            record = publish_given_up(task, self._spec, self._storage, self._plan)
+            record = publish_unlabeled(task, self._spec, self._storage, self._plan)
             self._published(record, "driver")
             yield record
 

@@ -32,21 +32,21 @@ from prelabel.engine.measured_pool import PoolMeasurement, measure_on_pool
 from prelabel.engine.planning import Planner, inspect_detector
 from prelabel.engine.progress import Reporter
 from prelabel.engine.requests import RequestEstimate, requests_of
-from prelabel.engine.resume import require_same_detector, tasks_left
+from prelabel.engine.resume import WorkLeft, require_same_detector, work_left
 from prelabel.engine.runner import Runner
 from prelabel.engine.sample import survey
 from prelabel.engine.sample_facts import SampleFacts, facts_of, warnings_about
 from prelabel.engine.schedule import LabelTask
-from prelabel.engine.shard import finished_rows
+from prelabel.engine.shard import kept_rows
 from prelabel.engine.worker import WorkerSpec
 from prelabel.errors import StoreError
+from prelabel.image_ref import ImageRef
 from prelabel.storage.address import Address, describe, redact
 from prelabel.storage.files import Storage
 from prelabel.store.lock import read_lock
-from prelabel.store.output import find_finished
+from prelabel.store.output import Finished, find_finished, read_valid_manifest
 from prelabel.store.plan import PLAN_FOLDER, Plan
 from prelabel.store.run import RunRecord, read_run
-from prelabel.store.shards import ShardRecord
 
 #: Share of a machine's memory from which the workers may not fit, since images may be larger than in the sample.
 _MEMORY_SHARE = 0.8
@@ -186,27 +186,28 @@ class _Estimator:
         self._folder = folder
         self._planner = Planner(options.run, self._storage, reporter, stop, plan_folder=folder)
         self._list_s = 0.0
+        self._checked_shards = 0
 
     def estimate(self) -> Estimate:
         options, storage, notify = self._options, self._storage, self._reporter.message
         earlier, detector = check_run(options, self._planner, self._runner, storage, notify, self._stop)
-        record, finished, work = self._work_left(earlier, detector)
-        tasks = [task for task, _ in work]
-        is_retry = options.retry_failed and earlier is not None
+        record, work = self._work_left(earlier, detector)
+        work = [of_shard for of_shard in work if of_shard.to_label]
+        tasks = [of_shard.task for of_shard in work]
+        is_retry = options.retry_failed and earlier is not None and not options.changed
         spec = WorkerSpec(options, record.run_id, record.parts, record.detector, owner="", is_retry=is_retry)
 
-        def kept(task: LabelTask) -> frozenset[str]:
-            return frozenset(finished_rows(spec, storage, task))
+        def kept(task: LabelTask, refs: Sequence[ImageRef]) -> frozenset[str]:
+            return kept_rows(spec, storage, task, refs).image_ids
 
         plan = Plan.open(self._folder, record.parts, storage)
         left = survey(plan, tasks, self._planner.links, self._how.sample, self._how.seed, kept, self._stop)
-        retried = sum(finished[task.shard].failed for task in tasks if task.retry_failed)
         result = Estimate(
             output=redact(str(self._root)),
             images=left.images,
             shards=len(tasks),
-            finished_images=sum(shard.rows for shard in finished.values()) - retried,
-            finished_shards=len(finished) - sum(task.retry_failed for task in tasks),
+            finished_images=record.images - sum(of_shard.to_label for of_shard in work),
+            finished_shards=record.shards - len(tasks),
             bytes=left.bytes,
             unsized=left.unsized,
             extensions=left.extensions,
@@ -215,7 +216,7 @@ class _Estimator:
         if not left.images:
             return result
         measured = measure_on_pool(self._runner, spec, len(tasks), left, self._reporter, self._stop)
-        shards = [finished[task.shard].failed if task.retry_failed else images for task, images in work]
+        shards = [of_shard.to_label for of_shard in work]
         result = self._with_measurement(result, measured, shards)
         if result.workers is None or result.time is None:
             return result
@@ -223,40 +224,39 @@ class _Estimator:
             record,
             options.output,
             left,
-            is_listed=earlier is None or options.add_new,
+            is_listed=earlier is None or options.compares_source,
             is_new=earlier is None,
             shards=len(tasks),
-            finished_shards=len(finished),
+            finished_shards=self._checked_shards,
             workers=result.workers.workers,
             seconds=result.time.total_s,
         )
         return replace(result, requests=requests)
 
-    def _work_left(
-        self, earlier: RunRecord | None, detector: DetectorRecord
-    ) -> tuple[RunRecord, Mapping[int, ShardRecord], list[tuple[LabelTask, int]]]:
-        """Plan as a run would, into the temporary folder.
-
-        Returns:
-            The record of the run, the shards that are finished, and the tasks that are left, each with its shard's
-            number of images.
-        """
+    def _work_left(self, earlier: RunRecord | None, detector: DetectorRecord) -> tuple[RunRecord, list[WorkLeft]]:
+        """Plan as a run would, into the temporary folder, and return the record of the run and what is left to do."""
         planner, options = self._planner, self._options
         if earlier is None:
             record = planner.plan(detector)
             self._list_s = planner.seconds
-            return record, {}, tasks_left(record, self._open_plan(record), {}, retry_failed=False)
+            return record, work_left(record, self._open_plan(record), Finished(), retry_failed=False)
         require_same_detector(earlier.detector, detector, options.output)
-        start = time.perf_counter()
+        start, notify = time.perf_counter(), self._reporter.message
         self._copy_plan(earlier)
-        record = (planner.add_new(earlier) if options.add_new else None) or earlier
+        manifest = read_valid_manifest(self._root, self._storage, earlier, notify)
+        record, to_read = earlier, None
+        if options.compares_source:
+            update = planner.update(earlier)
+            record, to_read = update.record, update.shards if manifest is not None else None
         plan = self._open_plan(record)
-        finished = find_finished(self._root, self._storage, record, plan, self._reporter.message, self._stop).shards
-        work = tasks_left(record, plan, finished, retry_failed=options.retry_failed)
+        finished = find_finished(self._root, self._storage, record, plan, manifest, notify, self._stop, to_read=to_read)
+        checked = len(finished.shards) + len(finished.outdated)
+        self._checked_shards = checked if to_read is None else len(to_read)
+        work = work_left(record, plan, finished, retry_failed=options.retry_failed)
         if work:
             planner.find_links(record, plan)
         self._list_s = time.perf_counter() - start
-        return record, finished, work
+        return record, work
 
     def _open_plan(self, record: RunRecord) -> Plan:
         return Plan.open(self._folder, record.parts, self._storage)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from prelabel.config import LabelOptions, changed_limits
@@ -24,23 +25,29 @@ from prelabel.engine.progress import (
     unnamed_notes,
 )
 from prelabel.engine.resume import (
+    WorkLeft,
     require_labeled,
     require_same_detector,
     require_same_settings,
-    tasks_left,
     with_former_threshold,
+    work_left,
 )
 from prelabel.engine.runner import Runner
 from prelabel.engine.schedule import LabelTask
+from prelabel.engine.shard import publish_unlabeled
 from prelabel.engine.worker import WorkerSpec
 from prelabel.errors import OutputInUseError, RunInterrupted
 from prelabel.storage.address import Address, absolute
 from prelabel.storage.files import Storage
 from prelabel.store.lock import Lock
-from prelabel.store.output import Finished, Output, find_finished
+from prelabel.store.output import Finished, Output, find_finished, read_valid_manifest
 from prelabel.store.plan import Plan
 from prelabel.store.run import Manifest, RetryRecord, RunRecord, read_run, utc_now
 from prelabel.store.shards import ShardRecord
+from prelabel.store.source_check import SourceCheck
+
+#: Shards that need no detector, written at the same time.
+_WRITE_THREADS = 8
 
 
 def run(options: LabelOptions, reporter: Reporter, stop: threading.Event | None = None) -> Summary:
@@ -96,7 +103,7 @@ def check_run(
         runner.start()
     else:
         require_same_settings(earlier, options)
-    if earlier is None or options.add_new:
+    if earlier is None or options.compares_source:
         planner.check()
     return earlier, inspect_detector(options, storage, notify, stop)
 
@@ -112,6 +119,7 @@ class _Job:
         self._planner = Planner(options, self._storage, reporter, stop)
         self._started = time.perf_counter()
         self._is_changed = False
+        self._check: SourceCheck | None = None
 
     def run(self) -> Summary:
         options, output, notify = self._options, self._root, self._reporter.message
@@ -130,77 +138,106 @@ class _Job:
 
     def _work(self, owner: str, earlier: RunRecord | None, detector: DetectorRecord) -> Summary:
         """The part of the job that changes the output, under its lock."""
-        self._record = self._planner.plan(detector) if earlier is None else self._resume(earlier, detector)
+        if earlier is None:
+            self._record, finished = self._planner.plan(detector), Finished()
+        else:
+            require_same_detector(earlier.detector, detector, self._options.output)
+            self._record, finished = self._resume(earlier)
         try:
             self._reporter.started(self._record.run_id)
             plan = Plan.open(self._root, self._record.parts, self._storage)
-            finished = Finished()
-            if earlier is not None:
-                notify = self._reporter.message
-                finished = find_finished(self._root, self._storage, self._record, plan, notify, self._stop)
-            tasks = tasks_left(self._record, plan, finished.shards, retry_failed=self._options.retry_failed)
-            if not tasks:
-                hint = "" if self._options.add_new else "; use --add-new to look for new images"
+            left = work_left(self._record, plan, finished, retry_failed=self._options.retry_failed)
+            if not left:
+                hint = "" if self._options.compares_source else "; use --add-new to look for new images"
                 self._reporter.message(f"nothing left to do{hint}")
             elif earlier is not None:
                 self._record = self._note_raised_limits(self._record)
-                self._planner.find_links(self._record, plan)
-            return self._label(owner, plan, tasks, finished)
+                if any(work.to_label for work in left):
+                    self._planner.find_links(self._record, plan)
+            return self._label(owner, plan, left, finished)
         finally:
             if not self._output.has_run:
                 self._output.discard_plan(self._record)
 
-    def _resume(self, earlier: RunRecord, detector: DetectorRecord) -> RunRecord:
-        """The earlier run's record; with `--add-new`, extended by the images that are new in its source."""
-        require_same_detector(earlier.detector, detector, self._options.output)
-        grown = self._planner.add_new(earlier) if self._options.add_new else None
-        if grown is not None:
-            self._output.grow(grown)
-        return grown or earlier
+    def _resume(self, earlier: RunRecord) -> tuple[RunRecord, Finished]:
+        """Check the finished shards of an earlier run, after updating its plan if its source is listed again."""
+        notify, storage = self._reporter.message, self._storage
+        manifest = read_valid_manifest(self._root, storage, earlier, notify)
+        record, to_read = earlier, None
+        if self._options.compares_source:
+            update = self._planner.update(earlier)
+            self._check = update.check
+            self._output.record_check(update.check)
+            record = update.record
+            if manifest is not None:
+                to_read = update.shards  # the rows of a finished run are those of its plan
+            if record != earlier:
+                self._output.grow(record)
+        plan = Plan.open(self._root, record.parts, storage)
+        finished = find_finished(self._root, storage, record, plan, manifest, notify, self._stop, to_read=to_read)
+        return record, replace(finished, has_manifest=finished.has_manifest and record == earlier)
 
-    def _label(self, owner: str, plan: Plan, tasks: list[tuple[LabelTask, int]], finished: Finished) -> Summary:
+    def _label(self, owner: str, plan: Plan, left: list[WorkLeft], finished: Finished) -> Summary:
         fresh: dict[int, ShardRecord] = {}
-        done = finished.shards
-        work = [(task, done[task.shard].failed if task.retry_failed else images) for task, images in tasks]
-        throughput = Throughput(self._record.images, work, self._options.max_failed)
+        to_label = [work for work in left if work.to_label]
+        throughput = Throughput(self._record.images, to_label, self._options.max_failed)
         workers, is_new = 0, not self._output.has_run
         lost: tuple[LostWorker, ...] = ()
-        if tasks:
+        if left:
             if not is_new:
                 self._output.reopen()
-            driver = Driver(
-                WorkerSpec(
-                    self._options,
-                    self._record.run_id,
-                    self._record.parts,
-                    self._record.detector,
-                    owner,
-                    is_retry=self._options.retry_failed and not is_new,
-                ),
-                self._storage,
-                plan,
-                tasks,
-                throughput,
-                self._reporter,
-                self._stop,
-                self._planner.links,
-                on_ready=self._write_record,
-                runner=self._runner,
-                try_faster=is_new and self._options.optimize == "auto",
+            spec = WorkerSpec(
+                self._options,
+                self._record.run_id,
+                self._record.parts,
+                self._record.detector,
+                owner,
+                # With `changed`, the plan has the images as they are now.
+                is_retry=self._options.retry_failed and not is_new and not self._options.changed,
             )
             try:
-                for shard in driver.run():
+                for shard in self._publish_unlabeled([work.task for work in left if not work.to_label], spec, plan):
                     fresh[shard.shard] = shard
+                if to_label:
+                    driver = Driver(
+                        spec,
+                        self._storage,
+                        plan,
+                        [(work.task, work.images) for work in to_label],
+                        throughput,
+                        self._reporter,
+                        self._stop,
+                        self._planner.links,
+                        on_ready=self._write_record,
+                        runner=self._runner,
+                        try_faster=is_new and self._options.optimize == "auto",
+                    )
+                    for shard in driver.run():
+                        fresh[shard.shard] = shard
+                    workers, lost = driver.workers, tuple(driver.lost)
+                    for number in sorted(driver.retried):
+                        fresh[number] = self._output.published_record(fresh[number])
             except RunInterrupted:
-                count = self._output.count_shards(self._record, exclude=finished.invalid - fresh.keys())
+                unfinished = (finished.invalid | finished.outdated.keys()) - fresh.keys()
+                count = self._output.count_shards(self._record, exclude=unfinished)
                 raise RunInterrupted(
                     f"stopped: {count:,} of {self._record.shards:,} shards are finished and kept. "
                     "Run the same command to resume"
                 ) from None
-            workers, lost = driver.workers, tuple(driver.lost)
-            for number in sorted(driver.retried):
-                fresh[number] = self._output.published_record(fresh[number])
         return self._finish(finished, fresh, throughput, workers, lost)
+
+    def _publish_unlabeled(self, tasks: list[LabelTask], spec: WorkerSpec, plan: Plan) -> Iterator[ShardRecord]:
+        """Write shards that need no detector, since images only left them or are marked as gone.
+
+        Raises:
+            RunInterrupted: The job was told to stop.
+        """
+        with ThreadPoolExecutor(_WRITE_THREADS) as pool:
+            for first in range(0, len(tasks), _WRITE_THREADS * 4):
+                if self._stop.is_set():
+                    raise RunInterrupted("stopped")
+                batch = tasks[first : first + _WRITE_THREADS * 4]
+                yield from pool.map(lambda task: publish_unlabeled(task, spec, self._storage, plan), batch)
 
     def _note_raised_limits(self, record: RunRecord) -> RunRecord:
         """Add the limits that this call raises for failed images to the record of a resumed run."""
@@ -264,6 +301,7 @@ class _Job:
             optimization=str(self._record.optimization),
             lost_workers=lost,
             notes=(*self._record.detector.notes, *unnamed_notes(shards)),
+            source_check=self._check,
         )
 
 

@@ -1,7 +1,8 @@
 """What happens before the workers start: the detector is inspected, and the source is listed into a plan.
 
 The driver inspects only the files of the detector and never loads TensorFlow. When a run is resumed, the source is
-listed again for new images (`--add-new`), or for signed URLs, whose signatures are not stored.
+listed again to compare it with the plan (`--add-new`, `--changed`, `--gone`), or for signed URLs, whose signatures are
+not stored.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prelabel.config import LabelOptions, changed_limits
 from prelabel.detectors.base import DetectorRecord
 from prelabel.detectors.description import Description, describe_detector
 from prelabel.engine.progress import Reporter
+from prelabel.engine.source_comparison import SourceComparison, named_as_planned
 from prelabel.errors import ConfigError, RunInterrupted, SourceError, first_of
 from prelabel.image_ref import ImageRef
 from prelabel.keypoints import COCO_PERSON
@@ -29,13 +31,14 @@ from prelabel.labels.keypoints import COCO_PERSON_KEYPOINTS, resolve_keypoints
 from prelabel.labels.maps import LabelMap
 from prelabel.source.formats import describe_ignored
 from prelabel.source.listing import SourceSummary, list_images
-from prelabel.source.lists import alternative_id
-from prelabel.storage.address import Address, AddressLike, redact, without_secrets
+from prelabel.storage.address import Address, AddressLike, redact
 from prelabel.storage.files import Storage
 from prelabel.store.links import Links
 from prelabel.store.output import installed_versions
-from prelabel.store.plan import Plan, PlanSummary, digests_of, write_plan
+from prelabel.store.plan import Plan, PlanPart, PlanSummary, digests_of, remove_parts, write_plan
+from prelabel.store.plan_update import update_plan
 from prelabel.store.run import RunRecord, utc_now
+from prelabel.store.source_check import DROP, FAIL, KEEP, SourceCheck
 from prelabel.store.subset import ABSENT, ImageOrder
 from prelabel.triage.image_list import ImageList
 from prelabel.views import FLIP, USUAL_INPUT
@@ -43,7 +46,7 @@ from prelabel.views import FLIP, USUAL_INPUT
 #: Most damaged archives that are named in messages; `run.json` names more.
 _MOST_DAMAGE = 5
 
-#: Number of images whose ids are compared with the plan at once.
+#: Number of images whose ids are compared with the list of images at once.
 _COMPARE_BATCH = 8192
 
 
@@ -164,6 +167,21 @@ def _notes_on_keypoints(info: DetectorRecord) -> list[str]:
     return [note]
 
 
+@dataclass(frozen=True, slots=True)
+class PlanUpdate:
+    """The plan of a run after it was compared with its sources.
+
+    Attributes:
+        record: The record with the new plan; the earlier one if nothing changes.
+        check: What has changed in the sources.
+        shards: Planned shards whose images change.
+    """
+
+    record: RunRecord
+    check: SourceCheck
+    shards: frozenset[int]
+
+
 class Planner:
     """Lists the sources of one call into a plan.
 
@@ -252,36 +270,82 @@ class Planner:
             versions=installed_versions(),
         )
 
-    def add_new(self, earlier: RunRecord) -> RunRecord | None:
-        """Plan the images that are new in the sources as additional shards.
+    def update(self, earlier: RunRecord) -> PlanUpdate:
+        """Compare the sources with the plan of a run, and plan what `--add-new`, `--changed` and `--gone` ask for.
 
-        Returns:
-            The record with the new parts of the plan, or None if there are no new images.
+        New images become additional shards. Images that have changed or are gone change the plan of their shards. The
+        run stays as it is until the new record is written.
 
         Raises:
-            SourceError: As for `plan`, like ConfigError.
+            SourceError: As for `plan`; or no image would be left.
+            ConfigError: `--gone` would take the images of an earlier source for gone; or as for `plan`.
         """
         options = self._options
         start = time.perf_counter()
+        settings = options.settings()
+        earlier_sources = earlier.sources_not_in(settings["source"])
+        if earlier_sources and options.gone in (DROP, FAIL):
+            raise ConfigError(
+                f"--gone {options.gone}: the run also has images of {first_of(earlier_sources, most=3)}, which would "
+                "all count as gone: name these sources, too"
+            )
         plan = Plan.open(self._plan_folder, earlier.parts, self._storage)
-        added = write_plan(
-            new_refs(self._wanted(named_as_planned(self._listed(), plan)), plan),
-            self._plan_folder,
-            self._storage,
-            shard_size=earlier.shard_size,
-            first_shard=earlier.shards,
-            plan_id=uuid.uuid4().hex[:8],
+        comparison = SourceComparison(plan, is_exact=options.changed)
+        added: tuple[PlanPart, ...] = ()
+        new = comparison.new_refs(self._wanted(named_as_planned(self._listed(), plan)))
+        try:
+            if options.add_new:
+                added = write_plan(
+                    new,
+                    self._plan_folder,
+                    self._storage,
+                    shard_size=earlier.shard_size,
+                    first_shard=earlier.shards,
+                    plan_id=uuid.uuid4().hex[:8],
+                ).parts
+            else:
+                deque(new, maxlen=0)
+            gone_action = options.gone or KEEP
+            if self._summary.damaged and gone_action != KEEP:
+                raise SourceError(
+                    f"--gone {gone_action}: which images are gone is unknown, since an archive is damaged: "
+                    f"{first_of(self._summary.damage, most=1)}"
+                )
+            edits = comparison.edits(relabel=options.changed, gone_action=gone_action)
+            if gone_action == DROP and comparison.gone == plan.images and not added:
+                raise SourceError(
+                    "no image of the run is in the source any more: use --add-new as well, to add those that are"
+                )
+            parts = update_plan(
+                plan, self._plan_folder, self._storage, edits.shards, edits.apply, plan_id=uuid.uuid4().hex[:8]
+            )
+        except BaseException:
+            remove_parts(added, self._plan_folder, self._storage)
+            raise
+        self.seconds += time.perf_counter() - start
+        covers_run = not (earlier_sources or self._list is not None or self._summary.damaged)
+        check = SourceCheck(
+            run_id=earlier.run_id,
+            at=utc_now("seconds"),
+            images=comparison.listed,
+            new=comparison.new,
+            changed=len(comparison.changed),
+            gone=comparison.gone if covers_run else None,
+            added=options.add_new,
+            relabeled=options.changed,
+            gone_action=gone_action,
         )
-        if not added.images:
-            self._reporter.message("the source has no new images")
-            return None
-        self._report_plan(added, start, "new ")
-        return replace(
+        self._report_check(check, comparison.unversioned)
+        if not (added or edits.shards):
+            return PlanUpdate(earlier, check, frozenset())
+        record = replace(
             earlier,
-            parts=(*earlier.parts, *added.parts),
+            parts=(*parts, *added),
             source=self._summary.to_json(),
-            settings=_grown_settings(earlier.settings, options.settings()),
+            settings=_grown_settings(earlier.settings, settings),
+            earlier_sources=earlier_sources,
         )
+        return PlanUpdate(record, check, edits.shards)
 
     def find_links(self, record: RunRecord, plan: Plan) -> None:
         """Collect the signed URLs of a resumed run by listing its sources again: signatures are not stored.
@@ -333,11 +397,28 @@ class Planner:
             yield from itertools.compress(batch, (places != ABSENT).tolist())
         self._list.require_found(found, "the sources")
 
-    def _report_plan(self, plan: PlanSummary, start: float, new: str = "") -> None:
+    def _report_plan(self, plan: PlanSummary, start: float) -> None:
         """Report the planned images and the ignored files, after a listing that began at `start`."""
         self.seconds += time.perf_counter() - start
-        images, shards, ignored = plan.images, plan.shards, self._summary.ignored
-        text = f"{images:,} {new}image{'s' * (images != 1)} in {shards:,} {new}shard{'s' * (shards != 1)}"
+        images, shards = plan.images, plan.shards
+        text = f"{images:,} image{'s' * (images != 1)} in {shards:,} shard{'s' * (shards != 1)}"
+        self._report_listing(text)
+
+    def _report_check(self, check: SourceCheck, unversioned: int) -> None:
+        if check.new or check.changed or check.gone:
+            self._report_listing(f"the source has {check}")
+        else:
+            nor = ", and none has changed or is gone" if self._options.changed or self._options.gone else ""
+            self._report_listing(f"the source has no new images{nor}")
+        if unversioned and self._options.changed:
+            self._reporter.message(
+                f"the source reports no version of {unversioned:,} image{'s' * (unversioned != 1)} (lists and web "
+                "servers have none): a change is noticed only by another address or, if it is known, another size"
+            )
+
+    def _report_listing(self, text: str) -> None:
+        """Report what was listed, the ignored files, and ids that end in a digest."""
+        ignored = self._summary.ignored
         if count := sum(ignored.values()):
             kinds = describe_ignored(ignored, self._options.sniff)
             text += f" ({count:,} other file{'s' * (count != 1)} ignored: {kinds})"
@@ -356,54 +437,6 @@ class Planner:
                 "except for images that were planned earlier without one. To choose the ids, add a column image_id to "
                 "the list"
             )
-
-
-def new_refs(refs: Iterable[ImageRef], plan: Plan) -> Iterator[ImageRef]:
-    """Yield the images whose `image_id` is not in the plan, in their order.
-
-    Images are identified by `image_id` alone: a known id with another address is not new. Ids are compared by their
-    digests, which take 16 bytes of memory per planned image. Two new images with the same id are both yielded;
-    `write_plan` refuses them.
-    """
-    planned = plan.digests()
-    planned.sort()
-    stream = iter(refs)
-    while batch := list(islice(stream, _COMPARE_BATCH)):
-        digests = digests_of([ref.image_id for ref in batch])
-        if not len(planned):
-            yield from batch
-            continue
-        nearest = np.minimum(np.searchsorted(planned, digests), len(planned) - 1)
-        for ref, is_planned in zip(batch, (planned[nearest] == digests).tolist(), strict=True):
-            if not is_planned:
-                yield ref
-
-
-def named_as_planned(refs: Iterable[ImageRef], plan: Plan) -> Iterator[ImageRef]:
-    """Yield the listed images under the `image_id` that the plan has for their address.
-
-    Whether the id of a URL with a query ends in the query's digest depends on the other URLs in the list: after
-    `img?id=2` is added to the list, `img?id=1` would look like a new image. From the first URL with a query on, this
-    takes 16 bytes of memory per planned image.
-    """
-    planned = None
-    for ref in refs:
-        name = alternative_id(ref)
-        if name is not None:
-            if planned is None:
-                planned = plan.address_digests()
-                planned.sort()
-            address = without_secrets(ref.uri)
-            if not _contains(planned, ref.image_id, address) and _contains(planned, name, address):
-                yield replace(ref, image_id=name, file_name=name)
-                continue
-        yield ref
-
-
-def _contains(planned: npt.NDArray[np.bytes_], image_id: str, address: str) -> bool:
-    (digest,) = digests_of([f"{image_id}\0{address}"])
-    position = int(np.searchsorted(planned, digest))
-    return position < len(planned) and bool(planned[position] == digest)
 
 
 def _grown_settings(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

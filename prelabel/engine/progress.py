@@ -16,9 +16,10 @@ from prelabel.errors import first_of
 from prelabel.storage.address import AddressLike, redact
 from prelabel.storage.files import Storage
 from prelabel.store.shards import ShardRecord, first_row
+from prelabel.store.source_check import SourceCheck
 
 if TYPE_CHECKING:
-    from prelabel.engine.schedule import LabelTask
+    from prelabel.engine.resume import WorkLeft
     from prelabel.engine.worker import WorkerStatus
 
 #: A share given as `--max-failed` applies from this many images on.
@@ -124,17 +125,18 @@ class Throughput:
 
     Args:
         images: Images of the run.
-        tasks: Tasks of this call, each with its shard's number of images.
-        max_failed: As `--max-failed`.
+        tasks: The work of this call.
+        max_failed: As `--max-failed`. Rows that fail whatever the detector does are not counted.
 
     Attributes:
         labeled: Number of images in the shards that this call published.
     """
 
-    def __init__(self, images: int, tasks: Sequence[tuple[LabelTask, int]], max_failed: float | None = None) -> None:
+    def __init__(self, images: int, tasks: Sequence[WorkLeft], max_failed: float | None = None) -> None:
         self._images = images
         self._limit = max_failed
-        self._left = {task.shard: count for task, count in tasks}
+        self._left = {work.task.shard: work.to_label for work in tasks}
+        self._failed_anyway = {work.task.shard: work.failed_anyway for work in tasks}
         self._images_left = sum(self._left.values())
         self._failed = 0
         self._started: float | None = None
@@ -153,7 +155,7 @@ class Throughput:
         images = self._left.pop(record.shard, 0)
         self._images_left -= images
         self.labeled += images
-        self._failed += record.failed
+        self._failed += max(0, record.failed - self._failed_anyway.get(record.shard, 0))
         self._ended = time.monotonic()
 
     @property
@@ -232,6 +234,7 @@ class Summary:
         lost_workers: Workers of this call that died, hung, were lost or were excluded, in order.
         notes: What a reader of the run should know: outputs of the model that are not used, options that contradict
             it, classes without a name.
+        source_check: What had changed in the source, if it was compared with an earlier run.
     """
 
     output: str
@@ -255,6 +258,7 @@ class Summary:
     views: int = 0
     lost_workers: tuple[LostWorker, ...] = ()
     notes: Sequence[str] = ()
+    source_check: SourceCheck | None = None
 
     def __repr__(self) -> str:
         counts = f"images={self.images}, failed={self.failed}, detections={self.detections}"

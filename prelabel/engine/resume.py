@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from prelabel.config import LabelOptions, differences
 from prelabel.detectors.base import DetectorRecord
-from prelabel.engine.schedule import LabelTask
+from prelabel.engine.schedule import Keep, LabelTask
 from prelabel.errors import ConfigError
 from prelabel.storage.address import Address, redact
+from prelabel.store.output import Finished
 from prelabel.store.plan import Plan
+from prelabel.store.rows import GONE
 from prelabel.store.run import RunRecord
-from prelabel.store.shards import ShardRecord
 
 #: The default `--score-threshold` of early releases.
 _FORMER_DEFAULT = 0.3
@@ -59,8 +59,11 @@ def require_same_settings(earlier: RunRecord, options: LabelOptions) -> None:
     if earlier.detector.reading is None:
         # Such a run recorded no values for these options; `require_same_detector` compares their effect.
         settings = {name: value for name, value in settings.items() if name not in _LATER_OPTIONS}
-    if options.add_new:  # the source is listed again, so another one may be given, or another list of its images
-        settings = {name: value for name, value in settings.items() if name not in ("source", "images", "part")}
+    covers_source = options.compares_source and not earlier.sources_not_in(settings["source"])
+    if options.add_new or covers_source:  # the source is listed again, so another one may be given
+        settings = {name: value for name, value in settings.items() if name != "source"}
+    if options.add_new:  # or another list of its images
+        settings = {name: value for name, value in settings.items() if name not in ("images", "part")}
     lines = differences(earlier.settings, settings, before, retry_failed=options.retry_failed)
     _refuse(lines, options.output)
 
@@ -114,21 +117,42 @@ def _refuse(lines: list[str], output: str) -> None:
         )
 
 
-def tasks_left(
-    record: RunRecord, plan: Plan, finished: Mapping[int, ShardRecord], *, retry_failed: bool
-) -> list[tuple[LabelTask, int]]:
-    """Return the tasks for shards that are not finished, each with its shard's number of images.
+@dataclass(frozen=True, slots=True)
+class WorkLeft:
+    """What is left to do in a shard.
 
-    With `retry_failed`, finished shards with failed images are included.
+    Attributes:
+        task: The task.
+        images: Number of images of the shard.
+        to_label: Number of images that the task labels. If there are none, it needs no detector.
+        failed_anyway: Number of failed rows that the shard will have whatever the detector does: those that are kept,
+            and those of images that are gone.
+    """
+
+    task: LabelTask
+    images: int
+    to_label: int
+    failed_anyway: int = 0
+
+
+def work_left(record: RunRecord, plan: Plan, finished: Finished, *, retry_failed: bool) -> list[WorkLeft]:
+    """Return what is left to do, in the order of the shards.
+
+    With `retry_failed`, it includes the failed images of finished shards, except those that are gone.
 
     Raises:
         StoreError: The plan cannot be read.
     """
-    tasks = []
+    keep = Keep.OK if retry_failed else Keep.CURRENT
+    left = []
     for shard in range(record.shards):
-        done = finished.get(shard)
-        if done is None:
-            tasks.append((LabelTask(shard), plan.count(shard)))
-        elif retry_failed and done.failed:
-            tasks.append((LabelTask(shard, retry_failed=True), plan.count(shard)))
-    return tasks
+        if (update := finished.outdated.get(shard)) is not None:
+            retried = update.failed if retry_failed else 0
+            failed_anyway = update.gone + update.failed - retried
+            left.append(WorkLeft(LabelTask(shard, keep), plan.count(shard), update.changed + retried, failed_anyway))
+        elif (done := finished.shards.get(shard)) is None:
+            images = plan.count(shard)
+            left.append(WorkLeft(LabelTask(shard), images, images))
+        elif retry_failed and done.failed > (gone := done.failures.get(GONE, 0)):
+            left.append(WorkLeft(LabelTask(shard, keep), plan.count(shard), done.failed - gone, gone))
+    return left

@@ -44,7 +44,7 @@ def survey(
     links: Links,
     size: int,
     seed: int,
-    kept: Callable[[LabelTask], Collection[str]],
+    kept: Callable[[LabelTask, Sequence[ImageRef]], Collection[str]],
     stop: threading.Event,
 ) -> ImagesLeft:
     """Count the images of tasks, and draw a sample: every image is equally likely, and the same seed draws the same.
@@ -55,7 +55,7 @@ def survey(
         links: Full addresses of the plan's images.
         size: Number of images to draw; fewer if there are not as many.
         seed: Of the random numbers.
-        kept: Returns the ids of a task's images that are not labeled again.
+        kept: Returns the ids of a task's images that are not labeled again, from the task and all its images.
         stop: Ends the survey when set.
 
     Raises:
@@ -93,14 +93,15 @@ def _images_of(
     plan: Plan,
     tasks: Sequence[LabelTask],
     links: Links,
-    kept: Callable[[LabelTask], Collection[str]],
+    kept: Callable[[LabelTask, Sequence[ImageRef]], Collection[str]],
     stop: threading.Event,
 ) -> Iterator[tuple[ImageRef, str | None]]:
     """Yield the images of tasks, each with its full address if that differs from the one in the plan."""
     for task in tasks:
         if stop.is_set():
             raise RunInterrupted("stopped while the images were being counted; nothing was written")
-        full, done = links.of(task.shard), kept(task)
-        for position, ref in enumerate(plan.read(task.shard)):
-            if ref.image_id not in done:
+        refs, full = plan.read(task.shard), links.of(task.shard)
+        done = kept(task, refs)
+        for position, ref in enumerate(refs):
+            if ref.image_id not in done and not ref.is_gone:
                 yield ref, full.get(position)

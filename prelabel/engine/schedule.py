@@ -57,20 +57,30 @@ class FailureCause:
     error: str
 
 
+class Keep(IntEnum):
+    """Which rows of a shard's existing file a task keeps."""
+
+    NOTHING = 0
+    #: Those of images that have not changed since, failed or not.
+    CURRENT = 1
+    #: Those of them that are ok.
+    OK = 2
+
+
 @dataclass(frozen=True, slots=True)
 class LabelTask:
     """Label a shard and publish it.
 
     Attributes:
         shard: Number of the shard.
-        retry_failed: Keep the rows of the existing file that are ok, and label its failed images again.
+        keep: Which rows of the existing file to keep; all other images are labeled.
         alone: Run while the worker has no other task.
         set_aside: Images that must not be read, by position in the shard, with the cause.
         links: Full addresses by position, for images whose address in the plan lacks its signature or password.
     """
 
     shard: int
-    retry_failed: bool = False
+    keep: Keep = Keep.NOTHING
     alone: bool = False
     set_aside: Mapping[int, FailureCause] = field(default_factory=dict)
     links: Mapping[int, str] = field(default_factory=dict, repr=False)
@@ -128,7 +138,7 @@ Task = LabelTask | ProbeTask | TrialTask | MeasureTask
 @dataclass(slots=True)
 class _State:
     images: int
-    retry_failed: bool
+    keep: Keep
     step: Step = Step.ORDINARY
     position: int = 0
     in_a_row: int = 0
@@ -254,7 +264,8 @@ class Schedule:
             What happens to the shard now, for messages.
         """
         images = self._running.pop(task.shard)
-        state = self._troubled.setdefault(task.shard, _State(images, isinstance(task, LabelTask) and task.retry_failed))
+        keep = task.keep if isinstance(task, LabelTask) else Keep.NOTHING
+        state = self._troubled.setdefault(task.shard, _State(images, keep))
         if isinstance(task, ProbeTask):
             state.set_aside[task.position] = cause
             state.in_a_row += 1
@@ -284,13 +295,13 @@ class Schedule:
             self._retries.appendleft(self._label(shard, state))
 
     def _label(self, shard: int, state: _State) -> LabelTask:
-        return LabelTask(shard, state.retry_failed, alone=True, set_aside=dict(state.set_aside))
+        return LabelTask(shard, state.keep, alone=True, set_aside=dict(state.set_aside))
 
     def _give_up(self, shard: int, state: _State, reason: str) -> str:
         del self._troubled[shard]
         cause = FailureCause("WorkerDied", f"the shard was given up: {reason}")
         everything = {position: state.set_aside.get(position, cause) for position in range(state.images)}
-        self.given_up[shard] = (LabelTask(shard, state.retry_failed, alone=True, set_aside=everything), reason)
+        self.given_up[shard] = (LabelTask(shard, state.keep, alone=True, set_aside=everything), reason)
         return "giving up"
 
 

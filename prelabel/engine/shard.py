@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from prelabel.detectors.base import DetectionResult, Frame, FrameDetector, Pixels
-from prelabel.engine.schedule import FailureCause, LabelTask
+from prelabel.engine.schedule import FailureCause, Keep, LabelTask
 from prelabel.errors import CredentialsError, PrelabelError
 from prelabel.image_ref import ImageRef
 from prelabel.source.archives.reader import ArchiveReader
@@ -24,10 +24,11 @@ from prelabel.source.decode import DecodedImage, DecodeOptions, decode, decoded_
 from prelabel.source.fetch import fetch
 from prelabel.storage.address import describe
 from prelabel.storage.files import Storage
+from prelabel.store.kept_rows import KeptRows, read_kept_rows
 from prelabel.store.lock import require_held
 from prelabel.store.plan import Plan
-from prelabel.store.rows import OK, ImageRow
-from prelabel.store.shards import ShardRecord, read_shard, shard_url, write_shard
+from prelabel.store.rows import GONE, ImageRow
+from prelabel.store.shards import ShardRecord, write_shard
 
 if TYPE_CHECKING:
     from prelabel.engine.reader import Reader
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 #: An image that is decoded at reduced size keeps at least this many times the detector's input size. The detector
 #: resizes the image itself, and with fewer pixels it would have to interpolate.
 DECODE_MARGIN = 2
+
+#: The cause of the failed row of an image that is no longer in the source (`--gone fail`).
+_NO_LONGER_THERE = FailureCause(GONE, "no longer in the source")
 
 #: Images of one call of the detector have about this many bytes of pixels at most.
 _BATCH_BYTES = 256 * 2**20
@@ -209,32 +213,36 @@ def label_shard(
     detector: FrameDetector,
     *,
     set_aside: Mapping[int, FailureCause] | None = None,
-    done: Mapping[str, ImageRow] | None = None,
+    done: Collection[str] = (),
     turn: AbstractContextManager[object] | None = None,
     on_image: Callable[[ImageRow], None] = lambda row: None,
 ) -> list[ImageRow]:
-    """Label a shard and return its rows in plan order.
+    """Label a shard and return its new rows, in plan order.
 
     Args:
         refs: The shard's images, in plan order.
         reader: Fetches and decodes them; it begins before `turn` is acquired.
         detector: A loaded detector.
         set_aside: Images that must not be read, by position, with the cause: they become failed rows.
-        done: Rows to keep unchanged, by image id.
+        done: Ids of images that already have their row: they get no new one.
         turn: Lock held while the detector runs, so that a worker can read its next shard meanwhile.
         on_image: Called with each new row.
     """
-    set_aside, done = set_aside or {}, done or {}
-    kept: dict[int, ImageRow] = {}
-    for position, ref in enumerate(refs):
-        if ref.image_id in done:
-            kept[position] = done[ref.image_id]
-        elif position in set_aside:
-            kept[position] = set_aside_row(ref, reader.settings, set_aside[position])
-    to_read = (ref for position, ref in enumerate(refs) if position not in kept)
-    with reader.read(to_read) as images, turn or nullcontext():
-        fresh = label_images(images, detector, on_image)
-        return [kept[position] if position in kept else next(fresh) for position in range(len(refs))]
+    to_do = [position for position, ref in enumerate(refs) if ref.image_id not in done]
+    unread = unread_rows(refs, reader.settings, set_aside or {}, to_do)
+    with reader.read(refs[position] for position in to_do if position not in unread) as images, turn or nullcontext():
+        labeled = label_images(images, detector, on_image)
+        return [unread[position] if position in unread else next(labeled) for position in to_do]
+
+
+def unread_rows(
+    refs: Sequence[ImageRef], settings: ReadSettings, set_aside: Mapping[int, FailureCause], positions: Iterable[int]
+) -> dict[int, ImageRow]:
+    """Return the failed rows of those images, by position, that are not read: they are gone, or were set aside."""
+    causes = {
+        position: _NO_LONGER_THERE if refs[position].is_gone else set_aside.get(position) for position in positions
+    }
+    return {position: _unread_row(refs[position], settings, cause) for position, cause in causes.items() if cause}
 
 
 def failed_row(row: ImageRow, error: Exception, stage: str) -> ImageRow:
@@ -243,50 +251,60 @@ def failed_row(row: ImageRow, error: Exception, stage: str) -> ImageRow:
     return replace(row, error_type=type(error).__name__, error=message, error_stage=stage, detections=None)
 
 
-def set_aside_row(ref: ImageRef, settings: ReadSettings, cause: FailureCause) -> ImageRow:
-    """Return the failed row of an image that is not read because it killed, or may have killed, its worker."""
-    return replace(_row_of(ref, settings), error_type=cause.error_type, error=cause.error, error_stage="worker")
+def _unread_row(ref: ImageRef, settings: ReadSettings, cause: FailureCause) -> ImageRow:
+    stage = "list" if cause is _NO_LONGER_THERE else "worker"
+    return replace(_row_of(ref, settings), error_type=cause.error_type, error=cause.error, error_stage=stage)
 
 
 def _row_of(ref: ImageRef, settings: ReadSettings) -> ImageRow:
     """Return the row of an image before it is read, with the values of the plan."""
-    detector, version = settings.detector, settings.model_version
-    return ImageRow(ref.image_id, ref.uri, ref.file_name, detector, version, location=ref.location)
+    row = ImageRow(ref.image_id, ref.uri, ref.file_name, settings.detector, settings.model_version)
+    return replace(row, location=ref.location, revision=ref.revision)
 
 
-def finished_rows(spec: WorkerSpec, storage: Storage, task: LabelTask) -> dict[str, ImageRow]:
-    """Return the rows that a retry keeps: those of the shard's existing file that are ok, by image id."""
-    if not task.retry_failed:
-        return {}
-    rows = read_shard(shard_url(spec.options.output, task.shard), storage)
-    return {row.image_id: row for row in rows if row.status == OK}
+def kept_rows(spec: WorkerSpec, storage: Storage, task: LabelTask, refs: Sequence[ImageRef]) -> KeptRows:
+    """Read the rows that a task keeps. Raises StoreError if the shard's existing file cannot be read."""
+    if task.keep is Keep.NOTHING:
+        return KeptRows()
+    return read_kept_rows(spec.options.output, storage, task.shard, refs, only_ok=task.keep is Keep.OK)
 
 
-def publish(rows: list[ImageRow], spec: WorkerSpec, storage: Storage, shard: int, kept: Collection[str]) -> ShardRecord:
+def publish(
+    rows: list[ImageRow], spec: WorkerSpec, storage: Storage, shard: int, kept: KeptRows, refs: Sequence[ImageRef]
+) -> ShardRecord:
     """Write a shard's file, unless another job has taken over the output.
 
     Args:
-        rows: All rows of the shard, in plan order.
+        rows: The new rows.
         spec: Settings of the worker.
         storage: Opens the output.
         shard: Number of the shard.
-        kept: Ids of the images whose rows were kept from the existing file.
+        kept: The rows of the existing file that are kept.
+        refs: All images of the shard, in plan order.
 
     Raises:
         OutputInUseError: Another job has taken over, since this process's job was considered dead.
         StoreError: The file cannot be written.
     """
     require_held(spec.options.output, storage, spec.owner)
-    output = spec.options.output
-    return write_shard(rows, output, storage, shard=shard, run_id=spec.run_id, kept=kept)
+    return write_shard(
+        rows,
+        spec.options.output,
+        storage,
+        shard=shard,
+        run_id=spec.run_id,
+        kept=kept.table,
+        image_ids=[ref.image_id for ref in refs],
+    )
 
 
-def publish_given_up(task: LabelTask, spec: WorkerSpec, storage: Storage, plan: Plan) -> ShardRecord:
-    """Write a shard that was given up: each image without a finished row becomes a failed row with the reason."""
-    done = finished_rows(spec, storage, task)
-    settings = read_settings(spec, storage)
-    rows = [
-        done.get(ref.image_id) or set_aside_row(ref, settings, task.set_aside[position])
-        for position, ref in enumerate(plan.read(task.shard))
-    ]
-    return publish(rows, spec, storage, task.shard, done.keys())
+def publish_unlabeled(task: LabelTask, spec: WorkerSpec, storage: Storage, plan: Plan) -> ShardRecord:
+    """Write a shard without a detector: images that are gone, or that were set aside, become failed rows.
+
+    It is for shards that lost images, and for those that were given up. All other images must have rows to keep.
+    """
+    refs = plan.read(task.shard)
+    kept = kept_rows(spec, storage, task, refs)
+    to_do = [position for position, ref in enumerate(refs) if ref.image_id not in kept.image_ids]
+    rows = unread_rows(refs, read_settings(spec, storage), task.set_aside, to_do)
+    return publish(list(rows.values()), spec, storage, task.shard, kept, refs)

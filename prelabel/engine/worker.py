@@ -16,7 +16,7 @@ from prelabel.detectors.loading import Loader, loader_of
 from prelabel.engine.measurement import Measurement, measure
 from prelabel.engine.reader import Reader
 from prelabel.engine.schedule import LabelTask, MeasureTask, ProbeTask, Task, TrialTask
-from prelabel.engine.shard import finished_rows, label_images, label_shard, publish, read_settings
+from prelabel.engine.shard import kept_rows, label_images, label_shard, publish, read_settings
 from prelabel.errors import DetectorError
 from prelabel.image_ref import ImageRef
 from prelabel.storage.files import Storage
@@ -150,7 +150,7 @@ class Worker:
         detector = self._loaded()
         refs = self._refs(task)
         with self._awaiting_storage():
-            done = finished_rows(self._spec, self._storage, task)
+            kept = kept_rows(self._spec, self._storage, task, refs)
         partial = self._partial.setdefault(task.shard, [0, 0])
 
         def on_image(row: ImageRow) -> None:
@@ -168,12 +168,12 @@ class Worker:
                 self._reader,
                 detector,
                 set_aside=task.set_aside,
-                done=done,
+                done=kept.image_ids,
                 turn=self._turn,
                 on_image=on_image,
             )
             with self._awaiting_storage():
-                return publish(rows, self._spec, self._storage, task.shard, done.keys())
+                return publish(rows, self._spec, self._storage, task.shard, kept, refs)
         finally:
             del self._partial[task.shard]
 

@@ -62,7 +62,9 @@ class ImageFuser:
         good = {run: row for run, row in sorted(rows.items()) if row.status == OK}
         if not good:
             failed = rows[min(rows)]
-            return replace(failed, detector=self.detector, model_version=self.model_version, seconds={}, dropped=0)
+            return replace(
+                failed, detector=self.detector, model_version=self.model_version, seconds={}, dropped=0, revision=0
+            )
         self._require_same_image(good)
         runs = list(good)
         parts = [self._prepared(run, row) for run, row in good.items()]

@@ -12,7 +12,7 @@ Images are the same if they have the same `image_id`. Ids are compared by their 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -66,4 +66,7 @@ class ImageIndex:
     def refs(self, plans: Sequence[Plan]) -> Iterator[ImageRef]:
         """The images of the new run in order, as the first run that has one lists it."""
         for plan, new in zip(plans, self.is_new, strict=True):
-            yield from (ref for ref, is_new in zip(plan, new, strict=True) if is_new)
+            # The new run has its own history: its rows are of the first revision.
+            yield from (
+                replace(ref, revision=0, is_gone=False) for ref, is_new in zip(plan, new, strict=True) if is_new
+            )

@@ -25,7 +25,7 @@ from prelabel.processes import Processes
 from prelabel.storage.address import Address
 from prelabel.storage.files import Storage
 from prelabel.store.lock import Lock, require_held
-from prelabel.store.output import Finished, Output, find_finished, installed_versions
+from prelabel.store.output import Finished, Output, find_finished, installed_versions, read_valid_manifest
 from prelabel.store.plan import Plan, write_plan
 from prelabel.store.rows import OK, rows_to_table
 from prelabel.store.run import FusedRun, Manifest, Run, RunRecord, read_run, utc_now
@@ -179,10 +179,11 @@ class _Job:
         """The part of the job that writes the run, under its lock."""
         notify, stop = self._progress.notify, self._progress.stop
         plan = Plan.open(self._root, record.parts, self._storage)
-        starts = np.cumsum([0, *(plan.count(shard) for shard in range(record.shards))])
+        starts = plan.starts()
         finished = Finished()
         if output.has_run:
-            finished = find_finished(self._root, self._storage, record, plan, notify, stop)
+            manifest = read_valid_manifest(self._root, self._storage, record, notify)
+            finished = find_finished(self._root, self._storage, record, plan, manifest, notify, stop)
         else:
             output.begin(record)
         left = [shard for shard in range(record.shards) if shard not in finished.shards]

@@ -56,7 +56,7 @@ class Links:
         planned = plan.digests()
         order = planned.argsort()
         planned = planned[order]
-        starts = np.cumsum([0, *(plan.count(shard) for shard in range(plan.shards))]).tolist()
+        starts = plan.starts().tolist()
         for ref in refs:
             if not len(planned) or without_secrets(ref.uri) == ref.uri:
                 continue

@@ -7,7 +7,6 @@ grows and is finished. It is for the job that holds the output's lock, and check
 
 from __future__ import annotations
 
-import contextlib
 import re
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -22,16 +21,17 @@ from prelabel.errors import RunInterrupted, StoreError
 from prelabel.storage.address import Address
 from prelabel.storage.files import Storage
 from prelabel.store.lock import LOCK, Lock
-from prelabel.store.plan import PLAN_FOLDER, Plan
+from prelabel.store.plan import PLAN_FOLDER, Plan, remove_parts
 from prelabel.store.run import MANIFEST, RUN, Manifest, RunRecord, read_manifest, write_json
 from prelabel.store.shards import SHARD_FOLDER, ShardRecord, load_shard, shard_name
-from prelabel.store.verify import check_shard
+from prelabel.store.source_check import SOURCE_CHECK, SourceCheck, write_source_check
+from prelabel.store.verify import ShardUpdate, check_shard
 
 #: Finished shards checked at the same time.
 _CHECK_THREADS = 8
 
 #: Names of the files that runs write, and of the temporary files that a killed process leaves behind.
-_OURS = r"shard-\d{5,}\.parquet|plan-\d{5,}-[0-9a-f]{8}\.parquet|(?:run|manifest|lock)\.json"
+_OURS = r"shard-\d{5,}\.parquet|plan-\d{5,}-[0-9a-f]{8}\.parquet|(?:run|manifest|lock|source-check)\.json"
 _OUR_FILE = re.compile(rf"({_OURS})|\.({_OURS})\.[0-9a-f]+\.tmp")
 
 
@@ -52,13 +52,27 @@ class Finished:
 
     Attributes:
         shards: Records of the valid shards, by number.
+        outdated: Shards that are valid, except that some of their images have changed in the plan.
         invalid: Shards that exist but must be written again.
-        has_manifest: Whether the run was finished.
+        has_manifest: Whether the run is finished.
     """
 
     shards: Mapping[int, ShardRecord] = field(default_factory=dict)
+    outdated: Mapping[int, ShardUpdate] = field(default_factory=dict)
     invalid: frozenset[int] = frozenset()
     has_manifest: bool = False
+
+
+def read_valid_manifest(
+    output: Address, storage: Storage, record: RunRecord, notify: Callable[[str], None]
+) -> Manifest | None:
+    """Read the manifest of a run, or return None if it is not finished, or the manifest must be written again."""
+    try:
+        manifest = read_manifest(output, storage)
+    except StoreError as error:  # the shards contain everything that the manifest does
+        notify(f"{str(error).rstrip('.')}; it will be rewritten")
+        return None
+    return manifest if manifest is not None and manifest.run_id == record.run_id else None
 
 
 def find_finished(
@@ -66,34 +80,40 @@ def find_finished(
     storage: Storage,
     record: RunRecord,
     plan: Plan,
+    manifest: Manifest | None,
     notify: Callable[[str], None],
     stop: threading.Event,
+    *,
+    to_read: Collection[int] | None = None,
 ) -> Finished:
-    """Read every existing shard completely and compare it with the plan and the manifest.
+    """Read existing shards completely and compare them with the plan and the manifest.
 
     Args:
         output: Root of the run's output.
         storage: Opens the output.
         record: The content of `run.json`.
         plan: The images of each shard.
+        manifest: The manifest; None if the run was not finished.
         notify: Receives a message per invalid shard, and the number of valid ones.
         stop: Ends the check when set.
+        to_read: The shards to read; all by default. Of others, only the size is compared with the manifest.
 
     Raises:
         RunInterrupted: `stop` was set.
         StoreError: The plan cannot be read.
     """
     present = storage.names(output.join(SHARD_FOLDER))
-    try:
-        manifest = read_manifest(output, storage)
-    except StoreError as error:  # the shards contain everything that the manifest does
-        notify(f"{str(error).rstrip('.')}; it will be rewritten")
-        manifest = None
-    if manifest is not None and manifest.run_id != record.run_id:
-        manifest = None
     recorded = {shard.shard: shard for shard in manifest.shards} if manifest else {}
     candidates = [shard for shard in range(record.shards) if shard_name(shard) in present]
     finished: dict[int, ShardRecord] = {}
+    if to_read is not None:
+        finished = {
+            shard: recorded[shard]
+            for shard in candidates
+            if shard in recorded and shard not in to_read and recorded[shard].bytes == present[shard_name(shard)]
+        }
+        candidates = [shard for shard in candidates if shard not in finished]
+    outdated: dict[int, ShardUpdate] = {}
     invalid: set[int] = set()
     check = partial(check_shard, output, storage, plan, record.run_id)
     with ThreadPoolExecutor(_CHECK_THREADS) as pool:
@@ -102,16 +122,18 @@ def find_finished(
                 raise RunInterrupted("stopped while finished shards were being checked; nothing was changed")
             batch = candidates[start : start + _CHECK_THREADS * 4]
             checked = pool.map(check, batch, map(recorded.get, batch))
-            for shard, (actual, problems) in zip(batch, checked, strict=True):
-                if actual is not None and not problems:
+            for shard, result in zip(batch, checked, strict=True):
+                if result.record is not None and not result.problems:
                     # Only the manifest records the seconds of writing; one of an early release lacks `unnamed`.
-                    finished[shard] = replace(recorded.get(shard, actual), unnamed=actual.unnamed)
+                    finished[shard] = replace(recorded.get(shard, result.record), unnamed=result.record.unnamed)
+                elif result.update is not None:
+                    outdated[shard] = result.update
                 else:
                     invalid.add(shard)
-                    notify(f"{problems[0].rstrip('.')}; the shard will be written again")
+                    notify(f"{result.problems[0].rstrip('.')}; the shard will be written again")
     if finished:
         notify(f"{len(finished):,} of {record.shards:,} shards are already finished and valid")
-    return Finished(finished, frozenset(invalid), has_manifest=manifest is not None)
+    return Finished(finished, outdated, frozenset(invalid), has_manifest=manifest is not None)
 
 
 class Output:
@@ -127,6 +149,8 @@ class Output:
 
     def begin(self, record: RunRecord) -> None:
         """Write `run.json`, which makes this the output's run, and remove the files of an older run."""
+        self._lock.require()
+        self._storage.delete(self._root.join(SOURCE_CHECK))  # of an older run
         self.grow(record)
         self.has_run = True
         self._sweep(record, shards=0)
@@ -141,6 +165,11 @@ class Output:
         self._lock.require()
         self._storage.delete(self._root.join(MANIFEST))
 
+    def record_check(self, check: SourceCheck) -> None:
+        """Write `source-check.json`, which does not change the run."""
+        self._lock.require()
+        write_source_check(self._root, self._storage, check)
+
     def finish(self, record: RunRecord, manifest: Manifest) -> None:
         """Write `manifest.json`, the run's last file, and remove files that do not belong to the run."""
         self._lock.require()
@@ -149,9 +178,7 @@ class Output:
 
     def discard_plan(self, record: RunRecord) -> None:
         """Delete the plan of a run that was never begun."""
-        with contextlib.suppress(OSError):  # the error that ended the job matters more
-            for part in record.parts:
-                self._storage.delete(self._root.join(PLAN_FOLDER, part.name))
+        remove_parts(record.parts, self._root, self._storage)
 
     def count_shards(self, record: RunRecord, exclude: Collection[int]) -> int:
         """Count the planned shards that exist, without those in `exclude`.
@@ -180,7 +207,14 @@ class Output:
             record: The run whose plan is kept.
             shards: Number of shards to keep, from the first.
         """
-        keep = {RUN, MANIFEST, LOCK, *map(shard_name, range(shards)), *(part.name for part in record.parts)}
+        keep = {
+            RUN,
+            MANIFEST,
+            LOCK,
+            SOURCE_CHECK,
+            *map(shard_name, range(shards)),
+            *(part.name for part in record.parts),
+        }
         for folder in ("", PLAN_FOLDER, SHARD_FOLDER):
             address = self._root.join(folder) if folder else self._root
             for name in self._storage.names(address):

@@ -3,8 +3,9 @@
     OUT/plan/plan-00000-1a2b3c4d.parquet      row group 0 = shard 0, row group 1 = shard 1, ...
     OUT/plan/plan-01000-1a2b3c4d.parquet      row group 0 = shard 1000, ...
 
-A plan is written once, part by part, while the source is being listed, and read one shard at a time: neither the driver
-nor a worker ever holds all of it. `run.json` names the files of a run's plan; `--add-new` appends parts.
+A plan is written part by part while the source is being listed, and read one shard at a time: neither the driver nor a
+worker ever holds all of it. `run.json` names the files of a run's plan. A file never changes: `--add-new` appends
+parts, and `--changed` and `--gone` replace parts by others for the same shards (`plan_update.py`).
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ PLAN_SCHEMA = pa.schema(
         pa.field("size", pa.int64()),
         pa.field("version", pa.string()),
         pa.field("location", pa.string()),
+        pa.field("revision", pa.int32()),
+        pa.field("is_gone", pa.bool_()),
     ]
 )
 
-#: Columns that plans of earlier releases lack; null stands for them.
-_OPTIONAL_COLUMNS = ("location",)
-_FIRST_SCHEMA = pa.schema([field for field in PLAN_SCHEMA if field.name not in _OPTIONAL_COLUMNS])
+#: Columns that plans of earlier releases lack. Null stands for the default of `ImageRef`.
+_OPTIONAL = {"location": None, "revision": 0, "is_gone": False}
 
 #: Shards per file of the plan. The footer, which must be read before any shard, stays below a megabyte.
 SHARDS_PER_PART = 1000
@@ -141,7 +143,7 @@ def write_plan(
         start = list(itertools.islice(stream, _AUTOMATIC_SHARDS * _LARGEST))
         shard_size = automatic_shard_size(len(start), views)
     folder = Address.of_folder(output).join(PLAN_FOLDER)
-    writer = _Writer(folder, storage, first_shard, plan_id, links)
+    writer = PlanWriter(folder, storage, first_shard, plan_id, links)
     # Python's string hash has 64 bits and a random key per process, so that nobody can prepare names that collide.
     hashes = array("q")
     try:
@@ -167,10 +169,23 @@ def write_plan(
     )
 
 
-class _Writer:
-    """Writes the parts of a plan. The current part is in memory, as compressed Parquet of about ten megabytes."""
+class PlanWriter:
+    """Writes the parts of a plan. The current part is in memory, as compressed Parquet of about ten megabytes.
 
-    def __init__(self, folder: Address, storage: Storage, first_shard: int, plan_id: str, links: Links | None) -> None:
+    Args:
+        folder: Folder of the plan.
+        storage: Opens the folder.
+        first_shard: Number of the first shard.
+        plan_id: Eight hexadecimal digits in the file names.
+        links: Receives full addresses.
+
+    Attributes:
+        parts: The published parts.
+    """
+
+    def __init__(
+        self, folder: Address, storage: Storage, first_shard: int, plan_id: str, links: Links | None = None
+    ) -> None:
         self._folder, self._storage, self._plan_id, self._links = folder, storage, plan_id, links
         self._first_shard = first_shard
         self._begin()
@@ -197,9 +212,13 @@ class _Writer:
             pairs = enumerate(zip(refs, stored, strict=True))
             full = {position: ref.uri for position, (ref, uri) in pairs if ref.uri != uri}
             self._links.add(self._first_shard + self._shards, full)
-        columns = [stored if name == "uri" else [getattr(ref, name) for ref in refs] for name in PLAN_SCHEMA.names]
-        arrays = [pa.array(column, type=kind) for column, kind in zip(columns, PLAN_SCHEMA.types, strict=True)]
-        self._parquet.write_table(pa.Table.from_arrays(arrays, schema=PLAN_SCHEMA), row_group_size=len(refs))
+        columns = {name: [getattr(ref, name) for ref in refs] for name in PLAN_SCHEMA.names}
+        columns["uri"] = stored
+        for name, usual in _OPTIONAL.items():
+            columns[name] = [None if value == usual else value for value in columns[name]]
+        arrays = [pa.array(columns[field.name], type=field.type) for field in PLAN_SCHEMA]
+        table = pa.Table.from_arrays(arrays, schema=PLAN_SCHEMA)
+        self._parquet.write_table(table, row_group_size=max(1, len(refs)))  # a shard may have lost all its images
         self._shards += 1
         self._images += len(refs)
         if self._shards == SHARDS_PER_PART:
@@ -225,12 +244,14 @@ class _Writer:
 
     def remove(self) -> None:
         """Delete the published parts; nothing refers to them yet."""
-        for part in self.parts:
-            try:
-                self._storage.delete(self._folder.join(part.name))
-            except OSError:
-                # The error that ended the writing matters more, and an unused part does no harm.
-                return
+        remove_parts(self.parts, self._folder.parent, self._storage)
+
+
+def remove_parts(parts: Iterable[PlanPart], output: AddressLike, storage: Storage) -> None:
+    """Delete parts that no `run.json` names, after an error that matters more than that they stay."""
+    with contextlib.suppress(OSError):
+        for part in parts:
+            storage.delete(Address.of_folder(output).join(PLAN_FOLDER, part.name))
 
 
 def _refuse_duplicates(hashes: array[int], output: AddressLike, storage: Storage, parts: Sequence[PlanPart]) -> None:
@@ -288,6 +309,11 @@ class Plan:
         return plan
 
     @property
+    def parts(self) -> Sequence[PlanPart]:
+        """The files of the plan, in the order of their shards."""
+        return tuple(self._parts)
+
+    @property
     def shards(self) -> int:
         """Number of shards."""
         return sum(part.shards for part in self._parts)
@@ -303,6 +329,10 @@ class Plan:
         with self._reading(part):
             return int(self._footer(part).row_group(index).num_rows)
 
+    def starts(self) -> npt.NDArray[np.int64]:
+        """Return `(shards + 1,)` the number of images before each shard, and of all images."""
+        return np.cumsum([0, *(self.count(shard) for shard in range(self.shards))])
+
     def read(self, shard: int) -> list[ImageRef]:
         """Read the images of a shard, in their order.
 
@@ -317,8 +347,13 @@ class Plan:
                 return list(_refs(parquet.read_row_group(index)))
 
     def __iter__(self) -> Iterator[ImageRef]:
-        for batch in self._batches(None):
-            yield from _refs(batch)
+        for batch in self.batches():
+            yield from batch
+
+    def batches(self) -> Iterator[list[ImageRef]]:
+        """Yield all images in order, thousands at a time."""
+        for batch in self._batches(PLAN_SCHEMA.names):
+            yield list(_refs(batch))
 
     def digests(self) -> npt.NDArray[np.bytes_]:
         """Return `digests_of` the ids of all images, in order: 16 bytes per image."""
@@ -340,12 +375,13 @@ class Plan:
             filled += len(texts)
         return digests
 
-    def _batches(self, columns: Sequence[str] | None) -> Iterator[Any]:
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
         for part in self._parts:
             with self._reading(part):
                 footer = self._footer(part)
                 with self._open(part) as file, _parquet(file, footer) as parquet:
-                    batches = parquet.iter_batches(batch_size=_BATCH, columns=columns)
+                    present = [name for name in columns if name in parquet.schema_arrow.names]
+                    batches = parquet.iter_batches(batch_size=_BATCH, columns=present)
                     while (batch := next(batches, None)) is not None:
                         yield batch
 
@@ -370,7 +406,8 @@ class Plan:
         if footer.num_row_groups != part.shards or footer.num_rows != part.images:
             actual = f"{footer.num_row_groups} shards with {footer.num_rows} images"
             raise pa.ArrowInvalid(f"{actual} instead of {part.shards} with {part.images}")
-        if footer.schema.to_arrow_schema() not in (PLAN_SCHEMA, _FIRST_SCHEMA):
+        columns = footer.schema.to_arrow_schema()
+        if not columns.equals(pa.schema([field for field in PLAN_SCHEMA if _is_required(field, columns)])):
             raise pa.ArrowInvalid("its columns are not those of a plan")
         with self._lock:
             self._footers[part.name] = footer
@@ -400,9 +437,22 @@ def digests_of(image_ids: Sequence[str]) -> npt.NDArray[np.bytes_]:
     return np.frombuffer(digests, dtype="S16")
 
 
+def _is_required(field: pa.Field, columns: pa.Schema) -> bool:
+    return field.name not in _OPTIONAL or field.name in columns.names
+
+
 def _parquet(file: Any, footer: Any) -> Any:
     return pq.ParquetFile(file, metadata=footer, page_checksum_verification=True)
 
 
 def _refs(rows: Any) -> Iterator[ImageRef]:
-    return itertools.starmap(ImageRef, zip(*(column.to_pylist() for column in rows.columns), strict=True))
+    return itertools.starmap(ImageRef, zip(*(_values(rows, name) for name in PLAN_SCHEMA.names), strict=True))
+
+
+def _values(rows: Any, name: str) -> Sequence[Any]:
+    if name not in _OPTIONAL:
+        return rows.column(name).to_pylist()  # type: ignore[no-any-return]
+    usual = _OPTIONAL[name]
+    if name not in rows.schema.names or rows.column(name).null_count == rows.num_rows:
+        return [usual] * rows.num_rows
+    return [usual if value is None else value for value in rows.column(name).to_pylist()]

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from prelabel.detections import Detections, ImageLabel
 from prelabel.errors import ExportError, StoreError
@@ -31,6 +32,9 @@ STAGES = ("read", "decode", "detect", "encode")
 
 OK = "ok"
 FAILED = "failed"
+
+#: The `error_type` of an image that is no longer in the source (`--gone fail`).
+GONE = "ImageGone"
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -79,11 +83,14 @@ SHARD_SCHEMA = pa.schema(
             pa.list_(pa.list_(pa.struct([pa.field(name, pa.float32()) for name in ("x", "y", "score")]))),
         ),
         pa.field("location", pa.string()),
+        pa.field("revision", pa.int32()),
     ]
 )
 
 #: Columns added after the first release of the schema. They are nullable; null stands for the default.
-OPTIONAL_COLUMNS = frozenset({"browser_orientation", "dropped", "views", "views_shown", "keypoints", "location"})
+OPTIONAL_COLUMNS = frozenset(
+    {"browser_orientation", "dropped", "views", "views_shown", "keypoints", "location", "revision"}
+)
 
 #: EXIF orientations without rotation. Most rows have them, and all their frames are the same.
 _UNROTATED = (None, 1)
@@ -116,6 +123,7 @@ class ImageFacts:
         dropped: Detections dropped because a number is not finite or the box has no size inside the image.
         views_shown: Number of views of the image that the detector saw.
         location: Where the image lies inside its archive, see `ImageRef`; None for a file of its own.
+        revision: The `ImageRef.revision` that was labeled. If the plan has another one, the row is outdated.
     """
 
     image_id: str
@@ -138,6 +146,7 @@ class ImageFacts:
     dropped: int = 0
     views_shown: int = 1
     location: str | None = None
+    revision: int = 0
 
     @property
     def status(self) -> str:
@@ -234,6 +243,36 @@ def rows_to_table(rows: Sequence[ImageRow]) -> pa.Table:
     arrays = {name: pa.array(values, type=SHARD_SCHEMA.field(name).type) for name, values in columns.items()}
     arrays["keypoints"] = _keypoint_column(rows)
     return pa.Table.from_arrays([arrays[name] for name in SHARD_SCHEMA.names], schema=SHARD_SCHEMA)
+
+
+def revisions(table: pa.Table) -> list[int]:
+    """Return the revision of each row of a table, which may lack the column."""
+    if "revision" not in table.column_names:
+        return [0] * table.num_rows
+    return pc.fill_null(table["revision"], 0).to_pylist()  # type: ignore[no-any-return]
+
+
+def merge_tables(kept: pa.Table, fresh: pa.Table, image_ids: Sequence[str]) -> pa.Table:
+    """Return the rows of images in this order: those of `kept`, unchanged, and `fresh` ones for all others.
+
+    Args:
+        kept: Rows of a shard, maybe of an earlier release: columns may be missing, and rows that are not asked for.
+        fresh: A table of `SHARD_SCHEMA`; its rows count if both have an image.
+        image_ids: The images.
+
+    Raises:
+        StoreError: An image is in neither.
+    """
+    columns = {
+        field.name: kept[field.name] if field.name in kept.column_names else pa.nulls(kept.num_rows, field.type)
+        for field in SHARD_SCHEMA
+    }
+    table = pa.concat_tables([pa.table(columns, schema=SHARD_SCHEMA), fresh.cast(SHARD_SCHEMA)])
+    position = {image_id: number for number, image_id in enumerate(table["image_id"].to_pylist())}
+    missing = [image_id for image_id in image_ids if image_id not in position]
+    if missing:
+        raise StoreError(f"no row of image {missing[0]!r}")
+    return table.take(pa.array([position[image_id] for image_id in image_ids], pa.int64())).combine_chunks()
 
 
 def _keypoint_column(rows: Sequence[ImageRow]) -> pa.Array:

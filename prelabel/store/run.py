@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -86,6 +86,7 @@ class RunRecord:
 
     Attributes:
         fused: The runs that were merged into this one by `prelabel fuse`; empty for a run of `prelabel label`.
+        earlier_sources: Sources of the run's images that are not in `settings`, as `--add-new` was given others later.
     """
 
     run_id: str
@@ -99,6 +100,7 @@ class RunRecord:
     optimization: Optimization = OFF
     retries: tuple[RetryRecord, ...] = ()
     fused: tuple[FusedRun, ...] = ()
+    earlier_sources: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -110,6 +112,11 @@ class RunRecord:
     def images(self) -> int:
         """Number of images planned."""
         return sum(part.images for part in self.parts)
+
+    def sources_not_in(self, listed: Collection[str]) -> tuple[str, ...]:
+        """The sources of the run's images that are not among these (without secrets, as in `settings`)."""
+        known = dict.fromkeys((*self.earlier_sources, *self.settings.get("source", ())))
+        return tuple(source for source in known if source not in listed)
 
     @property
     def command(self) -> str:
@@ -153,6 +160,7 @@ class RunRecord:
                 optimization=Optimization(**values.get("optimization", {})),
                 retries=tuple(RetryRecord(**retry) for retry in values.get("retries", ())),
                 fused=_fused(values),
+                earlier_sources=tuple(values.get("earlier_sources", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"{RUN} is corrupt: {describe(error)}") from None

@@ -30,6 +30,7 @@ from prelabel.store.rows import (
     SHARD_SCHEMA,
     STAGES,
     ImageRow,
+    merge_tables,
     rows_to_table,
 )
 
@@ -136,29 +137,33 @@ def write_shard(
     *,
     shard: int,
     run_id: str,
-    kept: Collection[str] = (),
+    kept: pa.Table | None = None,
+    image_ids: Sequence[str] | None = None,
 ) -> ShardRecord:
     """Encode rows in memory and publish them as the shard's file.
 
     Args:
-        rows: The rows in plan order.
+        rows: The new rows, in plan order.
         output: Root of the run's output.
         storage: Opens the output.
         shard: Number of the shard.
         run_id: Id of the run, stored in the footer so that no run accepts a file of another one.
-        kept: Ids of images whose rows were kept from the existing file.
+        kept: Rows of the existing file, for the images that have no new row.
+        image_ids: All images of the shard in plan order; by default those of `rows`.
 
     Returns:
-        The shard's record. Its seconds by stage are those of the rows that were not kept, and `write` for encoding and
-        publishing the file.
+        The shard's record. Its seconds by stage are those of the new rows, and `write` for encoding and publishing the
+        file.
 
     Raises:
         StoreError: The file cannot be written.
     """
     start = time.perf_counter()
-    record = write_table(rows_to_table(rows), output, storage, shard=shard, run_id=run_id)
-    fresh = [row for row in rows if row.image_id not in kept]
-    seconds = {stage: sum(row.seconds.get(stage, 0.0) for row in fresh) for stage in STAGES}
+    table = rows_to_table(rows)
+    if kept is not None:
+        table = merge_tables(kept, table, [row.image_id for row in rows] if image_ids is None else image_ids)
+    record = write_table(table, output, storage, shard=shard, run_id=run_id)
+    seconds = {stage: sum(row.seconds.get(stage, 0.0) for row in rows) for stage in STAGES}
     seconds["write"] = time.perf_counter() - start
     return replace(record, seconds={stage: round(value, 3) for stage, value in seconds.items()})
 
@@ -225,7 +230,8 @@ def read_batches(
         StoreError: See `read_shard`. The file has fewer rows than a position demands.
     """
     with _opened(url, storage) as parquet:
-        names = [name for name in columns or SHARD_SCHEMA.names if name in parquet.schema_arrow.names]
+        present = frozenset(parquet.schema_arrow.names)
+        names = [name for name in columns or SHARD_SCHEMA.names if name in present]
         batches = (
             parquet.iter_batches(batch_size=ROWS_PER_GROUP, columns=names, use_threads=False)
             if positions is None
@@ -292,7 +298,8 @@ def read_table(url: AddressLike, storage: Storage, without: Collection[str] = ()
         StoreError: See `read_shard`.
     """
     with _opened(url, storage) as parquet:
-        names = [name for name in SHARD_SCHEMA.names if name in parquet.schema_arrow.names and name not in without]
+        present = frozenset(parquet.schema_arrow.names)
+        names = [name for name in SHARD_SCHEMA.names if name in present and name not in without]
         return parquet.read(columns=names, use_threads=False)
 
 

@@ -17,6 +17,7 @@ from prelabel.store.lock import STALE_S, read_lock
 from prelabel.store.plan import Plan
 from prelabel.store.run import RUN, Manifest, RunRecord, read_manifest, read_run
 from prelabel.store.shards import SHARD_FOLDER, ShardRecord, shard_name, shard_outcome
+from prelabel.store.source_check import SourceCheck, read_source_check
 
 #: Shards read at the same time; each takes a few small range requests.
 _THREADS = 16
@@ -51,6 +52,8 @@ class RunStatus:
         left_s: Seconds left at this rate; None if the rate is unknown or no job is working.
         newest_s: Seconds since the newest shard was published; None if the storage has no modification times.
         slowest: Names and worker seconds of the slowest of the shards read.
+        source_check: What had changed when the source was last compared with the plan (`--add-new`, `--changed`,
+            `--gone`); None if it never was.
     """
 
     state: Literal["finished", "working", "stopped"]
@@ -67,6 +70,7 @@ class RunStatus:
     left_s: float | None
     newest_s: float | None = field(repr=False)
     slowest: tuple[tuple[str, float], ...] = field(repr=False)
+    source_check: SourceCheck | None = field(default=None, repr=False)
 
 
 def read_status(output: AddressLike, storage: Storage, *, now: float | None = None) -> RunStatus:
@@ -121,6 +125,7 @@ def read_status(output: AddressLike, storage: Storage, *, now: float | None = No
         left_s=(run.images - done) / rate if rate and working else None,
         newest_s=max(0.0, now - max(written.values())) if written else None,
         slowest=tuple((record.name, round(sum(record.seconds.values()), 3)) for record in slowest),
+        source_check=read_source_check(output, storage, run.run_id),
     )
 
 

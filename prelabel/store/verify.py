@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prelabel.errors import StoreError
+from prelabel.image_ref import ImageRef
 from prelabel.masks.rle_many import are_valid
 from prelabel.processes import Processes
 from prelabel.storage.address import Address, AddressLike
 from prelabel.storage.files import Storage
 from prelabel.store.plan import Plan, PlanPart
-from prelabel.store.rows import OK
+from prelabel.store.rows import FAILED, OK, revisions
 from prelabel.store.run import MANIFEST, RUN, Manifest, RunRecord, read_manifest, read_run
 from prelabel.store.shards import SHARD_FOLDER, ShardRecord, load_shard, shard_name
 
@@ -127,7 +128,8 @@ def _check_shards(
 ) -> list[tuple[ShardRecord | None, list[str]]]:
     plan = Plan.open(output, parts, storage)
     with ThreadPoolExecutor(_THREADS) as threads:
-        return list(threads.map(lambda planned: check_shard(output, storage, plan, run_id, *planned), shards))
+        checked = threads.map(lambda planned: check_shard(output, storage, plan, run_id, *planned), shards)
+        return [(shard.record, shard.problems) for shard in checked]
 
 
 def _check_manifest(run: RunRecord, manifest: Manifest | None, *, is_required: bool) -> list[str]:
@@ -149,19 +151,45 @@ def _check_strays(output: Address, storage: Storage, run: RunRecord, *, finished
     return [f"shards/{name} is not part of the plan" for name in sorted(present - expected)]
 
 
+@dataclass(frozen=True, slots=True)
+class ShardUpdate:
+    """What is left to do in a valid shard whose images have changed in the plan since.
+
+    Attributes:
+        changed: Number of images that must be labeled again.
+        failed: Number of failed rows that stay, without those of images that are gone.
+        gone: Number of images that are gone and have a failed row, or get one.
+    """
+
+    changed: int
+    failed: int
+    gone: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedShard:
+    """The result of `check_shard`.
+
+    Attributes:
+        record: The record recomputed from the file; None if it cannot be read.
+        problems: A line per problem.
+        update: What is left to do, if the only problem is that images have changed in the plan; otherwise None.
+    """
+
+    record: ShardRecord | None
+    problems: list[str]
+    update: ShardUpdate | None = None
+
+
 def check_shard(
     output: AddressLike, storage: Storage, plan: Plan, run_id: str, shard: int, recorded: ShardRecord | None
-) -> tuple[ShardRecord | None, list[str]]:
-    """Read one shard and compare it with the plan and, if there is one, with its record in the manifest.
-
-    Returns:
-        The record recomputed from the file (None if it cannot be read), and a line per problem.
-    """
+) -> CheckedShard:
+    """Read one shard and compare it with the plan and, if there is one, with its record in the manifest."""
     try:
         content = load_shard(output, shard, storage)
     except StoreError as error:
-        return None, [str(error)]
-    name = content.record.name
+        return CheckedShard(None, [str(error)])
+    name, table = content.record.name, content.table
     problems: list[str] = []
     if content.run_id != run_id:
         problems.append(f"{name} was written by another run ({content.run_id or 'none'})")
@@ -170,20 +198,48 @@ def check_shard(
             before, now = getattr(recorded, key), getattr(content.record, key)
             if before != now:
                 problems.append(f"{name}: {key} is {now}, but {before} in {MANIFEST}")
-    problems += _check_ids(name, content.table["image_id"].to_pylist(), [ref.image_id for ref in plan.read(shard)])
-    problems += [f"{name}: {problem}" for problem in check_rows(content.table)]
-    return content.record, problems
+    refs = plan.read(shard)
+    of_images = _check_images(name, table, refs)
+    of_rows = [f"{name}: {problem}" for problem in check_rows(table)]
+    update = _update_of(table, refs) if of_images and not (problems or of_rows) else None
+    return CheckedShard(content.record, [*problems, *of_images, *of_rows], update)
 
 
-def _check_ids(name: str, stored: Sequence[str], planned: Sequence[str]) -> list[str]:
-    if list(stored) == list(planned):
-        return []
+def _check_images(name: str, table: pa.Table, refs: Sequence[ImageRef]) -> list[str]:
+    """Compare the images of a shard and their revisions with the plan; return at most one problem."""
+    stored, planned = table["image_id"].to_pylist(), [ref.image_id for ref in refs]
+    if stored == planned:
+        pairs = zip(refs, revisions(table), strict=True)
+        outdated = [ref.image_id for ref, revision in pairs if ref.revision != revision]
+        return [f"{name}: {len(outdated)} images have changed since, such as {outdated[0]!r}"] if outdated else []
     stored_ids, planned_ids = set(stored), set(planned)
     missing = [image_id for image_id in planned if image_id not in stored_ids]
     extra = [image_id for image_id in stored if image_id not in planned_ids]
     if missing or extra:
         return [f"{name}: {len(missing)} planned images missing {missing[:2]}, {len(extra)} not planned {extra[:2]}"]
     return [f"{name}: images duplicated or out of order ({len(stored)} rows, {len(planned)} planned)"]
+
+
+def _update_of(table: pa.Table, refs: Sequence[ImageRef]) -> ShardUpdate | None:
+    """What is left to do in a shard, or None if the plan does not follow from its rows.
+
+    Images leave a planned shard or change there, but none is added.
+    """
+    stored, planned = table["image_id"].to_pylist(), {ref.image_id for ref in refs}
+    if len(set(stored)) < len(stored) or [name for name in stored if name in planned] != [r.image_id for r in refs]:
+        return None
+    columns = revisions(table), table["status"].to_pylist()
+    rows = dict(zip(stored, zip(*columns, strict=True), strict=True))
+    changed = failed = gone = 0
+    for ref in refs:
+        revision, status = rows[ref.image_id]
+        if ref.is_gone:
+            gone += 1
+        elif revision != ref.revision:
+            changed += 1
+        elif status == FAILED:
+            failed += 1
+    return ShardUpdate(changed, failed, gone)
 
 
 def check_rows(table: pa.Table) -> Iterator[str]:

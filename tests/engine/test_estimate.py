@@ -150,7 +150,7 @@ LINKS = Links()
 
 def drawn(plan: Plan, size: int, seed: int, kept: tuple[str, ...] = ()) -> list[str]:
     tasks = [LabelTask(shard) for shard in range(plan.shards)]
-    left = survey(plan, tasks, LINKS, size, seed, lambda task: kept, threading.Event())
+    left = survey(plan, tasks, LINKS, size, seed, lambda task, refs: kept, threading.Event())
     assert (left.images, left.bytes, left.unsized) == (100 - len(kept), 10 * (100 - len(kept)), 0)
     assert left.extensions == {".jpg": 100 - len(kept)}
     secrets = {left.sample[position].image_id: link for position, link in left.links.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prelabel.engine.schedule import MAX_KILLERS_IN_A_ROW, FailureCause, LabelTask, ProbeTask, Schedule, Task
+from prelabel.engine.schedule import MAX_KILLERS_IN_A_ROW, FailureCause, Keep, LabelTask, ProbeTask, Schedule, Task
 
 DEATH = FailureCause("WorkerDied", "signal 6")
 
@@ -82,9 +82,9 @@ def test_a_shard_that_still_kills_without_its_killers_is_given_up():
 
 
 def test_retrying_the_failed_images_survives_a_death():
-    schedule = Schedule([(LabelTask(0, retry_failed=True), 2)])
+    schedule = Schedule([(LabelTask(0, Keep.OK), 2)])
     schedule.died(take(schedule), DEATH)
-    assert take(schedule) == LabelTask(0, retry_failed=True, alone=True)
+    assert take(schedule) == LabelTask(0, Keep.OK, alone=True)
 
 
 def test_other_shards_continue_while_one_is_probed():

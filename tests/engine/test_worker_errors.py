@@ -17,6 +17,7 @@ from prelabel.detectors.base import DetectorRecord
 from prelabel.engine import worker_pool as module
 from prelabel.engine.driver import Driver
 from prelabel.engine.progress import LostWorker, Throughput
+from prelabel.engine.resume import WorkLeft
 from prelabel.engine.schedule import LabelTask, Schedule, Task
 from prelabel.engine.worker import WorkerSpec
 from prelabel.engine.worker_pool import Event, WorkerHandle, WorkerPool
@@ -124,7 +125,7 @@ def drive(
         storage,
         Plan.open(options.output, (), storage),
         tasks,
-        Throughput(4 * shards, tasks),
+        Throughput(4 * shards, [WorkLeft(task, images, images) for task, images in tasks]),
         recorder,
         threading.Event(),
         Links(),

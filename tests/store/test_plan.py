@@ -51,6 +51,9 @@ def test_the_plan_is_parquet_that_other_readers_accept(tmp_path: Path) -> None:
         "file_name": "000001.jpg",
         "size": 1,
         "version": "v1",
+        "location": None,
+        "revision": None,
+        "is_gone": None,
     }
 
 
