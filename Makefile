@@ -13,8 +13,9 @@ YOLO     := .venv-ultralytics
 SAHI     := .venv-sahi
 # Libraries of detectors, for comparison.
 KERAS_HUB := .venv-networks-keras-hub
+TF_MODELS := .venv-networks-tf-models
 NETWORKS_ULTRALYTICS := .venv-networks-ultralytics
-NETWORKS  := $(KERAS_HUB) $(NETWORKS_ULTRALYTICS)
+NETWORKS  := $(KERAS_HUB) $(TF_MODELS) $(NETWORKS_ULTRALYTICS)
 # Emulators of object storage: Google's in Python, Azure's for Node.js.
 EMULATORS := .venv-emulators
 AZURITE   := .azurite
@@ -138,7 +139,20 @@ $(YOLO)/.ready:
 
 $(KERAS_HUB)/.ready:
 	@$(PYTHON) -m venv $(KERAS_HUB)
-	@$(KERAS_HUB)/bin/python -m pip install --quiet --disable-pip-version-check keras-hub==0.32.0
+	@$(KERAS_HUB)/bin/python -m pip install --quiet --disable-pip-version-check keras-hub==0.32.0 pillow==13.0.0
+	@touch $@
+
+# Without the dependencies of training and of other kinds of models.
+$(TF_MODELS)/.ready:
+	@$(PYTHON) -m venv $(TF_MODELS)
+	@$(TF_MODELS)/bin/python -m pip install --quiet --disable-pip-version-check tf-keras==2.20.1 tf-slim==1.1.0 \
+	  gin-config==0.5.0 pyyaml==6.0.4 immutabledict==4.3.1 pillow==13.0.0 scipy==1.17.1 matplotlib==3.11.2 \
+	  opencv-python-headless==5.0.0.93 pycocotools==2.0.11 psutil==7.2.2 pandas==3.1.1 dm-tree==0.1.10 \
+	  contextlib2==21.6.0 lxml==6.1.3 toml==0.10.2 tqdm==4.70.1 simple-parsing==0.1.9 promise==2.3 'setuptools<82'
+	@$(TF_MODELS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps tf-models-official==2.20.0 \
+	  tf-models-research-object-detection==2.8.0.post1 tensorflow-datasets==4.9.10 tensorflow-hub==0.16.1 \
+	  tensorflow-model-optimization==0.8.1 tensorflow-metadata==1.21.0 googleapis-common-protos==1.76.0 \
+	  pyarrow==26.0.1 etils==1.15.0 lvis==0.5.3
 	@touch $@
 
 # The packages of Ultralytics' converter to SavedModels, which it would install when it runs. It needs TensorFlow 2.19.

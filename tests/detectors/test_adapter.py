@@ -41,6 +41,13 @@ INPUTS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 NETWORKS = {"keep": "open", "caffe": "caffe"}
+#: Pixels of the image are for networks that get it in its own size; for others, an adapter with them is refused.
+BOX_FORMS = [
+    (kind, order, unit)
+    for unit in ("normalized", "input-pixels", "image-pixels")
+    for order in ORDERS
+    for kind in (("keep",) if unit == "image-pixels" else INPUTS)
+]
 RED, GREEN = 230, 200
 #: Height and width of images: wide and tall, even and odd.
 SIZES = ((90, 200), (151, 77), (48, 64))
@@ -94,12 +101,8 @@ def detect(
         yield detector.detect([pixels])[0], boxes, tolerance(kind, *size)
 
 
-@pytest.mark.parametrize("kind", INPUTS)
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("unit", ["normalized", "input-pixels", "image-pixels"])
+@pytest.mark.parametrize(("kind", "order", "unit"), BOX_FORMS)
 def test_boxes_of_every_order_and_unit_in_every_fit(adapter_networks: Path, kind: str, order: str, unit: str):
-    if unit == "image-pixels" and kind != "keep":
-        pytest.skip("an adapter with this unit is refused: see tests/detectors/conventions/test_adapter.py")
     form = "normalized" if unit == "normalized" else "pixels"
     values = adapter(kind, boxes={"tensor": f"{order}_{form}", "order": order, "unit": unit})
     for detections, boxes, near in detect(adapter_networks, kind, values):

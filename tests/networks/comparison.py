@@ -36,6 +36,10 @@ ROOT = Path(__file__).parents[2]
 #: What makes two detections the same one, and how many of them show that two pieces of code agree.
 MIN_IOU, MAX_SCORE_DIFFERENCE, MIN_BOXES = 0.99, 0.001, 20
 
+#: Share of the detections that only one side may find. Whether a box is suppressed can depend on the last digit of its
+#: IoU with another one, and KerasHub's suppression drops another box if pixels change by 0.0001.
+MAX_ALONE = 0.002
+
 #: Largest distance of a keypoint, in shares of the longer side of the photo.
 MAX_POINT_DISTANCE = 0.001
 
@@ -84,6 +88,8 @@ class Comparison:
             differences.append(f"mask IoU {self.smallest_mask_iou:.4f}")
         if self.point_distance is not None:
             differences.append(f"keypoints {self.point_distance:.1g} of the photo's longer side")
+        if self.missed or self.added:
+            differences.append(f"{len(self.missed)} + {len(self.added)} found by one side only")
         cells = (self.library, self.family, f"`{self.command}`", f"{self.boxes:,}", ", ".join(differences))
         return f"| {' | '.join(cells)} |"
 
@@ -161,8 +167,8 @@ def compare(folder: Path, photos: Sequence[Path], *options: str, threshold: floa
 
 def assert_same(comparison: Comparison, *, min_mask_iou: float = 0.95) -> None:
     """Assert that prelabel and the library found the same, and enough of it to tell."""
-    assert not comparison.missed, f"the library alone found {len(comparison.missed)}: {comparison.missed[:10]}"
-    assert not comparison.added, f"prelabel alone found {len(comparison.added)}: {comparison.added[:10]}"
+    for side, alone in (("the library", comparison.missed), ("prelabel", comparison.added)):
+        assert len(alone) <= MAX_ALONE * comparison.boxes, f"{side} alone found {len(alone)}: {alone[:10]}"
     assert comparison.fewest >= MIN_BOXES
     assert comparison.smallest_iou >= MIN_IOU
     assert comparison.score_difference <= MAX_SCORE_DIFFERENCE

@@ -115,7 +115,9 @@ def _input_lines(
         if not convention:
             yield "  # size: [640, 640]          # height and width, unless fit is keep"
     else:
-        yield line("fit", fit.mode if fit else UNANSWERED, "stretch, letterbox or corner")
+        # An adapter has no `pad`; with `letterbox`, the image lies less than a pixel elsewhere.
+        mode = "letterbox" if fit and fit.mode == "pad" else fit.mode if fit else UNANSWERED
+        yield line("fit", mode, "stretch, letterbox or corner")
     if fit is not None and fit.mode != "stretch":
         yield line("fill", fit.fill)
     elif fit is None:

@@ -35,15 +35,18 @@ class Fit:
     Attributes:
         mode: `stretch` to the input's size; or keep the aspect ratio and fill the rest, with the image in the center
             (`letterbox`) or at the upper left (`corner`); or keep it and fill the input with the center of the image
-            (`crop`).
+            (`crop`). `pad` is `letterbox` as Keras does it: it fills first, in whole pixels of the image, then
+            stretches, so that edges of the image may lie between pixels of the input.
         fill: Value of the rest, in 0..255.
-        antialias: Whether a reduced image is smoothed, as it should be. For networks that were trained on images from
-            OpenCV's `resize` it is not, and its pixels are rounded to whole numbers.
+        antialias: Whether a reduced image is smoothed, as it should be. Some networks were trained on images that are
+            not.
+        rounds: Whether pixels are rounded to whole numbers, as OpenCV's `resize` does it.
     """
 
-    mode: Literal["stretch", "letterbox", "corner", "crop"] = "stretch"
+    mode: Literal["stretch", "letterbox", "corner", "crop", "pad"] = "stretch"
     fill: float = 0.0
     antialias: bool = True
+    rounds: bool = False
 
     def __str__(self) -> str:
         modes = {
@@ -51,28 +54,42 @@ class Fit:
             "letterbox": "in the center, filled up",
             "corner": "at the upper left, filled up",
             "crop": "the center",
+            "pad": "in the center, filled up to the aspect ratio of the input",
         }
         return modes[self.mode] + ("" if self.antialias else ", without antialiasing")
 
-    def area(self, image: Size, size: Size) -> tuple[int, int, int, int]:
+    def padding(self, image: Size, size: Size) -> Size:
+        """Rows added above and below an image of this height and width, and columns added on both sides, by `pad`."""
+        (height, width), (input_height, input_width) = image, size
+        # In float32, and cut off, as in `resize` of `keras/src/backend/tensorflow/image.py`.
+        rows = int(np.float32(width * input_height) / np.float32(input_width)) - height
+        columns = int(np.float32(height * input_width) / np.float32(input_height)) - width
+        return max(0, rows) // 2, max(0, columns) // 2
+
+    def area(self, image: Size, size: Size) -> tuple[float, float, float, float]:
         """The area y1 x1 y2 x2 of an input of this height and width that an image of this height and width takes.
 
-        It exceeds the input if the image is cropped.
+        It exceeds the input if the image is cropped. The numbers are whole, except for `pad`.
         """
         if self.mode == "stretch":
             return 0, 0, *size
+        if self.mode == "pad":
+            padding = self.padding(image, size)
+            scales = [to / (side + 2 * added) for side, added, to in zip(image, padding, size, strict=True)]
+            ends = [side + added for side, added in zip(image, padding, strict=True)]
+            return padding[0] * scales[0], padding[1] * scales[1], ends[0] * scales[0], ends[1] * scales[1]
         scales = size[0] / image[0], size[1] / image[1]
         if self.mode == "crop":
             height, width = (max(int(side * max(scales)), least) for side, least in zip(image, size, strict=True))
-            top, left = (round((size[0] - height) / 2), round((size[1] - width) / 2))
-            return top, left, top + height, left + width
+            first, second = (round((size[0] - height) / 2), round((size[1] - width) / 2))
+            return first, second, first + height, second + width
         scale = min(scales)
         height, width = (max(1, round(side * scale)) for side in image)
         if self.mode == "corner":
             return 0, 0, height, width
         # An odd number of rows or columns to fill: one more at the end.
-        top, left = (size[0] - height) // 2, (size[1] - width) // 2
-        return top, left, top + height, left + width
+        first, second = (size[0] - height) // 2, (size[1] - width) // 2
+        return first, second, first + height, second + width
 
 
 STRETCH = Fit()
@@ -90,7 +107,7 @@ class Shown:
 
     image: Size
     input: Size
-    area: tuple[int, int, int, int]
+    area: tuple[float, float, float, float]
 
     @classmethod
     def of(cls, image: Size, size: Size | None, fit: Fit) -> Shown:

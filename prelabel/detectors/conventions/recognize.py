@@ -32,6 +32,12 @@ _DECODERS = frozenset(("DecodeImage", "DecodePng", "DecodeJpeg"))
 #: Operations by which `tf.image.decode_image` of early versions looks at the first bytes, and others that only look.
 _STRING_QUERIES = frozenset(("Substr", "StringLength", "Equal", "NotEqual", "Assert", "DecodeGif", "DecodeBmp"))
 
+#: What helps with a model that is not recognized, by option. A reason that names the option says more about it.
+_WAYS_OUT = {
+    "--adapter": "describe the model with --adapter",
+    "--detector": "run it as Python code with --detector package.module:factory",
+}
+
 
 def recognize(
     signatures: Sequence[Signature],
@@ -91,9 +97,9 @@ def _unknown(reasons: Mapping[str, str], signatures: Sequence[Signature]) -> Det
     details = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
     why = f": {_short(details, 1500)}" if details else ""
     listing = _short(signatures_in_words(signatures))
+    ways = ", or ".join(way for option, way in _WAYS_OUT.items() if option not in why)
     return DetectorError(
-        f"no signature of the model is supported{why}. Found: {listing}. Supported: {NAMES}; describe another detector "
-        "with --adapter, or run it as Python code with --detector MODULE:FACTORY"
+        f"no signature of the model is supported{why}. Found: {listing}. Supported: {NAMES}{'; ' * bool(ways)}{ways}"
     )
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from prelabel.detections import Detections
 from prelabel.detectors.base import EXACT, OFF, DetectionResult, DetectorInfo, Frame, Optimization, Pixels
-from prelabel.detectors.conventions.boxes import Shown
+from prelabel.detectors.conventions.boxes import Fit, Shown
 from prelabel.detectors.conventions.convention import FLOATS
 from prelabel.detectors.conventions.resolve_model import PreparedModel
 from prelabel.detectors.conventions.working_size import working_size
@@ -54,6 +54,9 @@ _CLASSIFIER_BATCH, _GPU_BATCH, _CPU_BATCH = 32, 8, 1
 
 #: Images per call and image of a batch, so that there are enough of equal size to fill batches.
 _CALL = 4
+
+#: Pixels of the longer side of an image that is filled up to another aspect ratio; at most about a gigabyte.
+_LONGEST_SIDE = 1 << 18
 
 
 class SavedModelDetector:
@@ -271,11 +274,11 @@ class SavedModelDetector:
         every thirtieth pixel.
         """
         fit, shown = self._convention.fit, self._shown(pixels)
-        top, left, bottom, right = shown.area
-        small: npt.NDArray[Any] = self._tf.image.resize(
-            pixels, (bottom - top, right - left), method="bilinear", antialias=fit.antialias
-        ).numpy()
-        if not fit.antialias:
+        if fit.mode == "pad":
+            return self._padded(pixels, fit, shown.input)
+        top, left, bottom, right = map(int, shown.area)
+        small = self._bilinear(pixels, (bottom - top, right - left), fit)
+        if fit.rounds:
             small = np.rint(small)
         if shown.fills_input:
             return small
@@ -284,6 +287,32 @@ class SavedModelDetector:
         filled = np.full((*shown.input, 3), fit.fill, np.float32)
         filled[top:bottom, left:right] = small
         return filled
+
+    def _padded(self, pixels: Pixels, fit: Fit, size: tuple[int, int]) -> npt.NDArray[Any]:
+        """The image filled up to the aspect ratio of the input, and stretched to its size.
+
+        Each axis is resized for itself, the one without filling first: a long, narrow image never becomes a large one.
+
+        Raises:
+            DetectorError: The image is too narrow.
+        """
+        height, width = pixels.shape[:2]
+        rows, columns = fit.padding((height, width), size)
+        if rows or columns:
+            if max(height + 2 * rows, width + 2 * columns) > _LONGEST_SIDE:
+                raise DetectorError(
+                    f"an image of {height} x {width} (height x width) is too narrow to be filled up to the aspect "
+                    f"ratio of the input, {size[0]} x {size[1]}"
+                )
+            pixels = self._bilinear(pixels, (height, size[1]) if rows else (size[0], width), fit)
+            pixels = np.pad(pixels, ((rows, rows), (columns, columns), (0, 0)), constant_values=fit.fill)
+        return self._bilinear(pixels, size, fit)
+
+    def _bilinear(self, pixels: npt.NDArray[Any], size: tuple[int, int], fit: Fit) -> npt.NDArray[Any]:
+        resized: npt.NDArray[Any] = self._tf.image.resize(
+            pixels, size, method="bilinear", antialias=fit.antialias
+        ).numpy()
+        return resized
 
     def _run(self, image: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         tf = self._tf

@@ -25,6 +25,17 @@ def test_small_images_are_enlarged_and_an_odd_row_is_filled_at_the_end() -> None
     assert Fit("letterbox").area((1, 1000), (20, 20)) == (9, 0, 10, 20)
 
 
+def test_padding_is_whole_pixels_of_the_image_on_both_sides_before_it_is_stretched():
+    """As Keras does it: 640 x 444 in 352 x 256 is filled up by (465 - 444) // 2 rows above and below."""
+    fit = Fit("pad")
+    assert fit.padding((444, 640), (256, 352)) == (10, 0)
+    assert fit.area((444, 640), (256, 352)) == pytest.approx((10 * 256 / 464, 0, 454 * 256 / 464, 352))
+    assert fit.padding((640, 358), (256, 352)) == (0, 261)
+    assert fit.area((640, 358), (256, 352)) == pytest.approx((0, 261 * 352 / 880, 256, 619 * 352 / 880))
+    assert fit.padding((256, 352), (256, 352)) == (0, 0)
+    assert fit.area((128, 176), (256, 352)) == (0, 0, 256, 352)
+
+
 # The box that covers the left half of the image, in every form.
 @pytest.mark.parametrize(
     ("order", "unit", "shown", "numbers"),

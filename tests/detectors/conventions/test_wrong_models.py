@@ -50,7 +50,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_model_is_refused_in_one_line_that_names_ways_out(name: str) -> None:
     wrong, words = WRONG[name]
-    with pytest.raises(DetectorError, match=facts(*words, "--adapter", "--detector MODULE:FACTORY")) as refused:
+    with pytest.raises(DetectorError, match=facts(*words, "--adapter", "--detector package.module:factory")) as refused:
         recognize([wrong])
     message = str(refused.value)
     assert "\n" not in message

@@ -43,12 +43,14 @@ def _match(question: Question) -> Convention | str:
         return (
             "returns four outputs without names, like EfficientDet of google/automl, but does not consist of its parts "
             f"({', '.join(sorted(_PARTS))}), so that the order and unit of its boxes are not known: save it with the "
-            "outputs detection_boxes (y1 x1 y2 x2, normalized), detection_scores, detection_classes and num_detections"
+            "outputs detection_boxes (y1 x1 y2 x2, normalized), detection_scores, detection_classes and "
+            "num_detections, or describe its outputs with --adapter"
         )
     if image.size is not None or image.input.dtype != "uint8" or image.channels_first:
         return (
             f"is an EfficientDet of google/automl without its preprocessing (input {image.input}): export it with an "
-            "input of uint8 images of any size, without --only_network"
+            "input of uint8 images of any size, without --only_network, or describe its input and outputs with "
+            "--adapter"
         )
     return Convention(
         **vars(image),

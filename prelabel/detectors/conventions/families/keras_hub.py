@@ -15,10 +15,10 @@ Facts from keras-hub, `keras_hub/src`:
   rest is filled with -1.
 - `models/retinanet/retinanet_object_detector.py`: boxes have the task's `bounding_box_format`, in pixels of the input,
   or in shares if it begins with `rel_`. `models/d_fine/d_fine_object_detector.py` returns y1 x1 y2 x2 in pixels.
-- `layers/preprocessing/image_converter.py`: it resizes the image without antialiasing, and may crop it or fill it with
-  zeros, in the middle (`resize` in `keras/src/backend/tensorflow/image.py`), to keep its aspect ratio.
+- `layers/preprocessing/image_converter.py`: it resizes the image without antialiasing. To keep its aspect ratio, it may
+  crop it or fill it with zeros on both sides before that (`resize` in `keras/src/backend/tensorflow/image.py`).
 
-`task.json` in the folder has both, the format and the converter.
+`task.json` in the folder has the format, the converter, and the number of classes.
 """
 
 from __future__ import annotations
@@ -51,6 +51,11 @@ _RETINANET, _DFINE = "RetinaNetObjectDetector", "DFineObjectDetector"
 
 _HOW = "save a function that calls decode_predictions beside the preset, as in 'Save a KerasHub detector' of the guide"
 
+_OTHERWISE = (
+    "if they hold boxes and scores, describe them with --adapter; if they need code, such as for anchors, run the "
+    "network with --detector package.module:factory"
+)
+
 
 def _claims(question: Question) -> bool:
     names = set(question.outputs)
@@ -59,9 +64,26 @@ def _claims(question: Question) -> bool:
 
 def _match(question: Question) -> Convention | str:
     """Match the decoded outputs, and refuse the heads of the network."""
+    if not set(_ROLES.values()) <= set(question.outputs):
+        return _refuse_heads(question)
+    convention = _match_decoded(question)
+    return f"{convention}, or describe its outputs with --adapter" if isinstance(convention, str) else convention
+
+
+def _refuse_heads(question: Question) -> str:
+    """Why the heads are refused. Others, such as DETR, have heads of these names, too."""
+    names = ", ".join(sorted(question.outputs))
+    task = _read(question.folder) if question.folder else "no folder"
+    if not isinstance(task, str):
+        return f"returns the heads of a KerasHub {task['class_name']} ({names}) instead of boxes: {_HOW}; {_OTHERWISE}"
+    return (
+        f"returns what look like the heads of a detector ({names}), but not what turns them into boxes, scores and "
+        f"classes: {_OTHERWISE}; if it is of KerasHub, {_HOW}"
+    )
+
+
+def _match_decoded(question: Question) -> Convention | str:
     image, outputs = question.image, question.outputs
-    if not set(_ROLES.values()) <= set(outputs):
-        return f"returns the heads of a KerasHub detector ({', '.join(sorted(outputs))}) instead of boxes: {_HOW}"
     for role, rank in (("boxes", 3), ("scores", 2), ("numbers", 2), ("count", 1)):
         if not outputs[_ROLES[role]].may_be(_TYPES[role], (rank,)):
             return f"looks like a KerasHub detector, but its output {outputs[_ROLES[role]]} is of another type or shape"
@@ -87,6 +109,7 @@ def _match(question: Question) -> Convention | str:
         **vars(image),
         kind="detection",
         outputs=_ROLES,
+        classes=_number_of_classes(task),
         why=f"KerasHub {task['class_name']} by signature {image.signature!r} and {TASK_FILE}",
         box_form=form,
         fit=fit,
@@ -114,6 +137,12 @@ def _inside(value: object, *keys: str) -> Mapping[str, Any]:
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, dict) else {}
+
+
+def _number_of_classes(task: Mapping[str, Any]) -> int | None:
+    """How many classes there are, from 0: 91 of a RetinaNet for COCO's numbers, 80 of a D-FINE. None if not told."""
+    number = _inside(task, "config").get("num_classes")
+    return number if isinstance(number, int) and not isinstance(number, bool) and number > 0 else None
 
 
 def _converter(task: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -144,7 +173,7 @@ def _fit(converter: Mapping[str, Any], size: tuple[int, int]) -> Fit | str:
         return "its image converter crops images, which loses objects: set crop_to_aspect_ratio=False"
     if converter.get("interpolation", "bilinear") != "bilinear":
         return f"its image converter resizes with {converter['interpolation']!r}: set interpolation='bilinear'"
-    mode: Literal["letterbox", "stretch"] = "letterbox" if converter.get("pad_to_aspect_ratio", False) else "stretch"
+    mode: Literal["pad", "stretch"] = "pad" if converter.get("pad_to_aspect_ratio", False) else "stretch"
     return Fit(mode, antialias=bool(converter.get("antialias", False)))
 
 

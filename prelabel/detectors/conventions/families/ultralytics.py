@@ -55,7 +55,7 @@ _MOST_CLASSES, _MOST_KEYPOINTS = 100_000, 10_000
 #: Defaults of `predict`: `iou` and `max_det` (`cfg/default.yaml`).
 _IOU, _MOST = 0.7, 300
 
-_LETTERBOX = Fit("letterbox", 114, antialias=False)
+_LETTERBOX = Fit("letterbox", 114, antialias=False, rounds=True)
 _RAW, _SUPPRESSED = BoxForm("cxcywh", "input"), BoxForm("xyxy", "input")
 
 #: Numbers up to this are normalized. Raw boxes are all over the input, so their largest number tells the unit.

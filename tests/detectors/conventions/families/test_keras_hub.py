@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from prelabel.detectors.conventions.resolve_model import prepare
 from prelabel.detectors.models.cache import fingerprint_of
 from prelabel.errors import DetectorError
 from tests.detectors.conventions.families.scenes import Box, check, detect
+from tests.messages import facts, tells
 from tests.models import picture
 
 SIGNATURE = Signature(
@@ -86,7 +88,7 @@ def decoded(convention: Convention, box: list[float]) -> list[float]:
 def test_the_form_of_boxes_is_that_of_the_task(form: str, expected: BoxForm, box: list[float], tmp_path: Path) -> None:
     convention = recognized(task(tmp_path, form))
     assert convention.box_form == expected
-    assert convention.fit == Fit("letterbox", antialias=False)
+    assert convention.fit == Fit("pad", antialias=False)
     assert convention.why == "KerasHub RetinaNetObjectDetector by signature 'serving_default' and task.json"
     assert decoded(convention, box) == [0.1, 0.1, 0.5, 0.8]
 
@@ -100,7 +102,7 @@ def test_the_fit_is_that_of_the_image_converter(tmp_path: Path) -> None:
     unscaled = recognized(task(tmp_path, scale=None))
     assert (unscaled.known["input range"].value, unscaled.known["resizing"].value) == (
         "0..255",
-        "in the center, filled up, without antialiasing",
+        "in the center, filled up to the aspect ratio of the input, without antialiasing",
     )
 
 
@@ -125,8 +127,20 @@ def test_what_is_not_known_or_supported_is_refused(
     write: Callable[[Path], object], reason: str, tmp_path: Path
 ) -> None:
     write(tmp_path)
-    with pytest.raises(DetectorError, match=reason):
+    with pytest.raises(DetectorError, match=reason) as refused:
         recognized(tmp_path)
+    assert tells(str(refused.value), "--adapter", "--detector package.module:factory")
+
+
+def test_a_label_map_with_more_classes_than_the_model_is_refused(family_networks: Path, tmp_path: Path) -> None:
+    shutil.copytree(family_networks / "keras_hub", tmp_path / "copy")
+    task_file = tmp_path / "copy" / "task.json"
+    content = json.loads(task_file.read_text())
+    for number, is_refused in ((80, True), (91, False)):
+        content["config"]["num_classes"] = number
+        task_file.write_text(json.dumps(content))
+        with pytest.raises(DetectorError, match=facts("coco", "--label-map")) if is_refused else nullcontext():
+            assert prepare(str(tmp_path / "copy"), label_map="coco").convention.classes == number
 
 
 def test_other_inputs_and_outputs_are_refused(tmp_path: Path) -> None:
@@ -136,13 +150,22 @@ def test_other_inputs_and_outputs_are_refused(tmp_path: Path) -> None:
     wrong = (Tensor("boxes", "float32", (1, 4)), *SIGNATURE.outputs[1:])
     with pytest.raises(DetectorError, match=r"output boxes: float32 \[1, 4\] is of another type or shape"):
         recognize([replace(SIGNATURE, outputs=wrong)], folder=tmp_path)
-    heads = (Tensor("pred_boxes", "float32", (1, 9, 4)), Tensor("logits", "float32", (1, 9, 80)))
-    with pytest.raises(DetectorError, match=r"heads of a KerasHub detector .*decode_predictions"):
+
+
+@pytest.mark.parametrize("names", [("pred_boxes", "logits"), ("bbox_regression", "cls_logits")])
+def test_heads_are_refused_and_their_maker_is_named_only_if_it_is_known(names: tuple[str, str], tmp_path: Path) -> None:
+    heads = tuple(Tensor(name, "float32", (1, 9, size)) for name, size in zip(names, (4, 80), strict=True))
+    ways_out = (*names, "decode_predictions", "--adapter", "--detector package.module:factory")
+    with pytest.raises(DetectorError, match=facts(*ways_out, "if it is of KerasHub")) as refused:
+        recognize([replace(SIGNATURE, outputs=heads)], folder=tmp_path)
+    assert str(refused.value).count("--adapter") == 1
+    task(tmp_path, kind="DFineObjectDetector")
+    with pytest.raises(DetectorError, match=facts(*ways_out, "KerasHub DFineObjectDetector")):
         recognize([replace(SIGNATURE, outputs=heads)], folder=tmp_path)
 
 
-def test_the_heads_alone_are_refused(family_networks: Path) -> None:
-    with pytest.raises(DetectorError, match=r"heads of a KerasHub detector .*decode_predictions"):
+def test_the_heads_that_keras_exports_are_refused(family_networks: Path) -> None:
+    with pytest.raises(DetectorError, match=facts("decode_predictions", "--adapter", "--detector")):
         prepare(str(family_networks / "keras_hub_heads"))
 
 
@@ -151,7 +174,8 @@ def test_decisions_are_recorded(family_networks: Path) -> None:
         name: {about: decision.value for about, decision in prepare(str(family_networks / name)).decisions.items()}
         for name in ("keras_hub", "keras_hub_stretched", "keras_hub_unscaled")
     }
-    center, stretched = "in the center, filled up, without antialiasing", "stretched, without antialiasing"
+    center = "in the center, filled up to the aspect ratio of the input, without antialiasing"
+    stretched = "stretched, without antialiasing"
     assert decisions == {
         "keras_hub": {
             "input range": "0..255",
@@ -185,6 +209,11 @@ def test_it_finds_boxes(name: str, family_networks: Path) -> None:
         # An edge may be a pixel of the input away, where a box begins between two pixels.
         pixel = max(1, size[0] / 72, size[1] / 96)
         check(detect(family_networks / name, picture(*size, *boxes)), boxes, within=1.1 * pixel, score_within=0.03)
+
+
+def test_an_image_that_would_become_huge_is_refused(family_networks: Path) -> None:
+    with pytest.raises(DetectorError, match=facts("1 x 400000", "72 x 96")):
+        detect(family_networks / "keras_hub", np.zeros((1, 400_000, 3), np.uint8))
 
 
 def test_rows(family_networks: Path, tmp_path: Path, rows: Callable[..., list[dict[str, Any]]]) -> None:
