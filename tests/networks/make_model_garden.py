@@ -74,6 +74,7 @@ def spread_all(module: Any, photo: np.ndarray) -> None:
     def run() -> None:
         module.serve(tf.constant(photo[None]))
 
+    run()  # builds the layers
     if hasattr(model, "rpn_head"):
         layers = [(model.rpn_head._classifier, 2, 0), (model.rpn_head._box_regressor, 0.3, 0)]
         (head,) = model.detection_head

@@ -75,9 +75,9 @@ class Fit:
             return 0, 0, *size
         if self.mode == "pad":
             padding = self.padding(image, size)
-            scales = [to / (side + 2 * added) for side, added, to in zip(image, padding, size, strict=True)]
+            factors = [to / (side + 2 * added) for side, added, to in zip(image, padding, size, strict=True)]
             ends = [side + added for side, added in zip(image, padding, strict=True)]
-            return padding[0] * scales[0], padding[1] * scales[1], ends[0] * scales[0], ends[1] * scales[1]
+            return padding[0] * factors[0], padding[1] * factors[1], ends[0] * factors[0], ends[1] * factors[1]
         scales = size[0] / image[0], size[1] / image[1]
         if self.mode == "crop":
             height, width = (max(int(side * max(scales)), least) for side, least in zip(image, size, strict=True))
