@@ -118,16 +118,19 @@ class ImageSelector:
         return selected, Counter(map(str, label[admitted & ~known & is_high]))
 
 
-def notes_on_runs(runs: Sequence[Run], selector: ImageSelector, options: DiffOptions) -> tuple[str, ...]:
-    """What the user should know about the runs, one line each."""
+def notes_on_runs(
+    runs: Sequence[Run], selector: ImageSelector, options: DiffOptions, labels: Sequence[str]
+) -> tuple[str, ...]:
+    """What the user should know about the runs, one line each; `labels` are those of the compared detections."""
     notes = [*selector.classes.matching_notes, *selector.classes.selection_notes]
     classes = selector.classes
     if len({run.record.run_id for run in runs}) == 1:
         notes.append(f"A and B are copies of one run ({runs[0].record.run_id[:8]})")
     for number, name in enumerate(RUN_NAMES):
         notes += _threshold_notes(runs[number], number, selector)
-        unknown = sorted(classes.known_labels[1 - number] - classes.known_labels[number])
-        if classes.runs[number].listed is None and unknown:
+        unknown = [label for label in labels if label not in classes.known_labels[number]]
+        is_listed = classes.runs[number].listed is not None
+        if unknown and not is_listed and len({run.fingerprint for run in classes.runs}) > 1:
             notes.append(
                 f"ASSUMED: {name} could have detected {first_of(unknown, _MOST_NAMED)}, but did not: its model "
                 "names its classes itself, without a list"

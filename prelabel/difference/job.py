@@ -151,6 +151,7 @@ def diff_runs(a: Run, b: Run, options: DiffOptions, processes: Processes, progre
             if len(only[run])
         },
     }
+    by_class = tally.by_class()
     difference = Difference(
         infos=(RunInfo.of(a), RunInfo.of(b)),
         names=(str(a.root), str(b.root)),
@@ -162,7 +163,7 @@ def diff_runs(a: Run, b: Run, options: DiffOptions, processes: Processes, progre
         unproven=tally.unproven,
         lost=tally.lost,
         foreign=(dict(tally.foreign[0].most_common()), dict(tally.foreign[1].most_common())),
-        by_class=tally.by_class(),
+        by_class=by_class,
         total=tally.total(),
         relabelled=tuple(
             (*pair, count) for pair, count in sorted(tally.relabelled.items(), key=lambda item: (-item[1], item[0]))
@@ -170,7 +171,7 @@ def diff_runs(a: Run, b: Run, options: DiffOptions, processes: Processes, progre
         shifts=tally.shifts,
         overlaps=tally.overlaps,
         most_changed=tuple(tally.most_changed),
-        notes=notes_on_runs(runs, selector, options),
+        notes=notes_on_runs(runs, selector, options, list(by_class)),
     )
     if not difference.compared:
         raise EvaluateError(_nothing_compared(difference))

@@ -253,6 +253,6 @@ def _words(change: Change, colors: Mapping[str, str]) -> Markup:
     if change.iou is not None and change.kind in (MOVED, RELABELLED):
         text += f", IoU {change.iou:.3f}"
     if change.hidden is not None:
-        text += f" ({change.hidden:.2f} in {'B' if change.kind == VANISHED else 'A'}, below the threshold)"
+        text += f" ({change.hidden:.3f} in {'B' if change.kind == VANISHED else 'A'}, below the threshold)"
     square = tag("rect", width=10, height=10, fill=colors[label])
     return join(tag("svg", square, viewBox="0 0 10 10", class_="square", aria_hidden="true"), text)

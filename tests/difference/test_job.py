@@ -179,6 +179,7 @@ def test_a_model_without_a_list_of_classes_may_know_any_class(runs: Runs):
     difference = runs.diff()
     assert counts(difference) == {"kept": 1, "vanished": 1}
     assert told(difference.notes, "ASSUMED", "B", "Cat")
+    assert not told(runs.diff(score_threshold=0.95).notes, "ASSUMED")
 
 
 def test_detections_below_the_threshold_of_one_run_only(runs: Runs):
