@@ -346,6 +346,19 @@ class Plan:
             with self._open(part) as file, _parquet(file, footer) as parquet:
                 return list(_refs(parquet.read_row_group(index)))
 
+    def shards_of(self, part: PlanPart) -> Iterator[list[ImageRef]]:
+        """Yield the images of each shard of a part, which is read in one request.
+
+        Raises:
+            StoreError: The plan's file is missing or corrupt.
+        """
+        with self._reading(part):
+            footer = self._footer(part)
+            data = io.BytesIO(self._storage.read(self._folder.join(part.name)))
+            with _parquet(data, footer) as parquet:
+                for index in range(part.shards):
+                    yield list(_refs(parquet.read_row_group(index)))
+
     def __iter__(self) -> Iterator[ImageRef]:
         for batch in self.batches():
             yield from batch

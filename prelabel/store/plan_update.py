@@ -52,8 +52,7 @@ def update_plan(
                 parts.append(part)
                 continue
             writer = PlanWriter(Address.of_folder(output).join(PLAN_FOLDER), storage, part.first_shard, plan_id)
-            for shard in numbers:
-                refs: Sequence[ImageRef] = plan.read(shard)
+            for shard, refs in zip(numbers, plan.shards_of(part), strict=True):
                 writer.add(edit(shard, refs) if shard in changed else refs)
             writer.publish()
             written += writer.parts

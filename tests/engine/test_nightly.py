@@ -7,11 +7,15 @@ import io
 import json
 import random
 import shutil
+import tarfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -22,6 +26,7 @@ from prelabel.store.run import open_run, read_manifest, read_run
 from prelabel.store.source_check import read_source_check
 from prelabel.store.status import read_status
 from prelabel.store.verify import verify
+from tests.emulators import Emulator, running_azurite, running_gcs
 from tests.engine.inline import Inline, Killed
 from tests.engine.inline import inline as inline  # a fixture
 from tests.engine.world import Recorder
@@ -149,6 +154,26 @@ def test_days_with_a_run_in_the_bucket(tmp_path: Path, inline: Inline, s3_server
     live(4, Bucket(f"s3://{s3_server.new_bucket()}", s3_server.options), inline, tmp_path)
 
 
+@pytest.mark.tools
+@pytest.mark.parametrize("serve", [running_azurite, running_gcs], ids=["azure", "gcs"])
+def test_thirty_days_of_a_bucket_of_others(
+    tmp_path: Path,
+    inline: Inline,
+    serve: Callable[[], AbstractContextManager[Emulator]],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    with serve() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        live(30, Bucket(store.new_bucket(), store.options), inline, tmp_path)
+
+
+@pytest.mark.tools
+def test_thirty_days_on_a_disk(tmp_path: Path, inline: Inline):
+    (tmp_path / "photos").mkdir()
+    live(30, Bucket(str(tmp_path)), inline, tmp_path)
+
+
 def test_a_night_costs_what_changed(disk: Bucket, inline: Inline, tmp_path: Path):
     inline.label(**disk.settings())
     before = disk.rows()
@@ -271,8 +296,6 @@ def test_a_kill_between_any_two_writes_is_made_good_by_the_same_command(
 
 
 def test_kept_rows_stay_in_content_to_the_last_bit(disk: Bucket, inline: Inline, tmp_path: Path):
-    import pyarrow.parquet as pq
-
     inline.label(**disk.settings())
     file = tmp_path / "run" / "shards" / "shard-00000.parquet"
     before = pq.read_table(file)
@@ -381,3 +404,47 @@ def test_a_changed_shard_that_is_corrupt_is_labeled_again_as_a_whole(disk: Bucke
     inline.label(**disk.settings(changed=True))
     assert sorted(inline.fetched) == ["a.png", "b.png", "c.png"]
     disk.rows()
+
+
+def test_rows_of_an_earlier_release_are_kept_although_they_lack_columns(disk: Bucket, inline: Inline, tmp_path: Path):
+    inline.label(**disk.settings())
+    file = tmp_path / "run" / "shards" / "shard-00000.parquet"
+    table = pq.read_table(file)
+    earlier = table.drop_columns(["revision", "location", "keypoints", "views", "views_shown"])
+    pq.write_table(earlier, file)
+    (tmp_path / "run" / "manifest.json").unlink()
+    inline.label(**disk.settings())
+    disk.put("b.png", 50)
+    inline.forget()
+    inline.label(**disk.settings(changed=True))
+    assert inline.fetched == ["b.png"]
+    assert pq.read_table(file).take([0, 2]).equals(table.take([0, 2]))
+    disk.rows()
+
+
+def test_a_new_archive_is_labeled_again_and_a_damaged_one_drops_nothing(disk: Bucket, inline: Inline, tmp_path: Path):
+    archive = tmp_path / "a.tar"
+
+    def pack(*names: str) -> None:
+        with tarfile.open(archive, "w") as tar:
+            for name in names:
+                tar.add(tmp_path / "photos" / name, name)
+
+    options = {**NIGHTLY, "source": (str(archive),)}
+    pack("a.png", "b.png", "c.png")
+    inline.label(**disk.settings(**options))
+    before = disk.rows().keys()
+    inline.forget()
+    inline.label(**disk.settings(**options))
+    assert inline.fetched == []
+    disk.put("b.png", 50)
+    pack("b.png", "c.png", "d.png")
+    inline.label(**disk.settings(**options))
+    rows = disk.rows()
+    assert len(rows) == 3
+    assert rows.keys() != before
+    assert {row.status for row in rows.values()} == {"ok"}
+    archive.write_bytes(archive.read_bytes()[:2500])
+    with pytest.raises(SourceError, match=r"--gone drop.*a\.tar"):
+        inline.label(**disk.settings(**options))
+    assert disk.rows().keys() == rows.keys()
