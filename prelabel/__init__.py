@@ -19,7 +19,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _FUNCTIONS = (
-    *("label", "estimate", "fuse", "open_run", "status", "verify", "preview", "evaluate", "compare", "diff"),
+    *("label", "estimate", "fuse", "open_run", "status", "verify"),
+    *("choose_images", "preview", "evaluate", "compare", "diff"),
     *("export_coco", "export_cvat", "export_label_studio", "export_voc", "export_yolo", "push_label_studio"),
 )
 
@@ -37,6 +38,7 @@ _CLASSES = {
     "KeypointSet": "keypoints",
     "RunStatus": "store.status",
     "Verification": "store.verify",
+    "ImageChoice": "triage.choosing",
     "ExportReport": "export.base",
     "PushReport": "label_studio.push",
     "EvaluationSummary": "review.summaries",

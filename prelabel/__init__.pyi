@@ -23,6 +23,7 @@ from prelabel.store.rows import ImageRow as ImageRow
 from prelabel.store.run import Run as Run
 from prelabel.store.status import RunStatus as RunStatus
 from prelabel.store.verify import Verification as Verification
+from prelabel.triage.choosing import ImageChoice as ImageChoice
 
 __all__ = [
     "ClassName",
@@ -35,6 +36,7 @@ __all__ = [
     "EvaluationSummary",
     "ExportReport",
     "FusionSummary",
+    "ImageChoice",
     "ImageRow",
     "KeypointSet",
     "PrelabelError",
@@ -44,6 +46,7 @@ __all__ = [
     "Summary",
     "Verification",
     "__version__",
+    "choose_images",
     "compare",
     "diff",
     "estimate",
@@ -550,6 +553,68 @@ def verify(
 
     Raises:
         StoreError: There is no run, or it cannot be read.
+    """
+
+def choose_images(
+    run: StrPath | Run,
+    to: StrPath,
+    *,
+    progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    score_threshold: float = 0.05,
+    class_threshold: Mapping[str, float] | StrPath | Sequence[StrPath] | None = None,
+    include_class: str | Sequence[str] | None = None,
+    exclude_class: str | Sequence[str] | None = None,
+    with_subclasses: bool = False,
+    max_detections: int | None = None,
+    nms_iou: float | None = None,
+    nms_per_class: bool = True,
+    most_specific: bool = False,
+    class_map: Mapping[str, str] | StrPath | Sequence[StrPath] | None = None,
+    roll_up: str | Sequence[str] | None = None,
+    budget: int,
+    by: Literal["work", "uncertainty", "random"] = "work",
+    keep_aside: float = 0.1,
+    seed: int = 0,
+    skip: StrPath | Sequence[StrPath] | None = None,
+) -> ImageChoice:
+    """Choose the images of a run that people look at first, and write them as a list for the option `images`.
+
+    Equivalent to `prelabel select`.
+
+    Args:
+        run: The output of `label`, or the opened run.
+        to: The list to write: `.parquet`, `.csv`, `.jsonl` or `.txt`.
+        progress: Whether to show a progress bar; by default on a terminal and in notebooks.
+        storage_options: Options for the file systems of remote URLs (keys, endpoints).
+        score_threshold: Count only detections with at least this score.
+        class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
+            '*=0.4' applies to all other classes unless score_threshold is given.
+        include_class: Keep only this class, by label or MID.
+        exclude_class: Drop this class, by label or MID.
+        with_subclasses: Apply include_class and exclude_class also to all classes below the named ones in the Open
+            Images class tree.
+        max_detections: Keep only the N best detections per image.
+        nms_iou: Keep only the best box among boxes that overlap by more than this IoU (default: keep all).
+        nms_per_class: Apply nms_iou within each class (after class map and roll-up) rather than across classes.
+        most_specific: Drop a box that overlaps a box of a class below its own in the Open Images class tree by more
+            than nms_iou (0.5 if not given): of Person and Man, keep Man.
+        class_map: Rename a class, by label or MID (Dog=pet), or read such pairs from a file. Several classes may get
+            one label.
+        roll_up: Rename each class to the nearest of these that is above it in the Open Images class tree (the first, if
+            several are equally near); by label or MID, joined by commas (Vehicle,Animal) or repeated.
+        budget: Choose N images in all.
+        by: Choose the images with the most detections (work), with the most uncertain ones (uncertainty), or at random.
+        keep_aside: Draw this share of the budget at random from all images, as an unbiased test set: the part `random`.
+        seed: Set the random seed; the same seed chooses the same images.
+        skip: Leave out the images in this list, for which an earlier choice was made.
+
+    Returns:
+        The path of the list, and the counts of its images by part.
+
+    Raises:
+        ConfigError: An option has an invalid value, or nothing can be chosen.
+        StoreError: The run is missing, unfinished or corrupt, or the list cannot be written.
     """
 
 def preview(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from prelabel.store.run import Run
     from prelabel.store.status import RunStatus
     from prelabel.store.verify import Verification
+    from prelabel.triage.choosing import ImageChoice
 
     StrPath = str | os.PathLike[str]
 
@@ -231,6 +232,43 @@ def verify(
     output, storage = _place(run, storage_options)
     with counting("shards checked", show=progress) as count, Processes.all_cores() as processes:
         return verify_run(output, storage, progress=count, processes=processes)
+
+
+def choose_images(
+    run: StrPath | Run,
+    to: StrPath,
+    *,
+    progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> ImageChoice:
+    """Choose the images of a run that people look at first, and write them as a list for the option `images`.
+
+    Equivalent to `prelabel select`.
+
+    Args:
+        run: The output of `label`, or the opened run.
+        to: The list to write: `.parquet`, `.csv`, `.jsonl` or `.txt`.
+        progress: Whether to show a progress bar; by default on a terminal and in notebooks.
+        storage_options: Options for the file systems of remote URLs (keys, endpoints).
+
+    Returns:
+        The path of the list, and the counts of its images by part.
+
+    Raises:
+        ConfigError: An option has an invalid value, or nothing can be chosen.
+        StoreError: The run is missing, unfinished or corrupt, or the list cannot be written.
+    """
+    from prelabel.console import counting
+    from prelabel.processes import Processes
+    from prelabel.storage.address import absolute
+    from prelabel.triage.choosing import choose_images as choose
+
+    chosen = options_of("choose_images", options)
+    opened = _opened(run, storage_options)
+    with counting("images read", show=progress) as count, Processes.all_cores() as processes:
+        choice = choose(opened, absolute(os.fspath(to)), chosen, processes, count)
+    return dataclasses.replace(choice, warnings=(*chosen.notes, *choice.warnings))
 
 
 def preview(

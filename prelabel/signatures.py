@@ -25,6 +25,7 @@ OPTION_CLASSES = {
     "label": "prelabel.config:LabelOptions",
     "estimate": "prelabel.engine.estimate_options:EstimateOptions",
     "fuse": "prelabel.fusion.options:FuseOptions",
+    "choose_images": "prelabel.triage.choosing:ChoiceOptions",
     "preview": "prelabel.gallery.preview:PreviewOptions",
     "export_coco": "prelabel.export.coco:CocoOptions",
     "export_cvat": "prelabel.export.cvat:CvatOptions",

@@ -70,6 +70,9 @@ MAY_IMPORT = {
         *{"errors", "storage", "detections", "frames", "keypoints", "labels", "mapping_files", "masks", "options"},
         *{"select", "processes", "source", "store", "triage"},
     },
+    "triage/choosing": {
+        *{"errors", "options", "select", "processes", "storage", "store", "triage", "export"},
+    },
     "fusion": {
         *{"errors", "detections", "image_ref", "keypoints", "merging", "options", "processes", "select", "storage"},
         *{"views", "detectors/base", "store", "export"},

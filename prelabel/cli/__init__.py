@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from prelabel import __version__
+from prelabel.cli.choosing import select
 from prelabel.cli.command import CommandGroup
 from prelabel.cli.demo import demo, synth
 from prelabel.cli.diff import diff
@@ -38,7 +39,7 @@ def main() -> None:
 
 
 main.add_section("Label images", label, fuse)
-main.add_section("Look at a run", status, verify, preview)
+main.add_section("Look at a run", status, verify, preview, select)
 main.add_section("Export to annotation tools", export)
 main.add_section("Measure and choose thresholds", evaluate, compare, diff)
 main.add_section("Push to annotation servers", push)

@@ -28,7 +28,15 @@ PHOTOS = Path("/tmp/prelabel-golden/photos")  # noqa: S108 - a fixed place is wh
 
 COMMANDS = (
     *((), ("label",), ("fuse",), ("status",), ("verify",), ("export",), ("export", "coco"), ("export", "label-studio")),
-    *(("export", "cvat"), ("export", "yolo"), ("export", "voc"), ("preview",), ("evaluate",), ("compare",)),
+    *(
+        ("export", "cvat"),
+        ("export", "yolo"),
+        ("export", "voc"),
+        ("preview",),
+        ("select",),
+        ("evaluate",),
+        ("compare",),
+    ),
     ("diff",),
     *(("push",), ("push", "label-studio"), ("detectors",), ("inspect",), ("fetch",), ("synth",), ("demo",)),
 )
