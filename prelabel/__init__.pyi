@@ -94,6 +94,7 @@ def label(
     tile_size: str = "auto",
     tile_overlap: float = 0.2,
     image_root: StrPath | None = None,
+    image_column: str | None = None,
     sniff: bool = False,
     limit: int | None = None,
     images: StrPath | None = None,
@@ -177,6 +178,8 @@ def label(
         tile_overlap: Let neighboring tiles overlap by at least this share of their size.
         image_root: Resolve relative entries of lists and COCO files against this folder or prefix (default: the list's
             folder).
+        image_column: Read the bytes of images from this column of Parquet files, or their addresses from the column
+            `uri` (default: the only column of either kind).
         sniff: Also find images in files without a known extension (.dat, or none), by their first bytes.
         limit: Label only the first N images.
         images: Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or
@@ -274,6 +277,7 @@ def estimate(
     tile_size: str = "auto",
     tile_overlap: float = 0.2,
     image_root: StrPath | None = None,
+    image_column: str | None = None,
     sniff: bool = False,
     limit: int | None = None,
     images: StrPath | None = None,
@@ -358,6 +362,8 @@ def estimate(
         tile_overlap: Let neighboring tiles overlap by at least this share of their size.
         image_root: Resolve relative entries of lists and COCO files against this folder or prefix (default: the list's
             folder).
+        image_column: Read the bytes of images from this column of Parquet files, or their addresses from the column
+            `uri` (default: the only column of either kind).
         sniff: Also find images in files without a known extension (.dat, or none), by their first bytes.
         limit: Label only the first N images.
         images: Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or

@@ -369,6 +369,7 @@ class Planner:
             options.source,
             self._storage,
             image_root=options.image_root,
+            image_column=options.image_column,
             summary=summary,
             sniff=options.sniff,
             output=Address.of_folder(options.output),

@@ -183,6 +183,22 @@ _OTHER_SIGNATURES = (
 )
 
 
+_USUAL_EXTENSIONS = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "GIF": ".gif",
+    "TIFF": ".tif",
+    "JPEG2000": ".jp2",
+    "PSD": ".psd",
+    "WEBP": ".webp",
+    "AVIF": ".avif",
+    "HEIF": ".heic",
+    "BMP": ".bmp",
+    "PPM": ".ppm",
+    "TGA": ".tga",
+}
+
+
 def image_format(data: bytes) -> str | None:
     """Identify the format of a file by its bytes.
 
@@ -204,6 +220,11 @@ def image_format(data: bytes) -> str | None:
     if data.endswith(_TGA_FOOTER):
         return "TGA"
     return None
+
+
+def extension_of_content(data: bytes) -> str:
+    """The extension for an image with these bytes, `""` if its format is not supported."""
+    return _USUAL_EXTENSIONS.get(image_format(data) or "", "")
 
 
 def _iso_media_format(data: bytes) -> str | None:

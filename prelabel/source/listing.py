@@ -24,10 +24,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NoReturn
 from urllib.parse import unquote
 
-from prelabel.errors import SourceError
+from prelabel.errors import FetchError, SourceError, first_of
 from prelabel.image_ref import ImageRef
 from prelabel.source.archives.kinds import kind_of, names_archives
 from prelabel.source.archives.listing import with_members
+from prelabel.source.archives.parquet import image_columns, read_schema
+from prelabel.source.archives.ranges import open_ranges
 from prelabel.source.braces import expand, has_braces
 from prelabel.source.formats import (
     HIDDEN,
@@ -160,6 +162,7 @@ def list_images(
     image_root: str | None = None,
     summary: SourceSummary | None = None,
     sniff: bool = False,
+    image_column: str | None = None,
     output: Address | None = None,
     on_file: Callable[[], None] = lambda: None,
 ) -> Iterator[ImageRef]:
@@ -176,6 +179,8 @@ def list_images(
         image_root: Folder of relative entries in lists and COCO files; by default the folder of the file.
         summary: Updated while images are yielded.
         sniff: Identify files with unknown extensions in folders and globs by their first bytes.
+        image_column: The column with the bytes of images in Parquet files, or `uri` for one with their addresses; by
+            default the only such column.
         output: The run's own output; everything below it is skipped.
         on_file: Called for every listed file, used or not, and for each piece of a list that is read. May raise to
             stop the listing.
@@ -189,11 +194,11 @@ def list_images(
     """
     if not sources:
         raise SourceError("no source given: name a folder, a glob, a file or a list of images")
-    resolved = [part for source in sources for part in _resolve_braces(source, storage)]
+    resolved = [part for source in sources for part in _resolve_braces(source, storage, image_column)]
     if summary is not None:
         summary.sources.extend(source.summary for source in resolved)
     root = Address.of_folder(image_root) if image_root else None
-    return _stream(resolved, storage, root, sniff, output, on_file)
+    return _stream(resolved, storage, root, sniff, image_column, output, on_file)
 
 
 def _stream(
@@ -201,6 +206,7 @@ def _stream(
     storage: Storage,
     image_root: Address | None,
     sniff: bool,
+    image_column: str | None,
     output: Address | None,
     on_file: Callable[[], None],
 ) -> Iterator[ImageRef]:
@@ -222,7 +228,7 @@ def _stream(
                 source.address, storage, image_root=image_root, on_query=summary.count_query, on_read=on_file
             )
         if kind not in ("file", "directory"):
-            refs = with_members(refs, storage, lambda ref: kind_of(ref.file_name), summary, on_file)
+            refs = with_members(refs, storage, lambda ref: kind_of(ref.file_name), summary, on_file, image_column)
         try:
             for ref in refs:
                 on_file()
@@ -250,22 +256,22 @@ def _canonical_url(address: Address) -> str:
     return (f"{store.protocols[0]}{url[url.index('://') :]}" if store else url).rstrip("/")
 
 
-def _resolve_braces(source: str, storage: Storage) -> list[_Source]:
+def _resolve_braces(source: str, storage: Storage, image_column: str | None) -> list[_Source]:
     """Resolve a source; braces in it stand for several addresses, unless a file or folder has this name literally."""
     if not has_braces(source) or is_label_studio(source):
-        return [_resolve(source, storage)]
+        return [_resolve(source, storage, image_column)]
     name, address = redact(source), Address.of_folder(source)
     try:
         if not is_known_protocol(address.protocol) or _kind(address, storage) is not None:
-            return [_resolve(source, storage)]
+            return [_resolve(source, storage, image_column)]
         text, pattern = split_glob(address, lambda text: False)
         is_literal = pattern is not None and not has_braces(pattern.name) and not address.is_http
         if is_literal and storage.kind(text) == "directory":
-            return [_resolve(source, storage)]
+            return [_resolve(source, storage, image_column)]
     except OSError as error:
         _raise_source_error("look up", name, error)
     if pattern is not None:
-        return [_resolve(part, storage) for part in expand(source)]
+        return [_resolve(part, storage, image_column) for part in expand(source)]
     # The folder in front of the first braces: the names below it are the ids, as for a glob.
     root = Address.of(address.url.partition("{")[0].rpartition("/")[0] or "/")
     names = [Address.of(part).url for part in expand(address.url)]
@@ -281,7 +287,7 @@ def _named_files(source: _Source) -> Iterator[ImageRef]:
         yield ImageRef(path, url, path)
 
 
-def _resolve(source: str, storage: Storage) -> _Source:
+def _resolve(source: str, storage: Storage, image_column: str | None) -> _Source:
     if not source:
         raise SourceError("a source is empty: name a folder, a glob, a file or a list of images")
     source_name, address = redact(source), Address.of_folder(source)
@@ -316,8 +322,32 @@ def _resolve(source: str, storage: Storage) -> _Source:
         except OSError as error:
             _raise_source_error("read", source_name, error)
         return _Source(address, address, ANYTHING, ListedSource(source_name, "label-studio" if tasks else "coco"))
+    if extension == ".parquet" and _holds_images(address, storage, image_column):
+        return _Source(address, address, ANYTHING, ListedSource(source_name, "archive"))
     kind_of_file: Kind = "list" if extension in LIST_EXTENSIONS else "archive" if kind_of(address.url) else "file"
     return _Source(address, address, ANYTHING, ListedSource(source_name, kind_of_file))
+
+
+def _holds_images(address: Address, storage: Storage, image_column: str | None) -> bool:
+    """Whether a Parquet file holds the bytes of images, or is a list of their addresses.
+
+    Raises:
+        SourceError: It may be either, or it cannot be read.
+    """
+    try:
+        with open_ranges(address, storage, None) as file:
+            schema = read_schema(file)
+    except FetchError:
+        return False  # reported where the list is read
+    except OSError as error:
+        _raise_source_error("read", str(address), error)
+    columns = image_columns(schema)
+    if image_column is None and "uri" in schema.names and columns:
+        raise SourceError(
+            f"{address}: is it a list of addresses (column uri) or does it hold images (column "
+            f"{first_of(columns, 5)})? Name the column with --image-column"
+        )
+    return image_column != "uri" if image_column is not None else "uri" not in schema.names and bool(columns)
 
 
 def _kind(address: Address, storage: Storage) -> Literal["file", "directory"] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 import tarfile
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from s3fs import S3FileSystem
 
@@ -380,10 +383,100 @@ def test_a_method_that_is_not_read_becomes_a_failed_row(tmp_path: Path) -> None:
         fetch(refs[0], STORAGE, MAX)
 
 
+# --- Parquet ----------------------------------------------------------------------------------------------------------
+
+PNG = b"\x89PNG\r\n\x1a\n"
+AS_HUGGING_FACE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def parquet_of(images: Sequence[bytes | None], column: str = "image", group: int = 3, **others: Any) -> bytes:
+    """As Hugging Face's `datasets` writes it, with a few images per row group."""
+    structs = [{"bytes": data, "path": f"{number}.png"} for number, data in enumerate(images)]
+    table = pa.table({"label": range(len(images)), column: pa.array(structs, AS_HUGGING_FACE), **others})
+    stream = io.BytesIO()
+    pq.write_table(table, stream, row_group_size=group)
+    return stream.getvalue()
+
+
+def test_a_parquet_file_stands_for_the_images_in_its_column(tmp_path: Path) -> None:
+    images = [PNG + os.urandom(50_000) for _ in range(8)]
+    (tmp_path / "a.parquet").write_bytes(parquet_of(images))
+    refs, summary = listed(tmp_path / "a.parquet")
+    assert [ref.image_id for ref in refs] == [f"a.parquet/{row}" for row in range(8)]
+    assert [ref.file_name for ref in refs] == [f"a.parquet/{row}.png" for row in range(8)]
+    assert refs[7].uri == f"parquet://7::{tmp_path}/a.parquet"
+    assert summary.sources[0].kind == "archive"
+    assert read_all(refs) == images
+    assert read_all(refs[::-1]) == images[::-1]
+    assert read_all(refs[4:6]) == images[4:6]
+    assert [ref.image_id for ref in listed(tmp_path / "*.parquet")[0]] == [ref.image_id for ref in refs]
+
+
+def test_a_row_without_bytes_fails_and_the_others_do_not(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(parquet_of([b"0", None, b"2", b"", None]))
+    refs, _ = listed(tmp_path / "a.parquet")
+    with ArchiveReader(STORAGE) as archives:
+        for ref, data in zip(refs, (b"0", None, b"2", b"", None), strict=True):
+            if data is None:
+                with pytest.raises(FetchError, match=telling("image", "no bytes")):
+                    fetch(ref, STORAGE, MAX, archives=archives)
+            else:
+                assert fetch(ref, STORAGE, MAX, archives=archives) == data
+    with pytest.raises(ImageTooLargeError):
+        fetch(refs[0], STORAGE, 0)
+
+
+def test_the_schema_tells_images_from_addresses(tmp_path: Path) -> None:
+    def is_refused(name: str, *facts: str, **options: Any) -> None:
+        with pytest.raises(SourceError, match=telling(name, *facts)):
+            list(list_images([str(tmp_path / name)], STORAGE, **options))
+
+    def found(name: str, column: str | None = None) -> list[str]:
+        return [ref.image_id for ref in list_images([str(tmp_path / name)], STORAGE, image_column=column)]
+
+    (tmp_path / "both.parquet").write_bytes(parquet_of([b"a"], uri=["b.jpg"]))
+    is_refused("both.parquet", "uri", "image", "--image-column")
+    assert found("both.parquet", "uri") == ["b.jpg"]
+    assert found("both.parquet", "image") == ["both.parquet/0"]
+    (tmp_path / "two.parquet").write_bytes(parquet_of([b"a"], thumbnail=[b"t"]))
+    is_refused("two.parquet", "image", "thumbnail", "--image-column")
+    (ref,) = list_images([str(tmp_path / "two.parquet")], STORAGE, image_column="thumbnail")
+    assert fetch(ref, STORAGE, MAX) == b"t"
+    is_refused("two.parquet", "label", image_column="label")
+    pq.write_table(pa.table({"path": ["a.jpg"]}), tmp_path / "none.parquet")
+    is_refused("none.parquet", "uri", "path")
+    (tmp_path / "no.parquet").write_bytes(b"no Parquet")
+    is_refused("no.parquet")
+    is_refused("no.parquet", image_column="image")
+
+
+def test_damage_in_a_parquet_file_costs_images_of_its_row_group(tmp_path: Path) -> None:
+    images = [PNG + os.urandom(300_000) for _ in range(9)]
+    data = bytearray(parquet_of(images))
+    place = pq.read_metadata(io.BytesIO(data)).row_group(1).column(1).dictionary_page_offset
+    data[place : place + 30] = bytes(30)
+    (tmp_path / "a.parquet").write_bytes(data)
+    refs, _ = listed(tmp_path / "a.parquet")
+    good = []
+    with ArchiveReader(STORAGE) as archives:
+        for number, ref in enumerate(refs):
+            try:
+                good.append((number, fetch(ref, STORAGE, MAX, archives=archives)))
+            except FetchError:
+                assert number in (3, 4, 5)
+    assert [(number, data == images[number]) for number, data in good if number not in (3, 4, 5)] == [
+        (number, True) for number in (0, 1, 2, 6, 7, 8)
+    ]
+
+
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "pack"), [("tar", tar_of), ("zip", zip_of)])
+def as_rows(members: Mapping[str, bytes]) -> bytes:
+    return parquet_of(list(members.values()), group=100)
+
+
+@pytest.mark.parametrize(("kind", "pack"), [("tar", tar_of), ("zip", zip_of), ("parquet", as_rows)])
 def test_a_thousand_images_in_a_bucket_cost_at_most_five_requests(
     s3_server: S3Server,
     monkeypatch: pytest.MonkeyPatch,
@@ -404,11 +497,15 @@ def test_a_thousand_images_in_a_bucket_cost_at_most_five_requests(
 
     monkeypatch.setattr(S3FileSystem, "_call_s3", counted)
     refs, _ = listed(f"s3://{bucket}/s/*.{kind}", storage=storage)
-    assert [ref.image_id for ref in refs] == [f"{name[0]}.{kind}/{name}" for name in images]
-    assert read_all(refs, storage) == list(images.values())
-    # Per archive: one for the listing and one for reading. The others find out what the source is.
-    assert calls.count("get_object") == 4
-    assert len(calls) < 10
+    keys = {name: name if kind != "parquet" else str(int(name[:4]) % 1000) for name in images}
+    assert [ref.image_id for ref in refs] == [f"{name[0]}.{kind}/{keys[name]}" for name in images]
+    shards = [read_all(refs[start : start + 500], storage) for start in range(0, 2000, 500)]
+    assert list(itertools.chain(*shards)) == list(images.values())
+    # Per archive, one for the listing and one for each shard; for Parquet, also one for the first image and one for the
+    # footer, which a worker keeps. The others find out what the source is, whatever its size.
+    gets = calls.count("get_object")
+    assert gets == (10 if kind == "parquet" else 6)
+    assert len(calls) - gets <= 5
 
 
 def test_an_archive_in_a_bucket_is_read_at_its_planned_version(s3_server: S3Server) -> None:

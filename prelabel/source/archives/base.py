@@ -17,6 +17,7 @@ class Member:
         name: Its name, valid Unicode.
         size: Bytes, or None if the archive does not say.
         location: Where it lies, for `ArchiveFormat.read`; `""` if it cannot be read.
+        file_name: Its file name if the archive has no names; then every member is an image. `""` for `name`.
         problem: Why it cannot be read, as a key of ignored files such as `(link)`; `""` if it can.
     """
 
@@ -24,6 +25,7 @@ class Member:
     size: int | None
     location: str
     problem: str = ""
+    file_name: str = ""
 
 
 class OpenArchive(Protocol):
@@ -54,12 +56,13 @@ class ArchiveFormat:
     Attributes:
         protocol: The protocol in the addresses of its members.
         members: Lists an archive. Members follow each other as they lie in the file. Raises FetchError where the
-            archive is damaged, after the members before the damage, and OSError if storage fails.
+            archive is damaged, after the members before the damage, and OSError if storage fails. The second argument
+            names the column with the images, in kinds with columns; None if there is only one.
         open: Opens an archive for reading members, with the number of attempts for parts that cannot be repeated alone.
     """
 
     protocol: str
-    members: Callable[[RandomFile], Iterator[Member]]
+    members: Callable[[RandomFile, str | None], Iterator[Member]]
     open: Callable[[RandomFile, int], OpenArchive]
 
 

@@ -46,6 +46,7 @@ def with_members(
     kind_of: Callable[[ImageRef], str | None],
     counts: Counts,
     on_read: Callable[[], None] = lambda: None,
+    image_column: str | None = None,
 ) -> Iterator[ImageRef]:
     """Yield files as they are, and the images of archives in place of the archives.
 
@@ -57,6 +58,7 @@ def with_members(
         kind_of: The protocol of the members of an archive; None for a file that is none.
         counts: Receives counts, in order.
         on_read: Called from any thread for each member. May raise to stop.
+        image_column: The column with the images in Parquet files; by default the only one that may hold images.
 
     Raises:
         SourceError: An archive does not exist, or storage failed.
@@ -69,7 +71,7 @@ def with_members(
                 if (kind := kind_of(file)) is None:
                     waiting.append(file)
                 else:
-                    waiting.append(scan := _Scan(file, kind, storage, on_read, stop))
+                    waiting.append(scan := _Scan(file, kind, storage, on_read, stop, image_column))
                     pool.submit(scan.run)
                 while waiting and (len(waiting) > _ARCHIVES or not isinstance(waiting[0], _Scan)):
                     yield from _images(waiting.popleft(), counts)
@@ -111,11 +113,18 @@ class _Scan:
     """
 
     def __init__(
-        self, archive: ImageRef, kind: str, storage: Storage, on_read: Callable[[], None], stop: threading.Event
+        self,
+        archive: ImageRef,
+        kind: str,
+        storage: Storage,
+        on_read: Callable[[], None],
+        stop: threading.Event,
+        image_column: str | None,
     ) -> None:
         self.archive = archive
         self.batches: queue.Queue[tuple[list[ImageRef], Counter[str], bool | Exception]] = queue.Queue(_BATCHES)
         self._kind, self._storage, self._on_read, self._stop = kind, storage, on_read, stop
+        self._image_column = image_column
         self._images: list[ImageRef] = []
         self._ignored: Counter[str] = Counter()
 
@@ -123,7 +132,7 @@ class _Scan:
         try:
             archive = self.archive
             with open_ranges(Address.of(archive.uri), self._storage, archive.version, archive.size) as file:
-                for member in FORMATS[self._kind].members(file):
+                for member in FORMATS[self._kind].members(file, self._image_column):
                     self._on_read()
                     if self._stop.is_set():
                         return
@@ -141,7 +150,7 @@ class _Scan:
         extension = extension_of(name)
         if any(part.startswith(".") and part != ".." for part in parts) or "__MACOSX" in parts:
             self._ignored[HIDDEN] += 1
-        elif extension not in IMAGE_EXTENSIONS:
+        elif extension not in IMAGE_EXTENSIONS and not member.file_name:
             self._ignored[extension or NO_EXTENSION] += 1
         elif ".." in parts:
             self._ignored[UNSAFE] += 1
@@ -150,7 +159,7 @@ class _Scan:
         else:
             archive = self.archive
             uri = member_url(self._kind, name, archive.uri)
-            image_id, file_name = f"{archive.image_id}/{name}", f"{archive.file_name}/{name}"
+            image_id, file_name = f"{archive.image_id}/{name}", f"{archive.file_name}/{member.file_name or name}"
             self._images.append(ImageRef(image_id, uri, file_name, member.size, version, member.location))
 
     def _put(self, end: bool | Exception) -> None:

@@ -46,10 +46,12 @@ class RandomFile(ABC):
     """A file of which parts are read in ascending order. Not thread-safe.
 
     Attributes:
+        name: The address of the file, which may contain secrets.
         version: The version of the file, or None if storage does not report one.
         on_bytes: Called with the bytes received so far for the part that is being read; may be replaced at any time.
     """
 
+    name: str = ""
     version: str | None = None
 
     def __init__(self) -> None:
@@ -359,13 +361,17 @@ def open_ranges(address: Address, storage: Storage, version: str | None, size: i
         version: The version that it must still have; None for the one it has when it is first read.
         size: Its size in bytes, if a listing of an object store has just reported it: this saves a request.
     """
+    file: RandomFile
     if address.is_local:
-        return _FileOnDisk(address.url, version)
-    if (store := storage.store(address)) is not None:
-        return _StoredFile(address, storage, store, version, size)
-    if address.is_http:
-        return _FileOnTheWeb(address, storage, version)
-    return _OtherFile(address, storage, version)
+        file = _FileOnDisk(address.url, version)
+    elif (store := storage.store(address)) is not None:
+        file = _StoredFile(address, storage, store, version, size)
+    elif address.is_http:
+        file = _FileOnTheWeb(address, storage, version)
+    else:
+        file = _OtherFile(address, storage, version)
+    file.name = address.url
+    return file
 
 
 class SequentialView(io.RawIOBase):

@@ -35,7 +35,7 @@ _LONG_NAME, _LONG_LINK = tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
 _PAX, _PAX_OF_ALL = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE), tarfile.XGLTYPE
 
 
-def members(file: RandomFile) -> Iterator[Member]:
+def members(file: RandomFile, _: str | None = None) -> Iterator[Member]:
     """As in `ArchiveFormat`."""
     compression = compression_of(_read(file, 0, 8))
     content = file if compression is None else DecompressedFile(file, compression, PATIENT_ATTEMPTS)

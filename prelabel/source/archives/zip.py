@@ -42,7 +42,7 @@ _IN_ZIP64 = 0xFFFFFFFF
 _LOCATION = re.compile(r"(\d{1,19})\+(\d{1,19}):(\d{1,5}):(\d{1,19}):([0-9a-f]{8})")
 
 
-def members(file: RandomFile) -> Iterator[Member]:
+def members(file: RandomFile, _: str | None = None) -> Iterator[Member]:
     """As in `ArchiveFormat`."""
     start, size, shift = _directory(file)
     end, position = start + size, start
