@@ -165,7 +165,7 @@ def test_thirty_days_of_a_bucket_of_others(
     with serve() as store:
         for name, value in store.environment.items():
             monkeypatch.setenv(name, value)
-        live(30, Bucket(store.new_bucket(), store.options), inline, tmp_path)
+        live(30, Bucket(store.new_bucket(), store.options, run=str(tmp_path / "run")), inline, tmp_path)
 
 
 @pytest.mark.tools
