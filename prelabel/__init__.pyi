@@ -579,7 +579,7 @@ def choose_images(
     class_map: Mapping[str, str] | StrPath | Sequence[StrPath] | None = None,
     roll_up: str | Sequence[str] | None = None,
     budget: int,
-    by: Literal["work", "uncertainty", "random"] = "work",
+    by: Literal["work", "uncertainty", "random"] = "uncertainty",
     keep_aside: float = 0.1,
     seed: int = 0,
     skip: StrPath | Sequence[StrPath] | None = None,
@@ -610,7 +610,7 @@ def choose_images(
         roll_up: Rename each class to the nearest of these that is above it in the Open Images class tree (the first, if
             several are equally near); by label or MID, joined by commas (Vehicle,Animal) or repeated.
         budget: Choose N images in all.
-        by: Choose the images with the most detections (work), with the most uncertain ones (uncertainty), or at random.
+        by: Choose the images with the most uncertain detections (uncertainty), with the most (work), or at random.
         keep_aside: Draw this share of the budget at random from all images, as an unbiased test set: the part `random`.
         seed: Set the random seed; the same seed chooses the same images.
         skip: Leave out the images in this list, for which an earlier choice was made.

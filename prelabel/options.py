@@ -56,6 +56,9 @@ INPUT_LAYOUTS = ("channels-last", "channels-first")
 #: Areas that a mask can cover: its box or the whole image.
 MASK_FRAMES = ("box", "image")
 
+#: Metavar of options whose value is a share, which may be given as a percentage (`10%`).
+SHARE = "SHARE"
+
 #: Metavars of options whose value is a path or a URL that shells complete as a path.
 PATH_METAVARS = ("FILE", "DIR", "PATH", "OUT", "RUN", "DETECTOR")
 
@@ -393,7 +396,8 @@ def convert(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
     kind, choices = kind_of(field), meta["choices"]
     detail = ""
     try:
-        converted = _converted(kind, _as_text(value) if meta["lenient"] else value)
+        given = _number_of_percent(value) if meta["metavar"] == SHARE else value
+        converted = _converted(kind, _as_text(given) if meta["lenient"] else given)
         wrong = bool(choices) and converted not in choices
     except _EntryError as error:
         wrong, detail = True, f"; {error}"
@@ -401,14 +405,21 @@ def convert(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
         wrong = True
     if wrong:
         expected = f"one of {', '.join(choices)}" if choices else _EXPECTED[kind]
+        if meta["metavar"] == SHARE:
+            expected += " or a percentage (0.1, 10%)"
         shown = value
         if kind in ("pairs", "float-pairs"):
             expected += f" ({', '.join(MAPPING_SUFFIXES)})"
             # The command line makes a list of an option that may be repeated.
             shown = value[0] if isinstance(value, list) and len(value) == 1 else value
-        given = "" if meta["secret"] else f", got {_SHORT.repr(shown)}"
-        raise ConfigError(f"{where}: {flag_of(field.name)} must be {expected}{given}{detail}")
+        shown_text = "" if meta["secret"] else f", got {_SHORT.repr(shown)}"
+        raise ConfigError(f"{where}: {flag_of(field.name)} must be {expected}{shown_text}{detail}")
     return converted
+
+
+def _number_of_percent(value: Any) -> Any:
+    """`"10%"` as 0.1; any other value as it is."""
+    return float(value[:-1]) / 100 if isinstance(value, str) and value.endswith("%") else value
 
 
 def _converted(kind: str, value: Any) -> Any:

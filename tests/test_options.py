@@ -24,6 +24,7 @@ from prelabel.options import (
     option,
     values_of,
 )
+from prelabel.views import ViewOptions
 from tests.messages import TWICE, is_told, telling
 
 
@@ -302,6 +303,13 @@ def test_bounds_admit_their_ends_and_a_default_of_none():
 @pytest.mark.parametrize("given", ["3,0.5", "3, 0.5", [3, 0.5], ("3", "0.5")])
 def test_numbers_are_accepted_as_text_and_as_a_list(given: object):
     assert Drawing.of(name="x", steps=given).steps == (3.0, 0.5)
+
+
+def test_a_share_may_be_a_percentage():
+    assert ViewOptions.of(views="tiles", tile_overlap="25%").tile_overlap == 0.25
+    for wrong in ("x%", "%", "95%", "nan%"):
+        with pytest.raises(ConfigError, match=telling("tile.overlap", "10%|between")):
+            ViewOptions.of(views="tiles", tile_overlap=wrong)
 
 
 def test_options_of_a_group_have_flat_names_at_the_position_of_the_group():

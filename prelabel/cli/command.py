@@ -236,7 +236,7 @@ def _options_of(cls: Any, arguments: tuple[str, ...]) -> Iterator[click.Option]:
 
 
 def _option(name: str, field: dataclasses.Field[Any], heading: str, *, hidden: bool = False) -> click.Option:
-    from prelabel.options import PATH_METAVARS, flag_of, is_required, kind_of
+    from prelabel.options import PATH_METAVARS, SHARE, flag_of, is_required, kind_of
 
     meta = field.metadata
     kind = kind_of(field)
@@ -250,7 +250,7 @@ def _option(name: str, field: dataclasses.Field[Any], heading: str, *, hidden: b
         text += "  [required]"
     elif isinstance(default, int | float | str) and default != "" and "(default:" not in text:
         text += f"  [default: {default:g}]" if isinstance(default, float) else f"  [default: {default}]"
-    types: dict[str, Any] = {"int": int, "float": float}
+    types: dict[str, Any] = {"int": int, "float": str if meta["metavar"] == SHARE else float}
     if meta["metavar"] in PATH_METAVARS:
         types["str"] = types["document"] = PATH
     return HeadedOption(

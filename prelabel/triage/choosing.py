@@ -13,7 +13,7 @@ such a sample wherever people stop. The rest are the images with the highest sco
     work          the number of detections, each of which may be one to delete, or may stand beside one to draw
     uncertainty   the sum of how uncertain they are (the entropy of their score, in bits: 1 at 0.5, 0.29 at 0.05)
 
-`benchmarks/select.py` compares these and other scores with what people would really have to correct. Everything is
+`benchmarks/choosing.py` compares these and other scores with what people would really have to correct. Everything is
 decided by the ids of the images and the seed, so the order of the run and the number of processes do not matter.
 """
 
@@ -100,8 +100,8 @@ class ChoiceOptions(Options):
         first=True,
     )
     by: str = option(
-        "work",
-        "Choose the images with the most detections (work), with the most uncertain ones (uncertainty), or at random.",
+        "uncertainty",
+        "Choose the images with the most uncertain detections (uncertainty), with the most (work), or at random.",
         choices=(*SCORES, RANDOM),
         first=True,
     )

@@ -82,7 +82,7 @@ def test_equal_scores_are_in_random_order() -> None:
 @pytest.mark.parametrize("extension", ["parquet", "csv", "jsonl"])
 def test_the_list_has_ranks_scores_and_parts(tmp_path: Path, extension: str) -> None:
     to = tmp_path / f"list.{extension}"
-    choice = prelabel.choose_images(made_run(tmp_path / "run"), to, budget=10)
+    choice = prelabel.choose_images(made_run(tmp_path / "run"), to, budget=10, by="work")
     assert (choice.images, choice.available, choice.failed) == (10, 40, 1)
     assert choice.parts == {"work": 9, "random": 1}
     rows = written(to)
@@ -140,17 +140,17 @@ def test_only_selected_classes_and_scores_count(tmp_path: Path) -> None:
         ({"exclude_class": "Cat"}, ["low.jpg", "dogs.jpg", "cats.jpg"]),
         ({"exclude_class": "Cat", "score_threshold": 0.6}, ["dogs.jpg"]),
     ):
-        prelabel.choose_images(run, tmp_path / "list.csv", budget=3, keep_aside=0, **options)
+        prelabel.choose_images(run, tmp_path / "list.csv", budget=3, keep_aside=0, by="work", **options)
         assert ids(written(tmp_path / "list.csv"))[: len(expected)] == expected
 
 
 def test_a_note_says_that_a_full_output_tells_nothing(tmp_path: Path) -> None:
     rows = [row(f"{n}.jpg", *crowd(19 + n % 2)) for n in range(12)]
     run = open_run(write_run(tmp_path / "run", [rows]), STORAGE)
-    choice = prelabel.choose_images(run, tmp_path / "list.csv", budget=3)
+    choice = prelabel.choose_images(run, tmp_path / "list.csv", budget=3, by="work")
     assert told(choice.warnings, "19|20", "--by uncertainty")
     assert not prelabel.choose_images(run, tmp_path / "list.csv", budget=3, by="uncertainty").warnings
-    assert not prelabel.choose_images(made_run(tmp_path / "other"), tmp_path / "list.csv", budget=3).warnings
+    assert not prelabel.choose_images(made_run(tmp_path / "other"), tmp_path / "list.csv", budget=3, by="work").warnings
 
 
 def test_what_cannot_be_chosen_is_refused(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_what_cannot_be_chosen_is_refused(tmp_path: Path) -> None:
         prelabel.choose_images(run, tmp_path / "run/shards/list.csv", budget=1)
     empty = open_run(write_run(tmp_path / "empty", [[row("a.jpg"), row("b.jpg")]]), STORAGE)
     with pytest.raises(ConfigError, match=facts("--by work", "--by random")):
-        prelabel.choose_images(empty, tmp_path / "list.csv", budget=1)
+        prelabel.choose_images(empty, tmp_path / "list.csv", budget=1, by="work")
     assert prelabel.choose_images(empty, tmp_path / "list.csv", budget=1, by="random").images == 1
     failed = open_run(write_run(tmp_path / "failed", [[failed_row()]]), STORAGE)
     with pytest.raises(ConfigError, match=facts("failed")):
@@ -181,9 +181,9 @@ def test_the_command_shows_the_parts_and_its_list_is_taken_by_exports(tmp_path: 
         done = CliRunner().invoke(main, [str(argument) for argument in arguments])
         return done.exit_code, done.output
 
-    code, output = invoke("select", run, "--budget", "10", "--keep-aside", "0.2", "--to", tmp_path / "list.parquet")
+    code, output = invoke("select", run, "--budget", "10", "--keep-aside", "20%", "--to", tmp_path / "list.parquet")
     assert code == 0, output
-    assert tells(output, "10", "40", "work", "8", "random", "2", "failed", "list.parquet")
+    assert tells(output, "10", "40", "uncertainty", "8", "random", "2", "failed", "list.parquet")
     coco = tmp_path / "coco.json"
     code, output = invoke(
         "export", "coco", run, "--to", coco, "--images", tmp_path / "list.parquet", "--part", "random"
