@@ -119,7 +119,11 @@ def _values(result: Any) -> dict[str, Any]:
         masks = np.asfortranarray(result.masks.data.numpy().astype(np.uint8).transpose(1, 2, 0))
         values["mask"] = [mask["counts"].decode() for mask in coco_mask.encode(masks)]
     if result.keypoints is not None:
-        values["keypoints"] = result.keypoints.data.tolist()
+        # `predict` moves keypoints outside of the photo to its edge: these are left out.
+        points, (height, width) = result.keypoints.data.clone(), result.orig_shape
+        inside = (points[..., :2] > 0).all(-1) & (points[..., 0] < width) & (points[..., 1] < height)
+        points[..., 2] *= inside
+        values["keypoints"] = points.tolist()
     return values
 
 

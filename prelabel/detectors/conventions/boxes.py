@@ -40,13 +40,14 @@ class Fit:
         fill: Value of the rest, in 0..255.
         antialias: Whether a reduced image is smoothed, as it should be. Some networks were trained on images that are
             not.
-        rounds: Whether pixels are rounded to whole numbers, as OpenCV's `resize` does it.
+        resize: Whose pixels the network was trained on: those of OpenCV's `resize`, which never smooths, of Pillow's,
+            which does, or any.
     """
 
     mode: Literal["stretch", "letterbox", "corner", "crop", "pad"] = "stretch"
     fill: float = 0.0
     antialias: bool = True
-    rounds: bool = False
+    resize: Literal["any", "opencv", "pillow"] = "any"
 
     def __str__(self) -> str:
         modes = {

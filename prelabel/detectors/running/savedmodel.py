@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from prelabel.detections import Detections
 from prelabel.detectors.base import EXACT, OFF, DetectionResult, DetectorInfo, Frame, Optimization, Pixels
@@ -40,6 +41,7 @@ from prelabel.detectors.running.network import (
     read_frozen,
     save_frozen,
 )
+from prelabel.detectors.running.opencv_resize import resize_as_opencv
 from prelabel.detectors.running.postprocess import DetectorOptions, to_image_labels, to_result, wanted_outputs
 from prelabel.detectors.running.precision import lower, lower_precision_type, most_rewarding, work_per_convolution
 from prelabel.errors import DetectorError
@@ -278,8 +280,6 @@ class SavedModelDetector:
             return self._padded(pixels, fit, shown.input)
         top, left, bottom, right = map(int, shown.area)
         small = self._bilinear(pixels, (bottom - top, right - left), fit)
-        if fit.rounds:
-            small = np.rint(small)
         if shown.fills_input:
             return small
         if fit.mode == "crop":
@@ -309,6 +309,10 @@ class SavedModelDetector:
         return self._bilinear(pixels, size, fit)
 
     def _bilinear(self, pixels: npt.NDArray[Any], size: tuple[int, int], fit: Fit) -> npt.NDArray[Any]:
+        if fit.resize == "opencv":
+            return resize_as_opencv(pixels, *size)
+        if fit.resize == "pillow":
+            return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
         resized: npt.NDArray[Any] = self._tf.image.resize(
             pixels, size, method="bilinear", antialias=fit.antialias
         ).numpy()

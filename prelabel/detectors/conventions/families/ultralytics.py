@@ -13,7 +13,8 @@ ultralytics, versions 8.0.50 to 8.4.190 (`engine/exporter.py`, `nn/modules/head.
 - E is 0 for `detect`, the number of prototypes for `segment`, and one x, y, maybe score per keypoint for `pose`.
 - Prototypes `[1, h, w, E]` cover the input. The logits of a mask are their sum, weighted with the numbers of the box;
   they are interpolated and end at the box (`process_mask_native`).
-- `classify` returns softmax probabilities of the center square of the image.
+- `kpt_names` names the keypoints of each class, in later versions; names that the data set lacks are `0`, `1`, ...
+- `classify` returns softmax probabilities of the center square of the image, which Pillow resizes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy.typing as npt
 
 from prelabel.detections import ClassName
 from prelabel.detectors.base import Decision
-from prelabel.detectors.conventions.boxes import STRETCH, BoxForm, Fit, Shown, points_in_shares
+from prelabel.detectors.conventions.boxes import BoxForm, Fit, Shown, points_in_shares
 from prelabel.detectors.conventions.convention import (
     FLOATS,
     Arrays,
@@ -55,7 +56,7 @@ _MOST_CLASSES, _MOST_KEYPOINTS = 100_000, 10_000
 #: Defaults of `predict`: `iou` and `max_det` (`cfg/default.yaml`).
 _IOU, _MOST = 0.7, 300
 
-_LETTERBOX = Fit("letterbox", 114, antialias=False, rounds=True)
+_LETTERBOX = Fit("letterbox", 114, antialias=False, resize="opencv")
 _RAW, _SUPPRESSED = BoxForm("cxcywh", "input"), BoxForm("xyxy", "input")
 
 #: Numbers up to this are normalized. Raw boxes are all over the input, so their largest number tells the unit.
@@ -85,6 +86,7 @@ class _Metadata:
         head: Name of the last layer; empty if not given.
         is_suppressed: Whether the network itself drops overlapping boxes; None if not given.
         keypoints: Number of keypoints of each box and numbers of each keypoint; None if not given.
+        keypoint_names: Their names; empty if they have none, or other ones in each class.
     """
 
     task: str
@@ -94,6 +96,7 @@ class _Metadata:
     head: str
     is_suppressed: bool | None
     keypoints: tuple[int, int] | None
+    keypoint_names: tuple[str, ...]
 
 
 def _read_metadata(folder: Path) -> _Metadata | str | None:
@@ -139,7 +142,21 @@ def _read_metadata(folder: Path) -> _Metadata | str | None:
         head=head,
         is_suppressed=any(known) if known else None,
         keypoints=(points[0], points[1]) if task == "pose" else None,
+        keypoint_names=_keypoint_names(values.get("kpt_names"), points[0]) if task == "pose" else (),
     )
+
+
+def _keypoint_names(names: Any, count: int) -> tuple[str, ...]:
+    """The names of the keypoints by number, if all classes have the same; empty if not, or if they only count them.
+
+    A data set without names gets `0`, `1`, ... (`models/yolo/pose/train.py`).
+    """
+    lists = list(names.values()) if isinstance(names, dict) else []
+    if not lists or not all(isinstance(each, list) and each == lists[0] for each in lists):
+        return ()
+    texts = tuple(str(name).strip() for name in lists[0])
+    is_counted = all(text.isdecimal() for text in texts)
+    return () if is_counted or len(texts) != count or len(set(texts)) != count or not all(texts) else texts
 
 
 def _class_names(names: Any) -> tuple[str, ...]:
@@ -220,7 +237,7 @@ def _match_classes(image: ImageInput, outputs: Mapping[str, Tensor], metadata: _
         outputs={"rows": rows.name},
         classes=classes,
         why=f"Ultralytics classify by {METADATA}, signature {image.signature!r} ({classes} classes in {rows.name!r})",
-        fit=Fit("crop") if crops else STRETCH,
+        fit=Fit("crop" if crops else "stretch", resize="pillow"),
         known={"input range": Decision("0..1", by), "fit": fit, "activation": Decision("softmax", by)},
         labels=_labels(metadata),
     )
@@ -256,7 +273,8 @@ def _match_boxes(image: ImageInput, outputs: Mapping[str, Tensor], metadata: _Me
         known["masks"] = Decision("input and end at the box", f"{extra} prototypes and their weights, {by}")
     if points:
         unscored = "" if numbers == 3 else "; they have no scores, so each counts as certain"
-        known["keypoints"] = Decision(f"{points} per box{unscored}", f"`kpt_shape` in {METADATA}")
+        by = "`kpt_shape` and `kpt_names`" if metadata.keypoint_names else "`kpt_shape`"
+        known["keypoints"] = Decision(f"{points} per box{unscored}", f"{by} in {METADATA}")
     return Convention(
         **vars(image),
         kind="detection",
@@ -268,9 +286,17 @@ def _match_boxes(image: ImageInput, outputs: Mapping[str, Tensor], metadata: _Me
         decode=_decode_raw if raw else _decode_suppressed,
         known=known,
         labels=_labels(metadata),
-        keypoints=KeypointSet.unnamed(points) if points else None,
+        keypoints=_keypoint_set(metadata),
         mask_frame="image" if with_masks else "box",
     )
+
+
+def _keypoint_set(metadata: _Metadata) -> KeypointSet | None:
+    if metadata.keypoints is None:
+        return None
+    # Left and right follow from the names: the export leaves out the `flip_idx` of the data set.
+    names = metadata.keypoint_names
+    return KeypointSet.named(names) if names else KeypointSet.unnamed(metadata.keypoints[0])
 
 
 def _form(heads: Tensor, classes: int, extra: int, metadata: _Metadata) -> Literal["raw", "suppressed"] | None:
@@ -365,7 +391,8 @@ def _with_extra(
         arrays, extra = {role: array[in_image] for role, array in arrays.items()}, extra[in_image]
         arrays["boxes"] = np.clip(arrays["boxes"], 0, 1)
     if convention.keypoints is not None:
-        points = extra.reshape(len(extra), len(convention.keypoints), -1)
+        number = len(convention.keypoints)
+        points = extra.reshape(len(extra), number, extra.shape[1] // number)
         scores = points[..., 2] if points.shape[2] == 3 else np.ones(points.shape[:2], np.float32)
         shares = points_in_shares(points[..., 1::-1].astype(np.float64), "input", shown)
         return Candidates({**arrays, "keypoints": shares, "keypoint_scores": scores})

@@ -19,6 +19,7 @@ from prelabel.detectors.models.cache import fingerprint_of
 from prelabel.detectors.running.postprocess import DetectorOptions
 from prelabel.detectors.running.savedmodel import load_detector
 from prelabel.errors import DetectorError
+from prelabel.keypoints import KeypointSet
 from tests.detectors.conventions.families.scenes import Box, check, detect
 from tests.detectors.conventions.families.ultralytics_networks import COLUMNS, NAMES, ROWS, SIZE, write_metadata
 from tests.models import picture
@@ -160,12 +161,39 @@ def test_keypoints_are_pixels_of_the_letterboxed_input(form: str, numbers: int, 
     arrays = convention.decode({"output_0": (row.T if raw else row)[np.newaxis]}, convention, shown, 0.1).arrays
     assert (arrays["keypoints"] * [48, 32]).tolist() == [[[8, 5], [48, -0.5]]]
     assert arrays["keypoint_scores"].tolist() == ([[0.25, 0.75]] if numbers == 3 else [[1, 1]])
+    # Nothing is detected.
+    arrays = convention.decode({"output_0": (row.T if raw else row)[np.newaxis]}, convention, shown, 0.9).arrays
+    assert (arrays["keypoints"].shape, arrays["keypoint_scores"].shape) == ((0, 2, 2), (0, 2))
 
 
 @pytest.mark.parametrize("shape", [None, 17, [17], [17, 4], [0, 3], [17, "3"], [17, 3, 3]])
 def test_keypoints_without_a_shape_are_refused(shape: Any, tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match="kpt_shape"):
         recognized(write_metadata(tmp_path, task="pose", kpt_shape=shape), RAW)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected", "pairs"),
+    [
+        ({0: ["nose", "left_eye", "right_eye"]}, ("nose", "left_eye", "right_eye"), ((1, 2),)),
+        ({0: ["a", "b", "c"], 1: ["a", "b", "c"]}, ("a", "b", "c"), None),
+        ({0: ["a", "b", "c"], 1: ["a", "b", "d"]}, None, None),
+        ({0: ["0", "1", "2"]}, None, None),
+        ({0: ["a", "b"]}, None, None),
+        ({0: ["a", "b", "b"]}, None, None),
+        ({0: ["a", "b", " "]}, None, None),
+        ({0: "abc"}, None, None),
+        (["a", "b", "c"], None, None),
+        (None, None, None),
+    ],
+)
+def test_keypoints_have_the_names_of_the_metadata_if_these_are_the_same_for_all_classes(
+    names: Any, expected: tuple[str, ...] | None, pairs: Any, tmp_path: Path
+) -> None:
+    folder = write_metadata(tmp_path, task="pose", kpt_shape=[3, 3], kpt_names=names)
+    keypoints = recognized(folder, (1, 16, COLUMNS)).keypoints
+    assert keypoints is not None
+    assert (keypoints.names, keypoints.pairs) == (expected or KeypointSet.unnamed(3).names, pairs)
 
 
 @pytest.mark.parametrize(("dtype", "shapes"), [("uint8", [RAW]), ("float32", [RAW, (1, 24, 32, 32)])])
