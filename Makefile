@@ -66,7 +66,7 @@ test-tools-core: test-tools-setup
 	@$(MAKE) --no-print-directory test-tools-core-run
 
 test-tools-core-run:
-	@$(BIN)/python -m pytest -m "tools and not extra"
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup -m "tools and not extra"
 
 test-tools-setup: test-tools-python $(AZURITE)/.ready
 

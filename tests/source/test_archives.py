@@ -175,7 +175,9 @@ def test_a_damaged_header_ends_the_listing_of_its_archive(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no archive" * 100, b"BZh91AY" + bytes(600), compressed(b"no archive" * 100, "gzip")]
+    "data",
+    [b"", b"no archive" * 100, b"BZh91AY" + bytes(600), compressed(b"no archive" * 100, "gzip")],
+    ids=["empty", "text", "bzip2", "gzip of text"],
 )
 def test_what_is_no_tar_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.tar"

@@ -35,8 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("tools")
-            if "signed_in" in getattr(item, "fixturenames", ()):
+            fixtures = getattr(item, "fixturenames", ())
+            if "signed_in" in fixtures:
                 item.add_marker("browser")
+            # One process has the server and labels the photos; another may run the tests without them.
+            if not {"label_studio", "photos"}.isdisjoint(fixtures):
+                item.add_marker(pytest.mark.xdist_group("label-studio"))
 
 
 @dataclass(frozen=True)
