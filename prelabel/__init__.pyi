@@ -96,9 +96,9 @@ def label(
     image_root: StrPath | None = None,
     image_column: str | None = None,
     sniff: bool = False,
-    limit: int | None = None,
     images: StrPath | None = None,
     part: str | None = None,
+    limit: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     max_pixels: int = 178956970,
     max_bytes: int = 536870912,
@@ -181,10 +181,10 @@ def label(
         image_column: Read the bytes of images from this column of Parquet files, or their addresses from the column
             `uri` (default: the only column of either kind).
         sniff: Also find images in files without a known extension (.dat, or none), by their first bytes.
-        limit: Label only the first N images.
         images: Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or
             .parquet file with a column `image_id`. `prelabel select` writes such lists.
         part: Use only this part of images, by its column `part`.
+        limit: Label only the first N images.
         storage_options: Pass options (keys, endpoints) to the file systems of remote URLs, as JSON, for all or per
             protocol. Never stored.
         max_pixels: Fail images with more pixels than this, before allocating memory for them.
@@ -279,9 +279,9 @@ def estimate(
     image_root: StrPath | None = None,
     image_column: str | None = None,
     sniff: bool = False,
-    limit: int | None = None,
     images: StrPath | None = None,
     part: str | None = None,
+    limit: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     max_pixels: int = 178956970,
     max_bytes: int = 536870912,
@@ -365,10 +365,10 @@ def estimate(
         image_column: Read the bytes of images from this column of Parquet files, or their addresses from the column
             `uri` (default: the only column of either kind).
         sniff: Also find images in files without a known extension (.dat, or none), by their first bytes.
-        limit: Label only the first N images.
         images: Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or
             .parquet file with a column `image_id`. `prelabel select` writes such lists.
         part: Use only this part of images, by its column `part`.
+        limit: Label only the first N images.
         storage_options: Pass options (keys, endpoints) to the file systems of remote URLs, as JSON, for all or per
             protocol. Never stored.
         max_pixels: Fail images with more pixels than this, before allocating memory for them.

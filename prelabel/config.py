@@ -96,7 +96,6 @@ class LabelOptions(Options):
         "Also find images in files without a known extension (.dat, or none), by their first bytes.",
         affects="plan",
     )
-    limit: int | None = option(None, "Label only the first N images.", metavar="N", min=1, affects="plan", first=True)
     images: str = option(
         "",
         "Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or .parquet "
@@ -107,6 +106,9 @@ class LabelOptions(Options):
     )
     part: str = option(
         "", "Use only this part of --images, by its column `part`.", metavar="NAME", affects="plan", first=True
+    )
+    limit: int | None = option(
+        None, "Label only the first N images.", metavar="N", min=1, affects="plan", heading="Images"
     )
     storage_options: dict[str, Any] = option(
         {},
@@ -157,7 +159,6 @@ class LabelOptions(Options):
         "Read the class names from a .pbtxt, .csv, .json or .txt file, or use the built-in `coco`.",
         metavar="FILE",
         heading="Detector",
-        first=True,
     )
     keypoint_names: str | None = option(
         None,
@@ -265,7 +266,6 @@ class LabelOptions(Options):
         "Give each worker G GPUs; with a fraction, workers share a GPU and each gets that part of its memory "
         "(default: 1 if there are GPUs).",
         metavar="G",
-        first=True,
     )
     shard_size: int | None = option(
         None,

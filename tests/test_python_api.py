@@ -249,7 +249,7 @@ def test_the_declared_default_of_each_keyword_is_that_of_its_option(name: str):
     known = fields_of(options_class(name))
     empty = inspect.Parameter.empty
     given = {"source": "s", "detector": "d", "output": "o", "truth": "t", "annotations": "a", "predictions": "p"}
-    given |= {"url": "http://s", "project": "p", "runs": ["a", "b"], "to": "o"}
+    given |= {"url": "http://s", "project": "p", "runs": ["a", "b"], "to": "o", "budget": 1, "run_a": "a", "run_b": "b"}
     needed = {key: value for key, value in given.items() if key in known}
     defaults = {key: p.default for key, p in parameters.items() if key in known and p.default is not empty}
     assert options_of(name, {**defaults, **needed}).notes == options_of(name, needed).notes

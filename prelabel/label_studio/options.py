@@ -38,7 +38,7 @@ class TaskOptions(KeypointOptions):
         "",
         "Use this as the server's LOCAL_FILES_DOCUMENT_ROOT for images on disk (default: the folder above the source).",
         metavar="DIR",
-        first=True,
+        heading=_GROUP,
     )
     display_copies: str = option(
         "",

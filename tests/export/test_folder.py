@@ -83,13 +83,13 @@ def test_rows_to_fetch_have_the_signed_urls_of_the_list(tmp_path: Path, server: 
     run = open_run(run_of(tmp_path, server, jpeg), Storage())
     links = Links()
     links.find(list_images([list_of(tmp_path, server)], Storage()), run.plan())
-    stored, full = list(run.rows()), list(run.rows_to_fetch(links)())
+    stored, full = list(run.rows()), list(run.rows.with_links(links)())
     assert [image.uri for image in stored] == [f"{server}/{name}?size=2" for name in ("a.jpg", "b.jpg")]
     assert [image.uri for image in full] == [f"{image.uri}&X-Amz-Signature={SIGNATURE}" for image in stored]
     assert [image.image_id for image in full] == ["a.jpg", "b.jpg"]
     assert [len(image) for image in full] == [1, 1]
     # Each part has its own links when it is sent to another process.
-    parts = pickle.loads(pickle.dumps(run.rows_to_fetch(links).by_shard()))  # noqa: S301
+    parts = pickle.loads(pickle.dumps(run.rows.with_links(links).by_shard()))  # noqa: S301
     assert [image.uri for part in parts for image in part()] == [image.uri for image in full]
 
 
