@@ -1,8 +1,9 @@
 """Ultralytics' own `predict` on its exported SavedModels, compared with prelabel on the same ones.
 
 Some differences are meant. `predict` drops boxes whose mask is empty, which prelabel keeps, and moves keypoints outside
-of the photo to its edge. It cuts the gray beside an image off the prototypes of masks at whole prototypes, which moves
-masks by up to half a prototype (two pixels of the input); prelabel places them exactly.
+of the photo to its edge. If the gray beside an image does not take whole prototypes, `predict` enlarges them two or four
+times, cuts the gray off and interpolates again (`process_mask_native`), which smooths details as small as a prototype;
+prelabel interpolates once. On prototypes enlarged in the same way, both agree (mean IoU of 0.9994 or more).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def test_masks_are_those_of_predict(photos: list[Path], tmp_path: Path) -> None:
     assert len(comparison.added) == without_mask
     assert_same(replace(comparison, added=()), min_mask_iou=0)
     mean = {size: float(np.mean(iou)) for size, iou in by_size.items()}
-    # Their gray takes whole prototypes.
+    # Their gray takes whole prototypes: both interpolate once.
     assert min(mean.pop((640, 480)), mean.pop((500, 375))) >= 0.995
     assert min(mean.values()) >= 0.85
 
