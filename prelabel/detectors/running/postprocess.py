@@ -130,7 +130,7 @@ def to_result(
     # A box that has no size or lies outside the image cannot be shown.
     inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
     lost = int(np.count_nonzero(wanted & ~inside))
-    checked_lost = np.count_nonzero(checked & ~inside)
+    checked_lost = np.count_nonzero(checked & ~inside & ~_clipped_to_line(yxyx))
     if checked_lost > 1 and 2 * checked_lost > np.count_nonzero(checked):
         raise DetectorError(
             f"{lost} of {np.count_nonzero(wanted)} {boxes.name} have no size or lie outside of the image: they must "
@@ -221,6 +221,18 @@ def _finite(arrays: Mapping[str, npt.NDArray[Any]], wanted: Bools) -> Bools:
         else:
             finite &= np.isfinite(array.astype(np.float32, copy=False)).all(axis=tuple(range(1, array.ndim)))
     return finite
+
+
+def _clipped_to_line(yxyx: Floats) -> Bools:
+    """Which boxes `(N, 4)`, in shares of the image, have become a part of an edge of the image.
+
+    This is what remains of a box beside the image if the network clips its boxes. CenterNet finds objects in the
+    padding of its input, too (`mask_from_true_image_shape` in `center_net_meta_arch.py` compares cells with pixels).
+    """
+    first, last = yxyx[:, :2], yxyx[:, 2:]
+    on_edge = (first == last) & ((first == 0) | (first == 1))
+    on_line: Bools = on_edge.any(axis=1) & (last > first).any(axis=1)
+    return on_line
 
 
 class _Boxes:

@@ -465,6 +465,15 @@ def test_boxes_without_visible_area_are_counted_and_refused_if_they_are_the_majo
         found_of(padded([[0, 0, 1, 1], *far], [0.9] * 3), NUMBERED, 48, 64, None, ALL)
 
 
+def test_boxes_that_the_network_clipped_to_an_edge_of_the_image_are_counted_and_never_refused() -> None:
+    edges = [[0.2, 1, 0.6, 1], [0, 0.2, 0, 0.6], [1, 0.2, 1, 0.6]]
+    result = found_of(padded([[0.1, 0.1, 0.4, 0.5], *edges], [0.9, 0.8, 0.7, 0.6]), NUMBERED, 60, 100, None, ALL)
+    assert (len(result.detections), result.dropped) == (1, 3)
+    for lines in ([[0.2, 0.5, 0.6, 0.5]] * 3, [[0, 0, 0, 0]] * 3, [[0.2, 1.1, 0.6, 1.2]] * 3):
+        with pytest.raises(DetectorError, match="3 of 4"):
+            found_of(padded([[0.1, 0.1, 0.4, 0.5], *lines], [0.9, 0.8, 0.7, 0.6]), NUMBERED, 60, 100, None, ALL)
+
+
 def test_the_count_of_detections_must_be_an_integer() -> None:
     convention = replace(NUMBERED, outputs={**NUMBERED.outputs, "count": "valid_detections"})
     assert len(found_of(outputs(valid_detections=[1]), convention, 60, 100, None, ALL).detections) == 1
