@@ -276,7 +276,8 @@ class _Estimator:
         """Add what follows from the sample to an estimate. `shards` are the numbers of images to label in each."""
         by_worker, options = measured.by_worker, self._options
         check_s, input_size, notes = self._inspect_again()
-        sample = [image for measurement in by_worker for image in measurement.images]
+        # With more workers than images in the sample, several workers measured the same image.
+        sample = list({image.image_id: image for measurement in by_worker for image in measurement.images}.values())
         speed = speed_of(by_worker, result.images)
         workers = _workers_of(options, self._runner.name, measured, speed, len(shards))
         time_estimate = None
@@ -348,7 +349,7 @@ def _workers_of(
     by_worker, places = measured.by_worker, measured.places
     workers = max(1, min(shards, options.workers or sum(places), sum(places) or 1))
     timed = sum(m.timed for m in by_worker)
-    stages = by_worker[0].stage_seconds if by_worker else {}
+    stages = dict.fromkeys(stage for m in by_worker for stage in m.stage_seconds)
     return WorkerEstimate(
         runner=runner,
         workers=workers,

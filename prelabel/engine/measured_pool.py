@@ -122,7 +122,7 @@ class _Measuring:
         """Give every ready worker its part of the sample, and return what they measured."""
         size, workers = len(left.sample), len(self.ready)
         for number, worker in enumerate(self.ready):
-            # No image is in two parts, so that one that kills a worker kills no other.
+            # No image is in two parts, so that one that kills a worker kills no other; unless they are too few.
             part = range(number % size, size, workers)
             links = {place: left.links[position] for place, position in enumerate(part) if position in left.links}
             images = tuple(left.sample[position] for position in part)

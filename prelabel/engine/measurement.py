@@ -10,14 +10,14 @@ import itertools
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prelabel.detectors.base import FrameDetector
 from prelabel.engine.schedule import MeasureTask
-from prelabel.engine.shard import label_images
+from prelabel.engine.shard import LoadedImage, label_images
 from prelabel.image_ref import ImageRef
 from prelabel.store.rows import STAGES, ImageRow, rows_to_table
 from prelabel.store.shards import encode_shard
@@ -25,10 +25,11 @@ from prelabel.store.shards import encode_shard
 if TYPE_CHECKING:
     from prelabel.engine.reader import Reader
 
-#: The first images of a worker are not timed: TensorFlow prepares itself while it runs them.
+#: The batches with the first images of a worker are not timed: TensorFlow prepares itself while it runs them.
 WARM_UP = 3
 
-#: No image is labeled more often than this, so that a small sample does not ask much of a server.
+#: No image is labeled more often than this, so that a small sample does not ask much of a server; or as often as two
+#: batches need, one of which is timed.
 MOST_PASSES = 8
 
 #: Files that tell the memory that this process may use: of the machine, and the limits of control groups.
@@ -111,34 +112,41 @@ def measure(
         on_image: Called with each row, for progress.
     """
     labeled: list[ImageRow] = []
-    done_at: list[float] = []
     sums = dict.fromkeys(STAGES, 0.0)
-    start = time.perf_counter()
-    most = MOST_PASSES * len(refs)
+    done = timed = 0
+    timed_from: float | None = None
+    start = ended = time.perf_counter()
+    most = max(MOST_PASSES * len(refs), 2 * detector.batch_size)
     with reader.read(itertools.islice(itertools.cycle(refs), most)) as images:
-        for row in label_images(images, detector, on_image):
-            done_at.append(time.perf_counter())
+        given = _Counted(images)
+        for row in label_images(given, detector, on_image):
+            done += 1
             if len(labeled) < len(refs):
                 labeled.append(row)
-            if len(done_at) > WARM_UP:
+            if timed_from is not None:
+                timed += 1
                 for stage, seconds in row.seconds.items():
                     sums[stage] += seconds
-            elapsed = done_at[-1] - start
-            if elapsed >= task.limit_s or (elapsed >= task.seconds and len(labeled) == len(refs)):
+            if done < given.count:
+                continue  # the rows of a batch come all at once, so only its end tells a time
+            ended = time.perf_counter()
+            if timed_from is None and done >= WARM_UP:
+                timed_from = ended
+            elapsed = ended - start
+            if elapsed >= task.limit_s or (elapsed >= task.seconds and len(labeled) == len(refs) and timed):
                 break
     unlabeled = []
     with reader.read(refs[len(labeled) :]) as images:
         for image in images:
             on_image(image.row)
             unlabeled.append(image.row)
-    timed = max(0, len(done_at) - WARM_UP)
     begin = time.perf_counter()
     encoded = len(encode_shard(rows_to_table(labeled), shard=0, run_id=""))
     encode_s = time.perf_counter() - begin
     return Measurement(
         images=(*(_sampled(row, True) for row in labeled), *(_sampled(row, False) for row in unlabeled)),
         timed=timed,
-        seconds=done_at[-1] - done_at[-1 - timed] if timed else 0.0,
+        seconds=0.0 if timed_from is None else ended - timed_from,
         stage_seconds={stage: total / timed for stage, total in sums.items()} if timed else {},
         encoded_rows=len(labeled),
         encoded_bytes=encoded,
@@ -147,6 +155,19 @@ def measure(
         memory_bytes=_peak_memory(),
         node_memory_bytes=_memory_of_machine(),
     )
+
+
+class _Counted(Iterator[LoadedImage]):
+    """Images as they are, and the number of those that were taken."""
+
+    def __init__(self, images: Iterator[LoadedImage]) -> None:
+        self._images = images
+        self.count = 0
+
+    def __next__(self) -> LoadedImage:
+        image = next(self._images)
+        self.count += 1
+        return image
 
 
 def _sampled(row: ImageRow, was_given: bool) -> SampledImage:

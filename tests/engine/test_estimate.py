@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from prelabel.cli.estimate import command_line
 from prelabel.config import LabelOptions
 from prelabel.engine import estimate as estimates
 from prelabel.engine import measured_pool
-from prelabel.engine.estimate import CostEstimate, Estimate, WorkerEstimate, estimate
+from prelabel.engine.estimate import CostEstimate, Estimate, WorkerEstimate, _workers_of, estimate
 from prelabel.engine.estimate_options import EstimateOptions
-from prelabel.engine.forecast import TimeEstimate
+from prelabel.engine.forecast import TimeEstimate, speed_of
+from prelabel.engine.measured_pool import PoolMeasurement
 from prelabel.engine.measurement import SampledImage
 from prelabel.engine.requests import RequestEstimate
 from prelabel.engine.sample import survey
@@ -33,6 +35,7 @@ from prelabel.storage.files import Storage
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan, write_plan
 from tests.engine.fakes import CODEC_ABORTS, Deed
+from tests.engine.test_forecast import measured
 from tests.engine.world import Recorder, World
 from tests.messages import telling, tells
 
@@ -128,10 +131,21 @@ def test_the_estimate_of_an_unfinished_run_is_for_the_rest(local_world: World):
     assert (rest.sample.images, rest.sample.failed) == (6, 1)
     with pytest.raises(ConfigError, match=telling("score-threshold", "0.9")):
         estimate_of(local_world, score_threshold=0.9)
-    replaced = estimate_of(local_world, score_threshold=0.9, overwrite=True, limit=5)
+    replaced = estimate_of(local_world, score_threshold=0.9, overwrite=True, limit=5, sample=1, workers=2)
     assert replaced.images == 5
+    assert (replaced.workers.measured, replaced.sample.images) == (2, 1)  # type: ignore[union-attr]
     assert [warning for warning in replaced.warnings if tells(warning, "12 images", "--overwrite")]
     assert local_world.files() == before
+
+
+# The workers
+
+
+def test_a_worker_that_timed_no_image_leaves_the_stages_of_the_others():
+    slow, usual = measured(0, 0.0), measured(40, 4.0)
+    pool = PoolMeasurement((replace(slow, stage_seconds={}), usual), 1.0, 0.1, (2,), 0.0, ())
+    workers = _workers_of(options(), "local", pool, speed_of(pool.by_worker, 100), shards=2)
+    assert workers.stage_seconds == {"detect": 0.1}
 
 
 # The sample
