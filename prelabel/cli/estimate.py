@@ -94,7 +94,7 @@ def estimate(dry_run: DryRun, listener: Reporter) -> None:
         click.echo(json.dumps(values, indent=1))
     elif not isinstance(listener, JsonReporter):
         click.echo(table("", estimate_rows(result)))
-        click.echo(f"\n{'To start it' if result.images else 'Nothing is left to do. The command was'}:\n")
+        click.echo(f"\n{'To start it' if result.images else 'No image is left to label. The command was'}:\n")
         click.echo(f"  {printable(dry_run.command)}")
         if _HIDDEN in dry_run.command:
             click.echo(f"\nPut the secrets in place of {_HIDDEN}.")

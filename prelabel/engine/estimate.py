@@ -396,12 +396,15 @@ def _warnings_about_workers(
         warnings.append("--optimize auto: measured with the exact model; a run tries faster ways, and may be faster")
     busy_s = workers.stage_seconds.get("detect", 0.0) + workers.stage_seconds.get("encode", 0.0)
     if workers.images_per_s and busy_s * workers.images_per_s < _BUSY:
-        slow = max(("read", "decode"), key=lambda stage: workers.stage_seconds.get(stage, 0.0))
-        hint = "; --decode-scale auto decodes large JPEGs faster" if slow == "decode" else ""
-        warnings.append(
-            f"the detector runs only {busy_s * workers.images_per_s:.0%} of the time, since it waits for images: most "
-            f"of that is the time to {slow} them{hint}"
+        slow, slow_s = max(
+            ((stage, workers.stage_seconds.get(stage, 0.0)) for stage in ("read", "decode")), key=lambda item: item[1]
         )
+        if slow_s > (1 / workers.images_per_s - busy_s) / 2:  # otherwise, other processes keep the worker waiting
+            hint = "; --decode-scale auto decodes large JPEGs faster" if slow == "decode" else ""
+            warnings.append(
+                f"the detector runs only {busy_s * workers.images_per_s:.0%} of the time, since it waits for images: "
+                f"most of that is the time to {slow} them{hint}"
+            )
     return warnings
 
 

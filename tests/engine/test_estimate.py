@@ -239,6 +239,23 @@ def test_facts_of_a_sample_without_a_readable_image():
     assert (facts.median, facts.mean_bytes, facts.detections_per_image) == (None, None, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("images_per_s", "stages", "facts"),
+    [
+        (4.0, {"decode": 0.2, "detect": 0.05}, ("20%", "decode", "--decode-scale")),
+        (4.0, {"read": 0.5, "decode": 0.1, "detect": 0.05}, ("20%", "read")),
+        (4.0, {"read": 0.004, "decode": 0.014, "detect": 0.13}, None),  # images do not explain the rest of 0.25 s
+        (4.0, {"decode": 0.2, "detect": 0.2}, None),
+    ],
+)
+def test_a_detector_waits_for_images_if_reading_them_takes_most_of_the_time_without_it(
+    images_per_s: float, stages: dict[str, float], facts: tuple[str, ...] | None
+):
+    workers = WorkerEstimate("local", 1, 1, 1, 1.0, 0.0, images_per_s, stages, 9**9, 25**7)
+    warnings = estimates._warnings_about_workers(options(), workers, places=[1], shards=9)
+    assert [tells(warning, *(facts or ())) for warning in warnings] == [True] * (facts is not None)
+
+
 # The command that starts the run
 
 
@@ -313,7 +330,7 @@ def test_sizes_that_the_listing_does_not_report_come_from_the_sample(monkeypatch
 def test_with_nothing_left_to_do_the_rest_is_left_out(monkeypatch: pytest.MonkeyPatch):
     nothing = {"sample": None, "workers": None, "time": None, "cost": None, "output_bytes": None, "requests": None}
     text = printed(monkeypatch, told(images=0, shards=0, finished_images=9, finished_shards=3, **nothing)).stdout
-    assert tells(text, "finished before", "9 images", "3 shards", "Nothing is left to do")
+    assert tells(text, "finished before", "9 images", "3 shards", "No image is left to label")
     assert not tells(text, "speed")
 
 

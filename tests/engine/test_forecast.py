@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from prelabel.engine import measurement
 from prelabel.engine.forecast import label_seconds, likely_share, nodes_for, output_bytes, speed_of, time_of
 from prelabel.engine.measurement import Measurement, SampledImage
+from prelabel.engine.schedule import MeasureTask
 
 
 def image(cost_s: float, name: str = "a.jpg") -> SampledImage:
@@ -40,6 +46,20 @@ def test_writing_the_rows_takes_time_as_well():
     speed = speed_of([slow], images=1000)
     assert speed is not None
     assert speed.images_per_s == pytest.approx(5)
+
+
+def test_what_the_first_shard_of_a_process_imports_is_not_the_time_of_its_rows(monkeypatch: pytest.MonkeyPatch):
+    pauses = [0.1]
+
+    def encode(table: object, *, shard: int, run_id: str) -> bytes:
+        time.sleep(pauses.pop() if pauses else 0.0)
+        return b""
+
+    monkeypatch.setattr(measurement, "encode_shard", encode)
+    no_images = SimpleNamespace(read=lambda refs: nullcontext(iter(())))
+    task = MeasureTask((), seconds=1.0, limit_s=2.0)
+    detector = SimpleNamespace(batch_size=1)
+    assert measurement.measure([], task, cast(Any, no_images), cast(Any, detector)).encode_s < 0.1
 
 
 def test_the_error_of_the_speed_is_that_of_a_sample_and_none_if_all_images_are_in_it():
