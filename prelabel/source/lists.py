@@ -7,6 +7,7 @@
 
 - `.txt` has one path or URL per line. There are no comments: a file name may begin with `#` or a space. Empty lines are
   skipped.
+- The columns of a CSV file are separated by commas, semicolons, tabs or `|`.
 - The other lists have a column `uri` and optionally `image_id`; an empty `image_id` counts as missing. Further columns
   are ignored. A COCO dataset provides `images[].file_name`.
 - A relative entry is a file name below `image_root`, by default the folder of the list, and is also the `image_id`. For
@@ -26,6 +27,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 import posixpath
 import re
@@ -272,7 +274,10 @@ def _read_txt(
 def _read_csv(
     address: Address, storage: Storage, on_read: Callable[[], None], columns: tuple[str, str] = _COLUMNS
 ) -> Iterator[_Entry]:
-    reader = csv.reader(_text_lines(address, storage, on_read), strict=True)
+    lines = _text_lines(address, storage, on_read)
+    first_line = next(lines, "")
+    delimiter = _delimiter_of(first_line, columns[0])
+    reader = csv.reader(itertools.chain([first_line], lines), delimiter=delimiter, strict=True)
     list_name = str(address)
     try:
         header = next(reader, [])
@@ -291,6 +296,18 @@ def _read_csv(
             yield f"line {reader.line_num}", row[first], "" if second is None else row[second]
     except csv.Error as error:
         raise SourceError(f"{list_name}: line {reader.line_num}: invalid CSV: {error}") from None
+
+
+def _delimiter_of(header: str, column: str) -> str:
+    """The first delimiter that yields a column of this name in a header; spreadsheets of many countries write `;`."""
+    for delimiter in ",;\t|":
+        try:
+            names = next(csv.reader([header], delimiter=delimiter), [])
+        except csv.Error:
+            continue  # reported when the file is read
+        if column in map(str.strip, names):
+            return delimiter
+    return ","
 
 
 def _read_jsonl(

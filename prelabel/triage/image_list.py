@@ -102,10 +102,11 @@ class ImageList:
         entries = (entry for entry in _entries(self.address, self.storage) if self.part in ("", entry[2]))
         named = [f"{image_id!r} ({where})" for n, (where, image_id, _) in enumerate(entries) if n in first]
         more = f" and {len(missing) - len(named):,} more" if len(missing) > len(named) else ""
+        header = "; a .txt list has no header" if named[:1] == ["'image_id' (line 1)"] else ""
         count = f"{len(missing):,} of {len(self):,} images"
         raise ConfigError(
             f"--images {self.address}: {count} are not in {place}: {', '.join(named)}{more}. Ids must be as in the "
-            "column image_id of a run: the path below the source"
+            f"column image_id of a run: the path below the source{header}"
         )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -110,6 +111,17 @@ def test_a_list_in_a_bucket_or_in_memory_is_read_there() -> None:
     assert listed(f"{folder}/l.csv") == [("a.jpg", f"{folder}/a.jpg")]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path: Path, delimiter: str) -> None:
+    rows = [["rank", "uri", "image_id"], ["1", "b;,|.jpg", "b"], ["2", "a.jpg", ""]]
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows(rows)
+    content = b"\xef\xbb\xbf" + text.getvalue().encode()
+    path = tmp_path / "l.csv"
+    path.write_bytes(content)
+    assert listed(str(path)) == [("b", str(tmp_path / "b;,|.jpg")), ("a.jpg", str(tmp_path / "a.jpg"))]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "facts"),
     [
@@ -120,6 +132,8 @@ def test_a_list_in_a_bucket_or_in_memory_is_read_there() -> None:
         ("l.csv", b"a,b\n1,2\n", ("line 1", "column", "uri", r"\[?'?a'?, '?b'?\]?")),
         ("l.csv", b"", ("column", "uri")),
         ("l.csv", b"uri,image_id\na.jpg,1\nb.jpg\n", ("line 3", "1", "2", "columns?")),
+        ("l.csv", b"uri\ra.jpg\r", ("line 1", "CSV")),
+        ("l.csv", b"x" * 200_000 + b"\n", ("line 1", "CSV")),
         ("l.csv", b'uri\n"a.jpg\n', ("line 2", "CSV")),
         ("l.csv", b'uri\n"a"b\n', ("line 2", "CSV")),
         ("l.csv", b"uri,image_id\n,x\n", ("line 2", "path|URL|uri", "empty|blank|missing")),

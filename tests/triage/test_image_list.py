@@ -139,6 +139,8 @@ REFUSED: dict[str, tuple[str, str, type[PrelabelError], tuple[str, ...]]] = {
     "not UTF-8": ("l.txt", "\udcff.jpg\n", SourceError, ("line 1", "UTF-8")),
     "half a pair": ("l.jsonl", '{"image_id": "\\ud800"}\n', SourceError, ("line 1", "Unicode")),
     "number": ("l.jsonl", '{"image_id": 7}\n', SourceError, ("line 1", "image_id", "string")),
+    "header of a .txt": ("l.txt", "image_id\na.jpg\n", ConfigError, ("'image_id'", "line 1", r"\.txt", "header")),
+    "another table": ("l.csv", "file;rank\na.jpg;1\n", SourceError, ("line 1", "column", "image_id", "file;rank")),
     "extension": ("l.json", "[]", ConfigError, ("--images", r"\.parquet", r"l\.json'")),
 }  # fmt: skip
 
@@ -253,6 +255,9 @@ def test_only_listed_images_are_evaluated_and_compared(tmp_path: Path) -> None:
         assert done.images == count
         edits = prelabel.compare(run, annotations=tmp_path / "truth.json", images=images, part=part, to=tmp_path / "c")
         assert edits.images == count
+    page = Path(run.output, "evaluation/evaluation.html").read_text()
+    assert "not in the list" in page  # of the truth's images, the others: the run has them
+    assert "not in the run" not in page
     prelabel.export_coco(run, tmp_path / "coco.json", images=images, part="random")
     # What annotators saw was an export of some images: the report says of which.
     prelabel.compare(run, annotations=tmp_path / "truth.json", to=tmp_path / "c")
