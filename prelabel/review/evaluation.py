@@ -38,6 +38,7 @@ class Evaluation:
         confusion: The confusion table at the suggested thresholds.
         reviewed: The compared images; the mistakes of the confusion table refer to them by position.
         given: Whether the option `compare_thresholds` was given.
+        listed: Whether the option `images` restricted the run to the images of a list.
         notes: Notes for the user, one line each.
     """
 
@@ -55,6 +56,7 @@ class Evaluation:
     confusion: Confusion
     reviewed: tuple[ReviewedImage, ...]
     given: bool
+    listed: bool
     notes: tuple[str, ...]
 
 
@@ -111,6 +113,7 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
             for pair in pairs
         ),
         given=given is not None,
+        listed=bool(options.listed.images),
         notes=(*gathered.notes, *score_notes(info, _lowest(overall), options.selection)),
     )
 

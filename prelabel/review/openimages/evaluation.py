@@ -105,6 +105,7 @@ class OpenImagesEvaluation:
         other_classes: Number of these in classes that Open Images does not have, by class name.
         unverified: Number of these in classes that are not verified on their image; they are ignored.
         classes: The classes that have objects or detections, in the order of the class tree.
+        listed: Whether the option `images` restricted the run to the images of a list.
         notes: Notes for the user, one line each.
     """
 
@@ -119,6 +120,7 @@ class OpenImagesEvaluation:
     other_classes: dict[str, int]
     unverified: int
     classes: tuple[OpenImagesClass, ...]
+    listed: bool
     notes: tuple[str, ...]
 
     @property
@@ -176,6 +178,7 @@ def evaluate_open_images(info: RunInfo, rows: Rows, options: EvaluateOptions, st
         other_classes=dict(collected.other_classes.most_common()),
         unverified=collected.unverified,
         classes=tuple(_scored(info, Outcomes.join(collected.outcomes), truth, matched, options)),
+        listed=bool(options.listed.images),
         notes=(*truth.notes, *_notes(info, collected, truth, options)),
     )
 
@@ -287,8 +290,8 @@ def _notes(info: RunInfo, collected: _Collected, truth: OpenImagesTruth, options
     missing = len(truth.images) - len(collected.matched)
     if missing:
         lines.append(
-            f"the run has {len(collected.matched):,} of the truth's {len(truth.images):,} images; mean AP is usually "
-            "higher on a part, which has fewer classes"
+            f"{'--images' if options.listed.images else 'the run'} has {len(collected.matched):,} of the truth's "
+            f"{len(truth.images):,} images; mean AP is usually higher on a part, which has fewer classes"
         )
     if options.expand_detections:
         lines.append("detections count for all classes above their own, too, which the Challenge does not do by itself")

@@ -95,7 +95,7 @@ def images_table(evaluation: OpenImagesEvaluation) -> Table:
         *nonzero_rows(
             ("  failed images (count as no detections)", images.failed),
             ("images in the run but not in the truth", images.only_run),
-            ("images in the truth but not in the run", images.only_truth),
+            (f"images in the truth but not in the {'list' if evaluation.listed else 'run'}", images.only_truth),
         ),
         ("objects", f"{objects:,}"),
         ("groups of objects", f"{groups:,}"),

@@ -82,7 +82,7 @@ def evaluated_images_table(evaluation: Evaluation) -> Table:
             ("  failed images (count as no detections)", images.failed),
             ("  matched by file name only", images.by_stem),
             ("images in the run but not in the truth", images.only_run),
-            ("images in the truth but not in the run", images.only_truth),
+            (f"images in the truth but not in the {'list' if evaluation.listed else 'run'}", images.only_truth),
             ("images skipped: other size in the truth", images.other_size),
             ("images skipped: ambiguous name", images.unclear),
         ),
