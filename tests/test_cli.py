@@ -311,6 +311,18 @@ def test_a_run_in_which_all_images_fail_reports_the_reason(monkeypatch: pytest.M
     assert len(done.output.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("gone", "code"), [(2, 0), (1, 1)])
+def test_images_that_are_gone_are_not_too_many_failed_ones(monkeypatch: pytest.MonkeyPatch, gone: int, code: int):
+    failures = {"ImageGone": gone, "FetchError": 3 - gone}
+    summary = Summary(
+        *("out", 5, 3, failures, {}, 0, 0, 5, 0, 1.0, 1.0, 1, "local"),
+        *(0.0, {}, "exact"),
+    )
+    monkeypatch.setattr("prelabel.engine.job.run", lambda *_: summary)
+    command = ["label", "photos", "--detector", "d", "--output", "o", "--max-failed", "1", "--quiet"]
+    assert CliRunner().invoke(main, command).exit_code == code
+
+
 def test_storage_options_that_are_not_json_are_not_printed(tmp_path: Path):
     message = refusal("verify", str(tmp_path), "--storage-options", "hunter2", code=2)
     assert "hunter2" not in message

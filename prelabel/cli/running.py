@@ -95,6 +95,7 @@ def label(options: LabelOptions, dry_run: DryRun | None) -> None:
     from prelabel.console import reporter
     from prelabel.engine.job import run
     from prelabel.engine.progress import too_many
+    from prelabel.store.rows import GONE
 
     listener = reporter(quiet=options.quiet, log_json=options.log_json)
     if dry_run is not None:
@@ -116,9 +117,10 @@ def label(options: LabelOptions, dry_run: DryRun | None) -> None:
             f"{summary.lost:,} images failed because their worker died or hung; run the same command with "
             "--retry-failed to retry them"
         )
-    if too_many(options.max_failed, summary.images, summary.failed):
+    failed = summary.failed - summary.failures.get(GONE, 0)  # images that are gone cannot be retried
+    if too_many(options.max_failed, summary.images, failed):
         fail(
-            f"{summary.failed:,} of {summary.images:,} images failed, more than --max-failed {options.max_failed:g} "
+            f"{failed:,} of {summary.images:,} images failed, more than --max-failed {options.max_failed:g} "
             "allows; run the same command with --retry-failed to retry them"
         )
     if summary.failed == summary.images:

@@ -167,12 +167,12 @@ class _Job:
         if self._options.compares_source:
             update = self._planner.update(earlier)
             self._check = update.check
-            self._output.record_check(update.check)
             record = update.record
             if manifest is not None:
                 to_read = update.shards  # the rows of a finished run are those of its plan
             if record != earlier:
                 self._output.grow(record)
+            self._output.record_check(update.check)  # says what was done, so it comes after it
         plan = Plan.open(self._root, record.parts, storage)
         finished = find_finished(self._root, storage, record, plan, manifest, notify, self._stop, to_read=to_read)
         return record, replace(finished, has_manifest=finished.has_manifest and record == earlier)

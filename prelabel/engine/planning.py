@@ -409,8 +409,14 @@ class Planner:
         if check.new or check.changed or check.gone:
             self._report_listing(f"the source has {check}")
         else:
-            nor = ", and none has changed or is gone" if self._options.changed or self._options.gone else ""
-            self._report_listing(f"the source has no new images{nor}")
+            nor = " or changed images, and none is gone" if check.gone is not None else " or changed images"
+            asked = self._options.changed or self._options.gone
+            self._report_listing(f"the source has no new{nor if asked else ' images'}")
+        if check.gone is None and self._options.gone:
+            self._reporter.message(
+                "which images are gone is unknown, since this call did not list everything that the run was made of: a "
+                "source was not named, or --images chose some of its images, or an archive is damaged"
+            )
         if unversioned and self._options.changed:
             self._reporter.message(
                 f"the source reports no version of {unversioned:,} image{'s' * (unversioned != 1)} (lists and web "

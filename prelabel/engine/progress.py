@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from prelabel.errors import first_of
 from prelabel.storage.address import AddressLike, redact
 from prelabel.storage.files import Storage
+from prelabel.store.rows import GONE
 from prelabel.store.shards import ShardRecord, first_row
 from prelabel.store.source_check import SourceCheck
 
@@ -126,7 +127,8 @@ class Throughput:
     Args:
         images: Images of the run.
         tasks: The work of this call.
-        max_failed: As `--max-failed`. Rows that fail whatever the detector does are not counted.
+        max_failed: As `--max-failed`. Rows that fail whatever the detector does are not counted: failed rows that are
+            kept, and those of images that are gone.
 
     Attributes:
         labeled: Number of images in the shards that this call published.
@@ -136,7 +138,7 @@ class Throughput:
         self._images = images
         self._limit = max_failed
         self._left = {work.task.shard: work.to_label for work in tasks}
-        self._failed_anyway = {work.task.shard: work.failed_anyway for work in tasks}
+        self._kept_failed = {work.task.shard: work.kept_failed for work in tasks}
         self._images_left = sum(self._left.values())
         self._failed = 0
         self._started: float | None = None
@@ -155,7 +157,8 @@ class Throughput:
         images = self._left.pop(record.shard, 0)
         self._images_left -= images
         self.labeled += images
-        self._failed += max(0, record.failed - self._failed_anyway.get(record.shard, 0))
+        not_counted = record.failures.get(GONE, 0) + self._kept_failed.get(record.shard, 0)
+        self._failed += max(0, record.failed - not_counted)
         self._ended = time.monotonic()
 
     @property

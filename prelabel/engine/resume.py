@@ -125,14 +125,13 @@ class WorkLeft:
         task: The task.
         images: Number of images of the shard.
         to_label: Number of images that the task labels. If there are none, it needs no detector.
-        failed_anyway: Number of failed rows that the shard will have whatever the detector does: those that are kept,
-            and those of images that are gone.
+        kept_failed: Number of failed rows that are kept, without those of images that are gone.
     """
 
     task: LabelTask
     images: int
     to_label: int
-    failed_anyway: int = 0
+    kept_failed: int = 0
 
 
 def work_left(record: RunRecord, plan: Plan, finished: Finished, *, retry_failed: bool) -> list[WorkLeft]:
@@ -148,11 +147,11 @@ def work_left(record: RunRecord, plan: Plan, finished: Finished, *, retry_failed
     for shard in range(record.shards):
         if (update := finished.outdated.get(shard)) is not None:
             retried = update.failed if retry_failed else 0
-            failed_anyway = update.gone + update.failed - retried
-            left.append(WorkLeft(LabelTask(shard, keep), plan.count(shard), update.changed + retried, failed_anyway))
+            kept_failed = update.failed - retried
+            left.append(WorkLeft(LabelTask(shard, keep), plan.count(shard), update.changed + retried, kept_failed))
         elif (done := finished.shards.get(shard)) is None:
             images = plan.count(shard)
             left.append(WorkLeft(LabelTask(shard), images, images))
         elif retry_failed and done.failed > (gone := done.failures.get(GONE, 0)):
-            left.append(WorkLeft(LabelTask(shard, keep), plan.count(shard), done.failed - gone, gone))
+            left.append(WorkLeft(LabelTask(shard, keep), plan.count(shard), done.failed - gone))
     return left

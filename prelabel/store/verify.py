@@ -158,12 +158,10 @@ class ShardUpdate:
     Attributes:
         changed: Number of images that must be labeled again.
         failed: Number of failed rows that stay, without those of images that are gone.
-        gone: Number of images that are gone and have a failed row, or get one.
     """
 
     changed: int
     failed: int
-    gone: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,16 +228,16 @@ def _update_of(table: pa.Table, refs: Sequence[ImageRef]) -> ShardUpdate | None:
         return None
     columns = revisions(table), table["status"].to_pylist()
     rows = dict(zip(stored, zip(*columns, strict=True), strict=True))
-    changed = failed = gone = 0
+    changed = failed = 0
     for ref in refs:
         revision, status = rows[ref.image_id]
         if ref.is_gone:
-            gone += 1
-        elif revision != ref.revision:
+            continue
+        if revision != ref.revision:
             changed += 1
         elif status == FAILED:
             failed += 1
-    return ShardUpdate(changed, failed, gone)
+    return ShardUpdate(changed, failed)
 
 
 def check_rows(table: pa.Table) -> Iterator[str]:

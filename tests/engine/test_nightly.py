@@ -21,6 +21,7 @@ from PIL import Image
 
 from prelabel.errors import ConfigError, SourceError
 from prelabel.storage.files import Storage
+from prelabel.store.output import Output
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import open_run, read_manifest, read_run
 from prelabel.store.source_check import read_source_check
@@ -308,16 +309,27 @@ def test_kept_rows_stay_in_content_to_the_last_bit(disk: Bucket, inline: Inline,
 
 
 def test_a_failed_row_stays_failed_until_its_image_changes(disk: Bucket, inline: Inline):
+    disk.put("a.png", 0, b"not a picture")
     disk.put("b.png", 0, b"not a picture")
     inline.label(**disk.settings())
     disk.put("c.png", 9)
     inline.forget()
-    # One of one image failed in this call would be too many; the failed row that is kept does not count.
-    summary = inline.label(**disk.settings(changed=True, max_failed=0))
-    assert (inline.fetched, summary.failed, summary.labeled) == (["c.png"], 1, 1)
+    # Two failed images in this call would be too many; failed rows that are kept do not count.
+    summary = inline.label(**disk.settings(changed=True, max_failed=1))
+    assert (inline.fetched, summary.failed, summary.labeled) == (["c.png"], 2, 1)
     disk.put("b.png", 10)
     inline.label(**disk.settings(changed=True))
     assert disk.rows()["b.png"].status == "ok"
+
+
+def test_images_that_are_gone_do_not_count_as_failed_in_this_call(disk: Bucket, inline: Inline, tmp_path: Path):
+    inline.label(**disk.settings())
+    (tmp_path / "run" / "shards" / "shard-00000.parquet").unlink()
+    disk.delete("a.png")
+    disk.delete("b.png")
+    inline.forget()
+    summary = inline.label(**disk.settings(gone="fail", max_failed=1))
+    assert (inline.fetched, summary.failures) == (["c.png"], {"ImageGone": 2})
 
 
 def test_changed_images_and_failed_ones_are_labeled_in_one_call(disk: Bucket, inline: Inline):
@@ -346,6 +358,39 @@ def test_a_list_has_no_versions_and_the_call_says_so(disk: Bucket, inline: Inlin
     source.write_text("uri,image_id\nphotos/d.png,second\n")
     inline.label(**disk.settings(source=(str(source),), gone="drop"))
     assert disk.rows().keys() == {"second"}
+
+
+def test_what_a_call_cannot_know_is_not_told(disk: Bucket, inline: Inline, tmp_path: Path):
+    chosen = tmp_path / "list.txt"
+    chosen.write_text("b.png\nc.png\n")
+    settings = disk.settings(images=str(chosen))
+    inline.label(**settings)
+    recorder = Recorder()
+    summary = inline.label(recorder, **settings, gone="keep")
+    assert summary.source_check is not None
+    assert summary.source_check.gone is None
+    assert recorder.said("gone", "unknown")
+    assert not recorder.said("none is gone")
+    recorder = Recorder()
+    inline.label(recorder, **settings, changed=True)
+    assert recorder.said("no new or changed images")
+    assert not recorder.said("gone")
+
+
+def test_a_check_is_recorded_when_what_it_says_is_done(
+    disk: Bucket, inline: Inline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    inline.label(**disk.settings())
+    pass_night(disk)
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(Output, "grow", killed)
+    with pytest.raises(Killed):
+        inline.label(**disk.settings(**NIGHTLY))
+    assert read_manifest(disk.run, disk.storage) is not None
+    assert not (tmp_path / "run" / "source-check.json").exists()
 
 
 def test_a_run_is_not_emptied(disk: Bucket, inline: Inline, tmp_path: Path):
