@@ -21,12 +21,13 @@ from s3fs import S3FileSystem
 
 from prelabel.errors import FetchError, ImageTooLargeError, SourceError
 from prelabel.image_ref import ImageRef
+from prelabel.source.archives.ranges import _RemoteFile
 from prelabel.source.archives.reader import ArchiveReader
 from prelabel.source.archives.zip import _sizes_of_64 as zip_sizes
 from prelabel.source.braces import expand
 from prelabel.source.fetch import fetch
 from prelabel.source.listing import SourceSummary, list_images
-from prelabel.storage.address import member_url, redact, split_member, without_secrets
+from prelabel.storage.address import Address, member_url, redact, split_member, without_secrets
 from prelabel.storage.files import Storage
 from tests.archives import RangedWeb, compressed, ranged_web, tar_of
 from tests.messages import is_told, telling
@@ -345,12 +346,19 @@ def test_damage_in_a_zip_costs_the_image_that_has_it(tmp_path: Path) -> None:
             fetch(ref, STORAGE, MAX)
 
 
+def with_longer_last_name(data: bytes) -> bytes:
+    """The archive with a directory whose last name goes beyond its end."""
+    place = data.rindex(b"PK\x01\x02") + 28
+    return data[:place] + b"\xff\x00" + data[place + 2 :]
+
+
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
         (lambda data: data[: len(data) - 30], "cut off"),
         (lambda data: data.replace(b"PK\x01\x02", b"PK\x01\x00"), "damaged"),
         (lambda data: data[:-6] + b"\xff\xff\xff\x7f" + data[-2:], "damaged"),
+        (with_longer_last_name, "damaged"),
         (lambda data: data[:-18] + b"\x01\x00" + data[-16:], "split"),
         (lambda data: data.replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"), "encrypted"),
         (lambda data: b"", "not a ZIP"),
@@ -555,6 +563,23 @@ def test_large_members_are_skipped_by_requests(tmp_path: Path, web: RangedWeb, m
     web.requests.clear()
     assert read_all(refs) == [b"a", b"c"]
     assert len(web.requests) == 2
+
+
+def test_a_response_that_is_refused_is_ended() -> None:
+    ended = []
+
+    class Refused(_RemoteFile):
+        size = 0
+
+        async def _request(self, offset: int) -> int:
+            self._stack.callback(ended.append, offset)
+            raise OSError("503")
+
+    file = Refused(Address.of("http://127.0.0.1/a.tar"), STORAGE, None)
+    for offset in (0, 512):
+        with pytest.raises(OSError, match="503"):
+            file.read_at(offset, 5)
+    assert ended == [0, 512]
 
 
 def test_other_storage_is_read_block_by_block() -> None:

@@ -187,7 +187,11 @@ class _RemoteFile(ForwardFile):
 
     def _open(self, offset: int) -> int:
         self._stack = AsyncExitStack()
-        return run_coroutine(self._fs, self._request(offset))
+        try:
+            return run_coroutine(self._fs, self._request(offset))
+        except BaseException:
+            self._end()  # the server has answered, but with an error or another version
+            raise
 
     async def _request(self, offset: int) -> int:
         """Send a request for the bytes from `offset` on. Returns where the response begins."""
