@@ -70,7 +70,7 @@ class Subset:
     def of(cls, positions: Positions, plan: Plan, order: ImageOrder) -> Subset:
         """The images at these positions of a plan, each once and in any order."""
         ascending = np.sort(positions)
-        starts = np.cumsum([0, *(plan.count(shard) for shard in range(plan.shards))])
+        starts = plan.starts()
         bounds = np.searchsorted(ascending, starts).tolist()
         by_shard = {
             shard: ascending[begin:end] - starts[shard]

@@ -271,9 +271,9 @@ def _random(seed: int, image_id: str) -> int:
 def _in_lists(run: Run, lists: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Whether each image is in one of these lists, in plan order."""
     listed = np.zeros(run.record.images, bool)
-    starts = np.cumsum([0, *(shard.rows for shard in run.manifest.shards)])
+    starts = run.plan().starts()
     for path in lists:
-        for shard, positions in ImageList.read(path, "", run.storage).subset_of(run).by_shard.items():
+        for shard, positions in ImageList.read(path, "", run.storage, "--skip").subset_of(run).by_shard.items():
             listed[starts[shard] + positions] = True
     return listed
 

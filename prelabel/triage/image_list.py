@@ -45,33 +45,35 @@ class ImageList:
         part: The part that is used; `""` for all.
         digests: `(N,)` `digests_of` the ids, in the order of the list; no id is there twice.
         storage: Opens the file.
+        flag: The option that named the list, for messages.
     """
 
     address: Address
     part: str
     digests: npt.NDArray[np.bytes_]
     storage: Storage
+    flag: str = "--images"
 
     @classmethod
-    def read(cls, path: str, part: str, storage: Storage) -> ImageList:
+    def read(cls, path: str, part: str, storage: Storage, flag: str = "--images") -> ImageList:
         """Read a list.
 
         Raises:
             ConfigError: It does not exist, or the part is not in it.
             SourceError: It cannot be read, is empty, has no column `image_id`, or has an id twice.
         """
-        require_list_name(path)
+        require_list_name(path, flag)
         address = Address.of(path)
-        digests, parts = _digests_and_parts(address, part, storage)
+        digests, parts = _digests_and_parts(address, part, storage, flag)
         if not len(digests):
             raise SourceError(f"{address}: the list is empty")
         order = digests.argsort(kind="stable")
         again = order[1:][digests[order[1:]] == digests[order[:-1]]]
         if len(again):
-            raise SourceError(_duplicate(address, int(again.min()), storage))
+            raise SourceError(_duplicate(address, int(again.min()), storage, flag))
         if part:
             digests = digests[_in_part(parts, part, address)]
-        return cls(address, part, digests, storage)
+        return cls(address, part, digests, storage, flag)
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -99,13 +101,13 @@ class ImageList:
         if not missing:
             return
         first = set(missing[:_MOST_NAMED])
-        entries = (entry for entry in _entries(self.address, self.storage) if self.part in ("", entry[2]))
+        entries = (entry for entry in _entries(self.address, self.storage, self.flag) if self.part in ("", entry[2]))
         named = [f"{image_id!r} ({where})" for n, (where, image_id, _) in enumerate(entries) if n in first]
         more = f" and {len(missing) - len(named):,} more" if len(missing) > len(named) else ""
         header = "; a .txt list has no header" if named[:1] == ["'image_id' (line 1)"] else ""
         count = f"{len(missing):,} of {len(self):,} images"
         raise ConfigError(
-            f"--images {self.address}: {count} are not in {place}: {', '.join(named)}{more}. Ids must be as in the "
+            f"{self.flag} {self.address}: {count} are not in {place}: {', '.join(named)}{more}. Ids must be as in the "
             f"column image_id of a run: the path below the source{header}"
         )
 
@@ -122,10 +124,12 @@ def listed_rows(run: Run, options: ImageListOptions) -> RunRows:
     return run.rows.of_images(ImageList.read(options.images, options.part, run.storage).subset_of(run))
 
 
-def _digests_and_parts(address: Address, part: str, storage: Storage) -> tuple[npt.NDArray[np.bytes_], list[str]]:
+def _digests_and_parts(
+    address: Address, part: str, storage: Storage, flag: str
+) -> tuple[npt.NDArray[np.bytes_], list[str]]:
     """The digests of all ids and, if a part is wanted, the part of each."""
     digests, parts = [np.empty(0, "S16")], []
-    entries = _entries(address, storage)
+    entries = _entries(address, storage, flag)
     while batch := list(itertools.islice(entries, _BATCH)):
         digests.append(digests_of([image_id for _, image_id, _ in batch]))
         if part:
@@ -143,7 +147,7 @@ def _in_part(parts: list[str], part: str, address: Address) -> npt.NDArray[np.bo
     return chosen
 
 
-def _entries(address: Address, storage: Storage) -> Iterator[tuple[str, str, str]]:
+def _entries(address: Address, storage: Storage, flag: str) -> Iterator[tuple[str, str, str]]:
     """Where each entry is (`line 7`), its id and its part."""
     try:
         for where, image_id, part in list_columns(address, storage, ("image_id", "part")):
@@ -153,15 +157,15 @@ def _entries(address: Address, storage: Storage) -> Iterator[tuple[str, str, str
                 require_unicode(image_id, f"{address}: {where}")
             yield where, image_id, part
     except FileNotFoundError:
-        raise ConfigError(f"--images {address}: no such file") from None
+        raise ConfigError(f"{flag} {address}: no such file") from None
     except OSError as error:
         raise SourceError(f"cannot read {address}: {describe(error)}") from error
 
 
-def _duplicate(address: Address, position: int, storage: Storage) -> str:
+def _duplicate(address: Address, position: int, storage: Storage, flag: str) -> str:
     """The message about an entry whose id an earlier entry has."""
     first: dict[str, str] = {}
-    for n, (where, image_id, _) in enumerate(_entries(address, storage)):
+    for n, (where, image_id, _) in enumerate(_entries(address, storage, flag)):
         if n == position:
             return f"{address}: {where}: {image_id!r} is already in {first[image_id]}: remove the duplicate"
         first[image_id] = where

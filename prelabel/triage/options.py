@@ -10,11 +10,11 @@ from prelabel.options import Options, option, require
 LIST_FORMATS = (".txt", ".csv", ".jsonl", ".parquet")
 
 
-def require_list_name(path: str) -> None:
+def require_list_name(path: str, flag: str = "--images") -> None:
     """Raise ConfigError unless the name of a list of images says how it is written."""
     require(
         path.lower().endswith(LIST_FORMATS),
-        f"--images must be a list of images ({', '.join(LIST_FORMATS)}), got {path!r}",
+        f"{flag} must be a list of images ({', '.join(LIST_FORMATS)}), got {path!r}",
     )
 
 
