@@ -1,9 +1,9 @@
 """Ultralytics' own `predict` on its exported SavedModels, compared with prelabel on the same ones.
 
 Some differences are meant. `predict` drops boxes whose mask is empty, which prelabel keeps, and moves keypoints outside
-of the photo to its edge. If the gray beside an image does not take whole prototypes, `predict` enlarges them two or four
-times, cuts the gray off and interpolates again (`process_mask_native`), which smooths details as small as a prototype;
-prelabel interpolates once. On prototypes enlarged in the same way, both agree (mean IoU of 0.9994 or more).
+of the photo to its edge. If the gray beside an image does not take whole prototypes, `predict` enlarges them two or
+four times, cuts the gray off and interpolates again (`process_mask_native`), which smooths details as small as a
+prototype; prelabel interpolates once. On prototypes enlarged in the same way, both agree (mean IoU of 0.9994 or more).
 """
 
 from __future__ import annotations

@@ -346,19 +346,12 @@ def test_damage_in_a_zip_costs_the_image_that_has_it(tmp_path: Path) -> None:
             fetch(ref, STORAGE, MAX)
 
 
-def with_longer_last_name(data: bytes) -> bytes:
-    """The archive with a directory whose last name goes beyond its end."""
-    place = data.rindex(b"PK\x01\x02") + 28
-    return data[:place] + b"\xff\x00" + data[place + 2 :]
-
-
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
         (lambda data: data[: len(data) - 30], "cut off"),
         (lambda data: data.replace(b"PK\x01\x02", b"PK\x01\x00"), "damaged"),
         (lambda data: data[:-6] + b"\xff\xff\xff\x7f" + data[-2:], "damaged"),
-        (with_longer_last_name, "damaged"),
         (lambda data: data[:-18] + b"\x01\x00" + data[-16:], "split"),
         (lambda data: data.replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"), "encrypted"),
         (lambda data: b"", "not a ZIP"),

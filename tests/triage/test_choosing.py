@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +130,7 @@ def test_earlier_lists_are_skipped(tmp_path: Path) -> None:
         prelabel.choose_images(run, tmp_path / "3.csv", budget=1, skip=lists)
     (tmp_path / "other.txt").write_text("other.jpg\n")
     for name in ("missing.txt", "list.json", "other.txt"):
-        with pytest.raises(ConfigError, match=facts("--skip", re.escape(name))) as refused:
+        with pytest.raises(ConfigError, match=facts("--skip", name)) as refused:
             prelabel.choose_images(run, tmp_path / "3.csv", budget=1, skip=tmp_path / name)
         assert "--images" not in str(refused.value)
     assert not (tmp_path / "3.csv").exists()
