@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from prelabel.image_ref import ImageRef
 from prelabel.store.plan import Plan
-from prelabel.store.subset import ABSENT, Positions
+from prelabel.store.subset import ABSENT, ImageOrder, Positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,8 @@ class ImageIndex:
         is_new = []
         for plan in plans:
             digests = plan.digests()
-            order = known.argsort(kind="stable")
-            nearest = np.searchsorted(known, digests, sorter=order)
-            image = order[np.minimum(nearest, len(known) - 1)] if len(known) else np.zeros(len(digests), np.int64)
-            new = known[image] != digests if len(known) else np.ones(len(digests), bool)
+            image = ImageOrder.of(known).places_of(digests)
+            new = image == ABSENT
             image[new] = len(known) + np.arange(new.sum())
             known = np.concatenate((known, digests[new]))
             position = np.full(len(known), ABSENT)

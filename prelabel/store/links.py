@@ -11,12 +11,15 @@ import json
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-
-import numpy as np
+from itertools import islice
 
 from prelabel.image_ref import ImageRef
 from prelabel.storage.address import without_secrets
 from prelabel.store.plan import Plan, digests_of
+from prelabel.store.subset import ABSENT, ImageOrder
+
+#: Addresses whose images are looked up at once.
+_BATCH = 8192
 
 
 class Links:
@@ -53,19 +56,14 @@ class Links:
 
     def find(self, refs: Iterable[ImageRef], plan: Plan) -> None:
         """Add the full addresses of the images that are in a plan, identified by `image_id`."""
-        planned = plan.digests()
-        order = planned.argsort()
-        planned = planned[order]
-        starts = plan.starts().tolist()
-        for ref in refs:
-            if not len(planned) or without_secrets(ref.uri) == ref.uri:
-                continue
-            (digest,) = digests_of([ref.image_id])
-            position = min(int(np.searchsorted(planned, digest)), len(planned) - 1)
-            if planned[position] == digest:
-                image = int(order[position])
-                shard = bisect_right(starts, image) - 1
-                self._put(shard, image - starts[shard], ref.uri)
+        order, starts = ImageOrder.of(plan.digests()), plan.starts().tolist()
+        signed = (ref for ref in refs if without_secrets(ref.uri) != ref.uri)
+        while batch := list(islice(signed, _BATCH)):
+            places = order.places_of(digests_of([ref.image_id for ref in batch])).tolist()
+            for ref, place in zip(batch, places, strict=True):
+                if place != ABSENT:
+                    shard = bisect_right(starts, place) - 1
+                    self._put(shard, place - starts[shard], ref.uri)
 
     def _put(self, shard: int, position: int, uri: str) -> None:
         if shard != self._shard:

@@ -42,6 +42,7 @@ from prelabel.select import KEPT, DefaultThreshold, ExportSelection, Selection
 from prelabel.storage.address import redact
 from prelabel.store.detection_batch import DetectionBatch
 from prelabel.store.run import Run
+from prelabel.store.subset import ImageOrder
 from prelabel.triage.image_list import ImageList
 from prelabel.triage.options import LIST_FORMATS
 
@@ -271,10 +272,10 @@ def _random(seed: int, image_id: str) -> int:
 def _in_lists(run: Run, lists: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Whether each image is in one of these lists, in plan order."""
     listed = np.zeros(run.record.images, bool)
-    starts = run.plan().starts()
-    for path in lists:
-        for shard, positions in ImageList.read(path, "", run.storage, "--skip").subset_of(run).by_shard.items():
-            listed[starts[shard] + positions] = True
+    if lists:
+        planned = ImageOrder.of(run.plan().digests())
+        for path in lists:
+            listed[ImageList.read(path, "", run.storage, "--skip").positions_in(planned, run)] = True
     return listed
 
 

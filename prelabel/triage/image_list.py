@@ -25,7 +25,7 @@ from prelabel.storage.address import Address, describe
 from prelabel.storage.files import Storage
 from prelabel.store.plan import digests_of
 from prelabel.store.run import Run, RunRows
-from prelabel.store.subset import ABSENT, ImageOrder, Subset
+from prelabel.store.subset import ABSENT, ImageOrder, Positions, Subset
 from prelabel.triage.options import ImageListOptions, require_list_name
 
 #: How many entries a message names, and how many parts.
@@ -86,9 +86,17 @@ class ImageList:
     def subset_of(self, run: Run) -> Subset:
         """The images of the list in a finished run. Raises ConfigError if the run does not have one of them."""
         plan = run.plan()
-        positions = ImageOrder.of(plan.digests()).places_of(self.digests)
-        self.require_found(positions != ABSENT, f"the run {run.root}")
+        positions = self.positions_in(ImageOrder.of(plan.digests()), run)
         return Subset.of(positions, plan, ImageOrder.of(self.digests))
+
+    def positions_in(self, planned: ImageOrder, run: Run) -> Positions:
+        """`(N,)` the position of each image in the plan of a run, given by the order of its images.
+
+        Raises ConfigError if the run does not have one of them.
+        """
+        positions = planned.places_of(self.digests)
+        self.require_found(positions != ABSENT, f"the run {run.root}")
+        return positions
 
     def require_found(self, found: npt.NDArray[np.bool_], place: str) -> None:
         """Raise ConfigError unless all images were found; the message names the first of the others.
