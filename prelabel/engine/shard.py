@@ -117,8 +117,7 @@ def fetch_image(
     row = _row_of(ref, settings)
     start = time.perf_counter()
     try:
-        in_archive = None if ref.location is None else archives
-        data = fetch(ref, settings.storage, settings.decoding.max_bytes, on_bytes=on_bytes, archives=in_archive)
+        data = fetch(ref, settings.storage, settings.decoding.max_bytes, on_bytes=on_bytes, archives=archives)
     except CredentialsError:
         raise  # concerns all images, not this one
     except Exception as error:  # noqa: BLE001 - per-image boundary: any storage error becomes a row

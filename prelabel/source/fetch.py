@@ -91,14 +91,15 @@ def fetch(
     """
     if ref.size is not None and ref.size > max_bytes:
         raise too_large(ref.size, max_bytes)
-    if ref.location is None and split_member(ref.uri) is not None:
-        raise FetchError("the place of the image in its archive is unknown: it must come from a run or a source")
-    if ref.location is not None and archives is None:
+    if ref.location is None:
+        if split_member(ref.uri) is not None:
+            raise FetchError("the place of the image in its archive is unknown: it must come from a run or a source")
+        read = _reader_of(ref, storage, max_bytes, on_bytes)
+    elif archives is not None:
+        read = functools.partial(archives.read, ref, max_bytes, attempts, on_bytes)
+    else:
         with ArchiveReader(storage) as own:
             return fetch(ref, storage, max_bytes, attempts=attempts, pause=pause, on_bytes=on_bytes, archives=own)
-    read = _reader_of(ref, storage, max_bytes, on_bytes)
-    if archives is not None:
-        read = functools.partial(archives.read, ref, max_bytes, attempts, on_bytes)
     attempt = 0
 
     def read_complete() -> bytes:
