@@ -26,7 +26,7 @@ from urllib.parse import unquote
 
 from prelabel.errors import FetchError, SourceError, first_of
 from prelabel.image_ref import ImageRef
-from prelabel.source.archives.kinds import kind_of, names_archives
+from prelabel.source.archives import kind_of, names_archives
 from prelabel.source.archives.listing import with_members
 from prelabel.source.archives.parquet import image_columns, read_schema
 from prelabel.source.archives.ranges import open_ranges

@@ -16,8 +16,8 @@ from typing import Protocol
 
 from prelabel.errors import FetchError, SourceError
 from prelabel.image_ref import ImageRef
+from prelabel.source.archives import FORMATS
 from prelabel.source.archives.base import Member
-from prelabel.source.archives.kinds import FORMATS
 from prelabel.source.archives.ranges import open_ranges
 from prelabel.source.formats import HIDDEN, IMAGE_EXTENSIONS, NO_EXTENSION, extension_of
 from prelabel.storage.address import Address, describe, member_url

@@ -28,7 +28,7 @@ from prelabel.source.file_checks import changed, is_same_on_disk, version_of, ve
 from prelabel.storage.address import Address
 from prelabel.storage.base import STALL_S, ObjectStore, run_coroutine, split_bucket
 from prelabel.storage.files import Storage
-from prelabel.storage.retries import retry
+from prelabel.storage.retries import PATIENT_ATTEMPTS, retry
 from prelabel.storage.store_errors import as_os_error, http_error
 
 #: Largest gap that is read and dropped; behind a larger one, a new request begins. At 100 MB/s, this takes as long as a
@@ -354,6 +354,11 @@ class _OtherFile(ForwardFile):
         if self._size is None:
             raise OSError(errno.EINVAL, "storage does not report the size of the file")
         return self._size
+
+
+def read_patiently(file: RandomFile, offset: int, length: int) -> bytes:
+    """`read_at` for a listing, which repeats a failed read as often as listings do: nothing else would repeat it."""
+    return retry(lambda: file.read_at(offset, length), attempts=PATIENT_ATTEMPTS)
 
 
 def open_ranges(address: Address, storage: Storage, version: str | None, size: int | None = None) -> RandomFile:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from prelabel.errors import FetchError
 from prelabel.image_ref import ImageRef
+from prelabel.source.archives import FORMATS
 from prelabel.source.archives.base import OpenArchive
-from prelabel.source.archives.kinds import FORMATS
 from prelabel.source.archives.ranges import open_ranges
 from prelabel.storage.address import Address, split_member
 from prelabel.storage.files import Storage

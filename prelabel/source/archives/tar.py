@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from prelabel.errors import FetchError
 from prelabel.source.archives.base import ArchiveFormat, Member, unicode_name
 from prelabel.source.archives.compressed import DecompressedFile, compression_of
-from prelabel.source.archives.ranges import RandomFile
+from prelabel.source.archives.ranges import RandomFile, read_patiently
 from prelabel.source.file_checks import too_large
-from prelabel.storage.retries import PATIENT_ATTEMPTS, retry
+from prelabel.storage.retries import PATIENT_ATTEMPTS
 
 _BLOCK = 512
 
@@ -37,7 +37,7 @@ _PAX, _PAX_OF_ALL = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE), tarfile.XGLTYPE
 
 def members(file: RandomFile, _: str | None = None) -> Iterator[Member]:
     """As in `ArchiveFormat`."""
-    compression = compression_of(_read(file, 0, 8))
+    compression = compression_of(read_patiently(file, 0, 8))
     content = file if compression is None else DecompressedFile(file, compression, PATIENT_ATTEMPTS)
     prefix = "" if compression is None else f"{compression}:"
     offset = 0
@@ -45,7 +45,7 @@ def members(file: RandomFile, _: str | None = None) -> Iterator[Member]:
     for_all: dict[bytes, bytes] = {}
     for_next: dict[bytes, bytes] = {}
     while True:
-        block = _read(content, offset, _BLOCK)
+        block = read_patiently(content, offset, _BLOCK)
         if len(block) < _BLOCK:
             if not offset:
                 raise FetchError("it is not a tar archive")
@@ -81,14 +81,10 @@ def members(file: RandomFile, _: str | None = None) -> Iterator[Member]:
         offset = following
 
 
-def _read(file: RandomFile, offset: int, length: int) -> bytes:
-    return retry(lambda: file.read_at(offset, length), attempts=PATIENT_ATTEMPTS)
-
-
 def _header_data(file: RandomFile, offset: int, size: int) -> bytes:
     if size > _LONGEST_HEADER:
         raise FetchError(f"its header at byte {offset:,} has {size:,} bytes")
-    data = _read(file, offset, size)
+    data = read_patiently(file, offset, size)
     if len(data) < size:
         raise FetchError(f"it ends within the header at byte {offset:,}")
     return data
@@ -112,7 +108,7 @@ def _behind_sparse_map(file: RandomFile, header: bytes, offset: int) -> int:
     """The offset behind the further blocks of a sparse file's map: each says whether another one follows."""
     goes_on = header[482]
     while goes_on:
-        block = _read(file, offset, _BLOCK)
+        block = read_patiently(file, offset, _BLOCK)
         if len(block) < _BLOCK:
             raise FetchError(f"it ends within the header at byte {offset:,}")
         goes_on, offset = block[504], offset + _BLOCK

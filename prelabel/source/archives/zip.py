@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 from prelabel.errors import FetchError
 from prelabel.source.archives.base import ArchiveFormat, Member, unicode_name
-from prelabel.source.archives.ranges import RandomFile
+from prelabel.source.archives.ranges import RandomFile, read_patiently
 from prelabel.source.file_checks import too_large
 from prelabel.storage.retries import PATIENT_ATTEMPTS, retry
 
@@ -46,22 +46,23 @@ def members(file: RandomFile, _: str | None = None) -> Iterator[Member]:
     """As in `ArchiveFormat`."""
     start, size, shift = _directory(file)
     end, position = start + size, start
-    buffer = b""
-    while position < end or buffer:
-        if len(buffer) < _ENTRY.size + 3 * 0xFFFF and position < end:
-            piece = _read(file, position, min(_PIECE, end - position))
+    buffer, place = b"", 0
+    while position < end or place < len(buffer):
+        if len(buffer) - place < _ENTRY.size + 3 * 0xFFFF and position < end:
+            piece = read_patiently(file, position, min(_PIECE, end - position))
             if not piece:
                 raise FetchError("its directory is cut off")
-            buffer, position = buffer + piece, position + len(piece)
+            buffer, place, position = buffer[place:] + piece, 0, position + len(piece)
             continue
-        if len(buffer) < _ENTRY.size or buffer[:4] != b"PK\x01\x02":
-            raise FetchError(f"its directory is damaged at byte {position - len(buffer):,}")
-        entry = _ENTRY.unpack_from(buffer)
+        if len(buffer) - place < _ENTRY.size or buffer[place : place + 4] != b"PK\x01\x02":
+            raise FetchError(f"its directory is damaged at byte {position - len(buffer) + place:,}")
+        entry = _ENTRY.unpack_from(buffer, place)
         flags, method, crc, compressed, plain = entry[3], entry[4], entry[7], entry[8], entry[9]
         name_length, extra_length, comment_length, offset = entry[10], entry[11], entry[12], entry[16]
-        name = buffer[_ENTRY.size : _ENTRY.size + name_length]
-        extra = buffer[_ENTRY.size + name_length : _ENTRY.size + name_length + extra_length]
-        buffer = buffer[_ENTRY.size + name_length + extra_length + comment_length :]
+        name_start = place + _ENTRY.size
+        extra_start, extra_end = name_start + name_length, name_start + name_length + extra_length
+        name, extra = buffer[name_start:extra_start], buffer[extra_start:extra_end]
+        place = extra_end + comment_length
         plain, compressed, offset = _sizes_of_64(extra, plain, compressed, offset)
         if name.endswith(b"/"):
             continue
@@ -75,7 +76,7 @@ def _directory(file: RandomFile) -> tuple[int, int, int]:
     """Offset and size of the directory, and what must be added to the offsets in it."""
     size = retry(lambda: file.size, attempts=PATIENT_ATTEMPTS)
     tail_start = max(0, size - _END.size - _LONGEST_COMMENT - _LOCATOR.size)
-    tail = _read(file, tail_start, size - tail_start)
+    tail = read_patiently(file, tail_start, size - tail_start)
     place = len(tail) - _END.size
     while (place := tail.rfind(b"PK\x05\x06", 0, place + 4)) >= 0:
         if place + _END.size <= len(tail):
@@ -89,7 +90,7 @@ def _directory(file: RandomFile) -> tuple[int, int, int]:
     directory_end = tail_start + place
     if place >= _LOCATOR.size and tail[place - _LOCATOR.size : place - _LOCATOR.size + 4] == b"PK\x06\x07":
         end_64_offset = _LOCATOR.unpack_from(tail, place - _LOCATOR.size)[2]
-        data = _read(file, end_64_offset, _END_64.size)
+        data = read_patiently(file, end_64_offset, _END_64.size)
         if len(data) < _END_64.size or data[:4] != b"PK\x06\x06":
             raise FetchError("its end is damaged (ZIP64)")
         end_64 = _END_64.unpack(data)
@@ -116,10 +117,6 @@ def _sizes_of_64(extra: bytes, plain: int, compressed: int, offset: int) -> tupl
             break
         extra = extra[4 + length :]
     return plain, compressed, offset
-
-
-def _read(file: RandomFile, offset: int, length: int) -> bytes:
-    return retry(lambda: file.read_at(offset, length), attempts=PATIENT_ATTEMPTS)
 
 
 class _OpenZip:
