@@ -11,10 +11,8 @@ The listing stores a version in the plan, see `file_checks.py`.
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
 import os
-import stat
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +21,14 @@ from prelabel.errors import CredentialsError, FetchError
 from prelabel.image_ref import ImageRef
 from prelabel.label_studio.client import ServerError
 from prelabel.source.archives.reader import ArchiveReader
-from prelabel.source.file_checks import changed, is_same_on_disk, too_large, version_of
+from prelabel.source.file_checks import (
+    changed,
+    is_same_on_disk,
+    open_on_disk,
+    require_regular,
+    too_large,
+    version_of,
+)
 from prelabel.source.label_studio import is_label_studio, read_image
 from prelabel.storage.address import Address, describe, redact, split_member
 from prelabel.storage.base import STALL_S, ObjectStore, run_coroutine
@@ -138,14 +143,10 @@ def _reader_of(ref: ImageRef, storage: Storage, max_bytes: int, on_bytes: Callab
 
 
 def _read_disk(path: str, ref: ImageRef, max_bytes: int) -> bytes:
-    # Non-blocking: a named pipe in a list would otherwise block a worker forever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_on_disk(path)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "is a directory")
-        if not stat.S_ISREG(status.st_mode):
-            raise FileNotFoundError(errno.ENOENT, "not a regular file")
+        require_regular(status)
         if ref.size is not None and status.st_size != ref.size:
             raise changed(f"{status.st_size} bytes instead of {ref.size}")
         if ref.version is not None and not is_same_on_disk(ref.version, status):

@@ -15,8 +15,10 @@ for plans of earlier releases, which contain `mtime-...` for a disk and an ETag 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -59,6 +61,22 @@ def is_same_on_disk(version: str, status: os.stat_result) -> bool:
         return True
     planned, now = int(match.group(1)), status.st_mtime_ns
     return any(planned // step * step == now or now // step * step == planned for step in _STEPS_NS)
+
+
+def open_on_disk(path: str) -> int:
+    """Open a file on a disk for reading, and return its descriptor.
+
+    It does not block: a named pipe, which `require_regular` refuses, would otherwise block a worker forever.
+    """
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def require_regular(status: os.stat_result) -> None:
+    """Raise OSError for a folder, and for a pipe or a device."""
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise FileNotFoundError(errno.ENOENT, "not a regular file")
 
 
 def changed(difference: str) -> FetchError:

@@ -17,14 +17,20 @@ import asyncio
 import errno
 import io
 import os
-import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
-from prelabel.source.file_checks import changed, is_same_on_disk, version_of, version_on_disk
+from prelabel.source.file_checks import (
+    changed,
+    is_same_on_disk,
+    open_on_disk,
+    require_regular,
+    version_of,
+    version_on_disk,
+)
 from prelabel.storage.address import Address
 from prelabel.storage.base import STALL_S, ObjectStore, run_coroutine, split_bucket
 from prelabel.storage.files import Storage
@@ -143,13 +149,9 @@ class _FileOnDisk(RandomFile):
 
     def _open(self) -> os.stat_result:
         if self._descriptor < 0:
-            # Non-blocking: a named pipe would otherwise block a worker forever.
-            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._descriptor = open_on_disk(self._path)
         status = os.fstat(self._descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "is a directory")
-        if not stat.S_ISREG(status.st_mode):
-            raise FileNotFoundError(errno.ENOENT, "not a regular file")
+        require_regular(status)
         if self.version is None:
             self.version = version_on_disk(status)
         elif not is_same_on_disk(self.version, status):
