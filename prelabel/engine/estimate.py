@@ -194,8 +194,7 @@ class _Estimator:
         record, work = self._work_left(earlier, detector)
         work = [of_shard for of_shard in work if of_shard.to_label]
         tasks = [of_shard.task for of_shard in work]
-        is_retry = options.retry_failed and earlier is not None and not options.changed
-        spec = WorkerSpec(options, record.run_id, record.parts, record.detector, owner="", is_retry=is_retry)
+        spec = WorkerSpec.of(options, record, owner="", is_new=earlier is None)
 
         def kept(task: LabelTask, refs: Sequence[ImageRef]) -> frozenset[str]:
             return kept_rows(spec, storage, task, refs).image_ids

@@ -186,15 +186,7 @@ class _Job:
         if left:
             if not is_new:
                 self._output.reopen()
-            spec = WorkerSpec(
-                self._options,
-                self._record.run_id,
-                self._record.parts,
-                self._record.detector,
-                owner,
-                # With `changed`, the plan has the images as they are now.
-                is_retry=self._options.retry_failed and not is_new and not self._options.changed,
-            )
+            spec = WorkerSpec.of(self._options, self._record, owner=owner, is_new=is_new)
             try:
                 for shard in self._publish_unlabeled([work.task for work in left if not work.to_label], spec, plan):
                     fresh[shard.shard] = shard

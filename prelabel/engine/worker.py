@@ -22,7 +22,7 @@ from prelabel.image_ref import ImageRef
 from prelabel.storage.files import Storage
 from prelabel.store.plan import Plan, PlanPart
 from prelabel.store.rows import FAILED, ImageRow
-from prelabel.store.run import read_run
+from prelabel.store.run import RunRecord, read_run
 from prelabel.store.shards import ShardRecord
 
 if TYPE_CHECKING:
@@ -53,6 +53,13 @@ class WorkerSpec:
     owner: str
     gpus: float = 0.0
     is_retry: bool = False
+
+    @classmethod
+    def of(cls, options: LabelOptions, record: RunRecord, *, owner: str, is_new: bool) -> WorkerSpec:
+        """The settings of the workers of a call that begins a run (`is_new`) or resumes it."""
+        # With `changed`, the plan has the images as they are now.
+        is_retry = options.retry_failed and not is_new and not options.changed
+        return cls(options, record.run_id, record.parts, record.detector, owner, is_retry=is_retry)
 
 
 @dataclass(frozen=True, slots=True)
