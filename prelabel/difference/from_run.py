@@ -29,8 +29,8 @@ def report_difference(
     """
     to = report_folder(b, "diff", options.to)
     difference = diff_runs(a, b, options, processes, progress)
-    shown = difference.most_changed if options.pictures else ()
-    pictures, notes = read_pictures(shown, b, options.links)
+    images = difference.most_changed if options.pictures else ()
+    pictures, notes = read_pictures(images, b, options.links)
     difference = replace(difference, notes=(*difference.notes, *notes))
     return difference, write_difference(difference, to, b.storage, pictures)
 
