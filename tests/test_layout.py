@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "detections": {"errors", "masks"},
     "keypoints": set(),
     "merging": {"detections", "masks"},
+    "protobuf": set(),
     "image_ref": set(),
     "mapping_files": {"errors"},
     "options": {"errors", "mapping_files"},
@@ -42,7 +43,7 @@ MAY_IMPORT = {
     "detectors/models": {"errors", "storage", "class_rules"},
     "detectors/conventions": {
         *{"errors", "storage", "detections", "keypoints", "labels", "mapping_files", "options", "overlaps"},
-        *{"detectors/base", "detectors/models"},
+        *{"protobuf", "detectors/base", "detectors/models"},
     },
     "detectors/running": {
         *{"errors", "words", "storage", "detections", "labels", "masks", "select"},

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from prelabel.detectors.conventions import protos
-from prelabel.detectors.conventions.protos import CALL, Signature
+from prelabel import protobuf
+from prelabel.detectors.conventions.protos import CALL, Signature, chosen_meta_graph, open_saved_model
 
 _T = TypeVar("_T")
 Array = npt.NDArray[Any]
@@ -87,12 +87,12 @@ def enter(meta: memoryview, signature: Signature) -> Entry | None:
     Raises:
         ValueError: The graph is corrupt.
     """
-    main = main_scope(protos.only(meta, 2))
+    main = main_scope(protobuf.only(meta, 2))
     if signature.name == CALL:
-        return _enter_call(protos.only(meta, 7), main, signature)
-    message = protos.entry(meta, 5, signature.name)
-    inputs = {name: protos.text(info, 1) for name, info in protos.entries(message, 1).items()}
-    outputs = {name: protos.text(info, 1) for name, info in protos.entries(message, 2).items()}
+        return _enter_call(protobuf.only(meta, 7), main, signature)
+    message = protobuf.entry(meta, 5, signature.name)
+    inputs = {name: protobuf.text(info, 1) for name, info in protobuf.entries(message, 1).items()}
+    outputs = {name: protobuf.text(info, 1) for name, info in protobuf.entries(message, 2).items()}
     image = inputs.get(signature.inputs[0].name) if signature.inputs else None
     return Entry(main, image, outputs) if image else None
 
@@ -104,8 +104,8 @@ def entry_of(folder: Path, signature: Signature) -> Iterator[Entry | None]:
     Raises:
         DetectorError: The model is corrupt.
     """
-    with protos.open_saved_model(folder) as data:
-        yield enter(protos.chosen_meta_graph(data)[1], signature)
+    with open_saved_model(folder) as data:
+        yield enter(chosen_meta_graph(data)[1], signature)
 
 
 def _enter_call(objects: memoryview, main: Scope, signature: Signature) -> Entry | None:
@@ -113,12 +113,12 @@ def _enter_call(objects: memoryview, main: Scope, signature: Signature) -> Entry
     body = main.functions.bodies.get(signature.function)
     if body is None or not body.arguments:
         return None
-    nodes = list(protos.messages(objects, 1))
-    captured = protos.numbers(protos.entry(objects, 2, signature.function), 2)
+    nodes = list(protobuf.messages(objects, 1))
+    captured = protobuf.numbers(protobuf.entry(objects, 2, signature.function), 2)
     first = len(body.arguments) - len(captured)
     given = {}
     for name, number in zip(body.arguments[max(first, 0) :], captured, strict=False):
-        constant_name = protos.text(protos.only(nodes[number], 9), 1) if 0 <= number < len(nodes) else ""
+        constant_name = protobuf.text(protobuf.only(nodes[number], 9), 1) if 0 <= number < len(nodes) else ""
         if constant_name:  # a constant of the main graph; variables and assets are not followed
             given[name] = (main, constant_name)
     outputs = {tensor.name: reference for tensor, reference in zip(signature.outputs, body.returned, strict=False)}
@@ -128,7 +128,9 @@ def _enter_call(objects: memoryview, main: Scope, signature: Signature) -> Entry
 def main_scope(graph: memoryview) -> Scope:
     """The main graph of a GraphDef. Raises ValueError if it is corrupt."""
     main = GraphBody(_nodes(graph, 1))
-    functions = _unique((protos.text(protos.only(f, 1), 1), f) for f in protos.messages(protos.only(graph, 2), 1))
+    functions = _unique(
+        (protobuf.text(protobuf.only(f, 1), 1), f) for f in protobuf.messages(protobuf.only(graph, 2), 1)
+    )
     return Scope(main, Functions({name: _function(message) for name, message in functions}))
 
 
@@ -248,19 +250,19 @@ class Node:
 
     def attributes(self) -> dict[str, memoryview]:
         """Its attributes by name, as AttrValue messages."""
-        return {protos.text(part, 1): protos.only(part, 2) for part in self.parts}
+        return {protobuf.text(part, 1): protobuf.only(part, 2) for part in self.parts}
 
     def attribute(self, name: str) -> memoryview:
         """One attribute, as an AttrValue message; empty if absent."""
-        return next((protos.only(part, 2) for part in self.parts if protos.text(part, 1) == name), memoryview(b""))
+        return next((protobuf.only(part, 2) for part in self.parts if protobuf.text(part, 1) == name), memoryview(b""))
 
     def function(self, attribute: str) -> str:
         """The function that an attribute names, or `""`."""
-        return protos.text(protos.only(self.attribute(attribute), 10), 1)
+        return protobuf.text(protobuf.only(self.attribute(attribute), 10), 1)
 
     def type(self, attribute: str) -> int:
         """The type in an attribute, as its number in types.proto."""
-        return protos.number(self.attribute(attribute), 6)
+        return protobuf.number(self.attribute(attribute), 6)
 
     @property
     def tensors(self) -> list[str]:
@@ -280,16 +282,16 @@ def index_of(reference: str) -> int:
 
 
 def _function(message: memoryview) -> GraphBody:
-    signature = protos.only(message, 1)
-    arguments = tuple(protos.text(argument, 1) for argument in protos.messages(signature, 2))
-    outputs = [protos.text(output, 1) for output in protos.messages(signature, 3)]
-    returns = {protos.text(pair, 1): protos.text(pair, 2) for pair in protos.messages(message, 4)}
-    implements = protos.text(protos.entry(message, 5, "api_implements"), 2)
+    signature = protobuf.only(message, 1)
+    arguments = tuple(protobuf.text(argument, 1) for argument in protobuf.messages(signature, 2))
+    outputs = [protobuf.text(output, 1) for output in protobuf.messages(signature, 3)]
+    returns = {protobuf.text(pair, 1): protobuf.text(pair, 2) for pair in protobuf.messages(message, 4)}
+    implements = protobuf.text(protobuf.entry(message, 5, "api_implements"), 2)
     return GraphBody(_nodes(message, 3), arguments, tuple(returns.get(name, "") for name in outputs), implements)
 
 
 def _nodes(message: memoryview, field: int) -> dict[str, Node]:
-    return dict(_unique((node.name, node) for node in map(_node, protos.messages(message, field))))
+    return dict(_unique((node.name, node) for node in map(_node, protobuf.messages(message, field))))
 
 
 def _unique(named: Iterable[tuple[str, _T]]) -> Iterator[tuple[str, _T]]:
@@ -305,7 +307,7 @@ def _unique(named: Iterable[tuple[str, _T]]) -> Iterator[tuple[str, _T]]:
 def _node(message: memoryview) -> Node:
     # In one pass, since a graph may have tens of thousands of nodes.
     values: dict[int, list[memoryview]] = {1: [], 2: [], 3: [], 5: []}
-    for number, value in protos.fields(message):
+    for number, value in protobuf.fields(message):
         if number in values and not isinstance(value, int):
             values[number].append(value)
     names, operations, inputs = ([str(text, "utf-8", "replace") for text in values[number]] for number in (1, 2, 3))
@@ -314,15 +316,15 @@ def _node(message: memoryview) -> Node:
 
 def constant(node: Node) -> Array | None:
     """The value of a `Const`, or None if its type or size is not supported."""
-    tensor = protos.only(node.attribute("value"), 8)
-    kind = protos.number(tensor, 1)
-    shape = [protos.number(dim, 1) for dim in protos.messages(protos.only(tensor, 2), 2)]
+    tensor = protobuf.only(node.attribute("value"), 8)
+    kind = protobuf.number(tensor, 1)
+    shape = [protobuf.number(dim, 1) for dim in protobuf.messages(protobuf.only(tensor, 2), 2)]
     size = 1
     for side in shape:
         size *= side
     if kind not in _VALUES or not 0 < size <= _MAX_VALUES or min(shape, default=1) < 1:
         return None
-    content = bytes(protos.only(tensor, 4))
+    content = bytes(protobuf.only(tensor, 4))
     values = _from_bytes(content, kind) if content else _from_values(tensor, kind)
     if values is None or not 0 < len(values) <= size:
         return None
@@ -340,14 +342,14 @@ def _from_bytes(content: bytes, kind: int) -> Array | None:
 def _from_values(tensor: memoryview, kind: int) -> Array | None:
     values: list[int] = []
     raw = b""
-    for number, value in protos.fields(tensor):
+    for number, value in protobuf.fields(tensor):
         if number == _VALUES[kind]:
             if isinstance(value, int):
                 values.append(value)
             elif kind in (1, 2):
                 raw += bytes(value)  # the same bytes, whether packed or not
             else:
-                values += protos.packed(value)
+                values += protobuf.packed(value)
     if kind in (1, 2):
         return _from_bytes(raw, kind)
     if kind in (_HALF, _BFLOAT16):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from prelabel.detectors.conventions import protos
+from prelabel import protobuf
 from prelabel.detectors.conventions.graph import GraphBody, Node, main_scope, name_of
 from prelabel.detectors.conventions.protos import CALL, chosen_meta_graph, open_saved_model
 from prelabel.detectors.conventions.resolve_model import PreparedModel
@@ -176,13 +176,13 @@ class _Walk:
 
     def __init__(self, meta: memoryview, *, alone: bool) -> None:
         self._meta, self._alone = meta, alone
-        self._signatures = protos.entries(meta, 5)
-        self._objects = list(protos.messages(protos.only(meta, 7), 1))
-        self._calls = protos.entries(protos.only(meta, 7), 2)
-        collected = protos.only(protos.entry(meta, 4, "saved_model_assets"), 5)
-        assets = [*protos.messages(meta, 6)] or [protos.only(value, 2) for value in protos.messages(collected, 1)]
-        self._assets = [(protos.text(protos.only(asset, 1), 1), protos.text(asset, 2)) for asset in assets]
-        scope = main_scope(protos.only(meta, 2))
+        self._signatures = protobuf.entries(meta, 5)
+        self._objects = list(protobuf.messages(protobuf.only(meta, 7), 1))
+        self._calls = protobuf.entries(protobuf.only(meta, 7), 2)
+        collected = protobuf.only(protobuf.entry(meta, 4, "saved_model_assets"), 5)
+        assets = [*protobuf.messages(meta, 6)] or [protobuf.only(value, 2) for value in protobuf.messages(collected, 1)]
+        self._assets = [(protobuf.text(protobuf.only(asset, 1), 1), protobuf.text(asset, 2)) for asset in assets]
+        scope = main_scope(protobuf.only(meta, 2))
         self.main, self.functions = scope.body, scope.functions.bodies
         self._waiting: list[tuple[str, frozenset[int]]] = []
         #: Unsafe operations, by the place and name of their node.
@@ -205,13 +205,13 @@ class _Walk:
     def _run_main(self, signature: str | None) -> None:
         called = [name for name in self._signatures if signature in (None, name)]
         ends = [end for name in called for end in self._tensors(name, 2)] + self._tensors(_INIT_SIGNATURE, 2)
-        collections = protos.entries(self._meta, 4)
+        collections = protobuf.entries(self._meta, 4)
         for name in _INIT_COLLECTIONS:
-            ends += protos.texts(protos.only(collections.get(name, memoryview(b"")), 1), 1)
-        saver = protos.only(self._meta, 3)
-        ends.append(protos.text(saver, 3))
+            ends += protobuf.texts(protobuf.only(collections.get(name, memoryview(b"")), 1), 1)
+        saver = protobuf.only(self._meta, 3)
+        ends.append(protobuf.text(saver, 3))
         own = {name_of(tensor) for tensor, file in self._assets if _stays_inside(file)} | {
-            name_of(protos.text(saver, 1))
+            name_of(protobuf.text(saver, 1))
         }
         seen = {name_of(fed) for name in called for fed in self._tensors(name, 1)}
         waiting = [name_of(end) for end in ends]
@@ -225,7 +225,7 @@ class _Walk:
 
     def _tensors(self, signature: str, field: int) -> list[str]:
         """The tensors of a signature's inputs (field 1) or outputs (field 2), including the parts of composite ones."""
-        infos = protos.entries(self._signatures.get(signature, memoryview(b"")), field).values()
+        infos = protobuf.entries(self._signatures.get(signature, memoryview(b"")), field).values()
         return [name for info in infos for name in _tensor_names(info)]
 
     def _run_function(self, name: str, own: frozenset[int]) -> None:
@@ -258,33 +258,33 @@ class _Walk:
     def _object_calls(self, signature: str | None) -> Iterator[tuple[str, frozenset[int]]]:
         """The functions of the model's objects that run: those of the signature, and those that loading calls."""
         for number, node in enumerate(self._objects):
-            for child in protos.messages(node, 1):
-                name, target = protos.text(child, 2), protos.number(child, 1)
+            for child in protobuf.messages(node, 1):
+                name, target = protobuf.text(child, 2), protobuf.number(child, 1)
                 if not 0 <= target < len(self._objects):
                     continue
                 if name == "signatures" and number == 0:
-                    for served in protos.messages(self._objects[target], 1):
-                        if signature in (None, protos.text(served, 2)):
-                            yield from self._functions_of(protos.number(served, 1))
+                    for served in protobuf.messages(self._objects[target], 1):
+                        if signature in (None, protobuf.text(served, 2)):
+                            yield from self._functions_of(protobuf.number(served, 1))
                 elif name in _RUN_BY_LOADING or (name == CALL and number == 0 and signature in (None, CALL)):
                     yield from self._functions_of(target)
-            for saveable in protos.entries(node, 11).values():
-                yield from self._functions_of(protos.number(saveable, 3))
+            for saveable in protobuf.entries(node, 11).values():
+                yield from self._functions_of(protobuf.number(saveable, 3))
 
     def _functions_of(self, number: int) -> Iterator[tuple[str, frozenset[int]]]:
         """The traces of an object that is a function, with the positions of their arguments that are assets."""
         if not 0 <= number < len(self._objects):
             return
         node = self._objects[number]
-        for name in [*protos.texts(protos.only(node, 6), 1), protos.text(protos.only(node, 8), 1)]:
-            bound = protos.numbers(self._calls.get(name, memoryview(b"")), 2)
+        for name in [*protobuf.texts(protobuf.only(node, 6), 1), protobuf.text(protobuf.only(node, 8), 1)]:
+            bound = protobuf.numbers(self._calls.get(name, memoryview(b"")), 2)
             body = self.functions.get(name)
             first = len(body.arguments) - len(bound) if body else 0
             yield name, frozenset(first + place for place, object_ in enumerate(bound) if self._is_asset(object_))
 
     def _is_asset(self, number: int) -> bool:
-        asset = next(protos.messages(self._objects[number], 5), None) if 0 <= number < len(self._objects) else None
-        index = -1 if asset is None else protos.number(asset, 1)
+        asset = next(protobuf.messages(self._objects[number], 5), None) if 0 <= number < len(self._objects) else None
+        index = -1 if asset is None else protobuf.number(asset, 1)
         return 0 <= index < len(self._assets) and _stays_inside(self._assets[index][1])
 
 
@@ -300,27 +300,27 @@ def reaches_out(operation: str, attributes: Mapping[str, memoryview]) -> bool:
 
 def _values(attribute: memoryview, field: int, field_in_list: int) -> list[memoryview]:
     """The values of an attribute, which holds a single value or a list."""
-    lists = protos.messages(attribute, 1)
+    lists = protobuf.messages(attribute, 1)
     return [
-        *protos.messages(attribute, field),
-        *(value for part in lists for value in protos.messages(part, field_in_list)),
+        *protobuf.messages(attribute, field),
+        *(value for part in lists for value in protobuf.messages(part, field_in_list)),
     ]
 
 
 def _tensor_names(info: memoryview) -> Iterator[str]:
-    yield protos.text(info, 1)
-    for sparse in protos.messages(info, 4):
-        yield from (protos.text(sparse, field) for field in (1, 2, 3))
-    for composite in protos.messages(info, 5):
-        for part in protos.messages(composite, 2):
+    yield protobuf.text(info, 1)
+    for sparse in protobuf.messages(info, 4):
+        yield from (protobuf.text(sparse, field) for field in (1, 2, 3))
+    for composite in protobuf.messages(info, 5):
+        for part in protobuf.messages(composite, 2):
             yield from _tensor_names(part)
 
 
 def _called(attribute: memoryview) -> Iterator[str]:
     """The functions that an attribute names, and those in the attributes of these functions."""
     for function in _values(attribute, 10, 9):
-        yield protos.text(function, 1)
-        for inner in protos.entries(function, 2).values():
+        yield protobuf.text(function, 1)
+        for inner in protobuf.entries(function, 2).values():
             yield from _called(inner)
 
 

@@ -1,8 +1,7 @@
 """Read a `saved_model.pb` without TensorFlow, without copying, and in milliseconds.
 
 The driver and `prelabel inspect` need to know what a model is, without the seconds and the gigabyte that TensorFlow's
-import costs. `read_graph` returns tags and signatures. The functions below it read the protocol buffers of the file:
-messages of numbered fields, without a schema. The field numbers are those of saved_model, meta_graph,
+import costs. `read_graph` returns tags and signatures. The field numbers are those of saved_model, meta_graph,
 saved_object_graph and struct.proto in tensorflow/core/protobuf.
 """
 
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prelabel.errors import DetectorError
+from prelabel.protobuf import entries, fields, messages, number, only, text, texts
 from prelabel.storage.address import describe
 
 #: Name of the signature that stands for calling the model itself.
@@ -228,113 +228,3 @@ def _leaves(value: memoryview, key: str | None = None) -> tuple[list[Tensor], in
         more, more_true = _leaves(item, name)
         tensors, true_count = tensors + more, true_count + more_true
     return tensors, true_count
-
-
-def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The number and value of each field of a message: an int for numbers, else the bytes of a string or message.
-
-    Raises:
-        ValueError: The bytes are not a message.
-    """
-    position, end = 0, len(message)
-    while position < end:
-        key, position = _varint(message, position)
-        number, kind = key >> 3, key & 7
-        if kind == 0:
-            value, position = _varint(message, position)
-            yield number, value
-            continue
-        if kind == 2:
-            size, position = _varint(message, position)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"wire type {kind} at byte {position}")
-        if number == 0 or position + size > end:
-            raise ValueError(f"a field that ends beyond its message at byte {position}")
-        yield number, message[position : position + size]
-        position += size
-
-
-def messages(message: memoryview, field: int) -> Iterator[memoryview]:
-    """The submessages in a repeated field, in order."""
-    for number, value in fields(message):
-        if number == field and not isinstance(value, int):
-            yield value
-
-
-def only(message: memoryview, field: int) -> memoryview:
-    """The submessage in a field, empty if absent. Several pieces are joined, as TensorFlow does."""
-    pieces = list(messages(message, field))
-    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
-
-
-def texts(message: memoryview, field: int) -> list[str]:
-    """The strings in a repeated field, in order."""
-    return [bytes(value).decode("utf-8", "replace") for value in messages(message, field)]
-
-
-def text(message: memoryview, field: int) -> str:
-    """The string in a field, the last one if there are several, or `""`."""
-    strings = texts(message, field)
-    return strings[-1] if strings else ""
-
-
-def number(message: memoryview, field: int) -> int:
-    """The number in a field as a signed 64-bit integer, the last one if there are several, or 0."""
-    last = 0
-    for number, value in fields(message):
-        if number == field and isinstance(value, int):
-            last = value - (1 << 64) if value >= 1 << 63 else value
-    return last
-
-
-def numbers(message: memoryview, field: int) -> list[int]:
-    """The numbers of a repeated int32 field, packed or not."""
-    values: list[int] = []
-    for number, value in fields(message):
-        if number == field:
-            values += [value] if isinstance(value, int) else packed(value)
-    return values
-
-
-def packed(value: memoryview) -> list[int]:
-    """The numbers of a packed repeated field, as unsigned integers."""
-    values, position = [], 0
-    while position < len(value):
-        number, position = _varint(value, position)
-        values.append(number)
-    return values
-
-
-def entry(message: memoryview, field: int, key: str) -> memoryview:
-    """One value of a field of type map<string, message>, empty if absent. Raises ValueError like `entries`."""
-    return entries(message, field).get(key, memoryview(b""))
-
-
-def entries(message: memoryview, field: int) -> dict[str, memoryview]:
-    """The values of a field of type map<string, message> by key; entries without a value are skipped.
-
-    Raises:
-        ValueError: Two entries have the same key, as only a file that is made to be read in two ways has.
-    """
-    values: dict[str, memoryview] = {}
-    for pair in messages(message, field):
-        for value in messages(pair, 2):
-            key = text(pair, 1)
-            if key in values:
-                raise ValueError(f"two entries with the name {key[:80]!r}")
-            values[key] = value
-    return values
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    result = shift = 0
-    while position < len(message) and shift < 70:
-        byte = message[position]
-        position += 1
-        result |= (byte & 127) << shift
-        if byte < 128:
-            return result, position
-        shift += 7
-    raise ValueError(f"a number that does not end at byte {position}")

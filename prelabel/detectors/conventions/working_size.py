@@ -7,7 +7,7 @@ pixels in place. All paths must end in a resize to the same constant size; other
 
 from __future__ import annotations
 
-from prelabel.detectors.conventions import protos
+from prelabel import protobuf
 from prelabel.detectors.conventions.graph import CALLS, Node, Scope, main_scope, name_of
 from prelabel.detectors.conventions.protos import chosen_meta_graph, open_saved_model
 from prelabel.detectors.conventions.resolve_model import PreparedModel
@@ -33,7 +33,7 @@ class _UnknownError(Exception):
 def working_size(model: PreparedModel) -> int | None:
     """Upper bound of the shorter side, in pixels, of an image after the model has resized it; None if unknown."""
     with open_saved_model(model.local.path) as data:
-        size = model.input_size or fixed_resize(protos.only(chosen_meta_graph(data)[1], 2))
+        size = model.input_size or fixed_resize(protobuf.only(chosen_meta_graph(data)[1], 2))
     if size:
         return max(size)
     return model.local.entry.working_size if model.local.entry else None
@@ -94,7 +94,7 @@ def _sizes(scope: Scope, start: str) -> set[Size]:
 def _constant_size(node: Node | None) -> Size:
     if node is None or node.operation != "Const":
         raise _UnknownError
-    content = bytes(protos.only(protos.only(node.attribute("value"), 8), 4))
+    content = bytes(protobuf.only(protobuf.only(node.attribute("value"), 8), 4))
     size = int.from_bytes(content[:4], "little"), int.from_bytes(content[4:], "little")
     if len(content) != 8 or not all(0 < side < 1 << 16 for side in size):
         raise _UnknownError
