@@ -342,7 +342,8 @@ def _read_parquet(
             names = parquet.schema_arrow.names
             first, second = columns
             if first not in names:
-                raise SourceError(f"{list_name}: must have a column {first}, got {', '.join(names[:10])[:200]}")
+                images = " or one with the bytes of images (binary)" if columns == _COLUMNS else ""
+                raise SourceError(f"{list_name}: must have a column {first}{images}, got {', '.join(names[:10])[:200]}")
             _require_unique_columns(names, columns, list_name)
             present = [name for name in columns if name in names]
             row = 0

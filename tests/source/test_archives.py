@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import stat
 import struct
 import tarfile
 import tracemalloc
@@ -105,6 +106,13 @@ def test_a_compressed_tar_is_read_as_a_stream(tmp_path: Path, compression: str, 
     assert read_all(refs[::-1]) == list(IMAGES.values())[::-1]
 
 
+def test_frames_to_skip_are_skipped_as_pzstd_writes_them(tmp_path: Path) -> None:
+    data = compressed(tar_of(MEMBERS), "zstd")
+    skipped = struct.pack("<2I4s", 0x184D2A50, 4, b"size")
+    (tmp_path / "a.tar.zst").write_bytes(skipped + data + skipped)
+    assert read_all(listed(tmp_path / "a.tar.zst")[0]) == list(IMAGES.values())
+
+
 def test_what_cannot_be_read_from_a_tar_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as archive:
@@ -129,6 +137,23 @@ def test_what_cannot_be_read_from_a_tar_is_counted(tmp_path: Path) -> None:
     assert summary.ignored == {
         "(link)": 2, "(unsafe name)": 2, "(hidden)": 2, "(no extension)": 1, "(sparse file)": 1
     }  # fmt: skip
+
+
+def test_an_archive_behind_the_end_of_another_is_told(tmp_path: Path) -> None:
+    first, second = tar_of({"a.jpg": b"a"}), tar_of({"b.jpg": b"b"})
+    (tmp_path / "cat.tar").write_bytes(first + second)
+    (tmp_path / "padded.tar").write_bytes(first + bytes(512) + b"no header" * 100)
+    refs, summary = listed(tmp_path / "*.tar")
+    assert [ref.image_id for ref in refs] == ["cat.tar/a.jpg", "padded.tar/a.jpg"]
+    (damage,) = summary.damage
+    assert is_told(damage, "cat.tar", f"{len(first):,}", "tar -A")
+
+
+def test_archives_in_an_archive_are_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of({"b.tar": tar_of(MEMBERS), "c.zip": b"", "a.jpg": b"a"}))
+    refs, summary = listed(tmp_path / "a.tar")
+    assert [ref.image_id for ref in refs] == ["a.tar/a.jpg"]
+    assert summary.ignored == {"(archive in an archive)": 2}
 
 
 def test_names_that_are_not_utf_8_stay_distinct(tmp_path: Path) -> None:
@@ -313,17 +338,47 @@ def test_a_zip_stands_for_its_images(tmp_path: Path, method: int, comment: bytes
     assert read_all(refs) == [*IMAGES.values(), b"unicode"]
 
 
-def test_a_zip64_archive_is_read(tmp_path: Path) -> None:
+def test_files_of_a_zip_are_listed_as_they_lie_in_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("c.jpg", "a.jpg", "b.jpg"):
+            archive.writestr(name, name)
+        archive.filelist.sort(key=lambda entry: entry.filename)
+    refs, _ = listed(tmp_path / "a.zip")
+    assert [ref.file_name for ref in refs] == ["a.zip/c.jpg", "a.zip/a.jpg", "a.zip/b.jpg"]
+    assert read_all(refs) == [b"c.jpg", b"a.jpg", b"b.jpg"]
+
+
+def test_links_and_encrypted_files_of_a_zip_are_counted(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link.jpg")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(link, "a.jpg")
+        for name in ("a.jpg", "secret.jpg", "secret.txt", "b.jpg"):
+            archive.writestr(name, name)
+            archive.filelist[-1].flag_bits |= name.startswith("secret")
+    refs, summary = listed(tmp_path / "a.zip")
+    assert read_all(refs) == [b"a.jpg", b"b.jpg"]
+    assert summary.ignored == {"(link)": 1, "(encrypted)": 1, ".txt": 1}
+    assert summary.damage == []
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("utf-8", "é😀.jpg"), ("cp437", "é.jpg")])
+def test_names_in_a_zip_may_be_utf_8_without_saying_so(tmp_path: Path, encoding: str, name: str) -> None:
+    encoded = name.encode(encoding)
+    data = zip_of({"_" * len(encoded): b"a"}).replace(b"_" * len(encoded), encoded)
+    (tmp_path / "a.zip").write_bytes(data)
+    assert [ref.file_name for ref in listed(tmp_path / "a.zip")[0]] == [f"a.zip/{name}"]
+
+
+def test_a_zip64_archive_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 2)  # more files than fit into the usual end of an archive
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name, data in IMAGES.items():
             with archive.open(name, "w", force_zip64=True) as file:
                 file.write(data)
         archive.filelist[0].extra = b"\x99\x99\x04\x00skip"
-        # More files than 16 bits can count need the ZIP64 end.
-        archive.filelist += [archive.filelist[-1]] * 65_535
-    refs, _ = listed(tmp_path / "a.zip")
-    assert len(refs) == 65_538
-    assert read_all(refs[:3]) == list(IMAGES.values())
+    assert b"PK\x06\x06" in (tmp_path / "a.zip").read_bytes()
+    assert read_all(listed(tmp_path / "a.zip")[0]) == list(IMAGES.values())
 
 
 def test_offsets_and_sizes_of_more_than_four_gigabytes_are_read_from_the_zip64_field() -> None:
@@ -429,6 +484,26 @@ def test_a_row_without_bytes_fails_and_the_others_do_not(tmp_path: Path) -> None
         fetch(refs[0], STORAGE, 0)
 
 
+def test_rows_are_named_after_the_first_image(tmp_path: Path) -> None:
+    schema = pa.schema([("image", pa.binary())])
+    with pq.ParquetWriter(tmp_path / "a.parquet", schema) as writer:
+        for group in ([], [None, PNG], [PNG]):
+            writer.write_table(pa.table({"image": pa.array(group, pa.binary())}))
+    assert [ref.file_name for ref in listed(tmp_path / "a.parquet")[0]] == [f"a.parquet/{row}.png" for row in range(3)]
+
+
+STRUCT = pa.struct([("bytes", pa.binary())])
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view(), STRUCT], ids=str)
+def test_images_may_have_any_binary_type(tmp_path: Path, kind: pa.DataType) -> None:
+    images = [{"bytes": PNG} if pa.types.is_struct(kind) else PNG]
+    # The other column has the name by which Parquet calls the bytes of the first.
+    pq.write_table(pa.table({"image.bytes": [b"other"], "image": pa.array(images, kind)}), tmp_path / "a.parquet")
+    refs = list(list_images([str(tmp_path / "a.parquet")], STORAGE, image_column="image"))
+    assert read_all(refs) == [PNG]
+
+
 def test_the_schema_tells_images_from_addresses(tmp_path: Path) -> None:
     def is_refused(name: str, *facts: str, **options: Any) -> None:
         with pytest.raises(SourceError, match=telling(name, *facts)):
@@ -447,7 +522,7 @@ def test_the_schema_tells_images_from_addresses(tmp_path: Path) -> None:
     assert fetch(ref, STORAGE, MAX) == b"t"
     is_refused("two.parquet", "label", image_column="label")
     pq.write_table(pa.table({"path": ["a.jpg"]}), tmp_path / "none.parquet")
-    is_refused("none.parquet", "uri", "path")
+    is_refused("none.parquet", "uri", "bytes", "path")
     (tmp_path / "no.parquet").write_bytes(b"no Parquet")
     is_refused("no.parquet")
     is_refused("no.parquet", image_column="image")

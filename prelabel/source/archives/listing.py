@@ -19,12 +19,12 @@ from prelabel.image_ref import ImageRef
 from prelabel.source.archives import FORMATS
 from prelabel.source.archives.base import Member
 from prelabel.source.archives.ranges import open_ranges
-from prelabel.source.formats import HIDDEN, IMAGE_EXTENSIONS, NO_EXTENSION, extension_of
+from prelabel.source.formats import ARCHIVES, HIDDEN, IMAGE_EXTENSIONS, NO_EXTENSION, extension_of
 from prelabel.storage.address import Address, describe, member_url
 from prelabel.storage.files import Storage
 
-#: Key of ignored files whose names lead out of their archive.
-UNSAFE = "(unsafe name)"
+#: Keys of ignored files whose names lead out of their archive, and of archives in an archive.
+UNSAFE, NESTED = "(unsafe name)", "(archive in an archive)"
 
 #: Archives that are read at the same time, images per batch, and batches of an archive that may wait.
 _ARCHIVES, _BATCH, _BATCHES = 8, 256, 32
@@ -151,7 +151,7 @@ class _Scan:
         if any(part.startswith(".") and part != ".." for part in parts) or "__MACOSX" in parts:
             self._ignored[HIDDEN] += 1
         elif extension not in IMAGE_EXTENSIONS and not member.file_name:
-            self._ignored[extension or NO_EXTENSION] += 1
+            self._ignored[NESTED if extension in ARCHIVES else extension or NO_EXTENSION] += 1
         elif ".." in parts:
             self._ignored[UNSAFE] += 1
         elif member.problem:

@@ -75,7 +75,7 @@ def _leaf(field: pa.Field) -> str | None:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return kind in (pa.binary(), pa.large_binary())
+    return kind in (pa.binary(), pa.large_binary(), pa.binary_view())
 
 
 def members(file: RandomFile, column: str | None) -> Iterator[Member]:
@@ -102,13 +102,18 @@ def members(file: RandomFile, column: str | None) -> Iterator[Member]:
 
 def _extension(file: RandomFile, footer: Any, size: int, column: str) -> str:
     """The extension of the first image: the names of rows should have one, and most files hold one format."""
-    if not footer.num_rows:
+    groups = range(footer.num_row_groups)
+    group = next((number for number in groups if footer.row_group(number).num_rows), None)
+    if group is None:
         return ""
     try:
-        data = _Images(file, footer, size, 0, column, PATIENT_ATTEMPTS).take(0)
+        images = _Images(file, footer, size, group, column, PATIENT_ATTEMPTS)
+        for row in range(min(_ROWS, footer.row_group(group).num_rows)):
+            if data := images.take(row):
+                return extension_of_content(data)
     except FetchError:
         return ""
-    return "" if data is None else extension_of_content(data)
+    return ""
 
 
 def _footer(file: RandomFile, size: int, attempts: int) -> Any:
@@ -171,7 +176,7 @@ class _Images:
                 raise self._view.error or FetchError(f"its archive is damaged ({describe(error)})") from None
             if batch is None:
                 raise FetchError("its archive is damaged: the row group has fewer rows than its footer says")
-            values = batch.column(0)
+            values = batch.column(self.place[1])  # the path of a field may be the name of another column, too
             values = values.field("bytes") if self._is_struct else values
             self._rows = [value if value.is_valid else None for value in values]
 

@@ -250,9 +250,12 @@ class _StoredFile(_RemoteFile):
         return offset
 
     async def _continued(self, wanted: int) -> bytes:
+        offset = self._start + len(self._buffer)
+        if offset == self._size:
+            return b""
         await self._stack.aclose()
         self._stack = AsyncExitStack()
-        await self._request(self._start + len(self._buffer))
+        await self._request(offset)
         return await self._pieces(wanted) if self._left else b""
 
     async def _look_up(self) -> tuple[str | None, int]:

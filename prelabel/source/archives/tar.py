@@ -24,6 +24,9 @@ _BLOCK = 512
 #: Largest additional member with a name, in bytes. Longer ones are no names.
 _LONGEST_HEADER = 1 << 20
 
+#: Bytes behind the mark of the end that are searched for another archive: tar pads archives to a multiple of 10 kB.
+_LONGEST_PADDING = 1 << 16
+
 #: Types of members that are a file with content, and their names in the standards.
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
@@ -51,6 +54,7 @@ def members(file: RandomFile, _: str | None = None) -> Iterator[Member]:
                 raise FetchError("it is not a tar archive")
             raise FetchError(f"it ends at byte {offset + len(block):,} without the mark of a tar archive's end")
         if not block.strip(b"\0"):
+            _require_nothing_behind(content, offset)
             return
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -79,6 +83,20 @@ def members(file: RandomFile, _: str | None = None) -> Iterator[Member]:
                 yield Member(unicode_name(path), size, "" if problem else f"{prefix}{offset}+{size}", problem)
             name, for_next = None, {}
         offset = following
+
+
+def _require_nothing_behind(file: RandomFile, offset: int) -> None:
+    """Raise FetchError if another archive follows behind the mark of the end: tar would not read it either."""
+    data = read_patiently(file, offset, _LONGEST_PADDING)
+    padding = len(data) - len(data.lstrip(b"\0"))
+    start = padding // _BLOCK * _BLOCK
+    try:
+        tarfile.TarInfo.frombuf(data[start : start + _BLOCK], "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
+        return
+    raise FetchError(
+        f"another archive follows at byte {offset + start:,}, and is not read: join archives with `tar -A`, not `cat`"
+    )
 
 
 def _header_data(file: RandomFile, offset: int, size: int) -> bytes:

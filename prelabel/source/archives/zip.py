@@ -1,7 +1,7 @@
 """ZIP archives, listed by the directory at their end.
 
 The directory names the files and where they lie; a header of variable length precedes each file. Archives and files of
-more than 4 GB (ZIP64) are read. Encrypted and split archives are refused.
+more than 4 GB (ZIP64) are read. Split archives are refused, and encrypted files are counted as ignored.
 
 The location of a file is `OFFSET+COMPRESSED:METHOD:SIZE:CRC`: of its header, the bytes after it, the method by which
 they are compressed (0 for none, 8 for deflate), and size and checksum (hexadecimal) of the file.
@@ -10,9 +10,11 @@ they are compressed (0 for none, 8 for deflate), and size and checksum (hexadeci
 from __future__ import annotations
 
 import re
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from prelabel.errors import FetchError
 from prelabel.source.archives.base import ArchiveFormat, Member, unicode_name
@@ -30,8 +32,8 @@ _HEADER = struct.Struct("<4s5H3I2H")
 #: A comment of up to this many bytes may follow the end.
 _LONGEST_COMMENT = 0xFFFF
 
-#: Bytes of the directory that are read at a time.
-_PIECE = 1 << 18
+#: Longest directory, in bytes, for more than a million files. It is held in memory while it is listed.
+_LONGEST_DIRECTORY = 1 << 28
 
 _STORED, _DEFLATED = 0, 8
 _METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
@@ -42,34 +44,78 @@ _IN_ZIP64 = 0xFFFFFFFF
 _LOCATION = re.compile(r"(\d{1,19})\+(\d{1,19}):(\d{1,5}):(\d{1,19}):([0-9a-f]{8})")
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An entry of the directory, as far as it is needed.
+
+    Attributes:
+        mode: Kind and permissions of the file as Unix has them; 0 if the archive was made elsewhere.
+        offset: Where the file's header lies.
+        end: Where the next entry begins in the directory.
+    """
+
+    name: bytes
+    flags: int
+    method: int
+    mode: int
+    crc: int
+    plain: int
+    compressed: int
+    offset: int
+    end: int
+
+
 def members(file: RandomFile, _: str | None = None) -> Iterator[Member]:
     """As in `ArchiveFormat`."""
     start, size, shift = _directory(file)
-    end, position = start + size, start
-    buffer, place = b"", 0
-    while position < end or place < len(buffer):
-        if len(buffer) - place < _ENTRY.size + 3 * 0xFFFF and position < end:
-            piece = read_patiently(file, position, min(_PIECE, end - position))
-            if not piece:
-                raise FetchError("its directory is cut off")
-            buffer, place, position = buffer[place:] + piece, 0, position + len(piece)
+    if size > _LONGEST_DIRECTORY:
+        raise FetchError(f"its directory has {size:,} bytes; at most {_LONGEST_DIRECTORY:,} are read")
+    directory = read_patiently(file, start, size)
+    places: list[tuple[int, int]] = []
+    place = 0
+    while place + _ENTRY.size <= len(directory) and directory.startswith(b"PK\x01\x02", place):
+        entry = _entry(directory, place)
+        places.append((entry.offset, place))
+        place = entry.end
+    # Some programs sort the directory. In that order, each image would cost a request.
+    for _offset, listed_at in sorted(places):
+        entry = _entry(directory, listed_at)
+        if entry.name.endswith(b"/"):
             continue
-        if len(buffer) - place < _ENTRY.size or buffer[place : place + 4] != b"PK\x01\x02":
-            raise FetchError(f"its directory is damaged at byte {position - len(buffer) + place:,}")
-        entry = _ENTRY.unpack_from(buffer, place)
-        flags, method, crc, compressed, plain = entry[3], entry[4], entry[7], entry[8], entry[9]
-        name_length, extra_length, comment_length, offset = entry[10], entry[11], entry[12], entry[16]
-        name_start = place + _ENTRY.size
-        extra_start, extra_end = name_start + name_length, name_start + name_length + extra_length
-        name, extra = buffer[name_start:extra_start], buffer[extra_start:extra_end]
-        place = extra_end + comment_length
-        plain, compressed, offset = _sizes_of_64(extra, plain, compressed, offset)
-        if name.endswith(b"/"):
-            continue
-        if flags & _ENCRYPTED:
-            raise FetchError("it is encrypted: decrypt it first")
-        text = unicode_name(name) if flags & _UTF_8 else name.decode("cp437")
-        yield Member(text, plain, f"{offset + shift}+{compressed}:{method}:{plain}:{crc:08x}")
+        problem = "(link)" if stat.S_ISLNK(entry.mode) else "(encrypted)" if entry.flags & _ENCRYPTED else ""
+        location = f"{entry.offset + shift}+{entry.compressed}:{entry.method}:{entry.plain}:{entry.crc:08x}"
+        yield Member(_text(entry), entry.plain, "" if problem else location, problem)
+    if place < size:
+        raise FetchError(f"its directory is damaged at byte {start + place:,}")
+
+
+def _entry(directory: bytes, place: int) -> _Entry:
+    fields = _ENTRY.unpack_from(directory, place)
+    name_length, extra_length, comment_length = fields[10:13]
+    name_end = place + _ENTRY.size + name_length
+    extra_end = name_end + extra_length
+    plain, compressed, offset = _sizes_of_64(directory[name_end:extra_end], fields[9], fields[8], fields[16])
+    return _Entry(
+        name=directory[place + _ENTRY.size : name_end],
+        flags=fields[3],
+        method=fields[4],
+        mode=fields[15] >> 16,
+        crc=fields[7],
+        plain=plain,
+        compressed=compressed,
+        offset=offset,
+        end=extra_end + comment_length,
+    )
+
+
+def _text(entry: _Entry) -> str:
+    """The name of a file. Without a flag it should be in code page 437, but macOS and Info-ZIP write UTF-8."""
+    if not entry.flags & _UTF_8:
+        try:
+            return entry.name.decode()
+        except UnicodeDecodeError:
+            return entry.name.decode("cp437")
+    return unicode_name(entry.name)
 
 
 def _directory(file: RandomFile) -> tuple[int, int, int]:
