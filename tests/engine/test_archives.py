@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -19,9 +20,12 @@ from prelabel.store.run import open_run
 from prelabel.store.verify import verify
 from tests.archives import ranged_web, tar_of
 from tests.engine.fakes import BrightestCorner, Deed
+from tests.engine.inline import Inline
+from tests.engine.inline import inline as inline  # a fixture
 from tests.engine.test_job import stop_after
 from tests.engine.test_shard import picture
 from tests.engine.world import World
+from tests.messages import is_told
 
 SETTINGS = ReadSettings(Storage(), DecodeOptions(), "brightest", "brightest-00000000")
 
@@ -53,6 +57,27 @@ def test_a_run_survives_a_death_and_a_stop_in_the_middle_of_an_archive(local_wor
             assert row.bytes == (world.photos / f"{number:03d}.png").stat().st_size
             assert row.location is not None
     assert [ref.location for ref in open_run(str(world.out), Storage()).plan()] == [row.location for row in rows]
+
+
+def test_an_archive_that_was_replaced_before_a_run_resumes_is_noticed(inline: Inline, tmp_path: Path) -> None:
+    for number in range(6):
+        picture(tmp_path, f"{number}.png", (number, 0))
+    photos = {f"{number}.png": (tmp_path / f"{number}.png").read_bytes() for number in range(6)}
+    archive, out = tmp_path / "a.tar", tmp_path / "out"
+    archive.write_bytes(tar_of(photos))
+    inline.label(source=(str(archive),), output=str(out), shard_size=3)
+    kept = list(open_run(str(out), Storage()).rows())[:3]
+    for name in ("manifest.json", "shards/shard-00001.parquet"):  # as if it had been killed there
+        (out / name).unlink()
+    archive.write_bytes(tar_of(dict(zip(photos, reversed(photos.values()), strict=True))))
+    os.utime(archive, ns=(0, 0))
+    inline.label(source=(str(archive),), output=str(out), shard_size=3)
+    rows = list(open_run(str(out), Storage()).rows())
+    assert facts(rows[:3]) == facts(kept)
+    assert [is_told(row.error or "", "changed") for row in rows] == [False] * 3 + [True] * 3
+    inline.label(source=(str(archive),), output=str(out), shard_size=3, changed=True)
+    places = [row.detections and row.detections.xyxy[0, 0] for row in open_run(str(out), Storage()).rows()]
+    assert places == [5, 4, 3, 2, 1, 0]
 
 
 def facts(rows: list[ImageRow]) -> list[tuple[object, ...]]:
