@@ -179,7 +179,8 @@ def label(
         image_root: Resolve relative entries of lists and COCO files against this folder or prefix (default: the list's
             folder).
         image_column: Read the bytes of images from this column of Parquet files, or their addresses from the column
-            `uri` (default: the only column of either kind).
+            `uri` (default: the only column of either kind); or the bytes from this feature of TFRecords (default:
+            `image/encoded` or `image`).
         sniff: Also find images in files without a known extension (.dat, or none), by their first bytes.
         images: Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or
             .parquet file with a column `image_id`. `prelabel select` writes such lists.
@@ -363,7 +364,8 @@ def estimate(
         image_root: Resolve relative entries of lists and COCO files against this folder or prefix (default: the list's
             folder).
         image_column: Read the bytes of images from this column of Parquet files, or their addresses from the column
-            `uri` (default: the only column of either kind).
+            `uri` (default: the only column of either kind); or the bytes from this feature of TFRecords (default:
+            `image/encoded` or `image`).
         sniff: Also find images in files without a known extension (.dat, or none), by their first bytes.
         images: Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or
             .parquet file with a column `image_id`. `prelabel select` writes such lists.

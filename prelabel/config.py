@@ -54,9 +54,9 @@ class LabelOptions(Options):
     view_options: ViewOptions = group_of(ViewOptions)
     source: tuple[str, ...] = option(
         (),
-        "Images: folders or prefixes (read recursively), globs, files, archives (.tar, .zip, .parquet with the bytes "
-        "of images), lists (.txt, .csv, .jsonl, .parquet with a `uri` column), COCO JSON or Label Studio projects, on "
-        "disk or at any fsspec URL (s3://, gs://, abfs://, https://).",
+        "Images: folders or prefixes (read recursively), globs, files, archives (.tar, .zip, .tfrecord, .parquet with "
+        "the bytes of images), lists (.txt, .csv, .jsonl, .parquet with a `uri` column), COCO JSON or Label Studio "
+        "projects, on disk or at any fsspec URL (s3://, gs://, abfs://, https://).",
         missing="no source given: name at least one folder, file, list or URL of images",
         affects="plan",
         first=True,
@@ -87,7 +87,8 @@ class LabelOptions(Options):
     image_column: str | None = option(
         None,
         "Read the bytes of images from this column of Parquet files, or their addresses from the column `uri` "
-        "(default: the only column of either kind).",
+        "(default: the only column of either kind); or the bytes from this feature of TFRecords (default: "
+        "`image/encoded` or `image`).",
         metavar="NAME",
         affects="plan",
     )

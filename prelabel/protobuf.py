@@ -12,10 +12,10 @@ from typing import Protocol, Self, TypeVar, overload
 
 
 class View(Protocol):
-    """Bytes of which single ones and parts can be taken."""
+    """Bytes of which single ones and parts can be taken; `bytes` reads them."""
 
-    def __len__(self) -> int:
-        """Number of bytes."""
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[int]: ...
 
     @overload
     def __getitem__(self, place: int, /) -> int: ...

@@ -37,7 +37,9 @@ MAY_IMPORT = {
     "config": {"mapping_files", "options", "select", "storage", "views"},
     "labels": {"errors", "detections", "keypoints", "mapping_files", "storage"},
     "label_studio/client": {"errors", "storage"},
-    "source": {"errors", "words", "mapping_files", "storage", "frames", "image_ref", "label_studio/client"},
+    "source": {
+        *{"errors", "words", "mapping_files", "storage", "frames", "image_ref", "protobuf", "label_studio/client"},
+    },
     "detectors/base": {"detections", "keypoints"},
     "detectors/checks": {"errors"},
     "detectors/models": {"errors", "storage", "class_rules"},
@@ -112,6 +114,7 @@ HOMES = {
     "azure": {"storage/azure.py"},
     "gcsfs": {"storage/gcs.py"},
     "google": {"storage/gcs.py"},
+    "google_crc32c": {"source/archives/tfrecord.py"},
     "yarl": {"storage/gcs.py"},
     "aiohttp": {"storage/redirects.py"},
     "PIL": {

@@ -69,8 +69,11 @@ _COMPANIONS = frozenset({
 })
 # fmt: on
 
+#: Extensions of TFRecord files.
+TFRECORD_EXTENSIONS = (".tfrecord", ".tfrecords", ".tfrec", ".record")
+
 #: Extensions of archives that are opened if a source names them.
-ARCHIVES = frozenset((".tar", ".tgz", ".tzst", ".zip"))
+ARCHIVES = frozenset((".tar", ".tgz", ".tzst", ".zip", *TFRECORD_EXTENSIONS))
 
 #: Summary keys for files without an extension, with an unusable one (too long, unprintable), and with a leading dot.
 NO_EXTENSION, OTHER, HIDDEN = "(no extension)", "(other)", "(hidden)"
@@ -103,8 +106,10 @@ def describe_ignored(ignored: Mapping[str, int], sniffed: bool) -> str:
     ]
     more = len(by_count) - len(listed)
     text = ", ".join(listed) + (f" and {more} other extensions, see run.json" if more else "")
-    if any(extension in ARCHIVES for extension in ignored):
-        text += "; to read the images in archives, name these: FOLDER/*.tar"
+    if (archives := next((extension for extension, _ in by_count if extension in ARCHIVES), None)) is not None:
+        text += (
+            f"; to read the images in archives, name these: FOLDER/*{archives}{'*' * (archives in TFRECORD_EXTENSIONS)}"
+        )
     unknown = sum(count for extension, count in ignored.items() if _is_unknown(extension))
     if unknown and not sniffed:
         text += f"; use --sniff to identify the {unknown:,} with unknown extensions by their content"
@@ -113,7 +118,7 @@ def describe_ignored(ignored: Mapping[str, int], sniffed: bool) -> str:
 
 def _is_unknown(extension: str) -> bool:
     can_be_image = extension.startswith(".") or extension in (NO_EXTENSION, OTHER)
-    return can_be_image and extension not in NOT_READ and extension not in _COMPANIONS
+    return can_be_image and extension not in NOT_READ and extension not in _COMPANIONS | ARCHIVES
 
 
 # --- by the bytes -----------------------------------------------------------------------------------------------------

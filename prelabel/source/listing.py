@@ -26,7 +26,7 @@ from urllib.parse import unquote
 
 from prelabel.errors import FetchError, SourceError, first_of
 from prelabel.image_ref import ImageRef
-from prelabel.source.archives import kind_of, names_archives
+from prelabel.source.archives import kind_of, names_archives, without_shard
 from prelabel.source.archives.listing import with_members
 from prelabel.source.archives.parquet import image_columns, read_schema
 from prelabel.source.archives.ranges import open_ranges
@@ -401,7 +401,7 @@ def _walk_images(
         return extension_of(path) in IMAGE_EXTENSIONS or kind_of(path) is not None
 
     def ignore(path: str) -> None:
-        summary.ignore(extension_of(path) or NO_EXTENSION)
+        summary.ignore(extension_of(without_shard(path)) or NO_EXTENSION)
 
     files = walk(source.root, storage, enter=enter, choose=choose, start=pattern.start, on_entry=on_file)
     if sniff:

@@ -26,31 +26,32 @@ from tests.engine.test_job import stop_after
 from tests.engine.test_shard import picture
 from tests.engine.world import World
 from tests.messages import is_told
+from tests.tfrecords import tfrecord_of
 
 SETTINGS = ReadSettings(Storage(), DecodeOptions(), "brightest", "brightest-00000000")
 
 
 def in_archives(photos: Path, folder: Path, size: int) -> None:
-    """Archives `0.tar`, `1.tar` with so many photos each, and a file beside each photo."""
-    files = sorted(photos.iterdir())
-    for number, start in enumerate(range(0, len(files), size)):
-        members = {path.name: path.read_bytes() for path in files[start : start + size]}
-        (folder / f"{number}.tar").write_bytes(tar_of({**members, "note.txt": b"no image"}))
+    """`0.tar` with so many photos and another file, and `1.tfrecord` with the others."""
+    members = [(path.name, path.read_bytes()) for path in sorted(photos.iterdir())]
+    (folder / "0.tar").write_bytes(tar_of(dict([*members[:size], ("note.txt", b"no image")])))
+    (folder / "1.tfrecord").write_bytes(tfrecord_of(dict(members[size:])))
 
 
 def test_a_run_survives_a_death_and_a_stop_in_the_middle_of_an_archive(local_world: World) -> None:
     world = local_world
-    world.add(14, p002=Deed.ABORT)
+    world.add(14, p009=Deed.ABORT)
     in_archives(world.photos, world.folder, size=7)
-    source = (str(world.folder / "*.tar"),)
+    source = tuple(str(world.folder / name) for name in ("*.tar", "*.tfrecord"))
     recorder, stop = stop_after(2)
     with pytest.raises(RunInterrupted):
         world.label(recorder, stop, source=source)
     world.label(source=source)
     assert verify(str(world.out), Storage()).problems == ()
     rows = world.rows()
-    assert [row.image_id for row in rows] == [f"{number // 7}.tar/{number:03d}.png" for number in range(14)]
-    assert [row.image_id for row in rows if row.error] == ["0.tar/002.png"]
+    archives = ["0.tar"] * 7 + ["1.tfrecord"] * 7
+    assert [row.image_id for row in rows] == [f"{name}/{number:03d}.png" for number, name in enumerate(archives)]
+    assert [row.image_id for row in rows if row.error] == ["1.tfrecord/009.png"]
     for number, row in enumerate(rows):
         if row.detections is not None:
             assert row.detections.xyxy[0, :2].tolist() == [1 + number % 7, 1 + number % 3]

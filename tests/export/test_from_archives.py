@@ -25,6 +25,7 @@ from tests.engine.fakes import BrightestCorner
 from tests.engine.test_shard import SETTINGS, picture
 from tests.messages import telling
 from tests.runs import write_run
+from tests.tfrecords import tfrecord_of
 
 STORAGE = Storage()
 
@@ -34,34 +35,40 @@ def members(tmp_path: Path) -> dict[str, bytes]:
     return {ref.file_name: Path(ref.uri).read_bytes() for ref in refs}
 
 
-def run_of(tmp_path: Path, web: RangedWeb) -> Run:
+#: Archives by name, and what writes them.
+ARCHIVES = {"a.tar": tar_of, "a.tfrecord": tfrecord_of}
+
+
+def run_of(tmp_path: Path, web: RangedWeb, name: str = "a.tar") -> Run:
     """A finished run of an archive on a web server."""
-    (tmp_path / "a.tar").write_bytes(tar_of(members(tmp_path)))
-    refs = list(list_images([f"{web.url}/a.tar"], STORAGE))
+    (tmp_path / name).write_bytes(ARCHIVES[name](members(tmp_path)))
+    refs = list(list_images([f"{web.url}/{name}"], STORAGE))
     rows = label_shard(refs, Reader(SETTINGS), BrightestCorner())
     return open_run(write_run(tmp_path / "run", [rows[:2], rows[2:]]), STORAGE)
 
 
-def test_images_are_copied_out_of_an_archive_with_one_request(tmp_path: Path) -> None:
+@pytest.mark.parametrize("archive", ARCHIVES)
+def test_images_are_copied_out_of_an_archive_with_one_request(tmp_path: Path, archive: str) -> None:
     with ranged_web(tmp_path) as web:
-        run = run_of(tmp_path, web)
+        run = run_of(tmp_path, web, archive)
         web.requests.clear()
         export_yolo(RunInfo.of(run), run.rows, str(tmp_path / "yolo"), YoloOptions(image_files="copy"), STORAGE)
         assert len(web.requests) == 1
     for name, data in members(tmp_path).items():
-        assert (tmp_path / "yolo" / "images" / "train" / "a.tar" / name).read_bytes() == data
-    assert (tmp_path / "yolo" / "labels" / "train" / "a.tar" / "0.txt").exists()
+        assert (tmp_path / "yolo" / "images" / "train" / archive / name).read_bytes() == data
+    assert (tmp_path / "yolo" / "labels" / "train" / archive / "0.txt").exists()
     with pytest.raises(ExportError, match=telling("--image-files copy")):
         export_yolo(RunInfo.of(run), run.rows, str(tmp_path / "linked"), YoloOptions(image_files="link"), STORAGE)
 
 
-def test_an_image_is_read_again_only_if_it_is_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("archive", ARCHIVES)
+def test_an_image_is_read_again_only_if_it_is_the_same(tmp_path: Path, archive: str) -> None:
     with ranged_web(tmp_path) as web:
-        run = run_of(tmp_path, web)
+        run = run_of(tmp_path, web, archive)
         row = next(iter(run.rows())).in_frame(BROWSER)
         assert np.argwhere(browser_pixels(row, STORAGE).sum(axis=2)).tolist() == [[1, 0]]
         names, contents = zip(*members(tmp_path).items(), strict=True)
-        (tmp_path / "a.tar").write_bytes(tar_of(dict(zip(names, contents[::-1], strict=True))))
+        (tmp_path / archive).write_bytes(ARCHIVES[archive](dict(zip(names, contents[::-1], strict=True))))
         with pytest.raises(FetchError, match=telling("changed")):
             image_bytes(row, STORAGE)
 

@@ -7,6 +7,7 @@ python -m tests.hostile.guided --seconds 300                    what a coverage-
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import shutil
@@ -50,6 +51,8 @@ from prelabel.review.openimages.truth import read_open_images
 from prelabel.review.options import CompareOptions
 from prelabel.review.truth import read_truth
 from prelabel.select import Selection
+from prelabel.source.archives.reader import ArchiveReader
+from prelabel.source.fetch import fetch
 from prelabel.source.listing import list_images
 from prelabel.storage.files import Storage
 from prelabel.store.rows import ImageRow
@@ -60,6 +63,7 @@ from tests.hostile.mutants import mutant
 from tests.review.openimages_cases import BOXES as OPEN_IMAGES_BOXES
 from tests.rows import ListedRows
 from tests.runs import write_run
+from tests.tfrecords import tfrecord_of
 
 STORAGE = Storage()
 DEMO = Path(__file__).parents[2] / "prelabel/detectors/models/demo_shapes/saved_model.pb"
@@ -90,6 +94,13 @@ def _open_images(boxes: str, labels: str) -> object:
 
 def _listed(path: str) -> object:
     return list(list_images([path], STORAGE))
+
+
+def _read(path: str) -> None:
+    with ArchiveReader(STORAGE) as archives:
+        for ref in list_images([path], STORAGE):
+            with contextlib.suppress(PrelabelError):
+                fetch(ref, STORAGE, 1 << 20, archives=archives)
 
 
 def _job(path: str) -> object:
@@ -300,6 +311,7 @@ TARGETS: Mapping[str, Target] = {
     "model": Target(lambda: [DEMO.read_bytes()], _model),
     "archive.tar": Target(lambda: [_archive("w")], _unpacked),
     "archive.tar.gz": Target(lambda: [_archive("w:gz")], _unpacked),
+    "tfrecord": Target(lambda: [tfrecord_of({"a.jpg": b"x" * 300, "b.jpg": b"y"})], _written("r.tfrecord", _read)),
     "run.json": _run_with("run.json"),
     "manifest.json": _run_with("manifest.json"),
     "plan": _run_with("plan-*.parquet"),

@@ -33,6 +33,7 @@ from prelabel.storage.files import Storage
 from tests.archives import RangedWeb, compressed, ranged_web, tar_of
 from tests.messages import is_told, telling
 from tests.s3 import S3Server
+from tests.tfrecords import tfrecord_of
 
 STORAGE = Storage()
 MAX = 1 << 20
@@ -554,7 +555,9 @@ def as_rows(members: Mapping[str, bytes]) -> bytes:
     return parquet_of(list(members.values()), group=100)
 
 
-@pytest.mark.parametrize(("kind", "pack"), [("tar", tar_of), ("zip", zip_of), ("parquet", as_rows)])
+@pytest.mark.parametrize(
+    ("kind", "pack"), [("tar", tar_of), ("zip", zip_of), ("parquet", as_rows), ("tfrecord", tfrecord_of)]
+)
 def test_a_thousand_images_in_a_bucket_cost_at_most_five_requests(
     s3_server: S3Server,
     monkeypatch: pytest.MonkeyPatch,

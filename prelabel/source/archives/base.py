@@ -17,7 +17,8 @@ class Member:
         name: Its name, valid Unicode.
         size: Bytes, or None if the archive does not say.
         location: Where it lies, for `ArchiveFormat.read`; `""` if it cannot be read.
-        file_name: Its file name if the archive has no names; then every member is an image. `""` for `name`.
+        file_name: Its file name, in archives all of whose members are images. `""` for `name`, in those with other
+            files.
         problem: Why it cannot be read, as a key of ignored files such as `(link)`; `""` if it can.
     """
 

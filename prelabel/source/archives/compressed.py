@@ -1,7 +1,8 @@
-"""Compressed files, read from their beginning: gzip, also of several parts, and Zstandard."""
+"""Compressed files, read from their beginning: gzip, also of several parts, zlib, and Zstandard."""
 
 from __future__ import annotations
 
+import functools
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -72,8 +73,14 @@ class DecompressedFile(ForwardFile):
         raise FetchError("the size of the decompressed file is unknown")
 
 
-def _gzip(raw: SequentialView) -> Iterator[bytes]:
-    decoder = zlib.decompressobj(wbits=31)
+def decompressed(file: RandomFile, compression: str, attempts: int) -> RandomFile:
+    """The content of a file with this compression: the file itself for `""`."""
+    return DecompressedFile(file, compression, attempts) if compression else file
+
+
+def _deflated(raw: SequentialView, wbits: int) -> Iterator[bytes]:
+    """What gzip (31) or zlib (15) has compressed; `wbits` is as in `zlib.decompressobj`."""
+    decoder = zlib.decompressobj(wbits=wbits)
     data, is_between = b"", True
     while True:
         data = data or raw.read(_PIECE)
@@ -90,7 +97,7 @@ def _gzip(raw: SequentialView) -> Iterator[bytes]:
         is_between, data = False, decoder.unconsumed_tail
         if decoder.eof:
             is_between, data = True, decoder.unused_data
-            decoder = zlib.decompressobj(wbits=31)
+            decoder = zlib.decompressobj(wbits=wbits)
         if piece:
             yield piece
 
@@ -133,4 +140,8 @@ class _ErrorKeeper:
         """Do nothing: the file is closed by its owner."""
 
 
-_READERS: dict[str, Callable[[Any], Iterator[bytes]]] = {"gzip": _gzip, "zstd": _zstd}
+_READERS: dict[str, Callable[[Any], Iterator[bytes]]] = {
+    "gzip": functools.partial(_deflated, wbits=31),
+    "zlib": functools.partial(_deflated, wbits=15),
+    "zstd": _zstd,
+}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from prelabel.errors import FetchError
 from prelabel.source.archives.base import ArchiveFormat, Member, unicode_name
-from prelabel.source.archives.compressed import DecompressedFile, compression_of
+from prelabel.source.archives.compressed import compression_of, decompressed
 from prelabel.source.archives.ranges import RandomFile, read_patiently
 from prelabel.source.file_checks import too_large
 from prelabel.storage.retries import PATIENT_ATTEMPTS
@@ -40,9 +40,9 @@ _PAX, _PAX_OF_ALL = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE), tarfile.XGLTYPE
 
 def members(file: RandomFile, _: str | None = None) -> Iterator[Member]:
     """As in `ArchiveFormat`."""
-    compression = compression_of(read_patiently(file, 0, 8))
-    content = file if compression is None else DecompressedFile(file, compression, PATIENT_ATTEMPTS)
-    prefix = "" if compression is None else f"{compression}:"
+    compression = compression_of(read_patiently(file, 0, 8)) or ""
+    content = decompressed(file, compression, PATIENT_ATTEMPTS)
+    prefix = f"{compression}:" if compression else ""
     offset = 0
     name: bytes | None = None
     for_all: dict[bytes, bytes] = {}
@@ -164,10 +164,7 @@ class _OpenTar:
             raise too_large(int(size), max_bytes)
         if self._content is None or compression != self._compression:
             self.close()
-            self._compression = compression
-            self._content = self._raw
-            if compression:
-                self._content = DecompressedFile(self._raw, compression, self._attempts)
+            self._compression, self._content = compression, decompressed(self._raw, compression, self._attempts)
         self._content.on_bytes = on_bytes
         data = self._content.read_at(int(offset), int(size))
         if len(data) < int(size):

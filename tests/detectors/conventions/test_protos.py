@@ -10,6 +10,14 @@ import pytest
 from prelabel.detectors.conventions.protos import CALL, read_graph
 from prelabel.detectors.conventions.recognize import recognize
 from prelabel.errors import DetectorError
+from prelabel.source.archives.ranges import open_ranges
+from prelabel.source.archives.reader import ArchiveReader
+from prelabel.source.archives.tf_example import byte_values, float_values, integer_values
+from prelabel.source.archives.tfrecord import examples
+from prelabel.source.fetch import fetch
+from prelabel.source.listing import list_images
+from prelabel.storage.address import Address
+from prelabel.storage.files import Storage
 from tests.models import Models
 
 
@@ -79,3 +87,39 @@ def test_text_form_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pbtxt").write_text("")
     with pytest.raises(DetectorError, match=r"saved_model\.pbtxt"):
         read_graph(tmp_path)
+
+
+@pytest.mark.parametrize("compression", ["", "GZIP", "ZLIB"])
+def test_records_are_those_that_tensorflow_writes_and_reads(tmp_path: Path, compression: str) -> None:
+    tensorflow = importlib.import_module("tensorflow")
+    train, random = tensorflow.train, np.random.default_rng(7)
+    path = str(tmp_path / "x.tfrecord")
+    with tensorflow.io.TFRecordWriter(path, tensorflow.io.TFRecordOptions(compression_type=compression)) as writer:
+        for number in range(30):
+            features = {
+                "image/encoded": train.Feature(bytes_list=train.BytesList(value=[random.bytes(number * 99)])),
+                "image/filename": train.Feature(bytes_list=train.BytesList(value=[f"{number}.jpg".encode()])),
+                "bytes": train.Feature(bytes_list=train.BytesList(value=[random.bytes(9) for _ in range(number)])),
+                "floats": train.Feature(float_list=train.FloatList(value=random.normal(size=number))),
+                "integers": train.Feature(int64_list=train.Int64List(value=random.integers(-(2**63), 2**63, number))),
+                "": train.Feature(),
+            }
+            writer.write(train.Example(features=train.Features(feature=features)).SerializeToString())
+    expected = [
+        dict(train.Example.FromString(data).features.feature)
+        for data in tensorflow.data.TFRecordDataset(path, compression).as_numpy_iterator()
+    ]
+    with open_ranges(Address.of(path), Storage(), None) as file:
+        records = list(examples(file))
+    assert [record.file_name for record in records] == [f"{number}.jpg" for number in range(30)]
+    for record, features in zip(records, expected, strict=True):
+        assert record.features.keys() == features.keys()
+        assert [bytes(record.image)] == list(features["image/encoded"].bytes_list.value)
+        assert [*map(bytes, byte_values(record.features["bytes"]))] == list(features["bytes"].bytes_list.value)
+        assert float_values(record.features["floats"]).tolist() == list(features["floats"].float_list.value)
+        assert integer_values(record.features["integers"]) == list(features["integers"].int64_list.value)
+        assert not byte_values(record.features["integers"])
+    refs = list(list_images([path], Storage()))
+    with ArchiveReader(Storage()) as archives:
+        images = [fetch(ref, Storage(), 1 << 20, archives=archives) for ref in refs]
+    assert images == [bytes(record.image) for record in records]
