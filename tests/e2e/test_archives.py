@@ -25,6 +25,7 @@ from tests.archives import compressed, tar_of
 from tests.detectors.plugins.modules import GOOD, detector_code, write
 from tests.e2e.command import Place, local_rows
 from tests.s3 import S3Server
+from tests.tfrecords import tfrecord_of
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +67,7 @@ KINDS: dict[str, Callable[[Mapping[str, bytes]], bytes]] = {
     "3.zip": zip_of,
     "4.parquet": structs_of,
     "5.parquet": columns_of,
+    "6.tfrecord": lambda files: tfrecord_of(files, ("image", "image/filename")),
 }
 
 #: The pixel at the top left tells archive and image. An order is a file, and is carried out once.
