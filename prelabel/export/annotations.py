@@ -5,10 +5,13 @@ The geometry is that of COCO: bbox, area, and a mask or its polygons. The other 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from prelabel.detections import ClassName
 from prelabel.errors import ExportError, StoreError
@@ -19,10 +22,12 @@ from prelabel.export.text import rounded, shortest
 from prelabel.keypoints import KeypointSet
 from prelabel.masks import rle
 from prelabel.masks.polygons import PolygonRules, object_polygons
-from prelabel.masks.rle import BoolArray
+from prelabel.masks.rle import BoolArray, Int64Array
 from prelabel.masks.rle_many import join_counts, measure
 from prelabel.select import Selection
 from prelabel.store.detection_batch import DetectionBatch
+
+Float64Array = npt.NDArray[np.float64]
 
 
 class Instance(NamedTuple):
@@ -31,14 +36,48 @@ class Instance(NamedTuple):
     Attributes:
         category_id: Its category in the export.
         score: In 0..1, with as few digits as identify the float32.
-        shape: Its geometry.
+        bbox: x, y, width, height in pixels; contains the mask.
+        mask: RLE counts, or None without a mask.
+        polygons: The polygons of the mask; empty without a mask, or if none are written.
         keypoints: Its keypoints in the order of the detector; empty if there are none, or if none are written.
     """
 
     category_id: int
     score: float
-    shape: Shape
-    keypoints: Sequence[Keypoint] = ()
+    bbox: list[float]
+    mask: str | None
+    polygons: list[list[float]]
+    keypoints: Sequence[Keypoint]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceColumns:
+    """The instances of a batch as columns of `N` entries, by image, then by descending score.
+
+    Attributes besides those of `Instance`:
+        bounds: Index of the first instance of each image of the batch, and `N`.
+        bbox: `(N, 4)`.
+        area: `(N,)` in pixels: of the mask if there is one, else of the box.
+        height: `(N,)` height of the image in pixels.
+        width: `(N,)` width of the image in pixels.
+    """
+
+    bounds: list[int]
+    category_id: list[int]
+    score: list[float]
+    bbox: Float64Array
+    area: Float64Array
+    height: Int64Array
+    width: Int64Array
+    mask: Sequence[str | None]
+    polygons: Sequence[list[list[float]]]
+    keypoints: Sequence[Sequence[Keypoint]]
+
+    def by_image(self) -> list[list[Instance]]:
+        """The instances of each image."""
+        columns = (self.category_id, self.score, self.bbox.tolist(), self.mask, self.polygons, self.keypoints)
+        instances = list(map(Instance, *columns))
+        return [instances[begin:end] for begin, end in itertools.pairwise(self.bounds)]
 
 
 class Instances:
@@ -61,39 +100,63 @@ class Instances:
         # Keyed by plain tuples: looking up a ClassName is slower.
         self._ids: dict[tuple[int, str, str], int | None] = {}
 
-    def of(self, batch: DetectionBatch) -> list[list[Instance]]:
-        """Make the instances of each image, by descending score, and count them as written.
+    def of(self, batch: DetectionBatch) -> InstanceColumns:
+        """Make the instances of a batch, and count them as written.
 
         Raises:
             ExportError: A mask does not fit its image.
         """
-        instances: list[list[Instance]] = [[] for _ in batch.images]
         kept = batch.kept(self._selection)
         ids = list(map(self._id_of, kept.category_id.tolist(), kept.label.tolist(), kept.mid.tolist()))
         if None in ids:
             has_category = np.array([category_id is not None for category_id in ids])
-            unlisted = len(ids) - int(has_category.sum())
-            self._tally.drop("detections of classes that --categories lacks", unlisted)
+            self._drop("detections of classes that --categories lacks", ~has_category)
             kept = kept[has_category]
-        category_ids = (category_id for category_id in ids if category_id is not None)
+        category_ids = np.array([category_id for category_id in ids if category_id is not None], np.int64)
+        bbox, area, has_mask = _boxes(kept, self._geometry)
+        is_empty = np.where(has_mask, area == 0, (bbox[:, 2:] <= 0).any(axis=1))
+        if is_empty.any():
+            self._drop("detections with an empty mask", is_empty & has_mask)
+            self._drop("detections without area", is_empty & ~has_mask)
+            written = ~is_empty
+            kept, category_ids, bbox = kept[written], category_ids[written], bbox[written]
+            area, has_mask = area[written], has_mask[written]
+        self._tally.detections += len(kept)
         lowest = self._geometry.lowest_keypoint_score
-        columns = zip(
-            kept.image.tolist(),
-            category_ids,
-            shortest(kept.score),
-            shapes_of(kept, self._geometry),
-            keypoints_of(kept, lowest, self._keypoints),
-            strict=True,
+        keypoints = keypoints_of(kept, lowest, self._keypoints)
+        if kept.keypoints is not None:
+            for points in keypoints:
+                count_hidden(points, lowest, self._tally)
+        masks: list[str | None] = [None] * len(kept)
+        if kept.mask is not None and has_mask.any():
+            masks = [counts if written else None for counts, written in zip(kept.mask, has_mask, strict=True)]
+        return InstanceColumns(
+            bounds=np.searchsorted(kept.image, np.arange(len(batch.images) + 1)).tolist(),
+            category_id=category_ids.tolist(),
+            score=shortest(kept.score),
+            bbox=bbox,
+            area=area,
+            height=kept.height,
+            width=kept.width,
+            mask=masks,
+            polygons=self._polygons(kept, has_mask),
+            keypoints=keypoints,
         )
-        for n, category_id, score, shape, keypoints in columns:
-            if isinstance(shape, str):
-                self._tally.drop(f"detections {shape}")
-            else:
-                self._tally.detections += 1
-                self._tally.simplify(self._geometry.polygon_rules, shape.undrawn_parts)
-                count_hidden(keypoints, lowest, self._tally)
-                instances[n].append(Instance(category_id, score, shape, keypoints))
-        return instances
+
+    def _polygons(self, batch: DetectionBatch, has_mask: BoolArray) -> list[list[list[float]]]:
+        """The polygons of each mask, if masks are written as polygons."""
+        polygons: list[list[list[float]]] = [[]] * len(batch)
+        if batch.mask is not None and self._geometry.segmentation == "polygon":
+            rules = self._geometry.polygon_rules
+            for n in np.flatnonzero(has_mask).tolist():
+                size = int(batch.height[n]), int(batch.width[n])
+                polygons[n], undrawn = object_polygons(batch.mask[n], *size, rules)
+                self._tally.simplify(rules, undrawn)
+        return polygons
+
+    def _drop(self, reason: str, dropped: BoolArray) -> None:
+        if number := int(dropped.sum()):
+            self._tally.drop(reason, number)
 
     def _id_of(self, class_number: int, label: str, mid: str) -> int | None:
         key = (class_number, label, mid)
@@ -122,30 +185,16 @@ class GeometryOptions(Protocol):
         """The lowest score of a keypoint that is written; None to write no keypoints."""
 
 
-class Shape(NamedTuple):
-    """The geometry of an annotation.
-
-    Attributes:
-        bbox: x, y, width, height in pixels; contains the mask.
-        area: Area in pixels: of the mask if there is one, else of the box.
-        segmentation: As in a COCO dataset: an RLE, a list of polygons, or `[]`.
-        rle: `{"size": [height, width], "counts": str}`, as in COCO results, or None without a mask.
-        undrawn_parts: Number of parts of the mask that have no polygon.
-    """
-
-    bbox: list[float]
-    area: float
-    segmentation: Any
-    rle: dict[str, Any] | None
-    undrawn_parts: int = 0
-
-
-def shapes_of(batch: DetectionBatch, options: GeometryOptions) -> list[Shape | str]:
-    """Compute the geometry of each detection, or the reason why it is dropped.
+def _boxes(batch: DetectionBatch, options: GeometryOptions) -> tuple[Float64Array, Float64Array, BoolArray]:
+    """The boxes of detections, which contain their masks.
 
     Args:
         batch: The detections.
-        options: `segmentation` and `polygon_rules`.
+        options: Whether masks are written (`segmentation`).
+
+    Returns:
+        `(N, 4)` x, y, width, height in pixels; `(N,)` area in pixels, of the mask if there is one, else of the box;
+        `(N,)` whether a mask is written.
 
     Raises:
         ExportError: A mask does not fit its image.
@@ -172,24 +221,8 @@ def shapes_of(batch: DetectionBatch, options: GeometryOptions) -> list[Shape | s
     corners[:, :2] = np.maximum(corners[:, :2], 0) + 0.0
     corners[:, 2:] = np.minimum(corners[:, 2:], limits)
     sides = rounded(corners[:, 2:] - corners[:, :2], DECIMALS)
-    bboxes = np.concatenate((corners[:, :2], sides), axis=1).tolist()
     area = np.where(has_mask, pixels, rounded(sides[:, 0] * sides[:, 1], DECIMALS))
-    empty = np.where(has_mask, pixels == 0, (sides <= 0).any(axis=1)).tolist()
-    shapes: list[Shape | str] = []
-    for n, (bbox, pixel_area, is_empty) in enumerate(zip(bboxes, area.tolist(), empty, strict=True)):
-        if is_empty:
-            shapes.append("with an empty mask" if has_mask[n] else "without area")
-        elif counts is None or not has_mask[n]:
-            shapes.append(Shape(bbox, pixel_area, [], None))
-        else:
-            h, w = int(height[n]), int(width[n])
-            mask = {"size": [h, w], "counts": counts[n]}
-            segmentation: Any = mask
-            undrawn_parts = 0
-            if options.segmentation == "polygon":
-                segmentation, undrawn_parts = object_polygons(str(counts[n]), h, w, options.polygon_rules)
-            shapes.append(Shape(bbox, pixel_area, segmentation, mask, undrawn_parts))
-    return shapes
+    return np.concatenate((corners[:, :2], sides), axis=1), area, has_mask
 
 
 def _refuse(batch: DetectionBatch, counts: str, n: int) -> None:

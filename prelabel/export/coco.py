@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from prelabel.errors import ExportError
-from prelabel.export.annotations import Instance, Instances
+from prelabel.export.annotations import InstanceColumns, Instances
 from prelabel.export.base import ExportReport, Rows, RunInfo, Tally, frame_option, require_distinct_files
 from prelabel.export.categories import Categories, ClassListOptions, categories_for
 from prelabel.export.coco_files import chunks, dataset_file, delete_later_parts, list_file, numbered_name
@@ -49,14 +49,13 @@ from prelabel.export.keypoints import (
 from prelabel.export.options import KeypointOptions
 from prelabel.export.parallel import UNUSED, Part, make_items, row_at
 from prelabel.export.run_selection import KnownNames, selection_words
-from prelabel.export.text import strict_json
+from prelabel.export.text import json_numbers, strict_json
 from prelabel.keypoints import KeypointSet
 from prelabel.masks.polygons import PolygonRules
 from prelabel.options import option, values_of
 from prelabel.storage.address import absolute, describe, redact
 from prelabel.storage.files import Storage
 from prelabel.store.detection_batch import DetectionBatch
-from prelabel.store.rows import ImageFacts
 
 _GROUP = "COCO"
 
@@ -153,8 +152,9 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
                 with dataset_file(storage, url, head, category_entries) as (image_list, annotation_list):
                     for image_id, image, entries in images_of_file:
                         image_list.add([strict_json(image)])
-                        annotation_list.add(entries.numbered_annotations(image_id, annotations + 1))
-                        annotations += len(entries.annotations)
+                        numbered = entries.numbered_annotations(image_id, annotations + 1)
+                        annotation_list.add(numbered)
+                        annotations += len(numbered)
                         if results is not None:
                             results.add(entries.numbered_results(image_id))
                 tally.files.append(url)
@@ -284,27 +284,27 @@ class ImageEntries:
     Attributes:
         file_name: File name of the image.
         image: Entry of the image, or None if the image failed.
-        annotations: Annotations of its detections, each as JSON.
-        results: Entries for a results file, each as JSON, if one is written.
+        annotations: Annotations of its detections, each as a line of JSON that lacks the brace and the ids in front.
+        results: Entries for a results file in the same form, if one is written.
         masked: Whether the results have masks: True, False or both.
     """
 
     file_name: str
     image: dict[str, Any] | None = None
-    annotations: Sequence[bytes] = ()
-    results: Sequence[bytes] = ()
+    annotations: bytes = b""
+    results: bytes = b""
     masked: frozenset[bool] = frozenset()
 
     def numbered_annotations(self, image_id: int, first: int) -> list[bytes]:
         """The annotations with the id of their image and their own ids, which count from `first`."""
         return [
-            b'{"id":%d,"image_id":%d,%b' % (number, image_id, entry[1:])
-            for number, entry in enumerate(self.annotations, start=first)
+            b'{"id":%d,"image_id":%d,%b' % (number, image_id, entry)
+            for number, entry in enumerate(self.annotations.splitlines(), start=first)
         ]
 
     def numbered_results(self, image_id: int) -> list[bytes]:
         """The results with the id of their image."""
-        return [b'{"image_id":%d,%b' % (image_id, entry[1:]) for entry in self.results]
+        return [b'{"image_id":%d,%b' % (image_id, entry) for entry in self.results.splitlines()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,49 +320,84 @@ class EntriesOf:
         instances = Instances(self.categories, self.options.selection, self.options, part.tally, self.keypoints)
         for batch in batches:
             part.names.see(batch.label, batch.mid)
-            for image, failed, detections in zip(batch.images, batch.failed, instances.of(batch), strict=True):
+            columns = instances.of(batch)
+            annotations = _annotations(columns, self.options)
+            results = _results(columns) if self.options.results else []
+            bounds = itertools.pairwise(columns.bounds)
+            for image, failed, (begin, end) in zip(batch.images, batch.failed, bounds, strict=True):
                 if failed:
                     part.tally.failed += 1
                     part.items.append(ImageEntries(image.file_name))
-                else:
-                    part.tally.add_image(image)
-                    part.items.append(self._entries(image, detections))
-
-    def _entries(self, image: ImageFacts, detections: Sequence[Instance]) -> ImageEntries:
-        size = {"width": image.width, "height": image.height}
-        return ImageEntries(
-            image.file_name,
-            {"file_name": image.file_name, **size, "image_id": image.image_id},
-            [strict_json(_annotation(detection, self.options.score_field)) for detection in detections],
-            [strict_json(_result(detection)) for detection in detections] if self.options.results else (),
-            frozenset(detection.shape.rle is not None for detection in detections if self.options.results),
-        )
+                    continue
+                part.tally.add_image(image)
+                size = {"width": image.width, "height": image.height}
+                entries = ImageEntries(
+                    image.file_name,
+                    {"file_name": image.file_name, **size, "image_id": image.image_id},
+                    "\n".join(annotations[begin:end]).encode("ascii"),
+                    "\n".join(results[begin:end]).encode("ascii"),
+                    frozenset(mask is not None for mask in columns.mask[begin:end] if results),
+                )
+                part.items.append(entries)
 
 
-def _annotation(detection: Instance, score_field: str) -> dict[str, Any]:
-    shape = detection.shape
-    entry = {
-        "category_id": detection.category_id,
-        "bbox": shape.bbox,
-        "area": shape.area,
-        "iscrowd": 0,
-        "segmentation": shape.segmentation,
-        "score": detection.score,
+_BACKSLASH, _ESCAPED = "\\", "\\\\"
+
+
+def _annotations(columns: InstanceColumns, options: CocoOptions) -> list[str]:
+    """The annotations as JSON, without the brace and the ids in front."""
+    if options.segmentation == "polygon":
+        segmentation = [strict_json(polygons).decode("ascii") for polygons in columns.polygons]
+    else:
+        segmentation = [mask or "[]" for mask in _masks(columns)]
+    score = json_numbers(columns.score)
+    fields: dict[str, Sequence[object]] = {
+        '"category_id":%s': columns.category_id,
+        '"bbox":[%s]': json_numbers(columns.bbox),
+        '"area":%s': json_numbers(columns.area),
+        '"iscrowd":0,"segmentation":%s': segmentation,
+        '"score":%s': score,
     }
-    if detection.keypoints:
-        points = [(point.x, point.y, 2) if point.shown else (0, 0, 0) for point in detection.keypoints]
-        entry["keypoints"] = list(itertools.chain.from_iterable(points))
-        entry["num_keypoints"] = sum(point.shown for point in detection.keypoints)
-    if score_field == "attribute":
-        entry["attributes"] = {"score": detection.score}
-    return entry
+    if any(columns.keypoints):
+        points = [[(point.x, point.y, 2) if point.shown else (0, 0, 0) for point in row] for row in columns.keypoints]
+        fields['"keypoints":%s'] = [_flat_json(row) for row in points]
+        fields['"num_keypoints":%s'] = [sum(point.shown for point in row) for row in columns.keypoints]
+    if options.score_field == "attribute":
+        fields['"attributes":{"score":%s}'] = score
+    return _entries(fields)
 
 
-def _result(detection: Instance) -> dict[str, Any]:
-    shape = detection.shape
-    entry: dict[str, Any] = {"category_id": detection.category_id, "bbox": shape.bbox, "score": detection.score}
-    if shape.rle is not None:
-        entry["segmentation"] = shape.rle
-    if detection.keypoints:
-        entry["keypoints"] = [value for point in detection.keypoints for value in (point.x, point.y, point.score)]
-    return entry
+def _results(columns: InstanceColumns) -> list[str]:
+    """The entries of a results file as JSON, without the brace and the image's id in front."""
+    fields: dict[str, Sequence[object]] = {
+        '"category_id":%s': columns.category_id,
+        '"bbox":[%s]': json_numbers(columns.bbox),
+        '"score":%s': [
+            f'{score},"segmentation":{mask}' if mask else score
+            for score, mask in zip(json_numbers(columns.score), _masks(columns), strict=True)
+        ],
+    }
+    if any(columns.keypoints):
+        points = [[(point.x, point.y, point.score) for point in row] for row in columns.keypoints]
+        fields['"keypoints":%s'] = [_flat_json(row) for row in points]
+    return _entries(fields)
+
+
+def _entries(fields: Mapping[str, Sequence[object]]) -> list[str]:
+    """Entries made from templates of their fields and the values of all entries."""
+    template = ",".join(fields) + "}"
+    return [template % values for values in zip(*fields.values(), strict=True)]
+
+
+def _masks(columns: InstanceColumns) -> list[str]:
+    """Each mask as JSON, `""` for an instance without one."""
+    masks = zip(columns.mask, columns.height.tolist(), columns.width.tolist(), strict=True)
+    # A backslash is the only character of counts that JSON escapes.
+    return [
+        "" if mask is None else f'{{"size":[{height},{width}],"counts":"{mask.replace(_BACKSLASH, _ESCAPED)}"}}'
+        for mask, height, width in masks
+    ]
+
+
+def _flat_json(points: Iterable[Sequence[float]]) -> str:
+    return strict_json(list(itertools.chain.from_iterable(points))).decode("ascii")

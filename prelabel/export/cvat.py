@@ -246,7 +246,7 @@ class _ImagesOf:
             fitting = [self._fits(image, failed, part.tally) for image, failed in images]
             written = batch.only_images(np.array(fitting))
             part.names.see(written.label, written.mid)
-            for image, fits, detections in zip(batch.images, fitting, instances.of(written), strict=True):
+            for image, fits, detections in zip(batch.images, fitting, instances.of(written).by_image(), strict=True):
                 part.items.append(self._image(image, detections, part.tally) if fits else b"")
 
     @staticmethod
@@ -272,20 +272,19 @@ class _ImagesOf:
     def _shapes(self, detection: Instance, height: int, width: int, groups: Iterator[int]) -> Iterator[str]:
         label = self.labels[detection.category_id]
         score = f"\n      {tag('attribute', {'name': 'score'}, str(detection.score))}\n    "
-        shape = detection.shape
         skeleton = self.skeletons.get(detection.category_id)
         has_skeleton = skeleton is not None and any(point.shown for point in detection.keypoints)
-        parts = len(shape.segmentation) if self.options.segmentation == "polygon" and shape.rle is not None else 1
+        parts = len(detection.polygons) if self.options.segmentation == "polygon" and detection.mask is not None else 1
         group = {"group_id": next(groups)} if has_skeleton or parts > 1 else {}
         common, last = {"label": label, "source": "auto", "occluded": 0}, {"z_order": 0, **group}
-        if shape.rle is None:
-            x, y, w, h = shape.bbox
+        if detection.mask is None:
+            x, y, w, h = detection.bbox
             corners = zip(("xtl", "ytl", "xbr", "ybr"), (x, y, x + w, y + h), strict=True)
             yield _element("box", {**common, **{key: f"{value:.2f}" for key, value in corners}, **last}, score)
         elif self.options.segmentation == "rle":
-            yield _element("mask", {**common, **cvat_mask(shape.rle["counts"], height, width), **last}, score)
+            yield _element("mask", {**common, **cvat_mask(detection.mask, height, width), **last}, score)
         else:
-            for part in shape.segmentation:
+            for part in detection.polygons:
                 points = ";".join(f"{x:.2f},{y:.2f}" for x, y in zip(part[::2], part[1::2], strict=True))
                 yield _element("polygon", {**common, "points": points, **last}, score)
         if has_skeleton:
@@ -296,7 +295,7 @@ class _ImagesOf:
             )
 
     def _points(self, detection: Instance, height: int, width: int) -> str:
-        x, y, w, h = detection.shape.bbox
+        x, y, w, h = detection.bbox
         lines = []
         for name, point in zip(self.keypoints.names if self.keypoints else (), detection.keypoints, strict=True):
             place = (point.x, point.y) if point.score > 0 else (x + w / 2, y + h / 2)

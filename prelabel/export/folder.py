@@ -132,7 +132,7 @@ class FilesOf:
             names = [self._name_of(image, failed, taken, part.tally) for image, failed in images]
             written = batch.only_images(np.array([bool(name) for name in names]))
             part.names.see(written.label, written.mid)
-            for image, name, detections in zip(batch.images, names, instances.of(written), strict=True):
+            for image, name, detections in zip(batch.images, names, instances.of(written).by_image(), strict=True):
                 if name:
                     part.tally.add_image(image)
                     content = self.file_format.content(name, (image.height or 0, image.width or 0), detections)

@@ -66,7 +66,7 @@ def keypoints_of(batch: DetectionBatch, lowest_score: float | None, number: int 
             ones: readers expect the same number everywhere.
     """
     if batch.keypoints is None or lowest_score is None:
-        return [[_ABSENT] * (0 if lowest_score is None else number) for _ in range(len(batch))]
+        return [[_ABSENT] * (0 if lowest_score is None else number)] * len(batch)
     are_shown = shown(batch.keypoints, lowest_score, batch.height, batch.width).ravel().tolist()
     # Adding zero makes -0.0 to 0.0.
     xy = (rounded(batch.keypoints[..., :2].astype(np.float64), _DECIMALS) + 0.0).reshape(-1, 2).tolist()

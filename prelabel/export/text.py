@@ -3,6 +3,7 @@
     shortest([0.9, 0.25])                      ->  [0.9, 0.25], not 0.8999999761581421
     rounded([0.125, 2.675], 2)                 ->  [0.12, 2.67], as Python's round
     strict_json({"name": "é"})                  ->  {"name":"\\u00e9"}
+    json_numbers([[0.9, 2.0], [0.1, 1.0]])      ->  ["0.9,2.0", "0.1,1.0"]
     tag("box", {"label": 'a "b"'}, "x < y")    ->  <box label='a "b"'>x &lt; y</box>
 
 XML is written element by element: its files are too large for a tree.
@@ -59,6 +60,20 @@ def strict_json(value: Any) -> bytes:
     if data.isascii() and b"null" not in data:
         return data
     return _JSON.encode(value).encode("ascii")
+
+
+def json_numbers(values: npt.NDArray[Any] | list[float]) -> list[str]:
+    """Each number of a column, or the numbers of each row of an array, as compact JSON without brackets.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    text = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    if "null" in text:
+        raise ValueError("a number is not finite")
+    if text == "[]":
+        return []
+    return text[2:-2].split("],[") if text.startswith("[[") else text[1:-1].split(",")
 
 
 _JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))

@@ -160,7 +160,7 @@ def _annotation(info: RunInfo, file_name: str, size: tuple[int, int], objects: I
 
 
 def _object(detection: Instance, labels: Mapping[int, str], from_one: bool) -> str:
-    x, y, w, h = detection.shape.bbox
+    x, y, w, h = detection.bbox
     corners: tuple[float, ...] = (x, y, round(x + w, 2), round(y + h, 2))
     if from_one:
         # The first pixel has the number 1, and the pixels xmax and ymax belong to the box.

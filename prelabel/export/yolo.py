@@ -177,13 +177,13 @@ class _Labels:
 
     def _lines(self, size: tuple[int, int], detections: Sequence[Instance]) -> Iterator[str]:
         height, width = size
-        segments = not self.pose and any(detection.shape.rle is not None for detection in detections)
+        segments = not self.pose and any(detection.mask is not None for detection in detections)
         for detection in detections:
-            x, y, w, h = detection.shape.bbox
+            x, y, w, h = detection.bbox
             if not segments:
                 values = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
             else:
-                (corners,) = detection.shape.segmentation or [[x, y, x + w, y, x + w, y + h, x, y + h]]
+                (corners,) = detection.polygons or [[x, y, x + w, y, x + w, y + h, x, y + h]]
                 values = (np.reshape(corners, (-1, 2)) / (width, height)).ravel().tolist()
             shares = [_share(value) for value in values]
             for point in detection.keypoints:
