@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import io
-import posixpath
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +32,7 @@ from prelabel.export import parallel
 from prelabel.export.annotations import GeometryOptions, Instance, Instances
 from prelabel.export.base import Rows, Tally, frame_option, links_option
 from prelabel.export.categories import Categories, ClassListOptions
+from prelabel.export.file_names import stem_of, with_digest
 from prelabel.export.parallel import Part
 from prelabel.keypoints import KeypointSet
 from prelabel.options import option
@@ -154,8 +153,7 @@ class FilesOf:
             if not self.rename:
                 tally.drop(_CONFLICT)
                 return ""
-            digest = hashlib.blake2b(image.image_id.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-            name = f"{stem}-{digest}{name[len(stem) :]}"
+            name = f"{with_digest(stem, image.image_id)}{name[len(stem) :]}"
         taken.add(stem_of(name))
         return name
 
@@ -165,12 +163,6 @@ def _unlistable(name: str) -> str:
     if name.startswith("/") or ".." in folders or "\0" in name:
         raise ExportError(f"the name of image {name!r} leads out of the export's folder")
     return UNLISTED if len(name.splitlines()) != 1 or "" in folders or "." in folders else ""
-
-
-def stem_of(file_name: str) -> str:
-    """The file name without its extension: `photos/a` for photos/a.jpg."""
-    folder, name = posixpath.split(file_name)
-    return posixpath.join(folder, name.rpartition(".")[0] or name)
 
 
 class NameConflicts:

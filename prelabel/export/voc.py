@@ -27,6 +27,7 @@ from prelabel.export.annotations import Instance
 from prelabel.export.base import ExportReport, Rows, RunInfo, require_distinct_files
 from prelabel.export.categories import closed_categories
 from prelabel.export.coco import CocoOptions
+from prelabel.export.file_names import stem_of
 from prelabel.export.folder import (
     CONFLICTS_NAME,
     UNLISTED,
@@ -37,7 +38,6 @@ from prelabel.export.folder import (
     NameConflicts,
     folder_writer,
     make_files,
-    stem_of,
 )
 from prelabel.export.options import listing_option
 from prelabel.export.parallel import Part
