@@ -26,8 +26,8 @@ def image_bytes(
     """Read the file of an image again.
 
     Args:
-        image: The image. The file must still have the byte size of the run and, in an archive, also the checksum: in an
-            archive that was replaced, another image may lie at the same place.
+        image: The image. The file must still have the size in bytes and the checksum of the run, as far as its row has
+            them.
         storage: Opens the image.
         attempts: How often to try to fetch it.
         archives: Reads images in archives one after another; by default, the archive is opened for this image alone.
@@ -38,9 +38,9 @@ def image_bytes(
     """
     max_bytes = MAX_BYTES if image.bytes is None else max(image.bytes, 1)
     data = fetch(image.ref, storage, max_bytes, attempts=attempts, archives=archives)
-    is_known = image.location is not None and image.sha256 is not None
-    if is_known and hashlib.sha256(data).hexdigest() != image.sha256:
-        raise FetchError("changed since it was labeled: another image lies at its place in the archive")
+    if image.sha256 is not None and hashlib.sha256(data).hexdigest() != image.sha256:
+        in_archive = ": another image lies at its place in the archive" if image.location is not None else ""
+        raise FetchError(f"changed since it was labeled{in_archive}")
     return data
 
 
@@ -60,13 +60,30 @@ def browser_pixels(image: ImageFacts, storage: Storage, *, attempts: int = IMAGE
         DecodeError: The image cannot be decoded.
         ExportError: It has another size than in the run; the message continues a sentence that names the image.
     """
+    return _pixels(image, image_bytes(image, storage, attempts=attempts), image.orientation_to(BROWSER))
+
+
+def display_pixels(image: ImageFacts, data: bytes) -> npt.NDArray[np.uint8]:
+    """The pixels that the detector saw: `browser_pixels`, but for an image and its size in the display frame.
+
+    Args:
+        image: The image, in the display frame.
+        data: Its file.
+
+    Raises:
+        DecodeError: As for `browser_pixels`.
+        ExportError: As for `browser_pixels`.
+    """
+    return _pixels(image, data, 1)
+
+
+def _pixels(image: ImageFacts, data: bytes, orientation: int) -> npt.NDArray[np.uint8]:
     width, height = image.width or 0, image.height or 0
     # The run has decoded this image, so the limits that protect from large images do not apply again.
     max_pixels = max(DecodeOptions.max_pixels, width * height)
-    data = image_bytes(image, storage, attempts=attempts)
     decoded = decode(data, DecodeOptions(max_pixels=max_pixels, max_bytes=len(data), allow_truncated=True))
     # `decode` returns the display frame, in which the detector saw the image.
-    pixels = oriented_pixels(decoded.pixels, image.orientation_to(BROWSER))
+    pixels = oriented_pixels(decoded.pixels, orientation)
     if pixels.shape[:2] != (height, width):
         raise ExportError(f"is now {pixels.shape[1]} x {pixels.shape[0]} pixels; the run saw {width} x {height}")
     return np.ascontiguousarray(pixels)
