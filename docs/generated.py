@@ -8,6 +8,7 @@ A Sphinx extension. It writes Markdown below `docs/`, in files that git ignores:
     _generated/adapter.md       the keys of an adapter, from prelabel/detectors/conventions/adapter_schema.py
     _generated/columns.md       the columns of the shards, from schemas/shard.arrow.json
     _generated/plan.md          the columns of the plan, from schemas/plan.arrow.json
+    _generated/extracted.md     the columns of the record of extracted images, from schemas/extracted.arrow.json
     _generated/errors.md        the tree of exceptions, from prelabel/errors.py
     _generated/python.md        every name of `prelabel.__all__`, for autodoc
 """
@@ -51,6 +52,7 @@ def generate(docs: Path) -> None:
         "_generated/adapter.md": adapter_table(),
         "_generated/columns.md": columns_table("shard"),
         "_generated/plan.md": columns_table("plan"),
+        "_generated/extracted.md": columns_table("extracted"),
         "_generated/errors.md": errors_tree(),
         "_generated/python.md": python_names(),
     }

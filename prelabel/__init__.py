@@ -21,7 +21,8 @@ __version__ = "0.1.0"
 _FUNCTIONS = (
     *("label", "estimate", "fuse", "open_run", "status", "verify"),
     *("choose_images", "preview", "evaluate", "compare", "diff"),
-    *("export_coco", "export_cvat", "export_label_studio", "export_voc", "export_yolo", "push_label_studio"),
+    *("export_coco", "export_cvat", "export_label_studio", "export_voc", "export_yolo"),
+    *("extract", "push_label_studio"),
 )
 
 #: The classes that the functions return and raise, and those that detectors are made of, each with its module.
@@ -40,6 +41,7 @@ _CLASSES = {
     "Verification": "store.verify",
     "ImageChoice": "triage.choosing",
     "ExportReport": "export.base",
+    "ExtractReport": "export.extract",
     "PushReport": "label_studio.push",
     "EvaluationSummary": "review.summaries",
     "ComparisonSummary": "review.summaries",

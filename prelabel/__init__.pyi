@@ -14,6 +14,7 @@ from prelabel.engine.progress import Reporter as Reporter
 from prelabel.engine.progress import Summary as Summary
 from prelabel.errors import PrelabelError as PrelabelError
 from prelabel.export.base import ExportReport as ExportReport
+from prelabel.export.extract import ExtractReport as ExtractReport
 from prelabel.fusion.job import FusionSummary as FusionSummary
 from prelabel.keypoints import KeypointSet as KeypointSet
 from prelabel.label_studio.push import PushReport as PushReport
@@ -35,6 +36,7 @@ __all__ = [
     "Estimate",
     "EvaluationSummary",
     "ExportReport",
+    "ExtractReport",
     "FusionSummary",
     "ImageChoice",
     "ImageRow",
@@ -56,6 +58,7 @@ __all__ = [
     "export_label_studio",
     "export_voc",
     "export_yolo",
+    "extract",
     "fuse",
     "label",
     "open_run",
@@ -808,6 +811,7 @@ def compare(
     roll_up: str | Sequence[str] | None = None,
     annotations: StrPath,
     annotations_frame: Literal["auto", "display", "stored", "browser"] = "auto",
+    extracted: StrPath | None = None,
     kept_iou: float = 0.95,
     iou: float = 0.5,
     polygon_tolerance: float = 1.0,
@@ -845,6 +849,8 @@ def compare(
         annotations_frame: Read the boxes of a COCO dataset in this frame: the displayed image (display), the pixels as
             stored in the file (stored), the image as browsers show it (browser), or whichever fits the image sizes in
             the file (auto).
+        extracted: Compare with annotations of the files that `prelabel extract to` wrote here, instead of the images
+            that were labeled.
         kept_iou: Count a box as kept if its class is the same and its IoU is at least this.
         iou: Match a detection and an annotation without a common id if their IoU is at least this. The suggested
             thresholds count a detection as correct from this IoU on.
@@ -961,6 +967,7 @@ def export_coco(
     polygon_tolerance: float = 1.0,
     results: StrPath | None = None,
     image_ids: StrPath = "sequential",
+    extracted: StrPath | None = None,
     frame: Literal["display", "stored", "browser"] = "display",
     split: int | None = None,
     score_field: Literal["key", "attribute"] = "key",
@@ -1005,6 +1012,7 @@ def export_coco(
             score_threshold 0, and for AP of boxes segmentation none.
         image_ids: Number images from 1 (sequential), by file names that are numbers (stem), or as in a COCO dataset
             (FILE).
+        extracted: Name the files that `prelabel extract to` wrote here, instead of the images that were labeled.
         frame: Write boxes and masks for the displayed image, with its EXIF orientation applied (display), for the
             pixels as stored in the file (stored), or for the image as browsers show it (browser).
         split: Start a new file after every N images.
@@ -1048,6 +1056,7 @@ def export_cvat(
     zip: bool = False,
     labels: Literal["auto", "present", "all"] = "auto",
     labels_file: StrPath | None = None,
+    extracted: StrPath | None = None,
 ) -> ExportReport:
     """Write CVAT's XML for images: boxes, masks or polygons to upload to a task.
 
@@ -1090,6 +1099,7 @@ def export_cvat(
         labels: List the labels that occur (present), all of the detector (all), or all if there are at most 100, else
             those that occur (auto).
         labels_file: Also write the labels as JSON, for the Raw tab of CVAT's label constructor.
+        extracted: Name the files that `prelabel extract to` wrote here, instead of the images that were labeled.
 
     Returns:
         The files written, and the counts of what they hold and what was dropped.
@@ -1123,6 +1133,7 @@ def export_label_studio(
     roll_up: str | Sequence[str] | None = None,
     shape: Literal["auto", "rectangle", "polygon", "brush"] = "auto",
     image_url: StrPath | None = None,
+    extracted: StrPath | None = None,
     document_root: StrPath | None = None,
     display_copies: StrPath | None = None,
     label_config: StrPath | None = None,
@@ -1175,6 +1186,7 @@ def export_label_studio(
         shape: Draw regions with this tool; auto draws polygons if there are masks, else rectangles.
         image_url: Load images in the browser from this URL: a prefix for the file name, or a template with {uri},
             {file_name}, {image_id} (default: the image's own URL, or Label Studio's local files).
+        extracted: Show the files that `prelabel extract to` wrote here, instead of the images that were labeled.
         document_root: Use this as the server's LOCAL_FILES_DOCUMENT_ROOT for images on disk (default: the folder above
             the source).
         display_copies: Write JPEG copies (quality 92, EXIF orientation applied) of images that most browsers do not
@@ -1376,6 +1388,42 @@ def export_yolo(
         StoreError: The run is missing, unfinished or corrupt.
     """
 
+def extract(
+    run: StrPath | Run,
+    to: StrPath,
+    *,
+    progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    images: StrPath | None = None,
+    part: str | None = None,
+    upright: bool = False,
+    links: StrPath | Sequence[StrPath] | None = None,
+) -> ExtractReport:
+    """Write the images of a run as files, for tools that cannot read them where they are, such as in archives.
+
+    Equivalent to `prelabel extract`. The same call resumes one that was stopped.
+
+    Args:
+        run: The output of `label`, or the opened run.
+        to: Folder or storage prefix for the files and their record, which exports read with `extracted`.
+        progress: Whether to show a progress bar; by default on a terminal and in notebooks.
+        storage_options: Options for the file systems of remote URLs (keys, endpoints).
+        images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
+            `image_id`. `prelabel select` writes such lists.
+        part: Use only this part of images, by its column `part`.
+        upright: Turn images that have an orientation, as browsers show them: JPEGs are encoded again (quality 95), and
+            others as PNG. Without this option, all files are exact copies.
+        links: Fetch images by the signed URLs in this list, since a run stores no signatures.
+
+    Returns:
+        The counts of files, and the images that have changed or cannot be read; `complete` is true if there are none.
+
+    Raises:
+        ConfigError: An option has an invalid value, or `to` has the images of another run.
+        ExportError: A file would replace the image itself.
+        StoreError: The run is missing, unfinished or corrupt, or a file cannot be written.
+    """
+
 def push_label_studio(
     run: StrPath | Run,
     *,
@@ -1398,6 +1446,7 @@ def push_label_studio(
     roll_up: str | Sequence[str] | None = None,
     shape: Literal["auto", "rectangle", "polygon", "brush"] = "auto",
     image_url: StrPath | None = None,
+    extracted: StrPath | None = None,
     document_root: StrPath | None = None,
     display_copies: StrPath | None = None,
     label_config: StrPath | None = None,
@@ -1454,6 +1503,7 @@ def push_label_studio(
         shape: Draw regions with this tool; auto draws polygons if there are masks, else rectangles.
         image_url: Load images in the browser from this URL: a prefix for the file name, or a template with {uri},
             {file_name}, {image_id} (default: the image's own URL, or Label Studio's local files).
+        extracted: Show the files that `prelabel extract to` wrote here, instead of the images that were labeled.
         document_root: Use this as the server's LOCAL_FILES_DOCUMENT_ROOT for images on disk (default: the folder above
             the source).
         display_copies: Write JPEG copies (quality 92, EXIF orientation applied) of images that most browsers do not

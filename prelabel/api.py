@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prelabel.engine.estimate import Estimate
     from prelabel.engine.progress import Reporter, Summary
     from prelabel.export.base import ExportReport
+    from prelabel.export.extract import ExtractReport
     from prelabel.fusion.job import FusionSummary
     from prelabel.label_studio.push import PushReport
     from prelabel.review.summaries import ComparisonSummary, EvaluationSummary
@@ -463,6 +464,43 @@ def export_label_studio(
 
     chosen = options_of("export_label_studio", options)
     return _export(export.export_label_studio, "label-studio", run, to, chosen, progress, storage_options)
+
+
+def extract(
+    run: StrPath | Run,
+    to: StrPath,
+    *,
+    progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> ExtractReport:
+    """Write the images of a run as files, for tools that cannot read them where they are, such as in archives.
+
+    Equivalent to `prelabel extract`. The same call resumes one that was stopped.
+
+    Args:
+        run: The output of `label`, or the opened run.
+        to: Folder or storage prefix for the files and their record, which exports read with `extracted`.
+        progress: Whether to show a progress bar; by default on a terminal and in notebooks.
+        storage_options: Options for the file systems of remote URLs (keys, endpoints).
+
+    Returns:
+        The counts of files, and the images that have changed or cannot be read; `complete` is true if there are none.
+
+    Raises:
+        ConfigError: An option has an invalid value, or `to` has the images of another run.
+        ExportError: A file would replace the image itself.
+        StoreError: The run is missing, unfinished or corrupt, or a file cannot be written.
+    """
+    from prelabel.console import counting
+    from prelabel.export.extract import extract_images
+    from prelabel.storage.address import absolute
+
+    chosen = options_of("extract", options)
+    opened = _opened(run, storage_options)
+    with counting("images extracted", show=progress) as count:
+        report = extract_images(opened, absolute(os.fspath(to)), chosen, count)
+    return dataclasses.replace(report, warnings=(*chosen.notes, *report.warnings))
 
 
 def push_label_studio(

@@ -33,6 +33,7 @@ OPTION_CLASSES = {
     "export_voc": "prelabel.export.voc:VocOptions",
     "export_label_studio": "prelabel.label_studio.options:LabelStudioOptions",
     "push_label_studio": "prelabel.label_studio.options:PushOptions",
+    "extract": "prelabel.export.extract:ExtractOptions",
     "evaluate": "prelabel.review.options:EvaluateOptions",
     "compare": "prelabel.review.options:CompareOptions",
     "diff": "prelabel.difference.options:DiffOptions",

@@ -71,7 +71,7 @@ MAY_IMPORT = {
     },
     "export": {
         *{"errors", "storage", "detections", "frames", "keypoints", "labels", "mapping_files", "masks", "options"},
-        *{"select", "processes", "source", "store", "triage"},
+        *{"image_ref", "select", "processes", "source", "store", "triage"},
     },
     "triage/choosing": {
         *{"errors", "options", "select", "processes", "storage", "store", "triage", "export"},

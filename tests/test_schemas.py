@@ -10,13 +10,16 @@ import pyarrow as pa
 import pytest
 
 from prelabel.detectors.conventions.adapter_schema import SCHEMA as ADAPTER_SCHEMA
+from prelabel.store.extracted import EXTRACTED_SCHEMA
 from prelabel.store.plan import PLAN_SCHEMA
 from prelabel.store.rows import SHARD_SCHEMA
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
 
 
-@pytest.mark.parametrize(("name", "schema"), [("shard", SHARD_SCHEMA), ("plan", PLAN_SCHEMA)])
+@pytest.mark.parametrize(
+    ("name", "schema"), [("shard", SHARD_SCHEMA), ("plan", PLAN_SCHEMA), ("extracted", EXTRACTED_SCHEMA)]
+)
 def test_arrow_contract_is_the_schema_in_the_code(name: str, schema: pa.Schema):
     contract = json.loads((SCHEMAS / f"{name}.arrow.json").read_text())
     declared = [(field["name"], field["type"], field["nullable"]) for field in contract["fields"]]

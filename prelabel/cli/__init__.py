@@ -9,6 +9,7 @@ from prelabel.cli.choosing import select
 from prelabel.cli.command import CommandGroup
 from prelabel.cli.demo import demo, synth
 from prelabel.cli.diff import diff
+from prelabel.cli.extract import extract
 from prelabel.cli.finished import compare, evaluate, export, preview, push
 from prelabel.cli.fusion import fuse
 from prelabel.cli.models import detectors, fetch, inspect
@@ -40,7 +41,7 @@ def main() -> None:
 
 main.add_section("Label images", label, fuse)
 main.add_section("Look at a run", status, verify, preview, select)
-main.add_section("Export to annotation tools", export)
+main.add_section("Export to annotation tools", export, extract)
 main.add_section("Measure and choose thresholds", evaluate, compare, diff)
 main.add_section("Push to annotation servers", push)
 main.add_section("Models", detectors, inspect, fetch)

@@ -360,15 +360,15 @@ def require_distinct_files(
     inputs = {
         name: url for name in read for url in _addresses(values_of(options)[name]) if url not in keywords.get(name, ())
     }
-    run_folders = [_same_file(posixpath.join(run, folder)) for folder in ("plan", "shards", EXPORTS)] if run else []
-    run_files = [_same_file(posixpath.join(run, file)) for file in (RUN, MANIFEST, LOCK)] if run else []
+    run_folders = [same_file(posixpath.join(run, folder)) for folder in ("plan", "shards", EXPORTS)] if run else []
+    run_files = [same_file(posixpath.join(run, file)) for file in (RUN, MANIFEST, LOCK)] if run else []
     for index, (name, url) in enumerate(files.items()):
         for other, address in [*list(files.items())[:index], *inputs.items()]:
             require(
                 not _are_same(url, address),
                 f"{_dashed(name)} and {_dashed(other)} are the same file {redact(absolute(url))!r}",
             )
-        path = _same_file(url)
+        path = same_file(url)
         inside = any(path.startswith((f"{folder}/", f"{folder}-")) for folder in run_folders)
         require(
             not (inside or path in [*run_files, *run_folders]),
@@ -376,11 +376,11 @@ def require_distinct_files(
         )
     if numbered:
         # The number comes last, before the extension.
-        before, _, after = _same_file(numbered_name(files[numbered], 0)).rpartition("-00000")
+        before, _, after = same_file(numbered_name(files[numbered], 0)).rpartition("-00000")
         part_name = re.compile(rf"{re.escape(before)}-\d{{5,}}{re.escape(after)}")
         for name, url in {**files, **inputs}.items():
             require(
-                part_name.fullmatch(_same_file(url)) is None,
+                part_name.fullmatch(same_file(url)) is None,
                 f"{_dashed(name)} {redact(url)!r} has the name of a part of {_dashed(numbered)}: choose another name",
             )
 
@@ -394,10 +394,10 @@ def _are_same(url: str, other: str) -> bool:
         store.place(Address.of(address))[1] for address in (url, other) if (store := Storage.store(address)) is not None
     }
     # A URL without an account may refer to any account that the other URL names.
-    return _same_file(url) == _same_file(other) and len(accounts - {None}) < 2
+    return same_file(url) == same_file(other) and len(accounts - {None}) < 2
 
 
-def _same_file(url: str) -> str:
+def same_file(url: str) -> str:
     """A canonical form of a file's path or URL, without the account of the storage."""
     if is_local(url):
         return unicodedata.normalize("NFC", os.path.realpath(absolute(url))).casefold()

@@ -46,7 +46,7 @@ from prelabel.export.keypoints import (
     unread_keypoints,
     written_keypoints,
 )
-from prelabel.export.options import KeypointOptions
+from prelabel.export.options import KeypointOptions, extracted_option
 from prelabel.export.parallel import UNUSED, Part, make_items, row_at
 from prelabel.export.run_selection import KnownNames, selection_words
 from prelabel.export.text import json_numbers, strict_json
@@ -87,6 +87,7 @@ class CocoOptions(KeypointOptions, ClassListOptions):
         metavar="sequential|stem|FILE",
         first=True,
     )
+    extracted: str = extracted_option("Name", heading=_GROUP)
     frame: str = frame_option()
     split: int | None = option(
         None, "Start a new file after every N images.", metavar="N", min=1, heading=_GROUP, first=True

@@ -42,7 +42,7 @@ from prelabel.export.annotations import Instance, Instances
 from prelabel.export.base import ExportReport, Rows, RunInfo, Tally, require_distinct_files
 from prelabel.export.categories import Categories, ClassListOptions, closed_categories
 from prelabel.export.keypoints import ids_with_keypoints, unread_keypoints, written_keypoints
-from prelabel.export.options import KeypointOptions, listing_option
+from prelabel.export.options import KeypointOptions, extracted_option, listing_option
 from prelabel.export.parallel import UNUSED, Part, make_items
 from prelabel.export.run_selection import KnownNames
 from prelabel.export.text import HEAD, fits_xml, start_tag, strict_json, tag
@@ -98,6 +98,7 @@ class CvatOptions(KeypointOptions, ClassListOptions):
     labels_file: str = option(
         "", "Also write the labels as JSON, for the Raw tab of CVAT's label constructor.", metavar="PATH", first=True
     )
+    extracted: str = extracted_option("Name")
 
     @property
     def polygon_rules(self) -> PolygonRules:

@@ -2,6 +2,8 @@
 
 A copy has the size in pixels that the run recorded, with the EXIF orientation applied, so that boxes and masks lie on
 it as on the image. It is named after the image and its id (`scan-3f8a5f0e9d21.jpg`), the same in every export.
+
+`upright_copy` makes those of `prelabel extract --upright`, for tools that ignore the orientation.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from prelabel.errors import DecodeError, ExportError, SourceError
+from prelabel.source.formats import image_format
 from prelabel.storage.address import absolute, describe, join, redact
 from prelabel.storage.files import Storage
 from prelabel.store.rows import ImageFacts
@@ -32,6 +37,9 @@ NOT_SHOWN = frozenset(
 )
 
 QUALITY = 92
+
+#: Quality of upright copies. They are higher, since models may be trained on them.
+_UPRIGHT_QUALITY = 95
 
 #: Pixels per side that a JPEG can have.
 _LONGEST_SIDE = 65_500
@@ -146,6 +154,31 @@ def _jpeg_of(image: ImageFacts, storage: Storage) -> bytes:
         ) from error
     except ExportError as error:
         raise ExportError(f"image {image.file_name!r} {error}") from None
+    return _encoded(pixels, "JPEG", quality=QUALITY, subsampling=0)
+
+
+def upright_copy(image: ImageFacts, data: bytes) -> bytes:
+    """The image as displayed, encoded again: a JPEG as JPEG, any other as PNG. It declares no orientation.
+
+    Args:
+        image: The image, in the display frame.
+        data: Its file.
+
+    Raises:
+        DecodeError: The image cannot be decoded, or has another size than in the run.
+    """
+    from prelabel.export.reread import display_pixels  # slow to import
+
+    try:
+        pixels = display_pixels(image, data)
+    except ExportError as error:
+        raise DecodeError(str(error)) from None
+    if image_format(data) == "JPEG" and max(pixels.shape) <= _LONGEST_SIDE:
+        return _encoded(pixels, "JPEG", quality=_UPRIGHT_QUALITY, subsampling=0)
+    return _encoded(pixels, "PNG")
+
+
+def _encoded(pixels: npt.NDArray[np.uint8], kind: str, **options: int) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=QUALITY, subsampling=0)
+    Image.fromarray(pixels).save(stream, kind, **options)
     return stream.getvalue()

@@ -7,15 +7,17 @@ from typing import Any
 
 from prelabel.errors import PrelabelError
 from prelabel.export.base import ExportReport, RunInfo
-from prelabel.export.parallel import SpreadRows
+from prelabel.export.parallel import UNUSED, SpreadRows
 from prelabel.options import fields_of, values_of
 from prelabel.processes import Processes
 from prelabel.select import Selection
 from prelabel.source.listing import list_images
 from prelabel.storage.address import absolute, describe, redact
 from prelabel.store.exports import PREVIEW, ExportRecord, write_export
+from prelabel.store.extracted import ExtractedFiles
 from prelabel.store.links import Links
 from prelabel.store.run import Run, RunRows, utc_now
+from prelabel.store.subset import Subset
 from prelabel.triage.image_list import listed_rows
 
 #: Options that decide how detections are drawn; each format has some of them.
@@ -45,13 +47,36 @@ def export_run(
         fetches_images: Whether the exporter fetches the images.
         accepts_progress: Whether the exporter itself reports progress.
     """
-    rows, notes = listed_rows(run, options.listed), list[str]()
+    rows, notes = rows_of(run, options), list[str]()
     if fetches_images:
         rows, notes = rows_to_fetch(run, rows, options.links)
     note(notes)
     with Processes.all_cores() as processes:
         extra = {"progress": progress} if accepts_progress else {}
         return exporter(RunInfo.of(run), SpreadRows(rows, processes, progress), to, options, run.storage, **extra)
+
+
+def rows_of(run: Run, options: Any) -> RunRows:
+    """The rows of a finished run that a command works on: those of `--images`, with the files of `--extracted`.
+
+    Raises:
+        ConfigError: The list does not exist, or the run does not have an image of the list; or nothing was extracted.
+        SourceError: The list cannot be read, or has an id twice.
+        StoreError: An image that did not fail was not extracted.
+    """
+    rows = listed_rows(run, options.listed)
+    prefix = values_of(options).get("extracted", "")
+    if not prefix:
+        return rows
+    files = ExtractedFiles.read(absolute(prefix), run.plan(), run.storage)
+    without_file = files.without_file(rows.subset)
+    if without_file:
+        # Failed images have none.
+        absent = run.rows.of_images(Subset(without_file)).without("masks", "keypoints", *UNUSED)
+        images = (row.image_id for row in absent() if row.error_type is None)
+        if (first := next(images, None)) is not None:
+            raise files.missing(first, sum(1 for _ in images))
+    return rows.with_extracted(files)
 
 
 def rows_to_fetch(run: Run, rows: RunRows, lists: Sequence[str]) -> tuple[RunRows, list[str]]:

@@ -42,3 +42,14 @@ def listing_option(what: str, default: str = "auto", *, every: str = "of the det
         choices=("auto", "present", "all"),
         first=first,
     )
+
+
+def extracted_option(what: str, *, first: bool = True, heading: str = "") -> Any:
+    """The option `--extracted` of commands that can use the files of `prelabel extract`; `what` is done with them."""
+    return option(
+        "",
+        f"{what} the files that `prelabel extract --to` wrote here, instead of the images that were labeled.",
+        metavar="DIR|URL",
+        first=first,
+        heading=heading,
+    )

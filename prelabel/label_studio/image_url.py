@@ -230,8 +230,9 @@ def _require_own_url(image: ImageFacts) -> None:
     """Raise ExportError for an image inside an archive: browsers cannot load it from there."""
     if image.location is not None:
         raise ExportError(
-            f"image {image.file_name!r} lies in an archive, from which browsers cannot load it: put the images of the "
-            "run into a folder, and give its URL with --image-url"
+            f"image {image.file_name!r} lies in an archive, from which browsers cannot load it: write the images as "
+            "files with `prelabel extract RUN --to DIR`, and add --extracted DIR; or give the URL of a folder that has "
+            "them with --image-url"
         )
 
 

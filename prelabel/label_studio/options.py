@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prelabel.export.options import KeypointOptions, listing_option
+from prelabel.export.options import KeypointOptions, extracted_option, listing_option
 from prelabel.label_studio.client import LOCAL_FILES
 from prelabel.masks.polygons import FRAGMENT_SHARE, MASK_PARTS, PolygonRules
 from prelabel.options import group_of, option, require
@@ -34,6 +34,7 @@ class TaskOptions(KeypointOptions):
         metavar="URL",
         first=True,
     )
+    extracted: str = extracted_option("Show")
     document_root: str = option(
         "",
         "Use this as the server's LOCAL_FILES_DOCUMENT_ROOT for images on disk (default: the folder above the source).",
@@ -45,7 +46,6 @@ class TaskOptions(KeypointOptions):
         "Write JPEG copies (quality 92, EXIF orientation applied) of images that most browsers do not show (TIFF, JPEG "
         "2000, HEIC, PSD) into this folder, and show the copies in the tasks.",
         metavar="DIR|URL",
-        first=True,
     )
     label_config: str = option(
         "", "Fit the tasks to this labeling config instead of making one.", metavar="FILE", first=True
@@ -93,6 +93,11 @@ class TaskOptions(KeypointOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.from_name != self.to_name, f"--from-name and --to-name must differ, both are {self.to_name!r}")
+        require(
+            not (self.extracted and self.include_failed),
+            "--include-failed makes tasks for failed images, which are not extracted: leave out --extracted or "
+            "--include-failed",
+        )
 
     @property
     def polygon_rules(self) -> PolygonRules:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from prelabel.errors import PushError
 from prelabel.export.base import Rows, RunInfo, simplified_rows
 from prelabel.export.display_copies import DisplayCopies
-from prelabel.export.from_run import record_export
+from prelabel.export.from_run import record_export, rows_of
 from prelabel.export.keypoints import unread_keypoints
 from prelabel.export.run_selection import KnownNames
 from prelabel.export.text import strict_json
@@ -39,7 +39,6 @@ from prelabel.label_studio.tasks import TaskPart, require_possible_copies, tasks
 from prelabel.storage.files import Storage
 from prelabel.store.run import Run
 from prelabel.store.subset import ImageOrder
-from prelabel.triage.image_list import listed_rows
 
 #: Called with the number of images processed so far.
 Progress = Callable[[int], None]
@@ -118,7 +117,7 @@ def push_run(run: Run, options: PushOptions, progress: Callable[[int, int], None
         options: See `push`.
         progress: Called with the number of images processed so far and the total.
     """
-    rows = listed_rows(run, options.listed)
+    rows = rows_of(run, options)
     total = len(rows)
     report = push(RunInfo.of(run), rows, options, run.storage, lambda done: progress(done, total))
     notes = record_export(run, "push label-studio", report.url, options, report)

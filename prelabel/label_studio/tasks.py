@@ -52,9 +52,9 @@ def require_possible_copies(info: RunInfo, options: TaskOptions, *, new_tasks: b
         "--display-copies needs new tasks: the tasks that the run was made from keep their images",
     )
     require(
-        not (options.display_copies and info.signed),
+        not (options.display_copies and info.signed and not options.extracted),
         f"--display-copies cannot read {info.signed:,} images again: they came from signed URLs, and a run stores no "
-        "signatures. Convert them to JPEG, and label the JPEGs",
+        "signatures. Extract them with `prelabel extract --links`, and add --extracted",
     )
 
 

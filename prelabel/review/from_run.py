@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from prelabel.export.base import RunInfo
+from prelabel.export.from_run import rows_of
 from prelabel.export.parallel import SpreadRows
 from prelabel.processes import Processes
 from prelabel.review.comparison import Comparison, compare
@@ -15,7 +16,6 @@ from prelabel.review.report.files import report_folder, write_comparison
 from prelabel.review.report.history import History
 from prelabel.store.exports import read_exports
 from prelabel.store.run import Run
-from prelabel.triage.image_list import listed_rows
 
 #: Called with the number of images read and the total.
 Progress = Callable[[int, int], None]
@@ -28,7 +28,7 @@ def evaluate_run(run: Run, options: EvaluateOptions, progress: Progress) -> tupl
         The evaluation, and the URLs of the files.
     """
     to = report_folder(run, "evaluation", options.to)
-    rows = SpreadRows(listed_rows(run, options.listed), Processes(), progress)
+    rows = SpreadRows(rows_of(run, options), Processes(), progress)
     evaluation = evaluate_by_metric(RunInfo.of(run), rows, options, run.storage)
     exports, _ = read_exports(run.root, run.storage, run.record.run_id)
     return evaluation, write_report(evaluation, to, run.storage, History.of(exports, to, run.storage))
@@ -42,7 +42,7 @@ def compare_run(run: Run, options: CompareOptions, progress: Progress) -> tuple[
     """
     to = report_folder(run, "comparison", options.to)
     exports, unreadable = read_exports(run.root, run.storage, run.record.run_id)
-    rows = SpreadRows(listed_rows(run, options.listed), Processes(), progress)
+    rows = SpreadRows(rows_of(run, options), Processes(), progress)
     comparison = compare(RunInfo.of(run), rows, options, run.storage, exports)
     comparison = replace(comparison, notes=(*unreadable, *comparison.notes))
     return comparison, write_comparison(comparison, to, run.storage, History.of(exports, to, run.storage))

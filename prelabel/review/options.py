@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from prelabel.export.options import extracted_option
 from prelabel.frames import FRAMES
 from prelabel.options import Options, default_of, fields_of, flag_of, group_of, option, require, values_of
 from prelabel.select import DefaultThreshold, ExportSelection, Selection
@@ -183,6 +184,7 @@ class CompareOptions(Options):
         first=True,
     )
     annotations_frame: str = _frame_option("the boxes of a COCO dataset")
+    extracted: str = extracted_option("Compare with annotations of", first=False)
     kept_iou: float = option(
         0.95, "Count a box as kept if its class is the same and its IoU is at least this.", metavar="IOU"
     )

@@ -22,6 +22,7 @@ from prelabel.keypoints import KeypointSet, Pairs
 from prelabel.storage.address import Address, AddressLike, describe
 from prelabel.storage.files import Storage
 from prelabel.store.detection_batch import DetectionBatch
+from prelabel.store.extracted import ExtractedFiles
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan, PlanPart
 from prelabel.store.rows import SCHEMA_VERSION, SHARD_SCHEMA, ImageRow
@@ -304,6 +305,7 @@ class RunRows:
         shards: Number and row count of each shard, in plan order.
         excluded: Columns that are not read.
         links: Full addresses that replace the stored ones.
+        extracted: Files that replace the images that were labeled.
         frame: Frame of sizes, boxes and masks; one of `prelabel.frames`.
         subset: The images whose rows are read; all if it is None.
     """
@@ -313,6 +315,7 @@ class RunRows:
     shards: tuple[tuple[int, int], ...]
     excluded: frozenset[str] = frozenset()
     links: Links | None = None
+    extracted: ExtractedFiles | None = None
     frame: str = DISPLAY
     subset: Subset | None = None
 
@@ -329,19 +332,29 @@ class RunRows:
             yield from batch.rows()
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[DetectionBatch]:
-        """Yield the rows as batches of detections. Raises StoreError if a shard is missing or corrupt."""
+        """Yield the rows as batches of detections.
+
+        Raises:
+            StoreError: A shard is missing or corrupt, or an image has no extracted file.
+        """
         if columns is None and self.excluded:
-            columns = [name for name in SHARD_SCHEMA.names if name not in self.excluded]
+            # Extracted files are those of the images that were labeled only if their checksums are the same.
+            excluded = self.excluded - {"sha256"} if self.extracted is not None else self.excluded
+            columns = [name for name in SHARD_SCHEMA.names if name not in excluded]
         for shard, _ in self._shards_with_rows():
             full = {} if self.links is None else self.links.of(shard)
             positions = None if self.subset is None else self.subset.by_shard[shard]
             if positions is not None and full:
                 full = {n: full[position] for n, position in enumerate(positions.tolist()) if position in full}
             done = 0
-            for batch in read_batches(shard_url(self.output, shard), self.storage, columns, positions):
-                converted = batch.in_frame(self.frame)
-                yield converted.with_uris({n - done: uri for n, uri in full.items()}) if full else converted
-                done += len(batch.images)
+            for read in read_batches(shard_url(self.output, shard), self.storage, columns, positions):
+                of_batch = range(done, done + len(read.images))
+                batch = read.with_uris({n - done: uri for n, uri in full.items()}) if full else read
+                if self.extracted is not None:
+                    at = of_batch if positions is None else positions[of_batch.start : of_batch.stop].tolist()
+                    batch = self.extracted.applied(batch, shard, at)
+                yield batch.in_frame(self.frame)
+                done = of_batch.stop
 
     def classes(self) -> set[ClassName]:
         """Return the classes of all detections, also of images outside of `subset`: categories must not depend on it.
@@ -389,6 +402,10 @@ class RunRows:
         """Return the same rows with their full addresses, to read the images again."""
         return replace(self, links=links)
 
+    def with_extracted(self, files: ExtractedFiles) -> RunRows:
+        """Return the same rows with extracted files in place of the images that were labeled."""
+        return replace(self, extracted=files)
+
     def by_shard(self) -> list[RunRows]:
         """Return the rows of each shard separately."""
         return [
@@ -396,6 +413,7 @@ class RunRows:
                 self,
                 shards=((shard, rows),),
                 links=None if self.links is None else self.links.only(shard),
+                extracted=None if self.extracted is None else self.extracted.only(shard),
                 subset=None if self.subset is None else self.subset.only(shard),
             )
             for shard, rows in self._shards_with_rows()

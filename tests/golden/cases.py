@@ -34,6 +34,7 @@ COMMANDS = (
         ("export", "voc"),
         ("preview",),
         ("select",),
+        ("extract",),
         ("evaluate",),
         ("compare",),
     ),
