@@ -761,14 +761,14 @@ def evaluate(
             one label.
         roll_up: Rename each class to the nearest of these that is above it in the Open Images class tree (the first, if
             several are equally near); by label or MID, joined by commas (Vehicle,Animal) or repeated.
-        truth: Compare with this ground truth: a COCO dataset of the same images or, for the metrics of Open Images, its
-            CSV file of boxes.
+        truth: Compare with this ground truth: a COCO dataset of the same images, TFRecord files with boxes (also a glob
+            or braces) or, for the metrics of Open Images, its CSV file of boxes.
         metric: Compute COCO's AP and suggest thresholds (coco), or compute the mean AP of the Open Images Challenge
             (openimages) or of Open Images V2 (openimages-v2).
         image_labels: Read from this CSV file of Open Images which classes people verified on each image; the metric
             openimages ignores detections of all other classes.
         truth_labels: Add MIDs to the categories of the ground truth by name, from this label map (or the built-in
-            `coco`).
+            `coco`). For TFRecord files, it also tells which classes there are, and names those that have only a number.
         match: Match images by path, by stem (without folder and extension), or by path if possible, else by stem
             (auto).
         truth_frame: Read the truth's boxes in this frame: the displayed image (display), the pixels as stored in the

@@ -87,7 +87,7 @@ MAY_IMPORT = {
     "pages": set(),
     "review": {
         *{"errors", "words", "storage", "detections", "frames", "keypoints", "masks", "options", "select", "store"},
-        *{"export", "label_studio", "labels/class_tree", "pages", "processes", "triage"},
+        *{"export", "label_studio", "labels", "labels/class_tree", "pages", "processes", "source", "triage"},
     },
     "gallery": {
         *{"errors", "storage", "detections", "frames", "keypoints", "masks", "options", "select", "store"},

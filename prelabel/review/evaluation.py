@@ -13,6 +13,7 @@ from prelabel.review.gather import ClassCounts, gather
 from prelabel.review.image_matching import ImageCounts, ReviewedImage
 from prelabel.review.matching import Confusion, confusion, outcomes, ranking
 from prelabel.review.options import EvaluateOptions
+from prelabel.review.tfrecord_truth import is_tfrecord, read_tfrecord_truth
 from prelabel.review.thresholds import Ranking, Work, compare_choices
 from prelabel.review.truth import read_truth
 from prelabel.select import KEPT, Selection
@@ -72,10 +73,13 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
     Raises:
         ConfigError: pycocotools is not installed, the truth does not exist, or an option names a class that the
             detector does not have.
-        EvaluateError: The truth is not a valid COCO dataset, or the two sides have no image or no class in common.
+        EvaluateError: The truth is not valid, or the two sides have no image or no class in common.
     """
     import_pycocotools()
-    truth = read_truth(options.truth, storage, options.truth_labels)
+    if is_tfrecord(options.truth):
+        truth = read_tfrecord_truth(options.truth, storage, options.truth_labels, masks=info.masks)
+    else:
+        truth = read_truth(options.truth, storage, options.truth_labels)
     gathered = gather(info, rows, truth, options)
     pairs, categories = gathered.pairs, gathered.categories
     matched = outcomes(pairs, options.iou)

@@ -13,6 +13,7 @@ from prelabel.review.report.history import History
 from prelabel.review.report.openimages import open_images_tables, write_open_images
 from prelabel.review.report.tables import Table, evaluation_tables
 from prelabel.review.summaries import EvaluationSummary
+from prelabel.review.tfrecord_truth import is_tfrecord
 from prelabel.storage.address import redact
 from prelabel.storage.files import Storage
 
@@ -23,9 +24,14 @@ def evaluate_by_metric(info: RunInfo, rows: Rows, options: EvaluateOptions, stor
     """Evaluate a run with the metric of the options; see `evaluate` and `evaluate_open_images`.
 
     Raises:
-        ConfigError: The metric is COCO's, but the truth is a CSV file of Open Images; also as the functions do.
+        ConfigError: The metric does not read this kind of truth; also as the functions do.
         EvaluateError: As the functions do.
     """
+    if options.metric != COCO and is_tfrecord(options.truth):
+        raise ConfigError(
+            f"{redact(options.truth)} is a TFRecord file, which is for --metric {COCO}: for {options.metric}, "
+            "give Open Images' CSV file of boxes"
+        )
     if options.metric != COCO:
         return evaluate_open_images(info, rows, options, storage)
     if is_open_images_csv(options.truth, storage):

@@ -67,10 +67,11 @@ class EvaluateOptions(Options):
     selection: AllDetections = group_of(AllDetections)
     truth: str = option(
         "",
-        "Compare with this ground truth: a COCO dataset of the same images or, for the metrics of Open Images, its CSV "
-        "file of boxes.",
+        "Compare with this ground truth: a COCO dataset of the same images, TFRecord files with boxes (also a glob or "
+        "braces) or, for the metrics of Open Images, its CSV file of boxes.",
         metavar="FILE",
-        missing="no --truth given: name a COCO dataset of the same images, or Open Images' CSV file of boxes",
+        missing="no --truth given: name a COCO dataset of the same images, TFRecord files, or Open Images' CSV file of "
+        "boxes",
         heading="Ground truth",
         first=True,
     )
@@ -90,7 +91,8 @@ class EvaluateOptions(Options):
     )
     truth_labels: str = option(
         "",
-        "Add MIDs to the categories of the ground truth by name, from this label map (or the built-in `coco`).",
+        "Add MIDs to the categories of the ground truth by name, from this label map (or the built-in `coco`). For "
+        "TFRecord files, it also tells which classes there are, and names those that have only a number.",
         metavar="FILE",
         first=True,
     )

@@ -213,12 +213,8 @@ def _stream(
     for source in sources:
         summary = source.summary
         kind = summary.kind
-        if source.names:
-            refs = _named_files(source)
-        elif kind == "directory" or kind == "glob":
-            refs = _walk_images(source, storage, sniff, _path_of_output(source, output), on_file)
-        elif kind == "file" or kind == "archive":
-            refs = iter([_single_image(source.address)])
+        if source.names or kind in ("directory", "glob", "file", "archive"):
+            refs = _files(source, storage, sniff, output, on_file)
         elif is_label_studio(source.address.url):
             refs = project_images(source.address.url, image_root=image_root)
         elif kind == "label-studio":
@@ -240,6 +236,35 @@ def _stream(
             _raise_source_error("list", str(source.address), error)
         if not summary.images:
             raise SourceError(_no_images_message(source, sniff))
+
+
+def _files(
+    source: _Source, storage: Storage, sniff: bool, output: Address | None, on_file: Callable[[], None]
+) -> Iterator[ImageRef]:
+    """The files of a folder, a glob, a name with braces or a single name; archives are not opened."""
+    if source.names:
+        return _named_files(source)
+    if source.summary.kind in ("directory", "glob"):
+        return _walk_images(source, storage, sniff, _path_of_output(source, output), on_file)
+    return iter([_single_image(source.address)])
+
+
+def list_archives(source: str, storage: Storage) -> list[ImageRef]:
+    """The files that a name, a glob or a name with braces stands for, unopened; a glob must name archives.
+
+    Raises:
+        SourceError: There is none, or storage failed.
+        ConfigError: The protocol of an address is unknown or needs an extra.
+    """
+    archives: list[ImageRef] = []
+    for part in _resolve_braces(source, storage, None):
+        try:
+            archives += _files(part, storage, False, None, lambda: None)
+        except OSError as error:
+            _raise_source_error("list", str(part.address), error)
+    if not archives:
+        raise SourceError(f"no file matches {redact(source)}: check the pattern and its quotes")
+    return archives
 
 
 def _path_of_output(source: _Source, output: Address | None) -> str | None:

@@ -49,6 +49,7 @@ from prelabel.review.comparison import compare
 from prelabel.review.openimages.classes import open_images_classes
 from prelabel.review.openimages.truth import read_open_images
 from prelabel.review.options import CompareOptions
+from prelabel.review.tfrecord_truth import read_tfrecord_truth
 from prelabel.review.truth import read_truth
 from prelabel.select import Selection
 from prelabel.source.archives.reader import ArchiveReader
@@ -63,7 +64,7 @@ from tests.hostile.mutants import mutant
 from tests.review.openimages_cases import BOXES as OPEN_IMAGES_BOXES
 from tests.rows import ListedRows
 from tests.runs import write_run
-from tests.tfrecords import tfrecord_of
+from tests.tfrecords import coco_examples, record, tfrecord_of
 
 STORAGE = Storage()
 DEMO = Path(__file__).parents[2] / "prelabel/detectors/models/demo_shapes/saved_model.pb"
@@ -94,6 +95,12 @@ def _open_images(boxes: str, labels: str) -> object:
 
 def _listed(path: str) -> object:
     return list(list_images([path], STORAGE))
+
+
+def _as_record(data: bytes, folder: Path) -> object:
+    """Reads a damaged example as truth: its checksums are right."""
+    (folder / "t.tfrecord").write_bytes(record(data))
+    return read_tfrecord_truth(str(folder / "t.tfrecord"), STORAGE)
 
 
 def _read(path: str) -> None:
@@ -293,6 +300,7 @@ TARGETS: Mapping[str, Target] = {
     "selection.csv": Target(lambda: [b'Dog,pet\nCat,"a pet"\n'], _written("s.csv", _selection("class_map"))),
     "selection.json": Target(lambda: [b'{"Dog": 0.5}'], _written("s.json", _selection("class_threshold"))),
     "truth": Target(lambda: [_coco()], _written("t.json", lambda path: read_truth(path, STORAGE))),
+    "tfrecord-truth": Target(lambda: [coco_examples(json.loads(_coco()))[1]], _as_record),
     "open-images-boxes": Target(
         lambda: [
             b"ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf\n"
