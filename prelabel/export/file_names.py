@@ -14,14 +14,19 @@ tools match files by their stems, and since some disks ignore case and Unicode f
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import posixpath
+import re
 import unicodedata
 
 from prelabel.source.formats import IMAGE_EXTENSIONS
 
 #: Characters that disks, object stores or URLs do not accept or give a meaning to; also all that are not printable.
 _NOT_IN_NAMES = frozenset('\\:*?"<>|%#')
+
+#: Names of which every character is good; nearly all are.
+_USUAL = re.compile(r"[\w .()+,=@-]*", re.ASCII)
 
 #: Names that Windows keeps for devices, with any extension.
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
@@ -66,6 +71,7 @@ def _without_extension(name: str) -> str:
     return stem if stem and f"{dot}{extension.rstrip().lower()}" in IMAGE_EXTENSIONS else name
 
 
+@functools.lru_cache(4096)
 def _safe_folder(name: str) -> str:
     safe = _safe_part(name)
     extension = posixpath.splitext(safe)[1].lower()
@@ -75,8 +81,9 @@ def _safe_folder(name: str) -> str:
 
 
 def _safe_part(name: str) -> str:
-    name = unicodedata.normalize("NFC", name)
-    name = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in name)
+    if not _USUAL.fullmatch(name):
+        name = unicodedata.normalize("NFC", name)
+        name = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in name)
     # Windows drops dots and blanks at the end; a dot in front hides a file.
     name = name.encode()[:_LONGEST_PART].decode(errors="ignore").strip(" ").rstrip(". ")
     if name.startswith(".") or not name or name.partition(".")[0].rstrip().lower() in _DEVICES:

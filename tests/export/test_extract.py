@@ -33,6 +33,7 @@ from prelabel.store.run import Run, open_run
 from tests.archives import compressed, ranged_web, tar_of
 from tests.engine.fakes import BrightestCorner
 from tests.engine.test_shard import SETTINGS
+from tests.label_studio.fake_server import FakeServer
 from tests.messages import CHANGED, facts, telling, tells, told
 from tests.runs import write_run
 from tests.s3 import S3Server
@@ -379,6 +380,30 @@ def test_exports_name_the_files(tmp_path: Path) -> None:
     ):
         prelabel.export_label_studio(run, tmp_path / "t", extracted=to, **options)
         assert urls_of(tmp_path / "t") == [url]
+
+
+def test_push_shows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer()
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "token")
+    monkeypatch.setattr("prelabel.label_studio.push.Server", lambda url, token: server)
+    (tmp_path / "a.tar").write_bytes(tar_of(MEMBERS))
+    run = label(tmp_path, str(tmp_path / "a.tar"))
+    extract(run, tmp_path / "to")
+    target = {"url": "http://fake", "project": "x", "extracted": tmp_path / "to"}
+    report = prelabel.push_label_studio(run, **target, create_storage=True)
+    urls = [task.data["image"] for task in server.held.values()]
+    assert urls == [f"/data/local-files/?d=to/a.tar/{name}" for name in MEMBERS]
+    assert told(report.warnings, "created", f"local folder {tmp_path / 'to' / 'a.tar'}")
+    assert prelabel.push_label_studio(run, **target).sent.unchanged == 3
+
+
+def test_compare_finds_the_annotations_of_files_with_other_names(tmp_path: Path) -> None:
+    run = run_of(tmp_path, {"a.jpg": A, "a.png": B})
+    extract(run, tmp_path / "to")
+    prelabel.export_coco(run, tmp_path / "x.json", extracted=tmp_path / "to")
+    options = {"annotations": tmp_path / "x.json", "to": tmp_path / "comparison"}
+    assert prelabel.compare(run, **options).kept == 1
+    assert prelabel.compare(run, **options, extracted=tmp_path / "to").kept == 2
 
 
 def test_the_record_is_a_list_of_images(tmp_path: Path) -> None:
