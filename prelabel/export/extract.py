@@ -17,6 +17,7 @@ import contextlib
 import functools
 import hashlib
 import posixpath
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +30,7 @@ from prelabel.export.file_names import DistinctStems, stem_of
 from prelabel.export.from_run import rows_to_fetch
 from prelabel.export.parallel import UNUSED_BUT_REREAD
 from prelabel.frames import BROWSER, STORED
-from prelabel.options import Options, group_of, option
+from prelabel.options import Options, group_of, option, require
 from prelabel.source.archives.reader import ArchiveReader
 from prelabel.source.formats import extension_of_content, image_format
 from prelabel.storage.address import join, redact
@@ -42,6 +43,12 @@ from prelabel.triage.options import ImageListOptions
 
 #: Most unfinished files, and the threads that write them: object storage is slow but handles many requests.
 _MOST_PENDING, _THREADS = 64, 16
+
+#: Most bytes of images from archives that wait for a thread.
+_MOST_BYTES = 256 << 20
+
+#: Most images that are decoded at a time.
+_DECODED = 4
 
 #: Extensions that browsers and tools know, beside the usual one of a format. All others are replaced.
 _ALSO_KNOWN = {"JPEG": (".jpeg",), "TIFF": (".tiff",), "HEIF": (".heif",), "PPM": (".pgm", ".pbm", ".pnm")}
@@ -120,6 +127,7 @@ def extract_images(run: Run, to: str, options: ExtractOptions, progress: Callabl
         CredentialsError: Storage rejected the credentials.
     """
     require_distinct_files(options, {"to": to}, read=("images", "links"), run=run.output)
+    require(same_file(to) != same_file(run.output), f"--to {redact(to)} is the run itself: choose another place")
     rows, notes = rows_to_fetch(run, listed_rows(run, options.listed), options.links)
     record = ExtractionRecord(to, run)
     counts = _Counts()
@@ -234,7 +242,9 @@ class _Files:
     def __init__(self, to: str, storage: Storage, record: ExtractionRecord, counts: _Counts) -> None:
         self._to, self._storage, self._record, self._counts = to, storage, record, counts
         self._threads = ThreadPoolExecutor(_THREADS)
-        self._pending: deque[tuple[ImageFacts, Future[ExtractedFile]]] = deque()
+        self._pending: deque[tuple[ImageFacts, int, Future[ExtractedFile]]] = deque()
+        self._bytes = 0
+        self._decoding = threading.Semaphore(_DECODED)
         self._archives = ArchiveReader(storage)
 
     def add(self, image: ImageFacts, stem: str, turned: bool) -> None:
@@ -243,15 +253,18 @@ class _Files:
 
         self._record.begin()
         read: Callable[[], bytes] = functools.partial(image_bytes, image, self._storage)
+        size = 0
         if image.location is not None:
             try:
-                read = functools.partial(bytes, image_bytes(image, self._storage, archives=self._archives))
+                data = image_bytes(image, self._storage, archives=self._archives)
             except (SourceError, DecodeError) as error:
                 self._counts.add_unextracted(image, error)
                 return
-        if len(self._pending) == _MOST_PENDING:
+            read, size = functools.partial(bytes, data), len(data)
+        while len(self._pending) == _MOST_PENDING or (self._pending and self._bytes + size > _MOST_BYTES):
             self._finish_first()
-        self._pending.append((image, self._threads.submit(self._write, image, read, stem, turned)))
+        self._bytes += size
+        self._pending.append((image, size, self._threads.submit(self._write, image, read, stem, turned)))
 
     def finish(self) -> None:
         """Wait until all files are written."""
@@ -261,7 +274,7 @@ class _Files:
     def give_up(self) -> None:
         """Record the files that are written, and begin no others."""
         self._threads.shutdown(cancel_futures=True)
-        for _, file in self._pending:
+        for _, _, file in self._pending:
             if not file.cancelled() and file.exception() is None:
                 self._record.add(file.result())
         self._record.save()
@@ -276,7 +289,8 @@ class _Files:
         if turned:
             from prelabel.export.display_copies import upright_copy  # slow to import
 
-            content = upright_copy(image, labeled)
+            with self._decoding:
+                content = upright_copy(image, labeled)
         name = stem + _extension(content, image)
         url = join(self._to, name)
         if same_file(url) == same_file(image.uri):
@@ -286,7 +300,8 @@ class _Files:
         return ExtractedFile(image.image_id, name, len(content), sha256, labeled_sha256, turned)
 
     def _finish_first(self) -> None:
-        image, file = self._pending.popleft()
+        image, size, file = self._pending.popleft()
+        self._bytes -= size
         try:
             written = file.result()
         except (SourceError, DecodeError) as error:
