@@ -8,13 +8,17 @@ import re
 import tarfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.tfrecords import tfrecord_of
 
 
 def tar_of(members: Mapping[str, bytes], form: int = tarfile.GNU_FORMAT) -> bytes:
@@ -35,6 +39,44 @@ def compressed(data: bytes, compression: str) -> bytes:
         return gzip.compress(data[:half]) + gzip.compress(data[half:])
     codec = pa.Codec(compression)
     return b"".join(codec.compress(part, asbytes=True) for part in (data[:half], data[half:]))
+
+
+def zip_of(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED, comment: bytes = b"") -> bytes:
+    """A ZIP archive with these files, in this order, written by the standard library."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+        archive.comment = comment
+    return stream.getvalue()
+
+
+def _parquet_of(column: pa.Array, **others: pa.Array) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"image": column, **others}), stream, row_group_size=3)
+    return stream.getvalue()
+
+
+def _structs_of(files: Mapping[str, bytes]) -> bytes:
+    """As Hugging Face's `datasets` writes images."""
+    return _parquet_of(pa.array([{"bytes": data, "path": name} for name, data in files.items()]))
+
+
+def _columns_of(files: Mapping[str, bytes]) -> bytes:
+    """Two columns of images, of which `--image-column` names one."""
+    return _parquet_of(pa.array(files.values()), thumbnail=pa.array([b""] * len(files)))
+
+
+#: Names of archives of every kind, and what packs files into them. `image` is the column with the images.
+KINDS: dict[str, Callable[[Mapping[str, bytes]], bytes]] = {
+    "0.tar": tar_of,
+    "1.tar.gz": lambda files: compressed(tar_of(files), "gzip"),
+    "2.tar.zst": lambda files: compressed(tar_of(files), "zstd"),
+    "3.zip": zip_of,
+    "4.parquet": _structs_of,
+    "5.parquet": _columns_of,
+    "6.tfrecord": lambda files: tfrecord_of(files, ("image", "image/filename")),
+}
 
 
 class RangedWeb:

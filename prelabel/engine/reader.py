@@ -4,7 +4,8 @@ refs (plan) -> download threads -> decoding threads -> the detector's thread
 
 A worker has up to two shards at a time: the one that the detector runs, and one that is read ahead. They share the
 threads and the budget. The shard that the detector runs has priority: its next image is always read and decoded, and
-the other shard uses at most half of the budget. A decoding thread never waits for a download.
+the other shard uses at most half of the budget. A decoding thread never waits for a download. If the other shard goes
+on in the same archive, it is read behind the first with the same request.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from prelabel.engine.shard import FetchedImage, LoadedImage, ReadSettings, decode_image, fetch_image
 from prelabel.image_ref import ImageRef
-from prelabel.source.archives.reader import ArchiveReader
+from prelabel.source.archives.reader import ArchiveReader, reads_on
 from prelabel.source.fetch import SILENT_S
 
 #: Simultaneous downloads per shard; they wait for the network, not for a CPU.
@@ -111,7 +112,9 @@ class ImageStream:
 
     Attributes:
         images: Images that are being read or waiting to be taken, in order.
-        archives: Reads the images that lie in archives, one at a time, since they follow each other.
+        last: The last image of the shard, if it is known.
+        archives: Reads the images that lie in archives, one at a time, since they follow each other; None before the
+            first of them and after the last.
         fetching: Number of downloads under way.
         reads_archive: Whether one of them is of an image in an archive.
         is_begun: Whether an image has been requested.
@@ -119,12 +122,13 @@ class ImageStream:
         is_closed: Whether reading has ended.
     """
 
-    def __init__(self, reader: Reader, refs: Iterator[ImageRef]) -> None:
+    def __init__(self, reader: Reader, refs: Iterable[ImageRef]) -> None:
         self._reader = reader
-        self._refs: Iterator[ImageRef] = refs
+        self._refs: Iterator[ImageRef] = iter(refs)
+        self.last = refs[-1] if isinstance(refs, Sequence) and refs else None
         self._next_ref: ImageRef | None = None
         self.images: deque[_Image] = deque()
-        self.archives = ArchiveReader(reader.settings.storage)
+        self.archives: ArchiveReader | None = None
         self.fetching = 0
         self.reads_archive = False
         self.is_begun = False
@@ -188,11 +192,12 @@ class Reader:
         self._open: list[ImageStream] = []
         self._images: dict[_Image, ImageStream] = {}
         self._decoding = 0
+        self._spare: tuple[ImageRef, ArchiveReader] | None = None
         self._typical_bytes = _TYPICAL_BYTES
 
     def read(self, refs: Iterable[ImageRef]) -> ImageStream:
         """Return a stream with a `LoadedImage` per image, in order. Reading begins immediately."""
-        stream = ImageStream(self, iter(refs))
+        stream = ImageStream(self, refs)
         with self._changed:
             self._open.append(stream)
             self._advance()
@@ -242,7 +247,7 @@ class Reader:
                 if image.stage in (_Stage.FETCHED, _Stage.READY):
                     self._images.pop(image, None)
             stream.images.clear()
-            if not stream.reads_archive:
+            if stream.archives is not None and not stream.reads_archive:
                 self._fetchers.submit(stream.archives.close)
             self._advance()
 
@@ -269,10 +274,10 @@ class Reader:
 
     def _fetch_ahead(self, stream: ImageStream, budgets: tuple[_Budget, ...]) -> None:
         while stream.fetching < FETCH_THREADS and (ref := stream.peek()) is not None:
-            if ref.location is not None and stream.reads_archive:
+            is_needed = stream.is_begun and not stream.images
+            if ref.location is not None and (stream.reads_archive or not self._has_archives(stream, ref, is_needed)):
                 return
             size = self._typical_bytes if ref.size is None else ref.size
-            is_needed = stream.is_begun and not stream.images
             # An image may have any size if no other is in memory.
             if not (is_needed or not budgets[0].images or all(budget.allows_file(size) for budget in budgets)):
                 return
@@ -285,6 +290,31 @@ class Reader:
             for budget in budgets:
                 budget.add(image)
             self._fetchers.submit(self._fetch, stream, image)
+
+    def _has_archives(self, stream: ImageStream, ref: ImageRef, is_needed: bool) -> bool:
+        """Whether a stream can read an image in an archive now.
+
+        If another stream ends shortly before the image, this one waits for its end and reads on with the open request.
+        So the images of an archive cost one request and one latency, however many shards there are. An image that the
+        detector waits for does not wait for another stream.
+        """
+        if stream.archives is not None:
+            return True
+        others = (other for other in self._open if other is not stream and (other.peek() or other.reads_archive))
+        if not is_needed and any(other.last is not None and reads_on(other.last, ref) for other in others):
+            return False
+        if self._spare is not None and reads_on(self._spare[0], ref):
+            stream.archives, self._spare = self._spare[1], None
+        else:
+            stream.archives = ArchiveReader(self.settings.storage)
+        return True
+
+    def _spare_archives(self, stream: ImageStream, ref: ImageRef) -> None:
+        """Keep the open archive of a stream that has read its last image, for a stream that reads on behind it."""
+        if self._spare is not None:
+            self._fetchers.submit(self._spare[1].close)
+        if stream.archives is not None:
+            self._spare, stream.archives = (ref, stream.archives), None
 
     def _decode_ready(self, stream: ImageStream, budgets: tuple[_Budget, ...]) -> None:
         for image in stream.images:
@@ -325,15 +355,17 @@ class Reader:
             stream.fetching -= 1
             if image.ref.location is not None:
                 stream.reads_archive = False
+                if not stream.is_closed and stream.peek() is None:
+                    self._spare_archives(stream, image.ref)
             if isinstance(result, FetchedImage):
                 image.stage, image.fetched, image.encoded = _Stage.FETCHED, result, len(result.data)
                 self._typical_bytes += (image.encoded - self._typical_bytes) // 8
             else:
                 image.stage, image.loaded, image.encoded = _Stage.READY, result, 0
             self._stage_changed(stream, image)
-            is_last = stream.is_closed and image.ref.location is not None
-        if is_last:
-            stream.archives.close()
+            archives = stream.archives if stream.is_closed and image.ref.location is not None else None
+        if archives is not None:
+            archives.close()
 
     def _decode(self, stream: ImageStream, image: _Image) -> None:
         """Decode one fetched image, in a decoding thread."""

@@ -23,7 +23,7 @@ _PER_PAGE = 1000
 _LISTED = 7
 
 #: The lock is read this often besides renewals and shards: when it is created, required and removed.
-_LOCK_READ = 5
+_LOCK_READ = 6
 
 #: The driver looks for `run.json` this often before it is written.
 _RUN_READ = 3
@@ -70,35 +70,41 @@ def requests_of(
         workers: Number of workers.
         seconds: Seconds that the call takes, for the heartbeats of the lock.
     """
-    source = _of_source(record, left, shards, is_listed=is_listed)
+    source = _of_source(record, left, shards, workers, is_listed=is_listed)
     if Storage.store(output) is None:
         return RequestEstimate(source, {})
     parts, renewals = len(record.parts), renewals_in(seconds)
-    # A worker reads the end of each part before its shards; two threads may do so at once.
-    plan_reads = parts + 2 * workers * parts + shards + finished_shards
+    # Driver and workers read small parts as a whole. Of others, a worker reads the end of each before its shards; two
+    # threads may do so at once.
+    large = sum(not part.is_small for part in record.parts)
+    large_reads = large + 2 * workers * large + (shards + finished_shards if large else 0)
     return RequestEstimate(
         source,
         {
             "LIST": _LISTED,
-            "HEAD": plan_reads + finished_shards,
-            "GET": plan_reads + finished_shards + _LOCK_READ + renewals + shards + _RUN_READ,
+            **({"HEAD": heads} if (heads := large_reads + finished_shards) else {}),
+            "GET": (parts - large) * (1 + workers) + heads + _LOCK_READ + renewals + shards + _RUN_READ,
             "PUT": shards + (parts if is_new else 0) + 1 + renewals + 2,
         },
     )
 
 
-def _of_source(record: RunRecord, left: ImagesLeft, shards: int, *, is_listed: bool) -> dict[str, int]:
+def _of_source(record: RunRecord, left: ImagesLeft, shards: int, workers: int, *, is_listed: bool) -> dict[str, int]:
     requests = {"LIST": 0, "HEAD": 0, "GET": 0}
-    for source in record.source.get("sources", ()) if is_listed else ():
+    sources = record.source.get("sources", ())
+    archives = sum(source.get("archives", 0) for source in sources)
+    for source in sources if is_listed else ():
         if source["kind"] in ("directory", "glob") and Storage.store(source["source"]) is not None:
-            entries = source["images"] + sum(source["ignored"].values())
+            entries = source.get("archives") or source["images"] + sum(source["ignored"].values())
             requests["LIST"] += 1 + max(1, math.ceil(entries / _PER_PAGE))
             requests["HEAD"] += 1
     remote = [ref for ref in left.sample if _is_remote(ref.uri)]
     alone = sum(ref.location is None for ref in remote)
     if remote:
-        # Images of an archive are read with one request per shard.
-        requests["GET"] += round(left.images * alone / len(left.sample)) + (shards if alone < len(remote) else 0)
+        requests["GET"] += round(left.images * alone / len(left.sample))
+    if alone < len(remote):
+        # Archives are listed with one request each. One worker reads each with one request, several with one per shard.
+        requests["GET"] += archives * is_listed + (max(shards, archives) if workers > 1 else max(1, archives))
     return {kind: count for kind, count in requests.items() if count}
 
 

@@ -104,7 +104,7 @@ class FetchedImage:
 
 
 def fetch_image(
-    ref: ImageRef, settings: ReadSettings, on_bytes: Callable[[int], None], archives: ArchiveReader
+    ref: ImageRef, settings: ReadSettings, on_bytes: Callable[[int], None], archives: ArchiveReader | None
 ) -> FetchedImage | LoadedImage:
     """Fetch the file of one image, or return its failed row.
 
@@ -112,7 +112,7 @@ def fetch_image(
         ref: The image.
         settings: How images are fetched.
         on_bytes: Called with the bytes received so far.
-        archives: Reads the images of a shard that lie in archives, one after another.
+        archives: Reads the images of a shard that lie in archives, one after another; None if there are none.
     """
     row = _row_of(ref, settings)
     start = time.perf_counter()
@@ -229,7 +229,8 @@ def label_shard(
     """
     to_do = [position for position, ref in enumerate(refs) if ref.image_id not in done]
     unread = unread_rows(refs, reader.settings, set_aside or {}, to_do)
-    with reader.read(refs[position] for position in to_do if position not in unread) as images, turn or nullcontext():
+    to_read = [refs[position] for position in to_do if position not in unread]
+    with reader.read(to_read) as images, turn or nullcontext():
         labeled = label_images(images, detector, on_image)
         return [unread[position] if position in unread else next(labeled) for position in to_do]
 

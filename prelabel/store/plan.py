@@ -70,6 +70,9 @@ PLAN_FOLDER = "plan"
 #: Number of footers that a `Plan` keeps in memory.
 _FOOTERS = 8
 
+#: Most images of a small part, which has about two megabytes, and number of small parts that a `Plan` keeps.
+_SMALL_PART, _CONTENTS = 1 << 16, 2
+
 #: Images per batch when the whole plan is read.
 _BATCH = 8192
 
@@ -83,6 +86,11 @@ class PlanPart:
     shards: int
     images: int
     sha256: str
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is read as a whole, with one request."""
+        return self.images <= _SMALL_PART
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +291,11 @@ def _duplicate(image_id: str, first: str, second: str, count: int) -> str:
 
 
 class Plan:
-    """A stored plan, read one shard at a time. Thread-safe. Keeps a few footers in memory, but no rows."""
+    """A stored plan, read one shard at a time. Thread-safe.
+
+    Of a few parts, it keeps the footers in memory, and small parts as they are: reading them as a whole takes one
+    request, while each shard of a large part takes two.
+    """
 
     def __init__(self, output: AddressLike, parts: Sequence[PlanPart], storage: Storage) -> None:
         self._output, self._storage = Address.of_folder(output), storage
@@ -291,7 +303,8 @@ class Plan:
         self._parts = sorted(parts, key=lambda part: part.first_shard)
         self._starts = [part.first_shard for part in self._parts]
         self._footers: OrderedDict[str, Any] = OrderedDict()
-        self._lock = threading.Lock()
+        self._contents: OrderedDict[str, bytes] = OrderedDict()
+        self._lock, self._contents_lock = threading.Lock(), threading.Lock()
 
     @classmethod
     def open(cls, output: AddressLike, parts: Iterable[PlanPart], storage: Storage) -> Plan:
@@ -406,8 +419,16 @@ class Plan:
         return part, shard - part.first_shard
 
     def _open(self, part: PlanPart) -> Any:
-        # Small blocks: a shard is a few kilobytes in a file of megabytes.
-        return self._storage.open(self._folder.join(part.name), block_size=1 << 17)
+        address = self._folder.join(part.name)
+        if not part.is_small:
+            # Small blocks: a shard is a few kilobytes in a file of megabytes.
+            return self._storage.open(address, block_size=1 << 17)
+        with self._contents_lock:
+            if part.name not in self._contents:
+                self._contents[part.name] = self._storage.read(address)
+                while len(self._contents) > _CONTENTS:
+                    self._contents.popitem(last=False)
+            return io.BytesIO(self._contents[part.name])
 
     def _footer(self, part: PlanPart) -> Any:
         with self._lock:

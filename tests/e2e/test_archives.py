@@ -1,6 +1,6 @@
 """Runs of archives of every kind, whose driver and worker are killed in the middle of each, equal the run of the files.
 
-A kind of archives is an entry in `KINDS`.
+A kind of archives is an entry in `KINDS` (`tests/archives.py`).
 """
 
 from __future__ import annotations
@@ -8,24 +8,19 @@ from __future__ import annotations
 import io
 import json
 import signal
-import zipfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from prelabel.storage.files import Storage
 from prelabel.store.verify import verify
-from tests.archives import compressed, tar_of
+from tests.archives import KINDS
 from tests.detectors.plugins.modules import GOOD, detector_code, write
 from tests.e2e.command import Place, local_rows
 from tests.s3 import S3Server
-from tests.tfrecords import tfrecord_of
 
 pytestmark = pytest.mark.slow
 
@@ -35,40 +30,6 @@ IMAGES, SHARD = 10, 4
 #: The image at which a process is killed, and those that are no images: text, and an empty file.
 KILLS, TEXT, EMPTY = 5, 3, 7
 
-
-def zip_of(files: Mapping[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return stream.getvalue()
-
-
-def parquet_of(column: pa.Array, **others: pa.Array) -> bytes:
-    stream = io.BytesIO()
-    pq.write_table(pa.table({"image": column, **others}), stream, row_group_size=3)
-    return stream.getvalue()
-
-
-def structs_of(files: Mapping[str, bytes]) -> bytes:
-    """As Hugging Face's `datasets` writes images."""
-    return parquet_of(pa.array([{"bytes": data, "path": name} for name, data in files.items()]))
-
-
-def columns_of(files: Mapping[str, bytes]) -> bytes:
-    """Two columns of images, of which `--image-column` names one."""
-    return parquet_of(pa.array(files.values()), thumbnail=pa.array([b""] * len(files)))
-
-
-KINDS: dict[str, Callable[[Mapping[str, bytes]], bytes]] = {
-    "0.tar": tar_of,
-    "1.tar.gz": lambda files: compressed(tar_of(files), "gzip"),
-    "2.tar.zst": lambda files: compressed(tar_of(files), "zstd"),
-    "3.zip": zip_of,
-    "4.parquet": structs_of,
-    "5.parquet": columns_of,
-    "6.tfrecord": lambda files: tfrecord_of(files, ("image", "image/filename")),
-}
 
 #: The pixel at the top left tells archive and image. An order is a file, and is carried out once.
 OBEYS = f"""

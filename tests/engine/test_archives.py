@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -13,12 +14,13 @@ from prelabel.engine.shard import ReadSettings, label_shard
 from prelabel.errors import RunInterrupted
 from prelabel.image_ref import ImageRef
 from prelabel.source.decode import DecodeOptions
+from prelabel.source.fetch import fetch
 from prelabel.source.listing import list_images
 from prelabel.storage.files import Storage
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import open_run
 from prelabel.store.verify import verify
-from tests.archives import ranged_web, tar_of
+from tests.archives import KINDS, ranged_web, tar_of
 from tests.engine.fakes import BrightestCorner, Deed
 from tests.engine.inline import Inline
 from tests.engine.inline import inline as inline  # a fixture
@@ -79,6 +81,30 @@ def test_an_archive_that_was_replaced_before_a_run_resumes_is_noticed(inline: In
     inline.label(source=(str(archive),), output=str(out), shard_size=3, changed=True)
     places = [row.detections and row.detections.xyxy[0, 0] for row in open_run(str(out), Storage()).rows()]
     assert places == [5, 4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_shards_of_an_archive_share_a_request(tmp_path: Path, name: str) -> None:
+    for number in range(12):
+        picture(tmp_path, f"{number}.png", (number % 6, 0))
+    (tmp_path / name).write_bytes(KINDS[name]({f"{n}.png": (tmp_path / f"{n}.png").read_bytes() for n in range(12)}))
+    with ranged_web(tmp_path) as web:
+        (tmp_path / "list.txt").write_text(f"{web.url}/{name}\n")
+        refs = list(list_images([str(tmp_path / "list.txt")], Storage(), image_column="image"))
+        expected = [fetch(ref, Storage(), 1 << 20) for ref in refs]
+        web.requests.clear()
+        reader = Reader(SETTINGS)
+        with reader.read(refs[:4]) as first, reader.read(refs[4:8]) as second:
+            images = [*first, *second]
+        with reader.read(refs[8:]) as third:
+            images += third
+        requests = [path for path, _ in web.requests]
+        # A detector that turns to the later shard first must not wait for the earlier one.
+        reader = Reader(SETTINGS)
+        with reader.read(refs[:6]), reader.read(refs[6:]) as second:
+            assert [image.row.bytes for image in second] == list(map(len, expected[6:]))
+    assert [image.row.sha256 for image in images] == [hashlib.sha256(data).hexdigest() for data in expected]
+    assert len(requests) == 1
 
 
 def facts(rows: list[ImageRow]) -> list[tuple[object, ...]]:

@@ -30,7 +30,7 @@ from prelabel.source.fetch import fetch
 from prelabel.source.listing import SourceSummary, list_images
 from prelabel.storage.address import Address, member_url, redact, split_member, without_secrets
 from prelabel.storage.files import Storage
-from tests.archives import RangedWeb, compressed, ranged_web, tar_of
+from tests.archives import RangedWeb, compressed, ranged_web, tar_of, zip_of
 from tests.messages import is_told, telling
 from tests.s3 import S3Server
 from tests.tfrecords import tfrecord_of
@@ -314,15 +314,6 @@ def test_an_address_in_an_archive_can_be_split_and_holds_no_secret(name: str) ->
 
 
 # --- zip --------------------------------------------------------------------------------------------------------------
-
-
-def zip_of(members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED, comment: bytes = b"") -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", method) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-        archive.comment = comment
-    return stream.getvalue()
 
 
 @pytest.mark.parametrize("before", [b"", b"a program that unpacks itself"])

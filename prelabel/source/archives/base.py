@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from prelabel.source.archives.ranges import RandomFile
+from prelabel.source.archives.ranges import MAX_GAP, RandomFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,27 @@ class ArchiveFormat:
             archive is damaged, after the members before the damage, and OSError if storage fails. The second argument
             names the column with the images, in kinds with columns; None if there is only one.
         open: Opens an archive for reading members, with the number of attempts for parts that cannot be repeated alone.
+        reads_on: Whether the member at the second location is read behind that at the first without another request.
     """
 
     protocol: str
     members: Callable[[RandomFile, str | None], Iterator[Member]]
     open: Callable[[RandomFile, int], OpenArchive]
+    reads_on: Callable[[str, str], bool]
+
+
+#: The beginning of most locations: `OFFSET+SIZE`, or `gzip:OFFSET+SIZE` in the decompressed file.
+_PLACE = re.compile(r"(?:(\w+):)?(\d{1,19})\+(\d{1,19})")
+
+
+def reads_on(before: str, location: str) -> bool:
+    """As in `ArchiveFormat`, for locations that begin with `OFFSET+SIZE`."""
+    first, second = _PLACE.match(before), _PLACE.match(location)
+    if first is None or second is None or first[1] != second[1]:
+        return False
+    gap = int(second[2]) - int(first[2]) - int(first[3])
+    # The beginning of a compressed file would have to be decompressed again.
+    return gap >= 0 and (first[1] is not None or gap <= MAX_GAP)
 
 
 def unicode_name(name: bytes) -> str:

@@ -262,4 +262,13 @@ def _known_footer(file: RandomFile, size: int, attempts: int) -> Any:
     return footer
 
 
-PARQUET = ArchiveFormat("parquet", members, _OpenParquet)
+def _reads_on(before: str, location: str) -> bool:
+    """As in `ArchiveFormat`: in a row group, rows can only be read in their order; the next one follows it."""
+    first, second = _LOCATION.fullmatch(before), _LOCATION.fullmatch(location)
+    if first is None or second is None or first.group(3, 4) != second.group(3, 4):
+        return False
+    groups, rows = int(second[1]) - int(first[1]), int(second[2]) - int(first[2])
+    return groups == 1 or (groups == 0 and rows > 0)
+
+
+PARQUET = ArchiveFormat("parquet", members, _OpenParquet, _reads_on)

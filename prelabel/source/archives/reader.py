@@ -13,6 +13,16 @@ from prelabel.storage.address import Address, split_member
 from prelabel.storage.files import Storage
 
 
+def reads_on(before: ImageRef, ref: ImageRef) -> bool:
+    """Whether an image lies in the same archive as another one, and is read behind it without another request."""
+    first, second = split_member(before.uri), split_member(ref.uri)
+    if first is None or second is None or before.location is None or ref.location is None:
+        return False
+    if (first.archive, before.version) != (second.archive, ref.version) or second.protocol not in FORMATS:
+        return False
+    return FORMATS[second.protocol].reads_on(before.location, ref.location)
+
+
 class ArchiveReader:
     """Reads images of archives. The archive of the last image stays open, so that the next image follows at once.
 

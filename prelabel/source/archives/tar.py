@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 
 from prelabel.errors import FetchError
-from prelabel.source.archives.base import ArchiveFormat, Member, unicode_name
+from prelabel.source.archives.base import ArchiveFormat, Member, reads_on, unicode_name
 from prelabel.source.archives.compressed import compression_of, decompressed
 from prelabel.source.archives.ranges import RandomFile, read_patiently
 from prelabel.source.file_checks import too_large
@@ -177,4 +177,4 @@ class _OpenTar:
         self._raw.close()
 
 
-TAR = ArchiveFormat("tar", members, _OpenTar)
+TAR = ArchiveFormat("tar", members, _OpenTar, reads_on)

@@ -23,7 +23,7 @@ import google_crc32c
 
 from prelabel.errors import FetchError, first_of
 from prelabel.protobuf import V
-from prelabel.source.archives.base import ArchiveFormat, Member
+from prelabel.source.archives.base import ArchiveFormat, Member, reads_on
 from prelabel.source.archives.compressed import compression_of, decompressed
 from prelabel.source.archives.ranges import RandomFile, read_patiently
 from prelabel.source.archives.tf_example import byte_values, pairs_of, text_of
@@ -332,4 +332,4 @@ class _OpenTFRecord:
         self._raw.close()
 
 
-TFRECORD = ArchiveFormat("tfrecord", members, _OpenTFRecord)
+TFRECORD = ArchiveFormat("tfrecord", members, _OpenTFRecord, reads_on)

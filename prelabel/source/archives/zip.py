@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from prelabel.errors import FetchError
-from prelabel.source.archives.base import ArchiveFormat, Member, unicode_name
+from prelabel.source.archives.base import ArchiveFormat, Member, reads_on, unicode_name
 from prelabel.source.archives.ranges import RandomFile, read_patiently
 from prelabel.source.file_checks import too_large
 from prelabel.storage.retries import PATIENT_ATTEMPTS, retry
@@ -198,4 +198,4 @@ class _OpenZip:
         self._file.close()
 
 
-ZIP = ArchiveFormat("zip", members, _OpenZip)
+ZIP = ArchiveFormat("zip", members, _OpenZip, reads_on)
