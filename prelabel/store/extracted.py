@@ -94,15 +94,18 @@ def read_record(url: AddressLike, storage: Storage) -> tuple[pa.Table, str] | No
     try:
         table = pq.read_table(io.BytesIO(storage.read(address)), page_checksum_verification=True)
         metadata = table.schema.metadata or {}
-        version = metadata.get(_VERSION, b"")
+        version, run_id = (metadata.get(key, b"").decode() for key in (_VERSION, _RUN_ID))
         table = table.select(EXTRACTED_SCHEMA.names).cast(EXTRACTED_SCHEMA).combine_chunks()
+        table.validate(full=True)
+        if any(column.null_count for column in table.columns):
+            raise ValueError("a value is null")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise StoreError(f"{address} cannot be read: {describe(error)}") from error
-    if version != b"1":
-        raise StoreError(f"{address} has schema version {version.decode()!r}, but this version of prelabel reads '1'")
-    return table, metadata.get(_RUN_ID, b"").decode()
+    if version != "1":
+        raise StoreError(f"{address} has schema version {version!r}, but this version of prelabel reads '1'")
+    return table, run_id
 
 
 @dataclass(frozen=True, slots=True, repr=False)

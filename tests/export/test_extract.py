@@ -29,6 +29,7 @@ from prelabel.export.extract import ExtractOptions, extract_images
 from prelabel.export.file_names import DistinctStems, name_key, safe_stem
 from prelabel.source.listing import list_images
 from prelabel.storage.files import Storage
+from prelabel.store.extracted import read_record, write_record
 from prelabel.store.run import Run, open_run
 from tests.archives import compressed, ranged_web, tar_of
 from tests.engine.fakes import BrightestCorner
@@ -346,6 +347,18 @@ def test_a_folder_has_the_images_of_one_run_and_serves_others_over_the_same_imag
     stranger = open_run(write_run(tmp_path / "stranger", [[strange]], run_id="e" * 32), STORAGE)
     with pytest.raises(StoreError, match=telling("'a.jpg'", "not the (one|image)")):
         prelabel.export_coco(stranger, tmp_path / "x.json", extracted=to)
+
+
+def test_a_record_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    run, to = run_of(tmp_path), tmp_path / "to"
+    extract(run, to)
+    table, run_id = read_record(str(to / "extracted.parquet"), STORAGE) or (None, "")
+    uris = pa.array(["../photos/a.jpg", "/etc/passwd", "cats/c.dat.jpeg"])
+    write_record(str(to / "extracted.parquet"), STORAGE, table.set_column(1, "uri", uris), run_id)
+    with pytest.raises(StoreError, match=facts("../photos/a.jpg", "not a path below")):
+        prelabel.export_coco(run, tmp_path / "x.json", extracted=to)
+    assert extract(run, to).written == 2
+    assert prelabel.export_coco(run, tmp_path / "x.json", extracted=to).images == 3
 
 
 # --- exports of the files ---------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ from prelabel.errors import PrelabelError
 from prelabel.export.base import RunInfo
 from prelabel.export.categories import read_categories
 from prelabel.export.coco import CocoOptions, export_coco
+from prelabel.export.extraction_record import ExtractionRecord
 from prelabel.export.image_ids import numbering
 from prelabel.labels.maps import parse_label_map
 from prelabel.masks import rle
@@ -56,6 +57,7 @@ from prelabel.source.archives.reader import ArchiveReader
 from prelabel.source.fetch import fetch
 from prelabel.source.listing import list_images
 from prelabel.storage.files import Storage
+from prelabel.store.extracted import ExtractedFile, ExtractedFiles, table_of, write_record
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import open_run
 from prelabel.store.status import read_status
@@ -63,7 +65,7 @@ from prelabel.store.verify import verify
 from tests.hostile.mutants import mutant
 from tests.review.openimages_cases import BOXES as OPEN_IMAGES_BOXES
 from tests.rows import ListedRows
-from tests.runs import write_run
+from tests.runs import RUN_ID, write_run
 from tests.tfrecords import coco_examples, record, tfrecord_of
 
 STORAGE = Storage()
@@ -267,6 +269,22 @@ def _used(folder: Path) -> None:
     export_coco(RunInfo.of(run), run.rows, str(folder.parent / "coco.json"), CocoOptions(), STORAGE)
 
 
+def _extracted_record() -> bytes:
+    files = [ExtractedFile(f"{n}.jpg", f"a/{n}.jpg", 3, "0" * 64, "0" * 64, n == 1) for n in range(5)]
+    path = _run_folder() / "extracted.parquet"
+    write_record(str(path), STORAGE, table_of(files), RUN_ID)
+    return path.read_bytes()
+
+
+def _extracted(data: bytes, folder: Path) -> None:
+    (folder / "extracted.parquet").write_bytes(data)
+    run = open_run(str(_run_folder()), STORAGE)
+    rows = run.rows.with_extracted(ExtractedFiles.read(str(folder), run.plan(), STORAGE))
+    for found in rows():
+        assert Path(found.uri).is_relative_to(folder if found.error is None else "/x")
+    ExtractionRecord(str(folder), run).publish()
+
+
 TARGETS: Mapping[str, Target] = {
     "list.txt": Target(lambda: ["a.jpg\ns3://b/c d.jpg\nhttps://h/é.jpg?x=1\n".encode()], _written("l.txt", _listed)),
     "list.csv": Target(lambda: [b'uri,image_id\na.jpg,\n"b,""c.jpg",b\n'], _written("l.csv", _listed)),
@@ -320,6 +338,7 @@ TARGETS: Mapping[str, Target] = {
     "archive.tar": Target(lambda: [_archive("w")], _unpacked),
     "archive.tar.gz": Target(lambda: [_archive("w:gz")], _unpacked),
     "tfrecord": Target(lambda: [tfrecord_of({"a.jpg": b"x" * 300, "b.jpg": b"y"})], _written("r.tfrecord", _read)),
+    "extracted": Target(lambda: [_extracted_record()], _extracted),
     "run.json": _run_with("run.json"),
     "manifest.json": _run_with("manifest.json"),
     "plan": _run_with("plan-*.parquet"),

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+import prelabel
 from prelabel.cli import main as command
 from prelabel.errors import ExportError
 from prelabel.export.base import RunInfo
@@ -71,6 +72,20 @@ def test_from_a_disk_names_are_unchanged_and_fetched(photos: Path, tmp_path: Pat
     for ref in refs:
         assert ref.uri == f"{photos}/{ref.image_id}"
         assert fetch(ref, STORAGE, 1 << 20) == picture()
+
+
+def test_extracted_files_have_names_that_every_disk_and_tool_takes(run: Path, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    assert prelabel.extract(run, to).images == len(NAMES)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "extracted.parquet"]
+    assert len({path.name.casefold() for path in files}) == len(NAMES)
+    assert all(path.read_bytes() == picture() and path.parent == to for path in files)
+    assert not any(re.search(r'[\\:*?"<>|%#\x00-\x1f\ufffe]|^[. ]|[. ]$', path.name) for path in files)
+    # Without extraction, XML cannot hold some of the names.
+    report = prelabel.export_cvat(run, tmp_path / "x.xml", extracted=to)
+    assert (report.images, report.dropped) == (len(NAMES), {})
+    named = {image.get("name") for image in ET.parse(tmp_path / "x.xml").iter("image")}  # noqa: S314 - our own
+    assert named == {path.name for path in files}
 
 
 def test_from_a_bucket_names_are_unchanged_and_fetched(s3_server: S3Server, tmp_path: Path) -> None:
