@@ -82,7 +82,7 @@ MAY_IMPORT = {
     },
     "label_studio": {
         *{"errors", "storage", "detections", "frames", "keypoints", "labels", "masks", "options", "select", "store"},
-        *{"export", "label_studio/client", "triage"},
+        *{"export", "label_studio/client", "processes", "triage"},
     },
     "pages": set(),
     "review": {

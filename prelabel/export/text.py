@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -62,15 +62,21 @@ def strict_json(value: Any) -> bytes:
     return _JSON.encode(value).encode("ascii")
 
 
-def json_numbers(values: npt.NDArray[Any] | list[float]) -> list[str]:
+def json_array(values: npt.NDArray[Any] | Sequence[float]) -> str:
+    """An array of numbers as compact JSON. Raises ValueError if a number is not finite."""
+    text: str = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY).decode("ascii")
+    if "null" in text:
+        raise ValueError("a number is not finite")
+    return text
+
+
+def json_numbers(values: npt.NDArray[Any] | Sequence[float]) -> list[str]:
     """Each number of a column, or the numbers of each row of an array, as compact JSON without brackets.
 
     Raises:
         ValueError: A number is not finite.
     """
-    text = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY).decode()
-    if "null" in text:
-        raise ValueError("a number is not finite")
+    text = json_array(values)
     if text == "[]":
         return []
     return text[2:-2].split("],[") if text.startswith("[[") else text[1:-1].split(",")

@@ -6,8 +6,8 @@ One image of 4 x 6 pixels (height x width) with a dog on its left half becomes t
      "predictions": [{"model_version": "ssd-0123abcd", "score": 0.9, "result": [{"type": "rectanglelabels", ...}]}]}
 
 Every image has one prediction with all its regions; the prediction is empty if nothing was detected. Failed images are
-counted, or become tasks without a prediction with `include_failed`. Every task is checked by the rules in
-`preflight` before its file is published.
+counted, or become tasks without a prediction with `include_failed`. `preflight` refuses what would not be shown before
+a file is published.
 
 The layouts are those that Label Studio reads:
 
@@ -93,7 +93,8 @@ def export_label_studio(
     largest = 0
     try:
         with task_files(to, storage, options) as files:
-            tasks = make_items(rows, partial(add_tasks, info, config, options), whole)
+            work = partial(add_tasks, info, config, options, for_existing=options.layout == "predictions")
+            tasks = make_items(rows, work, whole)
             # A sync lists the files of single tasks by their names.
             for image_id, task in in_list_order(tasks, None if options.layout == "sync" else rows.order):
                 files.add(image_id, task)

@@ -3,14 +3,18 @@
 The rules are those of the server's validator and, beyond it, of problems that the server accepts but shows wrongly: a
 `model_version` of null (the labeling page of the whole project does not open), a duplicate region id (the second region
 vanishes), numbers given as text, `x + width` above 100, a polygon that is not closed, an encoded mask of wrong size.
-If label-studio-sdk is installed, its validator runs as well (`sdk_rules`); the server uses the same one. Importing it
+
+The numbers of a run are checked as columns, before they become tasks (`require_showable_numbers`); everything else in a
+task follows from the labeling config. `problems` has all the rules for a finished task. If label-studio-sdk is
+installed, every task is checked by these and by its validator (`sdk_rules`); the server uses the same one. Importing it
 takes a second or two, so only the check of finished tasks does so.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from typing import Any, TypeGuard
@@ -21,6 +25,7 @@ from prelabel.errors import ExportError
 from prelabel.label_studio.config import LabelConfig
 from prelabel.masks import rle
 from prelabel.masks.brush import brush_from_rle
+from prelabel.store.detection_batch import DetectionBatch
 
 
 class Preflight:
@@ -31,18 +36,52 @@ class Preflight:
         self._config = config
         self._sdk_rules = sdk_rules(config.xml, accepted=accepted)
 
+    def require_distinct(self, image_id: str, url: str, model_version: str, region_ids: Sequence[str]) -> None:
+        """Raise ExportError unless an image has a URL, and a prediction a model version and distinct regions."""
+        if not url:
+            raise not_shown(image_id, f"data.{self._config.data_key} must be the image's URL, got ''")
+        if not model_version.strip():
+            raise not_shown(image_id, f"model_version must be text that is not empty, got {model_version!r}")
+        if len(set(region_ids)) < len(region_ids):
+            raise not_shown(image_id, "the id of a region is a duplicate")
+
+    def require_accepted(self, task: bytes) -> None:
+        """Raise ExportError if the SDK is installed, and it or `problems` finds a problem in a task as JSON."""
+        if self._sdk_rules is not None:
+            self.require_showable(json.loads(task))
+
     def require_showable(self, task: Mapping[str, Any]) -> None:
         """Raise ExportError unless the task will be shown correctly; it gives the image and the first problem."""
         problem = next(problems(task, self._config), None) or next(self._sdk_problems(task), None)
         if problem is not None:
             data = task.get("data")
-            name = data.get("image_id") if isinstance(data, Mapping) else None
-            raise ExportError(f"Label Studio would not show the task of image {name!r} correctly: {problem}")
+            raise not_shown(data.get("image_id") if isinstance(data, Mapping) else None, problem)
 
     def _sdk_problems(self, task: Mapping[str, Any]) -> Iterator[str]:
         if self._sdk_rules is not None:
             for prediction in task["predictions"]:
                 yield from (f"label-studio-sdk: {problem}" for problem in self._sdk_rules(prediction))
+
+
+def not_shown(image_id: str | None, problem: str) -> ExportError:
+    """The error about a task that Label Studio would not show."""
+    return ExportError(f"Label Studio would not show the task of image {image_id!r} correctly: {problem}")
+
+
+def require_score(image_id: str, score: float) -> None:
+    """Raise ExportError unless the score of a region is a number from 0 to 1."""
+    if not 0 <= score <= 1:
+        raise not_shown(image_id, f"score must be a number from 0 to 1, got {score!r}")
+
+
+def require_showable_numbers(batch: DetectionBatch) -> None:
+    """Raise ExportError unless all detections have scores from 0 to 1, and images of at least one pixel."""
+    wrong = ~((batch.score >= 0) & (batch.score <= 1) & (batch.height > 0) & (batch.width > 0))
+    for n in np.flatnonzero(wrong).tolist():
+        image_id, score = batch.images[batch.image[n]].image_id, float(batch.score[n])
+        require_score(image_id, score)
+        size = f"{batch.width[n]} x {batch.height[n]}"
+        raise not_shown(image_id, f"original_width and original_height must be 1 pixel or more, got {size}")
 
 
 def problems(task: Mapping[str, Any], config: LabelConfig) -> Iterator[str]:
@@ -184,12 +223,8 @@ def _is_object(value: Any) -> TypeGuard[Mapping[str, Any]]:
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
-    # The usual types are checked first: an export calls this about a hundred million times. The comparison also
-    # rejects NaN.
-    kind = type(value)
-    if kind is not float and kind is not int and (kind is bool or not isinstance(value, int | float)):
-        return False
-    return bool(low <= value <= high)
+    # The comparison also rejects NaN.
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 _VALUE_RULES = {

@@ -15,30 +15,30 @@ machine. After every request, what the server says it created is compared with w
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from prelabel.errors import PushError
 from prelabel.export.base import Rows, RunInfo, simplified_rows
 from prelabel.export.display_copies import DisplayCopies
 from prelabel.export.from_run import record_export, rows_of
 from prelabel.export.keypoints import unread_keypoints
+from prelabel.export.parallel import SpreadRows, make_items
 from prelabel.export.run_selection import KnownNames
-from prelabel.export.text import strict_json
 from prelabel.frames import BROWSER
 from prelabel.label_studio.client import Project, Server, read_token
 from prelabel.label_studio.config import LabelConfig, config_for, has_tools, read_config
 from prelabel.label_studio.image_url import ImageUrls
 from prelabel.label_studio.list_order import in_list_order
 from prelabel.label_studio.options import PushOptions
-from prelabel.label_studio.preflight import Preflight
-from prelabel.label_studio.sending import KnownTasks, Sender, Sent, Task
+from prelabel.label_studio.sending import KnownTasks, Sender, Sent
 from prelabel.label_studio.storages import provide_storages
-from prelabel.label_studio.tasks import TaskPart, require_possible_copies, tasks_of
+from prelabel.label_studio.tasks import TaskPart, add_tasks, require_possible_copies
+from prelabel.processes import Processes
 from prelabel.storage.files import Storage
 from prelabel.store.run import Run
-from prelabel.store.subset import ImageOrder
 
 #: Called with the number of images processed so far.
 Progress = Callable[[int], None]
@@ -119,7 +119,9 @@ def push_run(run: Run, options: PushOptions, progress: Callable[[int, int], None
     """
     rows = rows_of(run, options)
     total = len(rows)
-    report = push(RunInfo.of(run), rows, options, run.storage, lambda done: progress(done, total))
+    with Processes.all_cores() as processes:
+        spread = SpreadRows(rows, processes)
+        report = push(RunInfo.of(run), spread, options, run.storage, lambda done: progress(done, total))
     notes = record_export(run, "push label-studio", report.url, options, report)
     return replace(report, warnings=(*report.warnings, *notes))
 
@@ -154,10 +156,9 @@ def push(
         copies = DisplayCopies(options.display_copies, storage)
         part = TaskPart(names=names, urls=ImageUrls(options.image_url, options.document_root), copies=copies)
         tally = part.tally
-        preflight = Preflight(config, accepted=True)
-        tasks = tasks_of(info, rows.batches(), config, options, part)
-        for done, task in enumerate(_in_order(_checked(tasks, preflight), rows.order), start=1):
-            sender.add(task)
+        tasks = make_items(rows, partial(add_tasks, info, config, options), part)
+        for done, (_, task) in enumerate(in_list_order(tasks, rows.order), start=1):
+            sender.add(json.loads(task))
             if progress is not None:
                 progress(done)
         sender.finish()
@@ -193,21 +194,6 @@ def push(
                 *storage_notes,
             ),
         )
-
-
-def _checked(tasks: Iterable[Task], preflight: Preflight) -> Iterator[Task]:
-    """The same tasks. Raises ExportError for one that would not be shown."""
-    for task in tasks:
-        preflight.require_showable(task)
-        yield task
-
-
-def _in_order(tasks: Iterator[Task], order: ImageOrder | None) -> Iterator[Task]:
-    """The tasks in the order of a list of images; without one, as they come."""
-    if order is None:
-        return tasks
-    as_json = ((task["data"]["image_id"], strict_json(task)) for task in tasks)
-    return (json.loads(task) for _, task in in_list_order(as_json, order))
 
 
 def _warnings(sent: Sent, known: KnownTasks) -> list[str]:

@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,13 +33,15 @@ from prelabel.detections import FloatArray
 from prelabel.errors import ExportError, StoreError
 from prelabel.export.base import Tally
 from prelabel.export.keypoints import Keypoint, count_hidden, keypoints_of
-from prelabel.export.text import rounded, shortest
+from prelabel.export.text import json_array, json_numbers, rounded, shortest, strict_json
 from prelabel.keypoints import KeypointSet
 from prelabel.label_studio.config import Control, LabelConfig, kind_of
 from prelabel.label_studio.options import TaskOptions
+from prelabel.label_studio.preflight import require_score, require_showable_numbers
 from prelabel.masks import rle
 from prelabel.masks.brush import brush_from_rle, brushes_from_rle
 from prelabel.masks.polygons import Polygons, object_polygons
+from prelabel.masks.rle import BoolArray
 from prelabel.masks.rle_many import join_counts, measure
 from prelabel.store.detection_batch import DetectionBatch
 
@@ -53,6 +56,21 @@ Region = dict[str, Any]
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class Regions:
+    """The regions of an image, by descending score.
+
+    Attributes:
+        json: Each region as JSON.
+        ids: The id of each region.
+        scores: The score of each region that is no keypoint.
+    """
+
+    json: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+
 def regions_of(
     batch: DetectionBatch,
     model_version: str,
@@ -60,7 +78,7 @@ def regions_of(
     options: TaskOptions,
     tally: Tally,
     keypoints: KeypointSet | None = None,
-) -> list[list[Region]]:
+) -> list[Regions]:
     """Convert the detections of a batch to regions.
 
     Args:
@@ -75,44 +93,44 @@ def regions_of(
         The regions of each image, by descending score.
 
     Raises:
-        ExportError: A tool needs a mask and there is none, or a mask does not fit its image.
+        ExportError: A tool needs a mask and there is none, a mask does not fit its image, or a region would not be
+            shown.
     """
-    regions: list[list[Region]] = [[] for _ in batch.images]
+    regions = [Regions() for _ in batch.images]
     kept = batch.kept(options.selection)
     if not len(kept):
         return regions
+    require_showable_numbers(kept)
     masks: Sequence[str | None] = [None] * len(kept) if kept.mask is None else kept.mask.tolist()
-    tools = {has_mask: config.control(kind_of(options, has_mask, config)) for has_mask in (False, True)}
-    tools_and_labels: list[tuple[Control, str] | None] = []
-    for counts, label in zip(masks, options.selection.rename(kept.label, kept.mid).tolist(), strict=True):
-        tool = tools[counts is not None]
-        fitting_label = None if tool is None else tool.fit(label)
-        tools_and_labels.append(None if tool is None or fitting_label is None else (tool, fitting_label))
-    mask_shapes = _MaskShapes(kept, masks, tools_and_labels, options)
-    boxes, scores = _percents(kept.xyxy, kept.height, kept.width), shortest(kept.score)
+    templates = {masked: _Template(config, kind_of(options, masked, config)) for masked in (False, True)}
+    fitting = [
+        templates[counts is not None].fitting(label)
+        for counts, label in zip(masks, options.selection.rename(kept.label, kept.mid).tolist(), strict=True)
+    ]
+    mask_shapes = _MaskShapes(kept, masks, [None if fit is None else fit.control for fit in fitting], options)
+    rectangles, scores = _rectangles(kept), shortest(kept.score)
+    scores_as_json = json_numbers(scores)
     lowest = options.lowest_keypoint_score if keypoints is not None else None
     keypoint_rows = keypoints_of(kept, lowest)
     last_image, points = -1, 0
     columns = (column.tolist() for column in (kept.image, kept.place, kept.height, kept.width))
     for n, (image, place, height, width) in enumerate(zip(*columns, strict=True)):
-        tool_and_label = tools_and_labels[n]
-        if tool_and_label is None:
+        fit = fitting[n]
+        if fit is None:
             tally.drop("detections of classes that the labeling config lacks")
             continue
-        control, label = tool_and_label
         if image != last_image:
             last_image, points = image, 0
-        values: list[dict[str, Any]] = []
-        reason = ""
-        if control.kind == "rectangle":
-            x, y, w, h = boxes[n]
-            if w > 0 and h > 0:
-                values = [{"x": x, "y": y, "width": w, "height": h, "rotation": 0}]
+        values: list[str] = []
+        reason, kind = "", fit.control.kind
+        if kind == "rectangle":
+            if rectangle := rectangles[n]:
+                values = [rectangle]
             else:
                 reason = "without area"
         elif n in mask_shapes.empty:
             reason = "with an empty mask"
-        elif control.kind == "polygon":
+        elif kind == "polygon":
             parts, undrawn = mask_shapes.polygons(n)
             corners = sum(len(part) // 2 for part in parts)
             if points + corners > options.max_points:
@@ -124,25 +142,20 @@ def regions_of(
         elif n not in mask_shapes.brushes:
             reason = "beyond --max-masks"
         else:
-            values = [{"format": "rle", "rle": list(mask_shapes.brushes[n])}]
+            values = [f'"format":"rle","rle":{json_array(np.frombuffer(mask_shapes.brushes[n], np.uint8))}']
         if reason:
             tally.drop(f"detections {reason}")
         else:
             tally.detections += 1
-        regions[image] += [
-            {
-                "id": region_id(model_version, kept.images[image].image_id, place, part),
-                "type": control.type,
-                "from_name": control.name,
-                "to_name": config.to_name,
-                "original_width": width,
-                "original_height": height,
-                "image_rotation": 0,
-                "score": scores[n],
-                "value": {**value, control.type: [label]},
-            }
-            for part, value in enumerate(values)
-        ]
+        image_id, of_image = kept.images[image].image_id, regions[image]
+        for part_number, value in enumerate(values):
+            id_ = region_id(model_version, image_id, place, part_number)
+            of_image.ids.append(id_)
+            of_image.scores.append(scores[n])
+            of_image.json.append(
+                f'{{"id":"{id_}",{fit.names},"original_width":{width},"original_height":{height},"image_rotation":0,'
+                f'"score":{scores_as_json[n]},"value":{{{value},{fit.labels}}}}}'
+            )
         if values and keypoints is not None:
             count_hidden(keypoint_rows[n], lowest, tally)
             shown = [
@@ -150,9 +163,52 @@ def regions_of(
                 for number, (name, point) in enumerate(zip(keypoints.names, keypoint_rows[n], strict=False))
                 if point.shown
             ]
-            image_id = kept.images[image].image_id
-            regions[image] += _keypoint_regions(shown, (model_version, image_id, place), (height, width), config, tally)
+            for region in _keypoint_regions(shown, (model_version, image_id, place), (height, width), config, tally):
+                of_image.ids.append(region["id"])
+                of_image.json.append(strict_json(region).decode("ascii"))
     return regions
+
+
+class _Fit(NamedTuple):
+    """The parts of a region that follow from its tool and label.
+
+    Attributes:
+        control: The tool.
+        names: JSON of the keys `type`, `from_name` and `to_name`.
+        labels: JSON of the key of `value` that holds the label.
+    """
+
+    control: Control
+    names: str
+    labels: str
+
+
+class _Template:
+    """Makes the parts of regions of a tool, each label's once."""
+
+    def __init__(self, config: LabelConfig, kind: str) -> None:
+        self._control = config.control(kind)
+        self._to_name = config.to_name
+        self._fits: dict[str, _Fit | None] = {}
+
+    def fitting(self, label: str) -> _Fit | None:
+        """The parts of a region with this label, or None if the config lacks it."""
+        if label not in self._fits:
+            self._fits[label] = self._make(label)
+        return self._fits[label]
+
+    def _make(self, label: str) -> _Fit | None:
+        control = self._control
+        fitting_label = None if control is None else control.fit(label)
+        if control is None or fitting_label is None:
+            return None
+        names = {"type": control.type, "from_name": control.name, "to_name": self._to_name}
+        return _Fit(control, _members(names), _members({control.type: [fitting_label]}))
+
+
+def _members(values: Mapping[str, Any]) -> str:
+    """The members of a JSON object, without its braces."""
+    return strict_json(values)[1:-1].decode("ascii")
 
 
 def _keypoint_regions(
@@ -178,6 +234,7 @@ def _keypoint_regions(
         if control is None or label is None:
             tally.simplified["keypoints that the labeling config lacks"] += 1
             continue
+        require_score(detection[1], point.score)
         x, y = _percent_of(np.array([point.x, point.y]), np.array([width, height], np.float64)).tolist()
         yield {
             "id": region_id(*detection, f"keypoint {number}"),
@@ -215,13 +272,25 @@ def region_id(model_version: str, image_id: str, index: int | str, part: int | s
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
-def _polygon(points: Sequence[float], height: int, width: int) -> dict[str, Any]:
-    """A closed polygon from its corners `[x1, y1, x2, y2, ...]` in pixels."""
+def _polygon(points: Sequence[float], height: int, width: int) -> str:
+    """The value of a closed polygon, from its corners `[x1, y1, x2, y2, ...]` in pixels."""
     corners = np.asarray(points, np.float64).reshape(-1, 2)
-    return {"points": _percent_of(corners, np.array([width, height], np.float64)).tolist(), "closed": True}
+    percent = _percent_of(corners, np.array([width, height], np.float64))
+    return f'"points":{json_array(percent)},"closed":true'
 
 
-def _percents(xyxy: FloatArray, height: npt.NDArray[np.int64], width: npt.NDArray[np.int64]) -> list[list[float]]:
+def _rectangles(kept: DetectionBatch) -> list[str]:
+    """The value of each box as a rectangle, `""` for a box without area."""
+    boxes = _percents(kept.xyxy, kept.height, kept.width)
+    has_area: BoolArray = np.all(boxes[:, 2:] > 0, axis=1)  # of NaN, too, this is false
+    columns = (json_numbers(np.where(has_area, column, 0)) for column in boxes.T)
+    return [
+        f'"x":{x},"y":{y},"width":{w},"height":{h},"rotation":0' if area else ""
+        for x, y, w, h, area in zip(*columns, has_area.tolist(), strict=True)
+    ]
+
+
+def _percents(xyxy: FloatArray, height: npt.NDArray[np.int64], width: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Convert boxes to x, y, width, height in percent; the floating-point sum x + width is at most 100, too.
 
     Args:
@@ -235,8 +304,7 @@ def _percents(xyxy: FloatArray, height: npt.NDArray[np.int64], width: npt.NDArra
     while (too_large := start + extent > 100).any():
         # Reduced only after rounding, by the smallest step that is written.
         extent[too_large] = rounded(extent[too_large] - 10**-DECIMALS, DECIMALS)
-    boxes: list[list[float]] = np.concatenate((start, extent), axis=1).tolist()
-    return boxes
+    return np.concatenate((start, extent), axis=1)
 
 
 def _percent_of(values: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -256,19 +324,19 @@ class _MaskShapes:
         self,
         kept: DetectionBatch,
         masks: Sequence[str | None],
-        tools_and_labels: Sequence[tuple[Control, str] | None],
+        tools: Sequence[Control | None],
         options: TaskOptions,
     ) -> None:
         """Raises ExportError if a mask is missing or does not fit its image."""
         self._kept = kept
         self._rules = options.polygon_rules
         self._counts: dict[int, str] = {}
-        for n, tool in enumerate(tools_and_labels):
-            if tool is not None and tool[0].kind != "rectangle":
+        for n, tool in enumerate(tools):
+            if tool is not None and tool.kind != "rectangle":
                 counts = masks[n]
                 if counts is None:
                     raise ExportError(
-                        f"image {self._name(n)!r} has a detection without a mask for the tool {tool[0].name!r}"
+                        f"image {self._name(n)!r} has a detection without a mask for the tool {tool.name!r}"
                     )
                 self._counts[n] = counts
         positions = np.array(list(self._counts), np.intp)
@@ -279,7 +347,7 @@ class _MaskShapes:
             self._convert(n, rle.validate)
         self.empty = set(positions[area == 0].tolist())
         self.brushes = self._brushes(
-            [n for n, tool in enumerate(tools_and_labels) if tool is not None and tool[0].kind == "brush"],
+            [n for n, tool in enumerate(tools) if tool is not None and tool.kind == "brush"],
             options.max_masks,
         )
 

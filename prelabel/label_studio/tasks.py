@@ -7,28 +7,28 @@ size.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from prelabel.export.base import RunInfo
+from prelabel.export.base import RunInfo, Tally
 from prelabel.export.display_copies import DisplayCopies
 from prelabel.export.parallel import Part
 from prelabel.export.text import shortest, strict_json
 from prelabel.label_studio.config import LabelConfig
 from prelabel.label_studio.image_url import ImageUrls
-from prelabel.label_studio.options import LabelStudioOptions, TaskOptions
-from prelabel.label_studio.preflight import Preflight
-from prelabel.label_studio.regions import Region, choice, region_id, regions_of
+from prelabel.label_studio.options import TaskOptions
+from prelabel.label_studio.preflight import Preflight, require_score
+from prelabel.label_studio.regions import Region, Regions, choice, region_id, regions_of
 from prelabel.options import require
 from prelabel.store.detection_batch import DetectionBatch
 from prelabel.store.rows import ImageFacts
 
 Item = TypeVar("Item")
 
-#: Detections whose regions are in memory at a time; the region of a brush mask is a list with one number per byte.
+#: Detections whose regions are in memory at a time; the region of a brush mask is a text with one number per byte.
 _DETECTIONS = 1024
 
 
@@ -61,40 +61,35 @@ def require_possible_copies(info: RunInfo, options: TaskOptions, *, new_tasks: b
 def add_tasks(
     info: RunInfo,
     config: LabelConfig,
-    options: LabelStudioOptions,
+    options: TaskOptions,
     batches: Iterable[DetectionBatch],
     part: TaskPart,
+    *,
+    for_existing: bool = False,
 ) -> None:
-    """Add the tasks of some rows to a part; each is checked by the rules in `preflight`.
+    """Add the tasks of some rows to a part, each with one prediction; a failed image has none.
 
-    With the layout `predictions`, predictions for the tasks that the images come from are added instead.
+    Every task will be shown: see `preflight`.
+
+    Args:
+        info: Facts about the run.
+        config: The labeling config, which was checked when the export began.
+        options: How detections become regions.
+        batches: The rows.
+        part: Receives the tasks in plan order.
+        for_existing: Add predictions for the tasks that the images come from, instead of new tasks.
 
     Raises:
         ExportError: An image has no URL, a mask does not fit its image, or a task would not be shown.
     """
-    # The config was checked when the export began.
     preflight = Preflight(config, accepted=True)
-    for task in tasks_of(info, batches, config, options, part):
-        preflight.require_showable(task)
-        image_id, items = task["data"]["image_id"], [task]
-        if options.layout == "predictions":
-            # An image id begins with the number of its task.
-            number = int(image_id.partition("/")[0])
-            items = [{"task": number, **prediction} for prediction in task["predictions"]]
-        part.items += [(image_id, strict_json(item)) for item in items]
-
-
-def tasks_of(
-    info: RunInfo, batches: Iterable[DetectionBatch], config: LabelConfig, options: TaskOptions, part: TaskPart
-) -> Iterator[dict[str, Any]]:
-    """The tasks of a run in plan order, each with one prediction; a failed image has none."""
     tally = part.tally
     for batch in itertools.chain.from_iterable(larger.split(_DETECTIONS) for larger in batches):
         part.names.see(batch.label, batch.mid)
-        regions = regions_of(batch, info.model_version, config, options, tally, info.keypoints)
+        of_batch = regions_of(batch, info.model_version, config, options, tally, info.keypoints)
         images = [image for image, failed in zip(batch.images, batch.failed, strict=True) if not failed]
         copies = part.copies.write((image, part.urls.extension(image)) for image in images)
-        for image, failed, detection_regions in zip(batch.images, batch.failed, regions, strict=True):
+        for image, failed, regions in zip(batch.images, batch.failed, of_batch, strict=True):
             if failed:
                 tally.failed += 1
                 if not options.include_failed:
@@ -103,17 +98,39 @@ def tasks_of(
             copy = copies.get(image.image_id)
             url = part.urls.of(image) if copy is None else part.urls.of_copy(image, copy)
             data = {config.data_key: url, "image_id": image.image_id, "file_name": image.file_name}
-            predictions = []
-            if not failed:
-                result = _image_regions(info, image, config, options)
-                tally.detections += sum(len(region["value"][region["type"]]) for region in result)
-                result += detection_regions
-                # The score of a task is about its objects. The points of one object would outweigh the others.
-                scores = [region["score"] for region in result if "parentID" not in region]
-                tally.add_regions(len(scores), keypoints=len(result) - len(scores))
-                score = task_score(scores, options.task_score)
-                predictions.append({"model_version": info.model_version, "score": score, "result": result})
-            yield {"data": data, "predictions": predictions}
+            predictions = [] if failed else [_prediction(info, image, regions, config, options, tally)]
+            preflight.require_distinct(image.image_id, url, info.model_version, regions.ids)
+            task = b'{"data":%b,"predictions":[%b]}' % (strict_json(data), b"".join(predictions))
+            preflight.require_accepted(task)
+            if for_existing:
+                # An image id begins with the number of its task.
+                number = int(image.image_id.partition("/")[0])
+                part.items += [
+                    (image.image_id, b'{"task":%d,%b' % (number, prediction[1:])) for prediction in predictions
+                ]
+            else:
+                part.items.append((image.image_id, task))
+
+
+def _prediction(
+    info: RunInfo, image: ImageFacts, regions: Regions, config: LabelConfig, options: TaskOptions, tally: Tally
+) -> bytes:
+    """The prediction of an image as JSON; the labels of the whole image become the first of its regions."""
+    for region in _image_regions(info, image, config, options):
+        require_score(image.image_id, region["score"])
+        tally.detections += len(region["value"][region["type"]])
+        regions.json.insert(0, strict_json(region).decode("ascii"))
+        regions.ids.insert(0, region["id"])
+        regions.scores.insert(0, region["score"])
+    # The score of a task is about its objects. The points of one object would outweigh the others.
+    score = task_score(regions.scores, options.task_score)
+    tally.add_regions(len(regions.scores), keypoints=len(regions.json) - len(regions.scores))
+    result = ",".join(regions.json).encode("ascii")
+    return b'{"model_version":%b,"score":%b,"result":[%b]}' % (
+        strict_json(info.model_version),
+        strict_json(score),
+        result,
+    )
 
 
 def _image_regions(info: RunInfo, image: ImageFacts, config: LabelConfig, options: TaskOptions) -> list[Region]:

@@ -19,6 +19,7 @@ from prelabel.detections import ClassName, ImageLabel
 from prelabel.errors import ConfigError, ExportError, StoreError
 from prelabel.export.base import ExportReport, Rows, RunInfo
 from prelabel.export.coco import CocoOptions, export_coco
+from prelabel.keypoints import KeypointSet
 from prelabel.label_studio.config import Control, LabelConfig, make_config, read_config
 from prelabel.label_studio.export import export_label_studio
 from prelabel.label_studio.options import LabelStudioOptions
@@ -27,6 +28,7 @@ from prelabel.label_studio.tasks import task_score
 from prelabel.masks.brush import rle_from_brush
 from prelabel.storage.files import Storage
 from prelabel.store.detection_batch import DetectionBatch
+from prelabel.store.rows import ImageRow
 from tests.messages import tells
 from tests.rows import INFO, ListedRows, failed_row, found, mask_of, row, rows
 
@@ -46,7 +48,9 @@ def export(
         part = json.loads(path.read_text())
         jsonschema.validate(part, SCHEMA)
         tasks += part
-    return tasks, ET.fromstring((folder / "label_config.xml").read_text()), report  # noqa: S314 - our own
+    xml = (folder / "label_config.xml").read_text()
+    assert [problem for task in tasks for problem in problems(task, read_config(xml, "config"))] == []
+    return tasks, ET.fromstring(xml), report  # noqa: S314 - our own
 
 
 def regions(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -746,6 +750,24 @@ def test_preflight_finds_what_the_server_would_drop_or_not_show(
     change(task)
     problem = next(problems(task, CONFIG))
     assert all(fact in problem for fact in facts), problem
+
+
+@pytest.mark.parametrize(
+    ("image_row", "facts"),
+    [
+        (row("b.jpg", found(score=1.5)), ("b.jpg", "score", "1.5")),
+        (row("b.jpg", found(), height=0), ("b.jpg", "original_height", "6 x 0")),
+        (row("b.jpg", image_labels=[ImageLabel(1, "Dog", "/m/0bt9lr", 1.5)]), ("b.jpg", "score", "1.5")),
+        (row("b.jpg", found(keypoints=[(1, 1, 1.5)])), ("b.jpg", "score", "1.5")),
+    ],
+)
+def test_numbers_that_label_studio_would_not_show_are_refused(
+    image_row: ImageRow, facts: tuple[str, ...], tmp_path: Path
+) -> None:
+    info = replace(INFO, keypoints=KeypointSet(("nose",)))
+    with pytest.raises(ExportError) as refused:
+        export(tmp_path, rows(row("a.jpg", found()), image_row), info)
+    assert all(fact in str(refused.value) for fact in facts), refused.value
 
 
 def test_preflight_of_polygons_and_brush_masks() -> None:
