@@ -80,7 +80,7 @@ def read_tfrecord_truth(url: str, storage: Storage, labels: str = "", *, masks: 
         try:
             with open_ranges(address, storage, archive.version, archive.size) as file:
                 for example in examples(file):
-                    where = f"{address}, record {example.number:,} ({example.file_name})"
+                    where = f"{address}, record {example.number:,} ({redact(example.file_name)})"
                     reader = _Reader(example, where, classes, marked, masks=masks)
                     records.append(reader.record(f"{archive.file_name}/{example.file_name}"))
         except FileNotFoundError:

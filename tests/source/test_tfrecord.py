@@ -151,6 +151,15 @@ def test_records_without_an_image_fail_and_the_others_do_not(tmp_path: Path) -> 
         fetch(refs[3], STORAGE, 3)
 
 
+def test_no_record_is_lost_among_many_that_are_no_examples(tmp_path: Path) -> None:
+    good = {"a.jpg": b"a"}
+    refs, summary = listed_of(tmp_path, record(b"\xff") * 1100 + tfrecord_of(good))
+    assert ([ref.file_name for ref in refs][-2:], len(refs)) == (["x.tfrecord/1099", "x.tfrecord/a.jpg"], 1101)
+    assert summary.damaged == 0
+    with pytest.raises(SourceError, match=telling("image/encoded", "text", "--image-column")):
+        listed_of(tmp_path, record(example({"text": ["a"]})) * 1100 + tfrecord_of(good))
+
+
 def test_damaged_data_costs_its_own_image(tmp_path: Path) -> None:
     sound = tfrecord_of(IMAGES)
     refs, _ = listed_of(tmp_path, sound)

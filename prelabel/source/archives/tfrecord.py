@@ -29,6 +29,7 @@ from prelabel.source.archives.ranges import RandomFile, read_patiently
 from prelabel.source.archives.tf_example import byte_values, pairs_of, text_of
 from prelabel.source.file_checks import too_large
 from prelabel.source.formats import IMAGE_EXTENSIONS, extension_of, extension_of_content
+from prelabel.storage.address import one_line
 from prelabel.storage.retries import PATIENT_ATTEMPTS
 
 #: Length and its checksum, before the data; the checksum of the data, behind it.
@@ -56,7 +57,7 @@ _HEAD = 512
 #: Records without an image at the beginning of a file, after which its features are taken for others.
 _MOST_WITHOUT = 1000
 
-_LOCATION = re.compile(r"(?:(\w+):)?(\d{1,19})\+(\d{1,19})(?::(\d{1,19})\+(\d{1,19}))?")
+_LOCATION = re.compile(r"(?:(gzip|zlib|zstd):)?(\d{1,19})\+(\d{1,19})(?::(\d{1,19})\+(\d{1,19}))?")
 
 
 def members(file: RandomFile, feature: str | None) -> Iterator[Member]:
@@ -80,15 +81,16 @@ def members(file: RandomFile, feature: str | None) -> Iterator[Member]:
             place, size = f"{place}:{image.offset - start}+{len(image)}", len(image)
         waiting.append(Member(key, size, place, file_name=file_name))
         has_images |= image is not None
-        if has_images:
+        if has_images or (len(waiting) > _MOST_WITHOUT and not others):
             yield from waiting
             waiting = []
         elif len(waiting) > _MOST_WITHOUT:
             break
     if waiting and others:
+        names = one_line(first_of(sorted(others), 20))
         raise FetchError(
-            f"its records have no image in {' or '.join(image_features)}, but {first_of(sorted(others), 20)[:500]}: "
-            "name the feature with the image with --image-column"
+            f"its records have no image in {' or '.join(image_features)}, but {names}: name the feature with the image "
+            "with --image-column"
         )
     yield from waiting
 
