@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from official.vision import registry_imports  # noqa: F401
 from official.vision.evaluation import coco_utils
 from official.vision.serving import detection, export_saved_model_lib
 from PIL import Image
+from random_weights import spread
 
 #: Height and width of the input; neither square nor of the shape of a photo.
 SIZE = [256, 320]
@@ -42,29 +42,6 @@ def build(kind: str) -> Any:
         model.roi_generator.test_num_proposals = 200
         model.outer_boxes_scale = 1.25 if kind == "maskrcnn-outer" else 1.0
     return detection.DetectionModule(params, batch_size=1, input_image_size=SIZE, input_type="image_tensor")
-
-
-def spread(layer: Any, run: Callable[[], object], deviation: float, mean: float) -> None:
-    """Give a layer weights with which its outputs have about this deviation and mean in a run."""
-    outputs: list[Any] = []
-    call = layer.call
-
-    def record(*arguments: Any, **keywords: Any) -> Any:
-        outputs.append(call(*arguments, **keywords))
-        return outputs[-1]
-
-    layer.call = record
-    kernel, *bias = layer.weights
-    weights = np.random.default_rng(2).normal(size=kernel.shape).astype(np.float32)
-    kernel.assign(weights)
-    for each in bias:
-        each.assign(np.zeros(each.shape, np.float32))
-    run()
-    layer.call = call
-    values = np.concatenate([output.numpy().ravel() for output in outputs])
-    kernel.assign(weights * deviation / values.std())
-    for each in bias:
-        each.assign(np.full(each.shape, mean - values.mean() * deviation / values.std(), np.float32))
 
 
 def spread_all(module: Any, photo: np.ndarray) -> None:
