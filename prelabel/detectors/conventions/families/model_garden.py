@@ -33,6 +33,9 @@ _INFO, _OUTER = "image_info", "detection_outer_boxes"
 
 _RESIZED = BoxForm("yxyx", "input")
 
+#: Of edges of the padding, in shares of the image.
+_ROUNDING = 1e-4
+
 
 def _claims(question: Question) -> bool:
     return _INFO in question.outputs and not {"detection_boxes", "decoded_boxes"}.isdisjoint(question.outputs)
@@ -86,30 +89,49 @@ def _decode(outputs: Arrays, convention: Convention, shown: Shown, lowest: float
     as_given = Shown.of(shown.image, None, convention.fit)
     candidates = decode_named(outputs, replace(convention, outputs=named, box_form=NORMALIZED_YXYX), as_given, lowest)
     arrays = dict(candidates.arrays)
+    info = _checked(outputs[_INFO], shown)
     if convention.box_form == _RESIZED:
         convention.box_form.check_unit(arrays["boxes"][arrays["scores"] >= max(lowest, LIKELY)], names["boxes"])
-        arrays["boxes"] = _in_shares(arrays["boxes"], outputs[_INFO], shown)
+        arrays["boxes"] = _in_shares(arrays["boxes"], info)
     if "mask_boxes" in names:
         outer = outputs[_OUTER].reshape(-1, 4)[: len(arrays["boxes"])]
-        arrays["mask_boxes"] = _in_shares(outer, outputs[_INFO], shown) if convention.box_form == _RESIZED else outer
+        arrays["mask_boxes"] = _in_shares(outer, info) if convention.box_form == _RESIZED else outer
+    arrays["boxes"] = _without_padding(arrays["boxes"], info)
     return replace(candidates, arrays=arrays)
 
 
-def _in_shares(boxes: npt.NDArray[np.floating], image_info: npt.NDArray[np.floating], shown: Shown) -> Floats:
-    """Boxes y1 x1 y2 x2 in pixels of the resized image, as shares of the image.
+def _checked(image_info: npt.NDArray[np.floating], shown: Shown) -> Floats:
+    """`image_info` as four rows of y and x.
 
     Raises:
-        DetectorError: `image_info` is not of this image.
+        DetectorError: It is not of this image.
     """
-    info = image_info.astype(np.float64).reshape(-1, 2)
+    info: Floats = image_info.astype(np.float64).reshape(-1, 2)
     if info.shape != (4, 2) or not np.isfinite(info).all() or tuple(info[0]) != shown.image or (info[2] <= 0).any():
         raise DetectorError(
             f"{_INFO} must have 4 rows of 2 numbers, the first of them {list(shown.image)}, the size of the image, got "
             f"{image_info.tolist()}"
         )
+    return info
+
+
+def _in_shares(boxes: npt.NDArray[np.floating], info: Floats) -> Floats:
+    """Boxes y1 x1 y2 x2 in pixels of the resized image, as shares of the image."""
     size, _, scale, offset = info
     shares: Floats = (boxes.astype(np.float64) + np.tile(offset, 2)) / np.tile(scale * size, 2)
     return shares
+
+
+def _without_padding(boxes: Floats, info: Floats) -> Floats:
+    """Boxes y1 x1 y2 x2 in shares; those in the padding below or beside the image become a part of its edge.
+
+    The network clips its boxes to its whole input, so it may find objects in the padding. They are no sign of boxes of
+    another form, which boxes that begin outside of the image are taken for elsewhere.
+    """
+    size, padded, scale, offset = info
+    in_input = (boxes[:, 2:] <= (padded + offset) / (scale * size) + _ROUNDING).all(axis=1)
+    is_padding = in_input & (boxes[:, :2] >= 1).any(axis=1)
+    return np.where(is_padding[:, None], np.clip(boxes, 0, 1), boxes)
 
 
 MODEL_GARDEN = Family(

@@ -62,6 +62,19 @@ def test_boxes_are_pixels_of_the_resized_image() -> None:
     np.testing.assert_allclose(candidates.arrays["boxes"], [[0, 0, 1, 1], [0.25, 0.25, 0.5, 0.5]])
 
 
+def test_boxes_in_the_padding_become_a_part_of_the_edge() -> None:
+    convention = recognize([SIGNATURE])
+    # 100 x 200 (height x width), not enlarged, at the top of an input of 200 x 200; the last box is outside of it.
+    info = [[[100, 200], [200, 200], [1, 1], [0, 0]]]
+    boxes = [[120.0, 50.0, 180.0, 150.0], [100.0, 50.0, 200.0, 150.0], [90.0, 50.0, 150.0, 150.0], [150, 0, 250, 200]]
+    candidates = decode_of(convention)(outputs(boxes, info), convention, SHOWN, 0.0)
+    np.testing.assert_allclose(
+        candidates.arrays["boxes"],
+        [[1, 0.25, 1, 0.75], [1, 0.25, 1, 0.75], [0.9, 0.25, 1.5, 0.75], [1.5, 0, 2.5, 1]],
+        rtol=1e-6,
+    )
+
+
 @pytest.mark.parametrize(
     "info",
     [
