@@ -34,7 +34,7 @@ from prelabel.source.archives.tf_example import byte_values, float_values, integ
 from prelabel.source.archives.tfrecord import Example, examples
 from prelabel.source.decode import DecodeOptions, decode
 from prelabel.source.listing import list_archives
-from prelabel.storage.address import Address, describe, redact
+from prelabel.storage.address import Address, describe, one_line, redact
 from prelabel.storage.files import Storage
 
 #: Largest coordinate, as a fraction of the image. Boxes may be rounded; larger coordinates are pixels, not fractions.
@@ -91,8 +91,10 @@ def read_tfrecord_truth(url: str, storage: Storage, labels: str = "", *, masks: 
     if not records:
         raise EvaluateError(f"{display_url} has no records")
     if all(annotation.crowd for record in records for annotation in record.image.objects):
+        names = one_line(first_of(sorted(example.features), 20))
         raise EvaluateError(
-            f"{display_url} has no objects (image/object/bbox): there is nothing to compare the run with"
+            f"{display_url} has no objects in image/object/bbox: there is nothing to compare the run with (its last "
+            f"record has {names})"
         )
     if all(record.source_id.isdecimal() for record in records):
         records.sort(key=lambda record: int(record.source_id))  # as COCO evaluates the images of a dataset

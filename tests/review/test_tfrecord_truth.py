@@ -24,7 +24,9 @@ from prelabel.source.fetch import fetch
 from prelabel.source.listing import list_images
 from prelabel.storage.files import Storage
 from tests.messages import telling
-from tests.review.cases import evaluated
+from tests.review import cases
+from tests.review.cases import evaluated, thing, write_truth
+from tests.review.test_evaluate_frames import STORED, UPRIGHT, photo
 from tests.review.test_same_as_by_hand import INFO, random_world
 from tests.rows import ListedRows
 from tests.tfrecords import Values, coco_records, example, record, tfrecord_of
@@ -161,6 +163,27 @@ def test_the_size_is_that_of_the_stored_image_if_the_record_has_none(tmp_path: P
         truth_of(tmp_path, features)
 
 
+@pytest.mark.parametrize(("size", "xywh"), [((40, 60), UPRIGHT), ((60, 40), STORED)])
+def test_the_size_tells_the_frame_of_the_boxes(
+    tmp_path: Path, size: tuple[int, int], xywh: tuple[float, float, float, float]
+) -> None:
+    """A photo that is displayed at 40 x 60 pixels (height x width), and stored at 60 x 40."""
+    height, width = size
+    x, y, w, h = xywh
+    box: dict[str, Values] = {"xmin": [x / width], "xmax": [(x + w) / width]}
+    box |= {"ymin": [y / height], "ymax": [(y + h) / height]}
+    features: dict[str, Values] = {"image/height": [height], "image/width": [width], "image/filename": ["a.jpg"]}
+    features |= {f"image/object/bbox/{side}": values for side, values in box.items()}
+    truth_of(tmp_path, {**features, "image/object/class/text": ["Dog"]})
+    done = evaluated(str(tmp_path / "x.tfrecord"), photo())
+    assert done.boxes.overall["AP"] == pytest.approx(1)
+    assert done.boxes.overall["AP"] == evaluated(coco_truth(tmp_path, size, xywh), photo()).boxes.overall["AP"]
+
+
+def coco_truth(tmp_path: Path, size: tuple[int, int], xywh: tuple[float, float, float, float]) -> str:
+    return write_truth(tmp_path, [thing(xywh)], [cases.image(height=size[0], width=size[1])])
+
+
 def test_a_label_map_names_the_classes(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("id,name,mid\n17,Cat,/m/01yrx\n18,Dog,/m/0bt9lr\n19,Horse,/m/03k3r\n")
@@ -258,5 +281,5 @@ def test_a_run_of_the_same_file_is_matched_by_path(tmp_path: Path) -> None:
 
 def test_records_of_images_alone_have_no_objects(tmp_path: Path) -> None:
     (tmp_path / "x.tfrecord").write_bytes(tfrecord_of({"a.jpg": png(np.zeros((3, 4), bool))}))
-    with pytest.raises(EvaluateError, match=telling("no objects")):
+    with pytest.raises(EvaluateError, match=telling("no objects", "image/encoded, image/filename")):
         read_tfrecord_truth(str(tmp_path / "x.tfrecord"), STORAGE)
