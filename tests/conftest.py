@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.models import Models
 from tests.s3 import s3_server as s3_server  # a fixture
@@ -18,6 +20,18 @@ _ALONE = frozenset({"ray", "chaos", "tools", "networks"})
 
 #: Folders with the tests that take longest. They go first, so that no process waits for another one at the end.
 _LONG = ("tests/e2e/", "tests/engine/", "tests/docs/", "tests/golden/", "tests/detectors/")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each parallel process of `make test` a core of its own.
+
+    A run that a test starts has a worker for each core it may use. With one core it loads its detector once, which is
+    most of what such a test costs, and the other core is busy with another test.
+    """
+    process = os.environ.get("PYTEST_XDIST_WORKER")  # gw0, gw1, ...
+    if process and config.option.markexpr == "not alone" and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(process.removeprefix("gw")) % len(cores)]})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,27 +51,36 @@ def assets() -> Path:
     return path
 
 
+def built(module: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the models that `python -m MODULE FOLDER` saves. That process loads TensorFlow, this one does not.
+
+    Parallel processes of tests share the folder: the first one builds it, and the others wait.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of the folders of all processes
+    folder, complete = shared / module, shared / f"{module}.complete"
+    with FileLock(shared / f"{module}.lock"):
+        if not complete.exists():
+            folder.mkdir(exist_ok=True)
+            subprocess.run([sys.executable, "-m", module, folder], cwd=ROOT, check=True, capture_output=True)
+            complete.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """The SavedModels of `tests.models`, built once by a separate process: this one does not load TensorFlow."""
-    directory = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, "-m", "tests.models", directory], cwd=ROOT, check=True, capture_output=True)
-    return Models.below(directory)
+    """The SavedModels of `tests.models`."""
+    return Models.below(built("tests.models", tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the models of `tests.detectors.networks`, built once by a separate process."""
-    directory = tmp_path_factory.mktemp("networks")
-    command = [sys.executable, "-m", "tests.detectors.networks", directory]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return directory
+    """The folder of the models of `tests.detectors.networks`."""
+    return built("tests.detectors.networks", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def adapter_networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the models of `tests.detectors.adapter_networks`, built once by a separate process."""
-    directory = tmp_path_factory.mktemp("adapter-networks")
-    command = [sys.executable, "-m", "tests.detectors.adapter_networks", directory]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return directory
+    """The folder of the models of `tests.detectors.adapter_networks`."""
+    return built("tests.detectors.adapter_networks", tmp_path_factory)

@@ -259,10 +259,11 @@ def test_masks_of_a_run_equal_the_reference_at_12_megapixels(height: int, width:
 
 
 @pytest.mark.slow
-def test_a_thousand_masks_of_a_run_equal_the_reference_at_12_megapixels() -> None:
+def test_two_hundred_masks_of_a_run_equal_the_reference_at_12_megapixels() -> None:
+    """So many as the reference takes half a minute for. Of a thousand, none differed either."""
     rng = np.random.default_rng(0)
     differing = 0
-    for _ in range(100):
+    for _ in range(20):
         masks, yxyx = blobs(rng, 10, 33), random_shares(rng, 10, 0.02, 0.6)
         counts = counts_of_run(masks, yxyx, 3000, 4000)
         values = reference_values(masks, yxyx, 3000, 4000)

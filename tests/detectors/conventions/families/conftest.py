@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import built
 from tests.e2e.command import Place, local_rows
 
 
 @pytest.fixture(scope="session")
 def family_networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the networks of `networks.py` beside this file, built by a process of their own."""
-    directory = tmp_path_factory.mktemp("family-networks")
-    command = [sys.executable, "-m", "tests.detectors.conventions.families.networks", directory]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return directory
+    """The folder of the networks of `networks.py` beside this file."""
+    return built("tests.detectors.conventions.families.networks", tmp_path_factory)
 
 
 @pytest.fixture
