@@ -7,7 +7,8 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from prelabel.errors import ConfigError
 from prelabel.export.categories import Category
 from prelabel.keypoints import COCO_PERSON
+from prelabel.processes import Processes
 from prelabel.review.gather import ImagePair
 from prelabel.words import install_hint
 
@@ -84,7 +86,9 @@ def import_pycocotools() -> tuple[ModuleType, ModuleType]:
     return coco, cocoeval
 
 
-def coco_scores(pairs: Sequence[ImagePair], categories: Sequence[Category], kind: str) -> CocoScores:
+def coco_scores(
+    pairs: Sequence[ImagePair], categories: Sequence[Category], kind: str, processes: Processes
+) -> CocoScores:
     """Evaluate boxes (`"bbox"`), masks (`"segm"`) or keypoints as COCO does, over the given images and classes.
 
     For keypoints (`"keypoints"`), only classes that have some in the truth count. Objects without a labeled keypoint
@@ -92,23 +96,31 @@ def coco_scores(pairs: Sequence[ImagePair], categories: Sequence[Category], kind
 
     Images are numbered by position, so that results do not depend on the ids in any file.
 
+    Args:
+        pairs: The images.
+        categories: The classes.
+        kind: What is evaluated.
+        processes: Evaluate the classes, since these do not depend on each other.
+
     Raises:
         ConfigError: pycocotools is not installed.
     """
-    coco, cocoeval = import_pycocotools()
+    import_pycocotools()
     if kind == "keypoints":
         with_keypoints = {o.category_id for pair in pairs for o in pair.objects if any(o.keypoints[2::3])}
         categories = [category for category in categories if category.id in with_keypoints]
-    truth_entries = _truth_entries(pairs, kind)
-    # pycocotools prints its progress, and its compiled part uses deprecated functions of NumPy.
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        truth = _coco_dataset(coco, pairs, categories, truth_entries)
-        results = _coco_dataset(coco, pairs, categories, _result_entries(pairs, kind))
-        tables = [_class_tables(cocoeval, truth, results, category.id, kind) for category in categories]
+    truth = _truth_entries(pairs, kind)
+    areas = [entry["area"] for entry in truth if not entry["iscrowd"] and entry.get("num_keypoints", 1)]
+    by_class = {category.id: _ClassEntries(category.id) for category in categories}
+    for entries, side in ((truth, "truth"), (_result_entries(pairs, kind), "results")):
+        for entry in entries:
+            if (of_class := by_class.get(entry["category_id"])) is not None:
+                pair = pairs[entry["image_id"] - 1]
+                of_class.sizes[entry["image_id"]] = pair.height, pair.width
+                getattr(of_class, side).append(entry)
+    tables = list(processes.map(partial(_class_tables, kind), list(by_class.values())))
     # Shapes (class, IoU, recall, size, max detections) and (class, IoU, size, max detections).
     precision, recall = (np.stack(class_tables) for class_tables in zip(*tables, strict=True))
-    areas = [entry["area"] for entry in truth_entries if not entry["iscrowd"] and entry.get("num_keypoints", 1)]
     metrics = _keypoint_metrics if kind == "keypoints" else _metrics
     return CocoScores(
         overall=metrics(precision, recall),
@@ -117,33 +129,51 @@ def coco_scores(pairs: Sequence[ImagePair], categories: Sequence[Category], kind
     )
 
 
-def _class_tables(cocoeval: ModuleType, truth: Any, results: Any, category_id: int, kind: str) -> tuple[Any, Any]:
-    """Precision and recall tables of one class.
+@dataclass(frozen=True, slots=True)
+class _ClassEntries:
+    """The entries of one class.
 
     Only images with objects or detections of the class are evaluated. Other images do not change the tables, but
     evaluating every class on every image would take most of pycocotools' time if there are many classes.
+
+    Attributes:
+        category_id: The class.
+        sizes: Height and width of each image, by its number.
+        truth: COCO's annotations.
+        results: The same of the detections.
     """
-    images = sorted({*truth.getImgIds(catIds=[category_id]), *results.getImgIds(catIds=[category_id])})
-    evaluation = cocoeval.COCOeval(truth, results, kind)
-    evaluation.params.catIds = [category_id]
-    evaluation.params.imgIds = images
-    evaluation.params.areaRng = [list(bounds) for bounds in _AREAS.values()]
-    if not images:
-        shape = [len(evaluation.params.iouThrs), len(_AREAS), len(evaluation.params.maxDets)]
-        return np.full([shape[0], len(evaluation.params.recThrs), *shape[1:]], -1.0), np.full(shape, -1.0)
-    evaluation.evaluate()
-    evaluation.accumulate()
+
+    category_id: int
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    truth: list[dict[str, Any]] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    def dataset(self, coco: ModuleType, entries: list[dict[str, Any]]) -> Any:
+        """A dataset of pycocotools with the images of this class."""
+        dataset = coco.COCO()
+        images = [{"id": number, "height": height, "width": width} for number, (height, width) in self.sizes.items()]
+        dataset.dataset = {"images": images, "categories": [{"id": self.category_id}], "annotations": entries}
+        dataset.createIndex()
+        return dataset
+
+
+def _class_tables(kind: str, entries: _ClassEntries) -> tuple[Any, Any]:
+    """Precision and recall tables of one class."""
+    coco, cocoeval = import_pycocotools()
+    # pycocotools prints its progress, and its compiled part uses deprecated functions of NumPy.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        truth, results = (entries.dataset(coco, side) for side in (entries.truth, entries.results))
+        evaluation = cocoeval.COCOeval(truth, results, kind)
+        evaluation.params.catIds = [entries.category_id]
+        evaluation.params.imgIds = sorted(entries.sizes)
+        evaluation.params.areaRng = [list(bounds) for bounds in _AREAS.values()]
+        if not entries.sizes:
+            shape = [len(evaluation.params.iouThrs), len(_AREAS), len(evaluation.params.maxDets)]
+            return np.full([shape[0], len(evaluation.params.recThrs), *shape[1:]], -1.0), np.full(shape, -1.0)
+        evaluation.evaluate()
+        evaluation.accumulate()
     return evaluation.eval["precision"][:, :, 0], evaluation.eval["recall"][:, 0]
-
-
-def _coco_dataset(
-    coco: ModuleType, pairs: Sequence[ImagePair], categories: Sequence[Category], entries: list[Any]
-) -> Any:
-    dataset = coco.COCO()
-    images = [{"id": n, "height": p.height, "width": p.width} for n, p in enumerate(pairs, 1)]
-    dataset.dataset = {"images": images, "categories": [{"id": c.id} for c in categories], "annotations": entries}
-    dataset.createIndex()
-    return dataset
 
 
 def _truth_entries(pairs: Sequence[ImagePair], kind: str) -> list[dict[str, Any]]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from prelabel.detections import ClassName
 from prelabel.export.base import Rows, RunInfo
+from prelabel.export.parallel import SpreadRows
 from prelabel.export.run_selection import beyond_kept
+from prelabel.processes import Processes
 from prelabel.review.coco_scores import CocoScores, coco_scores, import_pycocotools
 from prelabel.review.gather import ClassCounts, gather
 from prelabel.review.image_matching import ImageCounts, ReviewedImage
@@ -66,7 +68,8 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
 
     Args:
         info: The run.
-        rows: Reads the rows of the run, from the start each time it is called.
+        rows: Reads the rows of the run, from the start each time it is called. With `SpreadRows`, several processes
+            may compute the metrics of the classes.
         options: The truth, and how to compare.
         storage: Opens the truth.
 
@@ -76,6 +79,7 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
         EvaluateError: The truth is not valid, or the two sides have no image or no class in common.
     """
     import_pycocotools()
+    processes = rows.processes if isinstance(rows, SpreadRows) else Processes()
     if is_tfrecord(options.truth):
         truth = read_tfrecord_truth(options.truth, storage, options.truth_labels, masks=info.masks)
     else:
@@ -98,9 +102,9 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
         iou=options.iou,
         images=gathered.images,
         classes=gathered.classes,
-        boxes=coco_scores(pairs, categories, "bbox"),
-        masks=coco_scores(pairs, categories, "segm") if gathered.masks else None,
-        keypoints=coco_scores(pairs, categories, "keypoints") if gathered.keypoints else None,
+        boxes=coco_scores(pairs, categories, "bbox", processes),
+        masks=coco_scores(pairs, categories, "segm", processes) if gathered.masks else None,
+        keypoints=coco_scores(pairs, categories, "keypoints", processes) if gathered.keypoints else None,
         rankings=rankings,
         overall=overall,
         work=work,

@@ -28,8 +28,9 @@ def evaluate_run(run: Run, options: EvaluateOptions, progress: Progress) -> tupl
         The evaluation, and the URLs of the files.
     """
     to = report_folder(run, "evaluation", options.to)
-    rows = SpreadRows(rows_of(run, options), Processes(), progress)
-    evaluation = evaluate_by_metric(RunInfo.of(run), rows, options, run.storage)
+    with Processes.all_cores() as processes:
+        rows = SpreadRows(rows_of(run, options), processes, progress)
+        evaluation = evaluate_by_metric(RunInfo.of(run), rows, options, run.storage)
     exports, _ = read_exports(run.root, run.storage, run.record.run_id)
     return evaluation, write_report(evaluation, to, run.storage, History.of(exports, to, run.storage))
 
