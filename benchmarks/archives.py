@@ -1,0 +1,292 @@
+"""What it costs to label the images of an archive in a slow object store: rate, requests, memory.
+
+    python benchmarks/archives.py
+
+An S3 server on this machine (moto's) stands behind a proxy that answers every request late, and counts. The detector
+sleeps for a fixed time per image, so that the figures depend little on the machine. Sources and output lie in the
+store. The rate is that of the detector between its first and its last image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import io
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from common import LEAST_REPEAT, Figure, figure, ratio, report, take_turns
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.s3 import S3Server, running_s3
+
+#: Seconds that the detector takes for an image, and that the store takes for a request.
+IMAGE_S, LATE_S = 0.02, 0.2
+
+#: Targets: share of the rate that a late store may leave, requests per 1,000 images, memory beside that of few images.
+LEAST_SHARE, MOST_REQUESTS, MOST_MEMORY = 0.95, 5, 1.1
+
+
+class LateStore:
+    """Forwards requests to an S3 server, each after `delay_s` seconds, and streams the answers.
+
+    Attributes:
+        endpoint: Its own address.
+        delay_s: Seconds before each request is forwarded; may be changed at any time.
+        requests: Number of requests by method and bucket.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        host, _, port = upstream.rpartition("//")[2].rpartition(":")
+        self._upstream = host, int(port)
+        self.delay_s = 0.0
+        self.requests: Counter[tuple[str, str]] = Counter()
+        self._tasks: set[object] = set()  # asyncio itself keeps no task alive
+        ready = threading.Event()
+        threading.Thread(target=lambda: asyncio.run(self._run(ready)), daemon=True).start()
+        ready.wait(10)
+
+    async def _run(self, ready: threading.Event) -> None:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
+        self.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        ready.set()
+        await server.serve_forever()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request, and close the connection."""
+        self._tasks.add(task := asyncio.current_task())
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            if re.search(r"\r\nexpect: *100", head, re.IGNORECASE):
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            length = re.search(r"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+            body = await reader.readexactly(int(length[1])) if length else b""
+            method, path = head.split(" ", 2)[:2]
+            self.requests["LIST" if "list-type=" in path else method, re.split("[/?]", path)[1]] += 1
+            await asyncio.sleep(self.delay_s)
+            head = re.sub(r"(?i)\r\n(expect|connection):[^\r]*", "", head).removesuffix("\r\n")
+            answer, upstream = await asyncio.open_connection(*self._upstream)
+            try:
+                upstream.write(head.encode("latin-1") + b"Connection: close\r\n\r\n" + body)
+                while data := await answer.read(1 << 18):
+                    writer.write(data)
+                    await writer.drain()
+            finally:
+                upstream.close()
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client has read what it needs
+        finally:
+            writer.close()
+            self._tasks.discard(task)
+
+
+def photos(count: int) -> dict[str, bytes]:
+    """JPEGs of 320 x 240 pixels and about 20 kB, of which a hundred differ."""
+    rng = np.random.default_rng(0)
+    files = []
+    for _ in range(min(count, 100)):
+        pixels = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize(
+            (320, 240), Image.Resampling.BICUBIC
+        )
+        noisy = np.clip(np.asarray(pixels, np.int16) + rng.integers(-12, 13, (240, 320, 3)), 0, 255).astype(np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(noisy).save(stream, "JPEG", quality=80)
+        files.append(stream.getvalue())
+    return {f"{number:06d}.jpg": files[number % len(files)] for number in range(count)}
+
+
+def as_tar(files: dict[str, bytes], mode: str = "w") -> bytes:
+    """A tar archive."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, data in files.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            archive.addfile(header, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def as_zip(files: dict[str, bytes]) -> bytes:
+    """A ZIP archive without compression."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def as_parquet(files: dict[str, bytes]) -> bytes:
+    """A Parquet file as Hugging Face's `datasets` writes it, with 100 images per row group."""
+    column = pa.array([{"bytes": data, "path": name} for name, data in files.items()])
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"image": column}), stream, row_group_size=100)
+    return stream.getvalue()
+
+
+KINDS: dict[str, Callable[[dict[str, bytes]], bytes]] = {
+    "tar": as_tar,
+    "tar.gz": lambda files: as_tar(files, "w:gz"),
+    "tar.zst": lambda files: pa.Codec("zstd").compress(as_tar(files), asbytes=True),
+    "zip": as_zip,
+    "parquet": as_parquet,
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job took.
+
+    Attributes:
+        images_per_s: Rate of the detector between its first and its last image.
+        seconds: Of the whole command.
+        worker_mb: Peak memory of the worker.
+        source: Number of requests to the bucket of the images.
+        output: Number of requests to the bucket of the run.
+    """
+
+    images_per_s: float
+    seconds: float
+    worker_mb: float
+    source: int
+    output: int
+
+
+class Stage:
+    """Runs jobs on a store.
+
+    Args:
+        folder: For notes.
+        server: The S3 server.
+    """
+
+    def __init__(self, folder: Path, server: S3Server) -> None:
+        self._folder, self._server = folder, server
+        self.store = LateStore(server.endpoint)
+        self._options = json.dumps(
+            {
+                **server.options,
+                "client_kwargs": {**server.options["client_kwargs"], "endpoint_url": self.store.endpoint},
+            }
+        )
+
+    def put(self, kind: str, images: int, per_archive: int) -> str:
+        """Store images in archives or, with `""`, one by one. Returns the source."""
+        bucket = self._server.new_bucket()
+        names = list(photos(images).items())
+        for start in range(0, images, per_archive):
+            part = dict(names[start : start + per_archive])
+            if kind:
+                self._server.put(bucket, f"{start:06d}.{kind}", KINDS[kind](part))
+                continue
+            for name, data in part.items():
+                self._server.put(bucket, name, data)
+        return f"s3://{bucket}/*.{kind}" if kind else f"s3://{bucket}"
+
+    def label(self, source: str, images: int, delay_s: float, image_s: float = IMAGE_S, *arguments: str) -> Job:
+        """Label a source in a process of its own."""
+        output = self._server.new_bucket()
+        notes = self._folder / output
+        command = [sys.executable, "-m", "prelabel", "label", source, "--output", f"s3://{output}/run"]
+        command += ["--detector", "_sleeping:Sleeping", "--trust-model", "--runner", "local", "--workers", "1"]
+        command += ["--detector-option", f"seconds={image_s}", "--detector-option", f"notes={notes}"]
+        command += ["--storage-options", self._options, *arguments]
+        self.store.delay_s = delay_s
+        self.store.requests.clear()
+        begin = time.monotonic()
+        env = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])]),
+        }
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+        seconds = time.monotonic() - begin
+        self.store.delay_s = 0.0
+        lines = [line.split() for line in notes.read_text().splitlines()][-images:]
+        times = [float(line[1]) for line in lines]
+        counts = self.store.requests
+        return Job(
+            (images - 1) / (times[-1] - times[0]),
+            seconds,
+            float(lines[-1][2]),
+            sum(count for (_, bucket), count in counts.items() if bucket != output),
+            sum(count for (_, bucket), count in counts.items() if bucket == output),
+        )
+
+
+def measure_rates(stage: Stage, images: int, repeat: int) -> list[Figure]:
+    """Measure a tar archive and single objects, in a store that answers at once and in one that answers late."""
+    ways = {
+        (name, delay_s): functools.partial(stage.label, source, images, delay_s)
+        for name, source in (("tar", stage.put("tar", images, images)), ("objects", stage.put("", images, images)))
+        for delay_s in (0.0, LATE_S)
+    }
+    took = take_turns({f"{name} {delay_s}": way for (name, delay_s), way in ways.items()}, repeat, warm_up=False)
+    rates = {key: [job.images_per_s for _, job in rounds] for key, rounds in took.items()}
+    seconds = {key: [job.seconds for _, job in rounds] for key, rounds in took.items()}
+    figures = []
+    for name in ("tar", "objects"):
+        late, early = f"{name} {LATE_S}", f"{name} 0.0"
+        title = f"{images:,} images, {name}: rate at {LATE_S * 1000:g} ms a request, beside that at 0 ms"
+        waits = [after - before for after, before in zip(seconds[late], seconds[early], strict=True)]
+        longer = statistics.median(waits)
+        note = f"{statistics.median(rates[early]):.1f} images/s; the whole job takes {longer:.1f} s longer"
+        least = LEAST_SHARE if name == "tar" else None
+        figures.append(ratio(title, rates[late], rates[early], at_least=least, note=note))
+    return figures
+
+
+def measure_requests(stage: Stage, images: int, per_archive: int) -> list[Figure]:
+    """Count the requests of whole jobs, from the listing to the manifest, with shards of the default size."""
+    figures = []
+    for kind in KINDS:
+        job = stage.label(stage.put(kind, images, per_archive), images, 0.0, 0.0)
+        title = f"{images:,} images, {kind} of {per_archive:,}: requests to the source per 1,000 images"
+        note = f"all: to look it up, list and read it; and {job.output} to the output"
+        figures.append(figure(title, [job.source / images * 1000], "", at_most=MOST_REQUESTS, note=note))
+    return figures
+
+
+def measure_memory(stage: Stage, few: int, many: int) -> Figure:
+    """Measure the peak memory of a worker that labels one archive of few images, and one of many."""
+    peaks = {count: stage.label(stage.put("tar", count, count), count, 0.0, 0.0).worker_mb for count in (few, many)}
+    title = f"peak memory of a worker, an archive of {many:,} images beside one of {few:,}"
+    note = f"{peaks[many]:.0f} MB and {peaks[few]:.0f} MB, without a model"
+    return ratio(title, [peaks[many]], [peaks[few]], at_most=MOST_MEMORY, note=note)
+
+
+def main() -> None:
+    """Run the jobs."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--images", type=int, default=1000, help="images of the jobs whose rate is measured")
+    parser.add_argument("--repeat", type=int, default=LEAST_REPEAT, help="rounds that are counted (at least 3)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, running_s3() as server:
+        stage = Stage(Path(folder), server)
+        figures = measure_rates(stage, args.images, args.repeat)
+        figures += measure_requests(stage, 2000, 1000)
+        figures.append(measure_memory(stage, 2000, 10_000))
+    setup = {"images": args.images, "image_s": IMAGE_S, "late_s": LATE_S, "workers": 1, "repeat": args.repeat}
+    report("archives", figures, setup=setup)
+
+
+if __name__ == "__main__":
+    main()
