@@ -157,14 +157,14 @@ class Job:
     Attributes:
         images_per_s: Rate of the detector between its first and its last image.
         seconds: Of the whole command.
-        worker_mb: Peak memory of the worker.
+        peaks_mb: Peak memory of the worker after each image.
         source: Number of requests to the bucket of the images.
         output: Number of requests to the bucket of the run.
     """
 
     images_per_s: float
     seconds: float
-    worker_mb: float
+    peaks_mb: list[float]
     source: int
     output: int
 
@@ -226,7 +226,7 @@ class Stage:
         return Job(
             (images - 1) / (times[-1] - times[0]),
             seconds,
-            float(lines[-1][2]),
+            [float(line[2]) for line in lines],
             sum(count for (_, bucket), count in counts.items() if bucket != output),
             sum(count for (_, bucket), count in counts.items() if bucket == output),
         )
@@ -266,11 +266,11 @@ def measure_requests(stage: Stage, images: int, per_archive: int) -> list[Figure
 
 
 def measure_memory(stage: Stage, few: int, many: int) -> Figure:
-    """Measure the peak memory of a worker that labels one archive of few images, and one of many."""
-    peaks = {count: stage.label(stage.put("tar", count, count), count, 0.0, 0.0).worker_mb for count in (few, many)}
-    title = f"peak memory of a worker, an archive of {many:,} images beside one of {few:,}"
-    note = f"{peaks[many]:.0f} MB and {peaks[few]:.0f} MB, without a model"
-    return ratio(title, [peaks[many]], [peaks[few]], at_most=MOST_MEMORY, note=note)
+    """Measure the peak memory of a worker at the end of an archive of many images, beside that after a few of them."""
+    peaks = stage.label(stage.put("tar", many, many), many, 0.0, 0.0).peaks_mb
+    title = f"peak memory of a worker after {many:,} images of an archive, beside that after {few:,}"
+    note = f"{peaks[-1]:.0f} MB and {peaks[few - 1]:.0f} MB, without a model"
+    return ratio(title, [peaks[-1]], [peaks[few - 1]], at_most=MOST_MEMORY, note=note)
 
 
 def main() -> None:
@@ -282,7 +282,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, running_s3() as server:
         stage = Stage(Path(folder), server)
         figures = measure_rates(stage, args.images, args.repeat)
-        figures += measure_requests(stage, 2000, 1000)
+        figures += measure_requests(stage, 4000, 1000)
         figures.append(measure_memory(stage, 2000, 10_000))
     setup = {"images": args.images, "image_s": IMAGE_S, "late_s": LATE_S, "workers": 1, "repeat": args.repeat}
     report("archives", figures, setup=setup)
