@@ -88,7 +88,7 @@ def spread_all(model: Any, photo: np.ndarray) -> None:
     run(model, photo)  # builds the layers
     for name, (deviation, mean) in HEADS.items():
         (head,) = model._prediction_head_dict[name]
-        spread(head.layers[-1], lambda: run(model, photo), deviation, mean)
+        spread(head.layers[-1], lambda: run(model, photo), deviation, mean, per_channel=True)
 
 
 def predict(model: Any, photo: np.ndarray) -> dict[str, Any]:

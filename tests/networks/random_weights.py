@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 
 
-def spread(layer: Any, run: Callable[[], object], deviation: float, mean: float) -> None:
-    """Give a Keras layer weights with which each channel of its outputs has this deviation and mean in a run.
+def spread(layer: Any, run: Callable[[], object], deviation: float, mean: float, *, per_channel: bool = False) -> None:
+    """Give a Keras layer weights with which its outputs have this deviation and mean in a run of the network.
 
-    With one scale for all channels, random weights would give nearly all detections to one class.
+    Args:
+        layer: One with weights and maybe a bias.
+        run: Runs the network.
+        deviation: Of the outputs.
+        mean: Of the outputs.
+        per_channel: Whether each channel has this deviation and mean, so that all classes occur.
     """
     outputs: list[Any] = []
     call = layer.call
@@ -29,7 +34,8 @@ def spread(layer: Any, run: Callable[[], object], deviation: float, mean: float)
     run()
     layer.call = call
     values = np.concatenate([output.numpy().reshape(-1, output.shape[-1]) for output in outputs])
-    scale = deviation / values.std(axis=0)
+    axis = 0 if per_channel else None
+    scale = deviation / values.std(axis=axis)
     kernel.assign(weights * scale)
     for each in bias:
-        each.assign(mean - values.mean(axis=0) * scale)
+        each.assign(np.broadcast_to(mean - values.mean(axis=axis) * scale, each.shape).astype(np.float32))
