@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,9 +94,12 @@ def _decode(outputs: Arrays, convention: Convention, shown: Shown, lowest: float
     if convention.box_form == _RESIZED:
         convention.box_form.check_unit(arrays["boxes"][arrays["scores"] >= max(lowest, LIKELY)], names["boxes"])
         arrays["boxes"] = _in_shares(arrays["boxes"], info)
-    if "mask_boxes" in names:
-        outer = outputs[_OUTER].reshape(-1, 4)[: len(arrays["boxes"])]
-        arrays["mask_boxes"] = _in_shares(outer, info) if convention.box_form == _RESIZED else outer
+    if "masks" in arrays:
+        covered = arrays["boxes"]
+        if "mask_boxes" in names:
+            outer = outputs[_OUTER].reshape(-1, 4)[: len(covered)]
+            covered = _in_shares(outer, info) if convention.box_form == _RESIZED else outer
+        arrays["masks"], arrays["mask_boxes"] = _with_border(arrays["masks"], covered, shown.image)
     arrays["boxes"] = _without_padding(arrays["boxes"], info)
     return replace(candidates, arrays=arrays)
 
@@ -120,6 +124,26 @@ def _in_shares(boxes: npt.NDArray[np.floating], info: Floats) -> Floats:
     size, _, scale, offset = info
     shares: Floats = (boxes.astype(np.float64) + np.tile(offset, 2)) / np.tile(scale * size, 2)
     return shares
+
+
+def _with_border(masks: npt.NDArray[Any], boxes: Floats, image: tuple[int, int]) -> tuple[npt.NDArray[Any], Floats]:
+    """Masks `(N, m, m)` with a border of zeros, and the boxes that these cover, in shares of the image.
+
+    The pixels of a mask divide its box evenly, and beside them it is 0, so the outer ones have their centers half a
+    pixel of the mask inside (`paste_instance_masks` in `ops/mask_ops.py`, `sample_offset` in
+    `modeling/layers/mask_sampler.py`). The returned boxes are meant as those of the TF Object Detection API: from the
+    center of the first pixel of the mask to that of the last, where 0 and 1 are the centers of the outer pixels of the
+    image.
+
+    Args:
+        masks: Of all candidates.
+        boxes: `(N, 4)` y1 x1 y2 x2 that the masks cover, in shares of the image.
+        image: Height and width of the image.
+    """
+    half = (boxes[:, 2:] - boxes[:, :2]) / (2 * np.array(masks.shape[1:]))
+    covered = np.concatenate((boxes[:, :2] - half, boxes[:, 2:] + half), axis=1)
+    size = np.tile(np.maximum(image, 2), 2)
+    return np.pad(masks, ((0, 0), (1, 1), (1, 1))), (covered * size - 0.5) / (size - 1)
 
 
 def _without_padding(boxes: Floats, info: Floats) -> Floats:

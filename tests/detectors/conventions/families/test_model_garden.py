@@ -15,6 +15,7 @@ from prelabel.detectors.conventions.protos import Signature, Tensor
 from prelabel.detectors.conventions.recognize import recognize
 from prelabel.detectors.conventions.resolve_model import prepare
 from prelabel.errors import DetectorError
+from prelabel.masks.paste import paste_masks
 from tests.detectors.conventions.families.scenes import SCENES, check, check_rows, detect, save_scenes
 from tests.models import picture
 
@@ -73,6 +74,18 @@ def test_boxes_in_the_padding_become_a_part_of_the_edge() -> None:
         [[1, 0.25, 1, 0.75], [1, 0.25, 1, 0.75], [0.9, 0.25, 1.5, 0.75], [1.5, 0, 2.5, 1]],
         rtol=1e-6,
     )
+
+
+def test_the_pixels_of_a_mask_divide_its_box_evenly() -> None:
+    masks = Tensor("detection_masks", "float32", (1, 100, 4, 4))
+    convention = recognize([replace(SIGNATURE, outputs=(*SIGNATURE.outputs, masks))])
+    scores = np.zeros((1, 1, 4, 4), np.float32)
+    scores[..., 0] = 1  # the left quarter of the box
+    of_box = outputs([[10.0, 20.0, 90.0, 100.0]], [[[100, 200], [100, 200], [1, 1], [0, 0]]])
+    arrays = decode_of(convention)({**of_box, "detection_masks": scores}, convention, SHOWN, 0.0).arrays
+    xyxy = arrays["mask_boxes"][:, [1, 0, 3, 2]] * [200, 100, 200, 100]
+    (counts,) = paste_masks(arrays["masks"], xyxy, 100, 200)
+    np.testing.assert_allclose(coco_mask.toBbox({"size": [100, 200], "counts": counts}), [20, 10, 20, 80], atol=1)
 
 
 @pytest.mark.parametrize(
