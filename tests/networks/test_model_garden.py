@@ -1,4 +1,4 @@
-"""RetinaNet of TF Model Garden Vision, saved by its own export."""
+"""RetinaNet and Mask R-CNN of TF Model Garden Vision, saved by their own export."""
 
 from __future__ import annotations
 
@@ -10,3 +10,9 @@ from tests.networks.comparison import assert_same, compare, make_network
 def test_boxes_are_those_of_its_evaluation(photos: list[Path], tmp_path: Path) -> None:
     make_network("tf-models", "make_model_garden.py", tmp_path, photos, "retinanet")
     assert_same(compare(tmp_path, photos))
+
+
+def test_masks_are_those_of_its_evaluation(photos: list[Path], tmp_path: Path) -> None:
+    make_network("tf-models", "make_model_garden.py", tmp_path, photos, "maskrcnn")
+    # With random weights, masks consist of details as small as their pixels, which half a pixel of the photo changes.
+    assert_same(compare(tmp_path, photos), min_mask_iou=0.8)
