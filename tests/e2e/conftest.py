@@ -41,7 +41,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Ite
     photos = folder / "photos"
     photos.mkdir()
     rng = random.Random(7)
-    count = 480
+    count = 240
     for number in range(count):
         height, width = rng.randrange(700, 1000), rng.randrange(900, 1300)
         boxes = []

@@ -154,19 +154,19 @@ def test_a_submitted_job_labels_from_bucket_to_bucket_and_resumes_after_a_stop(
     first = head.logs("first")
     assert head.ended("first") == "STOPPED", first
     finished = re.search(
-        r"prelabel: stopped: (\d+) of 240 shards are finished and kept\. Run the same command to resume", first
+        r"prelabel: stopped: (\d+) of 120 shards are finished and kept\. Run the same command to resume", first
     )
     assert finished, first
-    assert len(storage.names(f"{output}/shards")) == int(finished.group(1)) < 240
+    assert len(storage.names(f"{output}/shards")) == int(finished.group(1)) < 120
     assert "manifest.json" not in storage.names(output)
 
     head.submit("second", working_dir, credentials, *arguments)
     assert wait_until(lambda: head.ended("second"), 300), head.logs("second")
     second = head.logs("second")
     assert head.ended("second") == "SUCCEEDED", second
-    assert f"{finished.group(1)} of 240 shards are already finished and valid" in second
+    assert f"{finished.group(1)} of 120 shards are already finished and valid" in second
     assert re.search(r"^shard=\d+ images=2 failed=0 seconds=\d+\.\d$", second, re.MULTILINE)
-    assert re.search(r"^ +images +480$", second, re.MULTILINE)
+    assert re.search(r"^ +images +240$", second, re.MULTILINE)
     for log in (first, second):
         assert "__ray_tqdm_magic_token__" not in log
         assert "\r" not in log

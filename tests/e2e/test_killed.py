@@ -20,7 +20,7 @@ def test_an_undisturbed_run_is_complete_and_says_so(undisturbed: Undisturbed):
     assert undisturbed.rows.num_rows == undisturbed.count
     assert set(undisturbed.rows["status"].to_pylist()) == {"ok"}
     assert min(len(scores) for scores in undisturbed.rows["scores"].to_pylist()) >= 1
-    assert "480 images in 240 shards" in undisturbed.printed
+    assert "240 images in 120 shards" in undisturbed.printed
     assert "(raylet)" not in undisturbed.printed
     assert "magic" not in undisturbed.printed
 
@@ -45,15 +45,15 @@ def test_killed_and_stopped_runs_resume_and_lose_and_duplicate_nothing(
         asked = time.monotonic()
         code = process.wait(30)
         took = time.monotonic() - asked
-        print(f"call {number}: {ending.name} -> {code} after {took:.1f} s, {len(shards_of(output))} of 240 shards")
-        assert len(shards_of(output)) < 240
+        print(f"call {number}: {ending.name} -> {code} after {took:.1f} s, {len(shards_of(output))} of 120 shards")
+        assert len(shards_of(output)) < 120
         assert wait_until(lambda: not place.workers(), 15), place.processes()
         if ending != signal.SIGKILL:
             assert code == 128 + ending
             assert took < 8
             last = log.read_text()[log_size:].strip().splitlines()[-1]
             assert last.startswith("prelabel: stopped: ")
-            assert last.endswith("of 240 shards are finished and kept. Run the same command to resume")
+            assert last.endswith("of 120 shards are finished and kept. Run the same command to resume")
 
     before = shards_of(output)
     process = place.start(*command, log=log)
@@ -68,7 +68,7 @@ def test_killed_and_stopped_runs_resume_and_lose_and_duplicate_nothing(
     verified = place.run("verify", str(output))
     assert verified.returncode == 0, verified.stdout
     assert local_rows(output).equals(undisturbed.rows)
-    assert len(set(local_rows(output)["image_id"].to_pylist())) == 480
+    assert len(set(local_rows(output)["image_id"].to_pylist())) == undisturbed.count
     assert [path for path in output.rglob("*") if path.name.startswith(".")] == []
     # Two agents of Ray notice only a minute later that a killed driver's Ray is gone, and end by themselves.
     agents = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
