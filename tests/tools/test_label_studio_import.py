@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import prelabel
 from prelabel.export.base import RunInfo
 from prelabel.label_studio.export import export_label_studio
 from prelabel.label_studio.options import LabelStudioOptions
 from prelabel.masks import rle
 from prelabel.store.run import Run
+from prelabel.synth import make_scenes
+from tests.archives import tar_of
 from tests.tools.conftest import Photos
 from tests.tools.environment import needed
 from tests.tools.label_studio import Server
@@ -141,3 +145,30 @@ def test_polygons_come_back_as_they_were_sent_and_cover_their_masks(
     assert len(overlaps) > 200
     assert min(overlaps) > 0.85
     assert np.mean(overlaps) > 0.97
+
+
+def test_images_extracted_from_an_archive_are_served(label_studio: Server, document_root: Path, tmp_path: Path) -> None:
+    """A server cannot show the members of a tar; the tasks of extracted files show exactly the bytes of the members."""
+    make_scenes(tmp_path / "scenes", 3, 0)
+    members = {f"day 1/{path.name}": path.read_bytes() for path in (tmp_path / "scenes").glob("*.jpg")}
+    archive, run, files = tmp_path / "scenes.tar", str(tmp_path / "run"), document_root / "extracted"
+    archive.write_bytes(tar_of(members))
+    prelabel.label(str(archive), detector="demo-shapes", output=run, runner="local", workers=1)
+    prelabel.extract(run, to=str(files))
+    prelabel.export_label_studio(
+        run, to=str(tmp_path / "tasks"), extracted=str(files), document_root=str(document_root)
+    )
+    project = label_studio.project((tmp_path / "tasks" / "label_config.xml").read_text(), "extracted")
+    label_studio.serve(project, files)
+    label_studio.api(
+        "POST", f"projects/{project}/import", json.loads((tmp_path / "tasks/tasks-00000.json").read_text())
+    )
+    tasks = label_studio.tasks(project)
+    assert len(tasks) == len(members) == 3
+    for task in tasks:
+        assert task["predictions"][0]["result"]
+        request = urllib.request.Request(  # noqa: S310 - the server started here
+            label_studio.url + task["data"]["image"], headers={"Authorization": f"Token {label_studio.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            assert answer.read() == members[task["data"]["image_id"].removeprefix("scenes.tar/")]
