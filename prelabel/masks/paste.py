@@ -111,6 +111,7 @@ def whole_image_masks(
     width: int,
     threshold: float = 0.5,
     *,
+    shown: tuple[float, float, float, float] | None = None,
     inside: npt.NDArray[Any] | None = None,
 ) -> list[str]:
     """COCO compressed counts of the image for masks that cover the whole input of a model.
@@ -118,21 +119,27 @@ def whole_image_masks(
     A pixel belongs to the mask if its score, interpolated between the centers of mask pixels, is greater than the
     threshold. A mask of the size of the image is not interpolated. Pixels whose center is outside the window are 0.
 
+    Scores in the padding beside an image say nothing about the image: mask pixels with their center there are not
+    used, and beyond the last center in the image its score holds. Otherwise, a mask that reaches the edge of the image
+    would end up to half a mask pixel before it.
+
     Args:
         masks: `(N, h, w)` float32 scores.
         window: x1 y1 x2 y2, the area that the masks cover, in pixels of the image; may exceed the image.
         height: Pixels of the image.
         width: Pixels of the image.
         threshold: Score above which a pixel belongs to the mask.
+        shown: x1 y1 x2 y2, the part of the window that shows the image, in pixels of the image; the rest is padding.
+            None if there is no padding.
         inside: `(N, 4)` boxes x1 y1 x2 y2 in pixels of the image: only columns x1 <= x < x2 and rows y1 <= y < y2, as
             whole numbers, can belong to the mask. None for all pixels.
 
     Returns:
         N strings for `{"size": [height, width], "counts": ...}`.
     """
-    left, top, right, bottom = window
-    y0, rows = _between_centers(height, top, bottom, masks.shape[1])
-    x0, columns = _between_centers(width, left, right, masks.shape[2])
+    (left, top, right, bottom), (x1, y1, x2, y2) = window, shown or window
+    y0, rows = _between_centers(height, (top, bottom), (y1, y2), masks.shape[1])
+    x0, columns = _between_centers(width, (left, right), (x1, x2), masks.shape[2])
     shown_rows, shown_columns = height if rows is None else len(rows[0]), width if columns is None else len(columns[0])
     counts = []
     for number, mask in enumerate(masks):
@@ -157,16 +164,39 @@ def _part(low: float, high: float, size: int) -> slice:
     return slice(begin, int(np.clip(high, begin, size)))
 
 
-def _between_centers(size: int, low: float, high: float, cells: int) -> tuple[int, tuple[Any, Any, Any] | None]:
-    """For the pixels of an axis with a center within `low..high`: the first of them, the two cells around each and the
-    share of the second; None in place of the last three if each pixel is a cell."""
-    if (low, high, cells) == (0, size, size):
+def _between_centers(
+    size: int, window: tuple[float, float], shown: tuple[float, float], cells: int
+) -> tuple[int, tuple[Any, Any, Any] | None]:
+    """The pixels of an axis with a center within `window` and `shown`, and where they lie between cells.
+
+    Args:
+        size: Pixels of the axis.
+        window: What all cells cover together, in pixels.
+        shown: The part of it without padding.
+        cells: Number of cells.
+
+    Returns:
+        The first of these pixels; the two cells around each of them and the share of the second. None in place of the
+        last three if each pixel is a cell.
+    """
+    low, high = window
+    begin, end = max(low, shown[0]), min(high, shown[1])
+    if (begin, end, cells) == (low, high, size) == (0, size, size):
         return 0, None
-    first = min(max(0, math.ceil(low - 0.5)), size)
-    centers = np.arange(first, max(first, min(size, math.ceil(high - 0.5)))) + 0.5
-    at = np.clip((centers - low) / (high - low) * cells - 0.5, 0, cells - 1)
+    first = min(max(0, math.ceil(begin - 0.5)), size)
+    centers = np.arange(first, max(first, min(size, math.ceil(end - 0.5)))) + 0.5
+
+    def cell_at(pixel: Any) -> Any:
+        return (pixel - low) / (high - low) * cells - 0.5
+
+    # A center on the edge counts, whatever the rounding. An image between two centers has the nearer one.
+    first_cell, last_cell = math.ceil(cell_at(begin) - 1e-6), math.floor(cell_at(end) + 1e-6)
+    if first_cell > last_cell:
+        first_cell = last_cell = round(cell_at((begin + end) / 2))
+    lowest, highest = (min(max(cell, 0), cells - 1) for cell in (first_cell, last_cell))
+    at = np.clip(cell_at(centers), lowest, highest)
     before = np.floor(at).astype(np.int64)
-    return first, (before, np.minimum(before + 1, cells - 1), (at - before).astype(np.float32))
+    return first, (before, np.minimum(before + 1, highest), (at - before).astype(np.float32))
 
 
 def _interpolated(values: FloatArray, before: Any, after: Any, share: Any) -> FloatArray:

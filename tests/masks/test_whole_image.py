@@ -34,6 +34,30 @@ def test_a_mask_keeps_its_pixels_at_its_place() -> None:
     assert rle.decode(counts, 20, 30).tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize(
+    ("scores", "window", "shown", "expected"),
+    [
+        ((-9, 1, -9), (-4, 8), (0, 4), "####"),  # padding takes whole mask pixels: no mix with it
+        ((-9, 1, 1, -9), (-5, 11), (0, 6), "######"),  # centers at -3, 1, 5 and 9
+        ((-1, 1), (-1, 7), (0, 6), "...###"),  # partly padding, but its center at 1 is in the image
+        ((-1, 1), (-2, 6), (0, 6), "..####"),  # a center on the edge counts
+        ((-9, 1, -9), (-8, 16), (0, 2), "##"),  # an image without a center has the nearest one, at 4
+        ((1, 1, 1), (-4, 8), (0, 4), "####.."),  # a tile ends before the image does
+        ((1,) * 6, (0, 6), (0, 4), "####.."),
+    ],
+)
+def test_scores_in_the_padding_do_not_count(
+    scores: tuple[int, ...], window: tuple[int, int], shown: tuple[int, int], expected: str
+) -> None:
+    """With mask pixels of 4 image pixels, but in the last two cases, along either axis."""
+    row, size = np.array([[scores]], np.float32), len(expected)
+    (counts,) = whole_image_masks(row, (window[0], 0, window[1], 1), 1, size, 0, shown=(shown[0], 0, shown[1], 1))
+    assert counts == mask_of(expected)
+    column = row.transpose(0, 2, 1)
+    (counts,) = whole_image_masks(column, (0, window[0], 1, window[1]), size, 1, 0, shown=(0, shown[0], 1, shown[1]))
+    assert counts == mask_of(*expected)
+
+
 def test_masks_of_the_whole_image_end_at_their_boxes() -> None:
     """Of 4 x 6 pixels, the box 1.2 0.5 4 3.1 has columns 2 and 3 and rows 1 to 3."""
     ones = np.ones((2, 4, 6), np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prelabel.detectors.base import Frame
 from prelabel.detectors.conventions.boxes import Shown
 from prelabel.detectors.conventions.convention import Convention
 from prelabel.detectors.conventions.protos import Signature, Tensor
@@ -16,7 +17,7 @@ from prelabel.detectors.conventions.recognize import recognize
 from prelabel.detectors.conventions.resolve_model import ReadingOptions, prepare
 from prelabel.detectors.inspect import format_report, inspect_model
 from prelabel.detectors.models.cache import fingerprint_of
-from prelabel.detectors.running.postprocess import DetectorOptions
+from prelabel.detectors.running.postprocess import DetectorOptions, to_result
 from prelabel.detectors.running.savedmodel import load_detector
 from prelabel.errors import DetectorError
 from prelabel.keypoints import KeypointSet
@@ -142,6 +143,19 @@ def test_masks_are_weighted_prototypes(tmp_path: Path) -> None:
         convention.decode({**outputs, "output_1": np.zeros((1, 2, 2, 3))}, convention, shown, 0.1)
     with pytest.raises(DetectorError, match="output_1 has numbers that are not finite"):
         convention.decode({**outputs, "output_1": prototypes[np.newaxis] * np.nan}, convention, shown, 0.1)
+
+
+def test_masks_reach_the_edge_of_the_image_beside_gray(tmp_path: Path) -> None:
+    convention = recognized(write_metadata(tmp_path, task="segment"), (1, ROWS, 7), (1, 24, 32, 1))
+    # An image of 48 x 32 takes the columns 32 to 96 of the input: 8 to 24 of the prototypes.
+    prototypes = np.full((1, 24, 32, 1), -9, np.float32)
+    prototypes[:, :, 8:24] = 1
+    outputs = {"output_0": np.array([[[30, 0, 99, 96, 0.9, 0, 1]]], np.float32), "output_1": prototypes}
+    shown = Shown.of((48, 32), SIZE, convention.fit)
+    detections = to_result(
+        outputs, convention, Frame(48, 32, (0, 0, 32, 48)), None, DetectorOptions(), shown
+    ).detections
+    assert detections.decode_masks().all()
 
 
 @pytest.mark.parametrize("form", ["raw", "suppressed"])
