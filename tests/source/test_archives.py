@@ -484,6 +484,25 @@ def test_rows_are_named_after_the_first_image(tmp_path: Path) -> None:
     assert [ref.file_name for ref in listed(tmp_path / "a.parquet")[0]] == [f"a.parquet/{row}.png" for row in range(3)]
 
 
+@pytest.mark.parametrize(
+    ("paths", "extension"),
+    [
+        (["b.JPG", "a.jpg"], ".jpg"),
+        (["a.jpg", "b.jpg", "c.webp"], ".png"),  # of the first image, as in the next three
+        (["a.txt", "b.txt"], ".png"),
+        ([None, None], ".png"),
+        (["a", "b"], ".png"),
+    ],
+)
+def test_rows_are_named_after_the_paths_if_all_have_one_extension(
+    tmp_path: Path, paths: list[str | None], extension: str
+) -> None:
+    structs = pa.array([{"bytes": PNG, "path": path} for path in paths], AS_HUGGING_FACE)
+    pq.write_table(pa.table({"image": structs}), tmp_path / "a.parquet", row_group_size=1)
+    names = [f"a.parquet/{row}{extension}" for row in range(len(paths))]
+    assert [ref.file_name for ref in listed(tmp_path / "a.parquet")[0]] == names
+
+
 STRUCT = pa.struct([("bytes", pa.binary())])
 
 
@@ -573,10 +592,10 @@ def test_a_thousand_images_in_a_bucket_cost_at_most_five_requests(
     assert [ref.image_id for ref in refs] == [f"{name[0]}.{kind}/{keys[name]}" for name in images]
     shards = [read_all(refs[start : start + 500], storage) for start in range(0, 2000, 500)]
     assert list(itertools.chain(*shards)) == list(images.values())
-    # Per archive, one for the listing and one for each shard; for Parquet, also one for the first image and one for the
-    # footer, which a worker keeps. The others find out what the source is, whatever its size.
+    # Per archive, one for the listing and one for each shard; for Parquet, also one for the footer, which a worker
+    # keeps. The others find out what the source is, whatever its size.
     gets = calls.count("get_object")
-    assert gets == (10 if kind == "parquet" else 6)
+    assert gets == (8 if kind == "parquet" else 6)
     assert len(calls) - gets <= 5
 
 

@@ -13,6 +13,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from prelabel.errors import FetchError, first_of
 from prelabel.source.archives.base import ArchiveFormat, Member
 from prelabel.source.archives.ranges import RandomFile, SequentialView
 from prelabel.source.file_checks import too_large
-from prelabel.source.formats import extension_of_content
+from prelabel.source.formats import IMAGE_EXTENSIONS, extension_of_content
 from prelabel.storage.address import describe
 from prelabel.storage.retries import PATIENT_ATTEMPTS, retry
 
@@ -101,7 +102,24 @@ def members(file: RandomFile, column: str | None) -> Iterator[Member]:
 
 
 def _extension(file: RandomFile, footer: Any, size: int, column: str) -> str:
-    """The extension of the first image: the names of rows should have one, and most files hold one format."""
+    """The extension of the paths or, without paths, of the first image: most files hold one format."""
+    return _extension_of_paths(footer, f"{column}.path") or _extension_of_first(file, footer, size, column)
+
+
+def _extension_of_paths(footer: Any, column: str) -> str:
+    """The extension that the least and the greatest path have by the statistics of each row group, or ""."""
+    extensions = set()
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        chunks = (group.column(index) for index in range(group.num_columns))
+        statistics = next((chunk.statistics for chunk in chunks if chunk.path_in_schema == column), None)
+        if statistics is None or not statistics.has_min_max:
+            return ""
+        extensions.update(PurePosixPath(str(path)).suffix.lower() for path in (statistics.min, statistics.max))
+    return extensions.pop() if len(extensions) == 1 and extensions <= IMAGE_EXTENSIONS else ""
+
+
+def _extension_of_first(file: RandomFile, footer: Any, size: int, column: str) -> str:
     groups = range(footer.num_row_groups)
     group = next((number for number in groups if footer.row_group(number).num_rows), None)
     if group is None:
