@@ -3,8 +3,8 @@
 Some differences are meant. `predict` drops boxes whose mask is empty, which prelabel keeps, and moves keypoints outside
 of the photo to its edge. If the gray beside an image does not take whole prototypes, `predict` enlarges them two or
 four times, cuts the gray off and interpolates again (`process_mask_native`), which smooths details as small as a
-prototype; prelabel interpolates once. So prelabel labels such photos with a network that enlarges its prototypes itself:
-then both interpolate twice, and all masks agree.
+prototype; prelabel interpolates once. So prelabel labels such photos with a network that enlarges its prototypes
+itself: then both interpolate twice, and all masks agree.
 """
 
 from __future__ import annotations

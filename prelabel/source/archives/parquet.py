@@ -108,7 +108,7 @@ def _extension(file: RandomFile, footer: Any, size: int, column: str) -> str:
 
 def _extension_of_paths(footer: Any, column: str) -> str:
     """The extension that the least and the greatest path have by the statistics of each row group, or ""."""
-    extensions = set()
+    extensions: set[str] = set()
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
         chunks = (group.column(index) for index in range(group.num_columns))
