@@ -1420,7 +1420,7 @@ def extract(
 
     Raises:
         ConfigError: An option has an invalid value, or `to` has the images of another run.
-        ExportError: A file would replace the image itself.
+        ExportError: A file would replace an image of the run.
         StoreError: The run is missing, unfinished or corrupt, or a file cannot be written.
     """
 

@@ -76,7 +76,7 @@ class ExtractionRecord:
         if run_id != self._run_id:
             raise ConfigError(
                 f"--to {self._root} has the images of another run (run_id {run_id[:8]}): choose another place. If they "
-                "are the same images, exports of this run can use these files: --extracted"
+                "are the same images, exports of this run can use these files with --extracted"
             )
         return table
 

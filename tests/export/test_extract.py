@@ -331,6 +331,15 @@ def test_an_image_is_not_replaced_by_its_own_file(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=telling("photos/a.jpg|link/a.jpg", "another folder")):
         extract(run, tmp_path / "link", upright=True)
     assert (tmp_path / "photos" / "a.jpg").read_bytes() == before
+    # Nor by that of another image.
+    (tmp_path / "photos" / "cats").mkdir()
+    (tmp_path / "photos" / "cats" / "a.jpg").write_bytes(B)
+    with pytest.raises(ExportError, match=telling("cats/a.jpg", "another folder")):
+        extract(label(tmp_path, str(tmp_path / "photos")), tmp_path / "photos" / "cats")
+    assert (tmp_path / "photos" / "cats" / "a.jpg").read_bytes() == B
+    # Nor can there be a folder in place of an archive.
+    with pytest.raises(ExportError, match=telling("a.tar/a.jpg", "another folder")):
+        extract(label(tmp_path / "of-tar", source(tmp_path, "tar")), tmp_path)
     for folder in ("run", "run/shards"):
         with pytest.raises(ConfigError, match=facts("run", "choose another")):
             extract(run, tmp_path / folder)
