@@ -270,23 +270,30 @@ def _refuse_duplicates(hashes: array[int], output: AddressLike, storage: Storage
     del ordered
     for start in range(0, len(suspects), _SUSPECTS):
         hashes_to_check = set(suspects[start : start + _SUSPECTS].tolist())
-        seen: dict[str, str] = {}
+        seen: dict[str, ImageRef] = {}
         for ref in Plan.open(output, parts, storage):
             if hash(ref.image_id) not in hashes_to_check:
                 continue
             if ref.image_id in seen:
-                raise SourceError(_duplicate(ref.image_id, seen[ref.image_id], ref.uri, len(suspects)))
-            seen[ref.image_id] = ref.uri
+                raise SourceError(_duplicate(seen[ref.image_id], ref, len(suspects)))
+            seen[ref.image_id] = ref
 
 
-def _duplicate(image_id: str, first: str, second: str, count: int) -> str:
-    more = f" (and {count - 1} more)" if count > 1 else ""
-    if first == second:
-        return f"{redact(first)!r} is listed twice{more}: remove the duplicate"
+def _duplicate(first: ImageRef, second: ImageRef, count: int) -> str:
+    """The error about two images with the same id, the first of so many."""
+    more = f" (and {count - 1:,} more)" if count > 1 else ""
+    if first.uri == second.uri and first.location != second.location:
+        return (
+            f"{redact(first.uri)!r} is in its archive twice{more}: write the archive again with unique names (in "
+            "TFRecord files: image/filename), or unpack it and label the folder"
+        )
+    if first.uri == second.uri:
+        advice = "remove the duplicate" if first.location is None else "name its archive only once"
+        return f"{redact(first.uri)!r} is listed twice{more}: {advice}"
     return (
-        f"image_id {image_id!r} belongs to two images, {redact(first)!r} and {redact(second)!r}{more}: use a common "
-        "parent folder as the source, or a list (CSV, JSONL or Parquet) with columns uri and image_id that gives each "
-        "image a unique id"
+        f"image_id {first.image_id!r} belongs to two images, {redact(first.uri)!r} and {redact(second.uri)!r}{more}: "
+        "use a common parent folder as the source, or a list (CSV, JSONL or Parquet) with columns uri and image_id "
+        "that gives each image a unique id"
     )
 
 

@@ -108,6 +108,17 @@ def test_an_image_listed_twice_is_reported(tmp_path: Path) -> None:
         write_plan(refs(1, 2, 3, 2, 3), str(tmp_path), STORAGE, shard_size=2, plan_id="1a2b3c4d")
 
 
+@pytest.mark.parametrize(
+    ("locations", "advice"), [(("0+5", "512+5"), "unique names"), (("0+5", "0+5"), "its archive only once")]
+)
+def test_an_image_that_is_in_an_archive_twice_is_told_from_an_archive_that_is_listed_twice(
+    tmp_path: Path, locations: tuple[str, str], advice: str
+) -> None:
+    both = [ImageRef("a.tar/x.jpg", "tar://x.jpg::/a.tar", "a.tar/x.jpg", location=place) for place in locations]
+    with pytest.raises(SourceError, match=rf"x\.jpg.*twice.*{advice}"):
+        write_plan(both, str(tmp_path), STORAGE, shard_size=2, plan_id="1a2b3c4d")
+
+
 def test_equal_hashes_of_different_names_are_no_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "hash", lambda text: len(text), raising=False)
     summary = write_plan(refs(*range(50)), str(tmp_path), STORAGE, shard_size=7, plan_id="1a2b3c4d")
