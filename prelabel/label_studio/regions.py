@@ -13,9 +13,8 @@ the point is drawn:
     {"type": "keypointlabels", "from_name": "label_keypoint", "score": 0.8, "parentID": "3f8a5f0e9d21", ...
      "value": {"x": 25.0, "y": 50.0, "width": 0.5, "keypointlabels": ["nose"]}}
 
-Thousands of polygon corners
-or hundreds of brush masks overload an annotator's browser, so each task has limits. Detections are ordered by
-descending score, so the limits exclude those that are least likely to be right.
+Thousands of polygon corners or hundreds of brush masks overload an annotator's browser, so each task has limits.
+Detections are ordered by descending score, so the limits exclude those that are least likely to be right.
 """
 
 from __future__ import annotations

@@ -393,6 +393,15 @@ def test_damage_in_a_zip_costs_the_image_that_has_it(tmp_path: Path) -> None:
             fetch(ref, STORAGE, MAX)
 
 
+def test_an_entry_that_ends_beyond_the_directory_of_a_zip_is_damaged(tmp_path: Path) -> None:
+    data = bytearray(zip_of({"a.jpg": b"a", "b.jpg": b"b"}))
+    data[data.rindex(b"PK\x01\x02") + 32] = 1  # the length of its comment
+    (tmp_path / "a.zip").write_bytes(data)
+    refs, summary = listed(tmp_path / "a.zip")
+    assert [ref.file_name for ref in refs] == ["a.zip/a.jpg"]
+    assert is_told(summary.damage[0], "directory", "damaged")
+
+
 @pytest.mark.parametrize(
     ("change", "fact"),
     [

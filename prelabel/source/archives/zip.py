@@ -75,6 +75,8 @@ def members(file: RandomFile, _: str | None = None) -> Iterator[Member]:
     place = 0
     while place + _ENTRY.size <= len(directory) and directory.startswith(b"PK\x01\x02", place):
         entry = _entry(directory, place)
+        if entry.end > len(directory):
+            break  # its name or its offset would be cut off
         places.append((entry.offset, place))
         place = entry.end
     # Some programs sort the directory. In that order, each image would cost a request.
