@@ -68,7 +68,7 @@ def rows_of(run: Run, options: Any) -> RunRows:
     prefix = values_of(options).get("extracted", "")
     if not prefix:
         return rows
-    files = ExtractedFiles.read(absolute(prefix), run.plan(), run.storage)
+    files = ExtractedFiles.read(absolute(prefix), run.record.run_id, run.plan(), run.storage)
     without_file = files.without_file(rows.subset)
     if without_file:
         # Failed images have none.

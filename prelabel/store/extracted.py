@@ -116,15 +116,17 @@ class ExtractedFiles:
         prefix: Folder or prefix of the files.
         table: Rows of the record.
         by_shard: `(images,)` the row of each image of a shard, or `ABSENT`.
+        of_other_run: Whether they were extracted from another run, so that those of this one go elsewhere.
     """
 
     prefix: str
     table: pa.Table
     by_shard: Mapping[int, Positions]
+    of_other_run: bool
 
     @classmethod
-    def read(cls, prefix: str, plan: Plan, storage: Storage) -> ExtractedFiles:
-        """Read the record below a prefix, and find the images of a plan in it.
+    def read(cls, prefix: str, run_id: str, plan: Plan, storage: Storage) -> ExtractedFiles:
+        """Read the record below a prefix, and find the images of a run and its plan in it.
 
         Raises:
             ConfigError: There is no record.
@@ -133,13 +135,14 @@ class ExtractedFiles:
         record = read_record(join(prefix, EXTRACTED), storage)
         if record is None:
             raise ConfigError(
-                f"--extracted {redact(prefix)}: there is no {EXTRACTED}, which `prelabel extract` writes last. "
-                f"{_advice(prefix)}"
+                f"--extracted {redact(prefix)}: there is no {EXTRACTED}, which `prelabel extract` writes last. Run "
+                f"`prelabel extract RUN --to {redact(prefix)}` to its end"
             )
-        table, _ = record
+        table, extracted_from = record
         order = ImageOrder.of(digests_of(table["image_id"].to_pylist()))
         places = order.places_of(plan.digests())
-        return cls(prefix, table, dict(enumerate(np.split(places, plan.starts()[1:-1]))))
+        by_shard = dict(enumerate(np.split(places, plan.starts()[1:-1])))
+        return cls(prefix, table, by_shard, of_other_run=extracted_from != run_id)
 
     def only(self, shard: int) -> ExtractedFiles:
         """The files of one shard, to send them to another process."""
@@ -183,7 +186,7 @@ class ExtractedFiles:
         if image.sha256 not in (None, file.labeled_sha256):
             raise StoreError(
                 f"image {image.image_id!r} in {redact(self.prefix)} is not the one that was labeled: it has changed "
-                f"since it was extracted, or comes from other images of this name. {_advice(self.prefix)}"
+                f"since it was extracted, or comes from other images of this name. {self._advice()}"
             )
         image = replace(
             image,
@@ -198,10 +201,12 @@ class ExtractedFiles:
     def missing(self, image_id: str, others: int = 0) -> StoreError:
         """The error about an image that has no file, and so many others."""
         more = f" and {others:,} more" if others else ""
-        return StoreError(
-            f"image {image_id!r}{more} of the run: no file in {redact(self.prefix)}. {_advice(self.prefix)}"
-        )
+        return StoreError(f"no file in {redact(self.prefix)} for image {image_id!r}{more} of the run. {self._advice()}")
 
-
-def _advice(prefix: str) -> str:
-    return f"Run `prelabel extract RUN --to {redact(prefix)}`, or choose images with --images"
+    def _advice(self) -> str:
+        if self.of_other_run:
+            return (
+                "The files are of another run: run `prelabel extract RUN --to` another folder, and give that to "
+                "--extracted"
+            )
+        return f"Run `prelabel extract RUN --to {redact(self.prefix)}`, or choose images with --images"

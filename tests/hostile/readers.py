@@ -279,7 +279,7 @@ def _extracted_record() -> bytes:
 def _extracted(data: bytes, folder: Path) -> None:
     (folder / "extracted.parquet").write_bytes(data)
     run = open_run(str(_run_folder()), STORAGE)
-    rows = run.rows.with_extracted(ExtractedFiles.read(str(folder), run.plan(), STORAGE))
+    rows = run.rows.with_extracted(ExtractedFiles.read(str(folder), run.record.run_id, run.plan(), STORAGE))
     for found in rows():
         assert Path(found.uri).is_relative_to(folder if found.error is None else "/x")
     ExtractionRecord(str(folder), run).publish()
