@@ -48,8 +48,9 @@ _MOST_NAMED = 8
 
 
 def is_tfrecord(url: str) -> bool:
-    """Whether a URL, a glob or a name with braces names TFRecord files, or other archives."""
-    return kind_of(url) == "tfrecord" or (names_archives(url) and not url.endswith((".json", ".csv")))
+    """Whether a URL names TFRecord files, or a glob or braces may name them."""
+    kind = kind_of(url)
+    return kind == "tfrecord" or (kind is None and names_archives(url) and not url.endswith((".json", ".csv")))
 
 
 def read_tfrecord_truth(url: str, storage: Storage, labels: str = "", *, masks: bool = True) -> Truth:
