@@ -7,7 +7,8 @@
     image/object/{group_of,difficult}         1 for what Open Images marks as a group, Pascal VOC as difficult: as in
                                               a crowd, detections in it are neither correct nor false
     image/object/mask                         a PNG of that size for each object, in which all but 0 is the object
-    image/object/keypoint/{x,y,visibility}    as many for each object: fractions, and COCO's visibility
+    image/object/keypoint/{x,y,visibility}    as many for each object: fractions, and COCO's visibility; without it,
+                                              all points that are numbers are visible
 
 The files name only classes that occur. A label map tells the others, and names classes that have only a number.
 """
@@ -259,8 +260,12 @@ class _Reader:
         """x, y, v of the keypoints of each object; `()` for objects of which none is labeled."""
         x, y = self._floats("keypoint/x"), self._floats("keypoint/y")
         visible = np.array(integer_values(self._feature("keypoint/visibility")), np.float64)
-        if not count or not len(x) == len(y) == len(visible) or not len(x) or len(x) % count:
+        self._require(len(x) == len(y) and len(visible) in (0, len(x)), "keypoint/x, y and visibility differ in length")
+        self._require(len(x) % max(count, 1) == 0, f"keypoint/x has {len(x):,} values for {count:,} boxes")
+        if not count or not len(x):
             return [()] * count
+        if not len(visible):
+            visible = np.where(np.isfinite(x) & np.isfinite(y), 2.0, 0.0)
         points = np.nan_to_num(np.stack((x * width, y * height, visible), axis=1)).reshape(count, -1, 3)
         return [tuple(each.ravel().tolist()) if each[:, 2].any() else () for each in points]
 

@@ -152,6 +152,12 @@ def test_a_record_by_hand(tmp_path: Path) -> None:
     assert truth_of(tmp_path, features, masks=False).images[0].objects[0].segmentation is None
 
 
+def test_keypoints_without_visibility_are_visible_if_they_are_numbers(tmp_path: Path) -> None:
+    x, y = [0.5, float("nan"), float("nan"), float("nan")], [0.25, 0.5, float("nan"), 0.5]
+    (image,) = truth_of(tmp_path, without(**{"keypoint/x": x, "keypoint/y": y})).images
+    assert [annotation.keypoints for annotation in image.objects] == [(30, 10, 2, 0, 20, 0), ()]
+
+
 def test_the_size_is_that_of_the_stored_image_if_the_record_has_none(tmp_path: Path) -> None:
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
@@ -217,6 +223,8 @@ def test_a_label_map_names_the_classes(tmp_path: Path) -> None:
         (without(**{"is_crowd": [0, 0, 1]}), ["is_crowd has 3 values"]),
         (without(**{"mask": [b""]}), ["mask has 1 values"]),
         (without(**{"bbox/xmax": [0.5]}), ["different lengths"]),
+        (without(**{"keypoint/x": [0.5, 0.5], "keypoint/y": [0.5]}), ["keypoint/x, y and visibility", "length"]),
+        (without(**{"keypoint/x": [0.5] * 3, "keypoint/y": [0.5] * 3}), ["keypoint/x has 3 values for 2 boxes"]),
         (without(**{"bbox/xmax": [30.0, 60.0]}), ["fractions"]),
         (without(**{"bbox/xmax": [float("nan"), 1.0]}), ["fractions"]),
         (without(**{"bbox/xmax": [0.5, 0.25]}), ["box 1"]),
