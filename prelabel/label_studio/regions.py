@@ -157,12 +157,14 @@ def regions_of(
             )
         if values and keypoints is not None:
             count_hidden(keypoint_rows[n], lowest, tally)
-            shown = [
+            visible_points = [
                 (number, name, point)
                 for number, (name, point) in enumerate(zip(keypoints.names, keypoint_rows[n], strict=False))
                 if point.shown
             ]
-            for region in _keypoint_regions(shown, (model_version, image_id, place), (height, width), config, tally):
+            for region in _keypoint_regions(
+                visible_points, (model_version, image_id, place), (height, width), config, tally
+            ):
                 of_image.ids.append(region["id"])
                 of_image.json.append(strict_json(region).decode("ascii"))
     return regions
@@ -211,7 +213,7 @@ def _members(values: Mapping[str, Any]) -> str:
 
 
 def _keypoint_regions(
-    shown: Iterable[tuple[int, str, Keypoint]],
+    visible_points: Iterable[tuple[int, str, Keypoint]],
     detection: tuple[str, str, int],
     size: tuple[int, int],
     config: LabelConfig,
@@ -220,7 +222,7 @@ def _keypoint_regions(
     """The regions of a detection's keypoints.
 
     Args:
-        shown: Number, name and place of each point that is shown.
+        visible_points: Number, name and place of each point that is shown.
         detection: Arguments of `region_id` for the detection.
         size: Height and width of the image in pixels.
         config: Has the tool for keypoints.
@@ -228,7 +230,7 @@ def _keypoint_regions(
     """
     control = config.control("keypoint")
     height, width = size
-    for number, name, point in shown:
+    for number, name, point in visible_points:
         label = None if control is None else control.fit(name)
         if control is None or label is None:
             tally.simplified["keypoints that the labeling config lacks"] += 1
