@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import itertools
 import posixpath
 import threading
 from collections import deque
@@ -24,17 +23,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from prelabel.errors import DecodeError, ExportError, PrelabelError, SourceError
+from prelabel.errors import DecodeError, PrelabelError, SourceError
 from prelabel.export.base import links_option, require_distinct_files, same_file
 from prelabel.export.extraction_record import ExtractionRecord
-from prelabel.export.file_names import DistinctStems, name_key, stem_of
+from prelabel.export.file_names import DistinctStems, stem_of
 from prelabel.export.from_run import rows_to_fetch
 from prelabel.export.parallel import UNUSED_BUT_REREAD
 from prelabel.frames import BROWSER, STORED
 from prelabel.options import Options, group_of, option, require
 from prelabel.source.archives.reader import ArchiveReader
 from prelabel.source.formats import extension_of_content, image_format
-from prelabel.storage.address import is_local, join, redact, split_member
+from prelabel.storage.address import join, redact
 from prelabel.storage.files import Storage
 from prelabel.store.extracted import EXTRACTED, ExtractedFile
 from prelabel.store.rows import ImageFacts
@@ -122,8 +121,9 @@ def extract_images(run: Run, to: str, options: ExtractOptions, progress: Callabl
         progress: Called with the number of images done and the total.
 
     Raises:
-        ConfigError: `to` belongs to the run or has the images of another run, or the list does not fit the run.
-        ExportError: A file would replace an image of the run.
+        ConfigError: `to` belongs to the run, has the images of another run or other files, or the list does not fit the
+            run.
+        ExportError: `to` cannot be listed.
         StoreError: A file cannot be written, or the run is corrupt.
         CredentialsError: Storage rejected the credentials.
     """
@@ -133,7 +133,7 @@ def extract_images(run: Run, to: str, options: ExtractOptions, progress: Callabl
     record = ExtractionRecord(to, run)
     counts = _Counts()
     total, done = len(rows), 0
-    with _writing(to, run.storage, record, counts, _images_below(to, run)) as files:
+    with _writing(to, run.storage, record, counts) as files:
         for image, failed, stem, existing in _images(run, rows, record):
             turned = options.upright and _can_be_turned(image)
             counts.unlike_browsers += options.upright and not failed and image.orientation_to(BROWSER) != 1
@@ -176,36 +176,6 @@ def _images(
             for batch in by_shard[shard].batches() if shard in by_shard else ():
                 for image, failed in zip(batch.images, batch.failed, strict=True):
                     yield image, failed, stems[image.image_id], existing.get(image.image_id)
-
-
-def _images_below(to: str, run: Run) -> frozenset[str]:
-    """The places of the run's own images and archives below `to`, which no file may take.
-
-    In object stores, files may lie beside an archive as if it were their folder.
-    """
-    folder = f"{same_file(to)}/"
-    refs = itertools.chain.from_iterable(run.plan().batches())
-    archived = ((ref.uri, split_member(ref.uri)) for ref in refs)
-    uris = (uri if member is None else member.archive for uri, member in archived if member is None or is_local(to))
-    return frozenset(place for uri in uris if (place := _place(uri)).startswith(folder))
-
-
-def _place(url: str) -> str:
-    """A text that is equal for the same place of a file; a link to a file has its own place."""
-    folder, _, name = url.rpartition("/")
-    return f"{_folder_place(folder)}/{name_key(name)}"
-
-
-def _is_taken(place: str, images: frozenset[str]) -> bool:
-    """Whether an image or archive is at a place, or where a folder above it would be."""
-    while place:
-        if place in images:
-            return True
-        place = place.rpartition("/")[0]
-    return False
-
-
-_folder_place = functools.lru_cache(4096)(same_file)
 
 
 def _can_be_turned(image: ImageFacts) -> bool:
@@ -270,11 +240,8 @@ class _Counts:
 class _Files:
     """Writes files, several at a time, and adds them to the record."""
 
-    def __init__(
-        self, to: str, storage: Storage, record: ExtractionRecord, counts: _Counts, images: frozenset[str]
-    ) -> None:
+    def __init__(self, to: str, storage: Storage, record: ExtractionRecord, counts: _Counts) -> None:
         self._to, self._storage, self._record, self._counts = to, storage, record, counts
-        self._images = images
         self._threads = ThreadPoolExecutor(_THREADS)
         self._pending: deque[tuple[ImageFacts, int, Future[ExtractedFile]]] = deque()
         self._bytes = 0
@@ -326,12 +293,7 @@ class _Files:
             with self._decoding:
                 content = upright_copy(image, labeled)
         name = stem + _extension(content, image)
-        url = join(self._to, name)
-        if self._images and _is_taken(_place(url), self._images):
-            raise ExportError(
-                f"{redact(url)!r} would take the place of an image or archive of the run: extract into another folder"
-            )
-        self._storage.publish(url, content)
+        self._storage.publish(join(self._to, name), content)
         labeled_sha256, sha256 = (hashlib.sha256(data).hexdigest() for data in (labeled, content))
         return ExtractedFile(image.image_id, name, len(content), sha256, labeled_sha256, turned)
 
@@ -348,11 +310,9 @@ class _Files:
 
 
 @contextlib.contextmanager
-def _writing(
-    to: str, storage: Storage, record: ExtractionRecord, counts: _Counts, images: frozenset[str]
-) -> Iterator[_Files]:
-    """Write files below `to`, but over none of `images`; in the end without an error, all are in the record."""
-    files = _Files(to, storage, record, counts, images)
+def _writing(to: str, storage: Storage, record: ExtractionRecord, counts: _Counts) -> Iterator[_Files]:
+    """Write files below `to`; in the end without an error, all are in the record."""
+    files = _Files(to, storage, record, counts)
     try:
         yield files
         files.finish()

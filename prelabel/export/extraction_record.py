@@ -1,7 +1,7 @@
 """The record of an extraction while it is made: what earlier calls wrote, and what this call adds.
 
     PREFIX/extracted.parquet            the complete record; removed before the first file is written
-    PREFIX/.extracted/00000.parquet     what it said
+    PREFIX/.extracted/00000.parquet     what it said, or nothing: the files below PREFIX are those of an extraction
     PREFIX/.extracted/00001.parquet     what this call has written so far; removed after the record is published
 
 A file that an earlier call wrote counts only if it is still there with the same size, and if its image is in the plan
@@ -11,7 +11,7 @@ and still has the same stem.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,7 @@ class ExtractionRecord:
         """Read what earlier calls wrote.
 
         Raises:
-            ConfigError: It is of another run.
+            ConfigError: It is of another run, or there are other files: an extraction replaces only files of its own.
             ExportError: The prefix cannot be listed.
             StoreError: A record cannot be read.
         """
@@ -60,6 +60,8 @@ class ExtractionRecord:
         record = self._read(EXTRACTED)
         tables = [self._read(f"{PARTS}/{name}") for name in self._parts]
         self._has_record = record is not None
+        if record is None and not self._parts and (file := next(self._files(), None)) is not None:
+            raise ConfigError(f"--to {self._root} has other files, such as {file.file_name!r}: choose an empty folder")
         self._earlier = self._only_valid([table for table in (record, *tables) if table is not None])
         self._is_complete = record is not None and not self._parts and len(record) == len(self._earlier)
         self._order = ImageOrder.of(_digests(self._earlier))
@@ -87,7 +89,7 @@ class ExtractionRecord:
         table = pa.concat_tables(tables).combine_chunks()
         last = sorted({image_id: place for place, image_id in enumerate(table["image_id"].to_pylist())}.values())
         table = table.take(pa.array(last, pa.int64()))
-        sizes = self._sizes()
+        sizes = {file.file_name: file.size for file in self._files()}
         is_there = [
             sizes.get(path) == size
             for path, size in zip(table["uri"].to_pylist(), table["bytes"].to_pylist(), strict=True)
@@ -95,13 +97,14 @@ class ExtractionRecord:
         is_planned = self._planned.places_of(_digests(table)) != ABSENT
         return table.filter(pa.array(np.array(is_there, bool) & is_planned))
 
-    def _sizes(self) -> dict[str, int | None]:
-        """The size of every file below the prefix, by its path."""
+    def _files(self) -> Iterator[ImageRef]:
+        """Every file below the prefix except the record and its parts."""
         try:
-            files = walk(
+            yield from walk(
                 self._root, self._storage, enter=lambda folder: folder != PARTS, choose=lambda path: path != EXTRACTED
             )
-            return {file.file_name: file.size for file in files}
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise ExportError(f"cannot list {self._root}: {describe(error)}") from error
 
@@ -125,8 +128,9 @@ class ExtractionRecord:
     def begin(self) -> None:
         """Remove the complete record; to be called before a file is written. What it says goes into a part."""
         self._is_complete = False
-        if self._has_record:
+        if self._has_record or not self._parts:
             self._write_part(self._remaining())
+        if self._has_record:
             self._storage.delete(self._root.join(EXTRACTED))
             self._has_record = False
 

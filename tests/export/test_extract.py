@@ -324,25 +324,37 @@ def test_failed_images_are_counted_and_need_no_file(tmp_path: Path) -> None:
         prelabel.export_label_studio(run, tmp_path / "t", extracted=tmp_path / "to", include_failed=True)
 
 
-def test_an_image_is_not_replaced_by_its_own_file(tmp_path: Path) -> None:
+def test_only_files_of_an_extraction_are_replaced(tmp_path: Path) -> None:
     run = run_of(tmp_path, {"a.jpg": image("JPEG", exif=EXIF + exif(6))})
     (tmp_path / "link").symlink_to(tmp_path / "photos")
-    before = (tmp_path / "photos" / "a.jpg").read_bytes()
-    with pytest.raises(ExportError, match=telling("photos/a.jpg|link/a.jpg", "another folder")):
-        extract(run, tmp_path / "link", upright=True)
-    assert (tmp_path / "photos" / "a.jpg").read_bytes() == before
-    # Nor by that of another image.
-    (tmp_path / "photos" / "cats").mkdir()
-    (tmp_path / "photos" / "cats" / "a.jpg").write_bytes(B)
-    with pytest.raises(ExportError, match=telling("cats/a.jpg", "another folder")):
-        extract(label(tmp_path, str(tmp_path / "photos")), tmp_path / "photos" / "cats")
-    assert (tmp_path / "photos" / "cats" / "a.jpg").read_bytes() == B
-    # Nor can there be a folder in place of an archive.
-    with pytest.raises(ExportError, match=telling("a.tar/a.jpg", "another folder")):
-        extract(label(tmp_path / "of-tar", source(tmp_path, "tar")), tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.jpg").write_bytes(B)
+    for folder in ("photos", "link", "mine"):
+        before = (tmp_path / folder / "a.jpg").read_bytes()
+        with pytest.raises(ConfigError, match=facts(folder, "'a.jpg'", "empty folder")):
+            extract(run, tmp_path / folder, upright=True)
+        assert (tmp_path / folder / "a.jpg").read_bytes() == before
     for folder in ("run", "run/shards"):
         with pytest.raises(ConfigError, match=facts("run", "choose another")):
             extract(run, tmp_path / folder)
+
+
+def test_a_call_that_was_killed_at_its_first_file_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, to = run_of(tmp_path), tmp_path / "to"
+    publish = Storage.publish
+
+    def killed(storage: Storage, url: Any, data: bytes) -> None:
+        publish(storage, url, data)
+        if not str(url).endswith(".parquet"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Storage, "publish", killed)
+    monkeypatch.setattr("prelabel.export.extract._Files.give_up", lambda _: None)  # as after SIGKILL
+    with pytest.raises(KeyboardInterrupt):
+        extract(run, to)
+    monkeypatch.undo()
+    assert extract(run, to).images == 3
+    assert sorted(files(to).values()) == sorted(MEMBERS.values())
 
 
 def test_a_folder_has_the_images_of_one_run_and_serves_others_over_the_same_images(tmp_path: Path) -> None:
