@@ -85,7 +85,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def wait_for(page: Any, condition: str) -> None:
     """Wait until an expression is true (the page's policy forbids playwright's own way, which is `eval`)."""
-    for _ in range(200):
+    for _ in range(600):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(50)
