@@ -13,7 +13,6 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +22,7 @@ from prelabel.errors import FetchError, first_of
 from prelabel.source.archives.base import ArchiveFormat, Member
 from prelabel.source.archives.ranges import RandomFile, SequentialView
 from prelabel.source.file_checks import too_large
-from prelabel.source.formats import IMAGE_EXTENSIONS, extension_of_content
+from prelabel.source.formats import IMAGE_EXTENSIONS, extension_of, extension_of_content
 from prelabel.storage.address import describe
 from prelabel.storage.retries import PATIENT_ATTEMPTS, retry
 
@@ -115,7 +114,7 @@ def _extension_of_paths(footer: Any, column: str) -> str:
         statistics = next((chunk.statistics for chunk in chunks if chunk.path_in_schema == column), None)
         if statistics is None or not statistics.has_min_max:
             return ""
-        extensions.update(PurePosixPath(str(path)).suffix.lower() for path in (statistics.min, statistics.max))
+        extensions.update(extension_of(str(path)) for path in (statistics.min, statistics.max))
     return extensions.pop() if len(extensions) == 1 and extensions <= IMAGE_EXTENSIONS else ""
 
 
