@@ -85,8 +85,8 @@ def number(message: memoryview, field: int) -> int:
     return last
 
 
-def numbers(message: memoryview, field: int) -> list[int]:
-    """The numbers of a repeated int32 field, packed or not."""
+def numbers(message: V, field: int) -> list[int]:
+    """The numbers of a repeated field of integers, packed or not, as unsigned integers."""
     values: list[int] = []
     for number, value in fields(message):
         if number == field:
@@ -94,7 +94,7 @@ def numbers(message: memoryview, field: int) -> list[int]:
     return values
 
 
-def packed(value: memoryview) -> list[int]:
+def packed(value: View) -> list[int]:
     """The numbers of a packed repeated field, as unsigned integers."""
     values, position = [], 0
     while position < len(value):

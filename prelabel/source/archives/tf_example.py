@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from prelabel.protobuf import V, fields, messages, packed
+from prelabel.protobuf import V, fields, messages, numbers
 from prelabel.source.archives.base import unicode_name
 
 #: Longest name of a feature that is read, in bytes, and most features of an example.
@@ -58,11 +58,7 @@ def float_values(feature: V | None) -> npt.NDArray[np.float32]:
 
 def integer_values(feature: V | None) -> list[int]:
     """The values of a list of integers; none for another list, or for no feature. Raises ValueError if damaged."""
-    values: list[int] = []
-    for part in _lists(feature, 3):
-        for number, value in fields(part):
-            if number == 1:
-                values += [value] if isinstance(value, int) else packed(memoryview(bytes(value)))
+    values = [value for part in _lists(feature, 3) for value in numbers(part, 1)]
     return [(value & (1 << 64) - 1) - (value >> 63 & 1) * (1 << 64) for value in values]
 
 
