@@ -21,6 +21,7 @@ import re
 import unicodedata
 
 from prelabel.source.formats import IMAGE_EXTENSIONS
+from prelabel.store.extracted import EXTRACTED
 
 #: Characters that disks, object stores or URLs do not accept or give a meaning to; also all that are not printable.
 _NOT_IN_NAMES = frozenset('\\:*?"<>|%#')
@@ -76,7 +77,7 @@ def _safe_folder(name: str) -> str:
     safe = _safe_part(name)
     extension = posixpath.splitext(safe)[1].lower()
     # Files have no other extensions; the Parquet file is that of an extraction.
-    is_like_a_file = extension in IMAGE_EXTENSIONS or safe.lower() == "extracted.parquet"
+    is_like_a_file = extension in IMAGE_EXTENSIONS or safe.lower() == EXTRACTED
     return f"{safe}_" if is_like_a_file else safe
 
 
