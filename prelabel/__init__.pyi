@@ -1419,8 +1419,8 @@ def extract(
         The counts of files, and the images that have changed or cannot be read; `complete` is true if there are none.
 
     Raises:
-        ConfigError: An option has an invalid value, or `to` has the images of another run.
-        ExportError: A file would replace an image of the run.
+        ConfigError: An option has an invalid value, or `to` has the images of another run or other files.
+        ExportError: `to` cannot be listed.
         StoreError: The run is missing, unfinished or corrupt, or a file cannot be written.
     """
 
