@@ -111,7 +111,7 @@ def whole_image_masks(
     width: int,
     threshold: float = 0.5,
     *,
-    shown: tuple[float, float, float, float] | None = None,
+    image_window: tuple[float, float, float, float] | None = None,
     inside: npt.NDArray[Any] | None = None,
 ) -> list[str]:
     """COCO compressed counts of the image for masks that cover the whole input of a model.
@@ -129,15 +129,15 @@ def whole_image_masks(
         height: Pixels of the image.
         width: Pixels of the image.
         threshold: Score above which a pixel belongs to the mask.
-        shown: x1 y1 x2 y2, the part of the window that shows the image, in pixels of the image; the rest is padding.
-            None if there is no padding.
+        image_window: x1 y1 x2 y2, the part of the window that shows the image, in pixels of the image; the rest is
+            padding. None if there is no padding.
         inside: `(N, 4)` boxes x1 y1 x2 y2 in pixels of the image: only columns x1 <= x < x2 and rows y1 <= y < y2, as
             whole numbers, can belong to the mask. None for all pixels.
 
     Returns:
         N strings for `{"size": [height, width], "counts": ...}`.
     """
-    (left, top, right, bottom), (x1, y1, x2, y2) = window, shown or window
+    (left, top, right, bottom), (x1, y1, x2, y2) = window, image_window or window
     y0, rows = _between_centers(height, (top, bottom), (y1, y2), masks.shape[1])
     x0, columns = _between_centers(width, (left, right), (x1, x2), masks.shape[2])
     shown_rows, shown_columns = height if rows is None else len(rows[0]), width if columns is None else len(columns[0])
@@ -165,14 +165,14 @@ def _part(low: float, high: float, size: int) -> slice:
 
 
 def _between_centers(
-    size: int, window: tuple[float, float], shown: tuple[float, float], cells: int
+    size: int, window: tuple[float, float], image_window: tuple[float, float], cells: int
 ) -> tuple[int, tuple[Any, Any, Any] | None]:
-    """The pixels of an axis with a center within `window` and `shown`, and where they lie between cells.
+    """The pixels of an axis with a center within `window` and `image_window`, and where they lie between cells.
 
     Args:
         size: Pixels of the axis.
         window: What all cells cover together, in pixels.
-        shown: The part of it without padding.
+        image_window: The part of it without padding.
         cells: Number of cells.
 
     Returns:
@@ -180,7 +180,7 @@ def _between_centers(
         last three if each pixel is a cell.
     """
     low, high = window
-    begin, end = max(low, shown[0]), min(high, shown[1])
+    begin, end = max(low, image_window[0]), min(high, image_window[1])
     if (begin, end, cells) == (low, high, size) == (0, size, size):
         return 0, None
     first = min(max(0, math.ceil(begin - 0.5)), size)

@@ -51,10 +51,14 @@ def test_scores_in_the_padding_do_not_count(
 ) -> None:
     """With mask pixels of 4 image pixels, but in the last two cases, along either axis."""
     row, size = np.array([[scores]], np.float32), len(expected)
-    (counts,) = whole_image_masks(row, (window[0], 0, window[1], 1), 1, size, 0, shown=(shown[0], 0, shown[1], 1))
+    (counts,) = whole_image_masks(
+        row, (window[0], 0, window[1], 1), 1, size, 0, image_window=(shown[0], 0, shown[1], 1)
+    )
     assert counts == mask_of(expected)
     column = row.transpose(0, 2, 1)
-    (counts,) = whole_image_masks(column, (0, window[0], 1, window[1]), size, 1, 0, shown=(0, shown[0], 1, shown[1]))
+    (counts,) = whole_image_masks(
+        column, (0, window[0], 1, window[1]), size, 1, 0, image_window=(0, shown[0], 1, shown[1])
+    )
     assert counts == mask_of(*expected)
 
 

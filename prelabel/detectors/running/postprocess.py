@@ -160,14 +160,16 @@ def to_result(
     if candidates.mask_logits:
         logits, window = candidates.mask_logits(kept), shown.input_window(frame.window)
         threshold = _logit(options.mask_threshold)
-        counts = whole_image_masks(logits, window, height, width, threshold, shown=frame.window, inside=exact[kept])
+        counts = whole_image_masks(
+            logits, window, height, width, threshold, image_window=frame.window, inside=exact[kept]
+        )
         detections = replace(detections, mask=as_objects(counts))
     elif convention.masks:
         of_kept = candidates.masks(kept) if candidates.masks else arrays["masks"][kept]
         masks = _mask_scores(of_kept, convention.outputs["masks"])
         if _covers_image(masks.shape[1:], convention, shown.input):
             window, threshold = shown.input_window(frame.window), options.mask_threshold
-            counts = whole_image_masks(masks, window, height, width, threshold, shown=frame.window)
+            counts = whole_image_masks(masks, window, height, width, threshold, image_window=frame.window)
         else:
             # With the box before clipping: clipping it to the image would squeeze its mask.
             covered = exact[kept]
