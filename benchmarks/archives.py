@@ -19,9 +19,7 @@ import re
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
-import threading
 import time
 import zipfile
 from collections import Counter
@@ -36,6 +34,8 @@ from common import LEAST_REPEAT, Figure, figure, ratio, report, take_turns
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.archives import compressed, tar_of, zip_of
+from tests.chaos.proxy import Proxy
 from tests.s3 import S3Server, running_s3
 
 #: Seconds that the detector takes for an image, and that the store takes for a request.
@@ -45,57 +45,32 @@ IMAGE_S, LATE_S = 0.02, 0.2
 LEAST_SHARE, MOST_REQUESTS, MOST_MEMORY = 0.95, 5, 1.1
 
 
-class LateStore:
+class LateStore(Proxy):
     """Forwards requests to an S3 server, each after `delay_s` seconds, and streams the answers.
 
     Attributes:
-        endpoint: Its own address.
         delay_s: Seconds before each request is forwarded; may be changed at any time.
         requests: Number of requests by method and bucket.
     """
 
     def __init__(self, upstream: str) -> None:
-        host, _, port = upstream.rpartition("//")[2].rpartition(":")
-        self._upstream = host, int(port)
         self.delay_s = 0.0
         self.requests: Counter[tuple[str, str]] = Counter()
-        self._tasks: set[object] = set()  # asyncio itself keeps no task alive
-        ready = threading.Event()
-        threading.Thread(target=lambda: asyncio.run(self._run(ready)), daemon=True).start()
-        ready.wait(10)
+        super().__init__(upstream)
 
-    async def _run(self, ready: threading.Event) -> None:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
-        self.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        ready.set()
-        await server.serve_forever()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request, and close the connection."""
-        self._tasks.add(task := asyncio.current_task())
+    async def answer(self, head: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        """Count a request, and answer it late."""
+        method, path = head.split(" ", 2)[:2]
+        self.requests["LIST" if "list-type=" in path else method, re.split("[/?]", path)[1]] += 1
+        await asyncio.sleep(self.delay_s)
+        answer, upstream = await asyncio.open_connection(*self.upstream)
         try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            if re.search(r"\r\nexpect: *100", head, re.IGNORECASE):
-                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            length = re.search(r"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
-            body = await reader.readexactly(int(length[1])) if length else b""
-            method, path = head.split(" ", 2)[:2]
-            self.requests["LIST" if "list-type=" in path else method, re.split("[/?]", path)[1]] += 1
-            await asyncio.sleep(self.delay_s)
-            head = re.sub(r"(?i)\r\n(expect|connection):[^\r]*", "", head).removesuffix("\r\n")
-            answer, upstream = await asyncio.open_connection(*self._upstream)
-            try:
-                upstream.write(head.encode("latin-1") + b"Connection: close\r\n\r\n" + body)
-                while data := await answer.read(1 << 18):
-                    writer.write(data)
-                    await writer.drain()
-            finally:
-                upstream.close()
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the client has read what it needs
+            upstream.write(head.encode("latin-1") + body)
+            while data := await answer.read(1 << 18):
+                writer.write(data)
+                await writer.drain()
         finally:
-            writer.close()
-            self._tasks.discard(task)
+            upstream.close()
 
 
 def photos(count: int) -> dict[str, bytes]:
@@ -113,26 +88,6 @@ def photos(count: int) -> dict[str, bytes]:
     return {f"{number:06d}.jpg": files[number % len(files)] for number in range(count)}
 
 
-def as_tar(files: dict[str, bytes], mode: str = "w") -> bytes:
-    """A tar archive."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
-        for name, data in files.items():
-            header = tarfile.TarInfo(name)
-            header.size = len(data)
-            archive.addfile(header, io.BytesIO(data))
-    return stream.getvalue()
-
-
-def as_zip(files: dict[str, bytes]) -> bytes:
-    """A ZIP archive without compression."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return stream.getvalue()
-
-
 def as_parquet(files: dict[str, bytes]) -> bytes:
     """A Parquet file as Hugging Face's `datasets` writes it, with 100 images per row group."""
     column = pa.array([{"bytes": data, "path": name} for name, data in files.items()])
@@ -142,10 +97,10 @@ def as_parquet(files: dict[str, bytes]) -> bytes:
 
 
 KINDS: dict[str, Callable[[dict[str, bytes]], bytes]] = {
-    "tar": as_tar,
-    "tar.gz": lambda files: as_tar(files, "w:gz"),
-    "tar.zst": lambda files: pa.Codec("zstd").compress(as_tar(files), asbytes=True),
-    "zip": as_zip,
+    "tar": tar_of,
+    "tar.gz": lambda files: compressed(tar_of(files), "gzip"),
+    "tar.zst": lambda files: compressed(tar_of(files), "zstd"),
+    "zip": lambda files: zip_of(files, zipfile.ZIP_STORED),
     "parquet": as_parquet,
 }
 

@@ -37,12 +37,13 @@ class Weather:
 
 
 class Proxy:
-    """Forwards to an S3 server on this machine; its own address is `endpoint`."""
+    """Forwards to an S3 server on this machine; its own address is `endpoint`, the server's `upstream`."""
 
     def __init__(self, upstream: str) -> None:
         host, _, port = upstream.rpartition("//")[2].rpartition(":")
-        self._upstream = host, int(port)
+        self.upstream = host, int(port)
         self.met: Counter[str] = Counter()
+        self._tasks: set[object] = set()  # asyncio itself keeps no task alive
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -71,6 +72,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request a connection."""
+        self._tasks.add(task := asyncio.current_task())
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             length = re.search(r"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
@@ -78,13 +80,15 @@ class Proxy:
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = await reader.readexactly(int(length[1])) if length else b""
             head = re.sub(r"(?i)\r\n(expect|connection):[^\r]*", "", head)
-            await self._answer(head.removesuffix("\r\n") + "Connection: close\r\n\r\n", body, writer)
+            await self.answer(head.removesuffix("\r\n") + "Connection: close\r\n\r\n", body, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
             writer.close()
+            self._tasks.discard(task)
 
-    async def _answer(self, head: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+    async def answer(self, head: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        """Answer one request. Its head ends with the empty line, and asks for one answer only."""
         key = re.search(r"Credential=([^/]+)/", head)
         if key and key[1] in self._weather.expired:
             self.met["expired"] += 1
@@ -123,7 +127,7 @@ class Proxy:
         return "fine"
 
     async def _ask(self, head: str, body: bytes) -> bytes:
-        reader, writer = await asyncio.open_connection(*self._upstream)
+        reader, writer = await asyncio.open_connection(*self.upstream)
         try:
             writer.write(head.encode("latin-1") + body)
             return await reader.read(-1)
