@@ -28,7 +28,7 @@ _FUNCTIONS = (
 #: The classes that the functions return and raise, and those that detectors are made of, each with its module.
 _CLASSES = {
     "Summary": "engine.progress",
-    "Estimate": "engine.estimate",
+    "Estimate": "estimates.estimate",
     "FusionSummary": "fusion.job",
     "Run": "store.run",
     "ImageRow": "store.rows",

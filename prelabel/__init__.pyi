@@ -9,10 +9,10 @@ from prelabel.detections import Detections as Detections
 from prelabel.detectors.base import Detector as Detector
 from prelabel.detectors.base import DetectorInfo as DetectorInfo
 from prelabel.difference.from_run import DiffSummary as DiffSummary
-from prelabel.engine.estimate import Estimate as Estimate
 from prelabel.engine.progress import Reporter as Reporter
 from prelabel.engine.progress import Summary as Summary
 from prelabel.errors import PrelabelError as PrelabelError
+from prelabel.estimates.estimate import Estimate as Estimate
 from prelabel.export.base import ExportReport as ExportReport
 from prelabel.export.extract import ExtractReport as ExtractReport
 from prelabel.fusion.job import FusionSummary as FusionSummary

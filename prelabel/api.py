@@ -17,8 +17,8 @@ from prelabel.signatures import options_of, plain
 if TYPE_CHECKING:
     from prelabel.config import LabelOptions
     from prelabel.difference.from_run import DiffSummary
-    from prelabel.engine.estimate import Estimate
     from prelabel.engine.progress import Reporter, Summary
+    from prelabel.estimates.estimate import Estimate
     from prelabel.export.base import ExportReport
     from prelabel.export.extract import ExtractReport
     from prelabel.fusion.job import FusionSummary
@@ -101,8 +101,8 @@ def estimate(
     Raises:
         PrelabelError: `label` would refuse the call, or no worker can label the sample.
     """
-    from prelabel.engine.estimate import estimate as estimate_run
-    from prelabel.engine.estimate_options import estimate_options
+    from prelabel.estimates.estimate import estimate as estimate_run
+    from prelabel.estimates.options import estimate_options
 
     values = _given({"source": source, "detector": detector, "output": output, **options})
     chosen = estimate_options(values, config=None if config is None else os.fspath(config))

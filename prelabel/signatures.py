@@ -23,7 +23,7 @@ from prelabel.options import PATH_METAVARS, Options, default_of, fields_of, from
 #: The class that declares the options of each function.
 OPTION_CLASSES = {
     "label": "prelabel.config:LabelOptions",
-    "estimate": "prelabel.engine.estimate_options:EstimateOptions",
+    "estimate": "prelabel.estimates.options:EstimateOptions",
     "fuse": "prelabel.fusion.options:FuseOptions",
     "choose_images": "prelabel.triage.choosing:ChoiceOptions",
     "preview": "prelabel.gallery.preview:PreviewOptions",

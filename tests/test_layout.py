@@ -66,8 +66,12 @@ MAY_IMPORT = {
     },
     "triage": {"errors", "options", "storage", "source", "store"},
     "engine": {
-        *{"errors", "words", "options", "storage", "image_ref", "keypoints", "labels", "config", "source", "store"},
+        *{"errors", "storage", "image_ref", "keypoints", "labels", "config", "source", "store"},
         *{"detectors/base", "detectors/running", "detectors", "views", "triage"},
+    },
+    "estimates": {
+        *{"errors", "words", "options", "storage", "image_ref", "config", "source", "store", "engine"},
+        *{"detectors/base", "detectors"},
     },
     "export": {
         *{"errors", "storage", "detections", "frames", "keypoints", "labels", "mapping_files", "masks", "options"},

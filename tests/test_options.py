@@ -11,8 +11,8 @@ import pytest
 
 from prelabel.cli import label as label_command
 from prelabel.config import LabelOptions, differences, label_options
-from prelabel.engine.estimate_options import OWN
 from prelabel.errors import ConfigError
+from prelabel.estimates.options import OWN
 from prelabel.export.coco import CocoOptions
 from prelabel.options import (
     Options,

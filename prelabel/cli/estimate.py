@@ -14,18 +14,18 @@ import click
 from prelabel.cli.command import fail, program
 from prelabel.cli.running import stopped_by_signals
 from prelabel.console import JsonReporter, printable, table
-from prelabel.engine.estimate import Estimate
 from prelabel.engine.runner import WHERE
 from prelabel.errors import RunInterrupted
+from prelabel.estimates.estimate import Estimate
 from prelabel.options import fields_of, flag_of
 from prelabel.storage.address import redact
 from prelabel.words import counted, duration, rounded, share, size
 
 if TYPE_CHECKING:
-    from prelabel.engine.estimate_options import EstimateOptions
-    from prelabel.engine.forecast import TimeEstimate
     from prelabel.engine.progress import Reporter
-    from prelabel.engine.requests import RequestEstimate
+    from prelabel.estimates.forecast import TimeEstimate
+    from prelabel.estimates.options import EstimateOptions
+    from prelabel.estimates.requests import RequestEstimate
 
 #: Most file extensions that are printed.
 _MOST_EXTENSIONS = 8
@@ -77,7 +77,7 @@ def command_line(values: Mapping[str, Any], config: str | None) -> str:
 
 def estimate(dry_run: DryRun, listener: Reporter) -> None:
     """Estimate and print."""
-    from prelabel.engine.estimate import estimate as estimate_run
+    from prelabel.estimates.estimate import estimate as estimate_run
 
     with stopped_by_signals() as stop:
         try:

@@ -45,7 +45,7 @@ class _LabelCommand(Command):
         Those of `--dry-run` become the parameter `dry_run` of the command's function, which is None without it.
         """
         from prelabel.config import label_options
-        from prelabel.engine.estimate_options import OWN, estimate_options
+        from prelabel.estimates.options import OWN, estimate_options
         from prelabel.options import flag_of
 
         config, is_dry_run, as_json = (ctx.params.pop(name) for name in ("config", "dry_run", "as_json"))
@@ -64,7 +64,7 @@ class _LabelCommand(Command):
 
 @click.command(
     cls=_LabelCommand,
-    options="prelabel.engine.estimate_options:EstimateOptions",
+    options="prelabel.estimates.options:EstimateOptions",
     examples=(
         "prelabel label photos/ --detector openimages-ssd-mobilenet-v2 --output out/run",
         "prelabel label photos/ --detector openimages-ssd-mobilenet-v2 --output out/run --dry-run",

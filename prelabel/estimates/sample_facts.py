@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prelabel.config import LabelOptions
-from prelabel.engine.forecast import likely_share
 from prelabel.engine.measurement import SampledImage
 from prelabel.engine.progress import too_many
+from prelabel.estimates.forecast import likely_share
 from prelabel.storage.address import one_line
 from prelabel.words import share
 

@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 
 from prelabel.engine import measurement
-from prelabel.engine.forecast import label_seconds, likely_share, nodes_for, output_bytes, speed_of, time_of
 from prelabel.engine.measurement import Measurement, SampledImage
 from prelabel.engine.schedule import MeasureTask
+from prelabel.estimates.forecast import label_seconds, likely_share, nodes_for, output_bytes, speed_of, time_of
 
 
 def image(cost_s: float, name: str = "a.jpg") -> SampledImage:

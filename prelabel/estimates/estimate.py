@@ -17,8 +17,16 @@ from pathlib import Path
 from prelabel.config import LabelOptions
 from prelabel.detectors.base import DetectorRecord
 from prelabel.detectors.description import describe_detector, uses_tensorflow
-from prelabel.engine.estimate_options import EstimateOptions
-from prelabel.engine.forecast import (
+from prelabel.engine.job import check_run, settled_options
+from prelabel.engine.planning import Planner, inspect_detector
+from prelabel.engine.progress import Reporter
+from prelabel.engine.resume import WorkLeft, require_same_detector, work_left
+from prelabel.engine.runner import Runner
+from prelabel.engine.schedule import LabelTask
+from prelabel.engine.shard import kept_rows
+from prelabel.engine.worker import WorkerSpec
+from prelabel.errors import StoreError
+from prelabel.estimates.forecast import (
     Speed,
     TimeEstimate,
     label_seconds,
@@ -27,19 +35,11 @@ from prelabel.engine.forecast import (
     speed_of,
     time_of,
 )
-from prelabel.engine.job import check_run, settled_options
-from prelabel.engine.measured_pool import PoolMeasurement, measure_on_pool
-from prelabel.engine.planning import Planner, inspect_detector
-from prelabel.engine.progress import Reporter
-from prelabel.engine.requests import RequestEstimate, requests_of
-from prelabel.engine.resume import WorkLeft, require_same_detector, work_left
-from prelabel.engine.runner import Runner
-from prelabel.engine.sample import survey
-from prelabel.engine.sample_facts import SampleFacts, facts_of, warnings_about
-from prelabel.engine.schedule import LabelTask
-from prelabel.engine.shard import kept_rows
-from prelabel.engine.worker import WorkerSpec
-from prelabel.errors import StoreError
+from prelabel.estimates.measured_pool import PoolMeasurement, measure_on_pool
+from prelabel.estimates.options import EstimateOptions
+from prelabel.estimates.requests import RequestEstimate, requests_of
+from prelabel.estimates.sample import survey
+from prelabel.estimates.sample_facts import SampleFacts, facts_of, warnings_about
 from prelabel.image_ref import ImageRef
 from prelabel.storage.address import Address, describe, redact
 from prelabel.storage.files import Storage

@@ -1,6 +1,6 @@
 """The requests of a run to web servers and object stores, computed from how the engine works, without retries.
 
-`tests/engine/test_requests.py` counts those of a small run and compares them.
+`tests/estimates/test_requests.py` counts those of a small run and compares them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prelabel.engine.sample import ImagesLeft
+from prelabel.estimates.sample import ImagesLeft
 from prelabel.storage.address import Address, split_member
 from prelabel.storage.files import Storage
 from prelabel.store.lock import RENEW_S

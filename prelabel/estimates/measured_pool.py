@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from prelabel.engine.measurement import Measurement
 from prelabel.engine.progress import Reporter
 from prelabel.engine.runner import LOCAL, Runner
-from prelabel.engine.sample import ImagesLeft
 from prelabel.engine.schedule import MeasureTask
 from prelabel.engine.worker import WorkerSpec
 from prelabel.engine.worker_pool import Died, Done, Failed, Ready, WorkerHandle, WorkerPool
 from prelabel.errors import RunError, RunInterrupted
+from prelabel.estimates.sample import ImagesLeft
 
 #: Seconds for which the workers measure at least, and after which they stop running the detector.
 MEASURE_S, LIMIT_S = 8.0, 60.0

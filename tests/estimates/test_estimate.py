@@ -18,25 +18,25 @@ from click.testing import CliRunner, Result
 from prelabel.cli import main
 from prelabel.cli.estimate import command_line
 from prelabel.config import LabelOptions
-from prelabel.engine import estimate as estimates
-from prelabel.engine import measured_pool
-from prelabel.engine.estimate import CostEstimate, Estimate, WorkerEstimate, _workers_of, estimate
-from prelabel.engine.estimate_options import EstimateOptions
-from prelabel.engine.forecast import TimeEstimate, speed_of
-from prelabel.engine.measured_pool import PoolMeasurement
 from prelabel.engine.measurement import SampledImage
-from prelabel.engine.requests import RequestEstimate
-from prelabel.engine.sample import survey
-from prelabel.engine.sample_facts import facts_of, warnings_about
 from prelabel.engine.schedule import LabelTask
 from prelabel.errors import ConfigError, RunError, RunInterrupted
+from prelabel.estimates import estimate as estimates
+from prelabel.estimates import measured_pool
+from prelabel.estimates.estimate import CostEstimate, Estimate, WorkerEstimate, _workers_of, estimate
+from prelabel.estimates.forecast import TimeEstimate, speed_of
+from prelabel.estimates.measured_pool import PoolMeasurement
+from prelabel.estimates.options import EstimateOptions
+from prelabel.estimates.requests import RequestEstimate
+from prelabel.estimates.sample import survey
+from prelabel.estimates.sample_facts import facts_of, warnings_about
 from prelabel.image_ref import ImageRef
 from prelabel.storage.files import Storage
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan, write_plan
 from tests.engine.fakes import CODEC_ABORTS, Deed
-from tests.engine.test_forecast import measured
 from tests.engine.world import Recorder, World
+from tests.estimates.test_forecast import measured
 from tests.messages import telling, tells
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "estimate.schema.json"

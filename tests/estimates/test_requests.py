@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from prelabel.engine.requests import renewals_in, requests_of
-from prelabel.engine.sample import ImagesLeft
+from prelabel.estimates.requests import renewals_in, requests_of
+from prelabel.estimates.sample import ImagesLeft
 from prelabel.image_ref import ImageRef
 from prelabel.store.plan import PlanPart
 
