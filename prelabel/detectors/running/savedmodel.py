@@ -263,6 +263,8 @@ class SavedModelDetector:
                 image -= np.array(convention.mean, np.float32)
             if convention.deviation:
                 image /= np.array(convention.deviation, np.float32)
+        elif pixels.dtype == np.uint8:
+            image = pixels  # NumPy would round them as float16, which takes as long as a small network
         else:
             image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
         image = image.transpose(2, 0, 1) if convention.channels_first else image

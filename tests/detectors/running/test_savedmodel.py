@@ -159,6 +159,11 @@ def test_only_what_is_needed_is_computed(models: Models) -> None:
     }
 
 
+def test_whole_pixels_are_not_converted_for_a_network_that_takes_them(models: Models) -> None:
+    pixels = np.full((24, 32, 3), 200, np.uint8)
+    assert np.shares_memory(load(models.mask_rcnn)._input(pixels), pixels)
+
+
 def test_label_map_inside_the_model_is_found(tmp_path: Path) -> None:
     path = build_mask_rcnn(tmp_path / "m", masks=False, raw_rows=2)
     (path / "assets").mkdir(exist_ok=True)
