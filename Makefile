@@ -81,7 +81,7 @@ test-networks: setup $(addsuffix /.ready,$(NETWORKS))
 wheel:  # build the wheel and test it outside this checkout; with another Python: make wheel PYTHON=python3.13
 	@$(PYTHON) tests/wheel.py
 
-bench: setup  # measure all figures with targets, in about 20 minutes; run nothing else meanwhile
+bench: setup  # measure all figures with targets, in about 45 minutes; run nothing else meanwhile
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2.0.18,<3'
 	@$(BIN)/python benchmarks/run.py

@@ -1,4 +1,4 @@
-"""The best that the machine allows: the model alone on decoded images, and decoding alone, each on every core.
+"""The best that the machine allows: the detector alone on decoded images, and decoding alone, each on every core.
 
 One process per core loads the model once and measures on request, so that other methods can take turns with it
 without loading the model again.
@@ -24,12 +24,24 @@ from common import cores
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """One round: images per second of the model alone on all cores, and CPU seconds per image."""
+    """One round: images per second of the detector alone on all cores, and CPU seconds per image.
+
+    Attributes:
+        rate: Images per second.
+        model_s: Of the model, with its input and the reading of its outputs.
+        encode_s: Of making masks.
+        decode_s: Of reading and decoding.
+    """
 
     rate: float
     model_s: float
     encode_s: float
     decode_s: float
+
+    @property
+    def image_s(self) -> float:
+        """CPU seconds that every image takes, whatever is around the detector."""
+        return self.model_s + self.encode_s + self.decode_s
 
 
 class Limit:
@@ -59,7 +71,7 @@ class Limit:
             print("measure", file=process.stdin, flush=True)
         answers = self._answers()
         return Allowed(
-            sum(answer["images"] / answer["model_wall_s"] for answer in answers),
+            sum(answer["images"] / answer["wall_s"] for answer in answers),
             *(statistics.mean(answer[name] for answer in answers) for name in ("model_s", "encode_s", "decode_s")),
         )
 
@@ -95,7 +107,7 @@ def _decoding(files: list[Path], seconds: float) -> dict[str, float]:
 
 
 def _model(detector: Any, images: list[Any], seconds: float) -> dict[str, float]:
-    """Run the model in one thread, as a worker does, on images in memory; post-processing is timed separately."""
+    """Run the detector in one thread, as a worker does, on images in memory; masks are timed separately."""
     began, cpu, encode, detect, count = time.perf_counter(), time.process_time(), 0.0, 0.0, 0
     while time.perf_counter() - began < seconds or not count:
         for image in images:
@@ -105,7 +117,12 @@ def _model(detector: Any, images: list[Any], seconds: float) -> dict[str, float]
             count += 1
     took, used = time.perf_counter() - began, time.process_time() - cpu
     share = detect / (detect + encode)
-    return {"images": count, "model_wall_s": took * share, "model_s": used * share / count, "encode_s": encode / count}
+    return {
+        "images": count,
+        "wall_s": took,
+        "model_s": used * share / count,
+        "encode_s": used * (1 - share) / count,
+    }
 
 
 def main() -> None:
