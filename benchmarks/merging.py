@@ -1,10 +1,12 @@
-"""Merging: boxes of crowded images by each method, and masks by vote.
+"""Merging: boxes of crowded images by each method, and masks by vote; and the boxes of an Ultralytics network.
 
     python benchmarks/merging.py --repeat 5
 
 The crowd: in 4000 x 3000 pixels, objects of five classes with sides of 8 to 200 pixels, each seen by six views with its
 sides moved by 6 % (normally distributed). `scattered` boxes are all at random places, of one class: few of them merge,
-so each has many neighbors to be compared with. Times are CPU times of one thread. Prints one JSON line.
+so each has many neighbors to be compared with. The Ultralytics network has 80 classes and returns 8,400 boxes, of which
+some have scores of 0.05 or more: around 30 for each object, or all at random places. Times are CPU times of one thread.
+Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -15,15 +17,22 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
 import argparse  # noqa: E402 - the number of threads must be set before NumPy is imported
+import json  # noqa: E402
+import tempfile  # noqa: E402
 import time  # noqa: E402
 import tracemalloc  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 from common import LEAST_REPEAT, Figure, figure, report, seconds_of, take_turns  # noqa: E402
 from masks import HEIGHT, WIDTH, outlines  # noqa: E402
 
+from prelabel.detectors.conventions.boxes import Shown  # noqa: E402
+from prelabel.detectors.conventions.convention import Convention, ImageInput, Question  # noqa: E402
+from prelabel.detectors.conventions.families.ultralytics import METADATA, ULTRALYTICS  # noqa: E402
+from prelabel.detectors.conventions.protos import Signature, Tensor  # noqa: E402
 from prelabel.masks.paste import paste_masks  # noqa: E402
 from prelabel.merging.boxes import METHODS, merge_boxes  # noqa: E402
 from prelabel.merging.masks import unite_masks, vote_masks  # noqa: E402
@@ -34,6 +43,10 @@ IOU = 0.55
 MANY, FEW = 33_000, 3_000
 MANY_MS = {"wbf": 300.0, "nms": 300.0, "nmm": 2000.0}
 FEW_MS, MEMORY_MB = 20.0, 50.0
+#: Of the network: classes, side of the input, boxes, and how many have the lowest score.
+CLASSES, SIDE, BOXES = 80, 640, 8_400
+CANDIDATES = (1_500, 3_000, BOXES)
+LOWEST, DECODE_MS = 0.05, 10.0
 
 
 def crowd(rng: np.random.Generator, number: int) -> dict[str, Any]:
@@ -115,6 +128,56 @@ def measure_masks(rng: np.random.Generator, repeat: int) -> list[Figure]:
     ]
 
 
+def network_output(rng: np.random.Generator, candidates: int, objects: int) -> Any:
+    """The output `[1, 84, 8400]` of a network that sees so many objects; this many boxes have the lowest score."""
+    size = rng.uniform(16, 200, (objects, 2))
+    center = rng.uniform(0, 1, size.shape) * SIDE
+    seen = rng.integers(0, objects, BOXES)
+    output = rng.uniform(0, 0.8 * LOWEST, (4 + CLASSES, BOXES)).astype(np.float32)
+    output[:2] = (center[seen] + rng.normal(0, 0.04, (BOXES, 2)) * size[seen]).T
+    output[2:4] = (size[seen] * rng.uniform(0.92, 1.08, (BOXES, 2))).T
+    some = rng.permutation(BOXES)[:candidates]
+    output[4 + rng.integers(0, CLASSES, objects)[seen[some]], some] = rng.uniform(LOWEST, 1, candidates)
+    return output[np.newaxis]
+
+
+def network_convention() -> Convention:
+    """The convention of the network, as its metadata tell it."""
+    image = Tensor("images", "float32", (1, SIDE, SIDE, 3))
+    boxes = Tensor("output_0", "float32", (1, 4 + CLASSES, BOXES))
+    signature = Signature("serving_default", (image,), (boxes,))
+    shown = ImageInput(signature="serving_default", input=image, batch_dimension=True, size=(SIDE, SIDE))
+    names = {str(number): f"class {number}" for number in range(CLASSES)}
+    metadata = {"author": "Ultralytics", "task": "detect", "imgsz": [SIDE, SIDE], "names": names}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / METADATA).write_text(json.dumps(metadata))
+        convention = ULTRALYTICS.match(Question(shown, {boxes.name: boxes}, signature, Path(folder)))
+    assert isinstance(convention, Convention), convention
+    return convention
+
+
+def measure_decoding(rng: np.random.Generator, repeat: int) -> list[Figure]:
+    """From the network's output to boxes without those that overlap better ones."""
+    convention = network_convention()
+    decode = convention.decode
+    assert decode is not None
+    shown = Shown.of((480, SIDE), convention.size, convention.fit)
+    figures = []
+    for candidates in CANDIDATES:
+        for name, objects in (("crowd", candidates // 30), ("scattered", BOXES)):
+            outputs = {"output_0": network_output(rng, candidates, objects)}
+            title = f"8,400 boxes of a network, {candidates:,} with the score, {name}"
+            rounds = take_turns(
+                {title: lambda outputs=outputs: decode(outputs, convention, shown, LOWEST)},  # type: ignore[misc]
+                max(repeat, 15),
+                clock=time.process_time,
+            )
+            note = f"{len(rounds[title][0][1].arrays['scores'])} remain"
+            milliseconds = [seconds * 1e3 for seconds in seconds_of(rounds)[title]]
+            figures.append(figure(title, milliseconds, "CPU ms", at_most=DECODE_MS, note=note))
+    return figures
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -128,6 +191,7 @@ def main() -> None:
         *measure_boxes("crowd", crowd(rng, MANY), repeat, MANY_MS),
         *measure_boxes("scattered", scattered(rng, MANY), repeat, {}),
         *measure_masks(rng, repeat),
+        *measure_decoding(rng, repeat),
     ]
     report("merging", figures, setup={"repeat": repeat, "threads": 1, "iou": IOU, "image": [HEIGHT, WIDTH]})
 

@@ -11,7 +11,7 @@ Three boxes of one object, and a fourth elsewhere:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,13 @@ from prelabel.merging.neighbors import Neighbors, iou_of_pairs, overlap_reach
 Boxes = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 Pair = tuple[Indices, Indices]
+#: `Neighbors.earlier` or `Neighbors.later`.
+Search = Callable[[Indices, Indices], tuple[int, Indices, Indices]]
 
 #: Boxes that reach farther than the sides of any image are from a corrupt file.
 _FARTHEST = 1 << 31
 
-#: Boxes that are compared with each other at a time: at first, and at most. What they drop is not compared any more.
+#: Boxes that are compared with each other at a time, after those that better kept boxes drop: at first, and at most.
 _FIRST, _MOST = 128, 1024
 
 
@@ -45,18 +47,26 @@ def suppress(xyxy: Boxes, iou: float, group: Indices, *, most: int | None = None
     comparable = _comparable(xyxy)
     boxes = xyxy[comparable]
     neighbors = Neighbors(boxes, _from_zero(group[comparable]), overlap_reach(iou))
-    is_kept, is_dropped = np.zeros(len(boxes), bool), np.zeros(len(boxes), bool)
-    rest, size = np.arange(len(boxes)), _FIRST
-    while len(rest) and (most is None or np.count_nonzero(is_kept) < most):
-        block, rest, size = rest[:size], rest[size:], min(2 * size, _MOST)
-        free = _free(block, _overlapping(neighbors, boxes, iou, block, block))
-        is_kept[free] = True
-        for box, _ in _overlapping(neighbors, boxes, iou, rest, free):
-            is_dropped[box] = True
-        rest = rest[~is_dropped[rest]]
-    kept = np.ones(len(xyxy), bool)
-    kept[comparable] = is_kept
-    return np.flatnonzero(kept)[:most]
+    kept = np.arange(0)
+    is_dropped = np.zeros(len(boxes), bool)
+    start, size = 0, _FIRST
+    while start < len(boxes) and (most is None or len(kept) < most):
+        block = np.arange(start, min(start + size, len(boxes)))
+        start, size = start + size, min(2 * size, _MOST)
+        # The search is faster with fewer queries.
+        if len(kept) < len(block):
+            for _, box in _overlapping(neighbors.later, boxes, iou, kept, block):
+                is_dropped[box] = True
+        else:
+            for box, _ in _overlapping(neighbors.earlier, boxes, iou, block, kept):
+                is_dropped[box] = True
+        rest = block[~is_dropped[block]]
+        kept = np.append(kept, _free(rest, _overlapping(neighbors.earlier, boxes, iou, rest, rest)))
+    # The others are kept.
+    is_kept = np.ones(len(xyxy), bool)
+    is_kept[comparable] = False
+    is_kept[comparable[kept]] = True
+    return np.flatnonzero(is_kept)[:most]
 
 
 def _free(block: Indices, pairs: Iterable[Pair]) -> Indices:
@@ -77,12 +87,12 @@ def _free(block: Indices, pairs: Iterable[Pair]) -> Indices:
     return np.sort(kept)
 
 
-def _overlapping(neighbors: Neighbors, boxes: Boxes, iou: float, queries: Indices, base: Indices) -> Iterator[Pair]:
-    """Pairs of a query and an earlier box of the base whose IoU is greater, some at a time."""
+def _overlapping(search: Search, boxes: Boxes, iou: float, queries: Indices, base: Indices) -> Iterator[Pair]:
+    """Pairs of a query and a neighbor from the base whose IoU is greater, some at a time."""
     while len(queries):
-        searched, query, earlier = neighbors.earlier(queries, base)
-        overlap = iou_of_pairs(boxes[query], boxes[earlier]) > iou
-        yield query[overlap], earlier[overlap]
+        searched, query, neighbor = search(queries, base)
+        overlap = iou_of_pairs(boxes[query], boxes[neighbor]) > iou
+        yield query[overlap], neighbor[overlap]
         queries = queries[searched:]
 
 
@@ -108,7 +118,7 @@ def keep_most_specific(
     boxes = xyxy[comparable]
     neighbors = Neighbors(boxes, _from_zero(image[comparable]), overlap_reach(iou))
     every = np.arange(len(boxes))
-    for pair in _overlapping(neighbors, boxes, iou, every, every):
+    for pair in _overlapping(neighbors.earlier, boxes, iou, every, every):
         first, second = (comparable[box] for box in pair)
         for specific, general in ((first, second), (second, first)):
             kept[general[below[number[specific], number[general]]]] = False

@@ -180,10 +180,18 @@ class Neighbors:
             allow. `(P,)` indices of queries, increasing, and `(P,)` indices of their neighbors, increasing for each
             query.
         """
+        return self._search(queries, base, np.less)
+
+    def later(self, queries: Int64Array, base: Int64Array) -> tuple[int, Int64Array, Int64Array]:
+        """Like `earlier`, for neighbors that come later: faster if there are fewer queries than boxes in the base."""
+        return self._search(queries, base, np.greater)
+
+    def _search(self, queries: Int64Array, base: Int64Array, order: np.ufunc) -> tuple[int, Int64Array, Int64Array]:
+        """Pairs of `earlier`, or, if the order is `np.greater`, those of `later`."""
         grid = self._grid(base)
         ranges = self._ranges(queries, grid)
         number = max(len(self._x), 1)
-        parts = [query * number + neighbor for query, neighbor in self._compared(ranges, grid.member)]
+        parts = [query * number + neighbor for query, neighbor in self._compared(ranges, grid.member, order)]
         pairs = np.concatenate(parts)
         pairs.sort()
         query = pairs // number
@@ -228,15 +236,17 @@ class Neighbors:
         ranges = slice(0, int(np.searchsorted(number, searched)))
         return _Ranges(searched, queries[number[ranges]], begin[ranges], length[ranges])
 
-    def _compared(self, ranges: _Ranges, member: Int64Array) -> Iterator[tuple[Int64Array, Int64Array]]:
-        """The pairs of `earlier` in any order, some at a time; `member` are the boxes of the grid."""
+    def _compared(
+        self, ranges: _Ranges, member: Int64Array, order: np.ufunc
+    ) -> Iterator[tuple[Int64Array, Int64Array]]:
+        """The pairs of `_search` in any order, some at a time; `member` are the boxes of the grid."""
         total = np.cumsum(ranges.length)
         cuts = np.searchsorted(total, np.arange(_COMPARED, total[-1] if len(total) else 0, _COMPARED))
         for rows in map(slice, [0, *cuts], [*cuts, len(total)]):
             candidate = member[expand(ranges.begin[rows], ranges.length[rows])]
             query = np.repeat(ranges.query[rows], ranges.length[rows])
-            earlier = candidate < query
-            yield self._within_reach(query[earlier], candidate[earlier])
+            ordered = order(candidate, query)
+            yield self._within_reach(query[ordered], candidate[ordered])
 
     def _within_reach(self, first: Int64Array, second: Int64Array) -> tuple[Int64Array, Int64Array]:
         """The pairs that are neighbors. Each test is made only of pairs that passed the tests before it."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from prelabel.merging import boxes as boxes_module
 from prelabel.merging import neighbors as neighbors_module
 from prelabel.merging.boxes import METHODS, MergedBoxes, Method, merge_boxes
-from prelabel.merging.neighbors import Neighbors, overlap_reach, shared_reach
+from prelabel.merging.neighbors import Neighbors, Reach, overlap_reach, shared_reach
 from tests.merging import reference
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "recorded.json").read_text())
@@ -309,3 +309,14 @@ def test_the_best_score_is_kept_whatever_the_weights(method: Method):
     boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9]])
     merged = merge_boxes(boxes, [0.5, 0.9], [0, 0], [0, 1], [2.0, 1.0], method=method, iou=0.5)
     assert merged.score.tolist() == [0.9]
+
+
+@pytest.mark.parametrize("reach", [overlap_reach(0.05), overlap_reach(0.6), shared_reach(0.55)])
+def test_later_neighbors_are_the_same_pairs_seen_from_the_earlier_box(reach: Reach):
+    xyxy, _, group, _ = crowd(5, 60, 130)
+    search = Neighbors(xyxy, group, reach)
+    some, others = np.arange(0, len(xyxy), 2), np.arange(len(xyxy))
+    _, query, neighbor = search.earlier(some, others)
+    _, *later = search.later(others, some)
+    assert 0 < len(query) < len(xyxy) ** 2
+    assert sorted(zip(*later, strict=True)) == sorted(zip(neighbor, query, strict=True))
