@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "prelabel"
 MAY_IMPORT = {
     "errors": set(),
     "words": set(),
+    "aligned": set(),
     "masks": {"errors"},
     "detections": {"errors", "masks"},
     "keypoints": set(),
@@ -38,7 +39,8 @@ MAY_IMPORT = {
     "labels": {"errors", "detections", "keypoints", "mapping_files", "storage"},
     "label_studio/client": {"errors", "storage"},
     "source": {
-        *{"errors", "words", "mapping_files", "storage", "frames", "image_ref", "protobuf", "label_studio/client"},
+        *{"errors", "words", "aligned", "mapping_files", "storage", "frames", "image_ref", "protobuf"},
+        "label_studio/client",
     },
     "detectors/base": {"detections", "keypoints"},
     "detectors/checks": {"errors"},
@@ -48,7 +50,7 @@ MAY_IMPORT = {
         *{"protobuf", "detectors/base", "detectors/models"},
     },
     "detectors/running": {
-        *{"errors", "words", "storage", "detections", "labels", "masks", "select"},
+        *{"errors", "words", "aligned", "storage", "detections", "labels", "masks", "select"},
         *{"detectors/base", "detectors/checks", "detectors/models", "detectors/conventions"},
     },
     "detectors/plugins": {

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import ImageFile
 
+from prelabel.aligned import aligned_empty
+
 _APP1, _SCAN, _END = 0xE1, 0xDA, 0xD9
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 
@@ -50,16 +52,17 @@ def read_pixels(image: ImageFile.ImageFile, data: bytes, scale: int) -> npt.NDAr
         scale: 1, 2, 4 or 8. Scales other than 1 need sides of at least 8 times as many pixels.
 
     Returns:
-        (H, W, 3) uint8 RGB, with gray in all three channels. None for other modes (CMYK), for gray with a profile
-        (which applies to one channel), and whenever libjpeg warns: Pillow's decoder then decides whether the file is
-        truncated, corrupt or only unusual.
+        (H, W, 3) uint8 RGB, aligned, with gray in all three channels. None for other modes (CMYK), for gray with a
+        profile (which applies to one channel), and whenever libjpeg warns: Pillow's decoder then decides whether the
+        file is truncated, corrupt or only unusual.
     """
     if image.mode != "RGB" and (image.mode != "L" or image.info.get("icc_profile")):
         return None
     width, height = size = reduced_size(image.size, scale)
+    pixels: npt.NDArray[np.uint8] = aligned_empty((height, width, 3), np.uint8)
     try:
         # libjpeg picks the smallest of its sizes that is not below this one.
-        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height)
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height, buffer=pixels)
     except ValueError:
         return None
     return pixels if pixels.shape[1::-1] == size else None

@@ -1,4 +1,4 @@
-"""Import TensorFlow quietly, and configure its threads and GPU memory before its first operation."""
+"""Import TensorFlow quietly, configure its threads and GPU memory before its first operation, and give it arrays."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from prelabel.aligned import aligned_empty, is_aligned
 from prelabel.errors import DetectorError
 from prelabel.words import install_hint
 
@@ -34,6 +38,21 @@ def tensorflow(*, keras: bool = True) -> Any:
             importlib.import_module("tensorflow")
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return sys.modules["tensorflow"]
+
+
+def as_tensor(array: npt.NDArray[Any]) -> Any:
+    """The tensor of an array on this machine's memory; the array must not be changed as long as the tensor is in use.
+
+    An aligned array shares its memory with the tensor, any other is copied into one; `tf.constant` copies both twice.
+    """
+    tf = tensorflow()
+    if array.dtype.kind not in "uif":  # strings, bfloat16
+        return tf.constant(array)
+    if not (is_aligned(array) and array.flags.writeable):  # the protocol has no arrays that are read-only
+        copy = aligned_empty(array.shape, array.dtype.type)
+        np.copyto(copy, array)
+        array = copy
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def configure(threads: int, gpus: float = 0.0) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from prelabel.aligned import aligned_empty
 from prelabel.detections import Detections
 from prelabel.detectors.base import EXACT, OFF, DetectionResult, DetectorInfo, Frame, Optimization, Pixels
 from prelabel.detectors.conventions.boxes import Fit, Shown
@@ -197,7 +198,11 @@ class SavedModelDetector:
         if not self._convention.batches:
             (image,) = inputs
             return [self._run(image[None] if self._convention.batch_dimension else image)]
-        outputs = self._run(np.stack(inputs))
+        first = inputs[0]
+        batch = first[None]
+        if len(inputs) > 1:
+            batch = np.stack(inputs, out=aligned_empty((len(inputs), *first.shape), first.dtype.type))
+        outputs = self._run(batch)
         for name, array in outputs.items():
             if not array.ndim or len(array) != len(inputs):
                 raise DetectorError(
@@ -322,18 +327,22 @@ class SavedModelDetector:
 
     def _run(self, image: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         tf = self._tf
+        # Named, since the tensor may share the memory of the pixels: it must live until the network has run.
+        tensor = runtime.as_tensor(image)
         try:
-            return {name: value.numpy() for name, value in self._network(tf.constant(image)).items()}
+            return {name: value.numpy() for name, value in self._network(tensor).items()}
         except (tf.errors.OpError, ValueError) as error:
             raise DetectorError(f"the model failed on this image: {describe(error)}") from error
 
 
 def scaled_to_range(pixels: npt.NDArray[Any], input_range: str) -> npt.NDArray[np.float32]:
     """Pixels in 0..255, scaled to one of the ranges in `options.INPUT_RANGES`."""
+    scaled = aligned_empty(pixels.shape, np.float32)
     if input_range == "0..255":
-        return pixels.astype(np.float32)
+        np.copyto(scaled, pixels)
+        return scaled
     divisor = np.float32(255 if input_range == "0..1" else 127.5)
-    scaled: npt.NDArray[np.float32] = np.divide(pixels, divisor, dtype=np.float32)
+    np.divide(pixels, divisor, out=scaled, dtype=np.float32)
     if input_range == "-1..1":
         scaled -= np.float32(1)
     return scaled

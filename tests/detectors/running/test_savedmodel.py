@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco_mask
 
+from prelabel.aligned import ALIGNMENT
 from prelabel.detections import ClassName
 from prelabel.detectors.base import Detector, Frame
 from prelabel.detectors.conventions.resolve_model import ReadingOptions, prepare
@@ -15,6 +18,7 @@ from prelabel.detectors.running.postprocess import DetectorOptions
 from prelabel.detectors.running.savedmodel import SavedModelDetector, load_detector
 from prelabel.errors import DetectorError
 from prelabel.select import Selection
+from prelabel.source.decode import decode
 from tests.models import (
     LEVELS,
     Models,
@@ -159,9 +163,30 @@ def test_only_what_is_needed_is_computed(models: Models) -> None:
     }
 
 
-def test_whole_pixels_are_not_converted_for_a_network_that_takes_them(models: Models) -> None:
-    pixels = np.full((24, 32, 3), 200, np.uint8)
-    assert np.shares_memory(load(models.mask_rcnn)._input(pixels), pixels)
+def test_pixels_of_a_jpeg_reach_the_network_without_a_copy(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    Image.fromarray(TALL).save(file, "JPEG")
+    pixels = decode(file.getvalue()).pixels
+    detector = load(models.mask_rcnn)
+    seen: list[Any] = []
+    network = detector._network
+    monkeypatch.setattr(detector, "_network", lambda tensor: (seen.append(tensor), network(tensor))[1])
+    detector.detect_in([pixels])
+    assert np.shares_memory(np.asarray(memoryview(seen[0])), pixels)
+
+
+@pytest.mark.parametrize("kind", ["read-only", "not aligned", "mirrored"])
+def test_other_pixels_are_copied_and_give_the_same(kind: str, models: Models) -> None:
+    detector = load(models.mask_rcnn)
+    memory = np.empty(TALL.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT + (kind == "not aligned")
+    pixels = memory[start : start + TALL.nbytes].reshape(TALL.shape)
+    pixels[:] = TALL
+    if kind == "mirrored":
+        pixels[:] = pixels[:, ::-1].copy()
+        pixels = pixels[:, ::-1]
+    pixels.flags.writeable = kind != "read-only"
+    assert boxes(detector, pixels) == boxes(detector, TALL) != []
 
 
 def test_label_map_inside_the_model_is_found(tmp_path: Path) -> None:
