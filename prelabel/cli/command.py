@@ -12,7 +12,9 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -327,6 +329,32 @@ def clean_errors() -> Iterator[None]:
         fail(describe(error), FAILED)
     except KeyboardInterrupt:
         fail("stopped", INTERRUPTED)
+
+
+class Stop(threading.Event):
+    """Set when a signal asks the command to end; its `exit_code` is that of the signal."""
+
+    exit_code = FAILED
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[Stop]:
+    """Yield an event that Ctrl-C or SIGTERM sets; a second signal ends the process immediately."""
+    stop = Stop()
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.exit_code = 128 + number
+        stop.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def local_folder(ctx: click.Context, parameter: click.Parameter, path: str | None) -> str | None:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from prelabel.cli.command import fail, program
-from prelabel.cli.running import stopped_by_signals
+from prelabel.cli.command import fail, program, stopped_by_signals
 from prelabel.console import JsonReporter, printable, table
 from prelabel.engine.runner import WHERE
 from prelabel.errors import RunInterrupted

@@ -14,9 +14,9 @@ from prelabel.cli.command import (
     fail,
     open_finished,
     show_notes,
+    stopped_by_signals,
     storage_option,
 )
-from prelabel.cli.running import stopped_by_signals
 from prelabel.errors import RunInterrupted, first_of
 
 if TYPE_CHECKING:

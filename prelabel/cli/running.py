@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from prelabel.cli.command import (
-    FAILED,
     PATH,
     Command,
     DescribedArgument,
     HeadedOption,
     any_run_argument,
     fail,
+    stopped_by_signals,
     storage_of,
     storage_option,
 )
@@ -188,30 +185,6 @@ def _lost_rows(workers: Sequence[LostWorker]) -> list[list[str]]:
 def _dropped(count: int, example: str = "") -> str:
     first = f"; first in {example}" if example else ""
     return f"{count:,} detection{'s' * (count != 1)} with values that are not finite or boxes outside the image{first}"
-
-
-class _Stop(threading.Event):
-    exit_code = FAILED
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[_Stop]:
-    """Yield an event that Ctrl-C or SIGTERM sets; a second signal ends the process immediately."""
-    stop = _Stop()
-
-    def handle(number: int, frame: Any) -> None:
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        stop.exit_code = 128 + number
-        stop.set()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @click.command(
