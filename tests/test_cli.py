@@ -221,6 +221,8 @@ def test_shell_completion_knows_the_options():
 def test_an_unknown_option_is_wrong_usage():
     message = refusal("label", "--scroe-threshold", "0.5", code=2)
     assert is_told(message, "label", "--scroe-threshold", "--score-threshold")
+    assert is_told(refusal("label", "photos", "--to", "out", code=2), "--to", "--output")
+    assert is_told(refusal("export", "coco", "run", "--output", "out", code=2), "--output", "--to")
     message = refusal("lable", code=2)
     assert is_told(message, "lable", "label", "prelabel --help")
     message = refusal("export", "coco", code=2)

@@ -59,6 +59,7 @@ class OneLineErrors(click.Command):
             error.show()
             sys.exit(USAGE)
         except click.UsageError as error:
+            _suggest_other_output(error)
             path = error.ctx.command_path if error.ctx else "prelabel"
             message = error.format_message().rstrip(".").replace("valid integer range", "whole number")
             subcommand = path.partition(" ")[2]
@@ -81,6 +82,14 @@ class OneLineErrors(click.Command):
             with formatter.section("Examples" if len(self.examples) > 1 else "Example"):
                 for example in self.examples:
                     formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+
+
+def _suggest_other_output(error: click.UsageError) -> None:
+    """If `--to` or `--output` is unknown to a command that has the other, suggest it: their spellings are not close."""
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        other = {"--to": "--output", "--output": "--to"}.get(error.option_name)
+        if other and any(other in parameter.opts for parameter in error.ctx.command.params):
+            error.possibilities = [other]  # type: ignore[misc]  # Final, but the only place of the suggestions
 
 
 class CommandGroup(OneLineErrors, click.Group):

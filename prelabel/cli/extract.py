@@ -101,6 +101,6 @@ def _show(report: ExtractReport, following: list[str]) -> None:
         "not extracted": len(report.unextracted),
     }
     rows += [[name, f"{count:,}"] for name, count in counts.items() if count]
-    rows.append(["wrote", report.record])
+    rows.append(["record", report.record])
     rows += [["next" if number == 0 else "", command] for number, command in enumerate(following)]
     click.echo(table("", rows))

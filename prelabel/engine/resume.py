@@ -54,6 +54,11 @@ def require_same_settings(earlier: RunRecord, options: LabelOptions) -> None:
     Raises:
         ConfigError: Some settings differ; the message names them.
     """
+    if options.compares_source and (limit := earlier.settings.get("limit")):
+        raise ConfigError(
+            f"{redact(options.output)} holds a run with --limit {limit}, which --add-new, --changed and --gone cannot "
+            "update, since they compare a run with its whole source. Use another --output, or --overwrite"
+        )
     before = [retry.settings for retry in earlier.retries]
     settings = options.settings()
     if earlier.detector.reading is None:

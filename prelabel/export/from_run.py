@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from prelabel.errors import PrelabelError
+from prelabel.errors import PrelabelError, SourceError
 from prelabel.export.base import ExportReport, RunInfo
 from prelabel.export.parallel import UNUSED, SpreadRows
 from prelabel.options import fields_of, values_of
@@ -89,10 +89,16 @@ def rows_to_fetch(run: Run, rows: RunRows, lists: Sequence[str]) -> tuple[RunRow
 
     Returns:
         The rows, and what the user should know, one line each.
+
+    Raises:
+        SourceError: A list cannot be read.
     """
     links, notes = Links(), []
     if lists:
-        links.find(list_images(lists, run.storage), run.plan())
+        try:
+            links.find(list_images(lists, run.storage), run.plan())
+        except SourceError as error:
+            raise SourceError(f"--links: {error}") from error
     elif run.signed:
         count = f"{run.signed:,} images came from signed URLs, whose signatures a run does not store"
         notes.append(f"{count}: give a list with new signatures with --links")

@@ -32,6 +32,9 @@ def renditions_of(row: ImageRow, thumbnail_size: int, picture_size: int, storage
     Returns:
         The larger rendition and the thumbnail as JPEG, or only the larger rendition if the image is no larger than a
         thumbnail. If the image is no longer available, one line with the reason.
+
+    Raises:
+        CredentialsError: Storage rejected the credentials, so it would reject every other image as well.
     """
     if row.width is None or row.height is None:
         return "its size is unknown"

@@ -286,6 +286,7 @@ def _resolve_braces(source: str, storage: Storage, image_column: str | None) -> 
     if not has_braces(source) or is_label_studio(source):
         return [_resolve(source, storage, image_column)]
     name, address = redact(source), Address.of_folder(source)
+    _require_one_bucket(name, address)
     try:
         if not is_known_protocol(address.protocol) or _kind(address, storage) is not None:
             return [_resolve(source, storage, image_column)]
@@ -312,6 +313,14 @@ def _named_files(source: _Source) -> Iterator[ImageRef]:
         yield ImageRef(path, url, path)
 
 
+def _require_one_bucket(name: str, address: Address) -> None:
+    """Raise SourceError if wildcards or braces stand in the name of the bucket or server."""
+    if not (address.is_local or address.protocol == "memory") and re.search(r"[*?\[{]", address.bucket):
+        raise SourceError(
+            f"{name}: the name of the bucket or server must not contain wildcards or braces: give each one as a source"
+        )
+
+
 def _resolve(source: str, storage: Storage, image_column: str | None) -> _Source:
     if not source:
         raise SourceError("a source is empty: name a folder, a glob, a file or a list of images")
@@ -320,8 +329,7 @@ def _resolve(source: str, storage: Storage, image_column: str | None) -> _Source
         return _Source(Address.of(source), address, ANYTHING, ListedSource(source_name, "label-studio"))
     if not is_known_protocol(address.protocol):
         raise SourceError(f"{source_name}: unknown protocol {address.protocol}://")
-    if not (address.is_local or address.protocol == "memory") and re.search(r"[*?\[]", address.bucket):
-        raise SourceError(f"{source_name}: the name of the bucket or server must not contain wildcards")
+    _require_one_bucket(source_name, address)
     # On a web server, only a trailing slash marks a folder.
     if address.is_http and source.endswith("/"):
         return _Source(address, address, ANYTHING, ListedSource(source_name, "directory"))

@@ -37,7 +37,7 @@ from prelabel.store.verify import verify
 from tests.e2e.command import wait_until
 from tests.engine.fakes import Deed
 from tests.engine.world import Recorder, World
-from tests.messages import LEFT_OUT
+from tests.messages import LEFT_OUT, telling
 from tests.models import Models
 from tests.s3 import S3Server
 
@@ -330,6 +330,9 @@ def test_limit_takes_the_first_images(world: World):
     world.add(9)
     assert world.label(limit=5).images == 5
     world.require_whole(images=5)
+    for option in ({"add_new": True}, {"changed": True}, {"gone": "keep"}):
+        with pytest.raises(ConfigError, match=telling("--limit 5", "--changed", "--output")):
+            world.label(**option)
 
 
 def test_a_corrupt_shard_or_manifest_is_written_again(world: World):

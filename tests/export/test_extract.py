@@ -542,5 +542,6 @@ def test_the_command_ends_with_the_next_commands(tmp_path: Path) -> None:
     result = command(run.root, "--to", tmp_path / "to")
     assert result.exit_code == 0
     assert re.search(rf"export label-studio {run.root} --extracted {tmp_path}/to --to ", result.output)
+    assert "wrote" not in command(run.root, "--to", tmp_path / "to").output
     assert prelabel.extract(run, tmp_path / "to").written == 0
     assert "extracted.parquet" in prelabel.extract(run, tmp_path / "to").record

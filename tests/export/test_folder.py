@@ -17,12 +17,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 from prelabel.cli import main
+from prelabel.errors import SourceError
+from prelabel.export.from_run import rows_to_fetch
 from prelabel.source.listing import list_images
 from prelabel.storage.files import Storage
 from prelabel.store.links import Links
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import open_run
-from tests.messages import tells, told
+from tests.messages import facts, tells, told
 from tests.rows import found, row
 from tests.runs import write_run
 
@@ -77,6 +79,12 @@ def list_of(folder: Path, server: str, signature: str = SIGNATURE) -> str:
 def export(*arguments: object) -> tuple[int, str]:
     done = CliRunner().invoke(main, [str(argument) for argument in arguments])
     return done.exit_code, done.output
+
+
+def test_a_missing_list_of_signed_urls_is_named_with_its_option(tmp_path: Path, server: str, jpeg: bytes) -> None:
+    run = open_run(run_of(tmp_path, server, jpeg), Storage())
+    with pytest.raises(SourceError, match=facts("--links", f"{tmp_path}/nowhere.csv")):
+        rows_to_fetch(run, run.rows, [str(tmp_path / "nowhere.csv")])
 
 
 def test_rows_to_fetch_have_the_signed_urls_of_the_list(tmp_path: Path, server: str, jpeg: bytes) -> None:

@@ -24,19 +24,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().error("--runs and --expected belong together")
     if options.runs is None:
         put_photos()
-        data, expected, cases = DATA, EXPECTED, every_case()
+        data, expected, all_cases = DATA, EXPECTED, list(every_case())
     else:
         data, expected = options.runs.resolve(), options.expected.resolve()
-        cases = labelled.every_case(data)
+        all_cases = list(labelled.every_case(data))
     if options.label:
         if options.runs is None:
             _parser().error("--label needs --runs")
         return labelled.label(data, expected, record=options.record, only=options.only)
-    cases = [case for case in cases if options.only in case.name and (not case.needs or find_spec(case.needs))]
+    cases = [case for case in all_cases if options.only in case.name and (not case.needs or find_spec(case.needs))]
     began, differing, crashed = time.monotonic(), [], 0
     if options.record and not options.only:
+        # Recordings of cases that cannot run here stay.
+        kept = {recording(expected, case) for case in all_cases if case not in cases}
         for path in expected.rglob("*.txt"):
-            if not path.is_relative_to(expected / labelled.LABELS):
+            if path not in kept and not path.is_relative_to(expected / labelled.LABELS):
                 path.unlink()
     # Fresh interpreters: none begins with what another case left behind in this one.
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as processes:

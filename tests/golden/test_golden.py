@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from prelabel.cli.command import CommandGroup
+from tests.golden import program
 from tests.golden.cases import DATA, EXPECTED, every_case, put_photos
 from tests.golden.harness import Case, crash, difference, outcome, read_recording, recording
 from tests.golden.program import record_outcome
@@ -49,6 +50,19 @@ def test_a_crash_is_not_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert not record_outcome(tmp_path, case, actual)
     assert tells(capsys.readouterr().out, "help/version", "not recorded", "ZeroDivisionError")
     assert not list(tmp_path.rglob("*.txt"))
+
+
+def test_recordings_of_cases_that_cannot_run_here_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    version = (("--version",),)
+    cases = [Case(name="a/runs", commands=version), Case(name="a/needs", commands=version, needs="no_such_package")]
+    (tmp_path / "a").mkdir()
+    for name in ("runs", "needs", "gone"):
+        (tmp_path / "a" / f"{name}.txt").write_text("earlier")
+    monkeypatch.setattr(program, "every_case", lambda: cases)
+    monkeypatch.setattr(program, "EXPECTED", tmp_path)
+    assert program.main(["--record", "--jobs", "1"]) == 0
+    recorded = {path.stem: path.read_text() == "earlier" for path in tmp_path.rglob("*.txt")}
+    assert recorded == {"runs": False, "needs": True}
 
 
 def test_a_traceback_of_another_process_is_a_crash():

@@ -297,6 +297,9 @@ def test_unreachable_or_refusing_web_server_is_not_a_missing_file(
         ("{}/none", ("{}/none", "no images?|(holds|has|with|is) (no|nothing|empty)")),
         ("{}/empty.txt", (r"{}/empty\.txt", "no images?|nothing|is empty")),
         ("s3://buck*/x.jpg", (r"s3://buck\*/x\.jpg", r"wildcards?|\*", "bucket")),
+        ("s3://buck{{a,b}}/x.jpg", (r"s3://buck\{{a,b\}}/x\.jpg", r"braces?|\{{", "bucket")),
+        ("s3://buck{{et/x.jpg", (r"s3://buck\{{et/x\.jpg", r"braces?|\{{", "bucket")),
+        ("https://host{{1..3}}.example/x.jpg", (r"braces?|\{{", "server")),
     ],
 )
 def test_source_without_images_says_why(
