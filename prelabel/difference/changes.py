@@ -4,7 +4,7 @@
     Dog 0.9     Dog 0.8, overlaps by 0.98               kept
     Dog 0.9     Dog 0.4, overlaps by 0.98               rescored, with --score-shift 0.3
     Cat 0.9     Cat 0.9, overlaps by 0.8                moved
-    Fox 0.6     Dog 0.7, overlaps by 0.9                relabelled
+    Fox 0.6     Dog 0.7, overlaps by 0.9                relabeled
     Bird 0.5    none at or above the threshold          vanished
     none        Car 0.8                                 appeared
 
@@ -26,14 +26,14 @@ from prelabel.difference.options import AUTO, DiffOptions
 from prelabel.errors import EvaluateError, StoreError
 from prelabel.masks.areas import Box
 from prelabel.merging.masks import iou_within
-from prelabel.review.edits import KEPT, MOVED, RELABELLED
+from prelabel.review.edits import KEPT, MOVED, RELABELED
 from prelabel.review.gather import xywh
 from prelabel.review.matching import match, match_class_first, overlaps
 
 RESCORED, VANISHED, APPEARED = "rescored", "vanished", "appeared"
 
 #: The kinds of changes, in the order of tables. `KEPT` is none.
-KINDS = (KEPT, RESCORED, MOVED, RELABELLED, VANISHED, APPEARED)
+KINDS = (KEPT, RESCORED, MOVED, RELABELED, VANISHED, APPEARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Change:
     @property
     def shift(self) -> float | None:
         """Score in B minus score in A, of a detection that has the same class in both; else None."""
-        if self.a is None or self.b is None or self.kind == RELABELLED:
+        if self.a is None or self.b is None or self.kind == RELABELED:
             return None
         return self.b.score - self.a.score
 
@@ -123,7 +123,7 @@ def changes_of(image_id: str, a: Selected, b: Selected, options: DiffOptions) ->
 
 def _matched(a: Side, b: Side, iou: float, options: DiffOptions) -> Change:
     if a.label != b.label:
-        kind = RELABELLED
+        kind = RELABELED
     elif iou < options.kept_iou:
         kind = MOVED
     else:

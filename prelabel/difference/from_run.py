@@ -48,9 +48,9 @@ class DiffSummary:
         only_in_b: Number of images that only B has.
         in_a: Number of compared detections in A.
         in_b: Number of compared detections in B.
-        changes: Number of detections by what became of them: `kept`, `rescored`, `moved`, `relabelled`, `vanished`,
+        changes: Number of detections by what became of them: `kept`, `rescored`, `moved`, `relabeled`, `vanished`,
             `appeared`.
-        changes_by_class: `changes` by class name. A relabelled detection counts under its class in A.
+        changes_by_class: `changes` by class name. A relabeled detection counts under its class in A.
         share: Share of the detections of both runs that changed, 0 to 1, on the images that both have. All detections
             on an image that cannot be compared count as changed.
         exceeds: Whether the share is above `fail_above`.

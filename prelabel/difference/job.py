@@ -63,7 +63,7 @@ class Difference:
         foreign: For A and B, detections of classes that the other run does not know, by label.
         by_class: Changes by class, most detections first.
         total: Changes of all classes.
-        relabelled: Class in A, class in B and count, most frequent first.
+        relabeled: Class in A, class in B and count, most frequent first.
         shifts: Histogram of the score in B minus the score in A, from -1 to 1.
         overlaps: Histogram of the IoU of detections that have the same class in both, from 0 to 1.
         most_changed: The images that changed most, most changes first.
@@ -82,7 +82,7 @@ class Difference:
     foreign: tuple[Mapping[str, int], Mapping[str, int]]
     by_class: Mapping[str, ClassChanges]
     total: ClassChanges
-    relabelled: tuple[tuple[str, str, int], ...]
+    relabeled: tuple[tuple[str, str, int], ...]
     shifts: npt.NDArray[np.int64]
     overlaps: npt.NDArray[np.int64]
     most_changed: tuple[ChangedImage, ...]
@@ -165,8 +165,8 @@ def diff_runs(a: Run, b: Run, options: DiffOptions, processes: Processes, progre
         foreign=(dict(tally.foreign[0].most_common()), dict(tally.foreign[1].most_common())),
         by_class=by_class,
         total=tally.total(),
-        relabelled=tuple(
-            (*pair, count) for pair, count in sorted(tally.relabelled.items(), key=lambda item: (-item[1], item[0]))
+        relabeled=tuple(
+            (*pair, count) for pair, count in sorted(tally.relabeled.items(), key=lambda item: (-item[1], item[0]))
         ),
         shifts=tally.shifts,
         overlaps=tally.overlaps,

@@ -21,7 +21,7 @@ from prelabel.difference.tables import (
     classes_table,
     images_table,
     lines,
-    relabelled_table,
+    relabeled_table,
     runs_table,
     sentence,
     settings_table,
@@ -35,7 +35,7 @@ from prelabel.labels.colors import colors_by_frequency
 from prelabel.masks.areas import Box
 from prelabel.pages.embedding import resource
 from prelabel.pages.markup import Markup, join, tag
-from prelabel.review.edits import BINS, KEPT, MOVED, RELABELLED
+from prelabel.review.edits import BINS, KEPT, MOVED, RELABELED
 from prelabel.review.report.document import document, figure, html_table, notes, panels, tiles
 from prelabel.review.report.image_lists import ImageLists
 from prelabel.review.report.plots import Plot, round_up
@@ -43,7 +43,7 @@ from prelabel.storage.address import redact
 from prelabel.words import counted, share
 
 #: Kinds of changes from the one that matters most.
-_ORDER = (RELABELLED, VANISHED, APPEARED, MOVED, RESCORED, KEPT)
+_ORDER = (RELABELED, VANISHED, APPEARED, MOVED, RESCORED, KEPT)
 
 #: Width of a letter of a caption, in font sizes.
 _LETTER = 0.62
@@ -73,8 +73,8 @@ def difference_page(difference: Difference, pictures: Mapping[str, bytes | str])
         tag("h2", "Classes"),
         html_table(classes_table(difference), sortable=True),
     ]
-    if difference.relabelled:
-        parts += [tag("h2", "Relabeled"), html_table(relabelled_table(difference), sortable=True)]
+    if difference.relabeled:
+        parts += [tag("h2", "Relabeled"), html_table(relabeled_table(difference), sortable=True)]
     if images:
         of_all = f"The {len(images):,} images" if len(images) < difference.changed_images else "All images"
         text = (
@@ -96,7 +96,7 @@ def _tiles(difference: Difference) -> Markup:
         (share(total.changed + sum(difference.lost), total.in_a + total.in_b + sum(difference.lost)), "changed"),
         (f"{difference.changed_images:,}", f"of {counted(difference.compared, 'image')} changed"),
     ]
-    kinds = (RESCORED, MOVED, RELABELLED, VANISHED, APPEARED)
+    kinds = (RESCORED, MOVED, RELABELED, VANISHED, APPEARED)
     values += [(f"{total.counts[k]:,}", KIND_WORDS[k]) for k in kinds if k != RESCORED or total.counts[k]]
     if total.mean_shift is not None:
         values.append((signed(total.mean_shift), "mean shift of scores"))
@@ -250,7 +250,7 @@ def _words(change: Change, colors: Mapping[str, str]) -> Markup:
     detections = [f"{redact(side.label)} {side.score:.2f}" for side in (a, b) if side is not None]
     label = next(side.label for side in (b, a) if side is not None)
     text = f" {KIND_WORDS[change.kind]}: {' → '.join(detections)}"
-    if change.iou is not None and change.kind in (MOVED, RELABELLED):
+    if change.iou is not None and change.kind in (MOVED, RELABELED):
         text += f", IoU {change.iou:.3f}"
     if change.hidden is not None:
         text += f" ({change.hidden:.3f} in {'B' if change.kind == VANISHED else 'A'}, below the threshold)"

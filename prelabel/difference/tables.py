@@ -7,7 +7,7 @@ from prelabel.difference.job import Difference
 from prelabel.difference.tally import FAILED_IN_A, FAILED_IN_B, FAILED_IN_BOTH, OTHER_FILE, OTHER_SIZE, ClassChanges
 from prelabel.errors import first_of
 from prelabel.export.run_selection import selection_words
-from prelabel.review.edits import KEPT, MOVED, RELABELLED
+from prelabel.review.edits import KEPT, MOVED, RELABELED
 from prelabel.review.report.tables import MAX_CLASSES, Table, nonzero_rows, notes_tables
 from prelabel.storage.address import redact
 from prelabel.words import counted, share
@@ -17,13 +17,10 @@ KIND_WORDS = {
     KEPT: "kept",
     RESCORED: "kept with another score",
     MOVED: "moved or reshaped",
-    RELABELLED: "relabeled",
+    RELABELED: "relabeled",
     VANISHED: "vanished",
     APPEARED: "appeared",
 }
-
-#: The kinds of changes as column headers.
-KIND_HEADERS = {**{kind: kind for kind in KINDS}, RELABELLED: "relabeled"}
 
 #: Most images and pairs of classes in a table.
 MAX_IMAGES, MAX_PAIRS = 10, 15
@@ -41,7 +38,7 @@ def difference_tables(difference: Difference) -> list[Table]:
         *notes_tables(lines(difference)),
         changes_table(difference),
         classes_table(difference, MAX_CLASSES),
-        relabelled_table(difference),
+        relabeled_table(difference),
         most_changed_table(difference),
         Table("", (), ((sentence(difference),),)),
     ]
@@ -139,7 +136,7 @@ def changes_table(difference: Difference) -> Table:
 def classes_table(difference: Difference, max_rows: int | None = None) -> Table:
     """One row per class, most detections first."""
     kinds = [kind for kind in KINDS if kind != RESCORED or difference.total.counts[RESCORED]]
-    header = ("class", "in A", "in B", *(KIND_HEADERS[kind] for kind in kinds), "changed", "mean score shift")
+    header = ("class", "in A", "in B", *kinds, "changed", "mean score shift")
     names = list(difference.by_class)
     rows = []
     for name in names[:max_rows]:
@@ -165,9 +162,9 @@ def signed(value: float) -> str:
     return text if float(text) else "0.000"
 
 
-def relabelled_table(difference: Difference) -> Table:
+def relabeled_table(difference: Difference) -> Table:
     """Which classes became which: the most frequent pairs."""
-    rows = tuple((a, b, f"{count:,}") for a, b, count in difference.relabelled[:MAX_PAIRS])
+    rows = tuple((a, b, f"{count:,}") for a, b, count in difference.relabeled[:MAX_PAIRS])
     return Table("", ("class in A", "class in B", "detections"), rows)
 
 
@@ -179,7 +176,7 @@ def most_changed_table(difference: Difference, max_rows: int = MAX_IMAGES) -> Ta
         (redact(image.facts.file_name), f"{image.changed:,}", *(f"{image.counts[kind]:,}" for kind in kinds))
         for image in difference.most_changed[:max_rows]
     )
-    return Table("", ("images that changed most", "changed", *(KIND_HEADERS[kind] for kind in kinds)), rows)
+    return Table("", ("images that changed most", "changed", *kinds), rows)
 
 
 def sentence(difference: Difference) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prelabel.difference.changes import APPEARED, KINDS, RESCORED, VANISHED, Change
-from prelabel.review.edits import BINS, KEPT, MOVED, RELABELLED
+from prelabel.review.edits import BINS, KEPT, MOVED, RELABELED
 from prelabel.store.rows import ImageRow
 
 #: What became of the images that both runs have. `COMPARED` includes `CHANGED`.
@@ -34,7 +34,7 @@ _EXAMPLES = 3
 
 #: Figures of a class that are no kinds: detections of B that have another class in A, and detections that vanished or
 #: appeared only because their score is below the threshold in the other run.
-_TO, _VANISHED_BELOW, _APPEARED_BELOW = "relabelled to", "vanished below", "appeared below"
+_TO, _VANISHED_BELOW, _APPEARED_BELOW = "relabeled to", "vanished below", "appeared below"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,8 @@ class ClassChanges:
     """The changes of one class, or of all classes.
 
     Attributes:
-        counts: Counts by kind. A relabelled detection counts under its class in A.
-        relabelled_to: Detections of this class in B that have another class in A.
+        counts: Counts by kind. A relabeled detection counts under its class in A.
+        relabeled_to: Detections of this class in B that have another class in A.
         vanished_below: Vanished detections that B still has, with a score below the threshold.
         appeared_below: Appeared detections that A had, with a score below the threshold.
         mean_shift: Mean of the score in B minus the score in A over all detections that have the same class in both;
@@ -52,7 +52,7 @@ class ClassChanges:
     """
 
     counts: Mapping[str, int]
-    relabelled_to: int
+    relabeled_to: int
     vanished_below: int
     appeared_below: int
     mean_shift: float | None
@@ -67,7 +67,7 @@ class ClassChanges:
     def in_b(self) -> int:
         """Number of detections in B."""
         in_both = sum(self.counts[kind] for kind in (KEPT, RESCORED, MOVED))
-        return in_both + self.relabelled_to + self.counts[APPEARED]
+        return in_both + self.relabeled_to + self.counts[APPEARED]
 
     @property
     def changed(self) -> int:
@@ -124,7 +124,7 @@ class Tally:
         lost: For each run, its detections on images that cannot be compared.
         foreign: For each run, its detections of classes that the other run does not know, by label.
         figures: Counts by class and figure.
-        relabelled: Counts by class in A and class in B.
+        relabeled: Counts by class in A and class in B.
         shifts: Histogram of score shifts.
         overlaps: Histogram of the IoU of detections that have the same class in both.
         shift_sums: Sums of score shifts and of their absolute values, by class.
@@ -138,7 +138,7 @@ class Tally:
     lost: tuple[int, int] = (0, 0)
     foreign: tuple[Counter[str], Counter[str]] = field(default_factory=lambda: (Counter(), Counter()))
     figures: Counter[tuple[str, str]] = field(default_factory=Counter)
-    relabelled: Counter[tuple[str, str]] = field(default_factory=Counter)
+    relabeled: Counter[tuple[str, str]] = field(default_factory=Counter)
     shifts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(SHIFT_BINS, np.int64))
     overlaps: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     shift_sums: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -165,9 +165,9 @@ class Tally:
         self.figures[label, change.kind] += 1
         if change.hidden is not None:
             self.figures[label, _VANISHED_BELOW if change.kind == VANISHED else _APPEARED_BELOW] += 1
-        if change.kind == RELABELLED and b is not None:
+        if change.kind == RELABELED and b is not None:
             self.figures[b.label, _TO] += 1
-            self.relabelled[label, b.label] += 1
+            self.relabeled[label, b.label] += 1
         shift = change.shift
         if shift is not None and change.iou is not None:
             self.shifts[_bin(shift / 2 + 0.5, SHIFT_BINS)] += 1
@@ -200,7 +200,7 @@ class Tally:
         for mine, theirs in zip(self.foreign, other.foreign, strict=True):
             mine.update(theirs)
         self.figures.update(other.figures)
-        self.relabelled.update(other.relabelled)
+        self.relabeled.update(other.relabeled)
         self.shifts += other.shifts
         self.overlaps += other.overlaps
         for label, sums in other.shift_sums.items():
@@ -219,7 +219,7 @@ class Tally:
         shift, absolute = self.shift_sums.get(label, (0.0, 0.0))
         return ClassChanges(
             counts=counts,
-            relabelled_to=self.figures[label, _TO],
+            relabeled_to=self.figures[label, _TO],
             vanished_below=self.figures[label, _VANISHED_BELOW],
             appeared_below=self.figures[label, _APPEARED_BELOW],
             mean_shift=shift / pairs if pairs else None,

@@ -23,7 +23,7 @@ from prelabel.review.edits import (
     edits_by_class,
     edits_of,
     ranking_of_shown,
-    relabelled,
+    relabeled,
     total,
 )
 from prelabel.review.image_matching import Claims, ImageNames, ReviewedBox, ReviewedImage
@@ -79,7 +79,7 @@ class Comparison:
         by_class: Edits by class name, most detections and objects first.
         total: Edits of all classes.
         floors: The score from which each class was shown, by class name; None if it was not shown.
-        relabelled: Old class, new class and count, most frequent first.
+        relabeled: Old class, new class and count, most frequent first.
         times: Annotation times, or None if the export has none.
         work: The work that thresholds leave, counted as `evaluate` does.
         reviewed: The compared images.
@@ -104,7 +104,7 @@ class Comparison:
     by_class: Mapping[str, ClassEdits]
     total: ClassEdits
     floors: Mapping[str, float | None]
-    relabelled: Sequence[tuple[str, str, int]]
+    relabeled: Sequence[tuple[str, str, int]]
     times: Times | None
     work: Work
     reviewed: tuple[ReviewedImage, ...]
@@ -189,7 +189,7 @@ def compare(
         by_class=by_class,
         total=total(by_class),
         floors=class_floors,
-        relabelled=relabelled(edits),
+        relabeled=relabeled(edits),
         times=Times(len(seconds), sum(seconds), median(seconds)) if seconds else None,
         work=work,
         reviewed=tuple(outcome.image for outcome in tally.compared),

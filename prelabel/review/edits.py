@@ -3,16 +3,16 @@
     detection   annotator's region               edit
     Dog         Dog, overlaps by 0.97            kept
     Cat         Cat, overlaps by 0.8             moved
-    Fox         Dog, overlaps by 0.9             relabelled
-    Bird        a region without a class         unlabelled
+    Fox         Dog, overlaps by 0.9             relabeled
+    Bird        a region without a class         unlabeled
     Person      none                             deleted
     none        Car                              added
 
 A region belongs to the detection with the same id. The other regions are matched by overlap, first within a class, then
 across classes; detections with higher scores choose first. If a detection was shown as several regions, and the
-annotator gave some of them another class, these are separate objects, and the detection counts as relabelled.
+annotator gave some of them another class, these are separate objects, and the detection counts as relabeled.
 
-`edits_of` classifies the edits of one image. `edits_by_class` and `relabelled` count them. `ranking_of_shown` makes the
+`edits_of` classifies the edits of one image. `edits_by_class` and `relabeled` count them. `ranking_of_shown` makes the
 ranking from which thresholds are chosen.
 """
 
@@ -33,8 +33,8 @@ from prelabel.review.options import CompareOptions
 from prelabel.review.preannotations import PreannotatedImage, Preannotation
 from prelabel.review.thresholds import Ranking
 
-KEPT, MOVED, RELABELLED, UNLABELLED, DELETED, ADDED = "kept", "moved", "relabelled", "unlabelled", "deleted", "added"
-EDITS = (KEPT, MOVED, RELABELLED, UNLABELLED, DELETED, ADDED)
+KEPT, MOVED, RELABELED, UNLABELED, DELETED, ADDED = "kept", "moved", "relabeled", "unlabeled", "deleted", "added"
+EDITS = (KEPT, MOVED, RELABELED, UNLABELED, DELETED, ADDED)
 
 #: Number of bins for overlaps from 0 to 1.
 BINS = 20
@@ -73,7 +73,7 @@ class ClassEdits:
     """Counts of the edits of one class.
 
     Attributes:
-        counts: Counts by kind. A relabelled detection counts under the class that was detected, an added object under
+        counts: Counts by kind. A relabeled detection counts under the class that was detected, an added object under
             its own class.
         overlaps: Histogram with `BINS` bins of the overlaps of kept and moved detections.
         objects: Number of objects of the class after annotation.
@@ -86,12 +86,12 @@ class ClassEdits:
     @property
     def shown(self) -> int:
         """Number of detections that annotators were shown."""
-        return sum(self.counts[kind] for kind in (KEPT, MOVED, RELABELLED, UNLABELLED, DELETED))
+        return sum(self.counts[kind] for kind in (KEPT, MOVED, RELABELED, UNLABELED, DELETED))
 
     @property
     def corrections(self) -> int:
-        """Number of boxes that were moved, relabelled, left without a class, deleted or added."""
-        return sum(self.counts[kind] for kind in (MOVED, RELABELLED, UNLABELLED, DELETED, ADDED))
+        """Number of boxes that were moved, relabeled, left without a class, deleted or added."""
+        return sum(self.counts[kind] for kind in (MOVED, RELABELED, UNLABELED, DELETED, ADDED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +163,9 @@ def _edit(
     right = bool(same_class) and overlap >= options.iou
     labels = (*(name for _ in same_class), *new_labels)
     if new_labels:
-        return replace(edit, kind=RELABELLED, label=new_labels[0], right=right, objects=labels)
+        return replace(edit, kind=RELABELED, label=new_labels[0], right=right, objects=labels)
     if not same_class:
-        return replace(edit, kind=UNLABELLED, label=None)
+        return replace(edit, kind=UNLABELED, label=None)
     kind = KEPT if overlap >= options.kept_iou and len(objects) == 1 else MOVED
     return replace(edit, kind=kind, right=right, objects=labels)
 
@@ -278,12 +278,12 @@ def _histogram(overlaps: Sequence[float]) -> tuple[int, ...]:
     return tuple(counts[number] for number in range(BINS))
 
 
-def relabelled(edits: Sequence[Edit]) -> list[tuple[str, str, int]]:
-    """Old class, new class and count of relabelled detections, most frequent first."""
+def relabeled(edits: Sequence[Edit]) -> list[tuple[str, str, int]]:
+    """Old class, new class and count of relabeled detections, most frequent first."""
     pairs = Counter(
         (edit.predicted or "", label)
         for edit in edits
-        if edit.kind == RELABELLED
+        if edit.kind == RELABELED
         for label in edit.objects
         if label.casefold() != (edit.predicted or "").casefold()
     )

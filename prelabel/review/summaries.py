@@ -102,7 +102,7 @@ class ComparisonSummary:
         kept: Number of these detections that annotators kept unchanged.
         corrections: Number of boxes that were moved, relabeled, left without a class, deleted or added.
         objects: Number of objects after annotation: the boxes that annotators would draw without pre-annotations.
-        edits: Number of detections or objects by kind of edit (`kept`, `moved`, `relabelled`, `deleted`, `added`, ...).
+        edits: Number of detections or objects by kind of edit (`kept`, `moved`, `relabeled`, `deleted`, `added`, ...).
         edits_by_class: `edits` by class name.
         seconds: Annotation time in seconds, in total over the images whose time is known; None if no time is known.
         thresholds: The suggested score threshold by class, with `"*"` for all classes that are not named: a value for

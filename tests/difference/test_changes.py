@@ -48,8 +48,8 @@ def kinds(*args: Any, **options: Any) -> list[str]:
         (dog(xyxy=(0, 0, 20, 19)), "kept"),  # an IoU of exactly 0.95
         (dog(xyxy=(0, 0, 20, 18)), "moved"),
         (dog(xyxy=(0, 0, 20, 10)), "moved"),  # an IoU of exactly 0.5
-        (cat(), "relabelled"),
-        (cat(xyxy=(0, 0, 20, 10)), "relabelled"),
+        (cat(), "relabeled"),
+        (cat(xyxy=(0, 0, 20, 10)), "relabeled"),
     ],
 )
 def test_a_detection_in_both_runs(b: dict[str, Any], kind: str):
@@ -78,8 +78,8 @@ def test_a_score_that_shifted_is_a_change_only_if_asked_for():
     assert kinds(a, b, score_shift=0.09) == ["rescored"]
     (change,) = changed(a, b)
     assert change.shift == pytest.approx(-0.1)
-    (relabelled,) = changed(a, detections(cat(0.7)))
-    assert relabelled.shift is None
+    (relabeled,) = changed(a, detections(cat(0.7)))
+    assert relabeled.shift is None
 
 
 def test_a_detection_below_the_threshold_of_the_other_run_is_told_from_none():

@@ -54,18 +54,18 @@ def two(runs: Runs) -> Runs:
 
 def test_the_figures_of_two_runs(two: Runs):
     difference = two.diff()
-    assert counts(difference) == {"kept": 3, "moved": 1, "relabelled": 1, "vanished": 1, "appeared": 1}
+    assert counts(difference) == {"kept": 3, "moved": 1, "relabeled": 1, "vanished": 1, "appeared": 1}
     assert (difference.compared, difference.changed_images, difference.only) == (5, 4, (0, 0))
     total = difference.total
-    # Moved and relabelled detections count in both runs.
+    # Moved and relabeled detections count in both runs.
     assert (total.in_a, total.in_b, total.changed) == (6, 6, 6)
     assert difference.share == 0.5
     assert total.mean_shift == pytest.approx(-0.1 / 4)
     by_class = difference.by_class
-    assert (by_class["Dog"].in_a, by_class["Dog"].in_b, by_class["Dog"].counts["relabelled"]) == (4, 2, 1)
-    assert (by_class["Cat"].in_a, by_class["Cat"].in_b, by_class["Cat"].relabelled_to) == (2, 4, 1)
+    assert (by_class["Dog"].in_a, by_class["Dog"].in_b, by_class["Dog"].counts["relabeled"]) == (4, 2, 1)
+    assert (by_class["Cat"].in_a, by_class["Cat"].in_b, by_class["Cat"].relabeled_to) == (2, 4, 1)
     assert sum(changes.changed for changes in by_class.values()) == total.changed
-    assert difference.relabelled == (("Dog", "Cat", 1),)
+    assert difference.relabeled == (("Dog", "Cat", 1),)
     assert difference.shifts.sum() == difference.overlaps.sum() == 4
     assert difference.overlaps[-1] == 3
 

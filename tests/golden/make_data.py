@@ -479,7 +479,7 @@ def crowd() -> tuple[list[Row], dict[str, Any]]:
 
 
 def people(tasks: list[Row], rng: random.Random) -> list[Row]:
-    """Label Studio's own export of tasks in which people deleted, moved, relabelled and drew regions."""
+    """Label Studio's own export of tasks in which people deleted, moved, relabeled and drew regions."""
     for number, task in enumerate(tasks, start=1):
         (prediction,) = task["predictions"]
         result = copy.deepcopy(prediction["result"])

@@ -69,7 +69,7 @@ def run(image_rows: Rows, path: Path, info: RunInfo = INFO, **options: Any) -> C
 
 def counts(done: Comparison, name: str | None = None) -> list[int]:
     of_class = done.total if name is None else done.by_class[name]
-    return [of_class.counts[fate] for fate in ("kept", "moved", "relabelled", "deleted", "added")]
+    return [of_class.counts[fate] for fate in ("kept", "moved", "relabeled", "deleted", "added")]
 
 
 def regions(tasks: Tasks, task: int = 0) -> list[dict[str, Any]]:
@@ -102,14 +102,14 @@ def edit_four(tasks: Tasks) -> None:
     regions(tasks).append(new)
 
 
-def test_kept_moved_relabelled_deleted_added(tmp_path: Path) -> None:
+def test_kept_moved_relabeled_deleted_added(tmp_path: Path) -> None:
     done = run(FOUR, annotated(tmp_path, FOUR, edit_four))
     assert counts(done) == [2, 1, 1, 1, 1]
     assert counts(done, "Dog") == [1, 1, 1, 0, 1]
     assert counts(done, "Cat") == [1, 0, 0, 1, 0]
     assert (done.by_class["Dog"].shown, done.by_class["Dog"].objects) == (3, 3)
     assert (done.by_class["Cat"].shown, done.by_class["Cat"].objects) == (2, 2)
-    assert done.relabelled == [("Dog", "Cat", 1)]
+    assert done.relabeled == [("Dog", "Cat", 1)]
     assert done.total.corrections == 4
     # Overlaps: twice 1, and 30 of 50 pixels in a row.
     assert [place for place, count in enumerate(done.total.overlaps) for _ in range(count)] == [12, 19, 19]
@@ -125,7 +125,7 @@ def test_every_edit_has_its_box_and_a_moved_one_also_the_predicted_box(tmp_path:
     }
     assert rounded == {
         ("Dog", "moved"): [(0, [70, 0, 40, 40], (60, 0, 40, 40))],
-        ("Dog", "relabelled"): [(0, [110, 0, 40, 40], None)],
+        ("Dog", "relabeled"): [(0, [110, 0, 40, 40], None)],
         ("Dog", "added"): [(0, [20, 60, 20, 10], None)],
         ("Cat", "deleted"): [(0, [150, 50, 50, 50], None)],
     }
@@ -384,13 +384,13 @@ def test_numbers_of_401_digits_are_not_accepted_as_numbers(tmp_path: Path) -> No
 
 def test_tables_show_the_edits(tmp_path: Path) -> None:
     done = run(FOUR, annotated(tmp_path, FOUR, edit_four))
-    images, became, classes, relabelled, _ = comparison_tables(done)
+    images, became, classes, relabeled, _ = comparison_tables(done)
     assert ("time per image", "10 s (median of 2)") in images.rows
     assert [row[1:] for row in became.rows[:4]] == [("2", "40%"), ("1", "20%"), ("1", "20%"), ("1", "20%")]
     assert ["kept" in became.rows[0][0], "moved" in became.rows[1][0], "deleted" in became.rows[3][0]] == [True] * 3
     assert classes.rows[0][:8] == ("Dog", "3", "1", "1", "1", "0", "1", "3")
     assert classes.rows[1][8] == "0.95 to 1"  # unchanged boxes do not count as moved
-    assert relabelled.rows == (("Dog", "Cat", "1"),)
+    assert relabeled.rows == (("Dog", "Cat", "1"),)
 
 
 @pytest.mark.parametrize(

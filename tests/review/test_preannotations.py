@@ -321,7 +321,7 @@ def test_several_annotators_ground_truth_and_drafts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("basis", ["annotations", "stated"])
-def test_a_part_of_a_detection_with_another_class_is_a_relabelled_object(tmp_path: Path, basis: str) -> None:
+def test_a_part_of_a_detection_with_another_class_is_a_relabeled_object(tmp_path: Path, basis: str) -> None:
     two = np.zeros((100, 200), bool)
     two[10:40, 10:40] = two[60:90, 100:150] = True
     image_rows = rows(large("a.jpg", found(xyxy=(10, 10, 150, 90), mask=rle.encode(two))))
@@ -333,12 +333,12 @@ def test_a_part_of_a_detection_with_another_class_is_a_relabelled_object(tmp_pat
     options = {"score_threshold": 0.3} if basis == "stated" else {}
     done = run(image_rows, exported(tmp_path, image_rows, edit, mask_parts="split"), **options)
     assert counts(done) == [0, 0, 1, 0, 0]
-    assert done.relabelled == [("Dog", "Cat", 1)]
+    assert done.relabeled == [("Dog", "Cat", 1)]
     assert (done.total.shown, done.by_class["Dog"].objects, done.by_class["Cat"].objects) == (1, 1, 1)
     assert done.total.corrections == 1
 
 
-def test_a_region_whose_label_was_removed_is_not_relabelled(tmp_path: Path) -> None:
+def test_a_region_whose_label_was_removed_is_not_relabeled(tmp_path: Path) -> None:
     def edit(tasks: Tasks) -> None:
         regions(tasks)[0]["value"]["rectanglelabels"] = []
         del regions(tasks)[1]["value"]["rectanglelabels"]
@@ -347,8 +347,8 @@ def test_a_region_whose_label_was_removed_is_not_relabelled(tmp_path: Path) -> N
 
     done = run(FOUR, exported(tmp_path, FOUR, edit))
     assert counts(done, "Dog") == [0, 0, 0, 0, 0]
-    assert done.by_class["Dog"].counts["unlabelled"] == 3
-    assert (done.relabelled, done.total.corrections, done.by_class["Dog"].objects) == ([], 3, 0)
+    assert done.by_class["Dog"].counts["unlabeled"] == 3
+    assert (done.relabeled, done.total.corrections, done.by_class["Dog"].objects) == ([], 3, 0)
 
 
 def test_no_more_ids_are_hashed_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,10 +109,10 @@ def test_edits_through_the_api_are_counted_for_what_they_are(
     done = compared(photos, "ssd", exported(label_studio, project, tmp_path / "export.json"))
     counts = done.total.counts
     assert many >= 3
-    assert (counts["relabelled"], counts["moved"], counts["deleted"], counts["added"]) == (many, many, many, many)
+    assert (counts["relabeled"], counts["moved"], counts["deleted"], counts["added"]) == (many, many, many, many)
     assert counts["kept"] == regions - 3 * many
     assert done.total.overlaps[16] == many  # between 0.8 and 0.85
-    assert {b for _, b, _ in done.relabelled} == {"Zebra"}
+    assert {b for _, b, _ in done.relabeled} == {"Zebra"}
     assert done.by_class["Giraffe"].counts["added"] == many
 
 
@@ -197,7 +197,7 @@ def test_uploaded_pictures_pair_with_the_servers_coco_export(
         opened_info, opened.rows, CompareOptions.of(predictions="o", annotations=str(path), **rules), Storage()
     )
     assert done.images == len(shown_rows), (addresses, done.notes)
-    assert done.total.counts["kept"] + done.total.counts["relabelled"] == sum(
+    assert done.total.counts["kept"] + done.total.counts["relabeled"] == sum(
         len(row.detections.xyxy[:3]) for row in shown_rows.values() if row.detections is not None
     )
     evaluated = evaluate(

@@ -221,7 +221,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
             }
             for name, edits in comparison.by_class.items()
         },
-        "relabelled": [{"from": a, "to": b, "count": count} for a, b, count in comparison.relabelled],
+        "relabeled": [{"from": a, "to": b, "count": count} for a, b, count in comparison.relabeled],
         "seconds": None
         if times is None
         else {"images": times.images, "total": round(times.total, 3), "median": round(times.median, 3)},

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from prelabel.export.base import RunInfo
 from prelabel.pages.markup import Markup, join, tag
 from prelabel.review.comparison import Comparison
-from prelabel.review.edits import ADDED, BINS, DELETED, EDITS, KEPT, MOVED, RELABELLED, UNLABELLED
+from prelabel.review.edits import ADDED, BINS, DELETED, EDITS, KEPT, MOVED, RELABELED, UNLABELED
 from prelabel.review.evaluation import Evaluation
 from prelabel.review.image_matching import ReviewedBox
 from prelabel.review.report.document import (
@@ -33,7 +33,6 @@ from prelabel.review.report.image_lists import ImageLists
 from prelabel.review.report.plots import Plot, legend, round_up
 from prelabel.review.report.tables import (
     ADDED_WORDS,
-    EDIT_HEADERS,
     EDIT_WORDS,
     ON_HELD_OUT,
     SCHEMES,
@@ -47,7 +46,7 @@ from prelabel.review.report.tables import (
     evaluated_classes_table,
     evaluated_images_table,
     keypoint_tables,
-    relabelled_table,
+    relabeled_table,
     result_sentence,
     work_lines,
     work_table,
@@ -74,7 +73,7 @@ _SCORE_BINS = 20
 #: Thresholds at which curves are drawn.
 _CURVE_THRESHOLDS = [number / 200 for number in range(201)]
 
-_EDIT_COLORS = {KEPT: "b", MOVED: "a", RELABELLED: "c", UNLABELLED: "f", DELETED: "d", ADDED: "e"}
+_EDIT_COLORS = {KEPT: "b", MOVED: "a", RELABELED: "c", UNLABELED: "f", DELETED: "d", ADDED: "e"}
 
 Counts = npt.NDArray[np.intp]
 
@@ -353,8 +352,8 @@ def comparison_page(comparison: Comparison, to: str = "", history: History = NO_
         _compared_classes(comparison, lists),
         _class_bars(comparison),
         *(
-            [tag("h2", "Relabeled"), html_table(relabelled_table(comparison), sortable=True)]
-            if comparison.relabelled
+            [tag("h2", "Relabeled"), html_table(relabeled_table(comparison), sortable=True)]
+            if comparison.relabeled
             else []
         ),
         tag("h2", "Images"),
@@ -365,7 +364,7 @@ def comparison_page(comparison: Comparison, to: str = "", history: History = NO_
 
 def _comparison_tiles(comparison: Comparison) -> Markup:
     total = comparison.total
-    values = [(share(total.counts[kind], total.shown), EDIT_WORDS[kind]) for kind in (KEPT, MOVED, RELABELLED, DELETED)]
+    values = [(share(total.counts[kind], total.shown), EDIT_WORDS[kind]) for kind in (KEPT, MOVED, RELABELED, DELETED)]
     values.append((f"{total.counts[ADDED]:,}", "objects added"))
     if total.objects:
         corrections = f"{counted(total.corrections, 'correction')} for {counted(total.objects, 'object')}"
@@ -407,7 +406,7 @@ def _overlaps(comparison: Comparison) -> Markup:
 def _compared_classes(comparison: Comparison, lists: ImageLists) -> Markup:
     """The table of classes, with lists of the images of each kind of edit."""
     table = compared_classes_table(comparison)
-    columns = {table.header.index(EDIT_HEADERS[kind]): kind for kind in EDITS if EDIT_HEADERS[kind] in table.header}
+    columns = {table.header.index(kind): kind for kind in EDITS if kind in table.header}
     rows = []
     for name, row in zip(comparison.by_class, table.rows, strict=True):
         cells = list(row)

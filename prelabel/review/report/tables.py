@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from prelabel.errors import first_of
 from prelabel.review.coco_scores import KEYPOINT_METRICS, METRICS
 from prelabel.review.comparison import Comparison
-from prelabel.review.edits import ADDED, BINS, DELETED, EDITS, KEPT, MOVED, RELABELLED, UNLABELLED, ClassEdits
+from prelabel.review.edits import ADDED, BINS, DELETED, EDITS, KEPT, MOVED, RELABELED, UNLABELED, ClassEdits
 from prelabel.review.evaluation import Evaluation
 from prelabel.review.thresholds import COMMON, OWN, Cut, Work
 from prelabel.words import counted, duration, saving, share
@@ -27,17 +27,14 @@ ON_HELD_OUT = "on held-out images"
 EDIT_WORDS = {
     KEPT: "kept unchanged",
     MOVED: "moved or resized",
-    RELABELLED: "relabeled",
-    UNLABELLED: "left without a class",
+    RELABELED: "relabeled",
+    UNLABELED: "left without a class",
     DELETED: "deleted",
     ADDED: "added",
 }
 
 #: The row of added objects.
 ADDED_WORDS = "objects added"
-
-#: The kinds of edits as column headers.
-EDIT_HEADERS = {**{kind: kind for kind in EDITS}, RELABELLED: "relabeled", UNLABELLED: "unlabeled"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +251,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
         compared_images_table(comparison),
         edits_table(comparison),
         compared_classes_table(comparison, MAX_CLASSES),
-        relabelled_table(comparison),
+        relabeled_table(comparison),
         Table("", (), ((comparison_sentence(comparison),),)),
     ]
 
@@ -287,8 +284,8 @@ def edits_table(comparison: Comparison) -> Table:
     total = comparison.total
     rows = [
         (EDIT_WORDS[kind], f"{total.counts[kind]:,}", share(total.counts[kind], total.shown))
-        for kind in (KEPT, MOVED, RELABELLED, UNLABELLED, DELETED)
-        if kind != UNLABELLED or total.counts[kind]
+        for kind in (KEPT, MOVED, RELABELED, UNLABELED, DELETED)
+        if kind != UNLABELED or total.counts[kind]
     ]
     manual = share(total.corrections, total.objects)
     rows += [
@@ -302,9 +299,8 @@ def edits_table(comparison: Comparison) -> Table:
 
 def compared_classes_table(comparison: Comparison, max_rows: int | None = None) -> Table:
     """One row per class, most detections and objects first."""
-    kinds = [kind for kind in EDITS if kind != UNLABELLED or comparison.total.counts[kind]]
-    headers = (EDIT_HEADERS[kind] for kind in kinds)
-    header = ("class", "shown", *headers, "objects", "median IoU", "shown from", "threshold")
+    kinds = [kind for kind in EDITS if kind != UNLABELED or comparison.total.counts[kind]]
+    header = ("class", "shown", *kinds, "objects", "median IoU", "shown from", "threshold")
     names = list(comparison.by_class)
     rows = []
     for name in names[:max_rows]:
@@ -333,9 +329,9 @@ def comparison_sentence(comparison: Comparison) -> str:
     return f"{sentence} and made {corrections} for {objects}: {saving(total.corrections, total.objects)} {as_drawing}."
 
 
-def relabelled_table(comparison: Comparison) -> Table:
+def relabeled_table(comparison: Comparison) -> Table:
     """Which classes annotators relabeled as which: the 15 most frequent pairs."""
-    rows = tuple((a, b or "(none)", f"{count:,}") for a, b, count in comparison.relabelled[:15])
+    rows = tuple((a, b or "(none)", f"{count:,}") for a, b, count in comparison.relabeled[:15])
     return Table("", ("detected as", "relabeled as", "boxes"), rows)
 
 
