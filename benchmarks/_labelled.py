@@ -33,12 +33,21 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One run: its summary, total seconds, samples, and the peak memory of the driver and of any worker."""
+    """One run.
+
+    Attributes:
+        summary: Its last event.
+        seconds: Of the whole command.
+        looks: Samples.
+        peak_mb: Peak memory of the driver and of any worker.
+        idle_s: Seconds from the last shard of each worker to the last shard of all, added up: workers were idle then.
+    """
 
     summary: dict[str, Any]
     seconds: float
     looks: Sequence[Look]
     peak_mb: tuple[float, float]
+    idle_s: float
 
 
 def label(folder: Path, detector: str, output: Path, *further: str, every_s: float = 0.5) -> Labelled:
@@ -48,6 +57,7 @@ def label(folder: Path, detector: str, output: Path, *further: str, every_s: flo
     began = time.perf_counter()
     summary: dict[str, Any] = {}
     other: list[str] = []
+    last_shard: dict[str, float] = {}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=output.parent) as process:
         watch = _Watch(process.pid, every_s)
         for line in process.stderr or ():
@@ -56,13 +66,16 @@ def label(folder: Path, detector: str, output: Path, *further: str, every_s: flo
                 watch.done = event["done"]
             elif event["event"] == "summary":
                 summary = event
+            elif event["event"] == "shard":
+                last_shard[event["worker"]] = time.perf_counter()
             else:
                 other.append(line)
     seconds = time.perf_counter() - began
     watch.stop()
     if process.returncode or not summary:
         raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}: {''.join(other)[-2000:]}")
-    return Labelled(summary, seconds, watch.looks, watch.peak_mb)
+    idle_s = sum(max(last_shard.values()) - ended for ended in last_shard.values())
+    return Labelled(summary, seconds, watch.looks, watch.peak_mb, idle_s)
 
 
 class _Watch:

@@ -71,13 +71,23 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """One run: images, total seconds, seconds since the first model was ready, and the share in which the model ran."""
+    """One run.
+
+    Attributes:
+        images: Number of images.
+        started_s: Total seconds.
+        ready_s: Seconds since the first model was ready.
+        busy: Share of that time in which the model ran.
+        peak_mb: Peak memory of the driver and of any worker.
+        idle_s: Seconds at the end in which workers had nothing to do, of all workers together.
+    """
 
     images: int
     started_s: float
     ready_s: float
     busy: float = 0.0
     peak_mb: tuple[float, float] = (0.0, 0.0)
+    idle_s: float = 0.0
 
     @property
     def started(self) -> float:
@@ -96,7 +106,8 @@ def ours(image_set: Set) -> Took:
         done = label(image_set.folder, image_set.detector, Path(to) / "run", *image_set.options)
     if done.summary["failed"] or done.summary["images"] != image_set.images:
         raise SystemExit(f"job: {done.summary}")
-    return Took(image_set.images, done.seconds, done.summary["label_s"], done.summary.get("busy", 0.0), done.peak_mb)
+    summary = done.summary
+    return Took(image_set.images, done.seconds, summary["label_s"], summary.get("busy", 0.0), done.peak_mb, done.idle_s)
 
 
 def way(name: str, image_set: Set, *further: str) -> Took:
@@ -177,6 +188,7 @@ def _of_limit(image_set: Set, took: dict[str, list[Any]]) -> list[Figure]:
     return [
         figure(f"{name}: share of what the machine allows", share, "", at_least=image_set.of_limit, note=note),
         figure(f"{name}: prelabel, once ready", [t.ready for t in took["prelabel"]], "images/s"),
+        figure(f"{name}: workers are idle at the end", [t.idle_s for t in took["prelabel"]], "s"),
         figure(f"{name}: the detector alone", [t.rate for t in limits], "images/s"),
     ]
 

@@ -232,7 +232,8 @@ def label(
         cpus_per_worker: Give each worker this many CPUs, TensorFlow threads and decoding threads.
         gpus_per_worker: Give each worker G GPUs; with a fraction, workers share a GPU and each gets that part of its
             memory (default: 1 if there are GPUs).
-        shard_size: Put N images into each shard (default: 4 to 512, depending on the number of images).
+        shard_size: Put N images into each shard (default: 2 to 512, depending on their number, fewest in the last
+            shards).
         max_images_per_worker: Restart a worker's process after N images.
         stall_timeout: Replace a worker that finishes no image for this long.
         shard_timeout: Replace a worker that finishes no shard for this long.
@@ -417,7 +418,8 @@ def estimate(
         cpus_per_worker: Give each worker this many CPUs, TensorFlow threads and decoding threads.
         gpus_per_worker: Give each worker G GPUs; with a fraction, workers share a GPU and each gets that part of its
             memory (default: 1 if there are GPUs).
-        shard_size: Put N images into each shard (default: 4 to 512, depending on the number of images).
+        shard_size: Put N images into each shard (default: 2 to 512, depending on their number, fewest in the last
+            shards).
         max_images_per_worker: Restart a worker's process after N images.
         stall_timeout: Replace a worker that finishes no image for this long.
         shard_timeout: Replace a worker that finishes no shard for this long.

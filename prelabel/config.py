@@ -270,7 +270,7 @@ class LabelOptions(Options):
     )
     shard_size: int | None = option(
         None,
-        "Put N images into each shard (default: 4 to 512, depending on the number of images).",
+        "Put N images into each shard (default: 2 to 512, depending on their number, fewest in the last shards).",
         metavar="N",
         min=1,
         affects="plan",

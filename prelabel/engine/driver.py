@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from prelabel.detectors.base import Optimization
@@ -14,7 +14,7 @@ from prelabel.engine.runner import Runner
 from prelabel.engine.schedule import ErrorTracker, LabelTask, Schedule, TrialTask
 from prelabel.engine.shard import publish_unlabeled
 from prelabel.engine.worker import WorkerSpec, WorkerStatus
-from prelabel.engine.worker_pool import Died, Event, Failed, Ready, WorkerHandle, WorkerPool
+from prelabel.engine.worker_pool import MOST_IN_FLIGHT, Died, Event, Failed, Ready, WorkerHandle, WorkerPool
 from prelabel.errors import OutputInUseError, RunError, RunInterrupted
 from prelabel.storage.files import Storage
 from prelabel.store.links import Links
@@ -241,14 +241,22 @@ class Driver:
             return
         if not self._schedule.waiting:
             return
-        has_errors = self._schedule.has_errors
-        usable = {worker.number for worker in pool.workers if _is_usable(worker)} if has_errors else ()
-        for worker in list(pool.available):
-            while worker.free and (
-                task := self._schedule.next_task(worker.number, usable, worker_is_idle=not worker.tasks)
-            ):
-                self._handed_out[task.shard] = time.monotonic()
-                pool.submit(worker, replace(task, links=self._links.of(task.shard)))
+        schedule, workers = self._schedule, len(pool.workers)
+        usable: Collection[int] = ()
+        # Counted only if it matters: with thousands of workers, that takes a while.
+        if schedule.has_errors or schedule.tasks_per_worker(workers) < MOST_IN_FLIGHT:
+            usable = {worker.number for worker in pool.workers if _is_usable(worker)}
+            workers = len(usable)
+        # Idle workers come first, then those with one task, and so on.
+        for has in range(MOST_IN_FLIGHT):
+            for worker in list(pool.available):
+                if has >= schedule.tasks_per_worker(workers):
+                    return
+                if len(worker.tasks) != has or not worker.free:
+                    continue
+                if task := schedule.next_task(worker.number, usable, worker_is_idle=not has):
+                    self._handed_out[task.shard] = time.monotonic()
+                    pool.submit(worker, replace(task, links=self._links.of(task.shard)))
 
     def _most_frequent(self, statuses: Sequence[WorkerStatus]) -> str:
         """The most frequent error class and an example image, as a clause for a message."""

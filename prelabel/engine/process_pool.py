@@ -34,7 +34,7 @@ from prelabel.config import LabelOptions
 from prelabel.detectors.description import uses_tensorflow
 from prelabel.engine.schedule import FailureCause, LabelTask, MeasureTask, ProbeTask, Task, TrialTask
 from prelabel.engine.worker import Worker, WorkerSpec
-from prelabel.engine.worker_pool import IN_FLIGHT, Event, WorkerHandle, WorkerPool
+from prelabel.engine.worker_pool import MOST_IN_FLIGHT, Event, WorkerHandle, WorkerPool
 from prelabel.errors import ConfigError, PrelabelError, RunError
 from prelabel.storage.address import describe, one_line
 
@@ -291,8 +291,8 @@ class _WorkerMain:
     def __init__(self, connection: Connection, *, uses_tensorflow: bool) -> None:
         self._connection = connection
         self._sending = threading.Lock()
-        # One thread per task: one shard is read ahead while another is run.
-        self._threads = ThreadPoolExecutor(IN_FLIGHT, "work")
+        # One thread per task: some shards are read ahead and published while another is run.
+        self._threads = ThreadPoolExecutor(MOST_IN_FLIGHT, "work")
         self._importing = threading.Thread(target=_import, daemon=True) if uses_tensorflow else None
 
     def serve(self) -> None:

@@ -22,7 +22,7 @@ from prelabel.engine.cluster import MetricsReporter
 from prelabel.engine.measurement import Measurement
 from prelabel.engine.schedule import FailureCause, LabelTask, MeasureTask, ProbeTask, Task, TrialTask
 from prelabel.engine.worker import Worker, WorkerSpec, WorkerStatus
-from prelabel.engine.worker_pool import IN_FLIGHT, MAX_START_DEATHS, Event, WorkerHandle, WorkerPool
+from prelabel.engine.worker_pool import MAX_START_DEATHS, MOST_IN_FLIGHT, Event, WorkerHandle, WorkerPool
 from prelabel.errors import PrelabelError, RunError
 from prelabel.storage.address import describe, one_line
 from prelabel.store.shards import ShardRecord
@@ -169,7 +169,7 @@ class RayPool(WorkerPool):
         self._pending.clear()
 
     def _start(self) -> None:
-        actor_class: Any = ray.remote(concurrency_groups={"work": IN_FLIGHT, "status": 1})(PrelabelWorker)
+        actor_class: Any = ray.remote(concurrency_groups={"work": MOST_IN_FLIGHT, "status": 1})(PrelabelWorker)
         actor = actor_class.options(
             num_cpus=self._cpus, num_gpus=self.gpus_per_worker, max_restarts=0, max_task_retries=0
         ).remote(self._spec)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import ClassVar
 
@@ -77,6 +77,7 @@ class LabelTask:
         alone: Run while the worker has no other task.
         set_aside: Images that must not be read, by position in the shard, with the cause.
         links: Full addresses by position, for images whose address in the plan lacks its signature or password.
+        images: Number of images of the shard; it decides how many shards a worker has at the same time.
     """
 
     shard: int
@@ -84,6 +85,7 @@ class LabelTask:
     alone: bool = False
     set_aside: Mapping[int, FailureCause] = field(default_factory=dict)
     links: Mapping[int, str] = field(default_factory=dict, repr=False)
+    images: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,15 @@ class Schedule:
         """Whether a shard at which a worker reported an error is waiting to be retried."""
         return bool(self._errored)
 
+    def tasks_per_worker(self, workers: int) -> int:
+        """Return how many tasks a worker may have now, if so many workers accept tasks.
+
+        A task is not taken back from a worker. So a worker gets tasks ahead only while as many wait for each of the
+        others: otherwise, near the end, one could be idle while another has a shard that it has not begun. With a
+        worker that is less than half as fast as the others, this can still happen.
+        """
+        return 1 + len(self._fresh) // max(1, workers)
+
     @property
     def finished(self) -> bool:
         """Whether no task is waiting or running."""
@@ -199,6 +210,7 @@ class Schedule:
             task, images = self._errored.pop(position)
         elif self._fresh:
             task, images = self._fresh.popleft()
+            task = replace(task, images=images)
         elif worker_is_idle and (position := self._tried_by_all(usable)) is not None:
             task, images = self._errored.pop(position)
         else:

@@ -18,13 +18,15 @@ from prelabel.config import LabelOptions
 from prelabel.detectors.base import Optimization
 from prelabel.engine.measurement import Measurement
 from prelabel.engine.progress import Reporter
-from prelabel.engine.schedule import FailureCause, Task
+from prelabel.engine.schedule import FailureCause, LabelTask, Task
 from prelabel.engine.worker import WorkerStatus
 from prelabel.errors import PrelabelError, RunError
 from prelabel.store.shards import ShardRecord
 
-#: Tasks a worker has at the same time: it runs one while it reads the images of the next ahead.
-IN_FLIGHT = 2
+#: Tasks a worker has at the same time: it runs one while it reads the images of the next ahead. It has up to
+#: `MOST_IN_FLIGHT` if all of them have few images: while storage publishes small shards, it labels others.
+IN_FLIGHT, MOST_IN_FLIGHT = 2, 6
+_FEW_IMAGES = 64
 
 #: No more workers are started after this many deaths in a row during start-up (import, model).
 MAX_START_DEATHS = 3
@@ -83,8 +85,13 @@ class WorkerHandle:
     @property
     def free(self) -> bool:
         """Whether it can accept another task now."""
-        alone = any(task.alone for task in self.tasks.values())
-        return self.ready and not self.retiring and not alone and len(self.tasks) < IN_FLIGHT
+        tasks = self.tasks.values()
+        if not self.ready or self.retiring or any(task.alone for task in tasks):
+            return False
+        if len(tasks) < IN_FLIGHT:
+            return True
+        images = sum(task.images for task in tasks if isinstance(task, LabelTask))
+        return len(tasks) < MOST_IN_FLIGHT and images < _FEW_IMAGES
 
 
 @dataclass(frozen=True, slots=True)

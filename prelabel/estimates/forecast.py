@@ -10,6 +10,7 @@ between its images), and the machine may be so later than now (`DRIFT`).
 
 from __future__ import annotations
 
+import heapq
 import math
 import statistics
 from collections.abc import Sequence
@@ -94,14 +95,14 @@ def label_seconds(shards: Sequence[int], workers: int, images_per_s: float) -> f
     """Seconds in which workers of equal speed label shards: each takes the next shard when it has finished one.
 
     Args:
-        shards: Number of images of each shard.
+        shards: Number of images of each shard, in the order in which they are handed out.
         workers: Number of workers.
         images_per_s: Images per second of one worker.
     """
-    images = sum(shards)
-    at_least = max(shards, default=0)
-    largest_share = math.ceil(len(shards) / workers) / len(shards) * images if shards else 0
-    return max(at_least, images / workers, min(largest_share, images / workers + at_least)) / images_per_s
+    labeled = [0] * workers
+    for images in shards:
+        heapq.heapreplace(labeled, labeled[0] + images)
+    return max(labeled) / images_per_s
 
 
 def time_of(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from prelabel.store.run import read_manifest
 from tests.chaos.faults import Fault, close, draw
-from tests.chaos.world import IMAGES, PATIENCE_S, SHARD, Stage, Trial, finished
+from tests.chaos.world import PATIENCE_S, Stage, Trial, finished
 
 #: Calls after the disturbed one until the run must be finished, its failures tried again included.
 _MOST_CALLS = 4
@@ -66,8 +66,7 @@ def run_trial(stage: Stage, seed: int) -> Outcome:
 def _disturb(trial: Trial, faults: list[Fault], outcome: Outcome) -> None:
     for fault in faults:
         fault.before(trial)
-    shards = IMAGES // SHARD
-    moment = trial.dice.choice([-1, *range(shards - 2)])  # -1: before anything is published
+    moment = trial.dice.choice([-1, *range(trial.shard_count - 2)])  # -1: before anything is published
     delay = trial.dice.uniform(0, 2.0 if moment < 0 else 0.5)
     process = trial.call()
     outcome.calls += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -22,6 +23,7 @@ from PIL import Image
 
 from prelabel.storage.address import join
 from prelabel.storage.files import Storage
+from prelabel.store.plan import automatic_shard_size, shard_images
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import MANIFEST, RUN, read_manifest, read_run
 from prelabel.store.shards import read_shard, shard_url
@@ -31,7 +33,7 @@ from tests.chaos.proxy import Proxy
 from tests.e2e.command import ROOT, Place
 from tests.s3 import S3Server, running_s3
 
-#: Images of a run, and of a shard.
+#: Images of a run, and of a shard where its size is given.
 IMAGES, SHARD = 48, 4
 
 #: Seconds a call may take before it counts as stuck; the machine may be slow, and some faults cost timeouts.
@@ -169,6 +171,21 @@ class Trial:
             path.unlink()
 
     @property
+    def shard_size(self) -> int | None:
+        """Images of a shard; None in three of four trials: the automatic size, with smaller shards at the end."""
+        return None if self.seed % 4 else SHARD
+
+    @property
+    def shard_count(self) -> int:
+        """Number of shards of the plan."""
+        if self.shard_size is not None:
+            return math.ceil(IMAGES / self.shard_size)
+        left, count = IMAGES, 0
+        while left:
+            left, count = left - shard_images(left, automatic_shard_size(IMAGES)), count + 1
+        return count
+
+    @property
     def options(self) -> dict[str, Any]:
         """Storage options that lead through the proxy."""
         return {
@@ -195,7 +212,8 @@ class Trial:
     def call(self, *more: str) -> subprocess.Popen[bytes]:
         """Begin `prelabel label` with the trial's arguments."""
         self.retried |= "--retry-failed" in more
-        settings = ["--detector", str(self.folder / "model"), "--shard-size", str(SHARD), "--workers", "2"]
+        settings = ["--detector", str(self.folder / "model"), "--workers", "2"]
+        settings += [] if self.shard_size is None else ["--shard-size", str(self.shard_size)]
         options = ["--storage-options", json.dumps(self.options)]
         command = ["label", self.source, "--output", self.output, *settings, *options, *self.arguments, *more]
         python_path = [str(ROOT)] if self.on_ray else [str(ROOT / "tests" / "chaos" / "at_start"), str(ROOT)]

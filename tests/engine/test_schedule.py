@@ -28,6 +28,16 @@ def test_shards_are_handed_out_in_order_until_the_schedule_is_finished():
     assert schedule.finished
 
 
+def test_workers_get_shards_ahead_only_while_as_many_wait_for_each_of_the_others():
+    schedule = schedule_of(*((shard, 3) for shard in range(5)))
+    assert [schedule.tasks_per_worker(workers) for workers in (0, 1, 2, 3, 5, 6)] == [6, 6, 3, 2, 2, 1]
+    for _ in range(4):
+        take(schedule)
+    assert [schedule.tasks_per_worker(workers) for workers in (1, 2)] == [2, 1]
+    take(schedule)
+    assert schedule.tasks_per_worker(1) == 1
+
+
 def test_a_shard_whose_worker_died_is_retried_alone():
     schedule = schedule_of((0, 3))
     schedule.died(take(schedule), DEATH)

@@ -39,7 +39,8 @@ class FakePool(WorkerPool):
     """Workers in this process, which finish a task at each call of `wait`, one after the other; no clock, no threads.
 
     `behave(worker, shard, turn)` says what becomes of a worker's task, `load(worker)` of its loading; shards for which
-    `is_first(shard)` are answered before others that the worker has.
+    `is_first(shard)` are answered before others that the worker has. `had` counts the tasks of each worker at each call
+    of `wait`.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class FakePool(WorkerPool):
         self._keys = itertools.count()
         self._turn = 0
         self.tried: list[tuple[int, int]] = []
+        self.had: list[list[int]] = []
         self.started = 0
         for _ in range(workers):
             self._start()
@@ -76,6 +78,7 @@ class FakePool(WorkerPool):
 
     def wait(self, timeout_s: float) -> Iterator[Event]:
         self._turn += 1
+        self.had.append([len(worker.tasks) for worker in self.workers])
         assert self._turn < 1000, "the run does not come to an end"
         for worker in list(self.workers):
             if worker not in self.workers:
@@ -119,13 +122,13 @@ def drive(
     """The pool, the driver, what was told, which shards were finished, and what the run ended with."""
     options = LabelOptions(source=("nothing",), detector="d", output="/nowhere")
     fake, recorder, storage = FakePool(options, workers, behave, **pool), Recorder(), Storage()
-    tasks = [(LabelTask(shard), 4) for shard in range(shards)]
+    tasks = [(LabelTask(shard), 64) for shard in range(shards)]
     driver = Driver(
         WorkerSpec(options, "0" * 32, (), DETECTOR, "nobody"),
         storage,
         Plan.open(options.output, (), storage),
         tasks,
-        Throughput(4 * shards, [WorkLeft(task, images, images) for task, images in tasks]),
+        Throughput(64 * shards, [WorkLeft(task, images, images) for task, images in tasks]),
         recorder,
         threading.Event(),
         Links(),
@@ -138,6 +141,17 @@ def drive(
     except PrelabelError as error:
         ended = error
     return fake, driver, recorder, done, ended
+
+
+@pytest.mark.parametrize("shards", [2, 3, 4, 5, 6, 7, 8, 29, 30])
+def test_no_worker_is_idle_while_one_that_is_half_as_fast_has_a_shard_that_it_has_not_begun(shards: int):
+    fake, *_, done, error = drive(
+        lambda worker, shard, turn: turn if worker == 0 and turn % 2 else None, workers=2, shards=shards
+    )
+    assert error is None
+    assert sorted(done) == list(range(shards))
+    assert max(map(max, fake.had)) == (1 if shards < 4 else 2)
+    assert all(max(had) <= 1 for had in fake.had if min(had) == 0)
 
 
 def broken(*numbers: int) -> Behaviour:

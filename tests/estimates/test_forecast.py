@@ -82,6 +82,8 @@ def test_without_a_timed_image_the_speed_is_unknown():
         ([10] * 9, 2, 50),  # one of them has five
         ([10] * 4, 8, 10),  # no more than one shard each
         ([100, 1, 1], 2, 100),  # one large shard
+        ([10, 10, 10, 5, 5, 2, 2, 2, 2], 2, 24),  # smaller ones at the end
+        ([10, 10, 10, 10, 10], 2, 30),
         ([], 2, 0),
     ],
 )

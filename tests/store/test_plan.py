@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import uuid
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from prelabel.errors import SourceError, StoreError
 from prelabel.image_ref import ImageRef
 from prelabel.storage.files import Storage
 from prelabel.store import plan as plan_module
-from prelabel.store.plan import Plan, PlanPart, automatic_shard_size, write_plan
+from prelabel.store.plan import Plan, PlanPart, automatic_shard_size, shard_images, write_plan
 from tests.s3 import S3Server
 
 STORAGE = Storage()
@@ -58,17 +59,51 @@ def test_the_plan_is_parquet_that_other_readers_accept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "size"), [(1, 4), (80, 4), (128, 4), (129, 5), (513, 17), (1000, 32), (16_384, 512), (1_000_000, 512)]
+    ("images", "size"), [(1, 4), (80, 4), (192, 4), (193, 5), (1000, 21), (24_576, 512), (1_000_000, 512)]
 )
 def test_the_automatic_size_depends_on_the_count_alone(images: int, size: int) -> None:
     assert automatic_shard_size(images) == size
 
 
-@pytest.mark.parametrize("images", [80, 16_383, 16_384, 16_385, 20_000])
+@pytest.mark.parametrize("images", [80, 24_575, 24_576, 24_577, 30_000])
 def test_automatic_shards_contain_every_image_once(tmp_path: Path, images: int) -> None:
     summary = write_plan(refs(*range(images)), str(tmp_path), STORAGE, shard_size=None, plan_id="1a2b3c4d")
     assert summary.shard_size == automatic_shard_size(images)
-    assert list(Plan.open(str(tmp_path), summary.parts, STORAGE)) == list(refs(*range(images)))
+    plan = Plan.open(str(tmp_path), summary.parts, STORAGE)
+    assert list(plan) == list(refs(*range(images)))
+    assert [plan.count(shard) for shard in range(plan.shards)] == automatic_shards(images)
+
+
+def automatic_shards(images: int) -> list[int]:
+    size, counts = automatic_shard_size(images), []
+    while images:
+        counts.append(shard_images(images, size))
+        images -= counts[-1]
+    return counts
+
+
+def test_automatic_shards_become_smaller_at_the_end(tmp_path: Path) -> None:
+    summary = write_plan(refs(*range(80)), str(tmp_path), STORAGE, shard_size=None, plan_id="1a2b3c4d")
+    plan = Plan.open(str(tmp_path), summary.parts, STORAGE)
+    assert [plan.count(shard) for shard in range(plan.shards)] == [*[4] * 8, *[3] * 6, *[2] * 15]
+
+
+@pytest.mark.parametrize("images", [1, 4, 5, 97, 400, 2000, 24_576, 24_577, 33_333, 1_000_000])
+def test_smaller_last_shards_are_a_bounded_number_and_of_a_bounded_size(images: int) -> None:
+    counts, size = automatic_shards(images), automatic_shard_size(images)
+    assert sum(counts) == images
+    assert counts == sorted(counts, reverse=True)
+    assert len(counts) <= math.ceil(images / size) + 24
+    left = images
+    for count in counts:
+        assert count <= max(left / 16 + 1, size / 4, 2)
+        left -= count
+
+
+def test_shards_of_a_given_size_are_all_of_that_size(tmp_path: Path) -> None:
+    summary = write_plan(refs(*range(80)), str(tmp_path), STORAGE, shard_size=7, plan_id="1a2b3c4d")
+    plan = Plan.open(str(tmp_path), summary.parts, STORAGE)
+    assert [plan.count(shard) for shard in range(plan.shards)] == [*[7] * 11, 3]
 
 
 def test_many_shards_become_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
