@@ -1,10 +1,12 @@
-"""What it costs to label the images of an archive in a slow object store: rate, requests, memory.
+"""What it costs to label images, single ones and those of archives, in a slow object store: rate, requests, memory.
 
     python benchmarks/archives.py
+    python benchmarks/archives.py --only objects      # how busy two workers are with single images
 
 An S3 server on this machine (moto's) stands behind a proxy that answers every request late, and counts. The detector
 sleeps for a fixed time per image, so that the figures depend little on the machine. Sources and output lie in the
-store. The rate is that of the detector between its first and its last image.
+store. The rate is that of the detector between its first and its last image. With single images, two workers are busy
+for the share of that time in which their detectors do not wait.
 """
 
 from __future__ import annotations
@@ -41,6 +43,12 @@ from tests.s3 import S3Server, running_s3
 #: Seconds that the detector takes for an image, and that the store takes for a request.
 IMAGE_S, LATE_S = 0.02, 0.2
 
+#: With single images: seconds that the detector takes, and that the store takes, and the workers.
+OBJECT_IMAGE_S, OBJECT_LATE_S, OBJECT_WORKERS = 0.025, (0.0, 0.02, 0.1, 0.5), 2
+
+#: Share of the time in which detectors must not wait for single images.
+LEAST_BUSY = 0.95
+
 #: Targets: share of the rate that a late store may leave, requests per 1,000 images, memory beside that of few images.
 LEAST_SHARE, MOST_REQUESTS, MOST_MEMORY = 0.95, 5, 1.1
 
@@ -50,19 +58,33 @@ class LateStore(Proxy):
 
     Attributes:
         delay_s: Seconds before each request is forwarded; may be changed at any time.
+        late_buckets: Buckets whose requests are late; all of them if empty.
+        constant: Buckets with small objects that do not change: it answers for them itself, since the server takes as
+            long for an object as many a detector.
         requests: Number of requests by method and bucket.
     """
 
     def __init__(self, upstream: str) -> None:
         self.delay_s = 0.0
+        self.late_buckets: set[str] = set()
+        self.constant: set[str] = set()
         self.requests: Counter[tuple[str, str]] = Counter()
+        self._answers: dict[str, bytes] = {}
         super().__init__(upstream)
 
     async def answer(self, head: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         """Count a request, and answer it late."""
         method, path = head.split(" ", 2)[:2]
-        self.requests["LIST" if "list-type=" in path else method, re.split("[/?]", path)[1]] += 1
-        await asyncio.sleep(self.delay_s)
+        bucket = re.split("[/?]", path)[1]
+        self.requests["LIST" if "list-type=" in path else method, bucket] += 1
+        if not self.late_buckets or bucket in self.late_buckets:
+            await asyncio.sleep(self.delay_s)
+        if bucket in self.constant and method == "GET" and "?" not in path:
+            if path not in self._answers:
+                self._answers[path] = await self._ask(head, body)
+            writer.write(self._answers[path])
+            await writer.drain()
+            return
         answer, upstream = await asyncio.open_connection(*self.upstream)
         try:
             upstream.write(head.encode("latin-1") + body)
@@ -73,15 +95,16 @@ class LateStore(Proxy):
             upstream.close()
 
 
-def photos(count: int) -> dict[str, bytes]:
-    """JPEGs of 320 x 240 pixels and about 20 kB, of which a hundred differ."""
+def photos(count: int, width: int = 320, height: int = 240) -> dict[str, bytes]:
+    """JPEGs, of which a hundred differ; of about 20 kB if they have 320 x 240 pixels."""
     rng = np.random.default_rng(0)
     files = []
     for _ in range(min(count, 100)):
         pixels = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize(
-            (320, 240), Image.Resampling.BICUBIC
+            (width, height), Image.Resampling.BICUBIC
         )
-        noisy = np.clip(np.asarray(pixels, np.int16) + rng.integers(-12, 13, (240, 320, 3)), 0, 255).astype(np.uint8)
+        noise = rng.integers(-12, 13, (height, width, 3))
+        noisy = np.clip(np.asarray(pixels, np.int16) + noise, 0, 255).astype(np.uint8)
         stream = io.BytesIO()
         Image.fromarray(noisy).save(stream, "JPEG", quality=80)
         files.append(stream.getvalue())
@@ -110,7 +133,7 @@ class Job:
     """What a job took.
 
     Attributes:
-        images_per_s: Rate of the detector between its first and its last image.
+        images_per_s: Rate of the detectors between their first and their last image.
         seconds: Of the whole command.
         peaks_mb: Peak memory of the worker after each image.
         source: Number of requests to the bucket of the images.
@@ -143,9 +166,11 @@ class Stage:
         )
 
     def put(self, kind: str, images: int, per_archive: int) -> str:
-        """Store images in archives or, with `""`, one by one. Returns the source."""
+        """Store images in archives or, with `""`, one by one, of 640 x 480 pixels. Returns the source."""
         bucket = self._server.new_bucket()
-        names = list(photos(images).items())
+        names = list((photos(images) if kind else photos(images, 640, 480)).items())
+        if not kind:
+            self.store.constant.add(bucket)
         for start in range(0, images, per_archive):
             part = dict(names[start : start + per_archive])
             if kind:
@@ -160,7 +185,8 @@ class Stage:
         output = self._server.new_bucket()
         notes = self._folder / output
         command = [sys.executable, "-m", "prelabel", "label", source, "--output", f"s3://{output}/run"]
-        command += ["--detector", "_sleeping:Sleeping", "--trust-model", "--runner", "local", "--workers", "1"]
+        command += ["--detector", "_sleeping:Sleeping", "--trust-model", "--runner", "local"]
+        command += [] if "--workers" in arguments else ["--workers", "1"]
         command += ["--detector-option", f"seconds={image_s}", "--detector-option", f"notes={notes}"]
         command += ["--storage-options", self._options, *arguments]
         self.store.delay_s = delay_s
@@ -209,6 +235,27 @@ def measure_rates(stage: Stage, images: int, repeat: int) -> list[Figure]:
     return figures
 
 
+def measure_objects(stage: Stage, images: int, repeat: int) -> list[Figure]:
+    """Measure how busy workers are with single images that come late; the output lies in a fast or a late store."""
+    source = stage.put("", images, images)
+    late = {"": {source.rpartition("/")[2]}, ", output as well": set[str]()}
+    figures = []
+
+    def busy(buckets: set[str], delay_s: float) -> float:
+        stage.store.late_buckets = buckets
+        job = stage.label(source, images, delay_s, OBJECT_IMAGE_S, "--workers", str(OBJECT_WORKERS))
+        return job.images_per_s * OBJECT_IMAGE_S / OBJECT_WORKERS
+
+    ways = {(name, delay_s): functools.partial(busy, late[name], delay_s) for name in late for delay_s in OBJECT_LATE_S}
+    took = take_turns({str(key): way for key, way in ways.items()}, repeat, warm_up=False)
+    for name, delay_s in ways:
+        shares = [share for _, share in took[str((name, delay_s))]]
+        title = f"{images:,} single images, {delay_s * 1000:g} ms a request{name}: detectors busy"
+        figures.append(figure(title, shares, "", at_least=None if name else LEAST_BUSY))
+    stage.store.late_buckets = set()
+    return figures
+
+
 def measure_requests(stage: Stage, images: int, per_archive: int) -> list[Figure]:
     """Count the requests of whole jobs, from the listing to the manifest, with shards of the default size."""
     figures = []
@@ -233,12 +280,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=1000, help="images of the jobs whose rate is measured")
     parser.add_argument("--repeat", type=int, default=LEAST_REPEAT, help="rounds that are counted (at least 3)")
+    parser.add_argument(
+        "--only", choices=["rates", "objects", "requests", "memory"], help="only one of the measurements"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, running_s3() as server:
         stage = Stage(Path(folder), server)
-        figures = measure_rates(stage, args.images, args.repeat)
-        figures += measure_requests(stage, 4000, 1000)
-        figures.append(measure_memory(stage, 2000, 10_000))
+        measurements: dict[str, Callable[[], list[Figure]]] = {
+            "rates": lambda: measure_rates(stage, args.images, args.repeat),
+            "objects": lambda: measure_objects(stage, 2 * args.images, args.repeat),
+            "requests": lambda: measure_requests(stage, 4000, 1000),
+            "memory": lambda: [measure_memory(stage, 2000, 10_000)],
+        }
+        chosen = [args.only] if args.only else list(measurements)
+        figures = [figure for name in chosen for figure in measurements[name]()]
     setup = {"images": args.images, "image_s": IMAGE_S, "late_s": LATE_S, "workers": 1, "repeat": args.repeat}
     report("archives", figures, setup=setup)
 

@@ -2,14 +2,17 @@
 
 refs (plan) -> download threads -> decoding threads -> the detector's thread
 
-A worker has up to two shards at a time: the one that the detector runs, and one that is read ahead. They share the
+A worker has a few shards at a time: the one that the detector runs, and mostly one that is read ahead. They share the
 threads and the budget. The shard that the detector runs has priority: its next image is always read and decoded, and
-the other shard uses at most half of the budget. A decoding thread never waits for a download. If the other shard goes
-on in the same archive, it is read behind the first with the same request.
+the others use at most half of the budget. A decoding thread never waits for a download. If the next shard goes on in
+the same archive, it is read behind the first with the same request.
+
+There are as many downloads at a time as the detector needs to find the next image there, see `downloads_needed`.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -23,11 +26,12 @@ from prelabel.image_ref import ImageRef
 from prelabel.source.archives.reader import ArchiveReader, reads_on
 from prelabel.source.fetch import SILENT_S
 
-#: Simultaneous downloads per shard; they wait for the network, not for a CPU.
-FETCH_THREADS = 8
+#: Limits on the simultaneous downloads of a worker; they wait for the network, not for a CPU.
+LEAST_DOWNLOADS, MOST_DOWNLOADS = 8, 64
 
-#: Limits on the encoded files and the decoded images that a worker holds ahead of its detector, over all its shards.
-FETCH_AHEAD = 24
+#: Limits on the files that are not being decoded yet (beyond as many as there may be downloads), and on the decoded
+#: images that a worker holds ahead of its detector, over all its shards.
+FETCH_AHEAD = 16
 DECODE_AHEAD = 4
 
 #: Limit on the bytes of encoded and decoded images that a worker holds ahead of its detector, over all its shards. The
@@ -36,6 +40,30 @@ BUDGET_BYTES = 256 * 2**20
 
 #: Expected bytes of a file of unknown size, before any file was read.
 _TYPICAL_BYTES = 2**20
+
+#: Expected seconds of the detector per image, before it has taken any.
+_TYPICAL_IMAGE_S = 0.02
+
+#: The last so many downloads count for their mean duration, and the last so many images for the detector's time.
+_LATEST_DOWNLOADS, _LATEST_IMAGES = 8, 32
+
+
+def downloads_needed(latency_s: float, image_s: float, running: int = 1) -> int:
+    """Return how many downloads a worker should have under way, so that its detector does not wait for images.
+
+    While one image is being downloaded, the detector takes `latency_s / image_s` others. Twice as many are begun, since
+    some downloads take longer than others, and since up to half of them are of the next shards.
+
+    Args:
+        latency_s: Mean seconds of a download.
+        image_s: Mean seconds between two images that a shard's detector takes, without its waiting for them.
+        running: Number of shards that are being run at the same time.
+
+    >>> [downloads_needed(latency_s, 0.025) for latency_s in (0.001, 0.02, 0.2, 0.5, 5.0)]
+    [8, 8, 16, 40, 64]
+    """
+    needed = 2 * latency_s * max(1, running) / max(image_s, 1e-6)
+    return max(LEAST_DOWNLOADS, math.ceil(min(needed, MOST_DOWNLOADS)))
 
 
 class _Stage(Enum):
@@ -54,6 +82,7 @@ class _Image:
         encoded: Bytes of its file, in memory or expected.
         decoded: Bytes of its pixels, in memory or expected while it is being decoded.
         stage: The stage that it has reached.
+        begun_at: When its download was begun (monotonic).
         progress_at: When its download last made progress or began a retry (monotonic).
         fetched: Its file, until it is decoded.
         loaded: The result.
@@ -64,6 +93,7 @@ class _Image:
     encoded: int
     decoded: int = 0
     stage: _Stage = _Stage.FETCHING
+    begun_at: float = field(default_factory=time.monotonic)
     progress_at: float = field(default_factory=time.monotonic)
     fetched: FetchedImage | None = None
     loaded: LoadedImage | None = None
@@ -80,13 +110,14 @@ class _Budget:
 
     Args:
         budget: Limit on the bytes that a worker holds in total.
+        fetch_ahead: Limit on the files that it holds.
         decode_ahead: Limit on the decoded images that it holds.
         share: The group may use the fraction 1 / `share` of each limit.
     """
 
-    def __init__(self, budget: int, decode_ahead: int, share: int = 1) -> None:
+    def __init__(self, budget: int, fetch_ahead: int, decode_ahead: int, share: int = 1) -> None:
         self.images = self.files = self.file_bytes = self.bytes = 0
-        self._max_files, self._max_decoded, self._max_bytes = (n // share for n in (FETCH_AHEAD, decode_ahead, budget))
+        self._max_files, self._max_decoded, self._max_bytes = (n // share for n in (fetch_ahead, decode_ahead, budget))
 
     def add(self, image: _Image, sign: int = 1) -> None:
         """Add an image, or with `sign=-1` remove one that is in the same stage as when it was added."""
@@ -118,6 +149,7 @@ class ImageStream:
         fetching: Number of downloads under way.
         reads_archive: Whether one of them is of an image in an archive.
         is_begun: Whether an image has been requested.
+        taken_at: When an image was last taken (monotonic), or None.
         is_waited_for: Whether a thread is waiting for the first of `images`.
         is_closed: Whether reading has ended.
     """
@@ -132,6 +164,7 @@ class ImageStream:
         self.fetching = 0
         self.reads_archive = False
         self.is_begun = False
+        self.taken_at: float | None = None
         self.is_waited_for = False
         self.is_closed = False
 
@@ -185,8 +218,9 @@ class Reader:
         self._budget = budget_bytes
         self._decode_threads = decode_threads
         self._decode_ahead = max(DECODE_AHEAD, 2 * decode_threads)
-        # Enough for two shards and the remaining downloads of an aborted one, so that no shard waits for another's.
-        self._fetchers = ThreadPoolExecutor(3 * FETCH_THREADS, "fetch")
+        # Enough for the remaining downloads of an aborted shard as well, so that no shard waits for another's. A thread
+        # is started only when there are more downloads than threads.
+        self._fetchers = ThreadPoolExecutor(2 * MOST_DOWNLOADS, "fetch")
         self._decoders = ThreadPoolExecutor(decode_threads, "decode")
         self._changed = threading.Condition()
         self._open: list[ImageStream] = []
@@ -194,6 +228,8 @@ class Reader:
         self._decoding = 0
         self._spare: tuple[ImageRef, ArchiveReader] | None = None
         self._typical_bytes = _TYPICAL_BYTES
+        self._latency_s: float | None = None
+        self._image_s = _TYPICAL_IMAGE_S
 
     def read(self, refs: Iterable[ImageRef]) -> ImageStream:
         """Return a stream with a `LoadedImage` per image, in order. Reading begins immediately."""
@@ -219,6 +255,8 @@ class Reader:
         """
         with self._changed:
             stream.is_begun = True
+            if stream.taken_at is not None:
+                self._image_s += (time.monotonic() - stream.taken_at - self._image_s) / _LATEST_IMAGES
             self._advance()
             if not stream.images:
                 self.drop(stream)
@@ -226,7 +264,7 @@ class Reader:
             image = stream.images[0]
             stream.is_waited_for = True
             self._changed.wait_for(lambda: image.stage is _Stage.READY)
-            stream.is_waited_for = False
+            stream.is_waited_for, stream.taken_at = False, time.monotonic()
             stream.images.popleft()
             self._images.pop(image, None)
             self._advance()
@@ -260,21 +298,34 @@ class Reader:
             return
         ordered = sorted(self._open, key=lambda stream: not stream.is_begun)
         first = ordered[0]
-        total = _Budget(self._budget, self._decode_ahead)
-        others = _Budget(self._budget, self._decode_ahead, share=2)
+        running = sum(stream.is_begun for stream in ordered)
+        downloads = downloads_needed(self._latency_s or 0.0, self._image_s, running)
+        total = _Budget(self._budget, downloads + FETCH_AHEAD, self._decode_ahead)
+        others = _Budget(self._budget, downloads + FETCH_AHEAD, self._decode_ahead, share=2)
         for image, stream in self._images.items():
             total.add(image)
             if stream is not first:
                 others.add(image)
         for stream in ordered:
-            self._fetch_ahead(stream, (total,) if stream is first else (total, others))
+            # What the first stream does not need is for the others, up to half: slow downloads of theirs leave it the
+            # other half.
+            others_fetching = sum(other.fetching for other in ordered if other is not first)
+            most = (
+                downloads - min(others_fetching, downloads // 2)
+                if stream is first
+                else stream.fetching + min(downloads // 2, downloads - first.fetching) - others_fetching
+            )
+            self._fetch_ahead(stream, most, (total,) if stream is first else (total, others))
         for stream in ordered:
             self._decode_ready(stream, (total,) if stream is first else (total, others))
         self.most_bytes = max(self.most_bytes, total.bytes)
 
-    def _fetch_ahead(self, stream: ImageStream, budgets: tuple[_Budget, ...]) -> None:
-        while stream.fetching < FETCH_THREADS and (ref := stream.peek()) is not None:
+    def _fetch_ahead(self, stream: ImageStream, most: int, budgets: tuple[_Budget, ...]) -> None:
+        """Begin downloads of a stream, up to `most` at a time; one that the detector waits for in any case."""
+        while (ref := stream.peek()) is not None:
             is_needed = stream.is_begun and not stream.images
+            if stream.fetching >= most and not is_needed:
+                return
             if ref.location is not None and (stream.reads_archive or not self._has_archives(stream, ref, is_needed)):
                 return
             size = self._typical_bytes if ref.size is None else ref.size
@@ -358,6 +409,8 @@ class Reader:
                 if not stream.is_closed and stream.peek() is None:
                     self._spare_archives(stream, image.ref)
             if isinstance(result, FetchedImage):
+                if image.ref.location is None:
+                    self._downloaded(time.monotonic() - image.begun_at)
                 image.stage, image.fetched, image.encoded = _Stage.FETCHED, result, len(result.data)
                 self._typical_bytes += (image.encoded - self._typical_bytes) // 8
             else:
@@ -366,6 +419,11 @@ class Reader:
             archives = stream.archives if stream.is_closed and image.ref.location is not None else None
         if archives is not None:
             archives.close()
+
+    def _downloaded(self, seconds: float) -> None:
+        """Count the seconds that a download took. Images of an archive do not count: they come one after another."""
+        before = seconds if self._latency_s is None else self._latency_s
+        self._latency_s = before + (seconds - before) / _LATEST_DOWNLOADS
 
     def _decode(self, stream: ImageStream, image: _Image) -> None:
         """Decode one fetched image, in a decoding thread."""

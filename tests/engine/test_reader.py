@@ -16,7 +16,7 @@ from PIL import Image
 
 import prelabel.engine.reader as module
 import prelabel.engine.shard as shard
-from prelabel.engine.reader import Reader
+from prelabel.engine.reader import LEAST_DOWNLOADS, MOST_DOWNLOADS, Reader, downloads_needed
 from prelabel.engine.shard import ReadSettings, label_shard
 from prelabel.errors import CredentialsError, FetchError
 from prelabel.image_ref import ImageRef
@@ -25,6 +25,9 @@ from prelabel.storage.files import Storage
 from tests.engine.fakes import BrightestCorner
 
 SETTINGS = ReadSettings(Storage(), DecodeOptions(), "brightest", "brightest-00000000")
+
+#: Files held ahead of decoding, from a store that answers immediately.
+MOST_FILES = module.LEAST_DOWNLOADS + module.FETCH_AHEAD
 
 
 def png(side: int) -> bytes:
@@ -155,7 +158,7 @@ def test_bytes_held_stay_within_the_budget_over_all_shards(
             most = max(most, held)
             time.sleep(0.002)
     # The image that is needed next may come on top; where no list says how large files are, so may those first begun.
-    over = pixel_bytes + file_bytes * (1 if size else 2 * module.FETCH_THREADS)
+    over = pixel_bytes + file_bytes * (1 if size else module.LEAST_DOWNLOADS)
     assert pixel_bytes < most <= budget + over
     assert reader.most_bytes <= budget + over
     assert held_by(reader) == 0
@@ -164,10 +167,105 @@ def test_bytes_held_stay_within_the_budget_over_all_shards(
 def test_files_held_are_bounded_over_all_shards(store: Store):
     reader = Reader(SETTINGS)
     with reader.read(refs_of("a", 100)), reader.read(refs_of("b", 100)):
-        wait_for(lambda: len(store.asked) >= module.FETCH_AHEAD + module.DECODE_AHEAD)
+        wait_for(lambda: len(store.asked) >= MOST_FILES + module.DECODE_AHEAD)
         time.sleep(0.1)
-        assert len(store.asked) == module.FETCH_AHEAD + module.DECODE_AHEAD
-        assert sum(name.startswith("b") for name in store.asked) <= (module.FETCH_AHEAD + module.DECODE_AHEAD) // 2
+        assert len(store.asked) == MOST_FILES + module.DECODE_AHEAD
+        assert sum(name.startswith("b") for name in store.asked) <= (MOST_FILES + module.DECODE_AHEAD) // 2
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "image_s", "running", "downloads"),
+    [
+        (0.02, 0.025, 1, LEAST_DOWNLOADS),
+        (0.1, 0.025, 1, 8),
+        (0.2, 0.025, 1, 16),
+        (0.5, 0.025, 1, 40),
+        (0.5, 0.025, 2, MOST_DOWNLOADS),
+        (0.5, 0.0, 1, MOST_DOWNLOADS),
+        (0.0, 0.0, 0, LEAST_DOWNLOADS),
+        (30.0, 1.0, 1, 60),
+    ],
+)
+def test_there_are_twice_as_many_downloads_as_images_that_the_detector_takes_meanwhile(
+    latency_s: float, image_s: float, running: int, downloads: int
+):
+    assert downloads_needed(latency_s, image_s, running) == downloads
+
+
+def reader_at(latency_s: float, image_s: float) -> Reader:
+    """A reader that has measured a store and a detector."""
+    reader = Reader(SETTINGS)
+    reader._latency_s, reader._image_s = latency_s, image_s
+    return reader
+
+
+def test_as_many_downloads_are_begun_as_the_latency_needs(store: Store):
+    refs = refs_of("a", 100)
+    store.hold(*(ref.image_id for ref in refs))
+    with reader_at(latency_s=0.5, image_s=0.025).read(refs):
+        wait_for(lambda: len(store.asked) >= 40)
+        time.sleep(0.1)
+        assert sorted(store.asked) == sorted(ref.image_id for ref in refs[:40])
+        store.give(*store.gates)
+
+
+def test_the_shard_that_is_read_ahead_gets_the_downloads_that_the_first_does_not_need_up_to_half(store: Store):
+    store.hold(*(f"{name}{number}" for name in "ab" for number in range(100)))
+    reader = reader_at(latency_s=0.5, image_s=0.025)
+    with reader.read(refs_of("a", 4)), reader.read(refs_of("b", 100)):
+        wait_for(lambda: len(store.asked) >= 24)
+        time.sleep(0.1)
+        assert sorted(store.asked) == sorted([f"a{n}" for n in range(4)] + [f"b{n}" for n in range(20)])
+        store.give(*store.gates)
+
+
+def test_slow_downloads_of_another_shard_leave_some_to_the_one_that_is_run(store: Store):
+    """The other was alone before, so that it has as many as there may be."""
+    store.hold(*(f"{name}{number}" for name in "ab" for number in range(100)))
+    reader = reader_at(latency_s=0.5, image_s=0.025)
+    with reader.read(refs_of("a", 100)), reader.read(refs_of("b", 100)) as taken:
+        wait_for(lambda: len(store.asked) >= 40)
+        assert {name[0] for name in store.asked} == {"a"}
+        taking = threading.Thread(target=next, args=(taken,), daemon=True)
+        taking.start()
+        wait_for(lambda: len(store.asked) >= 40 + module.FETCH_AHEAD)
+        time.sleep(0.1)
+        assert sorted(store.asked[40:]) == sorted(f"b{n}" for n in range(module.FETCH_AHEAD))
+        store.give(*store.gates)
+        taking.join(30)
+
+
+class BusyStore:
+    """Stands in for `fetch`: each download takes as long as stated. Counts those at the same time."""
+
+    def __init__(self, latency_s: float) -> None:
+        self._latency_s, self._lock, self._now = latency_s, threading.Lock(), 0
+        self.most = 0
+
+    def fetch(self, *args: Any, **kwargs: Any) -> bytes:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(self._latency_s)
+        with self._lock:
+            self._now -= 1
+        return png(8)
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "least", "most"), [(0.0, 1, LEAST_DOWNLOADS), (0.15, LEAST_DOWNLOADS + 1, MOST_DOWNLOADS)]
+)
+def test_a_slow_store_gets_more_downloads_at_a_time_and_a_fast_one_does_not(
+    latency_s: float, least: int, most: int, monkeypatch: pytest.MonkeyPatch
+):
+    busy = BusyStore(latency_s)
+    monkeypatch.setattr(shard, "fetch", busy.fetch)
+    reader = Reader(SETTINGS)
+    with reader.read(refs_of("a", 150)) as pictures:
+        for _ in pictures:
+            time.sleep(0.005)
+    assert least <= busy.most <= most
+    assert len(reader._fetchers._threads) <= 2 * most  # one is started where the others are not idle yet
 
 
 def test_an_image_larger_than_the_budget_passes_alone(store: Store):
@@ -211,9 +309,9 @@ def test_reading_runs_ahead_of_the_detectors_turn_within_bounds(store: Store):
     with turn:
         thread = threading.Thread(target=lambda: label_shard(refs, Reader(SETTINGS), BrightestCorner(), turn=turn))
         thread.start()
-        wait_for(lambda: len(store.asked) >= module.FETCH_AHEAD)
+        wait_for(lambda: len(store.asked) >= MOST_FILES)
         time.sleep(0.1)
-        assert module.FETCH_AHEAD <= len(store.asked) <= module.FETCH_AHEAD + module.DECODE_AHEAD
+        assert MOST_FILES <= len(store.asked) <= MOST_FILES + module.DECODE_AHEAD
     thread.join(30)
     assert len(store.asked) == 100
 
