@@ -181,9 +181,8 @@ def label(
         tile_overlap: Let neighboring tiles overlap by at least this share of their size.
         image_root: Resolve relative entries of lists and COCO files against this folder or prefix (default: the list's
             folder).
-        image_column: Read the bytes of images from this column of Parquet files, or their addresses from the column
-            `uri` (default: the only column of either kind); or the bytes from this feature of TFRecords (default:
-            `image/encoded` or `image`).
+        image_column: Parquet files: read the bytes of images from this column, or their addresses from `uri` (default:
+            whichever the file has). TFRecords: read the bytes from this feature (default: `image/encoded` or `image`).
         sniff: Also find images in files without a known extension (.dat, or none), by their first bytes.
         images: Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or
             .parquet file with a column `image_id`. `prelabel select` writes such lists.
@@ -196,9 +195,9 @@ def label(
         allow_truncated: Accept truncated files; the missing part stays gray or black.
         decode_scale: Decode large JPEGs at full size, or (`auto`) at 1/2, 1/4 or 1/8 if that leaves at least twice the
             resolution at which the model works. Faster, but may move detections.
-        detector_option: Pass this to the factory of a detector in Python, as a keyword and as text. Stored in run.json.
-        adapter: Read from this file what the model's input and outputs mean, if they are not recognized; `prelabel
-            inspect write_adapter` writes a first one.
+        detector_option: Pass this keyword argument to the factory of a detector in Python, as text. Stored in run.json.
+        adapter: Read from this file what the model's input and outputs mean, if `label` does not recognize them;
+            `prelabel inspect write_adapter` drafts one.
         label_map: Read the class names from a .pbtxt, .csv, .json or .txt file, or use the built-in `coco`.
         keypoint_names: Read the names and the skeleton of the detector's keypoints from a COCO dataset or a label map
             (.pbtxt), or use the built-in `coco-person` (default: those of the detector or of its label map).
@@ -242,9 +241,9 @@ def label(
         retry_failed: Label the failed images of the run again; higher limits or allow_truncated may accept more of
             them.
         add_new: Add images that appeared in the source since the run was planned, as new shards.
-        changed: Label images again that have changed in the source (address, size, or ETag, generation or modification
-            time), and keep all other rows.
-        gone: Look for images of the run that are no longer in the source, and keep their rows, drop them, or make them
+        changed: Label the images again that have changed in the source since then (by address, size, ETag, generation
+            or modification time), and keep all other rows.
+        gone: Look for images of the run that are no longer in the source: keep their rows, drop them, or turn them into
             failed rows (default: keep).
         overwrite: Replace a run that is already in the output.
         quiet: Print only errors.
@@ -367,9 +366,8 @@ def estimate(
         tile_overlap: Let neighboring tiles overlap by at least this share of their size.
         image_root: Resolve relative entries of lists and COCO files against this folder or prefix (default: the list's
             folder).
-        image_column: Read the bytes of images from this column of Parquet files, or their addresses from the column
-            `uri` (default: the only column of either kind); or the bytes from this feature of TFRecords (default:
-            `image/encoded` or `image`).
+        image_column: Parquet files: read the bytes of images from this column, or their addresses from `uri` (default:
+            whichever the file has). TFRecords: read the bytes from this feature (default: `image/encoded` or `image`).
         sniff: Also find images in files without a known extension (.dat, or none), by their first bytes.
         images: Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or
             .parquet file with a column `image_id`. `prelabel select` writes such lists.
@@ -382,9 +380,9 @@ def estimate(
         allow_truncated: Accept truncated files; the missing part stays gray or black.
         decode_scale: Decode large JPEGs at full size, or (`auto`) at 1/2, 1/4 or 1/8 if that leaves at least twice the
             resolution at which the model works. Faster, but may move detections.
-        detector_option: Pass this to the factory of a detector in Python, as a keyword and as text. Stored in run.json.
-        adapter: Read from this file what the model's input and outputs mean, if they are not recognized; `prelabel
-            inspect write_adapter` writes a first one.
+        detector_option: Pass this keyword argument to the factory of a detector in Python, as text. Stored in run.json.
+        adapter: Read from this file what the model's input and outputs mean, if `label` does not recognize them;
+            `prelabel inspect write_adapter` drafts one.
         label_map: Read the class names from a .pbtxt, .csv, .json or .txt file, or use the built-in `coco`.
         keypoint_names: Read the names and the skeleton of the detector's keypoints from a COCO dataset or a label map
             (.pbtxt), or use the built-in `coco-person` (default: those of the detector or of its label map).
@@ -428,17 +426,17 @@ def estimate(
         retry_failed: Label the failed images of the run again; higher limits or allow_truncated may accept more of
             them.
         add_new: Add images that appeared in the source since the run was planned, as new shards.
-        changed: Label images again that have changed in the source (address, size, or ETag, generation or modification
-            time), and keep all other rows.
-        gone: Look for images of the run that are no longer in the source, and keep their rows, drop them, or make them
+        changed: Label the images again that have changed in the source since then (by address, size, ETag, generation
+            or modification time), and keep all other rows.
+        gone: Look for images of the run that are no longer in the source: keep their rows, drop them, or turn them into
             failed rows (default: keep).
         overwrite: Replace a run that is already in the output.
         quiet: Print only errors.
         log_json: Write one JSON object per line to standard error, for log collectors.
         sample: Read and decode N random images, and label them as far as a minute allows.
         seed: Draw the sample with this seed; the same seed draws the same images.
-        price_per_hour: Estimate the price, too: an hour of one machine costs this, in any currency. A run needs this
-            machine or, on Ray, as many as its workers fill.
+        price_per_hour: Also estimate the price, if one machine costs this per hour, in any currency. A local run uses
+            this machine; on Ray, a run uses as many machines as its workers fill.
 
     Returns:
         The images, what the sample shows of them, the workers, the time with its range, the costs, and warnings.
@@ -591,7 +589,7 @@ def choose_images(
     seed: int = 0,
     skip: StrPath | Sequence[StrPath] | None = None,
 ) -> ImageChoice:
-    """Choose the images of a run that people look at first, and write them as a list for the option `images`.
+    """Choose which images of a run to review first, and write them as a list for the option `images`.
 
     Equivalent to `prelabel select`.
 
@@ -616,11 +614,12 @@ def choose_images(
             one label.
         roll_up: Rename each class to the nearest of these that is above it in the Open Images class tree (the first, if
             several are equally near); by label or MID, joined by commas (Vehicle,Animal) or repeated.
-        budget: Choose N images in all.
-        by: Choose the images with the most uncertain detections (uncertainty), with the most (work), or at random.
+        budget: Choose N images in total.
+        by: Choose the images with the most uncertain detections (uncertainty), with the most detections (work), or at
+            random (random).
         keep_aside: Draw this share of the budget at random from all images, as an unbiased test set: the part `random`.
         seed: Set the random seed; the same seed chooses the same images.
-        skip: Leave out the images in this list, for which an earlier choice was made.
+        skip: Leave out the images in this list, such as that of an earlier `select`.
 
     Returns:
         The path of the list, and the counts of its images by part.
@@ -668,7 +667,7 @@ def preview(
         to: Folder for `index.html` and its images.
         progress: Whether to show a progress bar; by default on a terminal and in notebooks.
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
-        keypoints: Write the keypoints of detectors that have some.
+        keypoints: Write keypoints, if the run has any.
         keypoint_threshold: Write only keypoints with at least this score.
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.
@@ -1005,7 +1004,7 @@ def export_coco(
         categories: Use the classes and numbers of this COCO dataset or label map (or of the built-in `coco`), by name
             or MID.
         unlisted: Stop with an error for classes that categories lacks, or drop them.
-        keypoints: Write the keypoints of detectors that have some.
+        keypoints: Write keypoints, if the run has any.
         keypoint_threshold: Write only keypoints with at least this score.
         segmentation: Write masks in this form, and widen boxes to contain them; none writes only the detector's own
             boxes.
@@ -1091,7 +1090,7 @@ def export_cvat(
         categories: Use the classes and numbers of this COCO dataset or label map (or of the built-in `coco`), by name
             or MID.
         unlisted: Stop with an error for classes that categories lacks, or drop them.
-        keypoints: Write the keypoints of detectors that have some.
+        keypoints: Write keypoints, if the run has any.
         keypoint_threshold: Write only keypoints with at least this score.
         segmentation: Write masks as CVAT's masks (rle) or as polygons; none writes only boxes.
         polygon_tolerance: Let polygons deviate from the mask's contour by up to this.
@@ -1164,7 +1163,7 @@ def export_label_studio(
         to: The folder to write tasks into.
         progress: Whether to show a progress bar; by default on a terminal and in notebooks.
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
-        keypoints: Write the keypoints of detectors that have some.
+        keypoints: Write keypoints, if the run has any.
         keypoint_threshold: Write only keypoints with at least this score.
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.
@@ -1372,7 +1371,7 @@ def export_yolo(
         frame: Write boxes and masks for the displayed image, with its EXIF orientation applied (display), for the
             pixels as stored in the file (stored), or for the image as browsers show it (browser).
         links: Fetch images by the signed URLs in this list, since a run stores no signatures.
-        keypoints: Write the keypoints of detectors that have some.
+        keypoints: Write keypoints, if the run has any.
         keypoint_threshold: Write only keypoints with at least this score.
         segmentation: Write masks as segments, unless there are keypoints; none writes only boxes.
         polygon_tolerance: Let segments deviate from the mask's contour by up to this.
@@ -1481,7 +1480,7 @@ def push_label_studio(
         run: The output of `label`, or the opened run.
         progress: Whether to show a progress bar; by default on a terminal and in notebooks.
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
-        keypoints: Write the keypoints of detectors that have some.
+        keypoints: Write keypoints, if the run has any.
         keypoint_threshold: Write only keypoints with at least this score.
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.

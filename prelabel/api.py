@@ -243,7 +243,7 @@ def choose_images(
     storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> ImageChoice:
-    """Choose the images of a run that people look at first, and write them as a list for the option `images`.
+    """Choose which images of a run to review first, and write them as a list for the option `images`.
 
     Equivalent to `prelabel select`.
 

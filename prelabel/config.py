@@ -63,7 +63,7 @@ class LabelOptions(Options):
     )
     detector: str = option(
         "",
-        "Detect with this: a name from `prelabel detectors`; the URL, archive, folder or prefix of a SavedModel; or "
+        "Use this detector: a name from `prelabel detectors`; the URL, archive, folder or prefix of a SavedModel; or "
         "package.module:factory, a detector in Python.",
         metavar="DETECTOR",
         missing="no --detector given: name one; `prelabel detectors` lists those known by name",
@@ -86,9 +86,8 @@ class LabelOptions(Options):
     )
     image_column: str | None = option(
         None,
-        "Read the bytes of images from this column of Parquet files, or their addresses from the column `uri` "
-        "(default: the only column of either kind); or the bytes from this feature of TFRecords (default: "
-        "`image/encoded` or `image`).",
+        "Parquet files: read the bytes of images from this column, or their addresses from `uri` (default: whichever "
+        "the file has). TFRecords: read the bytes from this feature (default: `image/encoded` or `image`).",
         metavar="NAME",
         affects="plan",
     )
@@ -142,15 +141,15 @@ class LabelOptions(Options):
 
     detector_option: dict[str, str] = option(
         {},
-        "Pass this to the factory of a detector in Python, as a keyword and as text; repeatable. Stored in run.json.",
+        "Pass this keyword argument to the factory of a detector in Python, as text; repeatable. Stored in run.json.",
         metavar="NAME=VALUE",
         affects="rows",
         heading="Detector",
     )
     adapter: Document | None = option(
         None,
-        "Read from this file what the model's input and outputs mean, if they are not recognized; `prelabel inspect "
-        "--write-adapter` writes a first one.",
+        "Read from this file what the model's input and outputs mean, if `label` does not recognize them; `prelabel "
+        "inspect --write-adapter` drafts one.",
         metavar="FILE",
         affects="rows",
         heading="Detector",
@@ -312,13 +311,13 @@ class LabelOptions(Options):
     )
     changed: bool = option(
         False,
-        "Label images again that have changed in the source (address, size, or ETag, generation or modification time), "
-        "and keep all other rows.",
+        "Label the images again that have changed in the source since then (by address, size, ETag, generation or "
+        "modification time), and keep all other rows.",
         first=True,
     )
     gone: str | None = option(
         None,
-        "Look for images of the run that are no longer in the source, and keep their rows, drop them, or make them "
+        "Look for images of the run that are no longer in the source: keep their rows, drop them, or turn them into "
         "failed rows (default: keep).",
         choices=("keep", "drop", "fail"),
         first=True,

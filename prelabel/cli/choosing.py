@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     cls=Command,
     options="prelabel.triage.choosing:ChoiceOptions",
     examples=("prelabel select out/run --budget 1000 --to out/first.parquet",),
-    short_help="Choose the images that people look at first.",
+    short_help="Choose which images to review first.",
 )
 @run_argument
 @click.option(
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 )
 @storage_option
 def select(output: str, to: str, storage_options: str | None, options: ChoiceOptions) -> None:
-    """Choose the images of a run that people look at first, and write them as a list.
+    """Choose which images of a run to review first, and write them as a list.
 
-    The list is for the option --images of other commands. A part of it is drawn at random from all images.
+    Other commands read the list with --images. A part of it is drawn at random from all images.
     """
     from prelabel.console import counting, table
     from prelabel.processes import Processes

@@ -208,7 +208,7 @@ class Command(OneLineErrors):
 PATH = click.Path()
 
 #: Headings that come last in a command's help.
-LAST_HEADINGS = ("Dry run", "Storage", "Selection")
+LAST_HEADINGS = ("Messages", "Dry run", "Storage", "Selection")
 
 
 class DescribedArgument(click.Argument):
@@ -283,15 +283,16 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_argument(command: F) -> F:
     """The argument RUN of commands on finished runs."""
-    return _run_argument(command, "Finished run: the folder or storage prefix that `label --output` wrote.")
+    return _run_argument(command, "Finished run")
 
 
 def any_run_argument(command: F) -> F:
     """The argument RUN of commands on runs that may be unfinished."""
-    return _run_argument(command, "Run, finished or not: the folder or storage prefix that `label --output` wrote.")
+    return _run_argument(command, "Run, finished or not")
 
 
-def _run_argument(command: F, text: str) -> F:
+def _run_argument(command: F, what: str) -> F:
+    text = f"{what}: the folder or storage prefix that `label --output` or `fuse --to` wrote."
     return click.argument("output", type=PATH, metavar="RUN", cls=DescribedArgument, description=text)(command)
 
 

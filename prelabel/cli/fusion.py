@@ -41,8 +41,8 @@ def fuse(quiet: bool, storage_options: str | None, options: FuseOptions) -> None
     """Merge the detections of several finished runs over the same images into a new run.
 
     Needs no detector and no GPU, and leaves the runs unchanged. The new run can be exported, evaluated and reviewed
-    like any other. Only runs that have an image, and know a class, have a vote on it. Run the same command again to
-    resume an interrupted one.
+    like any other. On each image, only the runs that have the image and know the class have a vote. Run the same
+    command again to resume an interrupted run.
     """
     from prelabel.console import counting
     from prelabel.fusion.job import Progress, fuse_runs

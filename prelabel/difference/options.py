@@ -23,7 +23,7 @@ class DiffOptions(Options):
     selection: ExportSelection = group_of(ExportSelection)
     run_a: str = option(
         "",
-        "Finished run to start from: the folder or storage prefix that `label --output` wrote.",
+        "Finished run to start from: the folder or storage prefix that `label --output` or `fuse --to` wrote.",
         missing="no run given: name two finished runs",
     )
     run_b: str = option(

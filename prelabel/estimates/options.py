@@ -31,8 +31,8 @@ class EstimateOptions(Options):
     seed: int = option(0, "Draw the sample with this seed; the same seed draws the same images.", metavar="N", min=0)
     price_per_hour: float | None = option(
         None,
-        "Estimate the price, too: an hour of one machine costs this, in any currency. A run needs this machine or, on "
-        "Ray, as many as its workers fill.",
+        "Also estimate the price, if one machine costs this per hour, in any currency. A local run uses this machine; "
+        "on Ray, a run uses as many machines as its workers fill.",
         metavar="PRICE",
         min=0,
     )

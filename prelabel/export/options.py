@@ -15,7 +15,7 @@ MANY_CLASSES = 100
 class KeypointOptions(Options):
     """Which keypoints an export writes."""
 
-    keypoints: bool = option(True, "Write the keypoints of detectors that have some.", heading="Keypoints")
+    keypoints: bool = option(True, "Write keypoints, if the run has any.", heading="Keypoints")
     keypoint_threshold: float = option(
         0.3, "Write only keypoints with at least this score.", metavar="SCORE", min=0, max=1
     )

@@ -1,1 +1,1 @@
-"""Which images people look at first: lists of images, and what an annotator gains by looking at one."""
+"""Which images to review first: lists of images, and how much the review of an image gains."""

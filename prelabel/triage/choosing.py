@@ -1,4 +1,4 @@
-"""`select`: chooses the images of a run that people look at first, and writes them as a list for `--images`.
+"""`select`: chooses which images of a run to review first, and writes them as a list for `--images`.
 
 With a budget of 10 images and a fifth of it set aside, the list is
 
@@ -93,16 +93,17 @@ class ChoiceOptions(Options):
     selection: CountedDetections = group_of(CountedDetections)
     budget: int | None = option(
         None,
-        "Choose N images in all.",
+        "Choose N images in total.",
         metavar="N",
         min=1,
-        missing="no --budget given: name the number of images that people can look at",
+        missing="no --budget given: name the number of images that people can review",
         heading="Choice",
         first=True,
     )
     by: str = option(
         "uncertainty",
-        "Choose the images with the most uncertain detections (uncertainty), with the most (work), or at random.",
+        "Choose the images with the most uncertain detections (uncertainty), with the most detections (work), or at "
+        "random (random).",
         choices=(*SCORES, RANDOM),
         first=True,
     )
@@ -117,7 +118,7 @@ class ChoiceOptions(Options):
     seed: int = option(0, "Set the random seed; the same seed chooses the same images.", metavar="N", min=0, first=True)
     skip: tuple[str, ...] = option(
         (),
-        "Leave out the images in this list, for which an earlier choice was made; repeatable.",
+        "Leave out the images in this list, such as that of an earlier `select`; repeatable.",
         metavar="LIST",
         first=True,
     )
@@ -149,7 +150,7 @@ class ImageChoice:
 def choose_images(
     run: Run, to: str, options: ChoiceOptions, processes: Processes, progress: Callable[[int, int], None]
 ) -> ImageChoice:
-    """Choose the images of a finished run that people look at first, and write the list.
+    """Choose which images of a finished run to review first, and write the list.
 
     Args:
         run: The finished run.
