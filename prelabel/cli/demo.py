@@ -49,7 +49,7 @@ def commands(to: str, images: int, seed: int, evaluate: bool) -> list[tuple[str,
     return [
         ("draw scenes with ground truth", ["synth", "--images", str(images), "--seed", str(seed), "--to", scenes]),
         (
-            "label them on Ray; low-scoring detections are kept, so that exports can choose",
+            "label them on Ray, and keep low scores, so that exports can choose",
             ["label", scenes, "--detector", "demo-shapes", "--output", run, "--ray-address", "local"],
         ),
         ("check that the run is complete", ["verify", run]),

@@ -96,7 +96,7 @@ def estimate(dry_run: DryRun, listener: Reporter) -> None:
         click.echo(f"\n{'To start it' if result.images else 'No image is left to label. The command was'}:\n")
         click.echo(f"  {printable(dry_run.command)}")
         if _HIDDEN in dry_run.command:
-            click.echo(f"\nPut the secrets in place of {_HIDDEN}.")
+            click.echo(f"\nReplace {_HIDDEN} with the secrets.")
 
 
 def estimate_rows(result: Estimate) -> list[list[str]]:

@@ -120,8 +120,8 @@ def _model_parameters(command: F) -> F:
     "--write-adapter",
     type=PATH,
     metavar="FILE",
-    help="Write a first adapter for the model to this file, which must not exist: what is known is filled in, and ??? "
-    "marks what must be answered.",
+    help="Draft an adapter for the model in this new file: what is known is filled in, and ??? marks what you must "
+    "answer.",
 )
 @click.option(
     "--detector-option",

@@ -70,7 +70,7 @@ def images_table(difference: Difference) -> Table:
             ("images that failed in B", images[FAILED_IN_B]),
             ("images that failed in both", images[FAILED_IN_BOTH]),
             ("images of another size in B", images[OTHER_SIZE]),
-            ("images that are another file in B", images[OTHER_FILE]),
+            ("images with another file in B", images[OTHER_FILE]),
             ("images in A only", difference.only[0]),
             ("images in B only", difference.only[1]),
             ("images without a checksum in both runs", difference.unproven),

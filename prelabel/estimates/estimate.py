@@ -392,7 +392,9 @@ def _warnings_about_workers(
             "--cpus-per-worker"
         )
     if options.optimize == "auto":
-        warnings.append("--optimize auto: measured with the exact model; a run tries faster ways, and may be faster")
+        warnings.append(
+            "--optimize auto: measured with the exact model; a run also tries lower precision, and may be faster"
+        )
     busy_s = workers.stage_seconds.get("detect", 0.0) + workers.stage_seconds.get("encode", 0.0)
     if workers.images_per_s and busy_s * workers.images_per_s < _BUSY:
         slow, slow_s = max(

@@ -226,7 +226,7 @@ class _Counts:
         if self.renamed:
             notes.append(
                 f"renamed {self.renamed:,} (e.g. {self.renamed_example!r}), because another image has the same name "
-                f"apart from case and extension, or not every disk allows it: {EXTRACTED} has all names"
+                f"apart from case or extension, or some disks do not allow it: {EXTRACTED} lists all names"
             )
         if self.unlike_browsers:
             are = "images are" if self.unlike_browsers > 1 else "image is"

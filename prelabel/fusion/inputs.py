@@ -173,7 +173,7 @@ def run_notes(runs: Sequence[FusedRun], options: FuseOptions, classes: FusedClas
     if options.merge == "wbf" and len(set(kept.values())) > 1:
         thresholds = first_of([f"{threshold:g} in {run}" for run, threshold in kept.items()], 5)
         notes.append(
-            f"the runs kept detections from different scores on ({thresholds}): a run counts as 0 for objects that it "
+            f"the runs kept detections from different scores up ({thresholds}): a run counts as 0 for objects that it "
             "saw with a lower score"
         )
     if any("multiclass-scores" in (run.settings.get("keep") or ()) for run in runs):

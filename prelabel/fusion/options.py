@@ -65,7 +65,7 @@ class FuseOptions(MergeOptions):
         require(count > 1, f"fuse needs at least two runs, got {count}: {', '.join(self.runs)}")
         require(
             not self.weights or len(self.weights) == count,
-            f"--weights must be one number per run, {count} in all, got {len(self.weights)}",
+            f"--weights must be one number per run, {count} in total, got {len(self.weights)}",
         )
         require(
             not self.weights or self.merge == "wbf",

@@ -217,7 +217,7 @@ class _Reader:
         self._require(len(x2) == len(y1) == len(y2) == count, "bbox/xmin, xmax, ymin and ymax have different lengths")
         corners = np.stack((x1, y1, x2, y2), axis=1)
         fractions = (corners >= 1 - _LARGEST) & (corners <= _LARGEST)
-        self._require(bool(fractions.all()), "bbox has coordinates that are no fractions from 0 to 1")
+        self._require(bool(fractions.all()), "bbox has coordinates that are not fractions from 0 to 1")
         texts = [bytes(text).decode("utf-8", "replace") for text in byte_values(self._feature("class/text"))]
         numbers = integer_values(self._feature("class/label"))
         areas, crowd = self._floats("area").tolist(), integer_values(self._feature("is_crowd"))

@@ -186,7 +186,7 @@ class ExtractedFiles:
         if image.sha256 not in (None, file.labeled_sha256):
             raise StoreError(
                 f"image {image.image_id!r} in {redact(self.prefix)} is not the one that was labeled: it has changed "
-                f"since it was extracted, or comes from other images of this name. {self._advice()}"
+                f"since it was extracted, or another image of this name was extracted. {self._advice()}"
             )
         image = replace(
             image,

@@ -100,10 +100,10 @@ class DeclaredBy:
         if columns is not None and last is not None and last >= columns:
             refuse(f"outputs.{name}.columns", f"the output has {columns} columns ({tensor}), numbered from 0")
         if part.first is None and width is not None and columns not in (None, width):
-            refuse(f"outputs.{name}.columns", f"name the {width} of the {columns} columns of {tensor} that are meant")
+            refuse(f"outputs.{name}.columns", f"name which {width} of the {columns} columns of {tensor} to use")
         is_open = part.first is not None and part.last is None
         if is_open and width is not None and columns is not None and columns - (part.first or 0) != width:
-            refuse(f"outputs.{name}.columns", f"name the {width} columns of {tensor} that are meant")
+            refuse(f"outputs.{name}.columns", f"name which {width} columns of {tensor} to use")
         is_stated = "transposed" in self.values["outputs"][name]
         if rows is not None and columns is not None and rows < columns and not is_stated and part.first is not None:
             refuse(

@@ -25,7 +25,7 @@ _PART = {
     "columns": {
         "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\d+\.\.\d*$"}],
         "form": "a number, `first..last`, or `first..` up to the last",
-        "description": "The columns of the output that are meant, counted from 0; all columns if left out.",
+        "description": "The columns of the output to use, counted from 0; all columns if left out.",
     },
     "transposed": {
         "type": "boolean",
@@ -105,7 +105,8 @@ SCHEMA: dict[str, Any] = {
                 "type": "number",
                 "minimum": 0,
                 "maximum": 255,
-                "description": "The value of the rest, in 0..255 before scaling; needed for `letterbox` and `corner`.",
+                "description": "The pixel value that fills the rest, in 0..255 before scaling; needed for `letterbox` "
+                "and `corner`.",
             },
         ),
         outputs=_object(
@@ -145,7 +146,7 @@ SCHEMA: dict[str, Any] = {
                 number={
                     "type": "integer",
                     "minimum": 0,
-                    "description": "The class number of every box, for a network of one class.",
+                    "description": "The class number of every box, for a network with one class.",
                 },
                 offset={
                     "type": "integer",
@@ -155,12 +156,12 @@ SCHEMA: dict[str, Any] = {
                 background={
                     "type": "integer",
                     "minimum": 0,
-                    "description": "The network's class number, before `offset`, of what is no object: never a "
-                    "detection.",
+                    "description": "The network's class number, before `offset`, that stands for no object: never "
+                    "a detection.",
                 },
             ),
             count=_object(
-                "The number of boxes that are meant; the others are padding.",
+                "The number of valid boxes; the rest are padding.",
                 ("tensor",),
                 tensor=_TENSOR,
             ),
@@ -195,7 +196,7 @@ SCHEMA: dict[str, Any] = {
                     max={
                         "type": "integer",
                         "minimum": 1,
-                        "description": "At most this many boxes are kept, those of the highest scores; all if left "
+                        "description": "At most this many boxes are kept, those with the highest scores; all if left "
                         "out.",
                     },
                 ),

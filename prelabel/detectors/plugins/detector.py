@@ -226,7 +226,7 @@ def _texts(values: ObjectArray, name: str) -> ObjectArray:
     """Texts as `str`: libraries have types of their own, which Parquet does not take."""
     for value in values:
         if not isinstance(value, str):
-            raise DetectorError(f"{name} must be texts, got {value!r} ({_kind_of(value)})")
+            raise DetectorError(f"{name} must be strings, got {value!r} ({_kind_of(value)})")
     return as_objects([str(value) for value in values])
 
 

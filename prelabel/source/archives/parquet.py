@@ -238,7 +238,7 @@ class _OpenParquet:
     def read(self, location: str, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
         match = _LOCATION.fullmatch(location)
         if match is None:
-            raise FetchError(f"the plan's location {location[:80]!r} is not one in a Parquet file")
+            raise FetchError(f"the plan's location {location[:80]!r} is not a location in a Parquet file")
         group, row, size, column = int(match[1]), int(match[2]), int(match[3]), match[4]
         self._file.on_bytes = on_bytes
         images, self._images = self._images, None  # lost if this fails: a stream cannot be continued

@@ -159,7 +159,7 @@ class _OpenTar:
         compression, _, place = location.rpartition(":")
         offset, _, size = place.partition("+")
         if not (offset.isdigit() and size.isdigit()):
-            raise FetchError(f"the plan's location {location[:80]!r} is not one in a tar archive")
+            raise FetchError(f"the plan's location {location[:80]!r} is not a location in a tar archive")
         if int(size) > max_bytes:
             raise too_large(int(size), max_bytes)
         if self._content is None or compression != self._compression:

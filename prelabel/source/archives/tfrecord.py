@@ -132,7 +132,7 @@ def examples(file: RandomFile) -> Iterator[Example]:
             image, _, file_name = _Facts.of(view, _IMAGE_FEATURES, set()).named(number)
             features = dict(pairs_of(view))
         except ValueError as error:
-            raise FetchError(f"{where} is no tf.train.Example ({error})") from None
+            raise FetchError(f"{where} is not a tf.train.Example ({error})") from None
         yield Example(number, offset, file_name, features, b"" if image is None else image)
 
 
@@ -297,7 +297,7 @@ class _OpenTFRecord:
     def read(self, location: str, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
         match = _LOCATION.fullmatch(location)
         if match is None:
-            raise FetchError(f"the plan's location {location[:80]!r} is not one in a TFRecord file")
+            raise FetchError(f"the plan's location {location[:80]!r} is not a location in a TFRecord file")
         offset, length, start, size = (int(number or 0) for number in match.groups()[1:])
         if size > max_bytes:
             raise too_large(size, max_bytes)
@@ -308,7 +308,7 @@ class _OpenTFRecord:
         if match[4] is None:
             raise FetchError("its record holds no image, or several")
         if len(image) < size:
-            raise FetchError(f"the plan's location {location[:80]!r} is not one in this TFRecord file")
+            raise FetchError(f"the plan's location {location[:80]!r} is not a location in this TFRecord file")
         return image
 
     def _checked(self, offset: int, length: int, part: slice, on_bytes: Callable[[int], None]) -> bytes:
@@ -316,7 +316,9 @@ class _OpenTFRecord:
         content = self._content
         content.on_bytes = on_bytes
         if content.read_at(offset, _HEADER.size) != _header(length):
-            raise FetchError(f"its archive is damaged or another one: no record of {length:,} bytes at byte {offset:,}")
+            raise FetchError(
+                f"its archive is damaged or was replaced: no record of {length:,} bytes at byte {offset:,}"
+            )
         checksum, data = 0, bytearray()
         for position in range(0, length, _PIECE):
             content.on_bytes = lambda received, before=position: on_bytes(before + received)  # type: ignore[misc]

@@ -174,7 +174,7 @@ class _OpenZip:
     def read(self, location: str, max_bytes: int, on_bytes: Callable[[int], None]) -> bytes:
         match = _LOCATION.fullmatch(location)
         if match is None:
-            raise FetchError(f"the plan's location {location[:80]!r} is not one in a ZIP archive")
+            raise FetchError(f"the plan's location {location[:80]!r} is not a location in a ZIP archive")
         offset, compressed, method, plain = map(int, match.groups()[:4])
         if method not in (_STORED, _DEFLATED):
             raise FetchError(f"compressed with {_METHODS.get(method, f'method {method}')}, which is not supported")
