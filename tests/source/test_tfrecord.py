@@ -176,7 +176,7 @@ def test_damaged_data_costs_its_own_image(tmp_path: Path) -> None:
     (tmp_path / "x.tfrecord").write_bytes(tfrecord_of({"0.jpg": b"another", **IMAGES}))
     for ref in refs:
         unversioned = ImageRef(ref.image_id, ref.uri, ref.file_name, ref.size, None, ref.location)
-        with pytest.raises(FetchError, match=telling("another one")):
+        with pytest.raises(FetchError, match=telling("replaced")):
             fetch(unversioned, STORAGE, MAX)
 
 

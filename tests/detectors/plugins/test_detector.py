@@ -193,7 +193,7 @@ BREACHES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "not finite": (cats((0, np.nan, 2, 2)), {}, "1 of 1 detections .* not finite"),
     "percent": (cats((0, 0, 2, 2), score=[93]), {}, r"0\.\.1, got 93 to 93"),
     "two-dimensional scores": (cats((0, 0, 2, 2), score=[[0.9]]), {}, r"score must have shape \(1,\)"),
-    "a number as label": (cats((0, 0, 2, 2), label=[3]), {}, r"label must be texts, got 3 \(int\)"),
+    "a number as label": (cats((0, 0, 2, 2), label=[3]), {}, r"label must be strings, got 3 \(int\)"),
     "an empty label": (cats((0, 0, 2, 2), label=[""]), {}, "needs a label"),
     "a negative number": (cats((0, 0, 2, 2), category_id=[-1]), {}, "at least 0, got -1"),
     "an unknown class": (
