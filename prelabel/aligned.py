@@ -1,7 +1,8 @@
 """Arrays whose memory TensorFlow can use as it is.
 
-An image passes through three hands: its decoder writes the pixels, the detector may convert them, and the network reads
-them. TensorFlow copies an array that begins at any other address, and 12 megapixels take longer to copy than to read.
+A decoder writes the pixels of an image, the detector may convert them, and the network reads them. TensorFlow copies an
+array that begins at any other address, and 12 megapixels take longer to copy than to read. This is its own module
+because `source` and `detectors/running` both make such arrays.
 """
 
 from __future__ import annotations

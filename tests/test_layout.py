@@ -148,6 +148,21 @@ PRIVATE = {
 }
 
 
+#: Private attributes of libraries, and the only file that may use each. The tests of storage and of the cluster fail
+#: when a library no longer has one.
+PRIVATE_ATTRIBUTES = {
+    "_call_s3": "storage/s3.py",
+    "_get_headers": "storage/gcs.py",
+    "_get_params": "storage/gcs.py",
+    "_global_node": "engine/cluster.py",
+    "_location": "storage/gcs.py",
+    "_set_session": "storage/gcs.py",
+}
+
+#: Attributes with a leading underscore that the documentation of Python describes.
+DOCUMENTED = {"_exit", "_getframe", "_replace"}
+
+
 def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
@@ -255,6 +270,32 @@ def test_the_table_in_architecture_md_is_the_same():
     assert {package: may_import for (package,), _, may_import in cells[:-1]} == MAY_IMPORT
     assert [package for (package,), *_ in cells[:-1]] == list(MAY_IMPORT)
     assert cells[-1][0] | {"__init__", "__main__"} == set(OUTERMOST)
+
+
+def private_attributes() -> dict[str, set[str]]:
+    """The files that use each attribute with a leading underscore which the package does not define itself."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in modules()}
+    nodes = [node for tree in trees.values() for node in ast.walk(tree)]
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    own |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    files: dict[str, set[str]] = {}
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr) and node.attr not in own:
+                files.setdefault(node.attr, set()).add(path.relative_to(PACKAGE).as_posix())
+    return {name: places for name, places in files.items() if name not in DOCUMENTED}
+
+
+def test_private_attributes_of_libraries_are_used_in_only_one_file():
+    assert private_attributes() == {name: {place} for name, place in PRIVATE_ATTRIBUTES.items()}
+
+
+def test_a_short_module_says_why_it_is_one():
+    for path in modules():
+        text = path.read_text(encoding="utf-8")
+        if text.count("\n") < 40 and path.stem not in ("__init__", "__main__"):
+            assert re.search(r"own module\s+because", text.partition("\n\nfrom ")[0]), path
 
 
 def test_every_module_belongs_to_a_package_of_the_table():

@@ -1,4 +1,4 @@
-"""Checks of what detectors return that are the same for SavedModels and for detectors in Python."""
+"""Checks of what detectors return, in their own module because `running` and `plugins` share them."""
 
 from __future__ import annotations
 

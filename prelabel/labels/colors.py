@@ -3,8 +3,8 @@
     colors_by_frequency({"dog": 3, "person": 90, "cat": 3})
         ->  {"person": "#d82828", "cat": "#0808f8", "dog": "#00a800"}
 
-The gallery, Label Studio's labeling configuration, CVAT's labels and Pascal VOC's label map all take their colors from
-here. A class has the same color in all of them if they count the same detections.
+This is its own module because the gallery, Label Studio's labeling configuration, CVAT's labels and Pascal VOC's label
+map all take their colors from it. A class has the same color in all of them if they count the same detections.
 """
 
 from __future__ import annotations
