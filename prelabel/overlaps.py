@@ -117,8 +117,8 @@ def keep_most_specific(
     comparable = _comparable(xyxy)
     boxes = xyxy[comparable]
     neighbors = Neighbors(boxes, _from_zero(image[comparable]), overlap_reach(iou))
-    every = np.arange(len(boxes))
-    for pair in _overlapping(neighbors.earlier, boxes, iou, every, every):
+    all_boxes = np.arange(len(boxes))
+    for pair in _overlapping(neighbors.earlier, boxes, iou, all_boxes, all_boxes):
         first, second = (comparable[box] for box in pair)
         for specific, general in ((first, second), (second, first)):
             kept[general[below[number[specific], number[general]]]] = False

@@ -61,7 +61,7 @@ def difference_page(difference: Difference, pictures: Mapping[str, bytes | str])
             empty to show none.
     """
     images = difference.most_changed
-    colors = colors_by_frequency({name: each.in_a + each.in_b for name, each in difference.by_class.items()})
+    colors = colors_by_frequency({name: changes.in_a + changes.in_b for name, changes in difference.by_class.items()})
     facts = tuple(f"{letter}: {redact(name)}" for letter, name in zip("AB", difference.names, strict=True))
     parts = [
         tag("section", tag("p", sentence(difference), class_="sentence"), class_="panel result"),

@@ -229,9 +229,9 @@ class Neighbors:
         strip = expand(first[: len(strips)], strips) * width
         right = strip + np.minimum(x + across, width - 1)[row] + _SLACK
         begin = np.searchsorted(grid.key, strip + np.maximum(x - across, 0)[row] - _SLACK)
-        some = np.flatnonzero(grid.key[begin] <= right)
-        begin, number = begin[some], number[row[some]]
-        length = np.searchsorted(grid.key, right[some], side="right") - begin
+        nonempty = np.flatnonzero(grid.key[begin] <= right)
+        begin, number = begin[nonempty], number[row[nonempty]]
+        length = np.searchsorted(grid.key, right[nonempty], side="right") - begin
         searched = _first_within(_CANDIDATES, number, length, searched)
         ranges = slice(0, int(np.searchsorted(number, searched)))
         return _Ranges(searched, queries[number[ranges]], begin[ranges], length[ranges])

@@ -154,9 +154,9 @@ def resolve_pieces(
         kept = np.append(kept, np.ones(len(groups), dtype=bool))
         together = concatenate([together, *joined])
         rows = np.flatnonzero(kept)
-        found = _whole_objects(table.at(rows), windows, together[rows])
+        objects = _whole_objects(table.at(rows), windows, together[rows])
         whole = np.full(len(together), -1)
-        whole[rows] = np.where(found < 0, -1, rows[found])
+        whole[rows] = np.where(objects < 0, -1, rows[objects])
     origin = np.array([*range(len(parts)), *(table.part[_strongest(table, group)] for group in groups)], np.int64)
     completed = replace(together, xyxy=together.xyxy[np.where(whole < 0, np.arange(len(together)), whole)])
     remaining = [np.flatnonzero(kept & (table.part == number)) for number in range(len(windows))]

@@ -267,7 +267,7 @@ class _Reader:
         if not len(visible):
             visible = np.where(np.isfinite(x) & np.isfinite(y), 2.0, 0.0)
         points = np.nan_to_num(np.stack((x * width, y * height, visible), axis=1)).reshape(count, -1, 3)
-        return [tuple(each.ravel().tolist()) if each[:, 2].any() else () for each in points]
+        return [tuple(of_object.ravel().tolist()) if of_object[:, 2].any() else () for of_object in points]
 
 
 def _segmentation(file: memoryview, height: int, width: int) -> tuple[Any, bool]:

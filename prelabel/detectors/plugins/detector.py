@@ -75,8 +75,8 @@ class PluginDetector:
                 f"{self._info.name}.detect must return a list with one Detections per image: {len(images)}, got {given}"
             )
         return [
-            self._result(each, pixels, frame, seconds)
-            for each, pixels, frame in zip(answer, images, frames, strict=True)
+            self._result(detections, pixels, frame, seconds)
+            for detections, pixels, frame in zip(answer, images, frames, strict=True)
         ]
 
     def warm_up(self, height: int = 480, width: int = 640) -> None:

@@ -152,7 +152,7 @@ def _keypoint_names(names: Any, count: int) -> tuple[str, ...]:
     A data set without names gets `0`, `1`, ... (`models/yolo/pose/train.py`).
     """
     lists = list(names.values()) if isinstance(names, dict) else []
-    if not lists or not all(isinstance(each, list) and each == lists[0] for each in lists):
+    if not lists or not all(isinstance(of_class, list) and of_class == lists[0] for of_class in lists):
         return ()
     texts = tuple(str(name).strip() for name in lists[0])
     is_counted = all(text.isdecimal() for text in texts)
