@@ -2,7 +2,8 @@
 
     prelabel label a.tar --detector _sleeping:Sleeping --detector-option seconds=0.01 --detector-option notes=FILE ...
 
-A line of the notes: its process, the time of the machine's monotonic clock, the peak of its memory in MB.
+A line of the notes: its process, the time of the machine's monotonic clock at the end and at the beginning, the peak of
+its memory in MB.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ class Sleeping:
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """One `Detections` per image."""
+        begin = time.monotonic()
         time.sleep(self._seconds * len(images))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        self._notes.write(f"{os.getpid()} {time.monotonic():.4f} {peak:.1f}\n")
+        self._notes.write(f"{os.getpid()} {time.monotonic():.4f} {begin:.4f} {peak:.1f}\n")
         return [
             Detections.of(*image.shape[:2], xyxy=[[1, 1, 5, 5]], score=[0.9], label=["box"], category_id=[1])
             for image in images

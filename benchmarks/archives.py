@@ -5,8 +5,8 @@
 
 An S3 server on this machine (moto's) stands behind a proxy that answers every request late, and counts. The detector
 sleeps for a fixed time per image, so that the figures depend little on the machine. Sources and output lie in the
-store. The rate is that of the detector between its first and its last image. With single images, two workers are busy
-for the share of that time in which their detectors do not wait.
+store. The rate is that of the detector between its first and its last image, and it is busy for the share of that time
+in which it does not wait for images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,6 +134,7 @@ class Job:
 
     Attributes:
         images_per_s: Rate of the detectors between their first and their last image.
+        busy: Share of the time between its first and its last image in which a detector runs, mean of the workers.
         seconds: Of the whole command.
         peaks_mb: Peak memory of the worker after each image.
         source: Number of requests to the bucket of the images.
@@ -141,6 +142,7 @@ class Job:
     """
 
     images_per_s: float
+    busy: float
     seconds: float
     peaks_mb: list[float]
     source: int
@@ -203,14 +205,23 @@ class Stage:
         self.store.delay_s = 0.0
         lines = [line.split() for line in notes.read_text().splitlines()][-images:]
         times = [float(line[1]) for line in lines]
+        spans: dict[str, list[tuple[float, float]]] = {}
+        for process, end, start, _ in lines:
+            spans.setdefault(process, []).append((float(start), float(end)))
         counts = self.store.requests
         return Job(
             (images - 1) / (times[-1] - times[0]),
+            statistics.fmean(map(_busy, spans.values())),
             seconds,
-            [float(line[2]) for line in lines],
+            [float(line[3]) for line in lines],
             sum(count for (_, bucket), count in counts.items() if bucket != output),
             sum(count for (_, bucket), count in counts.items() if bucket == output),
         )
+
+
+def _busy(spans: Sequence[tuple[float, float]]) -> float:
+    """The share of the time from the start of the first to the end of the last that these spans (start, end) cover."""
+    return sum(end - start for start, end in spans) / (spans[-1][1] - spans[0][0])
 
 
 def measure_rates(stage: Stage, images: int, repeat: int) -> list[Figure]:
@@ -243,8 +254,7 @@ def measure_objects(stage: Stage, images: int, repeat: int) -> list[Figure]:
 
     def busy(buckets: set[str], delay_s: float) -> float:
         stage.store.late_buckets = buckets
-        job = stage.label(source, images, delay_s, OBJECT_IMAGE_S, "--workers", str(OBJECT_WORKERS))
-        return job.images_per_s * OBJECT_IMAGE_S / OBJECT_WORKERS
+        return stage.label(source, images, delay_s, OBJECT_IMAGE_S, "--workers", str(OBJECT_WORKERS)).busy
 
     ways = {(name, delay_s): functools.partial(busy, late[name], delay_s) for name in late for delay_s in OBJECT_LATE_S}
     took = take_turns({str(key): way for key, way in ways.items()}, repeat, warm_up=False)

@@ -40,8 +40,9 @@ class S3(ObjectStore):
 
     def filesystem(self, address: Address, options: dict[str, Any]) -> Any:
         """A connected s3fs file system. s3fs checks its options only when connecting; no request is sent."""
-        # Many threads read concurrently; botocore's default of ten connections would make them wait.
-        options["config_kwargs"] = {"max_pool_connections": 64, **options.get("config_kwargs", {})}
+        # A worker downloads up to 64 images at a time and publishes shards meanwhile; with botocore's default of ten
+        # connections, they would wait for each other.
+        options["config_kwargs"] = {"max_pool_connections": 80, **options.get("config_kwargs", {})}
         fs = fsspec.filesystem(self.protocols[0], **options)
         if fs._s3 is None:
             fs.connect()
