@@ -23,7 +23,7 @@ from typing import Any
 from common import LEAST_REPEAT, figure, report, take_turns
 from pictures import pictures
 
-FIRST_IMAGE_S = 12.0
+FIRST_IMAGE_S = 3.0
 IMAGES = 8
 
 #: Each is what a process does after those before it.

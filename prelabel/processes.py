@@ -25,8 +25,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from multiprocessing.connection import wait
+from types import ModuleType
 from typing import Any, TypeVar
+
+import pyarrow
 
 from prelabel.errors import RunError
 
@@ -124,6 +129,47 @@ def _hidden_script() -> Iterator[None]:
         yield
     finally:
         main.update(hidden)
+
+
+@contextlib.contextmanager
+def hidden(name: str) -> Iterator[None]:
+    """Make the import of a module fail inside the block, in all threads, unless it has been imported already."""
+    if name in sys.modules:
+        yield
+        return
+    finder = _NotInstalled(name)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _NotInstalled(MetaPathFinder, Loader):
+    """Finds one module, and fails to load it.
+
+    Code that only looks for the module finds one without a file. None in `sys.modules` has the same effect on Python
+    code, but compiled code takes it for the module.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname == self._name else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        raise ModuleNotFoundError(f"No module named {self._name!r}", name=self._name)
+
+
+def without_pandas() -> None:
+    """Keep pyarrow from importing pandas in this process, where it is installed.
+
+    pyarrow imports it to convert the first list, which takes a quarter of a second, and never tries again.
+    `Table.to_pandas` fails afterwards, so this is for processes that run no code of users.
+    """
+    with hidden("pandas"):
+        pyarrow.array([0])
 
 
 def _work(pickled: bytes) -> Any:

@@ -50,7 +50,7 @@ MAY_IMPORT = {
         *{"protobuf", "detectors/base", "detectors/models"},
     },
     "detectors/running": {
-        *{"errors", "words", "aligned", "storage", "detections", "labels", "masks", "select"},
+        *{"errors", "words", "aligned", "processes", "storage", "detections", "labels", "masks", "select"},
         *{"detectors/base", "detectors/checks", "detectors/models", "detectors/conventions"},
     },
     "detectors/plugins": {
@@ -68,12 +68,12 @@ MAY_IMPORT = {
     },
     "triage": {"errors", "options", "storage", "source", "store"},
     "engine": {
-        *{"errors", "storage", "image_ref", "keypoints", "labels", "config", "source", "store"},
-        *{"detectors/base", "detectors/running", "detectors", "views", "triage"},
+        *{"errors", "processes", "storage", "image_ref", "keypoints", "labels", "config", "source", "store"},
+        *{"detectors/base", "detectors/running", "detectors/plugins", "detectors", "views", "triage"},
     },
     "estimates": {
         *{"errors", "words", "options", "storage", "image_ref", "config", "source", "store", "engine"},
-        *{"detectors/base", "detectors"},
+        *{"detectors/base", "detectors/plugins", "detectors"},
     },
     "export": {
         *{"errors", "storage", "detections", "frames", "keypoints", "labels", "mapping_files", "masks", "options"},
@@ -253,6 +253,13 @@ def test_private_modules_of_libraries_are_imported_in_only_one_file(path: Path):
 )
 def test_no_heavy_library_is_loaded_by(module: str):
     code = f"import sys, {module}; print([m for m in ('tensorflow', 'ray', 'tensorflow_hub') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_first_process_can_be_started_before_the_driver_imports_what_it_needs():
+    heavy = "('pyarrow', 'fsspec', 'PIL', 'prelabel.engine.job', 'prelabel.engine.worker')"
+    code = f"import sys, prelabel.engine.runner; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

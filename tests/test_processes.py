@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from prelabel.errors import ExportError, RunError
-from prelabel.processes import Processes
+from prelabel.processes import Processes, hidden
 from tests.messages import telling
 
 
@@ -70,7 +71,7 @@ def test_a_dead_process_raises_a_run_error() -> None:
 
 _ENDLESS = """
 import os, sys, time
-from prelabel.processes import Processes
+from prelabel.processes import Processes, hidden
 from tests.test_processes import sleep_long
 if __name__ == "__main__":
     with Processes(2, min_remaining_s=0) as processes:
@@ -119,3 +120,41 @@ def test_a_script_is_not_run_again_by_the_processes_it_starts(tmp_path: Path) ->
     )
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
     assert (result.stdout.splitlines(), result.stderr) == (["begins", "6", "True"], "")
+
+
+@pytest.mark.parametrize("kind", ["import json.tool", "importlib.import_module('json.tool')"])
+def test_a_hidden_module_cannot_be_imported_until_the_block_ends(kind: str) -> None:
+    code = f"""
+import importlib, importlib.util
+from prelabel.processes import hidden
+with hidden("json.tool"):
+    try:
+        {kind}
+        print("imported")
+    except ImportError as error:
+        print(error.name)
+    print(importlib.util.find_spec("json.tool").origin)
+{kind}
+print("imported afterwards")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["json.tool", "None", "imported afterwards"]
+
+
+def test_a_module_that_is_imported_already_is_not_hidden() -> None:
+    with hidden("itertools"):
+        assert importlib.import_module("itertools") is itertools
+
+
+def test_lists_are_converted_without_pandas() -> None:
+    code = """
+import sys, types
+from prelabel.processes import without_pandas
+without_pandas()
+import pyarrow
+array = pyarrow.array([1, 2])
+table = pyarrow.table({"a": ["x"]})
+print(array.to_pylist(), table.to_pylist(), "pandas" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[1, 2] [{'a': 'x'}] False"]

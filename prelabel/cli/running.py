@@ -89,25 +89,32 @@ def label(options: LabelOptions, dry_run: DryRun | None) -> None:
 
     Run the same command again to resume an interrupted run.
     """
-    from prelabel.console import reporter
-    from prelabel.engine.job import run
-    from prelabel.engine.progress import too_many
-    from prelabel.store.rows import GONE
+    from prelabel.engine.runner import Runner
 
-    listener = reporter(quiet=options.quiet, log_json=options.log_json)
-    if dry_run is not None:
-        from prelabel.cli.estimate import estimate
+    with Runner(options) as runner:
+        if dry_run is None:
+            runner.start()  # before the imports, which take half a second
+        from prelabel.console import reporter
+        from prelabel.engine.job import run
+        from prelabel.engine.progress import too_many
+        from prelabel.processes import without_pandas
+        from prelabel.store.rows import GONE
 
-        estimate(dry_run, listener)
-        return
-    with stopped_by_signals() as stop:
-        try:
-            summary = run(options, listener, stop)
-        except RunInterrupted as error:
-            listener.close()
-            fail(str(error), stop.exit_code)
-        finally:
-            listener.close()
+        without_pandas()
+        listener = reporter(quiet=options.quiet, log_json=options.log_json)
+        if dry_run is not None:
+            from prelabel.cli.estimate import estimate
+
+            estimate(dry_run, listener)
+            return
+        with stopped_by_signals() as stop:
+            try:
+                summary = run(options, listener, stop, runner)
+            except RunInterrupted as error:
+                listener.close()
+                fail(str(error), stop.exit_code)
+            finally:
+                listener.close()
     show_summary(summary, listener, quiet=options.quiet)
     if summary.lost:
         fail(

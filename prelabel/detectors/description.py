@@ -73,11 +73,6 @@ def with_detector_defaults(options: LabelOptions) -> LabelOptions:
     return replace(options, optimize="off")
 
 
-def uses_tensorflow(options: LabelOptions) -> bool:
-    """Whether the detector of a run is a model, which TensorFlow runs."""
-    return find_factory(options.detector) is None
-
-
 def describe_detector(
     options: LabelOptions, storage: Storage, notify: Callable[[str], None], stop: threading.Event | None = None
 ) -> Description:

@@ -50,20 +50,23 @@ from prelabel.store.source_check import SourceCheck
 _WRITE_THREADS = 8
 
 
-def run(options: LabelOptions, reporter: Reporter, stop: threading.Event | None = None) -> Summary:
+def run(
+    options: LabelOptions, reporter: Reporter, stop: threading.Event | None = None, runner: Runner | None = None
+) -> Summary:
     """Label all images of the sources, or resume an earlier run.
 
     Args:
         options: Options of the run.
         reporter: Receives the run's events.
         stop: Set it from a signal handler or another thread to end early; finished shards are kept.
+        runner: A runner for these options whose first worker may have been started already.
 
     Raises:
         PrelabelError: See `prelabel.errors`. Finished shards are kept, and a later call resumes from them.
     """
-    options = settled_options(options)
-    with Runner(options) as runner:
-        return _Job(options, reporter, stop or threading.Event(), runner).run()
+    with runner or Runner(options) as started:
+        started.start()  # its imports take longer than all checks and the plan of a small run
+        return _Job(settled_options(options), reporter, stop or threading.Event(), started).run()
 
 
 def settled_options(options: LabelOptions) -> LabelOptions:
@@ -85,12 +88,11 @@ def settled_options(options: LabelOptions) -> LabelOptions:
 def check_run(
     options: LabelOptions,
     planner: Planner,
-    runner: Runner,
     storage: Storage,
     notify: Callable[[str], None],
     stop: threading.Event,
 ) -> tuple[RunRecord | None, DetectorRecord]:
-    """Make all checks of a call that change nothing, and start the first worker's process meanwhile if a run begins.
+    """Make all checks of a call that change nothing.
 
     Returns:
         The record of the run that the call resumes, or None; and the detector.
@@ -99,9 +101,7 @@ def check_run(
         PrelabelError: The call would be refused.
     """
     earlier = None if options.overwrite else read_run(Address.of_folder(options.output), storage)
-    if earlier is None:
-        runner.start()
-    else:
+    if earlier is not None:
         require_same_settings(earlier, options)
     if earlier is None or options.compares_source:
         planner.check()
@@ -123,7 +123,7 @@ class _Job:
 
     def run(self) -> Summary:
         options, output, notify = self._options, self._root, self._reporter.message
-        earlier, detector = check_run(options, self._planner, self._runner, self._storage, notify, self._stop)
+        earlier, detector = check_run(options, self._planner, self._storage, notify, self._stop)
         # All checks that do not change the output come before this line.
         with Lock(output, self._storage, notify, self._stop) as lock:
             if not options.overwrite and read_run(output, self._storage) != earlier:

@@ -1,6 +1,7 @@
 """The choice between Ray and local processes. This module imports Ray only when Ray is used.
 
-Starting Ray takes longer than many small jobs, and on a single machine without a GPU it has no advantage.
+Starting Ray takes longer than many small jobs, and on a single machine without a GPU it has no advantage. The module
+imports nothing heavy, so that a command can start the first worker's process before it does anything else.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prelabel.config import LabelOptions
-from prelabel.detectors.description import uses_tensorflow
+from prelabel.detectors.plugins.addresses import find_factory
+from prelabel.engine.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
-    from prelabel.engine.process_pool import WorkerProcess
+    from prelabel.config import LabelOptions
     from prelabel.engine.worker import WorkerSpec
     from prelabel.engine.worker_pool import WorkerPool
 
@@ -35,18 +36,19 @@ class Runner:
 
     Attributes:
         name: `"local"` or `"ray"`.
+
+    Raises:
+        ConfigError: The detector's name is ambiguous.
     """
 
     def __init__(self, options: LabelOptions) -> None:
         self.name = choose_runner(options)
         self._first: WorkerProcess | None = None
-        self._uses_tensorflow = uses_tensorflow(options)
+        self._uses_tensorflow = find_factory(options.detector) is None
 
     def start(self) -> None:
-        """Start the first worker's process ahead, if workers run as local processes."""
-        if self.name == LOCAL:
-            from prelabel.engine.process_pool import WorkerProcess
-
+        """Start the first worker's process ahead, if workers run as local processes. A second call does nothing."""
+        if self.name == LOCAL and self._first is None:
             self._first = WorkerProcess(uses_tensorflow=self._uses_tensorflow)
 
     def __enter__(self) -> Runner:

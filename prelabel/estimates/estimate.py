@@ -16,7 +16,8 @@ from pathlib import Path
 
 from prelabel.config import LabelOptions
 from prelabel.detectors.base import DetectorRecord
-from prelabel.detectors.description import describe_detector, uses_tensorflow
+from prelabel.detectors.description import describe_detector
+from prelabel.detectors.plugins.addresses import find_factory
 from prelabel.engine.job import check_run, settled_options
 from prelabel.engine.planning import Planner, inspect_detector
 from prelabel.engine.progress import Reporter
@@ -167,8 +168,9 @@ def estimate(options: EstimateOptions, reporter: Reporter, stop: threading.Event
     Raises:
         PrelabelError: `run` would refuse the options, or no worker can label the sample.
     """
-    options = replace(options, run=settled_options(options.run))
     with tempfile.TemporaryDirectory(prefix="prelabel-plan-") as folder, Runner(options.run) as runner:
+        runner.start()
+        options = replace(options, run=settled_options(options.run))
         return _Estimator(options, reporter, stop or threading.Event(), runner, folder).estimate()
 
 
@@ -190,7 +192,7 @@ class _Estimator:
 
     def estimate(self) -> Estimate:
         options, storage, notify = self._options, self._storage, self._reporter.message
-        earlier, detector = check_run(options, self._planner, self._runner, storage, notify, self._stop)
+        earlier, detector = check_run(options, self._planner, storage, notify, self._stop)
         record, work = self._work_left(earlier, detector)
         work = [of_shard for of_shard in work if of_shard.to_label]
         tasks = [of_shard.task for of_shard in work]
@@ -320,7 +322,7 @@ class _Estimator:
         start = time.perf_counter()
         inspect_detector(self._options, self._storage, notes.append, self._stop)
         seconds = time.perf_counter() - start
-        if not uses_tensorflow(self._options):
+        if find_factory(self._options.detector) is not None:
             return seconds, None, notes
         sized = replace(self._options, decode_scale="auto")  # asks for the size
         return seconds, describe_detector(sized, self._storage, lambda text: None, self._stop).input_size, notes

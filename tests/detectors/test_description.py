@@ -8,7 +8,7 @@ import pytest
 
 from prelabel.config import LabelOptions
 from prelabel.detectors import description
-from prelabel.detectors.description import uses_tensorflow, with_detector_defaults
+from prelabel.detectors.description import with_detector_defaults
 from prelabel.errors import ConfigError
 from prelabel.options import fields_of
 
@@ -26,10 +26,9 @@ def test_every_option_on_detectors_is_for_models_or_for_all() -> None:
     assert set(about_detectors) == COMMON | set(description._OF_MODELS)
 
 
-def test_code_is_run_as_it_is_and_models_by_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_is_run_as_it_is_and_models_with_their_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRELABEL_MODEL_MIRROR", "https://mirror.example.org")
     code, model = options(), options(detector="demo-shapes")
-    assert (uses_tensorflow(code), uses_tensorflow(model)) == (False, True)
     assert (with_detector_defaults(code).optimize, with_detector_defaults(code).model_mirror) == ("off", None)
     with_mirror = with_detector_defaults(model)
     assert (with_mirror.optimize, with_mirror.model_mirror) == ("exact", "https://mirror.example.org")

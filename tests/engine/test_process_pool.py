@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from prelabel.config import LabelOptions
-from prelabel.engine import cluster, runner
+from prelabel.engine import cluster, runner, worker_process
 from prelabel.engine import process_pool as local
-from prelabel.engine.process_pool import WorkerProcess
+from prelabel.engine.job import run
+from prelabel.engine.runner import Runner
+from prelabel.engine.worker_process import WorkerProcess
 from prelabel.errors import ConfigError, RunError, SourceError
 from prelabel.storage.files import Storage
 from prelabel.store.run import open_run
@@ -153,9 +155,27 @@ def test_a_process_started_ahead_is_ended_if_the_run_fails_before_it_is_used(
     assert not Path(f"/proc/{process.pid}").exists()
 
 
+def test_the_process_that_a_command_starts_ahead_labels_the_images(local_world: World, monkeypatch: pytest.MonkeyPatch):
+    local_world.add(1)
+    started: list[int] = []
+    real_init = WorkerProcess.__init__
+
+    def init(process: WorkerProcess, *, uses_tensorflow: bool) -> None:
+        real_init(process, uses_tensorflow=uses_tensorflow)
+        started.append(process.pid)
+
+    monkeypatch.setattr(WorkerProcess, "__init__", init)
+    recorder = Recorder()
+    chosen = local_world.options(workers=1)
+    with Runner(chosen) as ahead:
+        ahead.start()
+        run(chosen, recorder, runner=ahead)
+    assert [int(name.rpartition(":")[2]) for name in recorder.by] == started
+
+
 def test_the_reason_why_a_process_cannot_start_is_reported(local_world: World, monkeypatch: pytest.MonkeyPatch):
     local_world.add(1)
-    monkeypatch.setattr(local, "_BOOT", "raise ImportError('no module named so')")
+    monkeypatch.setattr(worker_process, "_BOOT", "raise ImportError('no module named so')")
     with pytest.raises(RunError, match=r"start.*ImportError: no module named so") as failed:
         local_world.label()
     log = Path(re.findall(r"\S+\.log\b", str(failed.value))[0])
@@ -167,7 +187,7 @@ def test_the_reason_why_a_process_cannot_start_is_reported(local_world: World, m
 def test_the_last_line_of_a_killed_process_is_reported(local_world: World, monkeypatch: pytest.MonkeyPatch):
     local_world.add(1)
     crash = "import os, sys; sys.stderr.write('Check failed: no AVX' + chr(10)); sys.stderr.flush(); os.abort()"
-    monkeypatch.setattr(local, "_BOOT", crash)
+    monkeypatch.setattr(worker_process, "_BOOT", crash)
     with pytest.raises(RunError, match=telling("SIGABRT", "Check failed: no AVX", r"\S+\.log")):
         local_world.label()
 

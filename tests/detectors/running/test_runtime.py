@@ -154,6 +154,7 @@ def test_a_separate_process_loads_and_runs_models_without_keras(tmp_path: Path) 
         "from prelabel.detectors.running.runtime import tensorflow\n"
         "tf = tensorflow(keras=False)\n"
         "assert not {'keras', 'tf_keras', 'pandas'} & sys.modules.keys()\n"
+        "import gc; assert gc.isenabled()\n"
         "module = tf.Module(); module.double = tf.function(lambda x: 2 * x, [tf.TensorSpec([], tf.float32)])\n"
         f"tf.saved_model.save(module, {str(tmp_path)!r})\n"
         f"print(float(tf.saved_model.load({str(tmp_path)!r}).double(4.0)))\n"
