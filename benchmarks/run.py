@@ -25,7 +25,7 @@ ROOT = HERE.parent
 _HELPERS = {"common", "made_run", "pictures", "run"}
 
 #: Too long to be run unless named, or in need of an environment of its own.
-_BY_NAME = {"endurance", "estimates", "slicing"}
+_BY_NAME = {"endurance", "estimates", "slicing", "streams"}
 
 #: A script that takes longer is ended, unless it is run by name only; the others still run.
 TIME_LIMIT_S = 1800

@@ -217,6 +217,14 @@ class LabelOptions(Options):
         metavar="N",
         min=1,
     )
+    streams: int = option(
+        1,
+        "Run the model on N images, or batches, at the same time in each worker: N streams share one copy of the model "
+        "and the --cpus-per-worker. More than 1 saves memory; as many workers of 1 CPU are as fast or faster.",
+        metavar="N",
+        min=1,
+        max=16,
+    )
     trust_model: bool = option(
         False,
         "Run the detector even if it is Python code, or a model whose graph reads or writes files, uses the network or "

@@ -27,7 +27,7 @@ from prelabel.storage.files import Storage
 #: Options of `label` that say how a SavedModel is found, read and run.
 _OF_MODELS = (
     *("adapter", "label_map", "input_range", "activation", "input_layout", "mask_frame", "mask_threshold", "keep"),
-    *("top_k", "optimize", "model_cache", "model_mirror"),
+    *("top_k", "streams", "optimize", "model_cache", "model_mirror"),
 )
 
 

@@ -157,6 +157,7 @@ class ModelLoader(Loader):
         )
         self._process_options: dict[str, Any] = {
             "threads": self._threads,
+            "streams": options.streams,
             "gpus": gpus,
             "cache_dir": options.model_cache,
         }

@@ -253,10 +253,12 @@ class MetricsReporter(Reporter):
     Args:
         run_id: Value of the label `run`.
         detector: Value of the label `detector`.
+        streams: Images that each worker runs at the same time.
     """
 
-    def __init__(self, run_id: str, detector: str) -> None:
+    def __init__(self, run_id: str, detector: str, streams: int = 1) -> None:
         self._labels = {"run": run_id, "detector": detector}
+        self._streams = streams
         keys = tuple(self._labels)
 
         def counter(name: str, description: str, *labels: str) -> metrics.Counter:
@@ -283,7 +285,7 @@ class MetricsReporter(Reporter):
         self._rate = gauge("images_per_second", "Images per second over the last 30 seconds.")
         self._workers = gauge("workers", "Workers that have loaded their detector.")
         self._busy = gauge("busy_share", "Share of the workers' time in which the detector ran.")
-        self._detect_s = self._worker_s = 0.0
+        self._detect_s = self._stream_s = 0.0
         self._updated_at = time.monotonic()
 
     def lost(self, worker: LostWorker) -> None:
@@ -291,15 +293,15 @@ class MetricsReporter(Reporter):
 
     def progress(self, snapshot: Snapshot) -> None:
         now = time.monotonic()
-        self._worker_s += snapshot.workers * (now - self._updated_at)
+        self._stream_s += snapshot.workers * self._streams * (now - self._updated_at)
         self._updated_at = now
         self._planned.set(snapshot.images, self._labels)
         self._done.set(snapshot.done, self._labels)
         self._queue.set(snapshot.images - snapshot.done, self._labels)
         self._rate.set(snapshot.images_per_s, self._labels)
         self._workers.set(snapshot.workers, self._labels)
-        if self._worker_s:
-            self._busy.set(min(1.0, self._detect_s / self._worker_s), self._labels)
+        if self._stream_s:
+            self._busy.set(min(1.0, self._detect_s / self._stream_s), self._labels)
 
     def shard(self, record: ShardRecord, seconds: float, *, worker: str) -> None:
         self._shards.inc(1, self._labels)

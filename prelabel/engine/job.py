@@ -270,7 +270,7 @@ class _Job:
         manifest = Manifest(self._record.run_id, utc_now("seconds"), shards, all_seconds, runner)
         if fresh or not finished.has_manifest:
             self._output.finish(self._record, manifest)
-        totals, worker_s = manifest.totals, workers * throughput.seconds
+        totals, stream_s = manifest.totals, workers * self._options.streams * throughput.seconds
         return Summary(
             output=str(self._root),
             images=totals["rows"],
@@ -288,7 +288,7 @@ class _Job:
             label_s=throughput.seconds,
             workers=workers,
             runner=runner,
-            busy=min(1.0, seconds["detect"] / worker_s) if worker_s else 0.0,
+            busy=min(1.0, seconds["detect"] / stream_s) if stream_s else 0.0,
             seconds=dict(seconds),
             optimization=str(self._record.optimization),
             lost_workers=lost,

@@ -101,6 +101,7 @@ def measure(
     reader: Reader,
     detector: FrameDetector,
     on_image: Callable[[ImageRow], None] = lambda row: None,
+    streams: int = 1,
 ) -> Measurement:
     """Label the images of a task again and again, as those of a shard, until its time is over.
 
@@ -110,6 +111,7 @@ def measure(
         reader: Fetches and decodes them.
         detector: A loaded detector.
         on_image: Called with each row, for progress.
+        streams: See `label_images`.
     """
     labeled: list[ImageRow] = []
     sums = dict.fromkeys(STAGES, 0.0)
@@ -119,7 +121,7 @@ def measure(
     most = max(MOST_PASSES * len(refs), 2 * detector.batch_size)
     with reader.read(itertools.islice(itertools.cycle(refs), most)) as images:
         given = _Counted(images)
-        for row in label_images(given, detector, on_image):
+        for row in label_images(given, detector, on_image, streams):
             done += 1
             if len(labeled) < len(refs):
                 labeled.append(row)
@@ -127,7 +129,7 @@ def measure(
                 timed += 1
                 for stage, seconds in row.seconds.items():
                     sums[stage] += seconds
-            if done < given.count:
+            if done < given.count and streams == 1:
                 continue  # the rows of a batch come all at once, so only its end tells a time
             ended = time.perf_counter()
             if timed_from is None and done >= WARM_UP:

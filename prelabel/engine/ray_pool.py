@@ -160,7 +160,7 @@ class RayPool(WorkerPool):
 
     def metrics(self) -> MetricsReporter:
         """Ray's metrics, which its nodes export to Prometheus."""
-        return MetricsReporter(self._spec.run_id, self._spec.detector.name)
+        return MetricsReporter(self._spec.run_id, self._spec.detector.name, self._spec.options.streams)
 
     def stop(self) -> None:
         for worker in self.workers:

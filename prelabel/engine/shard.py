@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -150,19 +152,52 @@ def label_images(
     images: Iterable[LoadedImage],
     detector: FrameDetector,
     on_image: Callable[[ImageRow], None] = lambda row: None,
-) -> Iterator[ImageRow]:
+    streams: int = 1,
+) -> Generator[ImageRow]:
     """Yield the rows of images, in order, with the detector's result or with the error.
 
     Args:
-        images: Loaded images, from a `Reader`.
+        images: Loaded images, from a `Reader`; they are taken in this thread.
         detector: Receives batches of up to its `batch_size` images.
-        on_image: Called with each row, for progress.
+        on_image: Called with each row, for progress, in this thread.
+        streams: The detector is called for so many batches at the same time, if there is more than one.
     """
     remaining = iter(images)
-    while batch := _next_batch(remaining, detector.batch_size):
-        for row in _label_batch(batch, detector):
+    for rows in _by_batch(remaining, detector) if streams == 1 else _by_stream(remaining, detector, streams):
+        for row in rows:
             on_image(row)
             yield row
+
+
+def _by_batch(images: Iterator[LoadedImage], detector: FrameDetector) -> Iterator[Iterable[ImageRow]]:
+    while batch := _next_batch(images, detector.batch_size):
+        yield _label_batch(batch, detector)
+
+
+def _by_stream(images: Iterator[LoadedImage], detector: FrameDetector, streams: int) -> Iterator[Iterable[ImageRow]]:
+    """The rows of one batch after the other; the batches behind it are labeled meanwhile.
+
+    At its end, even an early one, the detector runs no more.
+    """
+    under_way: deque[Future[list[ImageRow]]] = deque()
+    pool = ThreadPoolExecutor(streams, "stream")
+    try:
+        while True:
+            # As many wait as are run, so that no stream waits for the slowest one, whose rows come first. Rows that are
+            # done do not wait for the next image to be read.
+            while len(under_way) < 2 * streams and not (under_way and under_way[0].done()):
+                if not (batch := _next_batch(images, detector.batch_size)):
+                    break
+                under_way.append(pool.submit(_rows_of_batch, batch, detector))
+            if not under_way:
+                return
+            yield under_way.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _rows_of_batch(batch: Sequence[LoadedImage], detector: FrameDetector) -> list[ImageRow]:
+    return list(_label_batch(batch, detector))
 
 
 def _next_batch(images: Iterator[LoadedImage], size: int) -> list[LoadedImage]:
@@ -215,6 +250,7 @@ def label_shard(
     done: Collection[str] = (),
     turn: AbstractContextManager[object] | None = None,
     on_image: Callable[[ImageRow], None] = lambda row: None,
+    streams: int = 1,
 ) -> list[ImageRow]:
     """Label a shard and return its new rows, in plan order.
 
@@ -226,12 +262,17 @@ def label_shard(
         done: Ids of images that already have their row: they get no new one.
         turn: Lock held while the detector runs, so that a worker can read its next shard meanwhile.
         on_image: Called with each new row.
+        streams: See `label_images`.
     """
     to_do = [position for position, ref in enumerate(refs) if ref.image_id not in done]
     unread = unread_rows(refs, reader.settings, set_aside or {}, to_do)
     to_read = [refs[position] for position in to_do if position not in unread]
-    with reader.read(to_read) as images, turn or nullcontext():
-        labeled = label_images(images, detector, on_image)
+    # Closed before the turn ends: then no stream runs the detector any more.
+    with (
+        reader.read(to_read) as images,
+        turn or nullcontext(),
+        closing(label_images(images, detector, on_image, streams)) as labeled,
+    ):
         return [unread[position] if position in unread else next(labeled) for position in to_do]
 
 

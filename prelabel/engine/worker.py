@@ -178,6 +178,7 @@ class Worker:
                 done=kept.image_ids,
                 turn=self._turn,
                 on_image=on_image,
+                streams=self._spec.options.streams,
             )
             with self._awaiting_storage():
                 return publish(rows, self._spec, self._storage, task.shard, kept, refs)
@@ -258,7 +259,7 @@ class Worker:
                 self._images += 1
 
         with self._turn:
-            return measure(self._refs(task), task, self._reader, detector, on_image)
+            return measure(self._refs(task), task, self._reader, detector, on_image, self._spec.options.streams)
 
     def status(self) -> WorkerStatus:
         """Return this worker's progress. May be called while `label` runs."""

@@ -398,6 +398,7 @@ def _warnings_about_workers(
             "--optimize auto: measured with the exact model; a run also tries lower precision, and may be faster"
         )
     busy_s = workers.stage_seconds.get("detect", 0.0) + workers.stage_seconds.get("encode", 0.0)
+    busy_s /= options.streams
     if workers.images_per_s and busy_s * workers.images_per_s < _BUSY:
         slow, slow_s = max(
             ((stage, workers.stage_seconds.get(stage, 0.0)) for stage in ("read", "decode")), key=lambda item: item[1]

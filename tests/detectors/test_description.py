@@ -37,6 +37,8 @@ def test_code_is_run_as_it_is_and_models_with_their_options(monkeypatch: pytest.
 def test_options_of_the_other_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--model-cache is for SavedModels, but .*'code:make'.*remove it"):
         with_detector_defaults(options(model_cache=str(tmp_path)))
+    with pytest.raises(ConfigError, match=r"--streams is for SavedModels, but .*'code:make'.*remove it"):
+        with_detector_defaults(options(streams=2))
     with pytest.raises(ConfigError, match=r"--detector-option is for detectors that are Python code"):
         with_detector_defaults(options(detector="demo-shapes", detector_option={"a": "b"}))
 

@@ -133,13 +133,14 @@ def install() -> None:
     import prelabel.engine.shard as shard
 
     def load_detector(
-        model: Any, options: Any, *, threads: int, gpus: float, optimization: Any, cache_dir: Any
+        model: Any, options: Any, *, threads: int, streams: int, gpus: float, optimization: Any, cache_dir: Any
     ) -> ObeysPixels:
         control = model.local.path.parent / "control"
         seen = {
             "pid": os.getpid(),
             "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "threads": threads,
+            "streams": streams,
             "gpus": gpus,
             "choice": optimization.numbers,
         }

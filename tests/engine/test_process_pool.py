@@ -155,6 +155,16 @@ def test_a_process_started_ahead_is_ended_if_the_run_fails_before_it_is_used(
     assert not Path(f"/proc/{process.pid}").exists()
 
 
+def test_an_image_that_kills_its_worker_is_found_among_those_of_other_streams(local_world: World):
+    local_world.add(12, p005=Deed.ABORT, p007=Deed.REFUSE)
+    summary = local_world.label(streams=3, shard_size=12)
+    assert (summary.images, summary.failed, summary.lost) == (12, 2, 1)
+    failed = {row.image_id: row.error_type for row in local_world.rows() if row.error_type}
+    assert failed.keys() == {"005.png", "007.png"}
+    assert [name for name, error in failed.items() if error == "WorkerDied"] == ["005.png"]
+    assert {worker["streams"] for worker in local_world.workers} == {3}
+
+
 def test_the_process_that_a_command_starts_ahead_labels_the_images(local_world: World, monkeypatch: pytest.MonkeyPatch):
     local_world.add(1)
     started: list[int] = []

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from prelabel.config import LabelOptions
@@ -163,6 +166,55 @@ def test_finished_rows_are_kept_without_reading_the_images(tmp_path: Path):
     Path(refs[0].uri).unlink()
     (row,) = label(refs, done={"a.png"})
     assert (row.image_id, row.status) == ("b.png", "ok")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_streams_run_at_the_same_time_and_rows_stay_in_order(batch_size: int, tmp_path: Path):
+    refs = [picture(tmp_path, f"{i:02}.png", (i % 6, i % 4)) for i in range(12 * batch_size)]
+    refs[4] = broken(tmp_path, "broken.png", b"no image")
+    three = threading.Barrier(3)  # breaks unless three calls are in it together
+
+    def wait(images: Sequence[Pixels]) -> None:
+        three.wait(20)
+        time.sleep(0.01 * (images[0].sum() % 3))
+
+    counted: list[str] = []
+    if batch_size == 1:
+        refs.append(picture(tmp_path, "last.png", (0, 0)))  # for the broken one, which the detector does not see
+    detector = BrightestCorner(batch_size, before=wait)
+    rows = label(refs, detector, streams=3, on_image=lambda row: counted.append(row.image_id))
+    assert [row.image_id for row in rows] == counted == [ref.image_id for ref in refs]
+    assert [row.status for row in rows].count("failed") == 1
+    assert [row.detections.xyxy[0, 0] for row in rows[:4]] == [0, 1, 2, 3]
+
+
+def test_an_image_that_fails_in_a_stream_fails_alone(tmp_path: Path):
+    refs = [picture(tmp_path, f"{i}.png", (i % 6, 1)) for i in range(8)]
+
+    def refuse(images: Sequence[Pixels]) -> None:
+        if images[0][1, 3].any():
+            raise ValueError("not this one")
+
+    rows = label(refs, BrightestCorner(before=refuse), streams=2)
+    assert [row.image_id for row in rows if row.status == "failed"] == ["3.png"]
+    assert (rows[3].error_type, rows[3].error_stage) == ("ValueError", "detect")
+
+
+def test_no_stream_runs_the_detector_once_a_shard_has_ended_with_an_error(tmp_path: Path):
+    refs = [picture(tmp_path, f"{i}.png", (0, 0)) for i in range(3)]
+    running: list[int] = []
+
+    def work(images: Sequence[Pixels]) -> None:
+        running.append(1)
+        time.sleep(0.3)
+        running.pop()
+
+    def stop(row: ImageRow) -> None:
+        raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        label(refs, BrightestCorner(before=work), streams=3, on_image=stop)
+    assert not running
 
 
 def test_an_image_decoded_at_reduced_size_has_the_same_row(tmp_path: Path):

@@ -72,6 +72,7 @@ def try_faster(
     images: float,
     *,
     threads: int = 1,
+    streams: int = 1,
     gpus: float = 0.0,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[Optimization, SavedModelDetector]:
@@ -84,13 +85,14 @@ def try_faster(
         sample: Returns the pixels of the run's images, beginning with the first one at each call.
         images: Number of images that a worker will label.
         threads: As for `load_detector`.
+        streams: As for `load_detector`; images are timed one at a time.
         gpus: As for `load_detector`.
         cache_dir: As for `load_detector`.
 
     Raises:
         DetectorError: The model can no longer be loaded.
     """
-    tf = runtime.configure(threads, gpus)
+    tf = runtime.configure(threads, gpus, streams)
 
     def keep_exact(why: str, images: int = 0, gain: float | None = None) -> tuple[Optimization, SavedModelDetector]:
         return replace(exact.optimization, gain=gain and round(gain, 3), images=images, why=why), exact

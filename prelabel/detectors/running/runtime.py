@@ -57,14 +57,15 @@ def as_tensor(array: npt.NDArray[Any]) -> Any:
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
-def configure(threads: int, gpus: float = 0.0) -> Any:
+def configure(threads: int, gpus: float = 0.0, streams: int = 1) -> Any:
     """Configure TensorFlow for this process and return the module. Call this before anything else uses TensorFlow.
 
     Args:
-        threads: Threads per operation. With 1, operations run one after the other, since two at a time would need a
-            second core; otherwise two run at a time.
+        threads: Threads of all streams together. A stream with one of them runs its operations one after the other,
+            since two at a time would need a second core; with more, it runs two at a time.
         gpus: GPUs of this process. Below 1, memory is limited to that fraction of the visible GPU's memory; from 1 on,
             it grows as needed; 0 hides all GPUs from this process.
+        streams: Number of threads that run the same network at the same time.
 
     Raises:
         DetectorError: A GPU was given, but TensorFlow sees none or has allocated its memory already. (If only its
@@ -75,8 +76,9 @@ def configure(threads: int, gpus: float = 0.0) -> Any:
     # The first query of devices prints an error if there is no GPU. Hide it if this process is to use none.
     with contextlib.nullcontext() if gpus else _quiet_stderr():
         try:
-            config.threading.set_intra_op_parallelism_threads(threads)
-            config.threading.set_inter_op_parallelism_threads(1 if threads == 1 else 2)
+            each = max(1, threads // streams)
+            config.threading.set_intra_op_parallelism_threads(each)
+            config.threading.set_inter_op_parallelism_threads(streams * min(each, 2))
             if not gpus:
                 config.set_visible_devices([], "GPU")
             is_late = False

@@ -353,6 +353,7 @@ def load_detector(
     options: DetectorOptions | None = None,
     *,
     threads: int = 1,
+    streams: int = 1,
     gpus: float = 0.0,
     warm_up: tuple[int, int] | None = (480, 640),
     optimization: Optimization = OFF,
@@ -364,6 +365,7 @@ def load_detector(
         model: From `resolve_model.prepare`.
         options: Which parts of its outputs are kept.
         threads: TensorFlow threads of this process.
+        streams: Number of threads that call the detector at the same time; see `runtime.configure`.
         gpus: GPU share of this process; see `runtime.configure`.
         warm_up: Height and width of the gray image for the first run, or None for no run.
         optimization: How to run the model. If no constant graph gives the same results, the model is run as loaded; the
@@ -375,7 +377,7 @@ def load_detector(
     """
     options = options or DetectorOptions()
     wanted = wanted_outputs(model.convention, options)
-    tf = runtime.configure(threads, gpus)
+    tf = runtime.configure(threads, gpus, streams)
     if optimization.uses_half_precision and lower_precision_type(tf) != optimization.numbers:
         raise DetectorError(
             f"the run was started in {optimization.numbers}, which this machine does not support: resume it on a "

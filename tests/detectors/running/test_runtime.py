@@ -71,6 +71,16 @@ def test_threads_are_set_and_nothing_is_printed() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize(("threads", "streams", "intra", "inter"), [(2, 2, 1, 2), (1, 4, 1, 4), (8, 2, 4, 4)])
+def test_streams_share_the_threads(threads: int, streams: int, intra: int, inter: int) -> None:
+    done = run(
+        "from prelabel.detectors.running.runtime import configure\n"
+        f"threading = configure({threads}, streams={streams}).config.threading\n"
+        "print(threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())\n"
+    )
+    assert done.stdout.split() == [str(intra), str(inter)]
+
+
 def test_threads_are_unchanged_if_tensorflow_was_already_in_use() -> None:
     done = run(
         "import logging; logging.basicConfig()\n"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,18 @@ def test_other_pixels_are_copied_and_give_the_same(kind: str, models: Models) ->
         pixels = pixels[:, ::-1]
     pixels.flags.writeable = kind != "read-only"
     assert boxes(detector, pixels) == boxes(detector, TALL) != []
+
+
+def test_images_that_run_at_the_same_time_have_the_results_of_single_ones(models: Models) -> None:
+    detector = load(models.mask_rcnn)
+    images = [WIDE, TALL, WIDE[:, ::-1].copy(), TALL[::-1].copy()] * 8
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda pixels: detector.detect_in([pixels])[0].detections, images))
+    for pixels, detections in zip(images, together, strict=True):
+        (alone,) = detector.detect_in([pixels])
+        np.testing.assert_array_equal(detections.xyxy, alone.detections.xyxy)
+        assert list(detections.mask) == list(alone.detections.mask)
+        assert list(detections.label) == list(alone.detections.label)
 
 
 def test_label_map_inside_the_model_is_found(tmp_path: Path) -> None:
