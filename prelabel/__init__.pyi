@@ -217,8 +217,9 @@ def label(
             scores of at least 0.5.
         batch_size: Give the network N images of equal size at a time, if it takes several (default: 32 for a
             classifier; for a detector, 8 on a GPU, and 1 on a CPU, where more gain nothing).
-        streams: Run the model on N images, or batches, at the same time in each worker: N streams share one copy of the
-            model and the cpus_per_worker. More than 1 saves memory; as many workers of 1 CPU are as fast or faster.
+        streams: Run the model on N images, or batches, at the same time in each worker. They share one copy of the
+            model and the cpus_per_worker, so give it N CPUs: N workers of 1 CPU are as fast, but take N times the
+            memory.
         trust_model: Run the detector even if it is Python code, or a model whose graph reads or writes files, uses the
             network or runs Python code.
         optimize: Run the model with folded constants and the same results (`exact`), as loaded (`off`), or in lower
@@ -405,8 +406,9 @@ def estimate(
             scores of at least 0.5.
         batch_size: Give the network N images of equal size at a time, if it takes several (default: 32 for a
             classifier; for a detector, 8 on a GPU, and 1 on a CPU, where more gain nothing).
-        streams: Run the model on N images, or batches, at the same time in each worker: N streams share one copy of the
-            model and the cpus_per_worker. More than 1 saves memory; as many workers of 1 CPU are as fast or faster.
+        streams: Run the model on N images, or batches, at the same time in each worker. They share one copy of the
+            model and the cpus_per_worker, so give it N CPUs: N workers of 1 CPU are as fast, but take N times the
+            memory.
         trust_model: Run the detector even if it is Python code, or a model whose graph reads or writes files, uses the
             network or runs Python code.
         optimize: Run the model with folded constants and the same results (`exact`), as loaded (`off`), or in lower

@@ -219,8 +219,8 @@ class LabelOptions(Options):
     )
     streams: int = option(
         1,
-        "Run the model on N images, or batches, at the same time in each worker: N streams share one copy of the model "
-        "and the --cpus-per-worker. More than 1 saves memory; as many workers of 1 CPU are as fast or faster.",
+        "Run the model on N images, or batches, at the same time in each worker. They share one copy of the model and "
+        "the --cpus-per-worker, so give it N CPUs: N workers of 1 CPU are as fast, but take N times the memory.",
         metavar="N",
         min=1,
         max=16,
