@@ -2,10 +2,11 @@
 
     python benchmarks/feed.py
 
-Prints one JSON line. "made-up workers" are 1,000 simulated workers in this process that answer when their shard's time
-is over, under the real driver, schedule and progress: they measure the driver's own loop. "real Ray" are actors in
-separate processes that answer immediately: they measure Ray's calls on this machine, with actors and driver on the same
-cores.
+Prints one JSON line. "made-up workers" are 4,000 simulated workers in this process that answer when their shard's time
+is over, under the real driver, schedule and progress: they measure the driver's own loop, and with a million shards its
+memory. "real Ray" are actors in separate processes that answer immediately: they measure Ray's calls on this machine,
+with actors and driver on the same cores. The manifest and the status are those of a run of as many shards, whose files
+are empty except those that a status reads.
 """
 
 from __future__ import annotations
@@ -34,19 +35,27 @@ from prelabel.console import QuietReporter
 from prelabel.detectors.base import DetectorRecord
 from prelabel.engine.driver import Driver
 from prelabel.engine.progress import Throughput
+from prelabel.engine.resume import WorkList, work_left
 from prelabel.engine.schedule import LabelTask, Task
 from prelabel.engine.worker import WorkerSpec, WorkerStatus
 from prelabel.engine.worker_pool import Event, WorkerHandle, WorkerPool
 from prelabel.storage.files import Storage
 from prelabel.store.links import Links
-from prelabel.store.plan import Plan
-from prelabel.store.run import Manifest
-from prelabel.store.shards import ShardRecord, shard_name
+from prelabel.store.output import Finished
+from prelabel.store.plan import SHARDS_PER_PART, Plan, PlanPart
+from prelabel.store.records import ShardRecords
+from prelabel.store.rows import ImageRow
+from prelabel.store.run import MANIFEST, RUN, Manifest, RunRecord, read_manifest, write_json, write_manifest
+from prelabel.store.shards import SHARD_FOLDER, ShardRecord, shard_name, write_shard
+from prelabel.store.status import read_status
 
-WORKERS, RATE, SHARD = 1000, 300.0, 512
+WORKERS, RATE, SHARD = 4000, 300.0, 512
 NEEDED_SHARDS_PER_S = WORKERS * RATE / SHARD
-BUSY = 0.99
-MEMORY_MB = 1000.0
+BUSY, CORES = 0.99, 0.5
+BYTES_PER_SHARD = 500.0
+MANIFEST_S, STATUS_S = 10.0, 5.0
+RUN_ID = "0" * 32
+DETECTOR = DetectorRecord("nothing", "nothing", "0" * 64, "nothing-0", "none", False, None)
 
 
 def record_of(shard: int) -> ShardRecord:
@@ -54,14 +63,29 @@ def record_of(shard: int) -> ShardRecord:
     stages = ("read", "decode", "detect", "encode", "write")
     return ShardRecord(
         shard=shard,
-        name=shard_name(shard),
         rows=SHARD,
         failed=1,
         detections=8 * SHARD,
         bytes=1_000_000,
         sha256=f"{shard:064x}",
         failures={"DecodeError": 1},
-        seconds=dict.fromkeys(stages, shard % 97 / 7),
+        seconds=dict.fromkeys(stages, round(shard % 9973 / 7, 3)),
+    )
+
+
+def work_of(shards: int) -> WorkList:
+    """The work in this many full shards."""
+    record = RunRecord(RUN_ID, "now", {}, {}, DETECTOR, SHARD, parts_of(shards), {})
+    plan = Plan.open("/nowhere", record.parts, Storage())
+    return work_left(record, plan, Finished(), retry_failed=False)
+
+
+def parts_of(shards: int) -> tuple[PlanPart, ...]:
+    """The parts of a plan of full shards, of which no file is ever read."""
+    return tuple(
+        PlanPart(f"plan-{first:05d}-{RUN_ID[:8]}.parquet", first, count, count * SHARD, "0" * 64)
+        for first in range(0, shards, SHARDS_PER_PART)
+        for count in [min(SHARDS_PER_PART, shards - first)]
     )
 
 
@@ -133,17 +157,16 @@ class MadeUpRunner:
         yield self._pool
 
 
-def drive(runner: Any, options: LabelOptions, shards: int) -> tuple[dict[int, ShardRecord], float]:
+def drive(runner: Any, options: LabelOptions, shards: int) -> tuple[ShardRecords, float]:
     """The records of a run with this many shards, and the seconds from the first ready worker to the last record."""
-    detector = DetectorRecord("nothing", "nothing", "0" * 64, "nothing-0", "none", False, None)
-    tasks = [(LabelTask(shard), SHARD) for shard in range(shards)]
+    work = work_of(shards)
     storage = Storage()
-    throughput = Throughput(shards * SHARD, tasks)
+    throughput = Throughput(shards * SHARD, work)
     driver = Driver(
-        WorkerSpec(options, "0" * 32, (), detector, "nobody"),
+        WorkerSpec(options, RUN_ID, (), DETECTOR, "nobody"),
         storage,
         Plan.open(options.output, (), storage),
-        tasks,
+        work,
         throughput,
         QuietReporter(),
         threading.Event(),
@@ -151,7 +174,9 @@ def drive(runner: Any, options: LabelOptions, shards: int) -> tuple[dict[int, Sh
         on_ready=lambda optimization: None,
         runner=runner,
     )
-    records = {record.shard: record for record in driver.run()}
+    records = ShardRecords()
+    for record in driver.run():
+        records.add(record)
     return records, throughput.seconds
 
 
@@ -161,19 +186,62 @@ def options_of(**values: Any) -> LabelOptions:
 
 
 def measure_capacity(shards: int) -> dict[str, float]:
-    """Measure workers that take no time: the driver's maximum throughput, and the memory of its records."""
-    before = _rss_mb()
+    """Measure workers that take no time: the driver's maximum throughput, and its memory until the manifest is written.
+
+    The memory is what a run of this many shards takes beyond one of a thousand.
+    """
+    drive(MadeUpRunner(MadeUpPool(options_of(), WORKERS, 0.0)), options_of(), 1000)
+    before = _peak_mb()
     records, seconds = drive(MadeUpRunner(MadeUpPool(options_of(), WORKERS, 0.0)), options_of(), shards)
-    held = _rss_mb()
-    begin = time.perf_counter()
-    data = json.dumps(Manifest("0" * 32, "now", tuple(records[n] for n in sorted(records))).to_json())
-    return {
-        "shards_per_s": shards / seconds,
-        "held_mb": held - before,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "manifest_s": time.perf_counter() - begin,
-        "manifest_mb": len(data) / 1e6,
-    }
+    with tempfile.TemporaryDirectory() as output:
+        write_manifest(output, Storage(), Manifest(RUN_ID, "now", records))
+    return {"shards_per_s": shards / seconds, "before_mb": before, "grown_mb": _peak_mb() - before}
+
+
+def measure_manifest(shards: int) -> dict[str, float]:
+    """Measure writing and reading the manifest of this many shards."""
+    records = ShardRecords.of(map(record_of, range(shards)))
+    with tempfile.TemporaryDirectory() as output:
+        begin = time.perf_counter()
+        write_manifest(output, Storage(), Manifest(RUN_ID, "now", records))
+        written = time.perf_counter()
+        read_manifest(output, Storage())
+        return {
+            "write_s": written - begin,
+            "read_s": time.perf_counter() - written,
+            "mb": Path(output, MANIFEST).stat().st_size / 1e6,
+        }
+
+
+def measure_status(shards: int) -> dict[str, float]:
+    """Measure the status of a run of this many shards that is finished, and of one that is not."""
+    storage = Storage()
+    with tempfile.TemporaryDirectory() as output:
+        make_files(output, shards)
+        write_manifest(output, storage, Manifest(RUN_ID, "now", ShardRecords.of(map(record_of, range(shards)))))
+        seconds = {}
+        for state in ("finished", "stopped"):
+            begin = time.perf_counter()
+            status = read_status(output, storage)
+            seconds[f"{state}_s"] = time.perf_counter() - begin
+            if (status.state, status.done) != (state, shards * SHARD) or status.images != status.done:
+                raise SystemExit(f"the status is wrong: {status}")
+            Path(output, MANIFEST).unlink(missing_ok=True)
+        return seconds
+
+
+def make_files(output: str, shards: int) -> None:
+    """Write `run.json`, and the files of its shards: those that a status of an unfinished run reads, others empty."""
+    record = RunRecord(RUN_ID, "now", {}, {}, DETECTOR, SHARD, parts_of(shards), {})
+    write_json(f"{output}/{RUN}", Storage(), record.to_json())
+    Path(output, SHARD_FOLDER).mkdir()
+    for shard in range(shards):
+        os.close(os.open(f"{output}/{SHARD_FOLDER}/{shard_name(shard)}", os.O_CREAT | os.O_WRONLY))
+    row = ImageRow("a.jpg", "/a.jpg", "a.jpg", DETECTOR.name, DETECTOR.model_version, error="none", error_type="Error")
+    write_shard([row] * SHARD, output, Storage(), shard=0, run_id=RUN_ID)
+    content = Path(output, SHARD_FOLDER, shard_name(0)).read_bytes()
+    for shard in range(0, shards, max(1, shards // 1000)):
+        Path(output, SHARD_FOLDER, shard_name(shard)).write_bytes(content)
 
 
 def measure_busy(seconds: float) -> dict[str, float]:
@@ -205,7 +273,7 @@ def measure_ray(actors: int, shards: int) -> dict[str, float]:
     options = options_of(workers=actors, runner="ray")
     records, seconds = drive(Runner(options), options, shards)
     ray.shutdown()
-    return {"shards_per_s": len(records) / seconds, "driver_mb": _rss_mb()}
+    return {"shards_per_s": len(records) / seconds, "driver_mb": _peak_mb()}
 
 
 class _Nothing:
@@ -229,11 +297,17 @@ def install_nothing() -> None:
     ray_pool.Worker = _Nothing  # type: ignore[assignment,misc]
 
 
-def _rss_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-MEASURES = {"capacity": measure_capacity, "busy": measure_busy, "ray": measure_ray}
+MEASURES = {
+    "capacity": measure_capacity,
+    "busy": measure_busy,
+    "manifest": measure_manifest,
+    "status": measure_status,
+    "ray": measure_ray,
+}
 
 
 def _in_process(name: str, *values: float) -> dict[str, float]:
@@ -246,10 +320,10 @@ def main() -> None:
     """Run each measurement in its own process, in turns."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeat", type=int, default=LEAST_REPEAT, help="rounds that are counted (at least 3)")
-    parser.add_argument("--shards", type=int, default=100_000, help="shards of the run without service time")
+    parser.add_argument("--shards", type=int, default=1_000_000, help="shards of the run without service time")
     parser.add_argument("--ray-shards", type=int, default=4000)
     parser.add_argument("--actors", type=int, default=4 * cores())
-    parser.add_argument("--seconds", type=float, default=8.0, help="of the run with 1,000 workers at 300 images/s")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of the run with 4,000 workers at 300 images/s")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -258,23 +332,29 @@ def main() -> None:
         return
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in MEASURES}
     for turn in range(max(args.repeat, LEAST_REPEAT)):
-        wanted = {"capacity": (args.shards,), "busy": (args.seconds,), "ray": (args.actors, args.ray_shards)}
+        wanted = dict.fromkeys(("capacity", "manifest", "status"), (args.shards,))
+        wanted |= {"busy": (args.seconds,), "ray": (args.actors, args.ray_shards)}
         for name in list(wanted)[:: -1 if turn % 2 else 1]:
             measured[name].append(_in_process(name, *wanted[name]))
     capacity = [values["shards_per_s"] for values in measured["capacity"]]
     on_ray = [values["shards_per_s"] for values in measured["ray"]]
     need = f"{WORKERS:,} workers at {RATE:g} images/s need {NEEDED_SHARDS_PER_S:.0f} shards/s of {SHARD}"
-    thousand = f"{WORKERS:,} made-up workers at {RATE:g} images/s"
+    busy = f"{WORKERS:,} made-up workers at {RATE:g} images/s"
+    count = f"{args.shards:,} shards"
+
+    def values(name: str, key: str) -> list[float]:
+        return [values[key] for values in measured[name]]
+
     figures = [
         figure("shards fed, made-up workers", capacity, "shards/s", at_least=round(NEEDED_SHARDS_PER_S), note=need),
         figure("images fed, made-up workers", [n * SHARD for n in capacity], "images/s"),
         figure(
-            f"{thousand}: share of their time at work",
-            [values["busy"] for values in measured["busy"]],
+            f"{busy}: share of their time at work",
+            values("busy", "busy"),
             "",
             at_least=BUSY,
         ),
-        figure(f"{thousand}: cores the driver takes", [values["driver_cores"] for values in measured["busy"]], "cores"),
+        figure(f"{busy}: cores the driver takes", values("busy", "driver_cores"), "cores", at_most=CORES),
         figure(
             f"shards fed, real Ray, {args.actors} actors",
             on_ray,
@@ -284,13 +364,17 @@ def main() -> None:
         ),
         figure("images fed, real Ray", [n * SHARD for n in on_ray], "images/s"),
         figure(
-            f"driver's memory after {args.shards:,} shards",
-            [values["peak_mb"] for values in measured["capacity"]],
-            "MB",
-            at_most=MEMORY_MB,
-            note=f"of it records {measured['capacity'][0]['held_mb']:.0f} MB",
+            f"driver's memory for each of {count}, until the manifest is written",
+            [mb * 2**20 / args.shards for mb in values("capacity", "grown_mb")],
+            "bytes",
+            at_most=BYTES_PER_SHARD,
+            note=f"beyond the {values('capacity', 'before_mb')[0]:.0f} MB of a small run",
         ),
-        figure(f"manifest of {args.shards:,} shards", [values["manifest_s"] for values in measured["capacity"]], "s"),
+        figure(f"manifest of {count}, written", values("manifest", "write_s"), "s", at_most=MANIFEST_S),
+        figure(f"manifest of {count}, read", values("manifest", "read_s"), "s", at_most=MANIFEST_S),
+        figure(f"manifest of {count}, size", values("manifest", "mb"), "MB"),
+        figure(f"status of {count}, finished", values("status", "finished_s"), "s", at_most=STATUS_S),
+        figure(f"status of {count}, not finished", values("status", "stopped_s"), "s", at_most=STATUS_S),
     ]
     setup = {"workers": WORKERS, "shard": SHARD, "shards": args.shards, "ray_shards": args.ray_shards}
     report("feed", figures, setup={**setup, "actors": args.actors, "seconds": args.seconds, "repeat": len(capacity)})

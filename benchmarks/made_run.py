@@ -23,8 +23,9 @@ from prelabel.masks import rle
 from prelabel.storage.address import join
 from prelabel.storage.files import Storage
 from prelabel.store.plan import write_plan
+from prelabel.store.records import ShardRecords
 from prelabel.store.rows import OK, SHARD_SCHEMA, STAGES
-from prelabel.store.run import Manifest, RunRecord, write_json
+from prelabel.store.run import Manifest, RunRecord, write_json, write_manifest
 from prelabel.store.shards import write_table
 
 HEIGHT, WIDTH = 480, 640
@@ -126,7 +127,7 @@ def make_run(output: str, rows: int) -> None:
     source = {"images": rows, "bytes": 0, "sources": []}
     run = RunRecord(RUN_ID, _CREATED, {}, source, detector, SHARD_SIZE, plan.parts, {})
     write_json(join(output, "run.json"), storage, run.to_json())
-    write_json(join(output, "manifest.json"), storage, Manifest(RUN_ID, _CREATED, tuple(records)).to_json())
+    write_manifest(output, storage, Manifest(RUN_ID, _CREATED, ShardRecords.of(records)))
 
 
 def main() -> None:

@@ -11,8 +11,9 @@ from prelabel.detectors.base import DetectorRecord
 from prelabel.image_ref import ImageRef
 from prelabel.storage.files import Storage
 from prelabel.store.plan import write_plan
+from prelabel.store.records import ShardRecords
 from prelabel.store.rows import ImageRow
-from prelabel.store.run import Manifest, RunRecord, write_json
+from prelabel.store.run import Manifest, RunRecord, write_json, write_manifest
 from prelabel.store.shards import write_shard
 
 RUN_ID = "0123456789abcdef" * 2
@@ -43,6 +44,6 @@ def write_run(
         versions={},
     )
     write_json(f"{output}/run.json", storage, run.to_json())
-    manifest = Manifest(run_id, "2026-11-20T12:00:01+00:00", tuple(records), {"wall": 1.0})
-    write_json(f"{output}/manifest.json", storage, manifest.to_json())
+    manifest = Manifest(run_id, "2026-11-20T12:00:01+00:00", ShardRecords.of(records), {"wall": 1.0})
+    write_manifest(output, storage, manifest)
     return output

@@ -22,7 +22,7 @@ from tests.messages import LEFT_OUT, is_told
 
 HALF = Snapshot(images=1000, done=500, failed=3, images_per_s=41.25, workers=2, waiting="")
 WAITING = Snapshot(images=1000, done=0, failed=0, images_per_s=0.0, workers=0, waiting="2 of 2 workers wait for a GPU")
-SHARD = ShardRecord(shard=12, name="shard-00012.parquet", rows=100, failed=3, detections=7, bytes=1, sha256="0")
+SHARD = ShardRecord(shard=12, rows=100, failed=3, detections=7, bytes=1, sha256="0")
 SUMMARY = Summary(
     output="s3://bucket/run",
     images=1000,

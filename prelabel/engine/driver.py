@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from prelabel.detectors.base import Optimization
 from prelabel.engine.progress import LostWorker, Reporter, Throughput, failure_example
+from prelabel.engine.resume import WorkList
 from prelabel.engine.runner import Runner
-from prelabel.engine.schedule import ErrorTracker, LabelTask, Schedule, TrialTask
+from prelabel.engine.schedule import ErrorTracker, Schedule, TrialTask
 from prelabel.engine.shard import publish_unlabeled
 from prelabel.engine.worker import WorkerSpec, WorkerStatus
 from prelabel.engine.worker_pool import MOST_IN_FLIGHT, Died, Event, Failed, Ready, WorkerHandle, WorkerPool
@@ -32,7 +33,7 @@ class Driver:
         spec: Settings of every worker.
         storage: Opens the output, for shards that are given up.
         plan: The images of each shard.
-        tasks: The first attempt at each shard, with the shard's number of images.
+        work: What is left to do, in one shard at least.
         throughput: Counts finished images.
         reporter: Receives the run's events.
         stop: Ends the run when set.
@@ -53,7 +54,7 @@ class Driver:
         spec: WorkerSpec,
         storage: Storage,
         plan: Plan,
-        tasks: Sequence[tuple[LabelTask, int]],
+        work: WorkList,
         throughput: Throughput,
         reporter: Reporter,
         stop: threading.Event,
@@ -66,9 +67,9 @@ class Driver:
         self._spec = spec
         self._storage = storage
         self._plan = plan
-        self._schedule = Schedule(tasks)
+        self._schedule = Schedule(work.tasks(), len(work))
         self._errors = ErrorTracker()
-        self._max_workers = len(tasks)
+        self._max_workers = len(work)
         self._throughput = throughput
         self._reporter = reporter
         self._reporters = [reporter]
@@ -77,7 +78,7 @@ class Driver:
         self._on_ready = on_ready
         self._runner = runner
         self._started = False
-        self._trial = TrialTask(tasks[0][0].shard, sum(images for _, images in tasks)) if try_faster else None
+        self._trial = TrialTask(int(work.shards[0]), int(work.images.sum())) if try_faster else None
         self._trial_started = False
         self._handed_out: dict[int, float] = {}
         self._failures: Counter[str] = Counter()

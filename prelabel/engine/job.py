@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ from prelabel.engine.progress import (
     unnamed_notes,
 )
 from prelabel.engine.resume import (
-    WorkLeft,
+    WorkList,
     require_labeled,
     require_same_detector,
     require_same_settings,
@@ -33,7 +33,6 @@ from prelabel.engine.resume import (
     work_left,
 )
 from prelabel.engine.runner import Runner
-from prelabel.engine.schedule import LabelTask
 from prelabel.engine.shard import publish_unlabeled
 from prelabel.engine.worker import WorkerSpec
 from prelabel.errors import OutputInUseError, RunInterrupted
@@ -42,6 +41,7 @@ from prelabel.storage.files import Storage
 from prelabel.store.lock import Lock
 from prelabel.store.output import Finished, Output, find_finished, read_valid_manifest
 from prelabel.store.plan import Plan
+from prelabel.store.records import ShardRecords
 from prelabel.store.run import Manifest, RetryRecord, RunRecord, read_run, utc_now
 from prelabel.store.shards import ShardRecord
 from prelabel.store.source_check import SourceCheck
@@ -147,12 +147,12 @@ class _Job:
             self._reporter.started(self._record.run_id)
             plan = Plan.open(self._root, self._record.parts, self._storage)
             left = work_left(self._record, plan, finished, retry_failed=self._options.retry_failed)
-            if not left:
+            if not len(left):
                 hint = "" if self._options.compares_source else "; use --add-new to look for new images"
                 self._reporter.message(f"nothing left to do{hint}")
             elif earlier is not None:
                 self._record = self._note_raised_limits(self._record)
-                if any(work.to_label for work in left):
+                if left.to_label.any():
                     self._planner.find_links(self._record, plan)
             return self._label(owner, plan, left, finished)
         finally:
@@ -177,25 +177,25 @@ class _Job:
         finished = find_finished(self._root, storage, record, plan, manifest, notify, self._stop, to_read=to_read)
         return record, replace(finished, has_manifest=finished.has_manifest and record == earlier)
 
-    def _label(self, owner: str, plan: Plan, left: list[WorkLeft], finished: Finished) -> Summary:
-        fresh: dict[int, ShardRecord] = {}
-        to_label = [work for work in left if work.to_label]
+    def _label(self, owner: str, plan: Plan, left: WorkList, finished: Finished) -> Summary:
+        fresh = ShardRecords(self._record.class_numbers)
+        to_label = left.where(left.to_label > 0)
         throughput = Throughput(self._record.images, to_label, self._options.max_failed)
         workers, is_new = 0, not self._output.has_run
         lost: tuple[LostWorker, ...] = ()
-        if left:
+        if len(left):
             if not is_new:
                 self._output.reopen()
             spec = WorkerSpec.of(self._options, self._record, owner=owner, is_new=is_new)
             try:
-                for shard in self._publish_unlabeled([work.task for work in left if not work.to_label], spec, plan):
-                    fresh[shard.shard] = shard
-                if to_label:
+                for shard in self._publish_unlabeled(left.where(left.to_label == 0), spec, plan):
+                    fresh.add(shard)
+                if len(to_label):
                     driver = Driver(
                         spec,
                         self._storage,
                         plan,
-                        [(work.task, work.images) for work in to_label],
+                        to_label,
                         throughput,
                         self._reporter,
                         self._stop,
@@ -205,10 +205,10 @@ class _Job:
                         try_faster=is_new and self._options.optimize == "auto",
                     )
                     for shard in driver.run():
-                        fresh[shard.shard] = shard
+                        fresh.add(shard)
                     workers, lost = driver.workers, tuple(driver.lost)
                     for number in sorted(driver.retried):
-                        fresh[number] = self._output.published_record(fresh[number])
+                        fresh.add(self._output.published_record(fresh[number]))
             except RunInterrupted:
                 unfinished = (finished.invalid | finished.outdated.keys()) - fresh.keys()
                 count = self._output.count_shards(self._record, exclude=unfinished)
@@ -218,17 +218,17 @@ class _Job:
                 ) from None
         return self._finish(finished, fresh, throughput, workers, lost)
 
-    def _publish_unlabeled(self, tasks: list[LabelTask], spec: WorkerSpec, plan: Plan) -> Iterator[ShardRecord]:
+    def _publish_unlabeled(self, left: WorkList, spec: WorkerSpec, plan: Plan) -> Iterator[ShardRecord]:
         """Write shards that need no detector, since images only left them or are marked as gone.
 
         Raises:
             RunInterrupted: The job was told to stop.
         """
+        tasks = (work.task for work in left)
         with ThreadPoolExecutor(_WRITE_THREADS) as pool:
-            for first in range(0, len(tasks), _WRITE_THREADS * 4):
+            while batch := list(itertools.islice(tasks, _WRITE_THREADS * 4)):
                 if self._stop.is_set():
                     raise RunInterrupted("stopped")
-                batch = tasks[first : first + _WRITE_THREADS * 4]
                 yield from pool.map(lambda task: publish_unlabeled(task, spec, self._storage, plan), batch)
 
     def _note_raised_limits(self, record: RunRecord) -> RunRecord:
@@ -252,23 +252,21 @@ class _Job:
     def _finish(
         self,
         finished: Finished,
-        fresh: Mapping[int, ShardRecord],
+        fresh: ShardRecords,
         throughput: Throughput,
         workers: int,
         lost: tuple[LostWorker, ...],
     ) -> Summary:
         """Write `manifest.json`, the run's last file, and return the summary."""
-        records = {**finished.shards, **fresh}
-        classes = self._record.detector.classes
-        numbers = None if classes is None else {class_name.id for class_name in classes}
-        shards = tuple(records[shard].with_names(numbers) for shard in sorted(records))
-        seconds = Counter({"list": round(self._planner.seconds, 3)})
-        for record in fresh.values():
-            seconds.update(record.seconds)
+        seconds = {"list": round(self._planner.seconds, 3), **fresh.seconds_by_stage()}
+        must_write = bool(fresh) or not finished.has_manifest
+        fresh_shards = len(fresh)
+        shards = fresh
+        shards.add_missing(finished.shards)
         wall_s, runner = time.perf_counter() - self._started, self._runner.name
         all_seconds = {"wall": round(wall_s, 3), **seconds}
         manifest = Manifest(self._record.run_id, utc_now("seconds"), shards, all_seconds, runner)
-        if fresh or not finished.has_manifest:
+        if must_write:
             self._output.finish(self._record, manifest)
         totals, stream_s = manifest.totals, workers * self._options.streams * throughput.seconds
         return Summary(
@@ -283,13 +281,13 @@ class _Job:
             dropped_example=first_dropped(shards, self._root, self._storage),
             views=totals["views"],
             labeled=throughput.labeled,
-            skipped_shards=len(records) - len(fresh),
+            skipped_shards=len(shards) - fresh_shards,
             wall_s=wall_s,
             label_s=throughput.seconds,
             workers=workers,
             runner=runner,
-            busy=min(1.0, seconds["detect"] / stream_s) if stream_s else 0.0,
-            seconds=dict(seconds),
+            busy=min(1.0, seconds.get("detect", 0.0) / stream_s) if stream_s else 0.0,
+            seconds=seconds,
             optimization=str(self._record.optimization),
             lost_workers=lost,
             notes=(*self._record.detector.notes, *unnamed_notes(shards)),

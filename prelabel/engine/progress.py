@@ -7,20 +7,25 @@ none) shows it; the `Summary` describes the finished run.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from array import array
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from prelabel.errors import first_of
 from prelabel.storage.address import AddressLike, redact
 from prelabel.storage.files import Storage
+from prelabel.store.records import ShardRecords
 from prelabel.store.rows import GONE
 from prelabel.store.shards import ShardRecord, first_row
 from prelabel.store.source_check import SourceCheck
 
 if TYPE_CHECKING:
-    from prelabel.engine.resume import WorkLeft
+    from prelabel.engine.resume import WorkList
     from prelabel.engine.worker import WorkerStatus
 
 #: A share given as `--max-failed` applies from this many images on.
@@ -28,6 +33,9 @@ SAMPLE = 100
 
 #: Error classes of rows whose worker failed, not the image: they make the exit code 1.
 LOST = ("WorkerDied", "WorkerHung")
+
+#: Stands for the images of a shard that is published, or not labeled in this call.
+_NOT_LEFT = -1
 
 #: Seconds over which the rate of a running job is averaged.
 _RATE_WINDOW_S = 30.0
@@ -126,7 +134,7 @@ class Throughput:
 
     Args:
         images: Images of the run.
-        tasks: The work of this call.
+        work: The work of this call.
         max_failed: As `--max-failed`. Rows that fail whatever the detector does are not counted: failed rows that are
             kept, and those of images that are gone.
 
@@ -134,12 +142,13 @@ class Throughput:
         labeled: Number of images in the shards that this call published.
     """
 
-    def __init__(self, images: int, tasks: Sequence[WorkLeft], max_failed: float | None = None) -> None:
+    def __init__(self, images: int, work: WorkList, max_failed: float | None = None) -> None:
         self._images = images
         self._limit = max_failed
-        self._left = {work.task.shard: work.to_label for work in tasks}
-        self._kept_failed = {work.task.shard: work.kept_failed for work in tasks}
-        self._images_left = sum(self._left.values())
+        shards = int(work.shards.max(initial=-1)) + 1
+        self._left = _by_shard(work.shards, work.to_label, shards, usual=_NOT_LEFT)
+        self._kept_failed = _by_shard(work.shards, work.kept_failed, shards, usual=0)
+        self._images_left = int(work.to_label.sum())
         self._failed = 0
         self._started: float | None = None
         self._ended = 0.0
@@ -154,12 +163,18 @@ class Throughput:
 
     def finished(self, record: ShardRecord) -> None:
         """A shard was published."""
-        images = self._left.pop(record.shard, 0)
-        self._images_left -= images
-        self.labeled += images
-        not_counted = record.failures.get(GONE, 0) + self._kept_failed.get(record.shard, 0)
+        shard, not_counted = record.shard, record.failures.get(GONE, 0)
+        if self._is_left(shard):
+            self._images_left -= self._left[shard]
+            self.labeled += self._left[shard]
+            self._left[shard] = _NOT_LEFT
+        if shard < len(self._kept_failed):
+            not_counted += self._kept_failed[shard]
         self._failed += max(0, record.failed - not_counted)
         self._ended = time.monotonic()
+
+    def _is_left(self, shard: int) -> bool:
+        return shard < len(self._left) and self._left[shard] != _NOT_LEFT
 
     @property
     def seconds(self) -> float:
@@ -176,7 +191,7 @@ class Throughput:
 
     def _count_unfinished(self, statuses: Iterable[WorkerStatus]) -> tuple[int, int]:
         """Number of finished images, and of failed ones among them, in shards that are not published yet."""
-        counts = [count for status in statuses for shard, count in status.shards.items() if shard in self._left]
+        counts = [count for status in statuses for shard, count in status.shards.items() if self._is_left(shard)]
         return sum(images for images, _ in counts), sum(failed for _, failed in counts)
 
     def snapshot(self, statuses: Iterable[WorkerStatus], workers: int, waiting: str) -> Snapshot:
@@ -197,6 +212,13 @@ class Throughput:
             workers=workers,
             waiting=waiting,
         )
+
+
+def _by_shard(shards: npt.NDArray[np.int64], values: npt.NDArray[np.int64], count: int, *, usual: int) -> array[int]:
+    """An array of `count` values by shard, `usual` where there is none."""
+    by_shard = np.full(count, usual, np.int64)
+    by_shard[shards] = values
+    return array("q", by_shard.tobytes())  # elements are read one by one, which is slow with numpy
 
 
 def too_many(limit: float | None, images: int, failed: int) -> bool:
@@ -284,33 +306,31 @@ def failure_example(shard: ShardRecord, error_type: str, output: AddressLike, st
     return "" if row is None else f"{row.image_id}: {row.error}"
 
 
-def failure_examples(shards: Sequence[ShardRecord], output: AddressLike, storage: Storage) -> dict[str, str]:
+def failure_examples(shards: ShardRecords, output: AddressLike, storage: Storage) -> dict[str, str]:
     """Return an example image with its error for each error class, as text. Reads one shard per class.
 
     Raises:
         StoreError: A shard cannot be read.
     """
-    first_shard = {name: shard for shard in reversed(shards) for name in shard.failures}
+    first_shard = shards.first_failed()
     names = sorted(first_shard)[:_MOST_EXAMPLES]
-    return {name: failure_example(first_shard[name], name, output, storage) for name in names}
+    return {name: failure_example(shards[first_shard[name]], name, output, storage) for name in names}
 
 
-def first_dropped(shards: Sequence[ShardRecord], output: AddressLike, storage: Storage) -> str:
+def first_dropped(shards: ShardRecords, output: AddressLike, storage: Storage) -> str:
     """Return the id of the first image with dropped detections, or `""`. Reads one shard.
 
     Raises:
         StoreError: The shard cannot be read.
     """
-    shard = next((record for record in shards if record.dropped), None)
-    row = None if shard is None else first_row(shard, output, storage, lambda row: row.dropped > 0)
+    numbers = shards.numbers[shards.counts("dropped") > 0]
+    row = first_row(shards[int(numbers[0])], output, storage, lambda row: row.dropped > 0) if len(numbers) else None
     return "" if row is None else row.image_id
 
 
-def unnamed_notes(shards: Sequence[ShardRecord]) -> list[str]:
+def unnamed_notes(shards: ShardRecords) -> list[str]:
     """Return a warning if detections have class numbers that the label map does not name."""
-    counts: Counter[str] = Counter()
-    for shard in shards:
-        counts.update(shard.unnamed)
+    counts = shards.unnamed()
     if not counts:
         return []
     classes = first_of([f"{number} ({count:,} x)" for number, count in counts.most_common()], _MOST_EXAMPLES)

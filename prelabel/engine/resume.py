@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
 
 from prelabel.config import LabelOptions, differences
 from prelabel.detectors.base import DetectorRecord
@@ -13,6 +17,8 @@ from prelabel.store.output import Finished
 from prelabel.store.plan import Plan
 from prelabel.store.rows import GONE
 from prelabel.store.run import RunRecord
+
+Numbers = npt.NDArray[np.int64]
 
 #: The default `--score-threshold` of early releases.
 _FORMER_DEFAULT = 0.3
@@ -139,7 +145,46 @@ class WorkLeft:
     kept_failed: int = 0
 
 
-def work_left(record: RunRecord, plan: Plan, finished: Finished, *, retry_failed: bool) -> list[WorkLeft]:
+class WorkList:
+    """What is left to do in many shards, in their order, as columns: about 30 bytes per shard.
+
+    Attributes:
+        shards: `(len,)` the numbers of the shards, ascending.
+        images: `(len,)` the number of images of each.
+        to_label: `(len,)` the number of images to label in each.
+        kept_failed: `(len,)` the number of failed rows that are kept, without those of images that are gone.
+    """
+
+    def __init__(self, shards: Numbers, keep: Numbers, images: Numbers, to_label: Numbers, kept_failed: Numbers):
+        self.shards, self._keep = shards, keep
+        self.images, self.to_label, self.kept_failed = images, to_label, kept_failed
+
+    @classmethod
+    def of(cls, work: Sequence[WorkLeft]) -> WorkList:
+        """The work in these shards, in ascending order."""
+        rows = [(left.task.shard, left.task.keep, left.images, left.to_label, left.kept_failed) for left in work]
+        return cls(*np.array(rows, np.int64).reshape(-1, 5).T)
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __iter__(self) -> Iterator[WorkLeft]:
+        # Made when it is needed: the tasks of a million shards take half a gigabyte.
+        for n in range(len(self)):
+            task = LabelTask(int(self.shards[n]), Keep(self._keep[n]))
+            yield WorkLeft(task, int(self.images[n]), int(self.to_label[n]), int(self.kept_failed[n]))
+
+    def tasks(self) -> Iterator[tuple[LabelTask, int]]:
+        """Yield the task of each shard with the shard's number of images."""
+        return ((work.task, work.images) for work in self)
+
+    def where(self, is_wanted: npt.NDArray[np.bool_]) -> WorkList:
+        """The work in some of the shards."""
+        columns = (self.shards, self._keep, self.images, self.to_label, self.kept_failed)
+        return WorkList(*(column[is_wanted] for column in columns))
+
+
+def work_left(record: RunRecord, plan: Plan, finished: Finished, *, retry_failed: bool) -> WorkList:
     """Return what is left to do, in the order of the shards.
 
     With `retry_failed`, it includes the failed images of finished shards, except those that are gone.
@@ -147,16 +192,22 @@ def work_left(record: RunRecord, plan: Plan, finished: Finished, *, retry_failed
     Raises:
         StoreError: The plan cannot be read.
     """
-    keep = Keep.OK if retry_failed else Keep.CURRENT
-    left = []
-    for shard in range(record.shards):
-        if (update := finished.outdated.get(shard)) is not None:
-            retried = update.failed if retry_failed else 0
-            kept_failed = update.failed - retried
-            left.append(WorkLeft(LabelTask(shard, keep), plan.count(shard), update.changed + retried, kept_failed))
-        elif (done := finished.shards.get(shard)) is None:
-            images = plan.count(shard)
-            left.append(WorkLeft(LabelTask(shard), images, images))
-        elif retry_failed and done.failed > (gone := done.failures.get(GONE, 0)):
-            left.append(WorkLeft(LabelTask(shard, keep), plan.count(shard), done.failed - gone))
-    return left
+    is_left = np.ones(record.shards, bool)
+    keep, kept_failed, retried = (np.zeros(record.shards, np.int64) for _ in range(3))
+    done, keep_rows = finished.shards.numbers, Keep.OK if retry_failed else Keep.CURRENT
+    is_left[done] = False
+    if retry_failed:
+        retried[done] = finished.shards.counts("failed") - finished.shards.failed_with(GONE)
+        is_left |= retried > 0
+    keep[done] = keep_rows
+    is_partly_labeled = np.zeros(record.shards, bool)
+    is_partly_labeled[done] = True
+    for shard, update in finished.outdated.items():
+        is_left[shard] = is_partly_labeled[shard] = True
+        keep[shard] = keep_rows
+        retried[shard] = update.changed + (update.failed if retry_failed else 0)
+        kept_failed[shard] = 0 if retry_failed else update.failed
+    shards = np.flatnonzero(is_left)
+    images = plan.counts(shards, record.shard_size)
+    to_label = np.where(is_partly_labeled[shards], retried[shards], images)
+    return WorkList(shards, keep[shards], images, to_label, kept_failed[shards])

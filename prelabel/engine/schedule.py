@@ -151,7 +151,9 @@ class Schedule:
     """The tasks that are left, and their order.
 
     Args:
-        tasks: The first attempt at each shard, in order, with the shard's number of images.
+        tasks: The first attempt at each shard, in order, with the shard's number of images. Each is taken when a worker
+            is free for it.
+        count: Number of these tasks.
 
     Attributes:
         refused: Shards that are not retried because workers report errors at them, with the last error.
@@ -159,8 +161,8 @@ class Schedule:
             and the reason.
     """
 
-    def __init__(self, tasks: Iterable[tuple[LabelTask, int]]) -> None:
-        self._fresh = deque(tasks)
+    def __init__(self, tasks: Iterable[tuple[LabelTask, int]], count: int) -> None:
+        self._fresh, self._fresh_count = iter(tasks), count
         self._retries: deque[Task] = deque()
         self._troubled: dict[int, _State] = {}
         self._running: dict[int, int] = {}
@@ -173,7 +175,7 @@ class Schedule:
     @property
     def waiting(self) -> int:
         """Number of tasks that no worker has yet."""
-        return len(self._fresh) + len(self._retries) + len(self._errored)
+        return self._fresh_count + len(self._retries) + len(self._errored)
 
     @property
     def has_errors(self) -> bool:
@@ -187,7 +189,7 @@ class Schedule:
         others: otherwise, near the end, one could be idle while another has a shard that it has not begun. With a
         worker that is less than half as fast as the others, this can still happen.
         """
-        return 1 + len(self._fresh) // max(1, workers)
+        return 1 + self._fresh_count // max(1, workers)
 
     @property
     def finished(self) -> bool:
@@ -208,8 +210,9 @@ class Schedule:
             images = self._troubled[task.shard].images
         elif (position := self._untried_by(worker, worker_is_idle)) is not None:
             task, images = self._errored.pop(position)
-        elif self._fresh:
-            task, images = self._fresh.popleft()
+        elif self._fresh_count:
+            task, images = next(self._fresh)
+            self._fresh_count -= 1
             task = replace(task, images=images)
         elif worker_is_idle and (position := self._tried_by_all(usable)) is not None:
             task, images = self._errored.pop(position)

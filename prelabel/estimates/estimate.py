@@ -21,7 +21,7 @@ from prelabel.detectors.plugins.addresses import find_factory
 from prelabel.engine.job import check_run, settled_options
 from prelabel.engine.planning import Planner, inspect_detector
 from prelabel.engine.progress import Reporter
-from prelabel.engine.resume import WorkLeft, require_same_detector, work_left
+from prelabel.engine.resume import WorkList, require_same_detector, work_left
 from prelabel.engine.runner import Runner
 from prelabel.engine.schedule import LabelTask
 from prelabel.engine.shard import kept_rows
@@ -194,8 +194,8 @@ class _Estimator:
         options, storage, notify = self._options, self._storage, self._reporter.message
         earlier, detector = check_run(options, self._planner, storage, notify, self._stop)
         record, work = self._work_left(earlier, detector)
-        work = [of_shard for of_shard in work if of_shard.to_label]
-        tasks = [of_shard.task for of_shard in work]
+        work = work.where(work.to_label > 0)
+        tasks = [task for task, _ in work.tasks()]
         spec = WorkerSpec.of(options, record, owner="", is_new=earlier is None)
 
         def kept(task: LabelTask, refs: Sequence[ImageRef]) -> frozenset[str]:
@@ -207,7 +207,7 @@ class _Estimator:
             output=redact(str(self._root)),
             images=left.images,
             shards=len(tasks),
-            finished_images=record.images - sum(of_shard.to_label for of_shard in work),
+            finished_images=record.images - int(work.to_label.sum()),
             finished_shards=record.shards - len(tasks),
             bytes=left.bytes,
             unsized=left.unsized,
@@ -217,7 +217,7 @@ class _Estimator:
         if not left.images:
             return result
         measured = measure_on_pool(self._runner, spec, len(tasks), left, self._reporter, self._stop)
-        shards = [of_shard.to_label for of_shard in work]
+        shards: list[int] = work.to_label.tolist()
         result = self._with_measurement(result, measured, shards)
         if result.workers is None or result.time is None:
             return result
@@ -234,7 +234,7 @@ class _Estimator:
         )
         return replace(result, requests=requests)
 
-    def _work_left(self, earlier: RunRecord | None, detector: DetectorRecord) -> tuple[RunRecord, list[WorkLeft]]:
+    def _work_left(self, earlier: RunRecord | None, detector: DetectorRecord) -> tuple[RunRecord, WorkList]:
         """Plan as a run would, into the temporary folder, and return the record of the run and what is left to do."""
         planner, options = self._planner, self._options
         if earlier is None:
@@ -254,7 +254,7 @@ class _Estimator:
         checked = len(finished.shards) + len(finished.outdated)
         self._checked_shards = checked if to_read is None else len(to_read)
         work = work_left(record, plan, finished, retry_failed=options.retry_failed)
-        if work:
+        if len(work):
             planner.find_links(record, plan)
         self._list_s = time.perf_counter() - start
         return record, work

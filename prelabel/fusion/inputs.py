@@ -51,7 +51,8 @@ def require_fusible(runs: Sequence[Run], to: Address) -> None:
 
 def labels_whole_images(run: Run) -> bool:
     """Whether the first image that did not fail has labels of a classifier."""
-    rows = (first_row(shard, run.root, run.storage, lambda row: row.status == OK) for shard in run.manifest.shards)
+    shards = run.manifest.shards.values()
+    rows = (first_row(shard, run.root, run.storage, lambda row: row.status == OK) for shard in shards)
     row = next((row for row in rows if row is not None), None)
     return row is not None and row.image_labels is not None
 

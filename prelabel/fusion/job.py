@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +26,7 @@ from prelabel.storage.files import Storage
 from prelabel.store.lock import Lock, require_held
 from prelabel.store.output import Finished, Output, find_finished, installed_versions, read_valid_manifest
 from prelabel.store.plan import Plan, write_plan
+from prelabel.store.records import ShardRecords
 from prelabel.store.rows import OK, rows_to_table
 from prelabel.store.run import FusedRun, Manifest, Run, RunRecord, read_run, utc_now
 from prelabel.store.shards import ShardRecord, read_table, shard_url, write_table
@@ -213,11 +213,11 @@ class _Job:
             count = index.runs_of_image[starts[shard] : starts[shard + 1]]
             table = read_table(shard_url(self._root, shard), self._storage, without=("boxes", "masks", "keypoints"))
             tally += tally_of(table, count, len(self._runs))
-        fresh: dict[int, ShardRecord] = {}
-        done = sum(shard.rows for shard in finished.shards.values())
+        fresh = ShardRecords(record.class_numbers)
+        done = int(finished.shards.counts("rows").sum())
         self._progress.count(done, len(index))
         for shard_record, shard_tally in self._processes.map(write, items):
-            fresh[shard_record.shard] = shard_record
+            fresh.add(shard_record)
             tally += shard_tally
             done += shard_record.rows
             self._progress.count(done, len(index))
@@ -235,20 +235,16 @@ class _Job:
         index: ImageIndex,
         output: Output,
         finished: Finished,
-        fresh: Mapping[int, ShardRecord],
+        fresh: ShardRecords,
         tally: ShardTally,
     ) -> FusionSummary:
         """Write `manifest.json`, the run's last file, and return the summary."""
-        records = {**finished.shards, **fresh}
-        listed = record.detector.classes
-        numbers = None if listed is None else {known.id for known in listed}
-        shards = tuple(records[shard].with_names(numbers) for shard in sorted(records))
         wall_s = time.perf_counter() - self._started
-        seconds = Counter({"wall": round(wall_s, 3)})
-        for shard in fresh.values():
-            seconds.update(shard.seconds)
-        manifest = Manifest(record.run_id, utc_now("seconds"), shards, seconds, "local")
-        if fresh or not finished.has_manifest:
+        seconds = {"wall": round(wall_s, 3), **fresh.seconds_by_stage()}
+        must_write = bool(fresh) or not finished.has_manifest
+        fresh.add_missing(finished.shards)
+        manifest = Manifest(record.run_id, utc_now("seconds"), fresh, seconds, "local")
+        if must_write:
             output.finish(record, manifest)
         totals = manifest.totals
         return FusionSummary(

@@ -80,9 +80,8 @@ class RowsByPosition:
     @classmethod
     def of(cls, run: Run) -> RowsByPosition:
         """The rows of a finished run."""
-        counts = [record.rows for record in run.manifest.shards]
-        shards = tuple(record.shard for record in run.manifest.shards)
-        return cls(str(run.root), run.output, run.storage, shards, np.cumsum([0, *counts]))
+        shards = run.manifest.shards
+        return cls(str(run.root), run.output, run.storage, tuple(shards), np.cumsum([0, *shards.counts("rows")]))
 
     def read(self, positions: Positions, cache: ShardCache = _CACHE) -> Iterator[ImageRow]:
         """Yield the rows at these positions, in their order.

@@ -17,10 +17,13 @@ import contextlib
 import errno
 import io
 import json
+import math
+import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import fsspec
@@ -220,10 +223,21 @@ class Storage:
 
     def names(self, url: AddressLike) -> dict[str, int]:
         """Sizes in bytes by name of the files directly in a folder; empty if there is no such folder."""
+        address = Address.of(url)
+        if address.is_local:
+            return retry_patiently(lambda: _sizes_on_disk(address.path))
         return {name: int(entry.get("size") or 0) for name, entry in self._files(url)}
 
-    def times(self, url: AddressLike) -> dict[str, float | None]:
-        """Times of writing by name of the files directly in a folder: seconds since 1970, or None if unknown."""
+    def times(self, url: AddressLike, most: int | None = None) -> dict[str, float | None]:
+        """Times of writing by name of the files directly in a folder: seconds since 1970, or None if unknown.
+
+        Args:
+            url: Path or URL of the folder.
+            most: Read at most so many times from a disk, of files spread over the folder: each takes a system call.
+        """
+        address = Address.of(url)
+        if address.is_local:
+            return retry_patiently(lambda: _times_on_disk(address.path, most))
         return {name: _written_at(entry) for name, entry in self._files(url)}
 
     def _files(self, url: AddressLike) -> list[tuple[str, dict[str, Any]]]:
@@ -252,6 +266,27 @@ class Storage:
             retry_patiently(lambda: self._publish(address, fs, path, data))
         except OSError as error:
             raise _not_written(address, error) from error
+
+    def publish_in_pieces(self, url: AddressLike, pieces: Callable[[], Iterable[bytes]]) -> None:
+        """Write a file atomically whose content need not be in memory as a whole.
+
+        Args:
+            url: Path or URL of the file.
+            pieces: Returns the content in pieces. It is called again when the write is retried.
+
+        Raises:
+            StoreError: The file could not be written.
+        """
+
+        def write() -> None:
+            with self.publishing(url) as file:
+                for piece in pieces():
+                    file.write(piece)
+
+        try:
+            retry_patiently(write)
+        except OSError as error:
+            raise _not_written(Address.of(url), error) from error
 
     def _publish(self, address: Address, fs: Any, path: str, data: bytes) -> None:
         store = self.store(address)
@@ -307,6 +342,36 @@ class Storage:
         fs, path = self.filesystem(url)
         with contextlib.suppress(FileNotFoundError):
             retry_patiently(lambda: fs.rm_file(path))
+
+
+def _names_on_disk(folder: Path) -> list[str]:
+    """Names of the files in a folder; none if there is no such folder. fsspec asks about each several times."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _sizes_on_disk(folder: Path) -> dict[str, int]:
+    """See `Storage.names`."""
+    sizes = {}
+    for name in _names_on_disk(folder):
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+            sizes[name] = (folder / name).stat().st_size
+    return sizes
+
+
+def _times_on_disk(folder: Path, most: int | None) -> dict[str, float | None]:
+    """See `Storage.times`."""
+    names = _names_on_disk(folder)
+    times: dict[str, float | None] = dict.fromkeys(names)
+    for name in names[:: 1 if most is None else max(1, math.ceil(len(names) / most))]:
+        try:
+            times[name] = (folder / name).stat().st_mtime
+        except FileNotFoundError:  # deleted meanwhile
+            del times[name]
+    return times
 
 
 def _not_written(address: Address, error: OSError) -> StoreError:

@@ -22,7 +22,8 @@ from prelabel.storage.address import Address
 from prelabel.storage.files import Storage
 from prelabel.store.lock import LOCK, Lock
 from prelabel.store.plan import PLAN_FOLDER, Plan, remove_parts
-from prelabel.store.run import MANIFEST, RUN, Manifest, RunRecord, read_manifest, write_json
+from prelabel.store.records import ShardRecords
+from prelabel.store.run import MANIFEST, RUN, Manifest, RunRecord, read_manifest, write_json, write_manifest
 from prelabel.store.shards import SHARD_FOLDER, ShardRecord, load_shard, shard_name
 from prelabel.store.source_check import SOURCE_CHECK, SourceCheck, write_source_check
 from prelabel.store.verify import ShardUpdate, check_shard
@@ -32,6 +33,7 @@ _CHECK_THREADS = 8
 
 #: Names of the files that runs write, and of the temporary files that a killed process leaves behind.
 _OURS = r"shard-\d{5,}\.parquet|plan-\d{5,}-[0-9a-f]{8}\.parquet|(?:run|manifest|lock|source-check)\.json"
+_SHARD_FILE = re.compile(r"shard-(\d{5,})\.parquet")
 _OUR_FILE = re.compile(rf"({_OURS})|\.({_OURS})\.[0-9a-f]+\.tmp")
 
 
@@ -57,7 +59,7 @@ class Finished:
         has_manifest: Whether the run is finished.
     """
 
-    shards: Mapping[int, ShardRecord] = field(default_factory=dict)
+    shards: ShardRecords = field(default_factory=ShardRecords)
     outdated: Mapping[int, ShardUpdate] = field(default_factory=dict)
     invalid: frozenset[int] = frozenset()
     has_manifest: bool = False
@@ -103,15 +105,14 @@ def find_finished(
         StoreError: The plan cannot be read.
     """
     present = storage.names(output.join(SHARD_FOLDER))
-    recorded = {shard.shard: shard for shard in manifest.shards} if manifest else {}
+    recorded = manifest.shards if manifest else ShardRecords()
     candidates = [shard for shard in range(record.shards) if shard_name(shard) in present]
-    finished: dict[int, ShardRecord] = {}
+    finished = ShardRecords(record.class_numbers)
     if to_read is not None:
-        finished = {
-            shard: recorded[shard]
-            for shard in candidates
-            if shard in recorded and shard not in to_read and recorded[shard].bytes == present[shard_name(shard)]
-        }
+        for shard in candidates:
+            known = recorded.get(shard) if shard not in to_read else None
+            if known is not None and known.bytes == present[shard_name(shard)]:
+                finished.add(known)
         candidates = [shard for shard in candidates if shard not in finished]
     outdated: dict[int, ShardUpdate] = {}
     invalid: set[int] = set()
@@ -125,7 +126,7 @@ def find_finished(
             for shard, result in zip(batch, checked, strict=True):
                 if result.record is not None and not result.problems:
                     # Only the manifest records the seconds of writing; one of an early release lacks `unnamed`.
-                    finished[shard] = replace(recorded.get(shard, result.record), unnamed=result.record.unnamed)
+                    finished.add(replace(recorded.get(shard, result.record), unnamed=result.record.unnamed))
                 elif result.update is not None:
                     outdated[shard] = result.update
                 else:
@@ -174,7 +175,7 @@ class Output:
         """Write `manifest.json`, the run's last file, and remove files that do not belong to the run."""
         self._lock.require()
         self._sweep(record, record.shards)
-        write_json(self._root.join(MANIFEST), self._storage, manifest.to_json())
+        write_manifest(self._root, self._storage, manifest)
 
     def discard_plan(self, record: RunRecord) -> None:
         """Delete the plan of a run that was never begun."""
@@ -207,16 +208,15 @@ class Output:
             record: The run whose plan is kept.
             shards: Number of shards to keep, from the first.
         """
-        keep = {
-            RUN,
-            MANIFEST,
-            LOCK,
-            SOURCE_CHECK,
-            *map(shard_name, range(shards)),
-            *(part.name for part in record.parts),
-        }
+        keep = {RUN, MANIFEST, LOCK, SOURCE_CHECK, *(part.name for part in record.parts)}
         for folder in ("", PLAN_FOLDER, SHARD_FOLDER):
             address = self._root.join(folder) if folder else self._root
             for name in self._storage.names(address):
-                if name not in keep and _OUR_FILE.fullmatch(name):
+                if name not in keep and not _is_shard_below(shards, name) and _OUR_FILE.fullmatch(name):
                     self._storage.delete(address.join(name))
+
+
+def _is_shard_below(shards: int, name: str) -> bool:
+    """Whether a name is that of a shard with a number below `shards`."""
+    match = _SHARD_FILE.fullmatch(name)
+    return match is not None and int(match[1]) < shards and shard_name(int(match[1])) == name

@@ -376,9 +376,52 @@ class Plan:
         with self._reading(part):
             return int(self._footer(part).row_group(index).num_rows)
 
+    def counts(self, shards: npt.NDArray[np.int64], shard_size: int) -> npt.NDArray[np.int64]:
+        """Return `(N,)` the number of images of each of `(N,)` shards, in ascending order.
+
+        Parts whose shards are all full are not read.
+
+        Args:
+            shards: The numbers of the shards.
+            shard_size: Most images of a shard, as in `run.json`.
+
+        Raises:
+            IndexError: There is no such shard.
+            StoreError: The plan cannot be read.
+        """
+        counts = np.full(len(shards), shard_size, np.int64)
+        for part, begin, end in self._by_part(shards):
+            if part.images != part.shards * shard_size:
+                counts[begin:end] = self._rows_of(part)[shards[begin:end] - part.first_shard]
+        return counts
+
+    def images_of(self, shards: npt.NDArray[np.int64], shard_size: int) -> int:
+        """Return the number of images of some shards together, see `counts`. Of whole parts, nothing is read."""
+        images = 0
+        for part, begin, end in self._by_part(shards):
+            is_whole = end - begin == part.shards
+            images += part.images if is_whole else int(self.counts(shards[begin:end], shard_size).sum())
+        return images
+
+    def _by_part(self, shards: npt.NDArray[np.int64]) -> Iterator[tuple[PlanPart, int, int]]:
+        """Yield each part that has some of these shards, and the range of their positions."""
+        if len(shards):
+            self._locate(int(shards[0]))
+            self._locate(int(shards[-1]))
+        bounds = np.searchsorted(shards, [*self._starts, self.shards + min(self._starts, default=0)])
+        for part, (begin, end) in zip(self._parts, itertools.pairwise(bounds.tolist()), strict=True):
+            if begin < end:
+                yield part, begin, end
+
     def starts(self) -> npt.NDArray[np.int64]:
         """Return `(shards + 1,)` the number of images before each shard, and of all images."""
-        return np.cumsum([0, *(self.count(shard) for shard in range(self.shards))])
+        return np.cumsum(np.concatenate([[0], *map(self._rows_of, self._parts)]))
+
+    def _rows_of(self, part: PlanPart) -> npt.NDArray[np.int64]:
+        """The number of images of each shard of a part."""
+        with self._reading(part):
+            footer = self._footer(part)
+            return np.array([footer.row_group(n).num_rows for n in range(part.shards)], np.int64)
 
     def read(self, shard: int) -> list[ImageRef]:
         """Read the images of a shard, in their order.

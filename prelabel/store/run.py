@@ -8,11 +8,12 @@ runs names them in `run.json`.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
+
+import orjson
 
 from prelabel.detections import ClassName
 from prelabel.detectors.base import OFF, Decision, DetectorRecord, Optimization
@@ -25,12 +26,22 @@ from prelabel.store.detection_batch import DetectionBatch
 from prelabel.store.extracted import ExtractedFiles
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan, PlanPart
+from prelabel.store.records import ShardRecords
 from prelabel.store.rows import SCHEMA_VERSION, SHARD_SCHEMA, ImageRow
-from prelabel.store.shards import ShardRecord, read_batches, read_classes, shard_url
+from prelabel.store.shards import read_batches, read_classes, shard_url
 from prelabel.store.subset import ImageOrder, Subset
 
 RUN = "run.json"
 MANIFEST = "manifest.json"
+
+#: What is between the other values of a manifest and the lines of its shards, and what follows these.
+_BEFORE_SHARDS, _AFTER_SHARDS = b',\n "shards": [\n', b"\n]}\n"
+
+#: Bytes in which the other values of a manifest are, unless images failed with hundreds of error classes.
+_MOST_OF_HEAD = 1 << 16
+
+#: Bytes of these lines that are parsed at once.
+_BYTES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +124,12 @@ class RunRecord:
     def images(self) -> int:
         """Number of images planned."""
         return sum(part.images for part in self.parts)
+
+    @property
+    def class_numbers(self) -> frozenset[str] | None:
+        """The class numbers that the label map names, as text; None if the model itself names its classes."""
+        classes = self.detector.classes
+        return None if classes is None else frozenset(str(name.id) for name in classes)
 
     def sources_not_in(self, listed: Collection[str]) -> tuple[str, ...]:
         """The sources of the run's images that are not among these (without secrets, as in `settings`)."""
@@ -206,57 +223,88 @@ class Manifest:
     Attributes:
         run_id: As in `run.json`.
         finished: Time at which the run was finished, UTC.
-        shards: Records of all shards.
+        shards: Records of all shards, from number 0 on.
         seconds: Seconds of the call that finished the run: `wall`, and by stage summed over workers.
         runner: Where that call's workers ran, `"local"` or `"ray"`; `""` if not recorded.
     """
 
     run_id: str
     finished: str
-    shards: tuple[ShardRecord, ...]
+    shards: ShardRecords
     seconds: Mapping[str, float] = field(default_factory=dict)
     runner: str = ""
 
     @property
     def totals(self) -> dict[str, Any]:
         """Totals over all shards: rows, failures (by error class, too), detections, dropped ones, bytes and views."""
-        failures: Counter[str] = Counter()
-        for record in self.shards:
-            failures.update(record.failures)
-        return {
-            "shards": len(self.shards),
-            **{
-                name: sum(getattr(record, name) for record in self.shards)
-                for name in ("rows", "failed", "detections", "dropped", "bytes", "views")
-            },
-            "failures": dict(sorted(failures.items())),
-        }
+        return self.shards.totals()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of `manifest.json`."""
-        return {
+    def encode(self) -> Iterator[bytes]:
+        """Yield `manifest.json` in pieces: JSON with a line for each shard, so that nobody holds all of it as objects.
+
+        Raises:
+            ValueError: A number is not finite.
+        """
+        values = {
             "schema_version": SCHEMA_VERSION,
             "run_id": self.run_id,
             "finished": self.finished,
             "totals": self.totals,
+            "slowest": self.shards.slowest(),
             "seconds": dict(self.seconds),
             "runner": self.runner,
-            "shards": [record.to_json() for record in self.shards],
         }
+        lines = (f' "{key}": {json.dumps(value, ensure_ascii=False, allow_nan=False)}' for key, value in values.items())
+        yield ("{\n" + ",\n".join(lines)).encode() + _BEFORE_SHARDS
+        yield from self.shards.lines()
+        yield _AFTER_SHARDS
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Manifest:
-        """Parse the content of `manifest.json`. Raises StoreError if it is invalid."""
+    def decode(cls, data: bytes, file: Address | str = MANIFEST) -> Manifest:
+        """Parse `manifest.json`: as `encode` writes it in pieces, other JSON as a whole.
+
+        Args:
+            data: The content.
+            file: The file, for messages.
+
+        Raises:
+            StoreError: It is invalid.
+        """
+        shards = ShardRecords()
         try:
+            values, batches = _parsed_manifest(data)
+            for entries in batches:
+                shards.add_entries(entries)
             return cls(
                 run_id=values["run_id"],
                 finished=values["finished"],
-                shards=tuple(ShardRecord.from_json(record) for record in values["shards"]),
+                shards=shards,
                 seconds=values["seconds"],
                 runner=values.get("runner", ""),
             )
-        except (KeyError, TypeError) as error:
-            raise StoreError(f"{MANIFEST} is corrupt: {describe(error)}") from None
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            raise StoreError(f"{file} is corrupt: {describe(error)}") from None
+
+
+def _parsed_manifest(data: bytes) -> tuple[Mapping[str, Any], Iterator[list[Any]]]:
+    """The values of a manifest without its shards, and the entries of these, some thousand at a time."""
+    begin = data.find(_BEFORE_SHARDS)
+    if begin < 0 or not data.endswith(_AFTER_SHARDS):
+        # Written by an earlier release, or by another program.
+        values = json.loads(data)
+        if not isinstance(values, dict):
+            raise ValueError("not a JSON object")
+        return values, iter([values["shards"]])
+    return json.loads(data[:begin] + b"}"), _entries(data, begin + len(_BEFORE_SHARDS), len(data) - len(_AFTER_SHARDS))
+
+
+def _entries(data: bytes, begin: int, end: int) -> Iterator[list[Any]]:
+    """Yield the values in a part of a file that has one on each line, with a comma after each but the last."""
+    while begin < end:
+        stop = data.find(b",\n", begin + _BYTES_AT_ONCE, end)
+        stop = end if stop < 0 else stop
+        yield orjson.loads(b"[%b]" % data[begin:stop])
+        begin = stop + 2
 
 
 def utc_now(timespec: str = "milliseconds") -> str:
@@ -264,35 +312,96 @@ def utc_now(timespec: str = "milliseconds") -> str:
     return datetime.now(UTC).isoformat(timespec=timespec)
 
 
+def write_manifest(output: AddressLike, storage: Storage, manifest: Manifest) -> None:
+    """Write `manifest.json`. Raises StoreError if it cannot be written."""
+    storage.publish_in_pieces(Address.of_folder(output).join(MANIFEST), manifest.encode)
+
+
 def write_json(url: AddressLike, storage: Storage, values: Mapping[str, Any]) -> None:
     """Publish a JSON file, indented and strict (no NaN)."""
     storage.publish(url, (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def _read_json(file: Address, storage: Storage) -> Mapping[str, Any] | None:
+def _read(file: Address, storage: Storage) -> bytes | None:
     try:
-        values = json.loads(storage.read(file))
+        return storage.read(file)
     except FileNotFoundError:
         return None
     except NotADirectoryError:
         raise StoreError(f"{file.parent} is a file, but the output of a run is a folder") from None
-    except (ValueError, OSError, RecursionError) as error:
+    except OSError as error:
         raise StoreError(f"{file} cannot be read: {describe(error)}") from None
-    if not isinstance(values, dict):
-        raise StoreError(f"{file} is corrupt: not a JSON object")
-    return values
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestHead:
+    """What `manifest.json` says about all shards together.
+
+    Attributes:
+        run_id: As in `run.json`.
+        totals: See `Manifest.totals`.
+        slowest: Seconds of the slowest shards by file name, slowest first.
+    """
+
+    run_id: str
+    totals: Mapping[str, Any]
+    slowest: Mapping[str, float]
+
+
+def read_manifest_head(output: AddressLike, storage: Storage) -> ManifestHead | None:
+    """Read the beginning of `manifest.json`: with a million shards, the rest is 340 MB.
+
+    Manifests of earlier releases and those that other programs have formatted are read as a whole.
+
+    Raises:
+        StoreError: It is corrupt.
+    """
+    file = Address.of_folder(output).join(MANIFEST)
+    try:
+        with storage.open(file, block_size=_MOST_OF_HEAD) as opened:
+            start = opened.read(_MOST_OF_HEAD)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{file} cannot be read: {describe(error)}") from None
+    head, found, _ = start.partition(_BEFORE_SHARDS)
+    if found and b'"slowest"' in head:
+        try:
+            values = json.loads(head + b"}")
+            return ManifestHead(str(values["run_id"]), _totals(values["totals"]), dict(values["slowest"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(f"{file} is corrupt: {describe(error)}") from None
+    manifest = read_manifest(output, storage)
+    return None if manifest is None else ManifestHead(manifest.run_id, manifest.totals, manifest.shards.slowest())
+
+
+def _totals(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The totals of a manifest. Raises ValueError, KeyError or TypeError if they are invalid."""
+    counts = [values[name] for name in ("shards", "rows", "failed", "detections", "dropped", "bytes", "views")]
+    if not all(isinstance(count, int) and count >= 0 for count in (*counts, *values["failures"].values())):
+        raise ValueError("a total is not a number of 0 or more")
+    return dict(values)
 
 
 def read_run(output: AddressLike, storage: Storage) -> RunRecord | None:
     """Read `run.json` of an output, or return None if there is no run. Raises StoreError if it is corrupt."""
-    values = _read_json(Address.of_folder(output).join(RUN), storage)
-    return None if values is None else RunRecord.from_json(values)
+    file = Address.of_folder(output).join(RUN)
+    if (data := _read(file, storage)) is None:
+        return None
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{file} cannot be read: {describe(error)}") from None
+    if not isinstance(values, dict):
+        raise StoreError(f"{file} is corrupt: not a JSON object")
+    return RunRecord.from_json(values)
 
 
 def read_manifest(output: AddressLike, storage: Storage) -> Manifest | None:
     """Read `manifest.json` of an output, or return None if it does not exist. Raises StoreError if it is corrupt."""
-    values = _read_json(Address.of_folder(output).join(MANIFEST), storage)
-    return None if values is None else Manifest.from_json(values)
+    file = Address.of_folder(output).join(MANIFEST)
+    data = _read(file, storage)
+    return None if data is None else Manifest.decode(data, file)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -443,7 +552,7 @@ class Run:
     @property
     def rows(self) -> RunRows:
         """All rows, in plan order; `for row in run.rows()` iterates over them."""
-        return RunRows(self.output, self.storage, tuple((shard.shard, shard.rows) for shard in self.manifest.shards))
+        return RunRows(self.output, self.storage, tuple(enumerate(self.manifest.shards.counts("rows").tolist())))
 
     @property
     def signed(self) -> int:

@@ -9,7 +9,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -55,17 +55,19 @@ _SHORT_READ = 1 << 16
 #: What to do about a shard that is missing or corrupt.
 _REPAIR = "run the same `prelabel label` or `prelabel fuse` command that made the run, to write it again"
 
+#: The checksum in the record of a shard that was not read completely.
+NO_CHECKSUM = "0" * 64
+
 _RUN_ID = b"prelabel.run_id"
 _SHARD = b"prelabel.shard"
 
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """The summary of one finished shard. The driver and `manifest.json` hold one per shard.
+    """The summary of one finished shard. `manifest.json` has one per shard; `ShardRecords` holds many.
 
     Attributes:
         shard: Number of the shard.
-        name: File name.
         rows: Number of rows.
         failed: Number of failed images.
         detections: Number of detections.
@@ -76,12 +78,11 @@ class ShardRecord:
             is known which they are.
         dropped: Detections dropped because a number is not finite or the box has no size inside the image.
         views: Number of views of images that the detector saw; 0 in manifests of earlier releases.
-        unnamed: Number of detections whose label is their class number, by that number. In a manifest only those of
-            classes that the label map does not name.
+        unnamed: Number of detections whose label is their class number, by that number. In `ShardRecords` only those
+            of classes that the label map does not name.
     """
 
     shard: int
-    name: str
     rows: int
     failed: int
     detections: int
@@ -93,27 +94,27 @@ class ShardRecord:
     unnamed: Mapping[str, int] = field(default_factory=dict)
     views: int = 0
 
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return shard_name(self.shard)
+
     def to_json(self) -> dict[str, Any]:
         """Return the shard's entry in `manifest.json`."""
-        return asdict(self)
-
-    def with_names(self, numbers: Collection[int] | None) -> ShardRecord:
-        """Remove from `unnamed` the classes that a label map names.
-
-        Args:
-            numbers: Class numbers of the label map; None if the model itself names its classes.
-        """
-        named = None if numbers is None else set(map(str, numbers))
-        unnamed = {} if named is None else {number: n for number, n in self.unnamed.items() if number not in named}
-        return replace(self, unnamed=unnamed)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> ShardRecord:
-        """Parse an entry of a manifest. Raises StoreError if its keys are wrong."""
-        try:
-            return cls(**values)
-        except TypeError:
-            raise StoreError(f"manifest.json: not a shard record: {str(values)[:80]}") from None
+        return {
+            "shard": self.shard,
+            "name": self.name,
+            "rows": self.rows,
+            "failed": self.failed,
+            "detections": self.detections,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "failures": self.failures,
+            "seconds": self.seconds,
+            "dropped": self.dropped,
+            "unnamed": self.unnamed,
+            "views": self.views,
+        }
 
 
 #: Folder of the shards in the output.
@@ -336,7 +337,7 @@ def _has_field(schema: pa.Schema, expected: pa.Field) -> bool:
 
 
 def shard_outcome(output: AddressLike, shard: int, storage: Storage, run_id: str) -> ShardRecord:
-    """Read a shard's record from a few small columns, without its size and checksum.
+    """Read a shard's record from a few small columns, without its size and with `NO_CHECKSUM`.
 
     Raises:
         StoreError: The file is missing, corrupt, or has another schema or belongs to another run.
@@ -354,7 +355,7 @@ def shard_outcome(output: AddressLike, shard: int, storage: Storage, run_id: str
         raise StoreError(f"{url} is missing") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{url} cannot be read: {describe(error)}") from None
-    return _record_of(shard, table, size=0, sha256="")
+    return _record_of(shard, table, size=0, sha256=NO_CHECKSUM)
 
 
 def _record_of(shard: int, table: pa.Table, *, size: int, sha256: str) -> ShardRecord:
@@ -365,7 +366,6 @@ def _record_of(shard: int, table: pa.Table, *, size: int, sha256: str) -> ShardR
     more_views = pc.sum(pc.subtract(_optional_column(table, "views_shown"), 1)).as_py()
     return ShardRecord(
         shard=shard,
-        name=shard_name(shard),
         rows=table.num_rows,
         failed=failed.num_rows,
         detections=int(np.sum(pc.list_value_length(table["scores"]).to_numpy())),

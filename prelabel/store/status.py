@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from prelabel.errors import StoreError
 from prelabel.storage.address import Address, AddressLike
 from prelabel.storage.files import Storage
 from prelabel.store.lock import STALE_S, read_lock
 from prelabel.store.plan import Plan
-from prelabel.store.run import RUN, Manifest, RunRecord, read_manifest, read_run
+from prelabel.store.records import ShardRecords
+from prelabel.store.run import RUN, RunRecord, read_manifest, read_manifest_head, read_run
 from prelabel.store.shards import SHARD_FOLDER, ShardRecord, shard_name, shard_outcome
 from prelabel.store.source_check import SourceCheck, read_source_check
 
@@ -25,11 +29,11 @@ _THREADS = 16
 #: Most finished shards that are read of an unfinished run, evenly spread, so that a status does not take minutes.
 _MAX_READ = 1000
 
+#: Most shards whose time of writing is read from a disk. Of more, the rate and the newest shard are those of a sample.
+_MAX_TIMES = 20_000
+
 #: Seconds before the newest shard over which the rate is measured.
 _RATE_WINDOW_S = 600.0
-
-#: Number of slowest shards in a status.
-_SLOWEST = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +97,21 @@ def read_status(output: AddressLike, storage: Storage, *, now: float | None = No
             f"no run at {output}: {RUN} is missing (use the --output of `prelabel label`, which writes it when the "
             "first worker has loaded the detector)"
         )
-    manifest = read_manifest(output, storage)
-    if manifest is not None and manifest.run_id != run.run_id:
-        manifest = None
+    head = read_manifest_head(output, storage)
+    has_manifest = head is not None and head.run_id == run.run_id
     plan = Plan.open(output, run.parts, storage)
-    times = storage.times(output.join(SHARD_FOLDER))
-    present = [shard for shard in range(run.shards) if shard_name(shard) in times]
-    written = {shard: at for shard in present if (at := times[shard_name(shard)]) is not None}
-    records = _records(output, storage, run, manifest, present)
-    rate = _rate(plan, written)
+    present, written = _present_shards(output, storage, run)
+    if head is not None and has_manifest and len(present) == run.shards:
+        totals, slowest, read_shards = head.totals, head.slowest, run.shards
+    else:
+        records = _records(output, storage, run, present, has_manifest=has_manifest)
+        totals, slowest, read_shards = records.totals(), records.slowest(), len(records)
+    rate = _rate(plan, run.shard_size, present, written)
     holder = read_lock(output, storage)
     working = holder is not None and holder.heartbeat_age_s <= STALE_S
-    finished = manifest is not None and not working and len(present) == run.shards
-    failures: Counter[str] = Counter()
-    for record in records:
-        failures.update(record.failures)
-    done = sum(plan.count(shard) for shard in present)
-    slowest = sorted(records, key=lambda record: -sum(record.seconds.values()))[:_SLOWEST]
+    finished = has_manifest and not working and len(present) == run.shards
+    failures = Counter(totals["failures"])
+    done = plan.images_of(present, run.shard_size)
     return RunStatus(
         state="finished" if finished else "working" if working else "stopped",
         held_by=str(holder) if working else "",
@@ -117,25 +119,28 @@ def read_status(output: AddressLike, storage: Storage, *, now: float | None = No
         done=done,
         shards=run.shards,
         finished_shards=len(present),
-        read_shards=len(records),
-        failed=sum(record.failed for record in records),
+        read_shards=read_shards,
+        failed=totals["failed"],
         failures=dict(failures.most_common()),
-        dropped=sum(record.dropped for record in records),
+        dropped=totals["dropped"],
         images_per_s=rate,
         left_s=(run.images - done) / rate if rate and working else None,
-        newest_s=max(0.0, now - max(written.values())) if written else None,
-        slowest=tuple((record.name, round(sum(record.seconds.values()), 3)) for record in slowest),
+        newest_s=None if np.isnan(written).all() else max(0.0, now - float(np.nanmax(written))),
+        slowest=tuple(slowest.items()),
         source_check=read_source_check(output, storage, run.run_id),
     )
 
 
 def _records(
-    output: AddressLike, storage: Storage, run: RunRecord, manifest: Manifest | None, present: Sequence[int]
-) -> list[ShardRecord]:
+    output: AddressLike, storage: Storage, run: RunRecord, present: npt.NDArray[np.int64], *, has_manifest: bool
+) -> ShardRecords:
     """Return the records of finished shards, from the manifest or, while there is none, from the shards."""
-    if manifest is not None:
-        numbers = set(present)
-        return [record for record in manifest.shards if record.shard in numbers]
+    records = ShardRecords()
+    if has_manifest and (manifest := read_manifest(output, storage)) is not None:
+        for shard in present.tolist():
+            if (record := manifest.shards.get(shard)) is not None:
+                records.add(record)
+        return records
     step = max(1, math.ceil(len(present) / _MAX_READ))
 
     def read(shard: int) -> ShardRecord | None:
@@ -145,12 +150,37 @@ def _records(
             return None
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return [record for record in pool.map(read, present[::step]) if record is not None]
+        for record in pool.map(read, present[::step].tolist()):
+            if record is not None:
+                records.add(record)
+    return records
 
 
-def _rate(plan: Plan, written: Mapping[int, float]) -> float | None:
+def _present_shards(
+    output: Address, storage: Storage, run: RunRecord
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return `(N,)` the numbers of the planned shards that exist, and `(N,)` when they were written; NaN if unknown."""
+    written = storage.times(output.join(SHARD_FOLDER), most=_MAX_TIMES)
+    present: list[int] = []
+    times: list[float | None] = []
+    for shard in range(run.shards):
+        if (name := shard_name(shard)) in written:
+            present.append(shard)
+            times.append(written[name])
+    return np.array(present, np.int64), np.array(times, np.float64)  # None becomes NaN
+
+
+def _rate(
+    plan: Plan, shard_size: int, present: npt.NDArray[np.int64], written: npt.NDArray[np.float64]
+) -> float | None:
     """Return the images per second between the first and the last shard of the last ten minutes of work."""
-    last = max(written.values(), default=0.0)
-    recent = sorted((at, shard) for shard, at in written.items() if last - at <= _RATE_WINDOW_S)
-    span = last - recent[0][0] if recent else 0.0
-    return sum(plan.count(shard) for _, shard in recent[1:]) / span if span > 0 else None
+    if np.isnan(written).all():
+        return None
+    last = np.nanmax(written)
+    is_recent = last - written <= _RATE_WINDOW_S  # NaN compares false
+    times, shards = written[is_recent], present[is_recent]
+    first = np.lexsort((shards, times))[0]
+    span = float(last - times[first])
+    images = plan.images_of(np.delete(shards, first), shard_size)
+    of_each = len(written) / np.count_nonzero(~np.isnan(written))  # above 1 if only some times are known
+    return images * of_each / span if span > 0 else None

@@ -20,6 +20,7 @@ from prelabel.processes import Processes
 from prelabel.storage.address import Address, AddressLike
 from prelabel.storage.files import Storage
 from prelabel.store.plan import Plan, PlanPart
+from prelabel.store.records import ShardRecords
 from prelabel.store.rows import FAILED, OK, revisions
 from prelabel.store.run import MANIFEST, RUN, Manifest, RunRecord, read_manifest, read_run
 from prelabel.store.shards import SHARD_FOLDER, ShardRecord, load_shard, shard_name
@@ -97,7 +98,7 @@ def verify(
         problems.append(str(error))
         manifest = None
     problems += _check_manifest(run, manifest, is_required=not problems)
-    recorded = {r.shard: r for r in manifest.shards} if manifest else {}
+    recorded = manifest.shards if manifest else ShardRecords()
     problems += _check_strays(output, storage, run, finished=manifest is not None)
     rows = failed = detections = dropped = done = 0
     batches = [
@@ -137,18 +138,17 @@ def _check_manifest(run: RunRecord, manifest: Manifest | None, *, is_required: b
         return [f"{MANIFEST} is missing: the run is not finished"] if is_required else []
     if manifest.run_id != run.run_id:
         return [f"{MANIFEST} belongs to run {manifest.run_id}, but {RUN} to run {run.run_id}"]
-    numbers = [record.shard for record in manifest.shards]
-    if numbers != list(range(run.shards)):
-        missing = sorted(set(range(run.shards)) - set(numbers))
-        return [f"{MANIFEST} does not name each of the {run.shards} shards once: missing {missing[:5]}"]
+    if len(manifest.shards) != run.shards:
+        return [f"{MANIFEST} names {len(manifest.shards)} shards, but the run has {run.shards}"]
     return []
 
 
 def _check_strays(output: Address, storage: Storage, run: RunRecord, *, finished: bool) -> list[str]:
-    expected = {shard_name(shard) for shard in range(run.shards)}
+    strays = set(storage.names(output.join(SHARD_FOLDER)))
+    strays.difference_update(map(shard_name, range(run.shards)))
     # Hidden names are temporary files; in an unfinished run a worker may be writing one now.
-    present = {name for name in storage.names(output.join(SHARD_FOLDER)) if not name.startswith(".") or finished}
-    return [f"shards/{name} is not part of the plan" for name in sorted(present - expected)]
+    strays = {name for name in strays if not name.startswith(".") or finished}
+    return [f"shards/{name} is not part of the plan" for name in sorted(strays)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,7 +268,7 @@ class Trial:
         manifest = read_manifest(self.output, self.storage)
         if manifest is None:
             return []
-        shards = (record.shard for record in manifest.shards)
+        shards = manifest.shards
         return [row for shard in shards for row in read_shard(shard_url(self.output, shard), self.storage)]
 
     def strays(self) -> set[str]:
@@ -276,7 +276,7 @@ class Trial:
         run, manifest = read_run(self.output, self.storage), read_manifest(self.output, self.storage)
         named = {RUN, MANIFEST}
         named |= {f"plan/{part.name}" for part in run.parts} if run else set()
-        named |= {f"shards/{record.name}" for record in manifest.shards} if manifest else set()
+        named |= {f"shards/{record.name}" for record in manifest.shards.values()} if manifest else set()
         return self.files() - named
 
     def compare(self) -> tuple[int, int]:

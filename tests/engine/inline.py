@@ -148,6 +148,6 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> Inline:
 
         return noted
 
-    for name in ("publish", "create", "delete"):
+    for name in ("publish", "publish_in_pieces", "create", "delete"):
         monkeypatch.setattr(Storage, name, noting(getattr(Storage, name)))
     return world

@@ -16,6 +16,7 @@ from prelabel.engine.resume import require_same_detector, require_same_settings,
 from prelabel.errors import ConfigError, StoreError
 from prelabel.keypoints import COCO_PERSON, KeypointSet
 from prelabel.storage.files import Storage
+from prelabel.store.records import ShardRecords
 from prelabel.store.run import RunRecord, open_run
 from prelabel.store.shards import ShardRecord, read_shard, shard_url, write_shard
 from tests.engine.world import World
@@ -179,8 +180,8 @@ def test_a_record_with_invalid_keypoints_is_corrupt(wrong: dict[str, Any]) -> No
 def test_classes_that_the_label_map_does_not_name_are_counted_over_the_run() -> None:
     def shard(number: int, **unnamed: int) -> ShardRecord:
         counts = {name.strip("c"): count for name, count in unnamed.items()}
-        return ShardRecord(number, f"shard-{number:05d}.parquet", 2, 0, 9, 1, "0" * 64, unnamed=counts)
+        return ShardRecord(number, 2, 0, 9, 1, "0" * 64, unnamed=counts)
 
-    assert unnamed_notes([shard(0), shard(1)]) == []
-    (note,) = unnamed_notes([shard(0, c91=2), shard(1, c91=1200, c0=1)])
+    assert unnamed_notes(ShardRecords.of([shard(0), shard(1)])) == []
+    (note,) = unnamed_notes(ShardRecords.of([shard(0, c91=2), shard(1, c91=1200, c0=1)]))
     assert tells(note, "label map", "91 (1,202 x), 0 (1 x)")

@@ -8,7 +8,7 @@ DEATH = FailureCause("WorkerDied", "signal 6")
 
 
 def schedule_of(*shards: tuple[int, int]) -> Schedule:
-    return Schedule((LabelTask(shard), images) for shard, images in shards)
+    return Schedule(((LabelTask(shard), images) for shard, images in shards), len(shards))
 
 
 def take(schedule: Schedule, *, idle: bool = True) -> Task:
@@ -92,7 +92,7 @@ def test_a_shard_that_still_kills_without_its_killers_is_given_up():
 
 
 def test_retrying_the_failed_images_survives_a_death():
-    schedule = Schedule([(LabelTask(0, Keep.OK), 2)])
+    schedule = Schedule([(LabelTask(0, Keep.OK), 2)], 1)
     schedule.died(take(schedule), DEATH)
     assert take(schedule) == LabelTask(0, Keep.OK, alone=True)
 

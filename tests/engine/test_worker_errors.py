@@ -17,7 +17,7 @@ from prelabel.detectors.base import DetectorRecord
 from prelabel.engine import worker_pool as module
 from prelabel.engine.driver import Driver
 from prelabel.engine.progress import LostWorker, Throughput
-from prelabel.engine.resume import WorkLeft
+from prelabel.engine.resume import WorkLeft, WorkList
 from prelabel.engine.schedule import LabelTask, Schedule, Task
 from prelabel.engine.worker import WorkerSpec
 from prelabel.engine.worker_pool import Event, WorkerHandle, WorkerPool
@@ -25,7 +25,7 @@ from prelabel.errors import CredentialsError, DetectorError, OutputInUseError, P
 from prelabel.storage.files import Storage
 from prelabel.store.links import Links
 from prelabel.store.plan import Plan
-from prelabel.store.shards import ShardRecord, shard_name
+from prelabel.store.shards import ShardRecord
 from tests.engine.fakes import Deed
 from tests.engine.world import Recorder, World
 
@@ -94,8 +94,7 @@ class FakePool(WorkerPool):
                     continue
                 self.tried.append((worker.number, task.shard))
                 if answer is None:
-                    name = shard_name(task.shard)
-                    self._task_finished(worker, key, ShardRecord(task.shard, name, 4, 0, 4, 1, "0" * 64))
+                    self._task_finished(worker, key, ShardRecord(task.shard, 4, 0, 4, 1, "0" * 64))
                 else:
                     self._task_failed(worker, key, answer)
         while self._events:
@@ -122,13 +121,13 @@ def drive(
     """The pool, the driver, what was told, which shards were finished, and what the run ended with."""
     options = LabelOptions(source=("nothing",), detector="d", output="/nowhere")
     fake, recorder, storage = FakePool(options, workers, behave, **pool), Recorder(), Storage()
-    tasks = [(LabelTask(shard), 64) for shard in range(shards)]
+    work = WorkList.of([WorkLeft(LabelTask(shard), 64, 64) for shard in range(shards)])
     driver = Driver(
         WorkerSpec(options, "0" * 32, (), DETECTOR, "nobody"),
         storage,
         Plan.open(options.output, (), storage),
-        tasks,
-        Throughput(64 * shards, [WorkLeft(task, images, images) for task, images in tasks]),
+        work,
+        Throughput(64 * shards, work),
         recorder,
         threading.Event(),
         Links(),
@@ -272,7 +271,7 @@ def test_several_bad_shards_do_not_keep_the_only_worker_from_retrying_the_others
 
 
 def test_one_worker_does_not_count_twice_at_a_shard_that_another_has_not_tried():
-    schedule = Schedule([(LabelTask(0), 4)])
+    schedule = Schedule([(LabelTask(0), 4)], 1)
     for worker in (0, 1):
         task = schedule.next_task(worker, {0, 1}, worker_is_idle=True)
         assert task == LabelTask(0)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from prelabel.estimates.requests import renewals_in, requests_of
 from prelabel.estimates.sample import ImagesLeft
 from prelabel.image_ref import ImageRef
+from prelabel.storage.files import Storage
 from prelabel.store.plan import PlanPart
+from prelabel.store.status import read_status
+from tests.chaos.proxy import Proxy
+from tests.engine.inline import Inline
+from tests.engine.inline import inline as inline  # a fixture
+from tests.s3 import S3Server
 
 
 @dataclass
@@ -70,3 +81,79 @@ def test_pages_of_a_listing_and_shards_of_an_archive_are_counted():
 @pytest.mark.parametrize(("seconds", "renewals"), [(0.5, 0), (1.0, 1), (2.9, 1), (3.0, 2), (15.0, 4), (25.0, 5)])
 def test_a_lock_is_renewed_more_seldom_as_time_goes_on(seconds: float, renewals: int):
     assert renewals_in(seconds) == renewals
+
+
+class CountingProxy(Proxy):
+    """Counts requests by kind and place: `photos`, `shards`, `plan`, or the name of another file of the run."""
+
+    def __init__(self, upstream: str) -> None:
+        self.requests: Counter[tuple[str, str]] = Counter()
+        super().__init__(upstream)
+
+    async def answer(self, head: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        method, path = head.split(" ", 2)[:2]
+        kind = "LIST" if "list-type=" in path else method
+        key = re.split("[?&]prefix=", path)[-1] if kind == "LIST" else path
+        places = re.findall(r"photos|shards|plan(?=%2F|/)|[a-z-]+\.json", key)
+        self.requests[kind, places[0] if places else "run"] += 1
+        await super().answer(head, body, writer)
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server) -> Iterator[CountingProxy]:
+    proxy = CountingProxy(s3_server.endpoint)
+    yield proxy
+    proxy.close()
+
+
+def counted_requests(server: S3Server, proxy: CountingProxy, inline: Inline, images: int) -> list[Counter[Any]]:
+    """What a store gets to do by a run with shards of three images, by its status, and by the same command again."""
+    bucket = server.new_bucket()
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (9, 99, 199)).save(file, "PNG")
+    for number in range(images):
+        server.put(bucket, f"photos/{number:03d}.png", file.getvalue())
+    options = {**server.options, "client_kwargs": {**server.options["client_kwargs"], "endpoint_url": proxy.endpoint}}
+    run = {"source": (f"s3://{bucket}/photos",), "output": f"s3://{bucket}/run", "storage_options": options}
+    counts = []
+
+    def count() -> None:
+        # The lock is renewed as time goes by: a look at it, and a write.
+        requests = Counter(proxy.requests)
+        requests["GET", "lock.json"] -= requests.pop(("PUT", "lock.json"), 0)
+        counts.append(requests)
+        proxy.requests.clear()
+
+    proxy.requests.clear()
+    assert inline.label(**run).images == images
+    count()
+    assert read_status(f"s3://{bucket}/run", Storage(options)).done == images
+    count()
+    assert inline.label(**run).labeled == 0
+    count()
+    return counts
+
+
+def test_requests_for_each_image_and_each_shard(s3_server: S3Server, proxy: CountingProxy, inline: Inline):
+    few = counted_requests(s3_server, proxy, inline, 6)
+    more = counted_requests(s3_server, proxy, inline, 18)
+    label, status, resume = (after - before for before, after in zip(few, more, strict=True))
+    images, shards = 12, 4
+    # An image is read once, and nothing asks whether it exists. A shard is written once, after a look at the lock.
+    assert label == {("GET", "photos"): images, ("PUT", "shards"): shards, ("GET", "lock.json"): shards}
+    assert status == {}
+    assert resume == {("GET", "shards"): shards}
+
+
+def test_the_requests_of_a_status_do_not_depend_on_the_number_of_shards(
+    s3_server: S3Server, proxy: CountingProxy, inline: Inline
+):
+    _, status, _ = counted_requests(s3_server, proxy, inline, 6)
+    assert status == {
+        ("GET", "run.json"): 1,
+        ("HEAD", "manifest.json"): 1,
+        ("GET", "manifest.json"): 1,
+        ("LIST", "shards"): 1,
+        ("GET", "lock.json"): 1,
+        ("GET", "source-check.json"): 1,
+    }

@@ -94,7 +94,7 @@ def changed_crowd(folder: Path) -> None:
     second_crowd(folder)
     second = str(folder / "runs" / "second")
     run = open_run(second, Storage())
-    for shard, rows in zip(run.manifest.shards, run.rows.by_shard(), strict=True):
+    for shard, rows in zip(run.manifest.shards.values(), run.rows.by_shard(), strict=True):
         changed = [replace(row, detections=_changed(row.detections)) for row in rows()]
         write_shard(changed, second, Storage(), shard=shard.shard, run_id=run.record.run_id)
 

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -253,3 +254,24 @@ def test_a_plan_in_memory_storage() -> None:
 def test_parts_are_the_same_after_a_round_trip_through_json() -> None:
     part = PlanPart("plan-00000-1a2b3c4d.parquet", 0, 4, 8, "ab" * 32)
     assert PlanPart(**dataclasses.asdict(part)) == part
+
+
+def test_the_images_of_full_shards_are_known_without_reading_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("prelabel.store.plan.SHARDS_PER_PART", 2)
+    refs = [ImageRef(f"{n}.jpg", f"/{n}.jpg", f"{n}.jpg") for n in range(14)]
+    written = write_plan(refs, str(tmp_path), STORAGE, shard_size=3, plan_id="0" * 8)
+    plan = Plan.open(str(tmp_path), written.parts, STORAGE)
+    every = np.arange(5)
+    assert plan.counts(every, 3).tolist() == [3, 3, 3, 3, 2]
+    assert plan.images_of(every, 3) == 14
+    assert plan.starts().tolist() == [0, 3, 6, 9, 12, 14]
+    for file in (tmp_path / "plan").iterdir():
+        file.unlink()
+    plan = Plan.open(str(tmp_path), written.parts, STORAGE)
+    assert plan.counts(np.array([0, 2, 3]), 3).tolist() == [3, 3, 3]
+    assert plan.images_of(every, 3) == 14
+    assert plan.counts(np.array([], np.int64), 3).tolist() == []
+    with pytest.raises(StoreError, match="missing"):
+        plan.counts(every, 3)
+    with pytest.raises(IndexError):
+        plan.counts(np.array([5]), 3)

@@ -13,6 +13,7 @@ import pytest
 from prelabel.detections import Detections, ImageLabel
 from prelabel.errors import StoreError
 from prelabel.storage.files import Storage
+from prelabel.store.records import ShardRecords
 from prelabel.store.rows import SHARD_SCHEMA, ImageRow
 from prelabel.store.shards import load_shard, read_shard, shard_name, shard_url, write_shard
 from tests.rows import found, mask_of, row
@@ -264,5 +265,7 @@ def test_detections_labeled_by_their_class_number_are_counted(tmp_path: Path):
     assert record.unnamed == {"3": 1, "91": 2}
     assert load_shard(str(tmp_path), 0, STORAGE).record.unnamed == record.unnamed
     # A label map may call class 3 "3"; a network that names its classes itself knows what it says.
-    assert record.with_names({1, 3}).unnamed == {"91": 2}
-    assert record.with_names(None).unnamed == {}
+    for named, unnamed in ((frozenset({"1", "3"}), {"91": 2}), (None, {})):
+        records = ShardRecords(named)
+        records.add(record)
+        assert records[0].unnamed == unnamed

@@ -130,3 +130,36 @@ def test_each_storage_has_its_own_name_for_the_modification_time(entry: dict[str
     from prelabel.storage.files import _written_at
 
     assert _written_at(entry) == seconds
+
+
+def test_the_manifest_of_another_form_gives_the_same_status(output: str):
+    status = read_status(output, STORAGE, now=NOW)
+    manifest = Path(output) / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()), indent=2))
+    assert read_status(output, STORAGE, now=NOW) == status
+    values = json.loads(manifest.read_text())
+    del values["slowest"]  # as in manifests of early releases
+    manifest.write_text(json.dumps(values))
+    assert read_status(output, STORAGE, now=NOW) == status
+
+
+@pytest.mark.parametrize("key", ["run_id", "totals", "slowest"])
+def test_a_manifest_with_a_corrupt_beginning_is_refused(output: str, key: str):
+    manifest = Path(output) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(f'"{key}": ', f'"{key}": 3, "x": '))
+    if key == "run_id":
+        assert read_status(output, STORAGE, now=NOW).state == "stopped"
+        return
+    with pytest.raises(StoreError, match="corrupt"):
+        read_status(output, STORAGE, now=NOW)
+
+
+def test_of_many_shards_the_times_of_a_sample_are_read(output: str, monkeypatch: pytest.MonkeyPatch):
+    unfinish(output)
+    rate = read_status(output, STORAGE, now=NOW).images_per_s
+    monkeypatch.setattr("prelabel.store.status._MAX_TIMES", 3)
+    status = read_status(output, STORAGE, now=NOW)
+    assert (status.done, status.finished_shards) == (8, 4)
+    assert rate is not None
+    assert status.images_per_s is not None
+    assert rate / 2 <= status.images_per_s <= rate * 2
