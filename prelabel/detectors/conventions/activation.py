@@ -34,6 +34,8 @@ _FEATURES = frozenset(
 )
 
 _DIVISIONS = frozenset(("RealDiv", "Div", "DivNoNan"))
+#: What `tf.clip_by_value` consists of; the first input is what is clipped.
+_CLIPS = frozenset(("Minimum", "Maximum", "ClipByValue"))
 
 _MOST_STEPS = 500
 
@@ -69,8 +71,14 @@ def rows_end(entry: Entry, output: str) -> RowsEnd:
 
 
 def is_normalized_by_division(entry: Entry, output: str) -> bool:
-    """Whether an output joins the results of divisions, as boxes do that were divided by the size of the image."""
+    """Whether an output joins the results of divisions, as boxes do that were divided by the size of the image.
+
+    The boxes may be clipped afterwards.
+    """
     origin = _origin(entry.scope, entry.outputs.get(output, ""))
+    for _ in range(2):
+        if origin is not None and origin[1].operation in _CLIPS:
+            origin = _origin(origin[0], origin[1].tensors[0])
     if origin is None or origin[1].operation != "ConcatV2":
         return False
     scope, joined = origin

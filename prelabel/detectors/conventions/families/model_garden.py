@@ -5,7 +5,7 @@ They share the names of their outputs with the TF Object Detection API, but not 
 exported with `output_normalized_coordinates`. From tensorflow/models, `official/vision`:
 
 - `serving/detection.py` (`serve`): which outputs there are. To normalize boxes, it divides them by the scale, then by
-  the size of the image (`box_ops.normalize_boxes`).
+  the size of the image (`box_ops.normalize_boxes`), and clips them to the image.
 - `ops/preprocess_ops.py` (`resize_and_crop_image`): `image_info` has four rows of y and x: the size of the image, the
   size it is resized to, the scale, and the offset that was cut off.
 - `modeling/maskrcnn_model.py`: masks cover `detection_outer_boxes` if there are such, else their boxes.

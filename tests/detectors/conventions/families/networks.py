@@ -26,6 +26,7 @@ def build_networks(folder: Path) -> None:
     build_ultralytics(folder)
     _model_garden(tf, folder / "garden")
     _model_garden(tf, folder / "garden_normalized", normalized=True)
+    _model_garden(tf, folder / "garden_normalized_only", normalized=True, clipped=False)
     _model_garden(tf, folder / "garden_outer", outer=1.5)
     _model_garden(tf, folder / "garden_bytes", input_type="image_bytes")
     _model_garden(tf, folder / "garden_example", input_type="tf_example")
@@ -95,7 +96,13 @@ def _efficientdet(
 
 
 def _model_garden(
-    tf: Any, path: Path, *, normalized: bool = False, outer: float = 1.0, input_type: str = "image_tensor"
+    tf: Any,
+    path: Path,
+    *,
+    normalized: bool = False,
+    clipped: bool = True,
+    outer: float = 1.0,
+    input_type: str = "image_tensor",
 ) -> None:
     """As `official/vision/serving` of tensorflow/models saves a detector with an input of 64 x 64.
 
@@ -103,6 +110,7 @@ def _model_garden(
         tf: TensorFlow.
         path: Where to save it.
         normalized: As with `output_normalized_coordinates`.
+        clipped: Whether normalized boxes are clipped to the image.
         outer: The masks cover boxes that are so many times as large.
         input_type: `image_tensor`, `image_bytes` or `tf_example`.
     """
@@ -135,7 +143,9 @@ def _model_garden(
                 boxes[..., 2:3] / height,
                 boxes[..., 3:4] / width,
             )
-            return {**outputs, "detection_boxes": tf.concat(sides, axis=-1), "image_info": info}
+            boxes = tf.concat(sides, axis=-1)
+            boxes = tf.clip_by_value(boxes, 0.0, 1.0) if clipped else boxes
+            return {**outputs, "detection_boxes": boxes, "image_info": info}
         return {**outputs, "detection_boxes": boxes, "detection_masks": masks, "image_info": info}
 
     def decoded(encoded: Any) -> Any:

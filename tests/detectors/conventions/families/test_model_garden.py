@@ -122,11 +122,12 @@ def test_other_exports_are_refused() -> None:
 def test_the_graph_tells_whether_boxes_are_normalized(family_networks: Path) -> None:
     forms = {
         name: prepare(str(family_networks / name)).decisions["boxes"].value
-        for name in ("garden", "garden_normalized", "garden_outer")
+        for name in ("garden", "garden_normalized", "garden_normalized_only", "garden_outer")
     }
     assert forms == {
         "garden": "y1 x1 y2 x2, pixels of the resized image (image_info)",
         "garden_normalized": "y1 x1 y2 x2, normalized to 0..1",
+        "garden_normalized_only": "y1 x1 y2 x2, normalized to 0..1",
         "garden_outer": "y1 x1 y2 x2, pixels of the resized image (image_info)",
     }
 
