@@ -16,6 +16,13 @@ from typing import Any
 
 #: y1 x1 y2 x2, as shares.
 BOXES = ((0.1, 0.2, 0.6, 0.7), (0.3, 0.3, 0.9, 0.8))
+#: What Ultralytics writes beside a network of oriented boxes.
+ORIENTED_BOXES = """
+author: Ultralytics
+task: obb
+imgsz: [32, 32]
+names: {0: plane, 1: ship, 2: storage tank}
+"""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -28,6 +35,7 @@ def build_networks(folder: Path) -> None:
         spec = tf.TensorSpec(shape, dtype, name=tensor)
         model.f = tf.function(answer, input_signature=[spec])
         tf.saved_model.save(model, str(folder / name), signatures=model.f.get_concrete_function())
+    (folder / "oriented_boxes" / "metadata.yaml").write_text(ORIENTED_BOXES)
     _hub_classifier(tf, folder / "hub_classifier")
     _keras(folder)
 
@@ -185,6 +193,21 @@ def _functions(tf: Any) -> Mapping[str, tuple[list[int | None], Any, str, Callab
             floats,
             "x",
             lambda x: {"output_0": tf.nn.softmax(tf.nn.conv2d(x / 255, tf.ones([1, 1, 3, 21]), 1, "SAME"))},
+        ),
+        "heat_maps": (square, floats, "x", lambda x: {"heatmaps": tf.tile(x[..., :1] / 255, [1, 1, 1, 17])}),
+        "video": ([None, 16, 32, 32, 3], floats, "x", lambda x: {"output_0": tf.reduce_mean(x, [1, 2, 3])}),
+        "audio": ([None], floats, "waveform", lambda waveform: {"output_0": tf.tile(waveform[:1, None], [1, 521])}),
+        "text": (
+            [None],
+            tf.string,
+            "text",
+            lambda text: {"output_0": tf.one_hot(tf.strings.to_hash_bucket_fast(text, 8), 8)},
+        ),
+        "oriented_boxes": (
+            [1, 32, 32, 3],
+            floats,
+            "images",
+            lambda images: {"output_0": tf.zeros([1, 8, 21]) + tf.reduce_mean(images)},
         ),
         "int_classes": (
             square,

@@ -147,3 +147,31 @@ def test_a_refusal_is_one_line_that_names_the_option_and_writes_nothing(
     assert "refused" in inspected.stdout
     assert option in inspected.stdout
     assert "returns class names" not in inspected.stdout
+
+
+OTHER_WAYS = ("--adapter", "--detector package.module:factory")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("feature_vector", ("feature vector", "--activation")),
+        ("unit_embedding", ("feature vector", "--activation")),
+        ("one_number", ("regression", *OTHER_WAYS)),
+        ("segmentation", ("map", "segmentation", *OTHER_WAYS)),
+        ("depth", ("map", "depth", *OTHER_WAYS)),
+        ("heat_maps", ("map", "heatmaps", *OTHER_WAYS)),
+        ("video", ("not an image", *OTHER_WAYS)),
+        ("audio", ("waveform", "not an image", *OTHER_WAYS)),
+        ("text", ("strings", "StringToHashBucketFast", *OTHER_WAYS)),
+        ("oriented_boxes", ("oriented boxes", "upright boxes", *OTHER_WAYS)),
+    ],
+)
+def test_a_wrong_model_is_refused_in_one_line_that_names_the_ways_out(
+    name: str, words: tuple[str, ...], place: Place, photos: Path, networks: Path
+) -> None:
+    run = Labelled(place, photos, networks / name)
+    assert run.code == 1
+    (line,) = run.words.splitlines()
+    assert tells(line, *words), line
+    assert not run.output.exists()

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from prelabel.config import LabelOptions
+from prelabel.detections import Detections
 from prelabel.engine.job import run
 from prelabel.engine.progress import Summary
 from prelabel.errors import ConfigError, DetectorError, PrelabelError, RunInterrupted
@@ -201,19 +202,13 @@ def test_the_size_of_tiles_follows_the_detector(place: Place) -> None:
     assert told(place.recorder.messages, "input size", "unknown", "640")
 
 
-@pytest.mark.ray
-def test_the_example_in_numpy_gives_the_same_on_ray(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    for number in range(3):
-        pixels = np.zeros((40, 60, 3), np.uint8)
-        pixels[5:15, 20:40] = 250
-        pixels[30:35, 5 : 10 + number] = 220
-        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+def on_both_runners(folder: Path, detector: str, *options: str) -> dict[str, list[tuple[str, Detections | None]]]:
+    """What an example finds in `folder/photos`, in local processes and on Ray."""
     found = {}
     for runner, more in (("local", ()), ("ray", ("--ray-address", "local", "--gpus-per-worker", "0"))):
-        out = tmp_path / runner
-        command = [sys.executable, "-m", "prelabel", "label", tmp_path / "photos", "--output", out, "--runner", runner]
-        command += ["--detector", "numpy_detector:BrightAreas", "--trust-model", "--workers", "2", "--shard-size", "2"]
+        out = folder / runner
+        command = [sys.executable, "-m", "prelabel", "label", folder / "photos", "--output", out, "--runner", runner]
+        command += ["--detector", detector, "--trust-model", *options]
         # The module is found in the working folder; `prelabel` itself is not.
         result = subprocess.run(
             [*map(str, command), *more],
@@ -226,6 +221,18 @@ def test_the_example_in_numpy_gives_the_same_on_ray(tmp_path: Path) -> None:
         )
         assert result.returncode == 0, result.stderr
         found[runner] = [(row.image_id, row.detections) for row in open_run(str(out), Storage()).rows()]
+    return found
+
+
+@pytest.mark.ray
+def test_the_example_in_numpy_gives_the_same_on_ray(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        pixels = np.zeros((40, 60, 3), np.uint8)
+        pixels[5:15, 20:40] = 250
+        pixels[30:35, 5 : 10 + number] = 220
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    found = on_both_runners(tmp_path, "numpy_detector:BrightAreas", "--workers", "2", "--shard-size", "2")
     for number, ((image, local), (other, on_ray)) in enumerate(zip(found["local"], found["ray"], strict=True)):
         assert (image, other) == (f"{number}.png",) * 2
         assert local is not None
@@ -260,6 +267,26 @@ def test_the_example_with_onnx_runtime(tmp_path: Path, place: Place, monkeypatch
     write_reds(model, score=0.5)
     with pytest.raises(ConfigError, match="detector was onnx_detector:TorchvisionDetector"):
         place.label("onnx_detector:TorchvisionDetector", **options)
+
+
+@pytest.mark.ray
+def test_the_example_with_onnx_runtime_gives_the_same_on_ray(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    model, classes = tmp_path / "reds.onnx", tmp_path / "classes.txt"
+    write_reds(model)
+    classes.write_text("background\nred\n")
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        Image.fromarray(picture(50, 80, ("red", 10, 20, 30 + number, 45))).save(tmp_path / "photos" / f"{number}.png")
+    options = ("--detector-option", f"model={model}", "--detector-option", f"classes={classes}")
+    found = on_both_runners(tmp_path, "onnx_detector:TorchvisionDetector", "--workers", "1", *options)
+    for runner in ("local", "ray"):
+        assert [image for image, _ in found[runner]] == ["0.png", "1.png", "2.png"]
+        for number, (_, detections) in enumerate(found[runner]):
+            assert detections is not None
+            assert detections.xyxy.tolist() == [[10, 20, 30 + number, 45]]
+            assert detections.score.tolist() == pytest.approx([0.75])
 
 
 def write_reds(path: Path, score: float = 0.75) -> None:
