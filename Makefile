@@ -76,7 +76,7 @@ test-tools-python: setup $(SERVER)/.ready $(READERS)/.ready $(EMULATORS)/.ready
 
 # Detectors compared with the libraries they come from, each in an environment of its own. NETWORKS_REQUIRED=1: no skips.
 test-networks: setup $(addsuffix /.ready,$(NETWORKS))
-	@NETWORKS_REQUIRED=1 $(BIN)/python -m pytest -m networks
+	@NETWORKS_REQUIRED=1 $(BIN)/python -m pytest -m networks tests/networks
 
 wheel:  # build the wheel and test it outside this checkout; with another Python: make wheel PYTHON=python3.13
 	@$(PYTHON) tests/wheel.py

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from tests.models import Models
 from tests.s3 import s3_server as s3_server  # a fixture
+from tests.tools.environment import missing
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,10 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def assets() -> Path:
-    """The folder of real photos and detectors beside the checkout; without it, the test is skipped."""
+    """The folder of real photos and detectors beside the checkout. Without it, the test is skipped or fails."""
     path = ROOT.parent / "shared" / "assets"
     if not path.is_dir():
-        pytest.skip(f"the real photos and detectors are not beside this checkout ({path})")
+        missing(f"the real photos and detectors are not beside this checkout ({path})", "NETWORKS_REQUIRED")
     return path
 
 

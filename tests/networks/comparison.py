@@ -17,9 +17,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,7 @@ class Comparison:
         missed: Detections of the library without a counterpart, as `photo class score`.
         added: Detections of prelabel without a counterpart.
         smallest_mask_iou: Of the masks of a pair; None without masks.
+        mean_mask_iou: Of all pairs; None without masks.
         point_distance: The largest between keypoints of a pair, in shares of the longer side; None without keypoints.
     """
 
@@ -78,6 +80,7 @@ class Comparison:
     missed: tuple[str, ...]
     added: tuple[str, ...]
     smallest_mask_iou: float | None = None
+    mean_mask_iou: float | None = None
     point_distance: float | None = None
 
     @property
@@ -85,7 +88,7 @@ class Comparison:
         """A row of the table, in Markdown."""
         differences = [f"IoU {self.smallest_iou:.4f}", f"score {self.score_difference:.1g}"]
         if self.smallest_mask_iou is not None:
-            differences.append(f"mask IoU {self.smallest_mask_iou:.4f}")
+            differences.append(f"mask IoU {self.smallest_mask_iou:.4f}, mean {self.mean_mask_iou:.4f}")
         if self.point_distance is not None:
             differences.append(f"keypoints {self.point_distance:.1g} of the photo's longer side")
         if self.missed or self.added:
@@ -158,22 +161,32 @@ def compare(folder: Path, photos: Sequence[Path], *options: str, threshold: floa
         score_difference=max(float(each.score_difference.max(initial=0)) for each in pairs),
         missed=tuple(text for each in pairs for text in each.missed),
         added=tuple(text for each in pairs for text in each.added),
-        smallest_mask_iou=_extreme(min, [each.mask_iou for each in pairs]),
-        point_distance=_extreme(max, [each.distance for each in pairs]),
+        smallest_mask_iou=_over_all(min, [each.mask_iou for each in pairs]),
+        mean_mask_iou=_over_all(fmean, [each.mask_iou for each in pairs]),
+        point_distance=_over_all(max, [each.distance for each in pairs]),
     )
     COMPARISONS.append(comparison)
     return comparison
 
 
-def assert_same(comparison: Comparison, *, min_mask_iou: float = 0.95, max_alone: float = MAX_ALONE) -> None:
-    """Assert that prelabel and the library found the same, and enough of it to tell."""
+def assert_same(
+    comparison: Comparison, *, mask_iou: tuple[float, float] = (0.95, 0.95), max_alone: float = MAX_ALONE
+) -> None:
+    """Assert that prelabel and the library found the same, and enough of it to tell.
+
+    Args:
+        comparison: What both found.
+        mask_iou: The lowest IoU that a mask, and the mean of all, may have.
+        max_alone: Share of the detections that only one side may find.
+    """
     for side, alone in (("the library", comparison.missed), ("prelabel", comparison.added)):
         assert len(alone) <= max_alone * comparison.boxes, f"{side} alone found {len(alone)}: {alone[:10]}"
     assert comparison.fewest >= MIN_BOXES
     assert comparison.smallest_iou >= MIN_IOU
     assert comparison.score_difference <= MAX_SCORE_DIFFERENCE
     if comparison.smallest_mask_iou is not None:
-        assert comparison.smallest_mask_iou >= min_mask_iou
+        assert comparison.smallest_mask_iou >= mask_iou[0]
+        assert comparison.mean_mask_iou >= mask_iou[1]
     if comparison.point_distance is not None:
         assert comparison.point_distance <= MAX_POINT_DISTANCE
 
@@ -264,10 +277,10 @@ def _distance(mine: Detections, indices: Array, points: Array) -> Array:
     return distance
 
 
-def _extreme(extreme: Any, arrays: Sequence[Array | None]) -> float | None:
-    """The extreme of all arrays; None if there are none."""
+def _over_all(function: Callable[[list[float]], float], arrays: Sequence[Array | None]) -> float | None:
+    """The result for the numbers of all arrays; None if there are none."""
     values = [float(value) for array in arrays if array is not None for value in array]
-    return extreme(values) if values else None
+    return function(values) if values else None
 
 
 def _run(command: Sequence[Any], environment: Mapping[str, str]) -> None:

@@ -6,7 +6,9 @@ python make_object_detection.py FOLDER PHOTO...    see comparison.py
 from __future__ import annotations
 
 # ruff: noqa: E402 - the libraries read these settings when they are imported
+import ast
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -15,10 +17,46 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# The API was written for Keras 2, and its messages were compiled by a protoc older than what protobuf's C code accepts.
-os.environ.update(TF_USE_LEGACY_KERAS="1", PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION="python")
+# The API was written for Keras 2.
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
 # Only the training of DeepMAC calls it, and its latest version is for TensorFlow 2.16.
 sys.modules["tensorflow_io"] = ModuleType("tensorflow_io")
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.internal import builder
+
+
+def load_messages() -> None:
+    """Load the API's messages from the descriptors in its modules.
+
+    The modules themselves were made by a protoc that is too old for protobuf's C code, without which networks are saved
+    in pure Python.
+    """
+    spec = importlib.util.find_spec("object_detection")
+    files: dict[str, FileDescriptorProto] = {}
+    for path in (Path(spec.origin).parent / "protos").glob("*_pb2.py"):
+        keywords = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.keyword)]
+        (serialized,) = (ast.literal_eval(each.value) for each in keywords if each.arg == "serialized_pb")
+        file = FileDescriptorProto.FromString(serialized)
+        files[file.name] = file
+
+    def load(name: str) -> None:
+        module = f"{name.removesuffix('.proto').replace('/', '.')}_pb2"
+        if module in sys.modules:
+            return
+        for dependency in files[name].dependency:
+            load(dependency)
+        sys.modules[module] = ModuleType(module)
+        descriptor = descriptor_pool.Default().AddSerializedFile(files[name].SerializeToString())
+        builder.BuildMessageAndEnumDescriptors(descriptor, vars(sys.modules[module]))
+        builder.BuildTopDescriptorsAndMessages(descriptor, module, vars(sys.modules[module]))
+
+    for name in files:
+        load(name)
+
+
+load_messages()
 
 import numpy as np
 import tensorflow as tf

@@ -26,7 +26,7 @@ THEIRS: dict[str, Any] = {
     "category_id": [2, 1, 1, 1, 1],
     "keypoints": [[[150, 20, 1]], [[0, 0, 0]], [[10, 22, 0.5]], [[0, 0, 0]], [[0, 0, 0]]],
 }
-SAME = Comparison("L 1", "a family", "--detector FOLDER", 1, 30, 30, 0.999, 1e-5, (), ())
+SAME = Comparison("L 1", "a family", "--detector FOLDER", 1, 30, 30, 0.999, 1e-5, (), (), 0.97, 0.98)
 
 
 def test_detections_are_paired_by_class_and_overlap_within_the_photo_and_above_the_threshold() -> None:
@@ -53,6 +53,7 @@ def test_another_class_or_score_leaves_both_detections_alone(key: str, value: li
         {"smallest_iou": 0.98},
         {"score_difference": 0.002},
         {"smallest_mask_iou": 0.5},
+        {"mean_mask_iou": 0.5},
         {"point_distance": 0.01},
     ],
 )
