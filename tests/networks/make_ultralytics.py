@@ -28,6 +28,7 @@ import torch
 import ultralytics
 from pycocotools import mask as coco_mask
 from ultralytics import YOLO
+from ultralytics.utils import ROOT, YAML
 
 #: Mean of the last layers' outputs, and how far they go from it, by name of their list: logits of classes; of keypoints
 #: or weights of masks; and distances from the sides of a box in steps of the level, or logits of such distances.
@@ -46,6 +47,9 @@ def make(config: str, size: list[int], export: dict[str, Any], folder: Path, pho
         os.chdir(work)
         np.save("calibration_image_sample_data_20x128x128x3_float32.npy", random)
         network = YOLO(config)
+        if network.task == "pose":
+            # As its trainer does it (`set_model_attributes` in `models/yolo/pose/train.py`).
+            network.model.kpt_names = YAML.load(ROOT / "cfg" / "datasets" / "coco-pose.yaml")["kpt_names"]
         _vary(network.model, torch.cat([_input(photo, size) for photo in photos]))
         exported = network.export(format="saved_model", imgsz=size, **export)
         predictor = YOLO(exported, task=network.task)

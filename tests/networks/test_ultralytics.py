@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from prelabel.keypoints import COCO_PERSON
 from prelabel.masks.rle import area
 from prelabel.storage.files import Storage
 from prelabel.store.run import open_run
@@ -48,6 +49,9 @@ def test_boxes_and_keypoints_are_those_of_predict(name: str, photos: list[Path],
     # One of the boxes below is a thousandth of a pixel high.
     threshold = 0.25 if name == "pose" else THRESHOLD
     assert_same(compare(make(photos, tmp_path, *NETWORKS[name]), photos, threshold=threshold))
+    # The export has the names of the keypoints, so that a mirrored image can be shown, too.
+    keypoints = open_run(str(tmp_path / "run"), Storage()).record.detector.keypoints
+    assert keypoints == (COCO_PERSON if name == "pose" else None)
 
 
 def enlarged_by(photo: Path) -> int:
