@@ -38,7 +38,7 @@ _OLD = 1741064767
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:\+00:00|Z)")
 _EXPORT = re.compile(r"export-\d{8}T\d{6}(?:\.\d+)?Z-[0-9a-f]{8}\.json")
 #: How far something is, which is said every ten seconds and so on slow machines alone.
-_PROGRESS = re.compile(r"^[\d,]+ of [\d,]+ (?:images read|shards checked)\n", re.MULTILINE)
+_PROGRESS = re.compile(r"^[\d,]+ of [\d,]+ (?:images|shards) [a-z]+\n", re.MULTILINE)
 #: How a crash shows: our own line after the exit code, or a traceback of a process of its own.
 _CRASH = re.compile(r"^(?:exit code \d+\n(?=raised )|(?=Traceback \(most recent call last\)))(.*)", re.MULTILINE)
 _AGES = (
