@@ -22,9 +22,6 @@ import numpy.typing as npt
 from prelabel.errors import StoreError
 from prelabel.masks.rle import MAX_GROUPS, MAX_PIXELS, BoolArray, Int64Array
 
-#: The value of the last group of five bits of a number; its highest bit is the sign.
-_SIGNED: Int64Array = np.tile(np.concatenate((np.arange(16), np.arange(-16, 0))), 8)
-
 Sizes = npt.NDArray[np.integer[Any]]
 
 #: Maximum number of characters decoded together: with more, a running sum of hostile numbers of 35 bits could exceed
@@ -109,28 +106,28 @@ def decode_many(characters: npt.NDArray[np.uint8], bounds: Int64Array, height: S
     # Characters below '0' wrap around to large numbers, so one comparison covers both ends.
     groups = characters - np.uint8(48)
     wrong = (np.asarray(height) < 1) | (np.asarray(width) < 1) | (pixels > MAX_PIXELS) | (length == 0)
-    illegal = np.flatnonzero(groups > 63)
-    wrong[_owner(bounds, illegal)] = True
+    if len(groups) and groups.max() > 63:
+        wrong[_owner(bounds, np.flatnonzero(groups > 63))] = True
     filled = np.flatnonzero(length)
     wrong[filled[groups[bounds[filled + 1] - 1] >= 32]] = True
     if wrong.any():
         # Every character of an invalid mask becomes a separate number, so that the other numbers keep their bounds.
         groups[np.repeat(wrong, length)] = 0
-    last = np.flatnonzero(groups < 32)
-    number_bounds = last.searchsorted(bounds)
-    size = np.diff(last, prepend=-1)
-    if len(too_long := np.flatnonzero(size > MAX_GROUPS)):
-        wrong[_owner(number_bounds, too_long)] = True
-        size[too_long] = MAX_GROUPS
-    # The last group of a number has the sign; most numbers have only one group.
-    values = _SIGNED[groups[last]]
-    longer, place = np.flatnonzero(size > 1), 0
+    # Most numbers have only one group. `more` are the groups that others follow, and `number` the numbers of these.
+    more = np.flatnonzero(groups >= 32)
+    number = more - np.arange(len(more))
+    number_bounds = bounds - more.searchsorted(bounds)
+    longer, first = np.unique(number, return_index=True)
+    size = np.diff(first, append=len(more))
+    if len(too_long := np.flatnonzero(size >= MAX_GROUPS)):
+        wrong[_owner(number_bounds, longer[too_long])] = True
+    # The highest of the five bits of a number's last group is its sign.
+    values = ((groups[groups < 32] ^ np.uint8(16)) - np.uint8(16)).view(np.int8).astype(np.int64)
     if len(longer):
-        values[longer] <<= 5 * (size[longer] - 1)
-    while len(longer):
-        values[longer] += (groups[last[longer] - size[longer] + 1 + place] & 31).astype(np.int64) << 5 * place
-        place += 1
-        longer = longer[size[longer] > place + 1]
+        place = np.arange(len(more)) - np.repeat(first, size)
+        lower = np.where(place < MAX_GROUPS - 1, groups[more] & 31, 0) << 5 * np.minimum(place, MAX_GROUPS - 1)
+        values[longer] <<= 5 * np.minimum(size, MAX_GROUPS - 1)
+        values[longer] += np.add.reduceat(lower, first)
     runs = _from_differences(values, number_bounds)
     if len(runs) and (runs.min() < 0 or runs.max() > pixels.min()):
         bad = np.flatnonzero((runs < 0) | (runs > np.repeat(pixels, np.diff(number_bounds))))
@@ -147,31 +144,37 @@ def decode_many(characters: npt.NDArray[np.uint8], bounds: Int64Array, height: S
 
 def extents(many: ManyRuns, height: Sizes) -> tuple[Int64Array, Int64Array]:
     """`(N,)` numbers of ones and `(N, 4)` bounding boxes x y width height in pixels, all 0 without ones."""
-    odd = _odd(many.bounds)
-    area = _sums(np.where(odd, many.runs, 0), many.bounds)
-    ends = np.cumsum(many.runs)
-    mask = np.repeat(np.arange(len(area)), np.diff(many.bounds))
-    chosen = np.flatnonzero(odd & (many.runs > 0))
-    before = np.append(0, ends)[many.bounds[:-1]]
-    mask, end = mask[chosen], ends[chosen] - before[mask[chosen]]
-    tall = np.asarray(height, np.int64)[mask]
-    left, top = np.divmod(end - many.runs[chosen], tall)
-    right, bottom = np.divmod(end - 1, tall)
-    across = left < right
-    top[across], bottom[across] = 0, tall[across] - 1
-    xywh = np.zeros((len(area), 4), dtype=np.int64)
-    owner, starts = np.unique(mask, return_index=True)
-    if len(starts):
-        low = np.stack((left[starts], np.minimum.reduceat(top, starts)), axis=1)
-        high = np.stack((np.maximum.reduceat(right, starts), np.maximum.reduceat(bottom, starts)), axis=1)
-        xywh[owner] = np.concatenate((low, high - low + 1), axis=1)
+    ones = _ones(many.bounds)
+    run, mask = many.runs[ones], np.repeat(np.arange(len(many.bounds) - 1), np.diff(many.bounds) // 2)
+    if len(run) and run.min() == 0:
+        ones, mask, run = (array[run > 0] for array in (ones, mask, run))
+    total = np.zeros(len(many.runs) + 1, np.int64)
+    np.cumsum(many.runs, out=total[1:])
+    start = total[ones] - total[many.bounds[mask]]
+    area, xywh = np.zeros(len(many.bounds) - 1, np.int64), np.zeros((len(many.bounds) - 1, 4), np.int64)
+    owner, first = np.unique(mask, return_index=True)
+    if len(owner):
+        area[owner] = np.add.reduceat(run, first)
+        tall = np.asarray(height, np.int64)[owner]
+        # Division by one number is several times as fast as by many.
+        divisor = tall[0] if (tall == tall[0]).all() else np.asarray(height, np.int64)[mask]
+        top = start - start // divisor * divisor
+        last = np.append(first[1:], len(run)) - 1
+        left, right = start[first] // tall, (start[last] + run[last] - 1) // tall
+        top, bottom = np.minimum.reduceat(top, first), np.maximum.reduceat(top + run, first)
+        # A run that goes beyond the lower end of its column continues at the top of the next.
+        top[bottom > tall] = 0
+        box = left, top, right + 1 - left, np.minimum(bottom, tall) - top
+        xywh[owner] = np.stack(box, axis=1)
     return area, xywh
 
 
-def _odd(bounds: Int64Array) -> BoolArray:
-    """Whether each run is a run of ones: the second, fourth, ... of its mask."""
-    place = np.arange(bounds[-1]) - np.repeat(bounds[:-1], np.diff(bounds))
-    return (place & 1).astype(bool)
+def _ones(bounds: Int64Array) -> Int64Array:
+    """The positions of the runs of ones: the second, fourth, ... of each mask."""
+    number = np.diff(bounds) // 2
+    before = np.append(0, np.cumsum(number))
+    positions: Int64Array = 2 * np.arange(before[-1]) + np.repeat(bounds[:-1] + 1 - 2 * before[:-1], number)
+    return positions
 
 
 def _from_differences(values: Int64Array, bounds: Int64Array) -> Int64Array:
@@ -197,8 +200,10 @@ def _from_differences(values: Int64Array, bounds: Int64Array) -> Int64Array:
 
 
 def _sums(values: Int64Array, bounds: Int64Array) -> Int64Array:
-    total = np.append(0, np.cumsum(values))
-    sums: Int64Array = total[bounds[1:]] - total[bounds[:-1]]
+    filled = np.flatnonzero(np.diff(bounds))
+    sums = np.zeros(len(bounds) - 1, np.int64)
+    if len(filled):
+        sums[filled] = np.add.reduceat(values, bounds[filled])
     return sums
 
 

@@ -46,6 +46,30 @@ def test_an_invalid_mask_does_not_affect_the_others(wrong: str):
     assert area.tolist() == [5, 0, 5, 0]
 
 
+@pytest.mark.parametrize("groups", range(1, 10))
+def test_a_number_has_at_most_seven_groups(groups: int):
+    """The number 4, in more groups than it needs."""
+    four = "4" if groups == 1 else "T" + "P" * (groups - 2) + "0"
+    counts = f"3{four}4M"
+    many = decoded(["344M", counts, "344M"], [(3, 4)] * 3)
+    assert many.valid.tolist() == [True, groups <= 7, True]
+    if groups <= 7:
+        assert many.runs.tolist() == [3, 4, 4, 1] * 3
+        rle.validate(counts, 3, 4)
+    else:
+        with pytest.raises(StoreError):
+            rle.validate(counts, 3, 4)
+
+
+def test_runs_without_pixels_are_no_part_of_the_box():
+    """The first run of ones has none, the second 4."""
+    counts = rle.encode_runs(np.array([3, 0, 0, 4, 5]), np.array([5]))[0]
+    many = decoded([counts, "9"], [(3, 4), (3, 3)])
+    area, xywh = rle_many.extents(many, np.array([3, 3]))
+    assert area.tolist() == [4, 0]
+    assert tuple(xywh[0].tolist()) == rle.bbox_xywh(counts, 3, 4)
+
+
 def test_a_mask_without_pixels_is_invalid():
     assert decoded(["0", "9"], [(0, 3), (3, 3)]).valid.tolist() == [False, True]
 
