@@ -4,8 +4,9 @@
         for text in processes.map(work, shards):
             ...
 
-The first items run in this process. Starting more processes takes about a second, so they are started only if the
-remaining items would take long. They are spawned rather than forked, so they share no threads or connections with this
+The first items run in this process. Starting more processes takes about half a second, so they are started only if the
+remaining items would take long, and this process works on items as well: while the next result is not there, it takes
+the next item. The processes are spawned rather than forked, so they share no threads or connections with this
 process, and the function, the items and the results are pickled. The processes do not import the main script, so it
 needs no `if __name__ == "__main__":`, and the function must be in a module.
 """
@@ -45,8 +46,11 @@ _MAX_PROCESSES = 8
 #: Start processes if the remaining items would take this process longer than this, in seconds.
 _MIN_REMAINING_S = 2.0
 
-#: Items submitted in addition to one per process; their results wait in memory.
+#: Items submitted in addition to one per process.
 _AHEAD = 2
+
+#: Most results that wait in memory, per process.
+_MOST_WAITING = 4
 
 
 class Processes:
@@ -56,7 +60,7 @@ class Processes:
         """Create the pool without starting a process.
 
         Args:
-            processes: Number of processes that work at the same time; with 1, this process does everything.
+            processes: Number of processes that work at the same time, with this one; with 1, it does everything.
             min_remaining_s: Start processes if the remaining items would take this process longer than this.
         """
         self._processes = processes
@@ -95,16 +99,24 @@ class Processes:
                     break
             else:
                 return
-            self._pool = ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"), initializer=_set_up)
+            others, context = self._processes - 1, multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(others, context, initializer=_set_up)
         pending: deque[Future[B]] = deque()
         try:
-            for item in itertools.islice(rest, self._processes + _AHEAD):
-                pending.append(self._submit(self._pool, work, item))
-            while pending:
-                result = pending.popleft().result()
-                for item in itertools.islice(rest, 1):
+            while True:
+                unfinished = sum(not result.done() for result in pending)
+                for item in itertools.islice(rest, max(self._processes - 1 + _AHEAD - unfinished, 0)):
                     pending.append(self._submit(self._pool, work, item))
-                yield result
+                if not pending:
+                    return
+                if not pending[0].done() and len(pending) < _MOST_WAITING * self._processes:
+                    for item in itertools.islice(rest, 1):
+                        pending.append(_result_of(work, item))
+                        break
+                    else:
+                        yield pending.popleft().result()
+                else:
+                    yield pending.popleft().result()
         except BrokenProcessPool:
             raise RunError("a process died, most likely because memory ran out") from None
         finally:
@@ -117,6 +129,16 @@ class Processes:
         pickled = pickle.dumps((work, item))
         with _hidden_script():
             return pool.submit(_work, pickled)
+
+
+def _result_of(work: Callable[[A], B], item: A) -> Future[B]:
+    """The result of an item that this process works on; an exception is raised when its turn comes."""
+    result: Future[B] = Future()
+    try:
+        result.set_result(work(item))
+    except Exception as error:  # noqa: BLE001 - raised again by the result
+        result.set_exception(error)
+    return result
 
 
 @contextlib.contextmanager
@@ -179,6 +201,7 @@ def _work(pickled: bytes) -> Any:
 
 def _set_up() -> None:
     """Set up a new process: ignore Ctrl-C, which the parent handles, and exit when the parent exits."""
+    without_pandas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pyarrow import array
 
 from prelabel.errors import ExportError, RunError
 from prelabel.processes import Processes, hidden
@@ -29,7 +33,7 @@ def refuse_seven(number: int) -> int:
 
 
 def die(number: int) -> int:
-    if number == 3:
+    if number > 0 and multiprocessing.parent_process() is not None:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
 
@@ -41,13 +45,62 @@ def test_results_come_in_order_from_several_processes() -> None:
     assert [number for number, _ in results] == [n * n for n in range(20)]
     pids = {pid for _, pid in results}
     assert os.getpid() in pids  # the first item is worked on here
-    assert len(pids) >= 2
+    assert len(pids) == 2
     assert [number for number, _ in again] == [0, 1, 4]
 
 
 def test_little_work_starts_no_process() -> None:
     with Processes(8) as processes:
         assert {pid for _, pid in processes.map(square, range(20))} == {os.getpid()}
+
+
+def wait(number: int) -> int:
+    time.sleep(0.01)
+    return os.getpid()
+
+
+def test_this_process_works_while_it_waits() -> None:
+    with Processes(2, min_remaining_s=0) as processes:
+        pids = list(processes.map(wait, range(400)))
+    assert 20 < pids.count(os.getpid()) < 380
+
+
+def wait_long(number: int) -> int:
+    if multiprocessing.parent_process() is not None:
+        time.sleep(3)
+    return number
+
+
+def test_few_results_wait_for_one_that_takes_long() -> None:
+    begun: list[int] = []
+    with Processes(2, min_remaining_s=0) as processes:
+        results = processes.map(wait_long, Noted(range(50), begun))
+        assert list(itertools.islice(results, 2)) == [0, 1]
+    assert len(begun) < 20
+
+
+class Noted(Sequence[int]):
+    """Notes the items that were taken."""
+
+    def __init__(self, items: Sequence[int], taken: list[int]) -> None:
+        self._items, self._taken = items, taken
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        self._taken.append(index)
+        return self._items[index]
+
+
+def has_pandas(number: int) -> bool:
+    array([number]).to_numpy()
+    return multiprocessing.parent_process() is not None and "pandas.core" in sys.modules
+
+
+def test_processes_do_without_pandas() -> None:
+    with Processes(2, min_remaining_s=0) as processes:
+        assert not any(processes.map(has_pandas, range(20)))
 
 
 def test_no_items() -> None:
@@ -81,7 +134,7 @@ if __name__ == "__main__":
 
 
 def sleep_long(number: int) -> int:
-    if number > 2:
+    if number > 2 and multiprocessing.parent_process() is not None:
         time.sleep(600)
     return os.getpid()
 

@@ -317,8 +317,10 @@ def storage_of(storage_options: str | None) -> Storage:
 
 def open_finished(output: str, storage_options: str | None) -> Run:
     """The finished run at this folder or prefix. Raises StoreError."""
+    from prelabel.processes import without_pandas
     from prelabel.store.run import open_run
 
+    without_pandas()
     return open_run(output, storage_of(storage_options))
 
 

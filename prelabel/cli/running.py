@@ -208,9 +208,10 @@ def verify(output: str, storage_options: str | None, as_json: bool) -> None:
     Exits with code 1 if there is a problem.
     """
     from prelabel.console import counting, printable, table
-    from prelabel.processes import Processes
+    from prelabel.processes import Processes, without_pandas
     from prelabel.store.verify import verify as check
 
+    without_pandas()
     with counting("shards checked") as progress, Processes.all_cores() as processes:
         report = check(output, storage_of(storage_options), progress=progress, processes=processes)
     if as_json:
