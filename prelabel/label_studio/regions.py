@@ -101,17 +101,17 @@ def regions_of(
         return regions
     require_showable_numbers(kept)
     masks: Sequence[str | None] = [None] * len(kept) if kept.mask is None else kept.mask.tolist()
-    templates = {masked: _Template(config, kind_of(options, masked, config)) for masked in (False, True)}
-    fitting = [
-        templates[counts is not None].fitting(label)
-        for counts, label in zip(masks, options.selection.rename(kept.label, kept.mid).tolist(), strict=True)
-    ]
+    kinds = {masked: kind_of(options, masked, config) for masked in (False, True)}
+    labels = options.selection.rename(kept.label, kept.mid).tolist()
+    wanted = [(kinds[counts is not None], label) for counts, label in zip(masks, labels, strict=True)]
+    fits = {key: _fit_of(config, *key) for key in set(wanted)}
+    fitting = [fits[key] for key in wanted]
     mask_shapes = _MaskShapes(kept, masks, [None if fit is None else fit.control for fit in fitting], options)
     rectangles, scores = _rectangles(kept), shortest(kept.score)
     scores_as_json = json_numbers(scores)
     lowest = options.lowest_keypoint_score if keypoints is not None else None
     keypoint_rows = keypoints_of(kept, lowest)
-    last_image, points = -1, 0
+    last_image, points, image_id, id_prefix, of_image = -1, 0, "", b"", Regions()
     columns = (column.tolist() for column in (kept.image, kept.place, kept.height, kept.width))
     for n, (image, place, height, width) in enumerate(zip(*columns, strict=True)):
         fit = fitting[n]
@@ -120,6 +120,8 @@ def regions_of(
             continue
         if image != last_image:
             last_image, points = image, 0
+            image_id, of_image = kept.images[image].image_id, regions[image]
+            id_prefix = _id_prefix(model_version, image_id)
         values: list[str] = []
         reason, kind = "", fit.control.kind
         if kind == "rectangle":
@@ -146,9 +148,8 @@ def regions_of(
             tally.drop(f"detections {reason}")
         else:
             tally.detections += 1
-        image_id, of_image = kept.images[image].image_id, regions[image]
         for part_number, value in enumerate(values):
-            id_ = region_id(model_version, image_id, place, part_number)
+            id_ = _id_of(id_prefix, b"%d" % place, b"%d" % part_number)
             of_image.ids.append(id_)
             of_image.scores.append(scores[n])
             of_image.json.append(
@@ -184,27 +185,14 @@ class _Fit(NamedTuple):
     labels: str
 
 
-class _Template:
-    """Makes the parts of regions of a tool, each label's once."""
-
-    def __init__(self, config: LabelConfig, kind: str) -> None:
-        self._control = config.control(kind)
-        self._to_name = config.to_name
-        self._fits: dict[str, _Fit | None] = {}
-
-    def fitting(self, label: str) -> _Fit | None:
-        """The parts of a region with this label, or None if the config lacks it."""
-        if label not in self._fits:
-            self._fits[label] = self._make(label)
-        return self._fits[label]
-
-    def _make(self, label: str) -> _Fit | None:
-        control = self._control
-        fitting_label = None if control is None else control.fit(label)
-        if control is None or fitting_label is None:
-            return None
-        names = {"type": control.type, "from_name": control.name, "to_name": self._to_name}
-        return _Fit(control, _members(names), _members({control.type: [fitting_label]}))
+def _fit_of(config: LabelConfig, kind: str, label: str) -> _Fit | None:
+    """The parts of a region of a tool with this label, or None if the config lacks it."""
+    control = config.control(kind)
+    fitting_label = None if control is None else control.fit(label)
+    if control is None or fitting_label is None:
+        return None
+    names = {"type": control.type, "from_name": control.name, "to_name": config.to_name}
+    return _Fit(control, _members(names), _members({control.type: [fitting_label]}))
 
 
 def _members(values: Mapping[str, Any]) -> str:
@@ -269,8 +257,16 @@ def region_id(model_version: str, image_id: str, index: int | str, part: int | s
     Returns:
         12 hexadecimal digits.
     """
-    text = f"{model_version}\0{image_id}\0{index}\0{part}"
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+    return _id_of(_id_prefix(model_version, image_id), str(index).encode(), str(part).encode())
+
+
+def _id_prefix(model_version: str, image_id: str) -> bytes:
+    """What the ids of all regions of an image are made from."""
+    return f"{model_version}\0{image_id}\0".encode("utf-8", "surrogatepass")
+
+
+def _id_of(prefix: bytes, index: bytes, part: bytes) -> str:
+    return hashlib.blake2b(b"%b%b\0%b" % (prefix, index, part), digest_size=6).hexdigest()
 
 
 def _polygon(points: Sequence[float], height: int, width: int) -> str:

@@ -83,6 +83,7 @@ def add_tasks(
         ExportError: An image has no URL, a mask does not fit its image, or a task would not be shown.
     """
     preflight = Preflight(config, accepted=True)
+    model_version = strict_json(info.model_version)
     tally = part.tally
     for batch in itertools.chain.from_iterable(larger.split(_DETECTIONS) for larger in batches):
         part.names.see(batch.label, batch.mid)
@@ -98,7 +99,7 @@ def add_tasks(
             copy = copies.get(image.image_id)
             url = part.urls.of(image) if copy is None else part.urls.of_copy(image, copy)
             data = {config.data_key: url, "image_id": image.image_id, "file_name": image.file_name}
-            predictions = [] if failed else [_prediction(info, image, regions, config, options, tally)]
+            predictions = [] if failed else [_prediction(info, model_version, image, regions, config, options, tally)]
             preflight.require_distinct(image.image_id, url, info.model_version, regions.ids)
             task = b'{"data":%b,"predictions":[%b]}' % (strict_json(data), b"".join(predictions))
             preflight.require_accepted(task)
@@ -113,9 +114,18 @@ def add_tasks(
 
 
 def _prediction(
-    info: RunInfo, image: ImageFacts, regions: Regions, config: LabelConfig, options: TaskOptions, tally: Tally
+    info: RunInfo,
+    model_version: bytes,
+    image: ImageFacts,
+    regions: Regions,
+    config: LabelConfig,
+    options: TaskOptions,
+    tally: Tally,
 ) -> bytes:
-    """The prediction of an image as JSON; the labels of the whole image become the first of its regions."""
+    """The prediction of an image as JSON; the labels of the whole image become the first of its regions.
+
+    `model_version` is that of the run as JSON.
+    """
     for region in _image_regions(info, image, config, options):
         require_score(image.image_id, region["score"])
         tally.detections += len(region["value"][region["type"]])
@@ -126,11 +136,7 @@ def _prediction(
     score = task_score(regions.scores, options.task_score)
     tally.add_regions(len(regions.scores), keypoints=len(regions.json) - len(regions.scores))
     result = ",".join(regions.json).encode("ascii")
-    return b'{"model_version":%b,"score":%b,"result":[%b]}' % (
-        strict_json(info.model_version),
-        strict_json(score),
-        result,
-    )
+    return b'{"model_version":%b,"score":%b,"result":[%b]}' % (model_version, strict_json(score), result)
 
 
 def _image_regions(info: RunInfo, image: ImageFacts, config: LabelConfig, options: TaskOptions) -> list[Region]:
@@ -167,7 +173,7 @@ def task_score(scores: Sequence[float], method: str) -> float:
     if method == "uncertainty":
         scores = [abs(2 * score - 1) for score in scores]
         method = "mean"
-    value = {"mean": sum(scores) / len(scores), "min": min(scores), "max": max(scores)}[method]
+    value = sum(scores) / len(scores) if method == "mean" else min(scores) if method == "min" else max(scores)
     return min(round(value, 6), 1.0)
 
 
