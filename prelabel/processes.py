@@ -194,6 +194,11 @@ def without_pandas() -> None:
         pyarrow.array([0])
 
 
+def is_child() -> bool:
+    """Whether this process was started by another one to work for it."""
+    return multiprocessing.parent_process() is not None
+
+
 def _work(pickled: bytes) -> Any:
     work, item = pickle.loads(pickled)  # noqa: S301 - from the parent process
     return work(item)

@@ -10,22 +10,26 @@ and `name-conflicts.csv` in the folder lists all of them.
 
 `FilesOf` makes the files of one part of the rows without knowing the other parts. `make_files` collects the parts in
 order; it repeats a part if one of its images conflicts with an image of an earlier part. `folder_writer` publishes the
-files.
+files, in the process that collects them. Other processes publish the files that they make, too, but not those of parts
+with a name that another image might have as well (`contested_stems`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from prelabel.errors import DecodeError, ExportError, SourceError
 from prelabel.export import parallel
@@ -33,9 +37,10 @@ from prelabel.export.annotations import GeometryOptions, Instance, Instances
 from prelabel.export.base import Rows, Tally, frame_option, links_option
 from prelabel.export.categories import Categories, ClassListOptions
 from prelabel.export.file_names import stem_of, with_digest
-from prelabel.export.parallel import Part
+from prelabel.export.parallel import Part, SpreadRows
 from prelabel.keypoints import KeypointSet
 from prelabel.options import option
+from prelabel.processes import is_child
 from prelabel.select import Selection
 from prelabel.source.archives.reader import ArchiveReader
 from prelabel.storage.address import absolute, describe, is_local, join, redact
@@ -79,6 +84,9 @@ class FileFormat(Protocol):
     def content(self, file_name: str, size: tuple[int, int], detections: Sequence[Instance]) -> bytes:
         """The annotation file of an image; `size` is its height and width in pixels."""
 
+    def paths(self, file_name: str, image_id: str) -> tuple[str, str]:
+        """The paths of the annotation file and of the image below the folder of the export."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
@@ -87,12 +95,14 @@ class ImageFile:
     Attributes:
         image: The image in the run.
         name: Its file name in the export, or `""` if it is dropped because its name conflicts with another image's.
-        content: Content of its annotation file.
+        content: Content of its annotation file, `b""` if that is published.
+        is_published: Whether its files are published.
     """
 
     image: ImageFacts
     name: str
     content: bytes = b""
+    is_published: bool = False
 
     @property
     def stem(self) -> str:
@@ -109,8 +119,11 @@ class FilesOf:
         categories: The categories of all classes that occur.
         selection: Which detections are kept.
         geometry: How masks are written.
-        rename: Whether images whose names conflict are written under other names instead of being dropped.
         keypoints: The keypoints that are written, or None.
+        to: Path or URL of the folder.
+        storage: Writes into it.
+        image_files: What is done with the images, as in `FolderOptions`.
+        contested: See `contested_stems`.
         taken: Stems that images in several parts have; they belong to the image in the earliest part.
     """
 
@@ -118,7 +131,10 @@ class FilesOf:
     categories: Categories
     selection: Selection
     geometry: GeometryOptions
-    rename: bool
+    to: str
+    storage: Storage
+    image_files: str
+    contested: npt.NDArray[np.int64]
     keypoints: KeypointSet | None = None
     taken: set[str] = field(default_factory=set)
 
@@ -138,6 +154,26 @@ class FilesOf:
                     part.items.append(ImageFile(image, name, content))
                 elif name is not None:
                     part.items.append(ImageFile(image, ""))
+        if (
+            is_child()
+            and not np.isin(stem_digests(image.stem for image in part.items if image.name), self.contested).any()
+        ):
+            with folder_writer(self.to, self.storage) as writer:
+                for image_file in part.items:
+                    self.write(image_file, writer)
+            part.items = [replace(image_file, content=b"", is_published=True) for image_file in part.items]
+
+    def write(self, image_file: ImageFile, writer: FolderWriter) -> None:
+        """Publish the annotations of an image, unless it is dropped, and link or copy the image."""
+        if image_file.name:
+            annotations, image = self.file_format.paths(image_file.name, image_file.image.image_id)
+            writer.add(annotations, image_file.content)
+            writer.add_image(image, image_file.image, self.image_files)
+
+    @property
+    def rename(self) -> bool:
+        """Whether images whose names conflict are written under other names instead of being dropped."""
+        return self.image_files != "none"
 
     def _name_of(self, image: ImageFacts, failed: bool, taken: set[str], tally: Tally) -> str | None:
         """The name of an image in the export: `""` if it conflicts, None if it is dropped for another reason."""
@@ -206,8 +242,38 @@ class NameConflicts:
         return [f"{count:,} images are dropped (e.g. {first.image.file_name!r}): {why}; {hint}"]
 
 
+def contested_stems(rows: Rows) -> npt.NDArray[np.int64]:
+    """The digests of all stems that several images have, or would have under another name (`with_digest`).
+
+    Files with other stems can be written in any order, by any process. They are only looked for if there are several.
+    """
+    if not isinstance(rows, SpreadRows):
+        return stem_digests(())
+    parts = rows.without("masks", "keypoints", *parallel.UNUSED).by_shard()
+    digests, count = np.unique(
+        np.concatenate([stem_digests(()), *rows.processes.map(_possible_stems, parts)]), return_counts=True
+    )
+    return digests[count > 1]
+
+
+def _possible_stems(rows: Rows) -> npt.NDArray[np.int64]:
+    stems = [
+        (stem, with_digest(stem, image.image_id))
+        for batch in rows.batches()
+        for image in batch.images
+        for stem in [stem_of(image.file_name)]
+    ]
+    return stem_digests(itertools.chain.from_iterable(stems))
+
+
+def stem_digests(stems: Iterable[str]) -> npt.NDArray[np.int64]:
+    """`(N,)` digests of stems, the same in all processes, unlike Python's own hash of a text."""
+    digests = (hashlib.blake2b(stem.encode("utf-8", "surrogatepass"), digest_size=8).digest() for stem in stems)
+    return np.frombuffer(b"".join(digests), np.int64)
+
+
 def make_files(rows: Rows, work: FilesOf, whole: Part[ImageFile], conflicts: NameConflicts) -> Iterator[ImageFile]:
-    """The images of an export in the order of the plan, with their files.
+    """The images of an export in the order of the plan; after the last, all their files are published.
 
     Args:
         rows: The rows of the run.
@@ -222,12 +288,15 @@ def make_files(rows: Rows, work: FilesOf, whole: Part[ImageFile], conflicts: Nam
         work.taken.update(stems)
         return bool(stems)
 
-    for image in parallel.make_items(rows, work, whole, has_conflict):
-        if image.name != image.image.file_name:
-            conflicts.add(image)
-        if image.name:
-            seen.add(hash(image.stem))
-            yield image
+    with folder_writer(work.to, work.storage) as writer:
+        for image in parallel.make_items(rows, work, whole, has_conflict):
+            if image.name != image.image.file_name:
+                conflicts.add(image)
+            if not image.is_published:
+                work.write(image, writer)
+            if image.name:
+                seen.add(hash(image.stem))
+                yield image
 
 
 #: Most unfinished files, and the threads that write them: object storage is slow but handles many requests.

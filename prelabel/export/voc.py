@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from prelabel.errors import ExportError
@@ -36,7 +35,7 @@ from prelabel.export.folder import (
     FolderOptions,
     ImageFile,
     NameConflicts,
-    folder_writer,
+    contested_stems,
     make_files,
 )
 from prelabel.export.options import listing_option
@@ -94,15 +93,13 @@ def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage:
     _require_safe(labels.values())
     rows = rows.without("masks", "keypoints", *UNUSED).in_frame(options.frame)
     file_format = _Annotations(info, labels, options.coordinates == "one")
-    work = FilesOf(file_format, categories, options.selection, _BOXES, rename=options.image_files != "none")
+    work = FilesOf(
+        file_format, categories, options.selection, _BOXES, to, storage, options.image_files, contested_stems(rows)
+    )
     conflicts = NameConflicts()
     try:
-        with ExitStack() as stack:
-            stream = stack.enter_context(storage.publishing(list_url))
-            writer = stack.enter_context(folder_writer(to, storage))
+        with storage.publishing(list_url) as stream:
             for file in make_files(rows, work, whole, conflicts):
-                writer.add(f"Annotations/{file.stem}.xml", file.content)
-                writer.add_image(f"JPEGImages/{file.name}", file.image, options.image_files)
                 stream.write(f"{file.stem}\n".encode())
         conflict_files = conflicts.publish(to, storage)
         storage.publish(join(to, LABELS_NAME), _label_map(colors).encode())
@@ -145,6 +142,9 @@ class _Annotations:
     def content(self, file_name: str, size: tuple[int, int], detections: Sequence[Instance]) -> bytes:
         objects = [_object(detection, self.labels, self.from_one) for detection in detections]
         return _annotation(self.info, file_name, size, objects).encode()
+
+    def paths(self, file_name: str, image_id: str) -> tuple[str, str]:
+        return f"Annotations/{stem_of(file_name)}.xml", f"JPEGImages/{file_name}"
 
 
 def _annotation(info: RunInfo, file_name: str, size: tuple[int, int], objects: Iterable[str]) -> str:

@@ -38,7 +38,7 @@ from prelabel.export.folder import (
     FolderOptions,
     ImageFile,
     NameConflicts,
-    folder_writer,
+    contested_stems,
     make_files,
 )
 from prelabel.export.keypoints import unread_keypoints, written_keypoints
@@ -116,21 +116,27 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
     rows = rows.without(*UNUSED, *unread_keypoints(info, options)).in_frame(options.frame)
     if options.segmentation == "none" or keypoints is not None:
         rows = rows.without("masks")
-    rename = options.image_files != "none"
-    labels = _Labels(numbers, options.scores, pose=keypoints is not None)
-    work = FilesOf(labels, categories, options.selection, options, rename, keypoints)
+    labels = _Labels(numbers, options.scores, options.val_share, pose=keypoints is not None)
+    work = FilesOf(
+        labels,
+        categories,
+        options.selection,
+        options,
+        to,
+        storage,
+        options.image_files,
+        contested_stems(rows),
+        keypoints,
+    )
     conflicts = NameConflicts()
     subsets = ("train", "val") if options.val_share else ("train",)
     lists = {subset: join(to, f"{subset}.txt") for subset in subsets}
     try:
         with ExitStack() as stack:
             streams = {subset: stack.enter_context(storage.publishing(url)) for subset, url in lists.items()}
-            writer = stack.enter_context(folder_writer(to, storage))
             for file in make_files(rows, work, whole, conflicts):
                 subset = _subset(file.image.image_id, options.val_share)
-                path = f"images/{subset}/{file.name}"
-                writer.add(label_path(path), file.content)
-                writer.add_image(path, file.image, options.image_files)
+                path = labels.paths(file.name, file.image.image_id)[1]
                 streams[subset].write(f"./{path}\n".encode("utf-8", "surrogateescape"))
         conflict_files = conflicts.publish(to, storage)
         storage.publish(join(to, DATA_NAME), _data(info, names, subsets, keypoints).encode())
@@ -165,6 +171,7 @@ class _Labels:
 
     numbers: Mapping[int, int]
     scores: bool
+    val_share: float
     pose: bool = False
 
     def unfit(self, file_name: str) -> str:
@@ -174,6 +181,10 @@ class _Labels:
 
     def content(self, file_name: str, size: tuple[int, int], detections: Sequence[Instance]) -> bytes:
         return "".join(line + "\n" for line in self._lines(size, detections)).encode()
+
+    def paths(self, file_name: str, image_id: str) -> tuple[str, str]:
+        path = f"images/{_subset(image_id, self.val_share)}/{file_name}"
+        return label_path(path), path
 
     def _lines(self, size: tuple[int, int], detections: Sequence[Instance]) -> Iterator[str]:
         height, width = size

@@ -11,9 +11,13 @@ import pytest
 
 from prelabel.errors import ExportError
 from prelabel.export.base import ExportReport, RunInfo
+from prelabel.export.categories import closed_categories
 from prelabel.export.coco import CocoOptions, export_coco
 from prelabel.export.cvat import CvatOptions, export_cvat
-from prelabel.export.parallel import SpreadRows, row_at
+from prelabel.export.file_names import with_digest
+from prelabel.export.folder import FilesOf, ImageFile, NameConflicts, contested_stems, make_files, stem_digests
+from prelabel.export.parallel import Part, SpreadRows, row_at
+from prelabel.export.run_selection import KnownNames
 from prelabel.export.voc import VocOptions, export_voc
 from prelabel.export.yolo import YoloOptions, export_yolo
 from prelabel.label_studio.export import export_label_studio
@@ -159,6 +163,61 @@ def test_the_first_of_the_images_with_equal_stems_in_different_shards_has_the_fi
     single, several = both(tmp_path, twins, processes, export)
     assert single == several
     assert single["labels/train/a.txt"].endswith(b" 0.1\n")
+
+
+def test_a_name_that_a_renamed_image_gets_is_not_written_by_another_process(
+    tmp_path: Path, processes: Processes
+) -> None:
+    renamed = f"{with_digest('a', 'a.png')}.jpg"
+    shards = [[row(name, found(), uri=str(tmp_path / name))] for name in ("a.jpg", "a.png", "b.jpg", renamed, "c.jpg")]
+    twins = open_run(write_run(tmp_path / "run", shards), Storage())
+
+    def export(rows: Any, folder: str) -> ExportReport:
+        return export_voc(RunInfo.of(twins), rows, folder, VocOptions(image_files="link"), Storage())
+
+    single, several = both(tmp_path, twins, processes, export)
+    assert single == several
+    assert len([name for name in single if name.endswith(".xml")]) == 5
+
+
+def test_stems_are_contested_if_images_have_them_or_could_get_them(tmp_path: Path, processes: Processes) -> None:
+    renamed = with_digest("a", "a.png")
+    shards = [[row(name, found())] for name in ("a.jpg", "a.png", "b.jpg", f"{renamed}.jpg", "b/c.jpg", "d/c.png")]
+    twins = open_run(write_run(tmp_path / "run", shards), Storage())
+    contested = contested_stems(SpreadRows(twins.rows, processes))
+    assert sorted(contested.tolist()) == sorted(stem_digests(["a", renamed]).tolist())
+
+
+@pytest.mark.parametrize(("name", "published"), [("1/2.jpg", True), ("1/1.png", False)])
+def test_other_processes_publish_their_files_unless_a_stem_is_contested(
+    tmp_path: Path, processes: Processes, name: str, published: bool
+) -> None:
+    shards = [[row(f"{shard}/{n}.jpg", found()) for n in range(3)] for shard in range(6)]
+    shards[1][2] = row(name, found())
+    run = open_run(write_run(tmp_path / "run", shards), Storage())
+    rows = SpreadRows(run.rows, processes)
+    info, selection = RunInfo.of(run), VocOptions().selection
+    categories = closed_categories(info, rows, VocOptions(), run.storage, "all").categories
+    to = str(tmp_path / "out")
+    work = FilesOf(Names(), categories, selection, CocoOptions(), to, run.storage, "none", contested_stems(rows))
+    whole: Part[ImageFile] = Part(names=KnownNames(selection, info.classes, info.kept))
+    files = {file.name: file for file in make_files(rows, work, whole, NameConflicts())}
+    assert {path.name for path in Path(to).iterdir()} == {f"{n.replace('/', '-')}.txt" for n in files}
+    assert files["0/0.jpg"].is_published
+    assert files["1/0.jpg"].is_published == published
+
+
+class Names:
+    """Writes the name of each image."""
+
+    def unfit(self, file_name: str) -> str:
+        return ""
+
+    def content(self, file_name: str, size: tuple[int, int], detections: Any) -> bytes:
+        return file_name.encode()
+
+    def paths(self, file_name: str, image_id: str) -> tuple[str, str]:
+        return f"{file_name.replace('/', '-')}.txt", file_name
 
 
 def test_images_are_copied_when_several_processes_work(tmp_path: Path, processes: Processes) -> None:
