@@ -24,6 +24,7 @@ from prelabel.store.detection_batch import DetectionBatch
 from prelabel.store.rows import ImageRow
 from prelabel.store.subset import ImageOrder
 
+A = TypeVar("A")
 T = TypeVar("T")
 Item = TypeVar("Item")
 
@@ -100,8 +101,22 @@ def map_parts(
         work: Makes the result of a part. It is pickled per part, so changes to it reach parts that start later.
         must_repeat: Called with each result before it is yielded; if true, it is made once more, in this process.
     """
-    spread = rows if isinstance(rows, SpreadRows) else SpreadRows(rows, Processes())
-    return spread.map(work, must_repeat)
+    return _spread(rows).map(work, must_repeat)
+
+
+def map_parts_with(rows: Rows, work: Callable[[Iterable[DetectionBatch], A], T], values: Sequence[A]) -> Iterator[T]:
+    """The results of `work` for each part of the rows and its value, in order; see `map_parts`.
+
+    Args:
+        rows: See `map_parts`.
+        work: Makes the result of a part. It is pickled per part, like the value.
+        values: A value for each part, in the order of `Rows.by_shard`.
+    """
+    return _spread(rows).map_with(work, values)
+
+
+def _spread(rows: Rows) -> SpreadRows:
+    return rows if isinstance(rows, SpreadRows) else SpreadRows(rows, Processes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +185,12 @@ class SpreadRows:
             )
         return self._counted(results, parts)
 
+    def map_with(self, work: Callable[[Iterable[DetectionBatch], A], T], values: Sequence[A]) -> Iterator[T]:
+        """See `map_parts_with`; a part is a shard."""
+        parts = self.by_shard()
+        pairs = list(zip(parts, values, strict=True))
+        return self._counted(self.processes.map(functools.partial(_work_with, work), pairs), parts)
+
     def _counted(self, results: Iterable[T], parts: Iterable[Rows]) -> Iterator[T]:
         done = 0
         for result, part in zip(results, parts, strict=True):
@@ -184,6 +205,11 @@ def _classes_of_shard(rows: Rows) -> set[ClassName]:
 
 def _work_on_shard(work: Callable[[Iterable[DetectionBatch]], T], rows: Rows) -> T:
     return work(rows.batches())
+
+
+def _work_with(work: Callable[[Iterable[DetectionBatch], A], T], pair: tuple[Rows, A]) -> T:
+    rows, value = pair
+    return work(rows.batches(), value)
 
 
 def row_at(rows: Rows, position: int) -> ImageRow:

@@ -7,13 +7,16 @@ For each annotated image of the run, a `PreannotatedImage` holds the detections 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
+from typing import NamedTuple
 
 from prelabel.errors import EvaluateError
 from prelabel.export.base import Rows, RunInfo
-from prelabel.frames import BROWSER, DISPLAY
+from prelabel.export.parallel import UNUSED, map_parts_with
+from prelabel.frames import BROWSER, DISPLAY, oriented_size
 from prelabel.review.annotation_files import read_annotations
 from prelabel.review.annotations import AnnotatedImage
 from prelabel.review.basis import STATED, Basis, basis_of
@@ -41,8 +44,9 @@ from prelabel.review.tally import (
 from prelabel.review.thresholds import Work, compare_choices
 from prelabel.review.truth_frame import Fit, TruthFrames
 from prelabel.storage.files import Storage
+from prelabel.store.detection_batch import DetectionBatch
 from prelabel.store.exports import ExportRecord
-from prelabel.store.rows import ImageRow
+from prelabel.store.rows import ImageFacts, ImageRow
 
 #: Relative difference of aspect ratios that rounding can explain, since sizes may be those of a scaled copy.
 _ROUNDING = 0.02
@@ -115,7 +119,9 @@ class Comparison:
 def compare(
     info: RunInfo, rows: Rows, options: CompareOptions, storage: Storage, exports: Sequence[ExportRecord] = ()
 ) -> Comparison:
-    """Compare a run with annotations that were made from it. Rows are read once, or twice for a COCO dataset.
+    """Compare a run with annotations that were made from it. Rows are read twice, or three times for a COCO dataset.
+
+    With `SpreadRows` several processes work; the result is the same.
 
     Args:
         info: The run.
@@ -138,23 +144,28 @@ def compare(
         frames = TruthFrames(annotations.truth, options.annotations_frame, "--annotations-frame")
         frames.read_sizes(rows, lambda facts: names.find_one(facts.image_id, facts.file_name))
     drawn_as_displayed: list[str] = []
-    claims: Claims[ImageOutcome] = Claims()
-    for row in rows():
-        way, positions = names.find(row.image_id, row.file_name)
-        if positions:
-            image = annotations.images[positions[0]]
+    claims: Claims[_Match] = Claims()
+    rows = rows.without(*UNUSED)
+    for shard, part in enumerate(rows.without("masks", "keypoints").by_shard()):
+        for number, facts in enumerate(facts for batch in part.batches() for facts in batch.images):
+            way, positions = names.find(facts.image_id, facts.file_name)
+            if not positions:
+                claims.add_unknown(facts.file_name)
+                continue
             if frames is not None:
-                fit = frames.fit(frames.truth.images[positions[0]], row)
+                fit = frames.fit(frames.truth.images[positions[0]], facts)
             else:
-                fit = _fit_by_aspect_ratio(image.size, row)
+                fit = _fit_by_aspect_ratio(annotations.images[positions[0]].size, facts)
                 if fit == Fit(DISPLAY):
-                    drawn_as_displayed.append(row.file_name)
-            claims.add(row.file_name, way, positions, _outcome(info, row, image, fit, basis, options))
-        else:
-            claims.add_unknown(row.file_name)
+                    drawn_as_displayed.append(facts.file_name)
+            claims.add(facts.file_name, way, positions, _Match(shard, number, fit))
+    matched: list[dict[int, tuple[AnnotatedImage, Fit | None]]] = [{} for _ in rows.by_shard()]
+    for position, _, match in claims.decided():
+        matched[match.shard][match.number] = annotations.images[position], match.fit
+    outcomes = list(map_parts_with(rows, partial(_outcomes, info, basis, options), matched))
     tally = Tally(unclear=claims.unclear)
-    for _, way, outcome in claims.decided():
-        tally.add(way, outcome)
+    for _, way, match in claims.decided():
+        tally.add(way, outcomes[match.shard][match.number])
     if not tally.compared:
         raise EvaluateError(nothing_compared_message(info, annotations, tally, claims.unknown_names))
     images = [outcome.edits for outcome in tally.compared]
@@ -198,17 +209,43 @@ def compare(
     )
 
 
-def _fit_by_aspect_ratio(size: tuple[int, int] | None, row: ImageRow) -> Fit | None:
+class _Match(NamedTuple):
+    """An image of the run that matches an annotated one.
+
+    Attributes:
+        shard: The position of its part among `Rows.by_shard`.
+        number: Its position in this part.
+        fit: The frame of the annotations; None if they are of another image.
+    """
+
+    shard: int
+    number: int
+    fit: Fit | None
+
+
+def _fit_by_aspect_ratio(size: tuple[int, int] | None, facts: ImageFacts) -> Fit | None:
     """The frame of Label Studio's regions, found by the image's aspect ratio; None if it is another image."""
-    if size is None or row.height is None or _same_aspect_ratio(row.in_frame(BROWSER), size):
+    if size is None or facts.height is None or facts.width is None:
         return Fit(BROWSER)
-    return Fit(DISPLAY) if _same_aspect_ratio(row, size) else None
+    for frame in (BROWSER, DISPLAY):
+        height, width = oriented_size(facts.height, facts.width, facts.orientation_to(frame))
+        if abs(width * size[0] / ((height or 1) * size[1]) - 1) <= _ROUNDING:
+            return Fit(frame)
+    return None
 
 
-def _same_aspect_ratio(row: ImageRow, size: tuple[int, int]) -> bool:
-    """Whether an image has the aspect ratio of `size` (height, width), at any scale."""
-    height, width = size
-    return abs((row.width or 0) * height / ((row.height or 1) * width) - 1) <= _ROUNDING
+def _outcomes(
+    info: RunInfo,
+    basis: Basis,
+    options: CompareOptions,
+    batches: Iterable[DetectionBatch],
+    matched: Mapping[int, tuple[AnnotatedImage, Fit | None]],
+) -> dict[int, ImageOutcome]:
+    """The outcomes of the matched images of a part, by their positions in it."""
+    if not matched:
+        return {}
+    rows = enumerate(row for batch in batches for row in batch.rows())
+    return {n: _outcome(info, row, *matched[n], basis, options) for n, row in rows if n in matched}
 
 
 def _outcome(

@@ -43,7 +43,8 @@ def compare_run(run: Run, options: CompareOptions, progress: Progress) -> tuple[
     """
     to = report_folder(run, "comparison", options.to)
     exports, unreadable = read_exports(run.root, run.storage, run.record.run_id)
-    rows = SpreadRows(rows_of(run, options), Processes(), progress)
-    comparison = compare(RunInfo.of(run), rows, options, run.storage, exports)
+    with Processes.all_cores() as processes:
+        rows = SpreadRows(rows_of(run, options), processes, progress)
+        comparison = compare(RunInfo.of(run), rows, options, run.storage, exports)
     comparison = replace(comparison, notes=(*unreadable, *comparison.notes))
     return comparison, write_comparison(comparison, to, run.storage, History.of(exports, to, run.storage))
