@@ -430,11 +430,30 @@ class Plan:
             IndexError: There is no such shard.
             StoreError: The plan's file is missing or corrupt.
         """
+        with self._row_group(shard) as rows:
+            return list(_refs(rows))
+
+    def ids_and_revisions(self, shard: int) -> tuple[list[str], list[int]]:
+        """Read the ids of the images of a shard and their revisions, in their order.
+
+        The other columns are read and checked, too, but without making an `ImageRef` per image.
+
+        Raises:
+            IndexError: There is no such shard.
+            StoreError: The plan's file is missing or corrupt.
+        """
+        with self._row_group(shard) as rows:
+            rows.validate(full=True)
+            return list(_values(rows, "image_id")), list(_values(rows, "revision"))
+
+    @contextlib.contextmanager
+    def _row_group(self, shard: int) -> Iterator[pa.Table]:
+        """The rows of a shard; errors of the block, too, become StoreErrors that name the file."""
         part, index = self._locate(shard)
         with self._reading(part):
             footer = self._footer(part)
             with self._open(part) as file, _parquet(file, footer) as parquet:
-                return list(_refs(parquet.read_row_group(index)))
+                yield parquet.read_row_group(index)
 
     def shards_of(self, part: PlanPart) -> Iterator[list[ImageRef]]:
         """Yield the images of each shard of a part, which is read in one request.

@@ -196,19 +196,18 @@ def check_shard(
             before, now = getattr(recorded, key), getattr(content.record, key)
             if before != now:
                 problems.append(f"{name}: {key} is {now}, but {before} in {MANIFEST}")
-    refs = plan.read(shard)
-    of_images = _check_images(name, table, refs)
+    of_images = _check_images(name, table, *plan.ids_and_revisions(shard))
     of_rows = [f"{name}: {problem}" for problem in check_rows(table)]
-    update = _update_of(table, refs) if of_images and not (problems or of_rows) else None
+    update = _update_of(table, plan.read(shard)) if of_images and not (problems or of_rows) else None
     return CheckedShard(content.record, [*problems, *of_images, *of_rows], update)
 
 
-def _check_images(name: str, table: pa.Table, refs: Sequence[ImageRef]) -> list[str]:
+def _check_images(name: str, table: pa.Table, planned: Sequence[str], planned_revisions: Sequence[int]) -> list[str]:
     """Compare the images of a shard and their revisions with the plan; return at most one problem."""
-    stored, planned = table["image_id"].to_pylist(), [ref.image_id for ref in refs]
+    stored = table["image_id"].to_pylist()
     if stored == planned:
-        pairs = zip(refs, revisions(table), strict=True)
-        outdated = [ref.image_id for ref, revision in pairs if ref.revision != revision]
+        both = zip(planned, planned_revisions, revisions(table), strict=True)
+        outdated = [image_id for image_id, revision, stored_revision in both if revision != stored_revision]
         return [f"{name}: {len(outdated)} images have changed since, such as {outdated[0]!r}"] if outdated else []
     stored_ids, planned_ids = set(stored), set(planned)
     missing = [image_id for image_id in planned if image_id not in stored_ids]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -223,6 +224,29 @@ def test_a_corrupt_part_is_named_with_advice(tmp_path: Path, how: str) -> None:
         list(plan)
     with pytest.raises(StoreError, match=r"plan-00000-1a2b3c4d\.parquet.*--overwrite"):
         [plan.read(shard) for shard in range(4)]
+    with pytest.raises(StoreError, match=r"plan-00000-1a2b3c4d\.parquet.*--overwrite"):
+        [plan.ids_and_revisions(shard) for shard in range(4)]
+
+
+def test_ids_and_revisions_are_those_of_the_images(tmp_path: Path) -> None:
+    images = [dataclasses.replace(ref, revision=n % 3) for n, ref in enumerate(refs(*range(5)))]
+    summary = write_plan(images, str(tmp_path), STORAGE, shard_size=3, plan_id="1a2b3c4d")
+    plan = Plan.open(str(tmp_path), summary.parts, STORAGE)
+    for shard in range(2):
+        of_shard = plan.read(shard)
+        assert plan.ids_and_revisions(shard) == ([ref.image_id for ref in of_shard], [r.revision for r in of_shard])
+
+
+def test_every_text_of_a_plan_is_checked(tmp_path: Path) -> None:
+    (part,) = write_plan(refs(1), str(tmp_path), STORAGE, shard_size=1, plan_id="1a2b3c4d").parts
+    path = tmp_path / "plan" / part.name
+    table = pq.read_table(path)
+    latin = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xe9"]).buffers())
+    pq.write_table(table.set_column(1, table.schema.field("uri"), latin), path)
+    plan = Plan.open(str(tmp_path), [part], STORAGE)
+    for read in (plan.read, plan.ids_and_revisions):
+        with pytest.raises(StoreError, match=r"plan-00000-1a2b3c4d\.parquet is corrupt"):
+            read(0)
 
 
 def test_several_threads_read_one_plan_in_a_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
