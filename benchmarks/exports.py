@@ -106,6 +106,7 @@ def measure(output: str, folder: Path, rows: int, repeat: int) -> list[Figure]:
         "COCO": lambda: run("export", "coco", output, "--to", str(folder / "coco.json")),
         "Label Studio, rectangles": lambda: run(*studio, "--shape", "rectangle"),
         "Label Studio, brush masks and rectangles": lambda: run(*studio, "--label-config", str(config)),
+        "Pascal VOC, a file per image": lambda: run("export", "voc", output, "--to", str(folder / "voc")),
         "verify": lambda: run("verify", output),
         "resuming: finished shards checked": lambda: check_finished(output),
     }
