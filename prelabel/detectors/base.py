@@ -150,7 +150,7 @@ class FrameDetector(Protocol):
         """The largest number of images per call of `detect_in`."""
 
     def detect_in(self, images: Sequence[Pixels], frames: Sequence[Frame] | None = None) -> list[DetectionResult]:
-        """Detect objects in up to `batch_size` images.
+        """Detect objects in up to `batch_size` images. With `--streams`, calls overlap.
 
         Args:
             images: `(H, W, 3)` uint8 RGB arrays; their sizes may differ.

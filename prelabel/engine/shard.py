@@ -1,6 +1,6 @@
 """Label one shard: fetch its images, decode them, run the detector, and publish the rows as one file.
 
-refs (plan) -> fetch_image, decode_image (a `Reader`'s threads) -> label_images (the detector's thread) -> publish
+refs (plan) -> fetch_image, decode_image (a `Reader`'s threads) -> label_images (the detector's threads) -> publish
 
 Plain functions without Ray. An image that fails at any stage becomes a row with its error.
 """
