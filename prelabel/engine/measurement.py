@@ -10,14 +10,15 @@ import itertools
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prelabel.detectors.base import FrameDetector
 from prelabel.engine.schedule import MeasureTask
-from prelabel.engine.shard import LoadedImage, label_images
+from prelabel.engine.shard import label_batches
 from prelabel.image_ref import ImageRef
 from prelabel.store.rows import STAGES, ImageRow, rows_to_table
 from prelabel.store.shards import encode_shard
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 WARM_UP = 3
 
 #: No image is labeled more often than this, so that a small sample does not ask much of a server; or as often as two
-#: batches need, one of which is timed.
+#: rounds need, one of which is timed. A round has one batch for each stream.
 MOST_PASSES = 8
 
 #: Files that tell the memory that this process may use: of the machine, and the limits of control groups.
@@ -111,30 +112,39 @@ def measure(
         reader: Fetches and decodes them.
         detector: A loaded detector.
         on_image: Called with each row, for progress.
-        streams: See `label_images`.
+        streams: See `label_batches`.
     """
     labeled: list[ImageRow] = []
     sums = dict.fromkeys(STAGES, 0.0)
-    done = timed = 0
+    timed = 0
     timed_from: float | None = None
     start = ended = time.perf_counter()
-    most = max(MOST_PASSES * len(refs), 2 * detector.batch_size)
-    with reader.read(itertools.islice(itertools.cycle(refs), most)) as images:
-        given = _Counted(images)
-        for row in label_images(given, detector, on_image, streams):
-            done += 1
-            if len(labeled) < len(refs):
-                labeled.append(row)
-            if timed_from is not None:
-                timed += 1
-                for stage, seconds in row.seconds.items():
-                    sums[stage] += seconds
-            if done < given.count and streams == 1:
-                continue  # the rows of a batch come all at once, so only its end tells a time
-            ended = time.perf_counter()
-            if timed_from is None and done >= WARM_UP:
-                timed_from = ended
-            elapsed = ended - start
+    most = max(MOST_PASSES * len(refs), 2 * streams * detector.batch_size)
+    with (
+        reader.read(itertools.islice(itertools.cycle(refs), most)) as images,
+        closing(label_batches(images, detector, streams)) as batches,
+    ):
+        done, in_round = 0, list[ImageRow]()
+        for number, batch in enumerate(batches, 1):
+            for row in batch:
+                on_image(row)
+                in_round.append(row)
+                if len(labeled) < len(refs):
+                    labeled.append(row)
+            now = time.perf_counter()
+            # The rows of a batch come all at once, and those of all streams may: only the end of a round tells a time.
+            if number % streams == 0:
+                done += len(in_round)
+                if timed_from is not None:
+                    ended = now
+                    timed += len(in_round)
+                    for row in in_round:
+                        for stage, seconds in row.seconds.items():
+                            sums[stage] += seconds
+                elif done >= WARM_UP:
+                    timed_from = ended = now
+                in_round.clear()
+            elapsed = now - start
             if elapsed >= task.limit_s or (elapsed >= task.seconds and len(labeled) == len(refs) and timed):
                 break
     unlabeled = []
@@ -158,19 +168,6 @@ def measure(
         memory_bytes=_peak_memory(),
         node_memory_bytes=_memory_of_machine(),
     )
-
-
-class _Counted(Iterator[LoadedImage]):
-    """Images as they are, and the number of those that were taken."""
-
-    def __init__(self, images: Iterator[LoadedImage]) -> None:
-        self._images = images
-        self.count = 0
-
-    def __next__(self) -> LoadedImage:
-        image = next(self._images)
-        self.count += 1
-        return image
 
 
 def _sampled(row: ImageRow, was_given: bool) -> SampledImage:

@@ -43,7 +43,7 @@ DECODE_MARGIN = 2
 #: The cause of the failed row of an image that is no longer in the source (`--gone fail`).
 _NO_LONGER_THERE = FailureCause(GONE, "no longer in the source")
 
-#: Images of one call of the detector have about this many bytes of pixels at most.
+#: The images that the detector is given or that wait for it in batches have about this many bytes of pixels at most.
 _BATCH_BYTES = 256 * 2**20
 
 
@@ -157,41 +157,62 @@ def label_images(
     """Yield the rows of images, in order, with the detector's result or with the error.
 
     Args:
-        images: Loaded images, from a `Reader`; they are taken in this thread.
-        detector: Receives batches of up to its `batch_size` images.
+        images: As for `label_batches`.
+        detector: As for `label_batches`.
         on_image: Called with each row, for progress, in this thread.
-        streams: The detector is called for so many batches at the same time, if there is more than one.
+        streams: As for `label_batches`.
     """
-    remaining = iter(images)
-    for rows in _by_batch(remaining, detector) if streams == 1 else _by_stream(remaining, detector, streams):
+    for rows in label_batches(images, detector, streams):
         for row in rows:
             on_image(row)
             yield row
 
 
-def _by_batch(images: Iterator[LoadedImage], detector: FrameDetector) -> Iterator[Iterable[ImageRow]]:
-    while batch := _next_batch(images, detector.batch_size):
+def label_batches(
+    images: Iterable[LoadedImage], detector: FrameDetector, streams: int = 1
+) -> Generator[Iterable[ImageRow]]:
+    """Yield the rows of one batch of images after the other, in order.
+
+    The pixels of all batches under way have about `_BATCH_BYTES` at most: one image of each stream may exceed it.
+
+    Args:
+        images: Loaded images, from a `Reader`; they are taken in this thread.
+        detector: Receives batches of up to its `batch_size` images, fewer if they are large.
+        streams: The detector is called for so many batches at the same time, if there is more than one.
+    """
+    remaining = iter(images)
+    return _by_batch(remaining, detector) if streams == 1 else _by_stream(remaining, detector, streams)
+
+
+def _by_batch(images: Iterator[LoadedImage], detector: FrameDetector) -> Generator[Iterable[ImageRow]]:
+    while batch := _next_batch(images, detector.batch_size, _BATCH_BYTES):
         yield _label_batch(batch, detector)
 
 
-def _by_stream(images: Iterator[LoadedImage], detector: FrameDetector, streams: int) -> Iterator[Iterable[ImageRow]]:
+def _by_stream(images: Iterator[LoadedImage], detector: FrameDetector, streams: int) -> Generator[Iterable[ImageRow]]:
     """The rows of one batch after the other; the batches behind it are labeled meanwhile.
 
     At its end, even an early one, the detector runs no more.
     """
-    under_way: deque[Future[list[ImageRow]]] = deque()
+    under_way: deque[tuple[Future[list[ImageRow]], int]] = deque()
+
+    def may_add() -> bool:
+        # As many wait as are run, so that no stream waits for the slowest one, whose rows come first. Rows that are
+        # done do not wait for the next image to be read.
+        if len(under_way) == 2 * streams or (under_way and under_way[0][0].done()):
+            return False
+        in_memory = [size for future, size in under_way if not future.done()]
+        return len(in_memory) < streams or sum(in_memory) < _BATCH_BYTES
+
     pool = ThreadPoolExecutor(streams, "stream")
     try:
         while True:
-            # As many wait as are run, so that no stream waits for the slowest one, whose rows come first. Rows that are
-            # done do not wait for the next image to be read.
-            while len(under_way) < 2 * streams and not (under_way and under_way[0].done()):
-                if not (batch := _next_batch(images, detector.batch_size)):
-                    break
-                under_way.append(pool.submit(_rows_of_batch, batch, detector))
+            while may_add() and (batch := _next_batch(images, detector.batch_size, _BATCH_BYTES // streams)):
+                under_way.append((pool.submit(_rows_of_batch, batch, detector), sum(map(_pixel_bytes, batch))))
+                del batch  # the pool lets go of the pixels when they are labeled
             if not under_way:
                 return
-            yield under_way.popleft().result()
+            yield under_way.popleft()[0].result()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -200,14 +221,18 @@ def _rows_of_batch(batch: Sequence[LoadedImage], detector: FrameDetector) -> lis
     return list(_label_batch(batch, detector))
 
 
-def _next_batch(images: Iterator[LoadedImage], size: int) -> list[LoadedImage]:
-    """Up to this many images, fewer if they are large."""
+def _next_batch(images: Iterator[LoadedImage], size: int, most_bytes: int) -> list[LoadedImage]:
+    """Up to `size` images; fewer if they have `most_bytes` of pixels, which the last of them may exceed."""
     batch: list[LoadedImage] = []
     total = 0
-    while len(batch) < size and total < _BATCH_BYTES and (image := next(images, None)) is not None:
+    while len(batch) < size and total < most_bytes and (image := next(images, None)) is not None:
         batch.append(image)
-        total += 0 if image.pixels is None else image.pixels.nbytes
+        total += _pixel_bytes(image)
     return batch
+
+
+def _pixel_bytes(image: LoadedImage) -> int:
+    return 0 if image.pixels is None else image.pixels.nbytes
 
 
 def _label_batch(batch: Sequence[LoadedImage], detector: FrameDetector) -> Iterator[ImageRow]:

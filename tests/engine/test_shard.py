@@ -6,7 +6,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import prelabel.engine.shard as shard
 from prelabel.config import LabelOptions
 from prelabel.detections import ClassName, Detections
 from prelabel.detectors.base import DetectionResult, DetectorRecord, Frame, Pixels
 from prelabel.engine.reader import Reader
 from prelabel.engine.schedule import FailureCause
-from prelabel.engine.shard import ReadSettings, label_shard, read_settings
+from prelabel.engine.shard import LoadedImage, ReadSettings, label_images, label_shard, read_settings
 from prelabel.engine.worker import WorkerSpec
 from prelabel.export.base import RunInfo
 from prelabel.export.coco import CocoOptions, export_coco
@@ -186,6 +187,36 @@ def test_streams_run_at_the_same_time_and_rows_stay_in_order(batch_size: int, tm
     assert [row.image_id for row in rows] == counted == [ref.image_id for ref in refs]
     assert [row.status for row in rows].count("failed") == 1
     assert [row.detections.xyxy[0, 0] for row in rows[:4]] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_the_pixels_of_all_streams_together_are_bounded(batch_size: int, monkeypatch: pytest.MonkeyPatch):
+    """Images of which five fill the bound: three streams have one more each at most, and each stream has one to run."""
+    streams, most_images = 3, 5
+    monkeypatch.setattr(shard, "_BATCH_BYTES", most_images * 300)
+    taken: list[int] = []
+    waiting = threading.Event()
+
+    def images() -> Iterator[LoadedImage]:
+        for number in range(40):
+            taken.append(number)
+            pixels = np.full((10, 10, 3), number, np.uint8)
+            yield LoadedImage(ImageRow(str(number), "", "", "d", "d"), pixels, Frame.of(pixels))
+
+    detector = BrightestCorner(batch_size, before=lambda batch: assert_set(waiting))
+    rows: list[ImageRow] = []
+    thread = threading.Thread(target=lambda: rows.extend(label_images(images(), detector, streams=streams)))
+    thread.start()
+    time.sleep(0.3)
+    held = len(taken)
+    waiting.set()
+    thread.join(20)
+    assert most_images <= held <= most_images + streams
+    assert [row.image_id for row in rows] == [str(number) for number in range(40)]
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(20)
 
 
 def test_an_image_that_fails_in_a_stream_fails_alone(tmp_path: Path):
