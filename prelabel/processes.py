@@ -28,7 +28,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -66,6 +66,8 @@ class Processes:
         self._processes = processes
         self._min_remaining_s = min_remaining_s
         self._pool: ProcessPoolExecutor | None = None
+        # The processes see that this end has been closed.
+        self._until_stopped: Connection | None = None
 
     @classmethod
     def all_cores(cls) -> Processes:
@@ -76,10 +78,19 @@ class Processes:
     def __enter__(self) -> Processes:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if self._pool is None or self._until_stopped is None:
+            return
+        if error is not None:
+            self._until_stopped.close()
+        self._pool.shutdown(cancel_futures=True)
+        self._until_stopped.close()
+        self._pool = self._until_stopped = None
+
+    @property
+    def several(self) -> bool:
+        """Whether other processes may work."""
+        return self._processes > 1
 
     def map(self, work: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
         """Yield the results in order. An exception of `work` is raised in place of its result.
@@ -99,17 +110,18 @@ class Processes:
                     break
             else:
                 return
-            others, context = self._processes - 1, multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(others, context, initializer=_set_up)
+            self._pool = self._start()
+        most = _MOST_WAITING * self._processes
         pending: deque[Future[B]] = deque()
         try:
             while True:
                 unfinished = sum(not result.done() for result in pending)
-                for item in itertools.islice(rest, max(self._processes - 1 + _AHEAD - unfinished, 0)):
+                room = min(self._processes - 1 + _AHEAD - unfinished, most - len(pending))
+                for item in itertools.islice(rest, max(room, 0)):
                     pending.append(self._submit(self._pool, work, item))
                 if not pending:
                     return
-                if not pending[0].done() and len(pending) < _MOST_WAITING * self._processes:
+                if not pending[0].done() and len(pending) < most:
                     for item in itertools.islice(rest, 1):
                         pending.append(_result_of(work, item))
                         break
@@ -122,6 +134,11 @@ class Processes:
         finally:
             for future in pending:
                 future.cancel()
+
+    def _start(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        stopped, self._until_stopped = context.Pipe(duplex=False)
+        return ProcessPoolExecutor(self._processes - 1, context, initializer=_set_up, initargs=(stopped,))
 
     @staticmethod
     def _submit(pool: ProcessPoolExecutor, work: Callable[[A], B], item: A) -> Future[B]:
@@ -199,21 +216,41 @@ def is_child() -> bool:
     return multiprocessing.parent_process() is not None
 
 
+class StoppedError(Exception):
+    """Nobody waits for the results of this process any more."""
+
+
+_stopped = threading.Event()
+
+
+def raise_if_stopped() -> None:
+    """Raise StoppedError if an error or Ctrl-C has ended the work that this process was started for.
+
+    Call it before each of several things that can be seen from outside, such as files.
+    """
+    if _stopped.is_set():
+        raise StoppedError
+
+
 def _work(pickled: bytes) -> Any:
+    raise_if_stopped()
     work, item = pickle.loads(pickled)  # noqa: S301 - from the parent process
     return work(item)
 
 
-def _set_up() -> None:
+def _set_up(stopped: Connection) -> None:
     """Set up a new process: ignore Ctrl-C, which the parent handles, and exit when the parent exits."""
     without_pandas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(stopped,), daemon=True).start()
 
 
-def _exit_with_parent() -> None:
+def _exit_with_parent(stopped: Connection) -> None:
+    """Set `_stopped` when the parent closes its end of a connection, and exit when the parent exits."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         with contextlib.suppress(OSError):
-            wait([parent.sentinel])
+            if parent.sentinel not in wait([parent.sentinel, stopped]):
+                _stopped.set()
+                wait([parent.sentinel])
         os._exit(1)

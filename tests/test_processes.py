@@ -18,7 +18,7 @@ import pytest
 from pyarrow import array
 
 from prelabel.errors import ExportError, RunError
-from prelabel.processes import Processes, hidden
+from prelabel.processes import Processes, hidden, raise_if_stopped
 from tests.messages import telling
 
 
@@ -77,6 +77,36 @@ def test_few_results_wait_for_one_that_takes_long() -> None:
         results = processes.map(wait_long, Noted(range(50), begun))
         assert list(itertools.islice(results, 2)) == [0, 1]
     assert len(begun) < 20
+
+
+def test_few_results_wait_for_a_slow_consumer() -> None:
+    begun: list[int] = []
+    with Processes(2, min_remaining_s=0) as processes:
+        for number, _ in enumerate(processes.map(square, Noted(range(200), begun)), start=1):
+            time.sleep(0.005)
+            assert len(begun) - number <= 8
+
+
+def write_slowly(folder: str) -> None:
+    """Write files for five seconds in another process; in this one, interrupt the work once there is one."""
+    if not folder:
+        return
+    for number in range(100):
+        if multiprocessing.parent_process() is not None:
+            raise_if_stopped()
+            (Path(folder) / f"{os.getpid()}-{number}").touch()
+        elif any(Path(folder).iterdir()):
+            raise KeyboardInterrupt(time.monotonic())
+        time.sleep(0.05)
+
+
+def test_other_processes_stop_when_the_work_is_interrupted(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt) as interrupt, Processes(2, min_remaining_s=0) as processes:
+        list(processes.map(write_slowly, ["", *[str(tmp_path)] * 9]))
+    assert time.monotonic() - interrupt.value.args[0] < 4
+    written = len(list(tmp_path.iterdir()))
+    time.sleep(0.3)
+    assert len(list(tmp_path.iterdir())) == written < 100
 
 
 class Noted(Sequence[int]):

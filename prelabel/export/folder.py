@@ -11,7 +11,7 @@ and `name-conflicts.csv` in the folder lists all of them.
 `FilesOf` makes the files of one part of the rows without knowing the other parts. `make_files` collects the parts in
 order; it repeats a part if one of its images conflicts with an image of an earlier part. `folder_writer` publishes the
 files, in the process that collects them. Other processes publish the files that they make, too, but not those of parts
-with a name that another image might have as well (`contested_stems`).
+with a name that another image might have as well (`parts_apart`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import contextlib
 import csv
 import hashlib
 import io
-import itertools
+import unicodedata
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,7 +40,7 @@ from prelabel.export.file_names import stem_of, with_digest
 from prelabel.export.parallel import Part, SpreadRows
 from prelabel.keypoints import KeypointSet
 from prelabel.options import option
-from prelabel.processes import is_child
+from prelabel.processes import is_child, raise_if_stopped
 from prelabel.select import Selection
 from prelabel.source.archives.reader import ArchiveReader
 from prelabel.storage.address import absolute, describe, is_local, join, redact
@@ -123,7 +123,6 @@ class FilesOf:
         to: Path or URL of the folder.
         storage: Writes into it.
         image_files: What is done with the images, as in `FolderOptions`.
-        contested: See `contested_stems`.
         taken: Stems that images in several parts have; they belong to the image in the earliest part.
     """
 
@@ -134,12 +133,21 @@ class FilesOf:
     to: str
     storage: Storage
     image_files: str
-    contested: npt.NDArray[np.int64]
     keypoints: KeypointSet | None = None
     taken: set[str] = field(default_factory=set)
 
-    def __call__(self, batches: Iterable[DetectionBatch], part: Part[ImageFile]) -> None:
-        """Raises ExportError if a name leads out of the folder or a mask does not fit its image."""
+    def __call__(self, batches: Iterable[DetectionBatch], part: Part[ImageFile], is_apart: bool) -> None:
+        """Make the files of a part, and publish them if this is not the process that collects the parts.
+
+        Args:
+            batches: The rows.
+            part: Receives the files.
+            is_apart: Whether no other part has an image of the same stem, see `parts_apart`. Only then are they
+                published.
+
+        Raises:
+            ExportError: A name leads out of the folder, or a mask does not fit its image.
+        """
         instances = Instances(self.categories, self.selection, self.geometry, part.tally, self.keypoints)
         taken = set(self.taken)
         for batch in batches:
@@ -154,12 +162,10 @@ class FilesOf:
                     part.items.append(ImageFile(image, name, content))
                 elif name is not None:
                     part.items.append(ImageFile(image, ""))
-        if (
-            is_child()
-            and not np.isin(stem_digests(image.stem for image in part.items if image.name), self.contested).any()
-        ):
+        if is_apart and is_child():
             with folder_writer(self.to, self.storage) as writer:
                 for image_file in part.items:
+                    raise_if_stopped()
                     self.write(image_file, writer)
             part.items = [replace(image_file, content=b"", is_published=True) for image_file in part.items]
 
@@ -242,38 +248,45 @@ class NameConflicts:
         return [f"{count:,} images are dropped (e.g. {first.image.file_name!r}): {why}; {hint}"]
 
 
-def contested_stems(rows: Rows) -> npt.NDArray[np.int64]:
-    """The digests of all stems that several images have, or would have under another name (`with_digest`).
+def parts_apart(rows: Rows) -> list[bool]:
+    """Whether each part has only stems that no other image has, or would have under another name (`with_digest`).
 
-    Files with other stems can be written in any order, by any process. They are only looked for if there are several.
+    The files of such a part can be written at any time, by any process. Stems that differ only in case or in Unicode
+    normalization count as equal, since some disks take them for one. The rows are read for it, unless one process does
+    everything.
     """
-    if not isinstance(rows, SpreadRows):
-        return stem_digests(())
-    parts = rows.without("masks", "keypoints", *parallel.UNUSED).by_shard()
-    digests, count = np.unique(
-        np.concatenate([stem_digests(()), *rows.processes.map(_possible_stems, parts)]), return_counts=True
-    )
-    return digests[count > 1]
+    if not isinstance(rows, SpreadRows) or not rows.processes.several:
+        return [False] * len(rows.by_shard())
+    of_parts = list(parallel.map_parts(rows.without("masks", "keypoints", *parallel.UNUSED), _possible_stems))
+    digests, counts = np.unique(np.concatenate([np.empty(0, np.int64), *of_parts]), return_counts=True)
+    contested = digests[counts > 1]
+    return [not _are_any_in(of_part, contested) for of_part in of_parts]
 
 
-def _possible_stems(rows: Rows) -> npt.NDArray[np.int64]:
-    stems = [
-        (stem, with_digest(stem, image.image_id))
-        for batch in rows.batches()
+def _are_any_in(some: npt.NDArray[np.int64], ascending: npt.NDArray[np.int64]) -> bool:
+    """Whether any of some numbers is among others; `np.isin` would sort all of these each time."""
+    places = np.searchsorted(ascending, some)
+    inside = places < len(ascending)
+    return bool((ascending[places[inside]] == some[inside]).any())
+
+
+def _possible_stems(batches: Iterable[DetectionBatch]) -> npt.NDArray[np.int64]:
+    """Digests of the stems that the images of a part have or would have, the same in all processes."""
+    stems = (
+        possible
+        for batch in batches
         for image in batch.images
         for stem in [stem_of(image.file_name)]
-    ]
-    return stem_digests(itertools.chain.from_iterable(stems))
+        for possible in (stem, with_digest(stem, image.image_id))
+    )
+    texts = (unicodedata.normalize("NFC", stem).casefold().encode("utf-8", "surrogatepass") for stem in stems)
+    return np.frombuffer(b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts), np.int64)
 
 
-def stem_digests(stems: Iterable[str]) -> npt.NDArray[np.int64]:
-    """`(N,)` digests of stems, the same in all processes, unlike Python's own hash of a text."""
-    digests = (hashlib.blake2b(stem.encode("utf-8", "surrogatepass"), digest_size=8).digest() for stem in stems)
-    return np.frombuffer(b"".join(digests), np.int64)
-
-
-def make_files(rows: Rows, work: FilesOf, whole: Part[ImageFile], conflicts: NameConflicts) -> Iterator[ImageFile]:
+def make_files(rows: Rows, work: FilesOf, whole: Part[ImageFile], conflicts: NameConflicts) -> Generator[ImageFile]:
     """The images of an export in the order of the plan; after the last, all their files are published.
+
+    Close it if an error ends the export earlier: then nothing is being published any more.
 
     Args:
         rows: The rows of the run.
@@ -289,7 +302,7 @@ def make_files(rows: Rows, work: FilesOf, whole: Part[ImageFile], conflicts: Nam
         return bool(stems)
 
     with folder_writer(work.to, work.storage) as writer:
-        for image in parallel.make_items(rows, work, whole, has_conflict):
+        for image in parallel.make_items(rows, work, whole, has_conflict, parts_apart(rows)):
             if image.name != image.image.file_name:
                 conflicts.add(image)
             if not image.is_published:

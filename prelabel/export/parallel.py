@@ -14,7 +14,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from prelabel.detections import ClassName
 from prelabel.export.base import Rows, Tally
@@ -66,28 +66,33 @@ class Part(Generic[Item]):
 
 def make_items(
     rows: Rows,
-    work: Callable[[Iterable[DetectionBatch], Any], None],
+    work: Callable[..., None],
     whole: Part[Item],
     must_repeat: Callable[[Part[Item]], bool] | None = None,
+    values: Sequence[object] | None = None,
 ) -> Iterator[Item]:
     """The items of all rows, in order.
 
     Args:
         rows: See `map_parts`.
-        work: Adds the items and notes of some images to a part.
+        work: Adds the items and notes of some images to a part; called with batches of rows, the part, and its value if
+            there are `values`.
         whole: Receives the notes of all parts; complete after the last item.
         must_repeat: See `map_parts`.
+        values: See `map_parts_with`.
     """
-    for part in map_parts(rows, functools.partial(_make_part, work, whole.fresh()), must_repeat):
+    made = functools.partial(_make_part, work, whole.fresh())
+    parts = map_parts(rows, made, must_repeat) if values is None else map_parts_with(rows, made, values, must_repeat)
+    for part in parts:
         whole.add(part)
         yield from part.items
 
 
 def _make_part(
-    work: Callable[[Iterable[DetectionBatch], Any], None], empty: Part[Item], batches: Iterable[DetectionBatch]
+    work: Callable[..., None], empty: Part[Item], batches: Iterable[DetectionBatch], *value: object
 ) -> Part[Item]:
     part = empty.fresh()
-    work(batches, part)
+    work(batches, part, *value)
     return part
 
 
@@ -104,15 +109,21 @@ def map_parts(
     return _spread(rows).map(work, must_repeat)
 
 
-def map_parts_with(rows: Rows, work: Callable[[Iterable[DetectionBatch], A], T], values: Sequence[A]) -> Iterator[T]:
+def map_parts_with(
+    rows: Rows,
+    work: Callable[[Iterable[DetectionBatch], A], T],
+    values: Sequence[A],
+    must_repeat: Callable[[T], bool] | None = None,
+) -> Iterator[T]:
     """The results of `work` for each part of the rows and its value, in order; see `map_parts`.
 
     Args:
         rows: See `map_parts`.
         work: Makes the result of a part. It is pickled per part, like the value.
         values: A value for each part, in the order of `Rows.by_shard`.
+        must_repeat: See `map_parts`.
     """
-    return _spread(rows).map_with(work, values)
+    return _spread(rows).map_with(work, values, must_repeat)
 
 
 def _spread(rows: Rows) -> SpreadRows:
@@ -176,20 +187,25 @@ class SpreadRows:
         self, work: Callable[[Iterable[DetectionBatch]], T], must_repeat: Callable[[T], bool] | None
     ) -> Iterator[T]:
         """See `map_parts`; a part is a shard."""
-        parts = self.by_shard()
-        results = self.processes.map(functools.partial(_work_on_shard, work), parts)
+        return self._map(functools.partial(_work_on_shard, work), self.by_shard(), must_repeat)
+
+    def map_with(
+        self,
+        work: Callable[[Iterable[DetectionBatch], A], T],
+        values: Sequence[A],
+        must_repeat: Callable[[T], bool] | None,
+    ) -> Iterator[T]:
+        """See `map_parts_with`; a part is a shard."""
+        pairs = list(zip(self.by_shard(), values, strict=True))
+        return self._map(functools.partial(_work_with, work), pairs, must_repeat)
+
+    def _map(self, work: Callable[[A], T], items: Sequence[A], must_repeat: Callable[[T], bool] | None) -> Iterator[T]:
+        results = self.processes.map(work, items)
         if must_repeat is not None:
             results = (
-                work(part.batches()) if must_repeat(result) else result
-                for part, result in zip(parts, results, strict=True)
+                work(item) if must_repeat(result) else result for item, result in zip(items, results, strict=True)
             )
-        return self._counted(results, parts)
-
-    def map_with(self, work: Callable[[Iterable[DetectionBatch], A], T], values: Sequence[A]) -> Iterator[T]:
-        """See `map_parts_with`; a part is a shard."""
-        parts = self.by_shard()
-        pairs = list(zip(parts, values, strict=True))
-        return self._counted(self.processes.map(functools.partial(_work_with, work), pairs), parts)
+        return self._counted(results, self.by_shard())
 
     def _counted(self, results: Iterable[T], parts: Iterable[Rows]) -> Iterator[T]:
         done = 0

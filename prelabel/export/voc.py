@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from prelabel.errors import ExportError
@@ -35,7 +36,6 @@ from prelabel.export.folder import (
     FolderOptions,
     ImageFile,
     NameConflicts,
-    contested_stems,
     make_files,
 )
 from prelabel.export.options import listing_option
@@ -76,7 +76,7 @@ class VocOptions(FolderOptions):
 
 
 def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage: Storage) -> ExportReport:
-    """Write annotations, the list of images and the label map into the folder `to`; the rows are read twice.
+    """Write annotations, the list of images and the label map into the folder `to`.
 
     Raises:
         ConfigError: An option names a class that the detector does not have.
@@ -93,13 +93,11 @@ def export_voc(info: RunInfo, rows: Rows, to: str, options: VocOptions, storage:
     _require_safe(labels.values())
     rows = rows.without("masks", "keypoints", *UNUSED).in_frame(options.frame)
     file_format = _Annotations(info, labels, options.coordinates == "one")
-    work = FilesOf(
-        file_format, categories, options.selection, _BOXES, to, storage, options.image_files, contested_stems(rows)
-    )
+    work = FilesOf(file_format, categories, options.selection, _BOXES, to, storage, options.image_files)
     conflicts = NameConflicts()
     try:
-        with storage.publishing(list_url) as stream:
-            for file in make_files(rows, work, whole, conflicts):
+        with storage.publishing(list_url) as stream, closing(make_files(rows, work, whole, conflicts)) as files:
+            for file in files:
                 stream.write(f"{file.stem}\n".encode())
         conflict_files = conflicts.publish(to, storage)
         storage.publish(join(to, LABELS_NAME), _label_map(colors).encode())

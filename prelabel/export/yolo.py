@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,6 @@ from prelabel.export.folder import (
     FolderOptions,
     ImageFile,
     NameConflicts,
-    contested_stems,
     make_files,
 )
 from prelabel.export.keypoints import unread_keypoints, written_keypoints
@@ -99,7 +98,7 @@ class YoloOptions(KeypointOptions, FolderOptions):
 
 
 def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storage: Storage) -> ExportReport:
-    """Write labels, lists and `data.yaml` into the folder `to`; the rows are read twice, first for the classes.
+    """Write labels, lists and `data.yaml` into the folder `to`.
 
     Raises:
         ConfigError: An option names a class that the detector does not have.
@@ -125,7 +124,6 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
         to,
         storage,
         options.image_files,
-        contested_stems(rows),
         keypoints,
     )
     conflicts = NameConflicts()
@@ -134,7 +132,7 @@ def export_yolo(info: RunInfo, rows: Rows, to: str, options: YoloOptions, storag
     try:
         with ExitStack() as stack:
             streams = {subset: stack.enter_context(storage.publishing(url)) for subset, url in lists.items()}
-            for file in make_files(rows, work, whole, conflicts):
+            for file in stack.enter_context(closing(make_files(rows, work, whole, conflicts))):
                 subset = _subset(file.image.image_id, options.val_share)
                 path = labels.paths(file.name, file.image.image_id)[1]
                 streams[subset].write(f"./{path}\n".encode("utf-8", "surrogateescape"))

@@ -15,7 +15,7 @@ from prelabel.export.categories import closed_categories
 from prelabel.export.coco import CocoOptions, export_coco
 from prelabel.export.cvat import CvatOptions, export_cvat
 from prelabel.export.file_names import with_digest
-from prelabel.export.folder import FilesOf, ImageFile, NameConflicts, contested_stems, make_files, stem_digests
+from prelabel.export.folder import FilesOf, ImageFile, NameConflicts, make_files, parts_apart
 from prelabel.export.parallel import Part, SpreadRows, row_at
 from prelabel.export.run_selection import KnownNames
 from prelabel.export.voc import VocOptions, export_voc
@@ -180,12 +180,23 @@ def test_a_name_that_a_renamed_image_gets_is_not_written_by_another_process(
     assert len([name for name in single if name.endswith(".xml")]) == 5
 
 
-def test_stems_are_contested_if_images_have_them_or_could_get_them(tmp_path: Path, processes: Processes) -> None:
+def test_parts_are_apart_unless_another_image_has_a_stem_of_theirs_or_could_get_it(
+    tmp_path: Path, processes: Processes
+) -> None:
     renamed = with_digest("a", "a.png")
-    shards = [[row(name, found())] for name in ("a.jpg", "a.png", "b.jpg", f"{renamed}.jpg", "b/c.jpg", "d/c.png")]
+    names = ("a.jpg", "a.png", "b.jpg", f"{renamed}.jpg", "b/c.jpg", "d/c.png", "E.jpg", "e.png", "caf\u00e9.jpg")
+    shards = [[row(name, found())] for name in (*names, "cafe\u0301.png")]
     twins = open_run(write_run(tmp_path / "run", shards), Storage())
-    contested = contested_stems(SpreadRows(twins.rows, processes))
-    assert sorted(contested.tolist()) == sorted(stem_digests(["a", renamed]).tolist())
+    apart = parts_apart(SpreadRows(twins.rows, processes))
+    assert [name for name, is_apart in zip(names, apart, strict=False) if is_apart] == ["b.jpg", "b/c.jpg", "d/c.png"]
+    assert not apart[-1]
+
+
+def test_one_process_does_not_look_for_parts_that_are_apart(tmp_path: Path) -> None:
+    run = open_run(write_run(tmp_path / "run", [[row("a.jpg", found())], [row("b.jpg", found())]]), Storage())
+    read: list[tuple[int, int]] = []
+    assert parts_apart(SpreadRows(run.rows, Processes(), lambda *counts: read.append(counts))) == [False, False]
+    assert not read
 
 
 @pytest.mark.parametrize(("name", "published"), [("1/2.jpg", True), ("1/1.png", False)])
@@ -199,7 +210,7 @@ def test_other_processes_publish_their_files_unless_a_stem_is_contested(
     info, selection = RunInfo.of(run), VocOptions().selection
     categories = closed_categories(info, rows, VocOptions(), run.storage, "all").categories
     to = str(tmp_path / "out")
-    work = FilesOf(Names(), categories, selection, CocoOptions(), to, run.storage, "none", contested_stems(rows))
+    work = FilesOf(Names(), categories, selection, CocoOptions(), to, run.storage, "none")
     whole: Part[ImageFile] = Part(names=KnownNames(selection, info.classes, info.kept))
     files = {file.name: file for file in make_files(rows, work, whole, NameConflicts())}
     assert {path.name for path in Path(to).iterdir()} == {f"{n.replace('/', '-')}.txt" for n in files}
