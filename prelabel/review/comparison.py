@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from prelabel.errors import EvaluateError
 from prelabel.export.base import Rows, RunInfo
-from prelabel.export.parallel import UNUSED, map_parts_with
+from prelabel.export.parallel import UNUSED, map_parts, map_parts_with
 from prelabel.frames import BROWSER, DISPLAY, oriented_size
 from prelabel.review.annotation_files import read_annotations
 from prelabel.review.annotations import AnnotatedImage
@@ -146,8 +146,8 @@ def compare(
     drawn_as_displayed: list[str] = []
     claims: Claims[_Match] = Claims()
     rows = rows.without(*UNUSED)
-    for shard, part in enumerate(rows.without("masks", "keypoints").by_shard()):
-        for number, facts in enumerate(facts for batch in part.batches() for facts in batch.images):
+    for shard, images_of_shard in enumerate(map_parts(rows.without("masks", "keypoints"), _facts)):
+        for number, facts in enumerate(images_of_shard):
             way, positions = names.find(facts.image_id, facts.file_name)
             if not positions:
                 claims.add_unknown(facts.file_name)
@@ -207,6 +207,10 @@ def compare(
         edited=boxes_by_edit(images, by_class),
         notes=(*annotations.notes, *frame_notes, *tally.notes(basis), *threshold_notes(work, class_floors)),
     )
+
+
+def _facts(batches: Iterable[DetectionBatch]) -> list[ImageFacts]:
+    return [facts for batch in batches for facts in batch.images]
 
 
 class _Match(NamedTuple):

@@ -313,7 +313,9 @@ def image_facts(batch: pa.RecordBatch) -> list[ImageFacts]:
     # By position: with names, making the objects would take twice as long.
     if "seconds" not in columns:
         columns["seconds"] = [{} for _ in range(batch.num_rows)]
-    return list(map(ImageFacts, *(columns.get(name) or [_DEFAULTS[name]] * batch.num_rows for name in FACTS)))
+    return list(
+        map(ImageFacts, *(columns[name] if name in columns else [_DEFAULTS[name]] * batch.num_rows for name in FACTS))
+    )
 
 
 def _values(column: pa.Array, name: str) -> list[Any]:

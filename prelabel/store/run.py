@@ -8,6 +8,7 @@ runs names them in `run.json`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -368,8 +369,8 @@ def read_manifest_head(output: AddressLike, storage: Storage) -> ManifestHead | 
     if found and b'"slowest"' in head:
         try:
             values = json.loads(head + b"}")
-            return ManifestHead(str(values["run_id"]), _totals(values["totals"]), dict(values["slowest"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return ManifestHead(str(values["run_id"]), _totals(values["totals"]), _slowest(values["slowest"]))
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise StoreError(f"{file} is corrupt: {describe(error)}") from None
     manifest = read_manifest(output, storage)
     return None if manifest is None else ManifestHead(manifest.run_id, manifest.totals, manifest.shards.slowest())
@@ -380,6 +381,13 @@ def _totals(values: Mapping[str, Any]) -> dict[str, Any]:
     counts = [values[name] for name in ("shards", "rows", "failed", "detections", "dropped", "bytes", "views")]
     if not all(isinstance(count, int) and count >= 0 for count in (*counts, *values["failures"].values())):
         raise ValueError("a total is not a number of 0 or more")
+    return dict(values)
+
+
+def _slowest(values: Mapping[str, Any]) -> dict[str, float]:
+    """The slowest shards of a manifest. Raises ValueError, TypeError or AttributeError if they are invalid."""
+    if not all(isinstance(seconds, int | float) and 0 <= seconds < math.inf for seconds in values.values()):
+        raise ValueError("a time is not a number of 0 or more")
     return dict(values)
 
 

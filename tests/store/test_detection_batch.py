@@ -15,7 +15,7 @@ from prelabel.frames import BROWSER, DISPLAY, STORED
 from prelabel.select import Selection
 from prelabel.storage.files import Storage
 from prelabel.store.detection_batch import DetectionBatch
-from prelabel.store.rows import ImageFacts, rows_to_table
+from prelabel.store.rows import ImageFacts, image_facts, rows_to_table
 from prelabel.store.run import open_run
 from prelabel.store.shards import read_batches, read_shard
 from tests.rows import failed_row, found, mask_of, row
@@ -126,3 +126,9 @@ def test_lists_of_different_lengths_are_a_corrupt_shard(tmp_path: Path, column: 
     for read in (read_batches, read_shard):
         with pytest.raises(StoreError, match="different numbers"):
             list(read(str(path), Storage()))
+
+
+def test_a_batch_without_rows_has_no_facts():
+    (batch,) = rows_to_table(ROWS).drop_columns(["frames"]).to_batches()
+    assert [facts.image_id for facts in image_facts(batch)] == [row.image_id for row in ROWS]
+    assert image_facts(batch[:0]) == []

@@ -143,13 +143,22 @@ def test_the_manifest_of_another_form_gives_the_same_status(output: str):
     assert read_status(output, STORAGE, now=NOW) == status
 
 
-@pytest.mark.parametrize("key", ["run_id", "totals", "slowest"])
-def test_a_manifest_with_a_corrupt_beginning_is_refused(output: str, key: str):
+def test_a_manifest_of_another_run_does_not_count(output: str):
     manifest = Path(output) / "manifest.json"
-    manifest.write_text(manifest.read_text().replace(f'"{key}": ', f'"{key}": 3, "x": '))
-    if key == "run_id":
-        assert read_status(output, STORAGE, now=NOW).state == "stopped"
-        return
+    manifest.write_text(manifest.read_text().replace('"run_id": ', '"run_id": 3, "x": '))
+    assert read_status(output, STORAGE, now=NOW).state == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("totals", "3"), ("totals", "[" * 9000 + "]" * 9000)],
+        *[("slowest", "3"), ("slowest", '{"a": "b"}'), ("slowest", '{"a": NaN}'), ("slowest", '{"a": -1}')],
+    ],
+)
+def test_a_manifest_with_a_corrupt_beginning_is_refused(output: str, key: str, value: str):
+    manifest = Path(output) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(f'"{key}": ', f'"{key}": {value}, "x": '))
     with pytest.raises(StoreError, match="corrupt"):
         read_status(output, STORAGE, now=NOW)
 
