@@ -198,7 +198,7 @@ def label(
             resolution at which the model works. Faster, but may move detections.
         detector_option: Pass this keyword argument to the factory of a detector in Python, as text. Stored in run.json.
         adapter: Read from this file what the model's input and outputs mean, if `label` does not recognize them;
-            `prelabel inspect write_adapter` drafts one.
+            `prelabel inspect --write-adapter` drafts one.
         label_map: Read the class names from a .pbtxt, .csv, .json or .txt file, or use the built-in `coco`.
         keypoint_names: Read the names and the skeleton of the detector's keypoints from a COCO dataset or a label map
             (.pbtxt), or use the built-in `coco-person` (default: those of the detector or of its label map).
@@ -216,10 +216,9 @@ def label(
         top_k: Keep the K best labels per image of a classifier; if its classes are independent, also all others with
             scores of at least 0.5.
         batch_size: Give the network N images of equal size at a time, if it takes several (default: 32 for a
-            classifier; for a detector, 8 on a GPU, and 1 on a CPU, where more gain nothing).
-        streams: Run the model on N images, or batches, at the same time in each worker. They share one copy of the
-            model and the cpus_per_worker, so give it N CPUs: N workers of 1 CPU are as fast, but take N times the
-            memory.
+            classifier; for a detector, 8 on a GPU, and 1 on a CPU, where more gain little).
+        streams: Run the model on N images, or batches, at the same time in each worker of N CPUs (cpus_per_worker). On
+            two CPUs, two streams were as fast as two workers, with half the memory.
         trust_model: Run the detector even if it is Python code, or a model whose graph reads or writes files, uses the
             network or runs Python code.
         optimize: Run the model with folded constants and the same results (`exact`), as loaded (`off`), or in lower
@@ -227,8 +226,8 @@ def label(
         model_cache: Keep downloaded models in this folder (default: ~/.cache/prelabel).
         model_mirror: Download models from this base URL instead of https://tfhub.dev and https://www.kaggle.com
             (default: PRELABEL_MODEL_MIRROR).
-        ray_address: Connect to this Ray cluster: `auto` (the one that this runs in, otherwise a new one on this
-            machine), `local` (a new one on this machine), HOST:PORT or ray://HOST:PORT.
+        ray_address: With Ray (see runner), use this cluster: `auto` (that of RAY_ADDRESS or the one that runs on this
+            machine, otherwise a new one), `local` (a new one on this machine), HOST:PORT or ray://HOST:PORT.
         runner: Run workers on `ray`, in `local` processes (no Ray, no GPU), or (`auto`) on Ray if there is a cluster, a
             ray_address or a GPU, otherwise in local processes.
         workers: Run N detectors at the same time (default: as many as fit).
@@ -387,7 +386,7 @@ def estimate(
             resolution at which the model works. Faster, but may move detections.
         detector_option: Pass this keyword argument to the factory of a detector in Python, as text. Stored in run.json.
         adapter: Read from this file what the model's input and outputs mean, if `label` does not recognize them;
-            `prelabel inspect write_adapter` drafts one.
+            `prelabel inspect --write-adapter` drafts one.
         label_map: Read the class names from a .pbtxt, .csv, .json or .txt file, or use the built-in `coco`.
         keypoint_names: Read the names and the skeleton of the detector's keypoints from a COCO dataset or a label map
             (.pbtxt), or use the built-in `coco-person` (default: those of the detector or of its label map).
@@ -405,10 +404,9 @@ def estimate(
         top_k: Keep the K best labels per image of a classifier; if its classes are independent, also all others with
             scores of at least 0.5.
         batch_size: Give the network N images of equal size at a time, if it takes several (default: 32 for a
-            classifier; for a detector, 8 on a GPU, and 1 on a CPU, where more gain nothing).
-        streams: Run the model on N images, or batches, at the same time in each worker. They share one copy of the
-            model and the cpus_per_worker, so give it N CPUs: N workers of 1 CPU are as fast, but take N times the
-            memory.
+            classifier; for a detector, 8 on a GPU, and 1 on a CPU, where more gain little).
+        streams: Run the model on N images, or batches, at the same time in each worker of N CPUs (cpus_per_worker). On
+            two CPUs, two streams were as fast as two workers, with half the memory.
         trust_model: Run the detector even if it is Python code, or a model whose graph reads or writes files, uses the
             network or runs Python code.
         optimize: Run the model with folded constants and the same results (`exact`), as loaded (`off`), or in lower
@@ -416,8 +414,8 @@ def estimate(
         model_cache: Keep downloaded models in this folder (default: ~/.cache/prelabel).
         model_mirror: Download models from this base URL instead of https://tfhub.dev and https://www.kaggle.com
             (default: PRELABEL_MODEL_MIRROR).
-        ray_address: Connect to this Ray cluster: `auto` (the one that this runs in, otherwise a new one on this
-            machine), `local` (a new one on this machine), HOST:PORT or ray://HOST:PORT.
+        ray_address: With Ray (see runner), use this cluster: `auto` (that of RAY_ADDRESS or the one that runs on this
+            machine, otherwise a new one), `local` (a new one on this machine), HOST:PORT or ray://HOST:PORT.
         runner: Run workers on `ray`, in `local` processes (no Ray, no GPU), or (`auto`) on Ray if there is a cluster, a
             ray_address or a GPU, otherwise in local processes.
         workers: Run N detectors at the same time (default: as many as fit).
@@ -503,7 +501,7 @@ def fuse(
             one label.
         roll_up: Rename each class to the nearest of these that is above it in the Open Images class tree (the first, if
             several are equally near); by label or MID, joined by commas (Vehicle,Animal) or repeated.
-        weights: Weigh the runs, in their order (4,1): a weight multiplies all scores of its run (default: 1 for each).
+        weights: Weigh the runs, in their order (4,1): merged scores and boxes are weighted means (default: 1 for each).
         overwrite: Replace a run that is already in the output.
 
     Returns:
@@ -679,7 +677,7 @@ def preview(
         keypoint_threshold: Write only keypoints with at least this score.
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.
-        part: Use only this part of images, by its column `part`.
+        part: Use only the entries of images whose column `part` has this value.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -753,7 +751,7 @@ def evaluate(
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.
-        part: Use only this part of images, by its column `part`.
+        part: Use only the entries of images whose column `part` has this value.
         score_threshold: Count only detections with at least this score; 0 counts all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -837,7 +835,7 @@ def compare(
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.
-        part: Use only this part of images, by its column `part`.
+        part: Use only the entries of images whose column `part` has this value.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -858,7 +856,7 @@ def compare(
         annotations_frame: Read the boxes of a COCO dataset in this frame: the displayed image (display), the pixels as
             stored in the file (stored), the image as browsers show it (browser), or whichever fits the image sizes in
             the file (auto).
-        extracted: Compare with annotations of the files that `prelabel extract to` wrote here, instead of the images
+        extracted: Compare with annotations of the files that `prelabel extract --to` wrote here, instead of the images
             that were labeled.
         kept_iou: Count a box as kept if its class is the same and its IoU is at least this.
         iou: Match a detection and an annotation without a common id if their IoU is at least this. The suggested
@@ -992,7 +990,7 @@ def export_coco(
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.
-        part: Use only this part of images, by its column `part`.
+        part: Use only the entries of images whose column `part` has this value.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -1021,7 +1019,7 @@ def export_coco(
             score_threshold 0, and for AP of boxes segmentation none.
         image_ids: Number images from 1 (sequential), by file names that are numbers (stem), or as in a COCO dataset
             (FILE).
-        extracted: Name the files that `prelabel extract to` wrote here, instead of the images that were labeled.
+        extracted: Name the files that `prelabel extract --to` wrote here, instead of the images that were labeled.
         frame: Write boxes and masks for the displayed image, with its EXIF orientation applied (display), for the
             pixels as stored in the file (stored), or for the image as browsers show it (browser).
         split: Start a new file after every N images.
@@ -1078,7 +1076,7 @@ def export_cvat(
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.
-        part: Use only this part of images, by its column `part`.
+        part: Use only the entries of images whose column `part` has this value.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -1108,7 +1106,7 @@ def export_cvat(
         labels: List the labels that occur (present), all of the detector (all), or all if there are at most 100, else
             those that occur (auto).
         labels_file: Also write the labels as JSON, for the Raw tab of CVAT's label constructor.
-        extracted: Name the files that `prelabel extract to` wrote here, instead of the images that were labeled.
+        extracted: Name the files that `prelabel extract --to` wrote here, instead of the images that were labeled.
 
     Returns:
         The files written, and the counts of what they hold and what was dropped.
@@ -1175,7 +1173,7 @@ def export_label_studio(
         keypoint_threshold: Write only keypoints with at least this score.
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.
-        part: Use only this part of images, by its column `part`.
+        part: Use only the entries of images whose column `part` has this value.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -1195,9 +1193,9 @@ def export_label_studio(
         shape: Draw regions with this tool; auto draws polygons if there are masks, else rectangles.
         image_url: Load images in the browser from this URL: a prefix for the file name, or a template with {uri},
             {file_name}, {image_id} (default: the image's own URL, or Label Studio's local files).
-        extracted: Show the files that `prelabel extract to` wrote here, instead of the images that were labeled.
-        document_root: Use this as the server's LOCAL_FILES_DOCUMENT_ROOT for images on disk (default: the folder above
-            the source).
+        extracted: Show the files that `prelabel extract --to` wrote here, instead of the images that were labeled.
+        document_root: Use this as the server's LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT for images on disk (default: the
+            folder above the source).
         display_copies: Write JPEG copies (quality 92, EXIF orientation applied) of images that most browsers do not
             show (TIFF, JPEG 2000, HEIC, PSD) into this folder, and show the copies in the tasks.
         label_config: Fit the tasks to this labeling config instead of making one.
@@ -1271,7 +1269,7 @@ def export_voc(
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.
-        part: Use only this part of images, by its column `part`.
+        part: Use only the entries of images whose column `part` has this value.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -1354,7 +1352,7 @@ def export_yolo(
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.
-        part: Use only this part of images, by its column `part`.
+        part: Use only the entries of images whose column `part` has this value.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -1419,7 +1417,7 @@ def extract(
         storage_options: Options for the file systems of remote URLs (keys, endpoints).
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.
-        part: Use only this part of images, by its column `part`.
+        part: Use only the entries of images whose column `part` has this value.
         upright: Turn images that have an orientation, as browsers show them: JPEGs are encoded again (quality 95), and
             others as PNG. Without this option, all files are exact copies.
         links: Fetch images by the signed URLs in this list, since a run stores no signatures.
@@ -1492,7 +1490,7 @@ def push_label_studio(
         keypoint_threshold: Write only keypoints with at least this score.
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.
-        part: Use only this part of images, by its column `part`.
+        part: Use only the entries of images whose column `part` has this value.
         score_threshold: Keep detections with at least this score; 0 keeps all that the run has.
         class_threshold: Set the threshold of a class, by label or MID (Person=0.6), or read thresholds from a file.
             '*=0.4' applies to all other classes unless score_threshold is given.
@@ -1512,9 +1510,9 @@ def push_label_studio(
         shape: Draw regions with this tool; auto draws polygons if there are masks, else rectangles.
         image_url: Load images in the browser from this URL: a prefix for the file name, or a template with {uri},
             {file_name}, {image_id} (default: the image's own URL, or Label Studio's local files).
-        extracted: Show the files that `prelabel extract to` wrote here, instead of the images that were labeled.
-        document_root: Use this as the server's LOCAL_FILES_DOCUMENT_ROOT for images on disk (default: the folder above
-            the source).
+        extracted: Show the files that `prelabel extract --to` wrote here, instead of the images that were labeled.
+        document_root: Use this as the server's LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT for images on disk (default: the
+            folder above the source).
         display_copies: Write JPEG copies (quality 92, EXIF orientation applied) of images that most browsers do not
             show (TIFF, JPEG 2000, HEIC, PSD) into this folder, and show the copies in the tasks.
         label_config: Fit the tasks to this labeling config instead of making one.

@@ -213,14 +213,14 @@ class LabelOptions(Options):
     batch_size: int | None = option(
         None,
         "Give the network N images of equal size at a time, if it takes several (default: 32 for a classifier; for a "
-        "detector, 8 on a GPU, and 1 on a CPU, where more gain nothing).",
+        "detector, 8 on a GPU, and 1 on a CPU, where more gain little).",
         metavar="N",
         min=1,
     )
     streams: int = option(
         1,
-        "Run the model on N images, or batches, at the same time in each worker. They share one copy of the model and "
-        "the --cpus-per-worker, so give it N CPUs: N workers of 1 CPU are as fast, but take N times the memory.",
+        "Run the model on N images, or batches, at the same time in each worker of N CPUs (--cpus-per-worker). On two "
+        "CPUs, two streams were as fast as two workers, with half the memory.",
         metavar="N",
         min=1,
         max=16,
@@ -251,8 +251,8 @@ class LabelOptions(Options):
 
     ray_address: str = option(
         "auto",
-        "Connect to this Ray cluster: `auto` (the one that this runs in, otherwise a new one on this machine), `local` "
-        "(a new one on this machine), HOST:PORT or ray://HOST:PORT.",
+        "With Ray (see --runner), use this cluster: `auto` (that of RAY_ADDRESS or the one that runs on this machine, "
+        "otherwise a new one), `local` (a new one on this machine), HOST:PORT or ray://HOST:PORT.",
         metavar="ADDRESS",
         heading="Workers",
         was="address",

@@ -45,6 +45,9 @@ _RENAMED_PARAMETERS = {"compare": {"predictions"}}
 #: Words of a metavar that say that the value is a path or a URL.
 _PATHS = {*PATH_METAVARS, "URL", "LIST"}
 
+#: A quoted command, or an option outside of one.
+_COMMAND_OR_FLAG = re.compile(r"`prelabel [^`]*`|--([a-z]+(?:-[a-z]+)*)")
+
 _SECTION = re.compile(r"\n\n(?=(?:Returns|Raises):\n)")
 
 
@@ -127,9 +130,12 @@ def python_type(field: dataclasses.Field[Any]) -> str:
 
 
 def help_text(field: dataclasses.Field[Any]) -> str:
-    """The help of an option with names in Python's spelling: `--score-threshold` -> `score_threshold`."""
+    """The help of an option with names in Python's spelling: `--score-threshold` -> `score_threshold`.
+
+    A quoted command, such as `prelabel extract --to`, is for a shell and stays as it is.
+    """
     text = str(field.metadata["help"]).replace("; repeatable", "").removesuffix(".")
-    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda match: match[1].replace("-", "_"), text) + "."
+    return _COMMAND_OR_FLAG.sub(lambda m: m[1].replace("-", "_") if m[1] else m[0], text) + "."
 
 
 def options_of(function: str, values: Mapping[str, Any], **own: Any) -> Any:

@@ -28,8 +28,8 @@ from prelabel.engine.progress import Snapshot
 from prelabel.errors import ConfigError, StoreError
 from prelabel.export.coco import CocoOptions
 from prelabel.masks import rle
-from prelabel.options import RenamedOptionWarning, fields_of
-from prelabel.signatures import OPTION_CLASSES, options_class, options_of
+from prelabel.options import RenamedOptionWarning, fields_of, option
+from prelabel.signatures import OPTION_CLASSES, help_text, options_class, options_of
 from tests.messages import UNFINISHED, facts, telling, tells
 from tests.rows import failed_row, found, mask_of, row
 from tests.runs import write_run
@@ -295,6 +295,23 @@ def test_the_repr_of_runs_rows_and_detections_is_short(run: Path):
 
 def test_the_stub_is_what_its_generator_writes():
     assert stub.STUB.read_text(encoding="utf-8") == stub.stub(), "run `python -m tools.stub`"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Needs --score-threshold.", "Needs score_threshold."),
+        ("`prelabel inspect --write-adapter` drafts one.", "`prelabel inspect --write-adapter` drafts one."),
+        ("Use --to, or `prelabel extract --to`, and --images.", "Use to, or `prelabel extract --to`, and images."),
+        ("With `--to`, files.", "With `to`, files."),
+    ],
+)
+def test_help_spells_options_as_keywords_but_not_in_quoted_commands(text: str, expected: str):
+    @dataclasses.dataclass
+    class Options:
+        name: str = option("", text)
+
+    assert help_text(dataclasses.fields(Options)[0]) == expected
 
 
 def test_help_lists_each_option():

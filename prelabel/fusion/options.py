@@ -34,7 +34,7 @@ class FuseOptions(MergeOptions):
     )
     weights: tuple[float, ...] = option(
         (),
-        "Weigh the runs, in their order (4,1): a weight multiplies all scores of its run (default: 1 for each).",
+        "Weigh the runs, in their order (4,1): merged scores and boxes are weighted means (default: 1 for each).",
         metavar="WEIGHTS",
         above=0,
         affects="rows",

@@ -37,7 +37,8 @@ class TaskOptions(KeypointOptions):
     extracted: str = extracted_option("Show")
     document_root: str = option(
         "",
-        "Use this as the server's LOCAL_FILES_DOCUMENT_ROOT for images on disk (default: the folder above the source).",
+        "Use this as the server's LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT for images on disk (default: the folder above "
+        "the source).",
         metavar="DIR",
         heading=_GROUP,
     )
@@ -165,6 +166,6 @@ class PushOptions(TaskOptions):
         )
         require(
             not (self.create_storage and self.image_url.startswith(LOCAL_FILES) and not self.document_root),
-            "--create-storage needs --document-root (the server's LOCAL_FILES_DOCUMENT_ROOT) to know the folder of the "
-            f"images on the server: --image-url names it only as {self.image_url!r}",
+            "--create-storage needs --document-root (the server's LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT) to know the "
+            f"folder of the images on the server: --image-url names it only as {self.image_url!r}",
         )

@@ -33,7 +33,9 @@ class ImageListOptions(Options):
         metavar="LIST",
         first=True,
     )
-    part: str = option("", "Use only this part of --images, by its column `part`.", metavar="NAME", first=True)
+    part: str = option(
+        "", "Use only the entries of --images whose column `part` has this value.", metavar="NAME", first=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
