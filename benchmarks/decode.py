@@ -152,7 +152,10 @@ def measure_fidelity(subject: Subject, detector: FrameDetector) -> tuple[list[Fi
         moved += wrong
         same += wrong == 0
     share = 100 * same / len(subject.files)
-    note = f"{moved} of {kept} detections above {THRESHOLD} moved, vanished or appeared; {len(subject.files)} images"
+    note = (
+        f"{moved} changes (moved, vanished or appeared above {THRESHOLD}); {kept} detections in full; "
+        f"{len(subject.files)} images"
+    )
     figures = [figure(f"{subject.name}: images faithful with auto", [share], "%", note=note)]
     counts = {"images": len(subject.files), "faithful": same, "detections": kept, "moved": moved}
     if subject.photos and importlib.util.find_spec("pycocotools"):
