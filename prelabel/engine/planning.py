@@ -300,6 +300,7 @@ class Planner:
                     self._plan_folder,
                     self._storage,
                     shard_size=earlier.shard_size,
+                    is_exact=earlier.settings.get("shard_size", 0) is not None,
                     first_shard=earlier.shards,
                     plan_id=uuid.uuid4().hex[:8],
                 ).parts

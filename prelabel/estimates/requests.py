@@ -74,8 +74,8 @@ def requests_of(
     if Storage.store(output) is None:
         return RequestEstimate(source, {})
     parts, renewals = len(record.parts), renewals_in(seconds)
-    # Driver and workers read small parts as a whole. Of others, a worker reads the end of each before its shards; two
-    # threads may do so at once.
+    # Driver and workers read small parts as a whole. Of others, a worker reads the end of each before its shards. Up to
+    # six threads may do so at once, but mostly two: the shards of such parts are too large for more.
     large = sum(not part.is_small for part in record.parts)
     large_reads = large + 2 * workers * large + (shards + finished_shards if large else 0)
     return RequestEstimate(

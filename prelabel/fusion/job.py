@@ -145,7 +145,7 @@ class _Job:
                     output.discard_plan(record)
 
     def _plan(self, classes: FusedClasses, plans: Sequence[Plan], index: ImageIndex) -> RunRecord:
-        """Write the plan of a new run: its shards are as large as those of the first run."""
+        """Write the plan of a new run: its shards are at most as large as those of the first run."""
         run_id = uuid.uuid4().hex
         size = 0
 
@@ -159,6 +159,7 @@ class _Job:
             self._root,
             self._storage,
             shard_size=self._runs[0].record.shard_size,
+            is_exact=self._runs[0].record.settings.get("shard_size", 0) is not None,
             plan_id=run_id[:8],
         )
         return RunRecord(

@@ -62,9 +62,9 @@ _AUTOMATIC_SHARDS = 48
 _SMALLEST, _LARGEST = 4, 512
 
 #: Without `--shard-size` the last shards become smaller, so that all workers finish at nearly the same time: a shard
-#: has at most a sixteenth of the images that are left, but at least two and a quarter of those of the first shard. This
-#: makes at most 24 shards more than equal ones would. With more and smaller shards, more than 16 workers would finish
-#: close together, but a slow object store takes longer to publish a small shard than a detector to label it.
+#: has at most a sixteenth of the images that are left, but at least 2, and at least a quarter of the first shard's.
+#: This makes at most 24 shards more than equal ones would. With more and smaller shards, more than 16 workers would
+#: finish close together, but a slow object store takes longer to publish a small shard than a detector to label it.
 _PARTS_LEFT = 16
 _PARTS_OF_FIRST, _SMALLEST_LAST = 4, 2
 
@@ -151,6 +151,7 @@ def write_plan(
     storage: Storage,
     *,
     shard_size: int | None,
+    is_exact: bool = True,
     views: int = 1,
     first_shard: int = 0,
     plan_id: str,
@@ -163,6 +164,8 @@ def write_plan(
         output: Root of the output.
         storage: Opens the output.
         shard_size: Images per shard; or None for `automatic_shard_size`, with smaller shards at the end.
+        is_exact: Whether only the last shard may be smaller than a given `shard_size`. Otherwise it was an automatic
+            size: no shard is larger, as `Plan.counts` requires, but there are smaller shards at the end.
         views: Usual number of views of an image, for `automatic_shard_size`.
         first_shard: Number of the first shard, above 0 if the parts extend a plan.
         plan_id: Eight hexadecimal digits in the file names, so that a new plan never overwrites one in use.
@@ -179,8 +182,8 @@ def write_plan(
         raise StoreError(f"shard_size must be at least 1, got {shard_size}")
     stream = iter(refs)
     start: list[ImageRef] = []
-    is_exact = shard_size is not None
     if shard_size is None:
+        is_exact = False
         start = list(itertools.islice(stream, _AUTOMATIC_SHARDS * _LARGEST))
         shard_size = automatic_shard_size(len(start), views)
     folder = Address.of_folder(output).join(PLAN_FOLDER)

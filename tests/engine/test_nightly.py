@@ -395,6 +395,18 @@ def test_a_check_is_recorded_when_what_it_says_is_done(
     assert not (tmp_path / "run" / "source-check.json").exists()
 
 
+@pytest.mark.parametrize(("shard_size", "shards"), [(None, 5 + 3), (4, 3 + 2)])
+def test_shards_that_are_added_get_smaller_at_the_end_as_those_of_the_run(
+    shard_size: int | None, shards: int, disk: Bucket, inline: Inline, tmp_path: Path
+):
+    inline.label(**disk.settings(shard_size=shard_size))
+    for name in "uvwxyz":
+        disk.put(f"{name}.png", 3)
+    inline.label(**disk.settings(shard_size=shard_size, add_new=True))
+    assert open_run(str(tmp_path / "run"), Storage()).record.shards == shards
+    assert disk.rows().keys() == disk.names
+
+
 def test_a_run_is_not_emptied(disk: Bucket, inline: Inline, tmp_path: Path):
     inline.label(**disk.settings())
     files = sorted(path.name for path in (tmp_path / "run").rglob("*"))

@@ -108,6 +108,16 @@ def test_shards_of_a_given_size_are_all_of_that_size(tmp_path: Path) -> None:
     assert [plan.count(shard) for shard in range(plan.shards)] == [*[7] * 11, 3]
 
 
+def test_shards_that_are_added_become_smaller_at_the_end_if_the_size_was_automatic(tmp_path: Path) -> None:
+    summary = write_plan(
+        refs(*range(80)), str(tmp_path), STORAGE, shard_size=10, is_exact=False, first_shard=3, plan_id="1a2b3c4d"
+    )
+    plan = Plan.open(str(tmp_path), summary.parts, STORAGE)
+    counts = [plan.count(shard) for shard in range(3, 3 + plan.shards)]
+    assert counts == [*[5] * 4, *[4] * 3, *[3] * 6, *[2] * 15]
+    assert plan.counts(np.arange(3, 3 + plan.shards), summary.shard_size).tolist() == counts
+
+
 def test_many_shards_become_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "SHARDS_PER_PART", 4)
     summary = write_plan(refs(*range(19)), str(tmp_path), STORAGE, shard_size=2, plan_id="1a2b3c4d")
