@@ -146,7 +146,7 @@ class Driver:
         else:
             self._schedule.done(event.task)
             if isinstance(event.record, ShardRecord):
-                self._errors.succeeded(event.worker.number)
+                self._errors.succeeded(event.worker.number, event.task.shard)
                 self._published(event.record, event.worker.name)
                 yield event.record
 
@@ -255,8 +255,9 @@ class Driver:
                     return
                 if len(worker.tasks) != has or not worker.free:
                     continue
-                if task := schedule.next_task(worker.number, usable, worker_is_idle=not has):
+                if task := schedule.next_task(worker.number, usable, worker_is_idle=not has, most_images=worker.room):
                     self._handed_out[task.shard] = time.monotonic()
+                    self._errors.handed_out(worker.number, task.shard)
                     pool.submit(worker, replace(task, links=self._links.of(task.shard)))
 
     def _most_frequent(self, statuses: Sequence[WorkerStatus]) -> str:

@@ -19,6 +19,7 @@ first; then the run ends with that shard's error.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,8 @@ MAX_KILLERS = 16
 #: After this many killers in a row the shard is given up: the cause is not in the images.
 MAX_KILLERS_IN_A_ROW = 5
 
-#: A worker is excluded after this many errors in a row, with no shard finished in between.
+#: A worker is excluded after this many errors in a row, with no shard finished in between. One outage fails all tasks
+#: that a worker has at that time: together they count as one error.
 MAX_ERRORS_IN_A_ROW = 3
 
 #: A shard is refused after this many proven workers (workers that finished other shards) reported an error at it.
@@ -163,6 +165,7 @@ class Schedule:
 
     def __init__(self, tasks: Iterable[tuple[LabelTask, int]], count: int) -> None:
         self._fresh, self._fresh_count = iter(tasks), count
+        self._next_fresh: tuple[LabelTask, int] | None = None
         self._retries: deque[Task] = deque()
         self._troubled: dict[int, _State] = {}
         self._running: dict[int, int] = {}
@@ -196,22 +199,28 @@ class Schedule:
         """Whether no task is waiting or running."""
         return not (self.waiting or self._running)
 
-    def next_task(self, worker: int = 0, usable: Collection[int] = (), *, worker_is_idle: bool) -> Task | None:
+    def next_task(
+        self, worker: int = 0, usable: Collection[int] = (), *, worker_is_idle: bool, most_images: float = math.inf
+    ) -> Task | None:
         """Return the next task for a worker, or None if there is none for it now.
 
         Args:
             worker: The worker's number.
             usable: Numbers of all workers that accept tasks, now or soon; only read while `has_errors`.
             worker_is_idle: Whether the worker has no other task; tasks that must run alone go to idle workers only.
+            most_images: Most images of the task, for a worker that has others.
         """
         task: Task
         if self._retries and worker_is_idle:
             task = self._retries.popleft()
             images = self._troubled[task.shard].images
-        elif (position := self._untried_by(worker, worker_is_idle)) is not None:
+        elif (position := self._untried_by(worker, worker_is_idle, most_images)) is not None:
             task, images = self._errored.pop(position)
         elif self._fresh_count:
-            task, images = next(self._fresh)
+            task, images = self._next_fresh = self._next_fresh or next(self._fresh)
+            if images > most_images:
+                return None
+            self._next_fresh = None
             self._fresh_count -= 1
             task = replace(task, images=images)
         elif worker_is_idle and (position := self._tried_by_all(usable)) is not None:
@@ -221,10 +230,11 @@ class Schedule:
         self._running[task.shard] = images
         return task
 
-    def _untried_by(self, worker: int, worker_is_idle: bool) -> int | None:
-        """Position of the first task in `_errored` that this worker has not tried."""
-        for position, (task, _) in enumerate(self._errored):
-            if worker not in self._tried_by[task.shard] and (worker_is_idle or not task.alone):
+    def _untried_by(self, worker: int, worker_is_idle: bool, most_images: float) -> int | None:
+        """Position of the first task in `_errored` that this worker has not tried, and can have now."""
+        for position, (task, images) in enumerate(self._errored):
+            fits = worker_is_idle or not (task.alone or images > most_images)
+            if fits and worker not in self._tried_by[task.shard]:
                 return position
         return None
 
@@ -330,11 +340,18 @@ class ErrorTracker:
     def __init__(self) -> None:
         self._seen: set[tuple[int, int]] = set()
         self._in_a_row: Counter[int] = Counter()
+        self._counted: Counter[int] = Counter()
+        self._counted_before: dict[tuple[int, int], int] = {}
         self._since_success: Counter[int] = Counter()
         self._proven: set[int] = set()
 
-    def succeeded(self, worker: int) -> None:
+    def handed_out(self, worker: int, shard: int) -> None:
+        """Record that a worker is given a shard."""
+        self._counted_before[worker, shard] = self._counted[worker]
+
+    def succeeded(self, worker: int, shard: int) -> None:
         """Record that a worker finished a shard."""
+        self._counted_before.pop((worker, shard), None)
         self._proven.add(worker)
         self._in_a_row.pop(worker, None)
         self._since_success.clear()
@@ -342,13 +359,17 @@ class ErrorTracker:
     def failed(self, worker: int, shard: int) -> None:
         """Record that a worker reported an error at a task.
 
-        A second error of a proven worker at the same shard is the shard's, and does not count against the worker.
+        A second error of a proven worker at the same shard is the shard's, and does not count against the worker. An
+        error at a task that it was given before the last counted error does not count as another one in a row.
         """
+        had = self._counted_before.pop((worker, shard), self._counted[worker])
         if worker in self._proven and (worker, shard) in self._seen:
             return
         self._seen.add((worker, shard))
-        self._in_a_row[worker] += 1
         self._since_success[worker] += 1
+        if had == self._counted[worker]:
+            self._counted[worker] += 1
+            self._in_a_row[worker] += 1
 
     def is_proven(self, worker: int) -> bool:
         """Whether a worker has finished a shard."""

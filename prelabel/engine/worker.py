@@ -82,7 +82,10 @@ class WorkerStatus:
 
 
 class Worker:
-    """Holds one detector. `label` may be called from two threads: one shard is read while the other is run."""
+    """Holds one detector. `label` may be called from up to `MOST_IN_FLIGHT` threads (`worker_pool.py`).
+
+    One shard is run while the next is read and, if they are small, others are published.
+    """
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec

@@ -7,6 +7,7 @@ driver knows about a worker, the events it receives, and the pool. It does not i
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -20,11 +21,11 @@ from prelabel.engine.measurement import Measurement
 from prelabel.engine.progress import Reporter
 from prelabel.engine.schedule import FailureCause, LabelTask, Task
 from prelabel.engine.worker import WorkerStatus
-from prelabel.errors import PrelabelError, RunError
+from prelabel.errors import ConfigError, PrelabelError, RunError
 from prelabel.store.shards import ShardRecord
 
 #: Tasks a worker has at the same time: it runs one while it reads the images of the next ahead. It has up to
-#: `MOST_IN_FLIGHT` if all of them have few images: while storage publishes small shards, it labels others.
+#: `MOST_IN_FLIGHT` if they have few images in all: while storage publishes small shards, it labels others.
 IN_FLIGHT, MOST_IN_FLIGHT = 2, 6
 _FEW_IMAGES = 64
 
@@ -83,15 +84,20 @@ class WorkerHandle:
         return f"{self.host}:{self.pid}" if self.placed else ""
 
     @property
-    def free(self) -> bool:
-        """Whether it can accept another task now."""
+    def room(self) -> float:
+        """Most images of another task that it can accept now: infinite if it needs one, 0 if it accepts none."""
         tasks = self.tasks.values()
         if not self.ready or self.retiring or any(task.alone for task in tasks):
-            return False
+            return 0
         if len(tasks) < IN_FLIGHT:
-            return True
+            return math.inf
         images = sum(task.images for task in tasks if isinstance(task, LabelTask))
-        return len(tasks) < MOST_IN_FLIGHT and images < _FEW_IMAGES
+        return max(0, _FEW_IMAGES - images) if len(tasks) < MOST_IN_FLIGHT else 0
+
+    @property
+    def free(self) -> bool:
+        """Whether it can accept another task now, if that is small enough."""
+        return self.room > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +279,8 @@ class WorkerPool(ABC):
     def _task_ended(self, worker: WorkerHandle) -> None:
         """Make a worker available again after a task, or end it if it is retiring and has no task left."""
         if not worker.retiring:
-            self.available[worker] = None
+            if worker.free:
+                self.available[worker] = None
         elif not worker.tasks:
             self._remove(worker)
             if not worker.replaced:
@@ -335,6 +342,24 @@ class WorkerPool(ABC):
             elif worker.tasks and now - worker.began_at > shard_s:
                 self._replace_dead(worker, _hung("shard", shard_s))
         return True
+
+
+def require_cpus_for_streams(options: LabelOptions, gpus: float) -> None:
+    """Check that each stream of a worker without a GPU has a CPU: several on one are no faster, and starve others.
+
+    Args:
+        options: Options of the run.
+        gpus: GPUs of each worker, possibly a fraction.
+
+    Raises:
+        ConfigError: It has fewer.
+    """
+    streams, each = options.streams, options.cpus_per_worker
+    if streams > 1 and streams > each and not gpus:
+        raise ConfigError(
+            f"--streams {streams} needs as many CPUs in a worker without a GPU, but --cpus-per-worker is {each:g}: use "
+            f"--cpus-per-worker {streams}, or " + (f"--streams {int(each)}" if each >= 2 else "remove --streams")
+        )
 
 
 def _hung(unit: str, seconds: float) -> FailureCause:

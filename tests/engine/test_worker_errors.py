@@ -6,7 +6,7 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from prelabel.engine import worker_pool as module
 from prelabel.engine.driver import Driver
 from prelabel.engine.progress import LostWorker, Throughput
 from prelabel.engine.resume import WorkLeft, WorkList
-from prelabel.engine.schedule import LabelTask, Schedule, Task
+from prelabel.engine.schedule import MAX_ERRORS_IN_A_ROW, ErrorTracker, LabelTask, Schedule, Task
 from prelabel.engine.worker import WorkerSpec
 from prelabel.engine.worker_pool import Event, WorkerHandle, WorkerPool
 from prelabel.errors import CredentialsError, DetectorError, OutputInUseError, PrelabelError, RunError, StoreError
@@ -40,7 +40,7 @@ class FakePool(WorkerPool):
 
     `behave(worker, shard, turn)` says what becomes of a worker's task, `load(worker)` of its loading; shards for which
     `is_first(shard)` are answered before others that the worker has. `had` counts the tasks of each worker at each call
-    of `wait`.
+    of `wait`, `images` the images of each task.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class FakePool(WorkerPool):
         self._turn = 0
         self.tried: list[tuple[int, int]] = []
         self.had: list[list[int]] = []
+        self.images: list[list[int]] = []
         self.started = 0
         for _ in range(workers):
             self._start()
@@ -79,6 +80,8 @@ class FakePool(WorkerPool):
     def wait(self, timeout_s: float) -> Iterator[Event]:
         self._turn += 1
         self.had.append([len(worker.tasks) for worker in self.workers])
+        tasks = [list(worker.tasks.values()) for worker in self.workers]
+        self.images += [[task.images for task in given if isinstance(task, LabelTask)] for given in tasks]
         assert self._turn < 1000, "the run does not come to an end"
         for worker in list(self.workers):
             if worker not in self.workers:
@@ -116,12 +119,12 @@ class FakeRunner:
 
 
 def drive(
-    behave: Behaviour, *, workers: int, shards: int, **pool: Any
+    behave: Behaviour, *, workers: int, shards: int, sizes: Sequence[int] | None = None, **pool: Any
 ) -> tuple[FakePool, Driver, Recorder, list[int], PrelabelError | None]:
     """The pool, the driver, what was told, which shards were finished, and what the run ended with."""
     options = LabelOptions(source=("nothing",), detector="d", output="/nowhere")
     fake, recorder, storage = FakePool(options, workers, behave, **pool), Recorder(), Storage()
-    work = WorkList.of([WorkLeft(LabelTask(shard), 64, 64) for shard in range(shards)])
+    work = WorkList.of([WorkLeft(LabelTask(shard), size, size) for shard, size in enumerate(sizes or [64] * shards)])
     driver = Driver(
         WorkerSpec(options, "0" * 32, (), DETECTOR, "nobody"),
         storage,
@@ -161,7 +164,8 @@ def test_a_worker_that_only_reports_errors_is_excluded_and_costs_no_shard():
     fake, driver, recorder, done, error = drive(broken(1), workers=3, shards=30)
     assert error is None
     assert sorted(done) == list(range(30))
-    assert [number for number, _ in fake.tried].count(1) == 4  # three, and the one it had beside the third
+    # Three times an error, and each time the one that it had beside it.
+    assert [number for number, _ in fake.tried].count(1) == 2 * MAX_ERRORS_IN_A_ROW
     (lost,) = driver.lost
     assert lost == LostWorker("host1:101", "host1", 101, lost.cause, is_excluded=True)
     assert "cannot write: no such host" in lost.cause
@@ -169,6 +173,26 @@ def test_a_worker_that_only_reports_errors_is_excluded_and_costs_no_shard():
     assert recorder.deaths == []
     assert fake.started == 4  # another one has taken its place
     assert recorder.said("host1:101", "cannot write: no such host", "another worker")
+
+
+def test_one_outage_is_one_error_however_many_shards_a_worker_has():
+    errors = ErrorTracker()
+    for outage in range(MAX_ERRORS_IN_A_ROW):
+        assert not errors.must_exclude(0)
+        for shard in range(6):
+            errors.handed_out(0, 6 * outage + shard)
+        for shard in range(6):
+            errors.failed(0, 6 * outage + shard)
+            assert errors.must_exclude(0) == (outage == MAX_ERRORS_IN_A_ROW - 1)
+
+
+def test_a_worker_gets_more_than_two_shards_only_while_they_have_few_images_in_all():
+    sizes = [20, 20, 20, 4, 512, 20, 20, 25, 20]
+    fake, *_, done, error = drive(lambda worker, shard, turn: None, workers=1, shards=len(sizes), sizes=sizes)
+    assert (error, done) == (None, list(range(len(sizes))))
+    assert fake.had[1:] == [[4], [3], [2], [2], [2], [2], [2], [2], [1]]
+    for images in fake.images:
+        assert len(images) <= 2 or sum(images) <= 64
 
 
 def test_a_shard_with_an_error_goes_to_another_worker():
@@ -333,7 +357,9 @@ def test_a_worker_whose_disk_cannot_be_written_is_excluded(local_world: World):
     assert re.search(r"cannot write .*File too large", lost.cause)
     assert lost.worker in recorder.left_out
     assert lost.worker not in recorder.by
-    assert 3 <= len(recorder.said(f"worker {lost.worker} reported", ": cannot write ")) <= 4
+    # Shards that it had when an error was counted do not count again.
+    errors = len(recorder.said(f"worker {lost.worker} reported", ": cannot write "))
+    assert MAX_ERRORS_IN_A_ROW <= errors <= MAX_ERRORS_IN_A_ROW * module.MOST_IN_FLIGHT
 
 
 def test_a_disk_that_no_worker_can_write_ends_the_run_and_a_later_call_resumes(local_world: World):
