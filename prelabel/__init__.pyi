@@ -234,7 +234,7 @@ def label(
         cpus_per_worker: Give each worker this many CPUs, TensorFlow threads and decoding threads.
         gpus_per_worker: Give each worker G GPUs; with a fraction, workers share a GPU and each gets that part of its
             memory (default: 1 if there are GPUs).
-        shard_size: Put N images into each shard (default: 2 to 512, depending on their number, fewest in the last
+        shard_size: Put N images into each shard (default: up to 512, depending on their number, fewest in the last
             shards).
         max_images_per_worker: Restart a worker's process after N images.
         stall_timeout: Replace a worker that finishes no image for this long.
@@ -422,7 +422,7 @@ def estimate(
         cpus_per_worker: Give each worker this many CPUs, TensorFlow threads and decoding threads.
         gpus_per_worker: Give each worker G GPUs; with a fraction, workers share a GPU and each gets that part of its
             memory (default: 1 if there are GPUs).
-        shard_size: Put N images into each shard (default: 2 to 512, depending on their number, fewest in the last
+        shard_size: Put N images into each shard (default: up to 512, depending on their number, fewest in the last
             shards).
         max_images_per_worker: Restart a worker's process after N images.
         stall_timeout: Replace a worker that finishes no image for this long.

@@ -277,7 +277,7 @@ class LabelOptions(Options):
     )
     shard_size: int | None = option(
         None,
-        "Put N images into each shard (default: 2 to 512, depending on their number, fewest in the last shards).",
+        "Put N images into each shard (default: up to 512, depending on their number, fewest in the last shards).",
         metavar="N",
         min=1,
         affects="plan",

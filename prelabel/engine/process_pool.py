@@ -30,7 +30,7 @@ from prelabel.config import LabelOptions
 from prelabel.detectors.plugins.addresses import find_factory
 from prelabel.engine.schedule import FailureCause, LabelTask, MeasureTask, ProbeTask, Task, TrialTask
 from prelabel.engine.worker import Worker, WorkerSpec
-from prelabel.engine.worker_pool import MOST_IN_FLIGHT, Event, WorkerHandle, WorkerPool
+from prelabel.engine.worker_pool import MOST_IN_FLIGHT, Event, WorkerHandle, WorkerPool, require_cpus_for_streams
 from prelabel.engine.worker_process import TENSORFLOW, WorkerProcess
 from prelabel.errors import ConfigError, PrelabelError, RunError
 from prelabel.processes import without_pandas
@@ -127,8 +127,9 @@ def worker_count(options: LabelOptions) -> int:
     """Return `--workers`; without it, the number of workers that this machine has CPUs for.
 
     Raises:
-        ConfigError: One worker needs more CPUs than this machine has.
+        ConfigError: One worker needs more CPUs than this machine has, or its streams more than it is given.
     """
+    require_cpus_for_streams(options, gpus=0.0)
     available = cpus()
     if options.cpus_per_worker > available:
         raise ConfigError(f"a worker needs {options.cpus_per_worker:g} CPU, but this machine has {available:g}")

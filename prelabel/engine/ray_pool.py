@@ -22,7 +22,14 @@ from prelabel.engine.cluster import MetricsReporter
 from prelabel.engine.measurement import Measurement
 from prelabel.engine.schedule import FailureCause, LabelTask, MeasureTask, ProbeTask, Task, TrialTask
 from prelabel.engine.worker import Worker, WorkerSpec, WorkerStatus
-from prelabel.engine.worker_pool import MAX_START_DEATHS, MOST_IN_FLIGHT, Event, WorkerHandle, WorkerPool
+from prelabel.engine.worker_pool import (
+    MAX_START_DEATHS,
+    MOST_IN_FLIGHT,
+    Event,
+    WorkerHandle,
+    WorkerPool,
+    require_cpus_for_streams,
+)
 from prelabel.errors import PrelabelError, RunError
 from prelabel.storage.address import describe, one_line
 from prelabel.store.shards import ShardRecord
@@ -97,13 +104,14 @@ class RayPool(WorkerPool):
         is_local: Whether Ray was started on this machine for this run, so that no node will ever join.
 
     Raises:
-        ConfigError: A worker needs more resources than this machine has.
+        ConfigError: A worker needs more resources than this machine has, or its streams more CPUs than it is given.
     """
 
     def __init__(self, spec: WorkerSpec, max_workers: int, *, is_local: bool) -> None:
         super().__init__(spec.options)
         self._cpus = spec.options.cpus_per_worker
         self.gpus_per_worker = cluster.gpus_per_worker(spec.options)
+        require_cpus_for_streams(spec.options, self.gpus_per_worker)
         if is_local:
             cluster.require_possible(self._cpus, self.gpus_per_worker)
         self._spec = replace(spec, gpus=self.gpus_per_worker)

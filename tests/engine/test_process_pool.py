@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from prelabel.engine import cluster, runner, worker_process
 from prelabel.engine import process_pool as local
 from prelabel.engine.job import run
 from prelabel.engine.runner import Runner
+from prelabel.engine.worker_pool import require_cpus_for_streams
 from prelabel.engine.worker_process import WorkerProcess
 from prelabel.errors import ConfigError, RunError, SourceError
 from prelabel.storage.files import Storage
@@ -155,9 +157,24 @@ def test_a_process_started_ahead_is_ended_if_the_run_fails_before_it_is_used(
     assert not Path(f"/proc/{process.pid}").exists()
 
 
-def test_an_image_that_kills_its_worker_is_found_among_those_of_other_streams(local_world: World):
+@pytest.mark.parametrize(
+    ("streams", "cpus", "advice"),
+    [(4, 1, "or remove --streams"), (2, 0.5, "or remove --streams"), (3, 2.5, "or --streams 2")],
+)
+def test_a_worker_without_a_gpu_needs_a_cpu_for_each_stream(streams: int, cpus: float, advice: str):
+    chosen = options(streams=streams, cpus_per_worker=cpus)
+    with pytest.raises(ConfigError, match=telling(f"--streams {streams}", f"--cpus-per-worker {streams}", advice)):
+        local.worker_count(chosen)
+    require_cpus_for_streams(chosen, gpus=0.5)
+    require_cpus_for_streams(replace(chosen, cpus_per_worker=float(streams)), gpus=0.0)
+
+
+def test_an_image_that_kills_its_worker_is_found_among_those_of_other_streams(
+    local_world: World, monkeypatch: pytest.MonkeyPatch
+):
     local_world.add(12, p005=Deed.ABORT, p007=Deed.REFUSE)
-    summary = local_world.label(streams=3, shard_size=12)
+    monkeypatch.setattr(local, "cpus", lambda: 3)
+    summary = local_world.label(streams=3, cpus_per_worker=3, shard_size=12)
     assert (summary.images, summary.failed, summary.lost) == (12, 2, 1)
     failed = {row.image_id: row.error_type for row in local_world.rows() if row.error_type}
     assert failed.keys() == {"005.png", "007.png"}

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -76,9 +77,9 @@ def configure(threads: int, gpus: float = 0.0, streams: int = 1) -> Any:
     # The first query of devices prints an error if there is no GPU. Hide it if this process is to use none.
     with contextlib.nullcontext() if gpus else _quiet_stderr():
         try:
-            each = max(1, threads // streams)
+            each = math.ceil(threads / streams)  # rounded up, so that no thread is left over
             config.threading.set_intra_op_parallelism_threads(each)
-            config.threading.set_inter_op_parallelism_threads(streams * min(each, 2))
+            config.threading.set_inter_op_parallelism_threads(min(streams * min(each, 2), max(streams, threads)))
             if not gpus:
                 config.set_visible_devices([], "GPU")
             is_late = False

@@ -71,7 +71,9 @@ def test_threads_are_set_and_nothing_is_printed() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize(("threads", "streams", "intra", "inter"), [(2, 2, 1, 2), (1, 4, 1, 4), (8, 2, 4, 4)])
+@pytest.mark.parametrize(
+    ("threads", "streams", "intra", "inter"), [(2, 2, 1, 2), (1, 4, 1, 4), (8, 2, 4, 4), (4, 3, 2, 4)]
+)
 def test_streams_share_the_threads(threads: int, streams: int, intra: int, inter: int) -> None:
     done = run(
         "from prelabel.detectors.running.runtime import configure\n"
