@@ -187,7 +187,7 @@ def label(
         sniff: Also find images in files without a known extension (.dat, or none), by their first bytes.
         images: Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or
             .parquet file with a column `image_id`. `prelabel select` writes such lists.
-        part: Use only this part of images, by its column `part`.
+        part: Use only the entries of images whose column `part` has this value.
         limit: Label only the first N images.
         storage_options: Pass options (keys, endpoints) to the file systems of remote URLs, as JSON, for all or per
             protocol. Never stored.
@@ -375,7 +375,7 @@ def estimate(
         sniff: Also find images in files without a known extension (.dat, or none), by their first bytes.
         images: Label only the images of the sources that are in this list: a .txt file of ids, or a .csv, .jsonl or
             .parquet file with a column `image_id`. `prelabel select` writes such lists.
-        part: Use only this part of images, by its column `part`.
+        part: Use only the entries of images whose column `part` has this value.
         limit: Label only the first N images.
         storage_options: Pass options (keys, endpoints) to the file systems of remote URLs, as JSON, for all or per
             protocol. Never stored.
@@ -1418,8 +1418,8 @@ def extract(
         images: Use only the images in this list: a .txt file of ids, or a .csv, .jsonl or .parquet file with a column
             `image_id`. `prelabel select` writes such lists.
         part: Use only the entries of images whose column `part` has this value.
-        upright: Turn images that have an orientation, as browsers show them: JPEGs are encoded again (quality 95), and
-            others as PNG. Without this option, all files are exact copies.
+        upright: Rotate images that have an orientation, as browsers show them: JPEGs are encoded again (quality 95),
+            and others as PNG. Without this option, all files are exact copies.
         links: Fetch images by the signed URLs in this list, since a run stores no signatures.
 
     Returns:

@@ -105,7 +105,11 @@ class LabelOptions(Options):
         first=True,
     )
     part: str = option(
-        "", "Use only this part of --images, by its column `part`.", metavar="NAME", affects="plan", first=True
+        "",
+        "Use only the entries of --images whose column `part` has this value.",
+        metavar="NAME",
+        affects="plan",
+        first=True,
     )
     limit: int | None = option(
         None, "Label only the first N images.", metavar="N", min=1, affects="plan", heading="Images"

@@ -95,7 +95,7 @@ def _show(report: ExtractReport, following: list[str]) -> None:
         ["already there", f"{report.images - report.written:,}"],
     ]
     counts = {
-        "turned": report.turned,
+        "rotated": report.turned,
         "renamed": report.renamed,
         "failed images": report.failed,
         "not extracted": len(report.unextracted),

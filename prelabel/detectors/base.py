@@ -190,7 +190,7 @@ class DetectionResult:
         detections: Boxes and masks in pixels of the displayed image; empty for a classifier.
         image_labels: Labels of the whole image from a classifier, else None.
         seconds: Seconds per stage: `detect` (the model) and `encode` (masks to RLE).
-        dropped: Number of detections that were dropped because a number is not finite or the box has no size inside the
+        dropped: Number of detections that were dropped because a number is not finite or the box has no area inside the
             image.
         views: Number of views of the image that the detector saw.
     """

@@ -61,8 +61,8 @@ class ExtractOptions(Options):
     listed: ImageListOptions = group_of(ImageListOptions)
     upright: bool = option(
         False,
-        "Turn images that have an orientation, as browsers show them: JPEGs are encoded again (quality 95), and others "
-        "as PNG. Without this option, all files are exact copies.",
+        "Rotate images that have an orientation, as browsers show them: JPEGs are encoded again (quality 95), and "
+        "others as PNG. Without this option, all files are exact copies.",
         heading="Images",
         first=True,
     )
@@ -231,8 +231,8 @@ class _Counts:
         if self.unlike_browsers:
             are = "images are" if self.unlike_browsers > 1 else "image is"
             notes.append(
-                f"{self.unlike_browsers:,} {are} not turned: browsers ignore the orientation, so annotations of a "
-                "turned file would not fit the image"
+                f"{self.unlike_browsers:,} {are} not rotated: browsers ignore the orientation, so annotations of a "
+                "rotated file would not fit the image"
             )
         return notes
 

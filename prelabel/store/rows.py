@@ -120,7 +120,7 @@ class ImageFacts:
         bytes: Size of the file.
         sha256: Checksum of the file.
         seconds: Seconds by stage.
-        dropped: Detections dropped because a number is not finite or the box has no size inside the image.
+        dropped: Detections dropped because a number is not finite or the box has no area inside the image.
         views_shown: Number of views of the image that the detector saw.
         location: Where the image lies inside its archive, see `ImageRef`; None for a file of its own.
         revision: The `ImageRef.revision` that was labeled. If the plan has another one, the row is outdated.

@@ -76,7 +76,7 @@ class ShardRecord:
         failures: Number of failed images by error class.
         seconds: Seconds by stage, of the call that wrote the file. Rows kept from an earlier file do not count, if it
             is known which they are.
-        dropped: Detections dropped because a number is not finite or the box has no size inside the image.
+        dropped: Detections dropped because a number is not finite or the box has no area inside the image.
         views: Number of views of images that the detector saw; 0 in manifests of earlier releases.
         unnamed: Number of detections whose label is their class number, by that number. In `ShardRecords` only those
             of classes that the label map does not name.

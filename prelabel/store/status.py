@@ -51,7 +51,7 @@ class RunStatus:
         failed: Number of failed images in the shards read.
         failures: Number of failed images by error class, most frequent first.
         dropped: Number of detections in the shards read that were dropped because one of their numbers is not finite or
-            their box has no size inside the image.
+            their box has no area inside the image.
         images_per_s: Rate of all workers over the last ten minutes of work; None while there are fewer than two shards.
         left_s: Seconds left at this rate; None if the rate is unknown or no job is working.
         newest_s: Seconds since the newest shard was published; None if the storage has no modification times.

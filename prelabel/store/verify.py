@@ -44,7 +44,7 @@ class Verification:
         rows: Rows read.
         failed: Rows of failed images among them.
         detections: Detections read.
-        dropped: Detections that were dropped because one of their numbers is not finite or their box has no size inside
+        dropped: Detections that were dropped because one of their numbers is not finite or their box has no area inside
             the image.
         problems: A line per problem; empty if the run is complete and valid.
     """
