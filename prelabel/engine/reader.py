@@ -7,7 +7,8 @@ threads and the budget. The shard that the detector runs has priority: its next 
 the others use at most half of the budget. A decoding thread never waits for a download. If the next shard goes on in
 the same archive, it is read behind the first with the same request.
 
-There are as many downloads at a time as the detector needs to find the next image there, see `downloads_needed`.
+There are as many downloads at a time as the detector needs to find the next image there, see `downloads_needed`, but
+no more than storage serves, see `_DownloadLimit`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ FETCH_AHEAD = 16
 DECODE_AHEAD = 4
 
 #: Limit on the bytes of encoded and decoded images that a worker holds ahead of its detector, over all its shards. The
-#: image that the detector needs next may exceed it.
+#: image that the detector needs next may exceed it, and so may `LEAST_DOWNLOADS` files of unknown size. Further files
+#: of unknown size count as the largest of the last `_LATEST_SIZES`: only if larger ones follow, they exceed it, too.
 BUDGET_BYTES = 256 * 2**20
 
 #: Expected bytes of a file of unknown size, before any file was read.
@@ -47,6 +49,12 @@ _TYPICAL_IMAGE_S = 0.02
 #: The last so many downloads count for their mean duration, and the last so many images for the detector's time.
 _LATEST_DOWNLOADS, _LATEST_IMAGES = 8, 32
 
+#: The last so many files count for the largest expected size of others.
+_LATEST_SIZES = 64
+
+#: Rounds in which the number of downloads is not raised after storage had served no more, see `_DownloadLimit`.
+_ROUNDS_HELD = 8
+
 
 def downloads_needed(latency_s: float, image_s: float, running: int = 1) -> int:
     """Return how many downloads a worker should have under way, so that its detector does not wait for images.
@@ -55,7 +63,7 @@ def downloads_needed(latency_s: float, image_s: float, running: int = 1) -> int:
     some downloads take longer than others, and since up to half of them are of the next shards.
 
     Args:
-        latency_s: Mean seconds of a download.
+        latency_s: Mean seconds of a download that succeeds at its first attempt.
         image_s: Mean seconds between two images that a shard's detector takes, without its waiting for them.
         running: Number of shards that are being run at the same time.
 
@@ -64,6 +72,66 @@ def downloads_needed(latency_s: float, image_s: float, running: int = 1) -> int:
     """
     needed = 2 * latency_s * max(1, running) / max(image_s, 1e-6)
     return max(LEAST_DOWNLOADS, math.ceil(min(needed, MOST_DOWNLOADS)))
+
+
+class _DownloadLimit:
+    """How many downloads storage serves at a time, found out by trying.
+
+    A round is as many finished downloads as there may be at a time. While the detector needs more, the limit doubles
+    after each round. A raise is taken back, for `_ROUNDS_HELD` rounds, if the detector still does not get enough and
+    downloads finish less than half as much faster as there are more of them: then they only queue. The limit is halved
+    if an eighth of a round's downloads had to be retried, since storage may be throttling: fewer may be chance. Those
+    begun before that do not halve it again.
+
+    Attributes:
+        downloads: The limit.
+    """
+
+    def __init__(self) -> None:
+        self.downloads = LEAST_DOWNLOADS
+        self._held = 0
+        self._before_raise: tuple[int, float] | None = None
+        self._halved_at = self._round_began_at = -math.inf
+        self._finished = self._retried = 0
+
+    def retried(self, begun_at: float, now: float) -> None:
+        """Count a download that needed more than one attempt. Times are monotonic seconds."""
+        if begun_at < self._halved_at:
+            return
+        self._retried += 1
+        if 8 * self._retried >= self.downloads:
+            self.downloads, self._halved_at = max(LEAST_DOWNLOADS, self.downloads // 2), now
+            self._held, self._before_raise = _ROUNDS_HELD, None
+            self.begin_round(now)
+
+    def finished(self, now: float, needed: int, detector_rate: float) -> None:
+        """Count a download that succeeded at its first attempt, while about as many as possible were under way.
+
+        Args:
+            now: The time, in monotonic seconds.
+            needed: See `downloads_needed`.
+            detector_rate: Images per second that the detector would take.
+        """
+        if self._round_began_at == -math.inf:  # the time before the first download has ended tells no rate
+            self.begin_round(now)
+            return
+        self._finished += 1
+        if self._finished < self.downloads:
+            return
+        rate = self._finished / max(now - self._round_began_at, 1e-6)
+        before, self._before_raise = self._before_raise, None
+        if before is not None and rate < min(0.9 * detector_rate, before[1] * (1 + self.downloads / before[0]) / 2):
+            self.downloads, self._held = before[0], _ROUNDS_HELD
+        elif self._held:
+            self._held -= 1
+        elif needed > self.downloads:
+            self._before_raise = self.downloads, rate
+            self.downloads = min(needed, 2 * self.downloads)
+        self.begin_round(now)
+
+    def begin_round(self, now: float) -> None:
+        """Begin to count again: fewer downloads than possible tell nothing about storage."""
+        self._finished, self._retried, self._round_began_at = 0, 0, now
 
 
 class _Stage(Enum):
@@ -84,6 +152,7 @@ class _Image:
         stage: The stage that it has reached.
         begun_at: When its download was begun (monotonic).
         progress_at: When its download last made progress or began a retry (monotonic).
+        attempts: Number of attempts to download it so far.
         fetched: Its file, until it is decoded.
         loaded: The result.
         failure: An error that concerns other images, too; raised in place of the result.
@@ -95,6 +164,7 @@ class _Image:
     stage: _Stage = _Stage.FETCHING
     begun_at: float = field(default_factory=time.monotonic)
     progress_at: float = field(default_factory=time.monotonic)
+    attempts: int = 0
     fetched: FetchedImage | None = None
     loaded: LoadedImage | None = None
     failure: Exception | None = None
@@ -228,6 +298,8 @@ class Reader:
         self._decoding = 0
         self._spare: tuple[ImageRef, ArchiveReader] | None = None
         self._typical_bytes = _TYPICAL_BYTES
+        self._latest_sizes: deque[int] = deque(maxlen=_LATEST_SIZES)
+        self._limit = _DownloadLimit()
         self._latency_s: float | None = None
         self._image_s = _TYPICAL_IMAGE_S
 
@@ -298,8 +370,7 @@ class Reader:
             return
         ordered = sorted(self._open, key=lambda stream: not stream.is_begun)
         first = ordered[0]
-        running = sum(stream.is_begun for stream in ordered)
-        downloads = downloads_needed(self._latency_s or 0.0, self._image_s, running)
+        downloads = min(self._limit.downloads, self._downloads_needed())
         total = _Budget(self._budget, downloads + FETCH_AHEAD, self._decode_ahead)
         others = _Budget(self._budget, downloads + FETCH_AHEAD, self._decode_ahead, share=2)
         for image, stream in self._images.items():
@@ -328,7 +399,7 @@ class Reader:
                 return
             if ref.location is not None and (stream.reads_archive or not self._has_archives(stream, ref, is_needed)):
                 return
-            size = self._typical_bytes if ref.size is None else ref.size
+            size = self._expected_bytes() if ref.size is None else ref.size
             # An image may have any size if no other is in memory.
             if not (is_needed or not budgets[0].images or all(budget.allows_file(size) for budget in budgets)):
                 return
@@ -341,6 +412,13 @@ class Reader:
             for budget in budgets:
                 budget.add(image)
             self._fetchers.submit(self._fetch, stream, image)
+
+    def _expected_bytes(self) -> int:
+        """Bytes that the next file of unknown size counts as; see `BUDGET_BYTES`."""
+        fetching = sum(image.stage is _Stage.FETCHING and image.ref.size is None for image in self._images)
+        if fetching < LEAST_DOWNLOADS:
+            return self._typical_bytes
+        return max(self._latest_sizes, default=self._typical_bytes)
 
     def _has_archives(self, stream: ImageStream, ref: ImageRef, is_needed: bool) -> bool:
         """Whether a stream can read an image in an archive now.
@@ -392,6 +470,7 @@ class Reader:
 
         def on_bytes(received: int) -> None:
             if image.stage is _Stage.FETCHING:
+                image.attempts += not received  # an attempt begins
                 image.progress_at, image.encoded = time.monotonic(), max(image.encoded, received)
 
         try:
@@ -403,16 +482,17 @@ class Reader:
 
     def _end_fetch(self, stream: ImageStream, image: _Image, result: FetchedImage | LoadedImage | None) -> None:
         with self._changed:
+            if image.ref.location is None:
+                self._count_download(image, is_fetched=isinstance(result, FetchedImage))
             stream.fetching -= 1
             if image.ref.location is not None:
                 stream.reads_archive = False
                 if not stream.is_closed and stream.peek() is None:
                     self._spare_archives(stream, image.ref)
             if isinstance(result, FetchedImage):
-                if image.ref.location is None:
-                    self._downloaded(time.monotonic() - image.begun_at)
                 image.stage, image.fetched, image.encoded = _Stage.FETCHED, result, len(result.data)
                 self._typical_bytes += (image.encoded - self._typical_bytes) // 8
+                self._latest_sizes.append(image.encoded)
             else:
                 image.stage, image.loaded, image.encoded = _Stage.READY, result, 0
             self._stage_changed(stream, image)
@@ -420,10 +500,28 @@ class Reader:
         if archives is not None:
             archives.close()
 
-    def _downloaded(self, seconds: float) -> None:
-        """Count the seconds that a download took. Images of an archive do not count: they come one after another."""
-        before = seconds if self._latency_s is None else self._latency_s
-        self._latency_s = before + (seconds - before) / _LATEST_DOWNLOADS
+    def _count_download(self, image: _Image, *, is_fetched: bool) -> None:
+        """Count a download that has ended. Images of an archive do not count: they come one after another."""
+        now = time.monotonic()
+        if image.attempts > 1:
+            self._limit.retried(image.begun_at, now)
+        elif is_fetched:
+            seconds = now - image.begun_at
+            before = seconds if self._latency_s is None else self._latency_s
+            self._latency_s = before + (seconds - before) / _LATEST_DOWNLOADS
+            if 2 * sum(stream.fetching for stream in self._open) >= self._limit.downloads:
+                detector_rate = max(1, self._running) / max(self._image_s, 1e-6)
+                self._limit.finished(now, self._downloads_needed(), detector_rate)
+            else:
+                self._limit.begin_round(now)
+
+    def _downloads_needed(self) -> int:
+        return downloads_needed(self._latency_s or 0.0, self._image_s, self._running)
+
+    @property
+    def _running(self) -> int:
+        """Number of shards that the detector takes images from."""
+        return sum(stream.is_begun for stream in self._open)
 
     def _decode(self, stream: ImageStream, image: _Image) -> None:
         """Decode one fetched image, in a decoding thread."""

@@ -195,7 +195,7 @@ def test_there_are_twice_as_many_downloads_as_images_that_the_detector_takes_mea
 def reader_at(latency_s: float, image_s: float) -> Reader:
     """A reader that has measured a store and a detector."""
     reader = Reader(SETTINGS)
-    reader._latency_s, reader._image_s = latency_s, image_s
+    reader._latency_s, reader._image_s, reader._limit.downloads = latency_s, image_s, MOST_DOWNLOADS
     return reader
 
 
@@ -236,17 +236,28 @@ def test_slow_downloads_of_another_shard_leave_some_to_the_one_that_is_run(store
 
 
 class BusyStore:
-    """Stands in for `fetch`: each download takes as long as stated. Counts those at the same time."""
+    """Stands in for `fetch`: each download takes as long as stated. Counts those at the same time.
 
-    def __init__(self, latency_s: float) -> None:
+    It serves up to `serves` downloads at the same time; the others wait. It refuses the first attempt of those beyond
+    `accepts` at the same time.
+    """
+
+    def __init__(self, latency_s: float, serves: int = MOST_DOWNLOADS, accepts: int = MOST_DOWNLOADS) -> None:
         self._latency_s, self._lock, self._now = latency_s, threading.Lock(), 0
+        self._served, self._accepts = threading.Semaphore(serves), accepts
         self.most = 0
 
-    def fetch(self, *args: Any, **kwargs: Any) -> bytes:
+    def fetch(self, *args: Any, on_bytes: Callable[[int], None], **kwargs: Any) -> bytes:
+        on_bytes(0)
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
-        time.sleep(self._latency_s)
+            is_refused = self._now > self._accepts
+        if is_refused:
+            time.sleep(2 * self._latency_s)
+            on_bytes(0)
+        with self._served:
+            time.sleep(self._latency_s)
         with self._lock:
             self._now -= 1
         return png(8)
@@ -266,6 +277,50 @@ def test_a_slow_store_gets_more_downloads_at_a_time_and_a_fast_one_does_not(
             time.sleep(0.005)
     assert least <= busy.most <= most
     assert len(reader._fetchers._threads) <= 2 * most  # one is started where the others are not idle yet
+
+
+@pytest.mark.parametrize("limits", [{"serves": 4}, {"accepts": LEAST_DOWNLOADS}, {"accepts": 0}])
+def test_storage_that_queues_or_throttles_downloads_gets_no_more_of_them(
+    limits: dict[str, int], monkeypatch: pytest.MonkeyPatch
+):
+    busy = BusyStore(0.03, **limits)
+    monkeypatch.setattr(shard, "fetch", busy.fetch)
+    with Reader(SETTINGS).read(refs_of("a", 200)) as pictures:
+        for _ in pictures:
+            pass
+    # A raise is tried first; one more is, if the first round was slow to begin.
+    assert busy.most <= (LEAST_DOWNLOADS if limits == {"accepts": 0} else MOST_DOWNLOADS // 2)
+
+
+def test_retried_downloads_halve_the_number_of_downloads_once_and_a_few_do_not():
+    limit = module._DownloadLimit()
+    limit.downloads = 32
+    for _ in range(10):  # rounds with fewer than four retries each
+        for _ in range(3):
+            limit.retried(begun_at=1.0, now=2.0)
+        for _ in range(limit.downloads):
+            limit.finished(2.0, needed=32, detector_rate=1e9)
+    assert limit.downloads == 32
+    for _ in range(30):
+        limit.retried(begun_at=1.0, now=3.0)
+    assert limit.downloads == 16
+    for _ in range(2):
+        limit.retried(begun_at=3.0, now=4.0)
+    assert limit.downloads == LEAST_DOWNLOADS
+
+
+def test_files_of_unknown_size_beyond_the_least_downloads_count_as_the_largest_ones_read(store: Store):
+    refs = refs_of("a", 100, size=None)
+    store.hold(*(ref.image_id for ref in refs))
+    reader = reader_at(latency_s=0.5, image_s=0.025)
+    reader._budget, reader._typical_bytes = 100_000, 200
+    reader._latest_sizes.extend([100, 10_000, 100])
+    most = LEAST_DOWNLOADS + (50_000 - LEAST_DOWNLOADS * 200) // 10_000  # files may use half of the budget
+    with reader.read(refs):
+        wait_for(lambda: len(store.asked) >= most)
+        time.sleep(0.1)
+        assert len(store.asked) == most
+        store.give(*store.gates)
 
 
 def test_an_image_larger_than_the_budget_passes_alone(store: Store):
