@@ -43,7 +43,6 @@ def main() -> None:
     ways = {
         f"{cores()} workers": (cores(), 1),
         f"1 worker, {cores()} streams": (1, cores()),
-        f"1 worker, {2 * cores()} streams": (1, 2 * cores()),
         f"1 worker of {cores()} threads, 1 stream": (1, 1),
     }
     figures = []
