@@ -121,12 +121,9 @@ class Processes:
                     pending.append(self._submit(self._pool, work, item))
                 if not pending:
                     return
-                if not pending[0].done() and len(pending) < most:
-                    for item in itertools.islice(rest, 1):
-                        pending.append(_result_of(work, item))
-                        break
-                    else:
-                        yield pending.popleft().result()
+                must_wait = not pending[0].done() and len(pending) < most
+                if own := list(itertools.islice(rest, int(must_wait))):
+                    pending.append(_result_of(work, own[0]))
                 else:
                     yield pending.popleft().result()
         except BrokenProcessPool:

@@ -82,9 +82,9 @@ class ShardRecords(Mapping[int, ShardRecord]):
 
     def add_missing(self, others: ShardRecords) -> None:
         """Add the records of `others` for shards that have none here."""
-        for shard in others:
-            if shard not in self:
-                self.add(others[shard])
+        for record in others.each():
+            if record.shard not in self:
+                self.add(record)
 
     def __len__(self) -> int:
         return self._len
@@ -207,11 +207,11 @@ class ShardRecords(Mapping[int, ShardRecord]):
         for stage, of_stage in self._seconds.items():
             of_stage.extend(_checked([entry["seconds"].get(stage, np.nan) for entry in entries], "iuf"))
         for counts, key in ((self._failures, "failures"), (self._unnamed, "unnamed")):
-            by_shard = {shard: found for shard, entry in enumerate(entries, first) if (found := entry.get(key))}
-            _checked([count for found in by_shard.values() for count in found.values()], "iu")
+            by_shard = {shard: by_name for shard, entry in enumerate(entries, first) if (by_name := entry.get(key))}
+            _checked([count for by_name in by_shard.values() for count in by_name.values()], "iu")
             counts.make_room(first + len(entries))
-            for shard, found in by_shard.items():
-                counts.set(shard, found)
+            for shard, by_name in by_shard.items():
+                counts.set(shard, by_name)
         self._is_present += b"\1" * len(entries)
         self._len += len(entries)
 
