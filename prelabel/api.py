@@ -558,7 +558,7 @@ def evaluate(
         AP of boxes and masks, AP by class, the suggested thresholds and the files written.
 
     Raises:
-        ConfigError: The ground truth is missing, pycocotools is not installed, or an option is not allowed.
+        ConfigError: The ground truth is missing, faster-coco-eval is not installed, or an option is not allowed.
         EvaluateError: The ground truth is not in the format of the metric, or shares no image or no class with the run.
         StoreError: The run is missing, unfinished or corrupt.
     """

@@ -11,7 +11,7 @@ EXTRAS = {
     "azure": "adlfs",
     "gpu": "tensorflow[and-cuda]",
     "heif": "pillow-heif",
-    "evaluate": "pycocotools",
+    "evaluate": "faster-coco-eval",
 }
 
 

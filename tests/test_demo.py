@@ -41,18 +41,18 @@ def test_the_exports_use_the_suggested_thresholds() -> None:
     assert [command[0] for command in ran] == ["synth", "label", "verify", "evaluate", "export", "export", "preview"]
     assert all(command[-2:] == ["--class-threshold", "out/demo/evaluation/thresholds.yaml"] for command in ran[4:6])
     assert "evaluation.html" in printed
-    assert "pycocotools" not in printed
+    assert "faster-coco-eval" not in printed
 
 
 def test_without_the_extra_the_evaluation_is_skipped_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [*(name for name in sys.modules if name.startswith("pycocotools")), "pycocotools"]:
+    for name in [*(name for name in sys.modules if name.startswith("faster_coco_eval")), "faster_coco_eval"]:
         monkeypatch.setitem(sys.modules, name, None)
     ran, printed = demonstrate()
     assert [command[0] for command in ran] == ["synth", "label", "verify", "export", "export", "preview"]
     assert not any(
         argument.startswith(("--class-threshold", "--score-threshold")) for command in ran for argument in command
     )
-    assert tells(printed, "evaluate", "pycocotools", "prelabel[evaluate]", "--with pycocotools")
+    assert tells(printed, "evaluate", "faster-coco-eval", "prelabel[evaluate]", "--with faster-coco-eval")
     assert "evaluation.html" not in printed
 
 

@@ -94,7 +94,7 @@ def test_exports(finished: Path, photos: Path, tmp_path: Path):
 
 
 def test_evaluate_compare_and_preview(finished: Path, photos: Path, tmp_path: Path):
-    pytest.importorskip("pycocotools")
+    pytest.importorskip("faster_coco_eval")
     coco_of(finished, tmp_path / "truth.json")
     output_of("evaluate", finished, "--truth", tmp_path / "truth.json")
     scores = json.loads((finished / "evaluation" / "evaluation.json").read_text())

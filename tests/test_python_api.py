@@ -188,7 +188,7 @@ def test_notes_for_the_user_are_in_the_warnings(tmp_path: Path, run: Path):
 
 
 def test_an_evaluation_returns_figures_thresholds_and_files(run: Path, truth: Path, tmp_path: Path):
-    pytest.importorskip("pycocotools")
+    pytest.importorskip("faster_coco_eval")
     evaluated = prelabel.evaluate(run, truth=truth, to=tmp_path / "evaluation")
     assert (evaluated.images, evaluated.objects) == (2, 1)
     assert (evaluated.box_ap, evaluated.ap_by_class) == (pytest.approx(1), {"Dog": pytest.approx(1)})

@@ -75,11 +75,11 @@ def run_demo(
     Returns:
         The purpose of each command, and its duration in seconds.
     """
-    from prelabel.review.coco_scores import import_pycocotools
+    from prelabel.review.coco_scores import import_faster_coco_eval
 
     evaluate = True
     try:
-        import_pycocotools()
+        import_faster_coco_eval()
     except ConfigError as missing:
         evaluate = False
         echo(f"Skipped: {missing}")

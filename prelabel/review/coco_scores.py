@@ -1,15 +1,11 @@
-"""Computes COCO's AP and AR with pycocotools, as pycocotools computes them for the exported files."""
+"""Computes COCO's AP and AR with faster-coco-eval, which gives the figures of pycocotools in an eighth of the time."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -73,17 +69,19 @@ class CocoScores:
     objects: dict[str, int]
 
 
-def import_pycocotools() -> tuple[ModuleType, ModuleType]:
-    """Import pycocotools' modules `coco` and `cocoeval`.
+def import_faster_coco_eval() -> Any:
+    """Import faster-coco-eval.
 
     Raises:
-        ConfigError: pycocotools is not installed; the message says how to install it.
+        ConfigError: It is not installed; the message says how to install it.
     """
     try:
-        from pycocotools import coco, cocoeval
+        import faster_coco_eval
     except ImportError:
-        raise ConfigError(f"evaluate needs pycocotools, which is not installed: {install_hint('evaluate')}") from None
-    return coco, cocoeval
+        raise ConfigError(
+            f"evaluate needs faster-coco-eval, which is not installed: {install_hint('evaluate')}"
+        ) from None
+    return faster_coco_eval
 
 
 def coco_scores(
@@ -103,9 +101,9 @@ def coco_scores(
         processes: Evaluate the classes, since these do not depend on each other.
 
     Raises:
-        ConfigError: pycocotools is not installed.
+        ConfigError: faster-coco-eval is not installed.
     """
-    import_pycocotools()
+    import_faster_coco_eval()
     if kind == "keypoints":
         with_keypoints = {o.category_id for pair in pairs for o in pair.objects if any(o.keypoints[2::3])}
         categories = [category for category in categories if category.id in with_keypoints]
@@ -134,7 +132,7 @@ class _ClassEntries:
     """The entries of one class.
 
     Only images with objects or detections of the class are evaluated. Other images do not change the tables, but
-    evaluating every class on every image would take most of pycocotools' time if there are many classes.
+    evaluating every class on every image would take most of the time if there are many classes.
 
     Attributes:
         category_id: The class.
@@ -148,37 +146,32 @@ class _ClassEntries:
     truth: list[dict[str, Any]] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
 
-    def dataset(self, coco: ModuleType, entries: list[dict[str, Any]]) -> Any:
-        """A dataset of pycocotools with the images of this class."""
-        dataset = coco.COCO()
+    def dataset(self, entries: list[dict[str, Any]]) -> Any:
+        """A dataset of faster-coco-eval with the images of this class."""
         images = [{"id": number, "height": height, "width": width} for number, (height, width) in self.sizes.items()]
-        dataset.dataset = {"images": images, "categories": [{"id": self.category_id}], "annotations": entries}
-        dataset.createIndex()
-        return dataset
+        content = {"images": images, "categories": [{"id": self.category_id}], "annotations": entries}
+        return import_faster_coco_eval().COCO(content)
 
 
 def _class_tables(kind: str, entries: _ClassEntries) -> tuple[Any, Any]:
     """Precision and recall tables of one class."""
-    coco, cocoeval = import_pycocotools()
-    # pycocotools prints its progress, and its compiled part uses deprecated functions of NumPy.
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        truth, results = (entries.dataset(coco, side) for side in (entries.truth, entries.results))
-        evaluation = cocoeval.COCOeval(truth, results, kind)
-        evaluation.params.catIds = [entries.category_id]
-        evaluation.params.imgIds = sorted(entries.sizes)
-        evaluation.params.areaRng = [list(bounds) for bounds in _AREAS.values()]
-        if not entries.sizes:
-            shape = [len(evaluation.params.iouThrs), len(_AREAS), len(evaluation.params.maxDets)]
-            return np.full([shape[0], len(evaluation.params.recThrs), *shape[1:]], -1.0), np.full(shape, -1.0)
-        evaluation.evaluate()
-        evaluation.accumulate()
+    # Classes are evaluated in several processes, so that each needs only one thread.
+    evaluation = import_faster_coco_eval().COCOeval_faster(
+        entries.dataset(entries.truth), entries.dataset(entries.results), kind, rle_iou_max_workers=1
+    )
+    evaluation.params.catIds = [entries.category_id]
+    evaluation.params.imgIds = sorted(entries.sizes)
+    evaluation.params.areaRng = [list(bounds) for bounds in _AREAS.values()]
+    if not entries.sizes:
+        shape = [len(evaluation.params.iouThrs), len(_AREAS), len(evaluation.params.maxDets)]
+        return np.full([shape[0], len(evaluation.params.recThrs), *shape[1:]], -1.0), np.full(shape, -1.0)
+    evaluation.evaluate()
+    evaluation.accumulate()
     return evaluation.eval["precision"][:, :, 0], evaluation.eval["recall"][:, 0]
 
 
 def _truth_entries(pairs: Sequence[ImagePair], kind: str) -> list[dict[str, Any]]:
-    from pycocotools.mask import area
-
+    masks = import_faster_coco_eval().mask
     entries: list[dict[str, Any]] = []
     for image_id, pair in enumerate(pairs, 1):
         for annotation in pair.objects:
@@ -194,7 +187,7 @@ def _truth_entries(pairs: Sequence[ImagePair], kind: str) -> list[dict[str, Any]
             keypoints = {"keypoints": list(points), "num_keypoints": sum(v > 0 for v in points[2::3])}
             entries.append(
                 {
-                    # pycocotools reads an id of 0 as "no match".
+                    # COCOeval reads an id of 0 as "no match".
                     "id": len(entries) + 1,
                     "image_id": image_id,
                     "category_id": annotation.category_id,
@@ -204,7 +197,7 @@ def _truth_entries(pairs: Sequence[ImagePair], kind: str) -> list[dict[str, Any]
                     if annotation.area is not None
                     else w * h
                     if mask is None
-                    else float(area(mask)),
+                    else float(masks.area(mask)),
                     "segmentation": mask,
                     **(keypoints if kind == "keypoints" else {}),
                 }
@@ -241,12 +234,11 @@ def _result_entries(pairs: Sequence[ImagePair], kind: str) -> list[dict[str, Any
 
 
 def _rle(segmentation: Any, height: int, width: int) -> Any:
-    from pycocotools import mask
-
+    masks = import_faster_coco_eval().mask
     if isinstance(segmentation, list):
-        return mask.merge(mask.frPyObjects(segmentation, height, width))
+        return masks.merge(masks.frPyObjects(segmentation, height, width))
     if isinstance(segmentation["counts"], list):
-        return mask.frPyObjects(segmentation, *segmentation["size"])
+        return masks.frPyObjects(segmentation, *segmentation["size"])
     return segmentation
 
 

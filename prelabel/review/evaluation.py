@@ -10,7 +10,7 @@ from prelabel.export.base import Rows, RunInfo
 from prelabel.export.parallel import SpreadRows
 from prelabel.export.run_selection import beyond_kept
 from prelabel.processes import Processes
-from prelabel.review.coco_scores import CocoScores, coco_scores, import_pycocotools
+from prelabel.review.coco_scores import CocoScores, coco_scores, import_faster_coco_eval
 from prelabel.review.gather import ClassCounts, gather
 from prelabel.review.image_matching import ImageCounts, ReviewedImage
 from prelabel.review.matching import Confusion, confusion, outcomes, ranking
@@ -74,11 +74,11 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
         storage: Opens the truth.
 
     Raises:
-        ConfigError: pycocotools is not installed, the truth does not exist, or an option names a class that the
+        ConfigError: faster-coco-eval is not installed, the truth does not exist, or an option names a class that the
             detector does not have.
         EvaluateError: The truth is not valid, or the two sides have no image or no class in common.
     """
-    import_pycocotools()
+    import_faster_coco_eval()
     processes = rows.processes if isinstance(rows, SpreadRows) else Processes()
     if is_tfrecord(options.truth):
         truth = read_tfrecord_truth(options.truth, storage, options.truth_labels, masks=info.masks)

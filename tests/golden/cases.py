@@ -171,7 +171,7 @@ def evaluations() -> Iterator[Case]:
     yield Case(
         name="evaluate/crowd-then-export",
         commands=(first, ("export", "coco", "@runs/crowd", "--to", "out.json", *thresholds)),
-        needs="pycocotools",
+        needs="faster_coco_eval",
     )
 
 

@@ -165,7 +165,7 @@ def judged(run: str, truth: str, variants: Mapping[str, Options]) -> Iterator[Ca
         yield Case(
             name=f"evaluate/{run.rpartition('/')[2]}-{variant}",
             commands=(("evaluate", f"@{run}", "--truth", f"@{truth}", *options),),
-            needs="pycocotools",
+            needs="faster_coco_eval",
         )
 
 

@@ -287,11 +287,11 @@ def test_ids_of_the_truth_do_not_matter(tmp_path: Path):
     assert evaluated(truth, photo(dog(LEFT), dog(RIGHT))).boxes.overall["AP"] == pytest.approx(1)
 
 
-def test_without_pycocotools_a_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_faster_coco_eval_a_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     real = builtins.__import__
 
     def without(name: str, *args: Any, **more: Any) -> Any:
-        if name.startswith("pycocotools"):
+        if name.startswith("faster_coco_eval"):
             raise ModuleNotFoundError(name)
         return real(name, *args, **more)
 

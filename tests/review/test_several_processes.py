@@ -24,7 +24,7 @@ from tests.runs import write_run
 
 
 def test_classes_may_be_evaluated_by_several_processes(tmp_path: Path) -> None:
-    pytest.importorskip("pycocotools")
+    pytest.importorskip("faster_coco_eval")
     mask = mask_of("###...", "###...", "###...", "###...")
     cat = found("Cat", 0.4, (0, 0, 5, 2), category_id=2, mid="/m/01yrx", mask=mask)
     run = open_run(write_run(tmp_path / "run", [[row(f"{n}.jpg", found(mask=mask), cat) for n in range(3)]]), Storage())
