@@ -219,7 +219,7 @@ class ShardRecords(Mapping[int, ShardRecord]):
         missing = shards - len(self._is_present)
         if missing <= 0:
             return
-        missing = max(missing, min(_BATCH, len(self._is_present)))
+        missing = max(missing, len(self._is_present) // 8)  # so that records added one by one are rarely copied
         self._is_present += bytes(missing)
         self._digests += bytes(_DIGEST * missing)
         for column in self._counts.values():

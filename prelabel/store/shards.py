@@ -333,16 +333,16 @@ def check_schema(schema: pa.Schema, url: Address) -> None:
     Raises:
         StoreError: A column is missing, duplicated or of another type.
     """
-    wrong = [field.name for field in SHARD_SCHEMA if not _has_field(schema, field)]
-    wrong += {name for name in schema.names if schema.names.count(name) > 1}
+    count_of = Counter(schema.names)
+    wrong = {name for name, count in count_of.items() if count > 1}
+    for expected in SHARD_SCHEMA:
+        count = count_of[expected.name]
+        if count == 1 and schema.field(expected.name) != expected:
+            wrong.add(expected.name)
+        if count == 0 and expected.name not in OPTIONAL_COLUMNS:
+            wrong.add(expected.name)
     if wrong:
-        raise StoreError(f"{url} does not have the columns of a shard; different: {', '.join(sorted(set(wrong)))}")
-
-
-def _has_field(schema: pa.Schema, expected: pa.Field) -> bool:
-    if expected.name not in schema.names:
-        return expected.name in OPTIONAL_COLUMNS
-    return schema.names.count(expected.name) == 1 and bool(schema.field(expected.name) == expected)
+        raise StoreError(f"{url} does not have the columns of a shard; different: {', '.join(sorted(wrong))}")
 
 
 def shard_outcome(output: AddressLike, shard: int, storage: Storage, run_id: str) -> ShardRecord:
@@ -355,11 +355,13 @@ def shard_outcome(output: AddressLike, shard: int, storage: Storage, run_id: str
     try:
         with storage.open(url, block_size=_SHORT_READ) as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            check_schema(parquet.schema_arrow, url)
+            schema = parquet.schema_arrow  # converted anew on each access
+            check_schema(schema, url)
             if (parquet.metadata.metadata or {}).get(_RUN_ID) != run_id.encode():
                 raise StoreError(f"{url} was written by another run")
             columns = ["status", "error_type", "scores", "seconds", "dropped", "views_shown"]
-            table = parquet.read(columns=[name for name in columns if name in parquet.schema_arrow.names])
+            present = frozenset(schema.names)
+            table = parquet.read(columns=[name for name in columns if name in present], use_threads=False)
     except FileNotFoundError:
         raise StoreError(f"{url} is missing") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -27,7 +27,7 @@ from prelabel.store.source_check import SourceCheck, read_source_check
 _THREADS = 16
 
 #: Most finished shards that are read of an unfinished run, evenly spread, so that a status does not take minutes.
-_MAX_READ = 1000
+_MAX_READ = 500
 
 #: Most shards whose time of writing is read from a disk. Of more, the rate and the newest shard are those of a sample.
 _MAX_TIMES = 20_000
