@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -107,62 +107,138 @@ def coco_scores(
     if kind == "keypoints":
         with_keypoints = {o.category_id for pair in pairs for o in pair.objects if any(o.keypoints[2::3])}
         categories = [category for category in categories if category.id in with_keypoints]
-    truth = _truth_entries(pairs, kind)
-    areas = [entry["area"] for entry in truth if not entry["iscrowd"] and entry.get("num_keypoints", 1)]
-    by_class = {category.id: _ClassEntries(category.id) for category in categories}
-    for entries, side in ((truth, "truth"), (_result_entries(pairs, kind), "results")):
-        for entry in entries:
-            if (of_class := by_class.get(entry["category_id"])) is not None:
-                pair = pairs[entry["image_id"] - 1]
-                of_class.sizes[entry["image_id"]] = pair.height, pair.width
-                getattr(of_class, side).append(entry)
-    tables = list(processes.map(partial(_class_tables, kind), list(by_class.values())))
+    truth, results = _truth_columns(pairs, kind), _result_columns(pairs, kind)
+    areas = truth.area[~truth.crowd & (truth.labeled > 0)]
+    sizes = np.array([(pair.height, pair.width) for pair in pairs], np.int64)
+    by_class = _by_class(categories, truth, results, sizes)
+    tables = list(processes.map(partial(_class_tables, kind), by_class))
     # Shapes (class, IoU, recall, size, max detections) and (class, IoU, size, max detections).
     precision, recall = (np.stack(class_tables) for class_tables in zip(*tables, strict=True))
     metrics = _keypoint_metrics if kind == "keypoints" else _metrics
     return CocoScores(
         overall=metrics(precision, recall),
         by_class={c.name: metrics(precision[n : n + 1], recall[n : n + 1]) for n, c in enumerate(categories)},
-        objects={size: sum(low <= area <= high for area in areas) for size, (low, high) in _AREAS.items()},
+        objects={size: int(((low <= areas) & (areas <= high)).sum()) for size, (low, high) in _AREAS.items()},
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _ClassEntries:
-    """The entries of one class.
+class _Columns:
+    """Objects or detections as parallel arrays. As dicts, the entries of 100,000 images would take a gigabyte.
+
+    Attributes:
+        category: `(N,)` category ids.
+        image: `(N,)` numbers of the images, ascending from 1.
+        bbox: `(N, 4)` x, y, width, height in pixels.
+        area: `(N,)` pixels.
+        crowd: `(N,)` whether it is a crowd region.
+        score: `(N,)` scores; 0 for objects.
+        labeled: `(N,)` number of labeled keypoints; 1 where keypoints are not evaluated.
+        masks: N masks as RLE, or `()` where masks are not evaluated.
+        keypoints: `(N, 3 * K)` x, y, v of each keypoint; K is 0 where keypoints are not evaluated.
+    """
+
+    category: npt.NDArray[np.int64]
+    image: npt.NDArray[np.int64]
+    bbox: Floats
+    area: Floats
+    crowd: npt.NDArray[np.bool_]
+    score: npt.NDArray[np.floating[Any]]
+    labeled: npt.NDArray[np.int64]
+    masks: Sequence[Any]
+    keypoints: npt.NDArray[np.floating[Any]]
+
+    def __getitem__(self, chosen: npt.NDArray[np.intp]) -> _Columns:
+        """The entries with these indices."""
+        return _Columns(
+            category=self.category[chosen],
+            image=self.image[chosen],
+            bbox=self.bbox[chosen],
+            area=self.area[chosen],
+            crowd=self.crowd[chosen],
+            score=self.score[chosen],
+            labeled=self.labeled[chosen],
+            masks=[self.masks[index] for index in chosen.tolist()] if self.masks else (),
+            keypoints=self.keypoints[chosen],
+        )
+
+    def split(self, categories: Sequence[int]) -> Iterator[_Columns]:
+        """Yield the entries of each category, in the same order."""
+        by_category = np.argsort(self.category, kind="stable")
+        begin, end = (
+            np.searchsorted(self.category, categories, side, sorter=by_category).tolist() for side in ("left", "right")
+        )
+        return (self[by_category[first:last]] for first, last in zip(begin, end, strict=True))
+
+    def entries(self) -> list[dict[str, Any]]:
+        """COCO's annotations; their keys are those that COCOeval reads."""
+        columns = (self.image, self.category, self.bbox, self.area, self.crowd.astype(int), self.score)
+        names = ("image_id", "category_id", "bbox", "area", "iscrowd", "score")
+        # COCOeval reads an id of 0 as "no match".
+        rows = [
+            {"id": number, **dict(zip(names, values, strict=True))}
+            for number, values in enumerate(zip(*(column.tolist() for column in columns), strict=True), 1)
+        ]
+        if self.masks:
+            for row, mask in zip(rows, self.masks, strict=True):
+                row["segmentation"] = mask
+        if self.keypoints.shape[1]:
+            for row, points, labeled in zip(rows, self.keypoints.tolist(), self.labeled.tolist(), strict=True):
+                row.update(keypoints=points, num_keypoints=labeled)
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _ClassColumns:
+    """The objects and detections of one class.
 
     Only images with objects or detections of the class are evaluated. Other images do not change the tables, but
     evaluating every class on every image would take most of the time if there are many classes.
 
     Attributes:
         category_id: The class.
-        sizes: Height and width of each image, by its number.
-        truth: COCO's annotations.
-        results: The same of the detections.
+        images: `(I,)` the numbers of these images.
+        sizes: `(I, 2)` their heights and widths.
+        truth: Its objects.
+        results: Its detections.
     """
 
     category_id: int
-    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
-    truth: list[dict[str, Any]] = field(default_factory=list)
-    results: list[dict[str, Any]] = field(default_factory=list)
+    images: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    truth: _Columns
+    results: _Columns
 
-    def dataset(self, entries: list[dict[str, Any]]) -> Any:
+    def dataset(self, columns: _Columns) -> Any:
         """A dataset of faster-coco-eval with the images of this class."""
-        images = [{"id": number, "height": height, "width": width} for number, (height, width) in self.sizes.items()]
-        content = {"images": images, "categories": [{"id": self.category_id}], "annotations": entries}
+        sizes = zip(self.images.tolist(), self.sizes.tolist(), strict=True)
+        images = [{"id": number, "height": height, "width": width} for number, (height, width) in sizes]
+        content = {"images": images, "categories": [{"id": self.category_id}], "annotations": columns.entries()}
         return import_faster_coco_eval().COCO(content)
 
 
-def _class_tables(kind: str, entries: _ClassEntries) -> tuple[Any, Any]:
+def _by_class(
+    categories: Sequence[Category], truth: _Columns, results: _Columns, sizes: npt.NDArray[np.int64]
+) -> list[_ClassColumns]:
+    """Split objects and detections by class; each class keeps their order."""
+    ids = [category.id for category in categories]
+    classes = []
+    for category, of_truth, of_results in zip(ids, truth.split(ids), results.split(ids), strict=True):
+        images = np.union1d(of_truth.image, of_results.image)
+        classes.append(_ClassColumns(category, images, sizes[images - 1], of_truth, of_results))
+    return classes
+
+
+def _class_tables(kind: str, of_class: _ClassColumns) -> tuple[Any, Any]:
     """Precision and recall tables of one class."""
     # Classes are evaluated in several processes, so that each needs only one thread.
     evaluation = import_faster_coco_eval().COCOeval_faster(
-        entries.dataset(entries.truth), entries.dataset(entries.results), kind, rle_iou_max_workers=1
+        of_class.dataset(of_class.truth), of_class.dataset(of_class.results), kind, rle_iou_max_workers=1
     )
-    evaluation.params.catIds = [entries.category_id]
-    evaluation.params.imgIds = sorted(entries.sizes)
+    evaluation.params.catIds = [of_class.category_id]
+    evaluation.params.imgIds = of_class.images.tolist()
     evaluation.params.areaRng = [list(bounds) for bounds in _AREAS.values()]
-    if not entries.sizes:
+    if not len(of_class.images):
         shape = [len(evaluation.params.iouThrs), len(_AREAS), len(evaluation.params.maxDets)]
         return np.full([shape[0], len(evaluation.params.recThrs), *shape[1:]], -1.0), np.full(shape, -1.0)
     evaluation.evaluate()
@@ -170,67 +246,68 @@ def _class_tables(kind: str, entries: _ClassEntries) -> tuple[Any, Any]:
     return evaluation.eval["precision"][:, :, 0], evaluation.eval["recall"][:, 0]
 
 
-def _truth_entries(pairs: Sequence[ImagePair], kind: str) -> list[dict[str, Any]]:
-    masks = import_faster_coco_eval().mask
-    entries: list[dict[str, Any]] = []
-    for image_id, pair in enumerate(pairs, 1):
-        for annotation in pair.objects:
-            x, y, w, h = annotation.bbox
-            height, width = pair.height or math.ceil(y + h), pair.width or math.ceil(x + w)
-            mask, crowd = None, annotation.crowd
-            if kind == "segm" and annotation.invalid_segmentation:
-                # The mask is unknown: as a crowd region, its box is ignored.
-                mask, crowd = _rle([[x, y, x + w, y, x + w, y + h, x, y + h]], height, width), True
-            elif kind == "segm" or (annotation.area is None and annotation.segmentation is not None):
-                mask = _rle(annotation.segmentation, height, width)
-            points = annotation.keypoints or (0.0,) * 3 * len(COCO_PERSON)
-            keypoints = {"keypoints": list(points), "num_keypoints": sum(v > 0 for v in points[2::3])}
-            entries.append(
-                {
-                    # COCOeval reads an id of 0 as "no match".
-                    "id": len(entries) + 1,
-                    "image_id": image_id,
-                    "category_id": annotation.category_id,
-                    "bbox": list(annotation.bbox),
-                    "iscrowd": int(crowd),
-                    "area": annotation.area
-                    if annotation.area is not None
-                    else w * h
-                    if mask is None
-                    else float(masks.area(mask)),
-                    "segmentation": mask,
-                    **(keypoints if kind == "keypoints" else {}),
-                }
-            )
-    return entries
+def _truth_columns(pairs: Sequence[ImagePair], kind: str) -> _Columns:
+    objects = [annotation for pair in pairs for annotation in pair.objects]
+    image = np.repeat(np.arange(1, len(pairs) + 1), [len(pair.objects) for pair in pairs])
+    bbox = np.array([annotation.bbox for annotation in objects], np.float64).reshape(-1, 4)
+    crowd = np.array([annotation.crowd for annotation in objects], bool)
+    # NaN stands for an unknown area.
+    area = np.array([annotation.area for annotation in objects], np.float64)
+    masks: list[Any] = []
+    has_mask = np.array([annotation.segmentation is not None for annotation in objects], bool)
+    for index in range(len(objects)) if kind == "segm" else np.flatnonzero(np.isnan(area) & has_mask).tolist():
+        annotation, pair = objects[index], pairs[image[index] - 1]
+        x, y, w, h = annotation.bbox
+        size = pair.height or math.ceil(y + h), pair.width or math.ceil(x + w)
+        if kind == "segm" and annotation.invalid_segmentation:
+            # The mask is unknown: as a crowd region, its box is ignored.
+            mask, crowd[index] = _rle([[x, y, x + w, y, x + w, y + h, x, y + h]], *size), True
+        else:
+            mask = _rle(annotation.segmentation, *size)
+        if np.isnan(area[index]):
+            area[index] = import_faster_coco_eval().mask.area(mask)
+        if kind == "segm":
+            masks.append(mask)
+    unknown = np.isnan(area)
+    area[unknown] = bbox[unknown, 2] * bbox[unknown, 3]
+    labeled = np.ones(len(objects), np.int64)
+    keypoints = np.zeros((len(objects), 0))
+    if kind == "keypoints":
+        unlabeled = (0.0,) * 3 * len(COCO_PERSON)
+        keypoints = np.array([annotation.keypoints or unlabeled for annotation in objects], np.float64)
+        keypoints = keypoints.reshape(-1, len(unlabeled))
+        labeled = (keypoints[:, 2::3] > 0).sum(axis=1)
+    category = np.array([annotation.category_id for annotation in objects], np.int64)
+    return _Columns(category, image, bbox, area, crowd, np.zeros(len(objects)), labeled, masks, keypoints)
 
 
-def _result_entries(pairs: Sequence[ImagePair], kind: str) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = []
-    for image_id, pair in enumerate(pairs, 1):
-        category_ids, boxes, scores = (
-            column.tolist() for column in (pair.detections.category, pair.detections.xywh, pair.detections.score)
+def _result_columns(pairs: Sequence[ImagePair], kind: str) -> _Columns:
+    detections = [pair.detections for pair in pairs]
+    category, bbox, score = (
+        np.concatenate([getattr(of_image, name) for of_image in detections]) for name in ("category", "xywh", "score")
+    )
+    keypoints = np.zeros((len(score), 0), np.float32)
+    if kind == "keypoints":
+        keypoints = np.concatenate(
+            [
+                np.zeros((len(of_image.score), 3 * len(COCO_PERSON)), np.float32)
+                if of_image.keypoints is None
+                else of_image.keypoints.reshape(-1, 3 * len(COCO_PERSON))
+                for of_image in detections
+            ]
         )
-        points = np.zeros((len(scores), 3 * len(COCO_PERSON) if kind == "keypoints" else 0), np.float32)
-        if kind == "keypoints" and pair.detections.keypoints is not None:
-            points = pair.detections.keypoints.reshape(points.shape)
-        columns = zip(category_ids, boxes, scores, pair.detections.rle, points.tolist(), strict=True)
-        for category, xywh, score, mask, keypoints in columns:
-            entries.append(
-                {
-                    "id": len(entries) + 1,
-                    "image_id": image_id,
-                    "category_id": category,
-                    "bbox": xywh,
-                    "score": score,
-                    # The box's area also for masks, as `loadRes` computes it for results with a bbox.
-                    "area": xywh[2] * xywh[3],
-                    "iscrowd": 0,
-                    "segmentation": mask if kind == "segm" else None,
-                    **({"keypoints": keypoints} if kind == "keypoints" else {}),
-                }
-            )
-    return entries
+    return _Columns(
+        category=category,
+        image=np.repeat(np.arange(1, len(pairs) + 1), [len(of_image.score) for of_image in detections]),
+        bbox=bbox,
+        # The box's area also for masks, as `loadRes` computes it for results with a bbox.
+        area=bbox[:, 2] * bbox[:, 3],
+        crowd=np.zeros(len(score), bool),
+        score=score,
+        labeled=np.ones(len(score), np.int64),
+        masks=[mask for of_image in detections for mask in of_image.rle] if kind == "segm" else (),
+        keypoints=keypoints,
+    )
 
 
 def _rle(segmentation: Any, height: int, width: int) -> Any:

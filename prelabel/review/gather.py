@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from prelabel.review.truth import Truth, TruthObject
 from prelabel.review.truth_frame import Fit, TruthFrames
 from prelabel.select import Selection
 from prelabel.store.detection_batch import DetectionBatch
+from prelabel.store.rows import ImageFacts
 
 #: How many classes of each side a message names.
 _MAX_NAMES = 8
@@ -210,29 +211,34 @@ class _Candidate:
 class _Gatherer:
     listed: ListedCategories
     options: EvaluateOptions
-    seen: set[ClassName] = field(default_factory=set)
     unmatched: Counter[ClassName] = field(default_factory=Counter)
+    _category_of: dict[ClassName, int | None] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> Iterable[ClassName]:
+        """The classes of the detections so far."""
+        return self._category_of.keys()
 
     def candidates(self, batch: DetectionBatch, fits: Mapping[int, Fit]) -> dict[int, _Candidate]:
         """The images of a batch that have a fit, by their index in the batch."""
-        parts: dict[str, tuple[DetectionBatch, npt.NDArray[np.bool_]]] = {}
-        for frame in {fit.frame for fit in fits.values()}:
-            in_frame = [number in fits and fits[number].frame == frame for number in range(len(batch.images))]
-            parts[frame] = self._kept(batch.only_images(np.array(in_frame)).in_frame(frame))
+        detections: dict[int, ImageDetections] = {}
+        facts_of: dict[int, ImageFacts] = {}
+        for frame in dict.fromkeys(fit.frame for fit in fits.values()):
+            numbers = [number for number, fit in fits.items() if fit.frame == frame]
+            in_frame = np.zeros(len(batch.images), bool)
+            in_frame[numbers] = True
+            part = batch.only_images(in_frame).in_frame(frame)
+            facts_of.update((number, part.images[number]) for number in numbers)
+            detections.update(self._in_truth_classes(*self._kept(part), numbers))
         candidates = {}
-        # In the order of the run, because `_in_truth_classes` records classes as they occur.
         for number, fit in fits.items():
-            kept, compared = parts[fit.frame]
-            of_image = slice(*np.searchsorted(kept.image, (number, number + 1)).tolist())
-            facts = kept.images[number]
-            detections = self._in_truth_classes(facts.image_id, kept[of_image], compared[of_image])
-            displayed = batch.images[number]
+            facts, displayed = facts_of[number], batch.images[number]
             as_in_browser = displayed.orientation_to(fit.frame) == displayed.orientation_to(BROWSER)
             candidates[number] = _Candidate(
                 facts.height,
                 facts.width,
                 batch.failed[number],
-                detections,
+                detections[number],
                 fit,
                 facts.uri,
                 facts.image_id,
@@ -251,26 +257,35 @@ class _Gatherer:
         return batch[chosen], compared[chosen]
 
     def _in_truth_classes(
-        self, image_id: str, kept: DetectionBatch, compared: npt.NDArray[np.bool_]
-    ) -> ImageDetections:
-        kept_categories: list[tuple[int, int]] = []
-        names = map(ClassName, kept.category_id.tolist(), kept.label.tolist(), kept.mid.tolist())
-        for index, name in enumerate(names):
-            self.seen.add(name)
-            category = self.listed.id_of(name)
+        self, kept: DetectionBatch, compared: npt.NDArray[np.bool_], numbers: Iterable[int]
+    ) -> Iterator[tuple[int, ImageDetections]]:
+        """Yield the detections that have a category of the truth, for each image with one of these indices."""
+        categories: list[int | None] = []
+        for name in map(ClassName, kept.category_id.tolist(), kept.label.tolist(), kept.mid.tolist()):
+            if name not in self._category_of:
+                self._category_of[name] = self.listed.id_of(name)
+            category = self._category_of[name]
+            categories.append(category)
             if category is None:
                 self.unmatched[name] += 1
-            else:
-                kept_categories.append((index, category))
-        chosen = np.array([index for index, _ in kept_categories], np.intp)
-        return ImageDetections(
-            np.array([category for _, category in kept_categories], np.int64),
-            xywh(kept.xyxy[chosen].astype(np.float64)),
-            kept.score[chosen],
-            _rles(image_id, kept[chosen]),
-            compared[chosen],
-            None if kept.keypoints is None else kept.keypoints[chosen],
-        )
+        chosen = np.array([category is not None for category in categories], bool)
+        category_ids = np.array([category for category in categories if category is not None], np.int64)
+        in_truth, compared = kept[chosen], compared[chosen]
+        boxes, masks = xywh(in_truth.xyxy.astype(np.float64)), _rles(in_truth)
+        bounds = np.searchsorted(in_truth.image, np.arange(len(kept.images) + 1)).tolist()
+        for number in numbers:
+            of_image = slice(bounds[number], bounds[number + 1])
+            yield (
+                number,
+                ImageDetections(
+                    category_ids[of_image],
+                    boxes[of_image],
+                    in_truth.score[of_image],
+                    masks[of_image],
+                    compared[of_image],
+                    None if in_truth.keypoints is None else in_truth.keypoints[of_image],
+                ),
+            )
 
 
 def xywh(xyxy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -278,18 +293,23 @@ def xywh(xyxy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.concatenate((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]), axis=1)
 
 
-def _rles(image_id: str, detections: DetectionBatch) -> tuple[dict[str, Any] | None, ...]:
-    if detections.mask is None or not len(detections):
+def _rles(detections: DetectionBatch) -> tuple[dict[str, Any] | None, ...]:
+    """The mask of each detection in COCO's form. Raises EvaluateError if one does not fit its image."""
+    if detections.mask is None:
         return (None,) * len(detections)
-    masks: list[str | None] = detections.mask.tolist()
-    size = [int(detections.height[0]), int(detections.width[0])]
-    try:
-        for counts in masks:
-            if counts is not None:
-                rle.validate(counts, *size)
-    except StoreError as error:
-        raise EvaluateError(f"image {image_id!r}: {error}") from None
-    return tuple(None if counts is None else {"size": size, "counts": counts} for counts in masks)
+    masks: list[dict[str, Any] | None] = []
+    size_of: dict[int, list[int]] = {}  # shared by the masks of an image, which saves memory
+    columns = (detections.mask, detections.height, detections.width, detections.image)
+    for counts, height, width, image in zip(*(column.tolist() for column in columns), strict=True):
+        if counts is None:
+            masks.append(None)
+            continue
+        try:
+            rle.validate(counts, height, width)
+        except StoreError as error:
+            raise EvaluateError(f"image {detections.images[image].image_id!r}: {error}") from None
+        masks.append({"size": size_of.setdefault(image, [height, width]), "counts": counts})
+    return tuple(masks)
 
 
 def _pairs(truth: Truth, claims: Claims[_Candidate], admitted: set[int]) -> tuple[ImagePair, ...]:

@@ -17,7 +17,7 @@ remain are missed.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,6 @@ import numpy.typing as npt
 from prelabel.review.gather import ImagePair
 from prelabel.review.image_matching import ReviewedBox
 from prelabel.review.thresholds import Ranking
-from prelabel.review.truth import TruthObject
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
@@ -36,6 +35,9 @@ Bools = npt.NDArray[np.bool_]
 
 #: Values instead of the index of an object: the detection is false, or it is ignored because it is in a crowd region.
 WRONG, IGNORED = -1, -2
+
+#: Most pairs of a detection and an object that are matched at once, unless one detection has more.
+_MAX_PAIRS = 100_000
 
 
 def overlaps(detections: Floats, objects: Floats, crowd: Bools) -> npt.NDArray[np.float64]:
@@ -46,9 +48,14 @@ def overlaps(detections: Floats, objects: Floats, crowd: Bools) -> npt.NDArray[n
         objects: `(G, 4)` x, y, width, height.
         crowd: `(G,)` whether each object is a crowd region.
     """
-    a, b = np.asarray(detections, np.float64)[:, None], np.asarray(objects, np.float64)[None]
+    return _iou(np.asarray(detections, np.float64)[:, None], np.asarray(objects, np.float64)[None], crowd)
+
+
+def _iou(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], crowd: Bools) -> npt.NDArray[np.float64]:
+    """`(...)` IoU of pairs of `(..., 4)` boxes, see `overlaps`."""
     sides = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    intersection = np.prod(np.clip(sides, 0, None), axis=2)
+    np.maximum(sides, 0, out=sides)
+    intersection = sides[..., 0] * sides[..., 1]
     detection_area, object_area = a[..., 2] * a[..., 3], b[..., 2] * b[..., 3]
     union = np.where(crowd, detection_area, detection_area + object_area - intersection)
     iou: npt.NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
@@ -66,21 +73,47 @@ def match(iou: npt.NDArray[np.float64], crowd: Bools, min_iou: float) -> Indices
     Returns:
         `(N,)` the index of the matched object of each detection, or `WRONG`, or `IGNORED`.
     """
-    result = np.full(len(iou), WRONG, np.intp)
-    if iou.size == 0:
-        return result
-    min_iou = min(min_iou, 1 - 1e-10)
-    free = np.where(crowd, -1.0, iou)
-    in_crowd: Bools = np.any(np.where(crowd, iou, -1.0) >= min_iou, axis=1)
-    for number in np.flatnonzero(np.any(free >= min_iou, axis=1) | in_crowd):
-        # Of objects with equal overlap, COCO takes the last.
-        best = free.shape[1] - 1 - int(free[number, ::-1].argmax())
-        if free[number, best] >= min_iou:
-            result[number] = best
-            free[:, best] = -1.0
-        elif in_crowd[number]:
-            result[number] = IGNORED
-    return result
+    target = np.full(len(iou), WRONG, np.intp)
+    detections, objects = np.nonzero(iou >= _lowest_match(min_iou))
+    _match_pairs(detections, objects, iou[detections, objects], crowd, target, set())
+    return target
+
+
+def _lowest_match(min_iou: float) -> float:
+    """The lowest IoU of a match: for 1, boxes whose sides differ by rounding match, as in COCO."""
+    return min(min_iou, 1 - 1e-10)
+
+
+def _match_pairs(
+    detections: Indices,
+    objects: Indices,
+    iou: npt.NDArray[np.float64],
+    crowd: Bools,
+    target: Indices,
+    taken: set[int],
+) -> None:
+    """Match detections with the objects that they overlap enough, see `match`.
+
+    Args:
+        detections: `(P,)` the detection of each pair; in each image, ascending indices have descending scores. All
+            pairs of a detection are given in one call, and detections with higher scores in an earlier call or this.
+        objects: `(P,)` its object.
+        iou: `(P,)` their IoU.
+        crowd: `(G,)` whether each object is a crowd region.
+        target: `(N,)` the result, which is filled in for the given detections.
+        taken: The objects that are matched; those matched here are added.
+    """
+    in_crowd = crowd[objects]
+    target[detections[in_crowd]] = IGNORED
+    detections, objects, iou = detections[~in_crowd], objects[~in_crowd], iou[~in_crowd]
+    # Of objects with equal overlap, COCO takes the last.
+    order = np.lexsort((-objects, -iou, detections))
+    matched: dict[int, int] = {}
+    for detection, index in zip(detections[order].tolist(), objects[order].tolist(), strict=True):
+        if index not in taken and detection not in matched:
+            matched[detection] = index
+            taken.add(index)
+    target[list(matched)] = list(matched.values())
 
 
 def match_class_first(iou: npt.NDArray[np.float64], same_class: Bools, min_iou: float) -> dict[int, int]:
@@ -134,41 +167,62 @@ class Outcomes:
 
 def outcomes(pairs: Sequence[ImagePair], iou: float) -> Outcomes:
     """Match the detections of every image with its objects, class by class."""
-    targets: list[Ints] = []
-    objects: list[tuple[int, TruthObject]] = []
-    for number, pair in enumerate(pairs):
-        indices = np.full(len(pair.objects), IGNORED, np.int64)
-        for position, annotation in enumerate(pair.objects):
-            if not annotation.crowd:
-                indices[position] = len(objects)
-                objects.append((number, annotation))
-        targets.append(_targets(pair, indices, iou))
+    category = np.concatenate([pair.detections.category for pair in pairs])
+    image = np.repeat(np.arange(len(pairs)), [len(pair.detections.score) for pair in pairs])
+    xywh = np.concatenate([pair.detections.xywh for pair in pairs])
+    objects = [annotation for pair in pairs for annotation in pair.objects]
+    object_category = np.array([annotation.category_id for annotation in objects], np.int64)
+    object_image = np.repeat(np.arange(len(pairs)), [len(pair.objects) for pair in pairs])
+    object_xywh = np.array([annotation.bbox for annotation in objects], np.float64).reshape(-1, 4)
+    crowd = np.array([annotation.crowd for annotation in objects], bool)
+    target = np.full(len(category), WRONG, np.int64)
+    taken: set[int] = set()
+    for in_run, in_truth in _pairs_of_a_class(image, category, object_image, object_category):
+        ious = _iou(xywh[in_run], object_xywh[in_truth], crowd[in_truth])
+        enough = ious >= _lowest_match(iou)
+        _match_pairs(in_run[enough], in_truth[enough], ious[enough], crowd, target, taken)
+    # Crowd regions are not among the objects of the result.
+    numbers = np.cumsum(~crowd) - 1
+    target[target >= 0] = numbers[target[target >= 0]]
     return Outcomes(
         images=len(pairs),
-        category=np.concatenate([pair.detections.category for pair in pairs]),
+        category=category,
         score=np.concatenate([pair.detections.score for pair in pairs]),
-        image=np.repeat(np.arange(len(pairs)), [len(pair.detections.score) for pair in pairs]),
-        xywh=np.concatenate([pair.detections.xywh for pair in pairs]),
-        target=np.concatenate(targets),
-        object_category=np.array([annotation.category_id for _, annotation in objects], np.int64),
-        object_image=np.array([number for number, _ in objects], np.int64),
-        object_xywh=np.array([annotation.bbox for _, annotation in objects], np.float64).reshape(-1, 4),
+        image=image,
+        xywh=xywh,
+        target=target,
+        object_category=object_category[~crowd],
+        object_image=object_image[~crowd],
+        object_xywh=object_xywh[~crowd],
     )
 
 
-def _targets(pair: ImagePair, indices: Ints, iou: float) -> Ints:
-    """`Outcomes.target` for the detections of one image; `indices` are the image's objects among all objects."""
-    detections = pair.detections
-    target = np.full(len(detections.score), WRONG, np.int64)
-    object_category = np.asarray([annotation.category_id for annotation in pair.objects], np.int64)
-    object_xywh = np.asarray([annotation.bbox for annotation in pair.objects], np.float64).reshape(-1, 4)
-    crowd = np.asarray([annotation.crowd for annotation in pair.objects], bool)
-    for category in np.intersect1d(detections.category, object_category):
-        in_run, in_truth = np.flatnonzero(detections.category == category), np.flatnonzero(object_category == category)
-        ious = overlaps(detections.xywh[in_run], object_xywh[in_truth], crowd[in_truth])
-        matched = match(ious, crowd[in_truth], iou)
-        target[in_run] = np.where(matched >= 0, indices[in_truth][np.maximum(matched, 0)], matched)
-    return target
+def _pairs_of_a_class(
+    image: Ints, category: Ints, object_image: Ints, object_category: Ints
+) -> Iterator[tuple[Indices, Indices]]:
+    """Yield the indices of all pairs of a detection and an object of the same image and class, detection by detection.
+
+    Args:
+        image: `(N,)` the image of each detection.
+        category: `(N,)` its class.
+        object_image: `(G,)` the image of each object.
+        object_category: `(G,)` its class.
+    """
+    classes, number = np.unique(np.concatenate([category, object_category]), return_inverse=True)
+    group = image * len(classes) + number[: len(category)]
+    object_group = object_image * len(classes) + number[len(category) :]
+    by_group = np.argsort(object_group, kind="stable")
+    begin, end = (np.searchsorted(object_group, group, side, sorter=by_group) for side in ("left", "right"))
+    counts = end - begin
+    before = np.concatenate([[0], np.cumsum(counts)])
+    first = 0
+    while first < len(group):
+        last = max(first + 1, int(np.searchsorted(before, before[first] + _MAX_PAIRS, "right")) - 1)
+        of_each = counts[first:last]
+        detections = np.repeat(np.arange(first, last), of_each)
+        place = np.arange(len(detections)) - np.repeat(before[first:last] - before[first], of_each)
+        yield detections, by_group[begin[detections] + place]
+        first = last
 
 
 def ranking(matched: Outcomes, category: int | None = None) -> Ranking:

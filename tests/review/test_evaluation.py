@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from prelabel.console import table
-from prelabel.errors import ConfigError
+from prelabel.errors import ConfigError, EvaluateError
 from prelabel.review.report.files import evaluation_json
 from prelabel.review.report.tables import evaluated_classes_table, evaluation_tables, work_lines, work_table
 from prelabel.review.thresholds import Ranking, compare_choices
@@ -280,6 +280,28 @@ def test_a_note_reports_a_run_with_a_high_threshold(tmp_path: Path):
     assert told(notes, "0.3")
     assert told(notes, "AP", "lower")
     assert evaluated(truth, photo(dog(LEFT, 0.02))).notes == ()
+
+
+def test_without_an_object_on_the_images_of_the_run_there_is_no_ap(tmp_path: Path):
+    truth = write_truth(tmp_path, [thing(LEFT, image_id=2)], [image(1), image(2, "b.jpg")])
+    done = evaluated(truth, photo(dog(LEFT)))
+    assert done.boxes.overall["AP"] is None
+    assert done.boxes.objects["all"] == 0
+
+
+def test_a_mask_that_does_not_fit_names_its_image(tmp_path: Path):
+    truth = write_truth(
+        tmp_path, [thing((0, 0, 3, 4))], [image(1, height=4, width=6), image(2, "b.jpg", height=4, width=6)]
+    )
+    good, bad = mask_of("###...", "###...", "###...", "###..."), mask_of("##", "##")
+    with pytest.raises(EvaluateError, match=r"b\.jpg"):
+        evaluated(truth, row("a.jpg", found(mask=good)), row("b.jpg", found(mask=bad)))
+
+
+def test_objects_with_and_without_an_area_count_by_their_size(tmp_path: Path):
+    large = {**thing((0, 0, 100, 100)), "area": None}
+    done = evaluated(write_truth(tmp_path, [thing(LEFT), large, {**thing(RIGHT), "area": 5000}]), photo(dog(LEFT)))
+    assert done.boxes.objects == {"all": 3, "small": 1, "medium": 1, "large": 1}
 
 
 def test_ids_of_the_truth_do_not_matter(tmp_path: Path):

@@ -82,6 +82,14 @@ def test_objects_without_labeled_keypoints_are_ignored(tmp_path: Path):
     assert done.keypoints.objects["all"] == 1
 
 
+def test_an_image_without_detections_has_keypoints_that_are_missed(tmp_path: Path):
+    images = [image(1, height=120, width=160), image(2, "b.jpg", height=120, width=160)]
+    truth = write_truth(tmp_path, [labeled(), labeled(image_id=2)], images, [PERSON, CAR])
+    done = evaluated(truth, photo(person()), photo(name="b.jpg"), info=PEOPLE).keypoints
+    assert done is not None
+    assert done.overall["AR"] == pytest.approx(0.5)
+
+
 def test_figures_are_those_of_pycocotools_on_the_exported_results(tmp_path: Path):
     random = np.random.default_rng(5)
     annotations, images, image_rows = [], [], []

@@ -10,7 +10,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from prelabel.review.matching import IGNORED, WRONG, match, overlaps
+from prelabel.review import matching
+from prelabel.review.gather import ImageDetections, ImagePair
+from prelabel.review.matching import IGNORED, WRONG, match, outcomes, overlaps
+from prelabel.review.truth import TruthObject
 
 NO_CROWD = np.zeros(2, bool)
 
@@ -100,6 +103,58 @@ def test_random_boxes_match_as_in_cocoeval(seed: int):
     seen = evaluation.evalImgs[0]
     by_pycocotools = np.where(seen["dtIgnore"][0], IGNORED, seen["dtMatches"][0].astype(int) - 1)
     assert matches.tolist() == by_pycocotools.tolist()
+
+
+@pytest.mark.parametrize("most_pairs", [1, 2, 7, 100_000])
+@pytest.mark.parametrize("seed", range(5))
+def test_many_images_match_as_each_class_of_each_image_alone(
+    seed: int, most_pairs: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(matching, "_MAX_PAIRS", most_pairs)
+    random = np.random.default_rng(seed)
+    pairs = [_pair(random, *counts) for counts in [(9, 6), (0, 4), (5, 0), (12, 8), (0, 0), (1, 1)]]
+    seen = outcomes(pairs, 0.4)
+    targets: list[int] = []
+    before = 0
+    for pair in pairs:
+        crowd = np.array([annotation.crowd for annotation in pair.objects], bool)
+        target = np.full(len(pair.detections.score), WRONG)
+        for category in (1, 2, 3):
+            in_run = np.flatnonzero(pair.detections.category == category)
+            in_truth = np.array([n for n, o in enumerate(pair.objects) if o.category_id == category], int)
+            boxes = np.array([pair.objects[n].bbox for n in in_truth]).reshape(-1, 4)
+            matches = match(overlaps(pair.detections.xywh[in_run], boxes, crowd[in_truth]), crowd[in_truth], 0.4)
+            numbers = np.append(before + (np.cumsum(~crowd) - 1)[in_truth], 0)
+            target[in_run] = np.where(matches >= 0, numbers[np.maximum(matches, -1)], matches)
+        targets += target.tolist()
+        before += int((~crowd).sum())
+    assert seen.target.tolist() == targets
+    assert {WRONG, IGNORED} < set(targets)
+    assert len(seen.object_category) == before == len(seen.object_image) == len(seen.object_xywh)
+
+
+def _pair(random: np.random.Generator, detections: int, objects: int) -> ImagePair:
+    """An image with few positions, sizes and classes, so that equal overlaps are common."""
+
+    def boxes(count: int) -> np.ndarray:
+        return np.concatenate([random.integers(0, 4, (count, 2)), random.integers(3, 7, (count, 2))], axis=1) * 2.0
+
+    return ImagePair(
+        file_name="a.jpg",
+        height=40,
+        width=40,
+        objects=tuple(
+            TruthObject(int(random.integers(1, 4)), tuple(box), bool(random.random() < 0.3), None, None)
+            for box in boxes(objects).tolist()
+        ),
+        detections=ImageDetections(
+            random.integers(1, 4, detections),
+            boxes(detections),
+            np.sort(random.random(detections).astype(np.float32))[::-1],
+            (None,) * detections,
+            np.ones(detections, bool),
+        ),
+    )
 
 
 def _entry(number: int, bbox: np.ndarray, **more: object) -> dict[str, object]:

@@ -26,10 +26,11 @@ from tests.runs import write_run
 def test_classes_may_be_evaluated_by_several_processes(tmp_path: Path) -> None:
     pytest.importorskip("faster_coco_eval")
     mask = mask_of("###...", "###...", "###...", "###...")
-    cat = found("Cat", 0.4, (0, 0, 5, 2), category_id=2, mid="/m/01yrx", mask=mask)
+    mask_of_cat = mask_of("#####.", "#####.", "......", "......")
+    cat = found("Cat", 0.4, (0, 0, 5, 2), category_id=2, mid="/m/01yrx", mask=mask_of_cat)
     run = open_run(write_run(tmp_path / "run", [[row(f"{n}.jpg", found(mask=mask), cat) for n in range(3)]]), Storage())
     info, truth = RunInfo.of(run), str(tmp_path / "truth.json")
-    export_coco(info, run.rows, truth, CocoOptions.of(segmentation="none", score_threshold=0.3), run.storage)
+    export_coco(info, run.rows, truth, CocoOptions.of(score_threshold=0.3), run.storage)
     options = EvaluateOptions.of(truth=truth)
     single = evaluate(info, run.rows, options, run.storage)
     with Processes(2, min_remaining_s=0) as processes:
@@ -37,6 +38,9 @@ def test_classes_may_be_evaluated_by_several_processes(tmp_path: Path) -> None:
     assert single.boxes.overall["AP"] == pytest.approx(1)
     assert set(single.boxes.by_class) == {"Dog", "Cat"}
     assert dataclasses.asdict(several.boxes) == dataclasses.asdict(single.boxes)
+    assert single.masks is not None
+    assert several.masks is not None
+    assert dataclasses.asdict(several.masks) == dataclasses.asdict(single.masks)
 
 
 def test_images_may_be_compared_by_several_processes(tmp_path: Path) -> None:

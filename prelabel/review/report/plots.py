@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from prelabel.pages.markup import Markup, join, tag
 
 #: Points of a line that are closer than this on both axes, in CSS pixels, are drawn as one point.
@@ -43,20 +45,29 @@ class Plot:
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Convert values to a position in CSS pixels; values outside an axis are moved to its end."""
+        (position,) = self._positions([(x, y)])
+        return position
+
+    def _positions(self, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        """The positions of points, see `at`."""
         left, top, right, bottom = self._box
         first, last = self.x_range
-        across, up = min(max((x - first) / (last - first), 0.0), 1.0), min(max(y / self.most, 0.0), 1.0)
-        return left + across * (right - left), bottom - up * (bottom - top)
+        x, y = np.array(points, np.float64).T
+        across, up = np.clip((x - first) / (last - first), 0.0, 1.0), np.clip(y / self.most, 0.0, 1.0)
+        return list(
+            zip((left + across * (right - left)).tolist(), (bottom - up * (bottom - top)).tolist(), strict=True)
+        )
 
     def line(self, points: Sequence[tuple[float, float]], class_: str) -> None:
         """Draw a line through points; points very close to the previous one are dropped."""
         if not points:
             return
-        kept: list[tuple[float, float]] = []
-        for x, y in (self.at(*point) for point in points):
-            if not kept or max(abs(x - kept[-1][0]), abs(y - kept[-1][1])) >= _NEAR:
+        positions = self._positions(points)
+        kept = positions[:1]
+        for x, y in positions:
+            if max(abs(x - kept[-1][0]), abs(y - kept[-1][1])) >= _NEAR:
                 kept.append((x, y))
-        last = self.at(*points[-1])
+        last = positions[-1]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in ([*kept, last] if kept[-1] != last else kept))
         self._marks.append(tag("polyline", points=path, class_=f"line {class_}"))
 
