@@ -2,6 +2,7 @@
 
     python benchmarks/run.py                      # all, in about 45 minutes
     python benchmarks/run.py masks job            # some
+    python benchmarks/run.py --quick              # the most important ones with fewer images, in about 10 minutes
     python benchmarks/run.py --readme             # and write the table into benchmarks/README.md
 
 Each script is a process of its own; its JSON lines are kept in `--to`.
@@ -27,6 +28,19 @@ _HELPERS = {"common", "made_run", "pictures", "run"}
 #: Too long to be run unless named, or in need of an environment of its own.
 _BY_NAME = {"endurance", "estimates", "slicing", "streams"}
 
+#: Scripts of `--quick`, and their options.
+_QUICK = {
+    "decode": ("--photos", "5", "--repeat", "3"),
+    "exports": ("--rows", "10000"),
+    "feed": ("--shards", "100000"),
+    "job": ("--only", "640x480", "--images", "500"),
+    "masks": ("--repeat", "3"),
+    "merging": ("--repeat", "3"),
+    "planning": ("--images", "200000"),
+    "reviewing": ("--rows", "10000", "--compared", "2000"),
+    "startup": (),
+}
+
 #: A script that takes longer is ended, unless it is run by name only; the others still run.
 TIME_LIMIT_S = 1800
 
@@ -38,10 +52,10 @@ def scripts() -> list[str]:
     return [path.stem for path in sorted(HERE.glob("*.py")) if path.stem not in _HELPERS and path.stem[0] != "_"]
 
 
-def run(name: str, cache: Path) -> tuple[list[dict[str, Any]], str]:
+def run(name: str, cache: Path, options: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
     """The lines that one script prints, and its error or `""`."""
     limit = None if name in _BY_NAME else TIME_LIMIT_S
-    command = [sys.executable, str(HERE / f"{name}.py")]
+    command = [sys.executable, str(HERE / f"{name}.py"), *options]
     if "--cache" in (HERE / f"{name}.py").read_text(encoding="utf-8"):
         command += ["--cache", str(cache)]
     try:
@@ -108,11 +122,16 @@ def main() -> int:
     """Run the scripts, collect their figures and show them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(scripts())}")
-    parser.add_argument("--to", type=Path, default=ROOT / "out" / "benchmarks.jsonl", help="where the lines are kept")
+    parser.add_argument("--quick", action="store_true", help="the most important ones with fewer images")
+    parser.add_argument("--to", type=Path, help="where the lines are kept; in out/ by default")
     parser.add_argument("--cache", type=Path, default=ROOT / "out" / "benchmark-images", help="keeps pictures")
     parser.add_argument("--readme", action="store_true", help="write the table into benchmarks/README.md")
     parser.add_argument("--show", action="store_true", help="run nothing, show what --to holds")
     args = parser.parse_args()
+    if args.quick and args.readme:
+        parser.error("--readme needs all images: leave out --quick")
+    if args.to is None:
+        args.to = ROOT / "out" / ("benchmarks-quick.jsonl" if args.quick else "benchmarks.jsonl")
     unknown = set(args.names) - set(scripts())
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
@@ -120,10 +139,11 @@ def main() -> int:
     before = args.to.read_text().splitlines() if args.to.exists() else []
     kept = {line["benchmark"]: line for line in read_lines(before)}
     failures = []
-    for name in [] if args.show else args.names or [name for name in scripts() if name not in _BY_NAME]:
+    usual = list(_QUICK) if args.quick else [name for name in scripts() if name not in _BY_NAME]
+    for name in [] if args.show else args.names or usual:
         print(f"{name} ...", file=sys.stderr, flush=True)
         begin = time.monotonic()
-        lines, wrong = run(name, args.cache)
+        lines, wrong = run(name, args.cache, _QUICK.get(name, ()) if args.quick else ())
         print(f"{name}: {wrong or 'done'}, {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
         for old in [file_name for file_name in kept if file_name.partition(",")[0] == name]:
             del kept[old]
