@@ -111,6 +111,7 @@ def coco_scores(
     areas = truth.area[~truth.crowd & (truth.labeled > 0)]
     sizes = np.array([(pair.height, pair.width) for pair in pairs], np.int64)
     by_class = _by_class(categories, truth, results, sizes)
+    del truth, results  # the classes have copies
     tables = list(processes.map(partial(_class_tables, kind), by_class))
     # Shapes (class, IoU, recall, size, max detections) and (class, IoU, size, max detections).
     precision, recall = (np.stack(class_tables) for class_tables in zip(*tables, strict=True))

@@ -96,6 +96,13 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
         kept_matched = outcomes(kept_pairs, options.iou)
         given = {c.name: ranking(kept_matched, c.id) for c in categories}
     work = compare_choices(rankings, overall, given)
+    confused = confusion(
+        matched,
+        {c.id: c.name for c in categories},
+        {c.id: work.by_class[c.name].suggested.threshold for c in categories},
+        options.iou,
+    )
+    del matched  # COCO's metrics need its memory
     return Evaluation(
         info=info,
         truth=truth.display_url,
@@ -108,12 +115,7 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
         rankings=rankings,
         overall=overall,
         work=work,
-        confusion=confusion(
-            matched,
-            {c.id: c.name for c in categories},
-            {c.id: work.by_class[c.name].suggested.threshold for c in categories},
-            options.iou,
-        ),
+        confusion=confused,
         reviewed=tuple(
             ReviewedImage(
                 pair.file_name, pair.uri, pair.image_id, *((pair.height, pair.width) if pair.as_in_browser else (0, 0))
