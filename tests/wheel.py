@@ -21,8 +21,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-#: About fifty tests that take a few seconds and need no development extra except pytest and hypothesis.
+#: About fifty tests that take a few seconds and need no development extra except `_TEST_PACKAGES`.
 QUICK_TESTS = ("tests/masks/test_rle.py", "tests/export/test_voc.py")
+
+_TEST_PACKAGES = ("hypothesis", "pycocotools", "pytest")
 
 #: Files that the demo must write.
 DEMO_FILES = (
@@ -70,7 +72,7 @@ def build(tools: Path, folder: Path) -> Path:
 
 def install(python: Path, tools: Path, wheel: Path, *, oldest: bool) -> None:
     """Install the wheel with the newest or the oldest versions that its ranges allow."""
-    requirements = [f"{wheel}[evaluate]", "pytest", "hypothesis"]
+    requirements = [f"{wheel}[evaluate]", *_TEST_PACKAGES]
     if not oldest:
         run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
         return
