@@ -15,7 +15,7 @@ from prelabel.errors import ConfigError
 from prelabel.export.categories import Category
 from prelabel.keypoints import COCO_PERSON
 from prelabel.processes import Processes
-from prelabel.review.gather import ImagePair
+from prelabel.review.gather import ImagePair, ObjectColumns
 from prelabel.words import install_hint
 
 Floats = npt.NDArray[np.float64]
@@ -248,16 +248,14 @@ def _class_tables(kind: str, of_class: _ClassColumns) -> tuple[Any, Any]:
 
 
 def _truth_columns(pairs: Sequence[ImagePair], kind: str) -> _Columns:
-    objects = [annotation for pair in pairs for annotation in pair.objects]
-    image = np.repeat(np.arange(1, len(pairs) + 1), [len(pair.objects) for pair in pairs])
-    bbox = np.array([annotation.bbox for annotation in objects], np.float64).reshape(-1, 4)
-    crowd = np.array([annotation.crowd for annotation in objects], bool)
+    columns = ObjectColumns.of(pairs)
+    objects, bbox, crowd = columns.objects, columns.xywh, columns.crowd
     # NaN stands for an unknown area.
     area = np.array([annotation.area for annotation in objects], np.float64)
     masks: list[Any] = []
     has_mask = np.array([annotation.segmentation is not None for annotation in objects], bool)
     for index in range(len(objects)) if kind == "segm" else np.flatnonzero(np.isnan(area) & has_mask).tolist():
-        annotation, pair = objects[index], pairs[image[index] - 1]
+        annotation, pair = objects[index], pairs[columns.image[index]]
         x, y, w, h = annotation.bbox
         size = pair.height or math.ceil(y + h), pair.width or math.ceil(x + w)
         if kind == "segm" and annotation.invalid_segmentation:
@@ -278,8 +276,9 @@ def _truth_columns(pairs: Sequence[ImagePair], kind: str) -> _Columns:
         keypoints = np.array([annotation.keypoints or unlabeled for annotation in objects], np.float64)
         keypoints = keypoints.reshape(-1, len(unlabeled))
         labeled = (keypoints[:, 2::3] > 0).sum(axis=1)
-    category = np.array([annotation.category_id for annotation in objects], np.int64)
-    return _Columns(category, image, bbox, area, crowd, np.zeros(len(objects)), labeled, masks, keypoints)
+    return _Columns(
+        columns.category, columns.image + 1, bbox, area, crowd, np.zeros(len(objects)), labeled, masks, keypoints
+    )
 
 
 def _result_columns(pairs: Sequence[ImagePair], kind: str) -> _Columns:

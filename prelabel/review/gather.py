@@ -88,6 +88,37 @@ class ImagePair:
     as_in_browser: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectColumns:
+    """The objects (G) of all images as parallel arrays, image by image.
+
+    Attributes:
+        objects: The objects.
+        image: `(G,)` positions of the images.
+        category: `(G,)` category ids of the truth.
+        xywh: `(G, 4)` float64 pixels.
+        crowd: `(G,)` whether each object is a crowd region.
+    """
+
+    objects: Sequence[TruthObject]
+    image: npt.NDArray[np.int64]
+    category: npt.NDArray[np.int64]
+    xywh: npt.NDArray[np.float64]
+    crowd: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, pairs: Sequence[ImagePair]) -> ObjectColumns:
+        """The objects of these images."""
+        objects = [annotation for pair in pairs for annotation in pair.objects]
+        return cls(
+            objects=objects,
+            image=np.repeat(np.arange(len(pairs)), [len(pair.objects) for pair in pairs]),
+            category=np.array([annotation.category_id for annotation in objects], np.int64),
+            xywh=np.array([annotation.bbox for annotation in objects], np.float64).reshape(-1, 4),
+            crowd=np.array([annotation.crowd for annotation in objects], bool),
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassCounts:
     """How the classes of both sides were matched.

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prelabel.review.gather import ImagePair
+from prelabel.review.gather import ImagePair, ObjectColumns
 from prelabel.review.image_matching import ReviewedBox
 from prelabel.review.thresholds import Ranking
 
@@ -170,15 +170,12 @@ def outcomes(pairs: Sequence[ImagePair], iou: float) -> Outcomes:
     category = np.concatenate([pair.detections.category for pair in pairs])
     image = np.repeat(np.arange(len(pairs)), [len(pair.detections.score) for pair in pairs])
     xywh = np.concatenate([pair.detections.xywh for pair in pairs])
-    objects = [annotation for pair in pairs for annotation in pair.objects]
-    object_category = np.array([annotation.category_id for annotation in objects], np.int64)
-    object_image = np.repeat(np.arange(len(pairs)), [len(pair.objects) for pair in pairs])
-    object_xywh = np.array([annotation.bbox for annotation in objects], np.float64).reshape(-1, 4)
-    crowd = np.array([annotation.crowd for annotation in objects], bool)
+    truth = ObjectColumns.of(pairs)
+    crowd = truth.crowd
     target = np.full(len(category), WRONG, np.int64)
     taken: set[int] = set()
-    for in_run, in_truth in _pairs_of_a_class(image, category, object_image, object_category):
-        ious = _iou(xywh[in_run], object_xywh[in_truth], crowd[in_truth])
+    for in_run, in_truth in _pairs_of_a_class(image, category, truth.image, truth.category):
+        ious = _iou(xywh[in_run], truth.xywh[in_truth], crowd[in_truth])
         enough = ious >= _lowest_match(iou)
         _match_pairs(in_run[enough], in_truth[enough], ious[enough], crowd, target, taken)
     # Crowd regions are not among the objects of the result.
@@ -191,9 +188,9 @@ def outcomes(pairs: Sequence[ImagePair], iou: float) -> Outcomes:
         image=image,
         xywh=xywh,
         target=target,
-        object_category=object_category[~crowd],
-        object_image=object_image[~crowd],
-        object_xywh=object_xywh[~crowd],
+        object_category=truth.category[~crowd],
+        object_image=truth.image[~crowd],
+        object_xywh=truth.xywh[~crowd],
     )
 
 
