@@ -175,37 +175,54 @@ class _Image:
         return self.stage in (_Stage.FETCHING, _Stage.FETCHED) or (self.stage is _Stage.READY and not self.decoded)
 
 
-class _Budget:
-    """The number and the bytes of a group of images in memory, and whether the limits allow more.
+@dataclass(slots=True)
+class _Held:
+    """The images of a group in memory: how many, how many of them as files, and their bytes."""
 
-    Args:
-        budget: Limit on the bytes that a worker holds in total.
-        fetch_ahead: Limit on the files that it holds.
-        decode_ahead: Limit on the decoded images that it holds.
-        share: The group may use the fraction 1 / `share` of each limit.
-    """
-
-    def __init__(self, budget: int, fetch_ahead: int, decode_ahead: int, share: int = 1) -> None:
-        self.images = self.files = self.file_bytes = self.bytes = 0
-        self._max_files, self._max_decoded, self._max_bytes = (n // share for n in (fetch_ahead, decode_ahead, budget))
+    images: int = 0
+    files: int = 0
+    file_bytes: int = 0
+    bytes: int = 0
 
     def add(self, image: _Image, sign: int = 1) -> None:
-        """Add an image, or with `sign=-1` remove one that is in the same stage as when it was added."""
+        """Add an image, or with `sign=-1` remove one that is as it was when it was added."""
         self.images += sign
         self.bytes += sign * (image.encoded + image.decoded)
         if image.is_encoded:
             self.files += sign
             self.file_bytes += sign * image.encoded
 
-    def allows_file(self, size: int) -> bool:
+    def without(self, part: _Held) -> _Held:
+        """Return the group without a part of it."""
+        return _Held(
+            self.images - part.images,
+            self.files - part.files,
+            self.file_bytes - part.file_bytes,
+            self.bytes - part.bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    """Limits on the images that a group has in memory: files, decoded images, and the bytes of both."""
+
+    files: int
+    decoded: int
+    bytes: int
+
+    def half(self) -> _Budget:
+        """Return half of each limit."""
+        return _Budget(self.files // 2, self.decoded // 2, self.bytes // 2)
+
+    def allows_file(self, held: _Held, size: int) -> bool:
         """Whether a file of `size` bytes may be added."""
         # Files may use half of the bytes only: otherwise nothing could be decoded ahead.
-        fits_half = self.file_bytes + size <= self._max_bytes // 2
-        return self.files < self._max_files and fits_half and self.bytes + size <= self._max_bytes
+        fits_half = held.file_bytes + size <= self.bytes // 2
+        return held.files < self.files and fits_half and held.bytes + size <= self.bytes
 
-    def allows_pixels(self, size: int) -> bool:
+    def allows_pixels(self, held: _Held, size: int) -> bool:
         """Whether a decoded image of `size` bytes may be added."""
-        return self.images - self.files < self._max_decoded and self.bytes + size <= self._max_bytes
+        return held.images - held.files < self.decoded and held.bytes + size <= self.bytes
 
 
 class ImageStream:
@@ -213,6 +230,7 @@ class ImageStream:
 
     Attributes:
         images: Images that are being read or waiting to be taken, in order.
+        held: Its images in memory, also those that are still being read after its end.
         last: The last image of the shard, if it is known.
         archives: Reads the images that lie in archives, one at a time, since they follow each other; None before the
             first of them and after the last.
@@ -230,6 +248,7 @@ class ImageStream:
         self.last = refs[-1] if isinstance(refs, Sequence) and refs else None
         self._next_ref: ImageRef | None = None
         self.images: deque[_Image] = deque()
+        self.held = _Held()
         self.archives: ArchiveReader | None = None
         self.fetching = 0
         self.reads_archive = False
@@ -295,6 +314,8 @@ class Reader:
         self._changed = threading.Condition()
         self._open: list[ImageStream] = []
         self._images: dict[_Image, ImageStream] = {}
+        self._held = _Held()
+        self._grown: dict[_Image, int] = {}
         self._decoding = 0
         self._spare: tuple[ImageRef, ArchiveReader] | None = None
         self._typical_bytes = _TYPICAL_BYTES
@@ -326,10 +347,11 @@ class Reader:
             CredentialsError: The storage no longer accepts the credentials.
         """
         with self._changed:
-            stream.is_begun = True
             if stream.taken_at is not None:
                 self._image_s += (time.monotonic() - stream.taken_at - self._image_s) / _LATEST_IMAGES
-            self._advance()
+            if not (stream.is_begun and stream.images):
+                stream.is_begun = True
+                self._advance()
             if not stream.images:
                 self.drop(stream)
                 raise StopIteration
@@ -338,7 +360,7 @@ class Reader:
             self._changed.wait_for(lambda: image.stage is _Stage.READY)
             stream.is_waited_for, stream.taken_at = False, time.monotonic()
             stream.images.popleft()
-            self._images.pop(image, None)
+            self._release(image)
             self._advance()
         if image.failure is not None:
             raise image.failure
@@ -355,7 +377,7 @@ class Reader:
             self._open.remove(stream)
             for image in stream.images:
                 if image.stage in (_Stage.FETCHED, _Stage.READY):
-                    self._images.pop(image, None)
+                    self._release(image)
             stream.images.clear()
             if stream.archives is not None and not stream.reads_archive:
                 self._fetchers.submit(stream.archives.close)
@@ -366,17 +388,13 @@ class Reader:
 
         The stream that the detector takes images from comes first, then the oldest.
         """
+        self._count_grown()
         if not self._open:
             return
         ordered = sorted(self._open, key=lambda stream: not stream.is_begun)
         first = ordered[0]
         downloads = min(self._limit.downloads, self._downloads_needed())
-        total = _Budget(self._budget, downloads + FETCH_AHEAD, self._decode_ahead)
-        others = _Budget(self._budget, downloads + FETCH_AHEAD, self._decode_ahead, share=2)
-        for image, stream in self._images.items():
-            total.add(image)
-            if stream is not first:
-                others.add(image)
+        budget = _Budget(downloads + FETCH_AHEAD, self._decode_ahead, self._budget)
         for stream in ordered:
             # What the first stream does not need is for the others, up to half: slow downloads of theirs leave it the
             # other half.
@@ -386,12 +404,38 @@ class Reader:
                 if stream is first
                 else stream.fetching + min(downloads // 2, downloads - first.fetching) - others_fetching
             )
-            self._fetch_ahead(stream, most, (total,) if stream is first else (total, others))
+            self._fetch_ahead(stream, most, budget, first)
         for stream in ordered:
-            self._decode_ready(stream, (total,) if stream is first else (total, others))
-        self.most_bytes = max(self.most_bytes, total.bytes)
+            self._decode_ready(stream, budget, first)
 
-    def _fetch_ahead(self, stream: ImageStream, most: int, budgets: tuple[_Budget, ...]) -> None:
+    def _hold(self, stream: ImageStream, image: _Image) -> None:
+        """Count an image of a stream as one in memory."""
+        self._images[image] = stream
+        self._held.add(image)
+        stream.held.add(image)
+        self.most_bytes = max(self.most_bytes, self._held.bytes)
+
+    def _release(self, image: _Image) -> None:
+        """Count an image as one in memory no longer, if it is; also before its stage or bytes change."""
+        stream = self._images.pop(image, None)
+        if stream is not None:
+            self._held.add(image, -1)
+            stream.held.add(image, -1)
+
+    def _count_grown(self) -> None:
+        """Count the bytes of the files under way that are larger than was expected."""
+        while self._grown:
+            image, received = self._grown.popitem()
+            if image.stage is _Stage.FETCHING:
+                stream = self._images[image]
+                self._release(image)
+                image.encoded = received
+                self._hold(stream, image)
+
+    def _others_than(self, first: ImageStream) -> _Held:
+        return self._held.without(first.held)
+
+    def _fetch_ahead(self, stream: ImageStream, most: int, budget: _Budget, first: ImageStream) -> None:
         """Begin downloads of a stream, up to `most` at a time; one that the detector waits for in any case."""
         while (ref := stream.peek()) is not None:
             is_needed = stream.is_begun and not stream.images
@@ -401,16 +445,18 @@ class Reader:
                 return
             size = self._expected_bytes() if ref.size is None else ref.size
             # An image may have any size if no other is in memory.
-            if not (is_needed or not budgets[0].images or all(budget.allows_file(size) for budget in budgets)):
+            is_allowed = not self._held.images or (
+                budget.allows_file(self._held, size)
+                and (stream is first or budget.half().allows_file(self._others_than(first), size))
+            )
+            if not (is_needed or is_allowed):
                 return
             stream.pop()
             image = _Image(ref, size)
             stream.images.append(image)
             stream.fetching += 1
             stream.reads_archive |= ref.location is not None
-            self._images[image] = stream
-            for budget in budgets:
-                budget.add(image)
+            self._hold(stream, image)
             self._fetchers.submit(self._fetch, stream, image)
 
     def _expected_bytes(self) -> int:
@@ -445,7 +491,7 @@ class Reader:
         if stream.archives is not None:
             self._spare, stream.archives = (ref, stream.archives), None
 
-    def _decode_ready(self, stream: ImageStream, budgets: tuple[_Budget, ...]) -> None:
+    def _decode_ready(self, stream: ImageStream, budget: _Budget, first: ImageStream) -> None:
         for image in stream.images:
             if self._decoding >= self._decode_threads:
                 return
@@ -453,12 +499,14 @@ class Reader:
                 continue
             size = image.fetched.decoded_bytes
             is_needed = stream.is_begun and image is stream.images[0]
-            if is_needed or budgets[0].images == 1 or all(budget.allows_pixels(size) for budget in budgets):
-                for budget in budgets:
-                    budget.add(image, -1)
+            is_allowed = self._held.images == 1 or (
+                budget.allows_pixels(self._held, size)
+                and (stream is first or budget.half().allows_pixels(self._others_than(first), size))
+            )
+            if is_needed or is_allowed:
+                self._release(image)
                 image.stage, image.decoded = _Stage.DECODING, size
-                for budget in budgets:
-                    budget.add(image)
+                self._hold(stream, image)
                 self._decoding += 1
                 self._decoders.submit(self._decode, stream, image)
 
@@ -471,7 +519,10 @@ class Reader:
         def on_bytes(received: int) -> None:
             if image.stage is _Stage.FETCHING:
                 image.attempts += not received  # an attempt begins
-                image.progress_at, image.encoded = time.monotonic(), max(image.encoded, received)
+                image.progress_at = time.monotonic()
+                if received > image.encoded:
+                    # Without the lock: its holder may be waiting for the thread that calls this, to read the plan.
+                    self._grown[image] = received
 
         try:
             result = fetch_image(image.ref, self.settings, on_bytes, stream.archives)
@@ -489,6 +540,7 @@ class Reader:
                 stream.reads_archive = False
                 if not stream.is_closed and stream.peek() is None:
                     self._spare_archives(stream, image.ref)
+            self._release(image)
             if isinstance(result, FetchedImage):
                 image.stage, image.fetched, image.encoded = _Stage.FETCHED, result, len(result.data)
                 self._typical_bytes += (image.encoded - self._typical_bytes) // 8
@@ -534,12 +586,13 @@ class Reader:
         with self._changed:
             self._decoding -= 1
             pixels = None if image.loaded is None else image.loaded.pixels
+            self._release(image)
             image.stage, image.fetched, image.encoded = _Stage.READY, None, 0
             image.decoded = 0 if pixels is None else pixels.nbytes
             self._stage_changed(stream, image)
 
     def _stage_changed(self, stream: ImageStream, image: _Image) -> None:
-        if stream.is_closed:
-            self._images.pop(image, None)
+        if not stream.is_closed:
+            self._hold(stream, image)
         self._advance()
         self._changed.notify_all()
