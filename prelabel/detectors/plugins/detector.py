@@ -10,7 +10,7 @@ protocol, or if most of its detections are broken, since they then mean somethin
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,6 +55,7 @@ class PluginDetector:
     ) -> None:
         self._detector = detector
         self._info = detector.info
+        self._known = None if self._info.classes is None else frozenset(self._info.classes)
         self._selection = selection or Selection()
         self._decisive_score = decisive_score
         self.batch_size = min(int(detector.batch_size), batch_size or int(detector.batch_size))
@@ -98,7 +99,7 @@ class PluginDetector:
         start = time.perf_counter()
         try:
             height, width = pixels.shape[:2]
-            detections = _checked_types(answer, height, width, self._info)
+            detections = _checked_types(answer, height, width, self._info, self._known)
             result = self._kept(detections, frame)
         except DetectorError as error:
             raise DetectorError(f"{self._info.name}: {error}") from None
@@ -167,7 +168,9 @@ def _kind_of(value: object) -> str:
     return "None" if value is None else type(value).__name__
 
 
-def _checked_types(answer: object, height: int, width: int, info: DetectorInfo) -> Detections:
+def _checked_types(
+    answer: object, height: int, width: int, info: DetectorInfo, known: Collection[ClassName] | None
+) -> Detections:
     """The detections of an array of this size, whose classes and masks are as the detector says. Numbers may be wrong.
 
     Raises:
@@ -185,30 +188,29 @@ def _checked_types(answer: object, height: int, width: int, info: DetectorInfo) 
         if (shape := getattr(detections, name).shape) != (len(detections),):
             raise DetectorError(f"{name} must have shape ({len(detections)},) like xyxy, got {shape}")
     labels, mids = (_texts(getattr(detections, name), name) for name in ("label", "mid"))
-    detections = replace(detections, label=labels, mid=mids, multiclass_score=None, views=None)
-    if not all(detections.label):
+    if not all(labels):
         raise DetectorError("every detection needs a label, got ''")
     if (detections.category_id < 0).any():
         raise DetectorError(f"category_id must be at least 0, got {detections.category_id.min()}")
-    if info.classes is not None:
-        known = set(info.classes)
-        for number, label, mid in zip(detections.category_id.tolist(), detections.label, detections.mid, strict=True):
+    if known is not None:
+        for number, label, mid in zip(detections.category_id.tolist(), labels, mids, strict=True):
             if ClassName(number, label, mid) not in known:
-                raise DetectorError(_unknown_class(number, label, mid, info.classes))
-    if info.masks and detections.mask is None:
+                raise DetectorError(_unknown_class(number, label, mid, info.classes or ()))
+    masks = detections.mask
+    if info.masks and masks is None:
         if len(detections):
             raise DetectorError("info.masks says that it returns masks, but Detections have none")
-        detections = replace(detections, mask=as_objects([]))
+        masks = as_objects([])
     _check_keypoints(detections, info)
-    if detections.mask is not None:
+    if masks is not None:
         if not info.masks:
             raise DetectorError("info.masks says that it returns no masks, but Detections have some: set it to True")
-        for counts in detections.mask:
+        for counts in masks:
             if not isinstance(counts, str):
                 raise DetectorError(
                     f"a mask must be COCO compressed counts (str), as Detections.of makes them, got {_kind_of(counts)}"
                 )
-    return detections
+    return replace(detections, label=labels, mid=mids, mask=masks, multiclass_score=None, views=None)
 
 
 def _check_keypoints(detections: Detections, info: DetectorInfo) -> None:
