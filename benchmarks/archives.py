@@ -4,9 +4,9 @@
     python benchmarks/archives.py --only objects      # how busy two workers are with single images
 
 An S3 server on this machine (moto's) stands behind a proxy that answers every request late, and counts. The detector
-sleeps for a fixed time per image, so that the figures depend little on the machine. Sources and output lie in the
-store. The rate is that of the detector between its first and its last image, and it is busy for the share of that time
-in which it does not wait for images.
+sleeps for a fixed time per image, or with `objects` for as long as `demo-shapes` takes on this machine, so that the
+figures depend little on the machine. Sources and output lie in the store. The rate is that of the detector between its
+first and its last image, and it is busy for the share of that time in which it does not wait for images.
 """
 
 from __future__ import annotations
@@ -35,6 +35,12 @@ import pyarrow.parquet as pq
 from common import LEAST_REPEAT, Figure, figure, ratio, report, take_turns
 from PIL import Image
 
+from prelabel.detectors.base import EXACT
+from prelabel.detectors.conventions.resolve_model import prepare
+from prelabel.detectors.running.savedmodel import load_detector
+from prelabel.source.decode import decode
+from prelabel.storage.files import Storage
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.archives import compressed, tar_of, zip_of
 from tests.chaos.proxy import Proxy
@@ -43,8 +49,8 @@ from tests.s3 import S3Server, running_s3
 #: Seconds that the detector takes for an image, and that the store takes for a request.
 IMAGE_S, LATE_S = 0.02, 0.2
 
-#: With single images: seconds that the detector takes, and that the store takes, and the workers.
-OBJECT_IMAGE_S, OBJECT_LATE_S, OBJECT_WORKERS = 0.025, (0.0, 0.02, 0.1, 0.5), 2
+#: With single images: seconds that the store takes for each of them, with a fast or a late output, and the workers.
+OBJECT_LATE_S, OUTPUT_LATE_S, OBJECT_WORKERS = (0.0, 0.02, 0.1, 0.5), 0.1, 2
 
 #: Share of the time in which detectors must not wait for single images.
 LEAST_BUSY = 0.95
@@ -247,23 +253,46 @@ def measure_rates(stage: Stage, images: int, repeat: int) -> list[Figure]:
 
 
 def measure_objects(stage: Stage, images: int, repeat: int) -> list[Figure]:
-    """Measure how busy workers are with single images that come late; the output lies in a fast or a late store."""
+    """Measure how busy workers are with single images that come late, in one case with a late output as well."""
+    image_s = _network_s()
     source = stage.put("", images, images)
-    late = {"": {source.rpartition("/")[2]}, ", output as well": set[str]()}
-    figures = []
 
-    def busy(buckets: set[str], delay_s: float) -> float:
+    def busy(title: str, buckets: set[str], delay_s: float) -> float:
         stage.store.late_buckets = buckets
-        return stage.label(source, images, delay_s, OBJECT_IMAGE_S, "--workers", str(OBJECT_WORKERS)).busy
+        share = stage.label(source, images, delay_s, image_s, "--workers", str(OBJECT_WORKERS)).busy
+        stage.store.late_buckets = set()
+        print(f"{title} {share:.3f}", file=sys.stderr, flush=True)
+        return share
 
-    ways = {(name, delay_s): functools.partial(busy, late[name], delay_s) for name in late for delay_s in OBJECT_LATE_S}
-    took = take_turns({str(key): way for key, way in ways.items()}, repeat, warm_up=False)
-    for name, delay_s in ways:
-        shares = [share for _, share in took[str((name, delay_s))]]
+    late = [(delay_s, {source.rpartition("/")[2]}, "") for delay_s in OBJECT_LATE_S]
+    late.append((OUTPUT_LATE_S, set(), ", output as well"))
+    ways = {}
+    for delay_s, buckets, name in late:
         title = f"{images:,} single images, {delay_s * 1000:g} ms a request{name}: detectors busy"
-        figures.append(figure(title, shares, "", at_least=None if name else LEAST_BUSY))
-    stage.store.late_buckets = set()
-    return figures
+        ways[title] = functools.partial(busy, title, buckets, delay_s)
+    note = f"{image_s * 1000:.0f} ms per image"
+    return [
+        figure(
+            title,
+            [share for _, share in rounds],
+            "",
+            at_least=None if "output" in title else LEAST_BUSY,
+            note=note,
+        )
+        for title, rounds in take_turns(ways, repeat, warm_up=False).items()
+    ]
+
+
+def _network_s() -> float:
+    """Seconds that `demo-shapes` takes for an image of 640 x 480 pixels on one core."""
+    detector = load_detector(prepare("demo-shapes", Storage()), threads=1, optimization=EXACT)
+    pixels = decode(next(iter(photos(1, 640, 480).values()))).pixels
+    seconds = []
+    for _ in range(10):
+        begin = time.perf_counter()
+        detector.detect_in([pixels])
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
 
 
 def measure_requests(stage: Stage, images: int, per_archive: int) -> list[Figure]:
@@ -298,7 +327,7 @@ def main() -> None:
         stage = Stage(Path(folder), server)
         measurements: dict[str, Callable[[], list[Figure]]] = {
             "rates": lambda: measure_rates(stage, args.images, args.repeat),
-            "objects": lambda: measure_objects(stage, 2 * args.images, args.repeat),
+            "objects": lambda: measure_objects(stage, args.images, args.repeat),
             "requests": lambda: measure_requests(stage, 4000, 1000),
             "memory": lambda: [measure_memory(stage, 2000, 10_000)],
         }
