@@ -5,10 +5,11 @@
             ...
 
 The first items run in this process. Starting more processes takes about half a second, so they are started only if the
-remaining items would take long, and this process works on items as well: while the next result is not there, it takes
-the next item. The processes are spawned rather than forked, so they share no threads or connections with this
-process, and the function, the items and the results are pickled. The processes do not import the main script, so it
-needs no `if __name__ == "__main__":`, and the function must be in a module.
+remaining items would take long, and this process works alone until the first of them is ready. After that, it works on
+items as well: while the next result is not there, it takes the next item. The processes are spawned rather than forked,
+so they share no threads or connections with this process, and the function, the items and the results are pickled. The
+processes do not import the main script, so it needs no `if __name__ == "__main__":`, and the function must be in a
+module.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib.abc import Loader, MetaPathFinder
@@ -43,7 +45,7 @@ B = TypeVar("B")
 #: and each process takes memory.
 _MAX_PROCESSES = 8
 
-#: Start processes if the remaining items would take this process longer than this, in seconds.
+#: The default of `Processes.map`.
 _MIN_REMAINING_S = 2.0
 
 #: Items submitted in addition to one per process.
@@ -56,16 +58,18 @@ _MOST_WAITING = 4
 class Processes:
     """A pool of processes that starts only if it saves time and ends with the `with` block."""
 
-    def __init__(self, processes: int = 1, *, min_remaining_s: float = _MIN_REMAINING_S) -> None:
+    def __init__(self, processes: int = 1, *, at_once: bool = False) -> None:
         """Create the pool without starting a process.
 
         Args:
             processes: Number of processes that work at the same time, with this one; with 1, it does everything.
-            min_remaining_s: Start processes if the remaining items would take this process longer than this.
+            at_once: Start the others after the first item and wait for them, however little remains.
         """
         self._processes = processes
-        self._min_remaining_s = min_remaining_s
+        self._at_once = at_once
         self._pool: ProcessPoolExecutor | None = None
+        # Done when a process can work.
+        self._ready: Future[None] | None = None
         # The processes see that this end has been closed.
         self._until_stopped: Connection | None = None
 
@@ -85,32 +89,50 @@ class Processes:
             self._until_stopped.close()
         self._pool.shutdown(cancel_futures=True)
         self._until_stopped.close()
-        self._pool = self._until_stopped = None
+        self._pool = self._ready = self._until_stopped = None
 
     @property
     def several(self) -> bool:
         """Whether other processes may work."""
         return self._processes > 1
 
-    def map(self, work: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
+    def map(
+        self, work: Callable[[A], B], items: Sequence[A], *, min_remaining_s: float = _MIN_REMAINING_S
+    ) -> Iterator[B]:
         """Yield the results in order. An exception of `work` is raised in place of its result.
 
-        Processes receive `work` in the state it has when an item is submitted.
+        Args:
+            work: Makes a result. Processes receive it in the state it has when an item is submitted.
+            items: What it is made of.
+            min_remaining_s: Start processes if the remaining items would take this process longer than this, in
+                seconds; it may be less if other work follows.
 
         Raises:
             RunError: A process died, usually because memory ran out.
         """
         rest = iter(items)
-        if self._pool is None:
-            begin = time.perf_counter()
-            for done, item in enumerate(rest, start=1):
-                yield work(item)
-                remaining_s = (time.perf_counter() - begin) / done * (len(items) - done)
-                if self._processes > 1 and remaining_s > self._min_remaining_s:
-                    break
-            else:
+        try:
+            yield from self._alone(work, rest, len(items), min_remaining_s)
+            yield from self._together(work, rest)
+        except BrokenProcessPool:
+            raise RunError("a process died, most likely because memory ran out") from None
+
+    def _alone(self, work: Callable[[A], B], rest: Iterator[A], count: int, min_remaining_s: float) -> Iterator[B]:
+        """The results of the first of so many items, until the other processes are ready."""
+        begin = time.perf_counter()
+        done = 0
+        while self._ready is None or not self._ready.done():
+            own = list(itertools.islice(rest, 1))
+            if not own:
                 return
-            self._pool = self._start()
+            yield work(own[0])
+            done += 1
+            remaining_s = (time.perf_counter() - begin) / done * (count - done)
+            if self._at_once or remaining_s > min_remaining_s:
+                self._start(work)
+
+    def _together(self, work: Callable[[A], B], rest: Iterator[A]) -> Iterator[B]:
+        """The results of the other items, from all processes."""
         most = _MOST_WAITING * self._processes
         pending: deque[Future[B]] = deque()
         try:
@@ -118,7 +140,7 @@ class Processes:
                 unfinished = sum(not result.done() for result in pending)
                 room = min(self._processes - 1 + _AHEAD - unfinished, most - len(pending))
                 for item in itertools.islice(rest, max(room, 0)):
-                    pending.append(self._submit(self._pool, work, item))
+                    pending.append(self._submit(_work, work, item))
                 if not pending:
                     return
                 must_wait = not pending[0].done() and len(pending) < most
@@ -126,23 +148,29 @@ class Processes:
                     pending.append(_result_of(work, own[0]))
                 else:
                     yield pending.popleft().result()
-        except BrokenProcessPool:
-            raise RunError("a process died, most likely because memory ran out") from None
         finally:
             for future in pending:
                 future.cancel()
 
-    def _start(self) -> ProcessPoolExecutor:
+    def _start(self, work: Callable[[Any], Any]) -> None:
+        """Start the processes, if there are to be any; they import what the work needs."""
+        if self._pool is not None or not self.several:
+            return
         context = multiprocessing.get_context("spawn")
         stopped, self._until_stopped = context.Pipe(duplex=False)
-        return ProcessPoolExecutor(self._processes - 1, context, initializer=_set_up, initargs=(stopped,))
+        self._pool = ProcessPoolExecutor(self._processes - 1, context, initializer=_set_up, initargs=(stopped,))
+        for _ in range(self._processes - 1):  # each submission starts a process while none is idle
+            self._ready = self._submit(_import, work, None)
+        if self._at_once and self._ready is not None:
+            futures.wait([self._ready])
 
-    @staticmethod
-    def _submit(pool: ProcessPoolExecutor, work: Callable[[A], B], item: A) -> Future[B]:
+    def _submit(self, run: Callable[[bytes], Any], work: Callable[[A], B], item: A | None) -> Future[Any]:
+        if self._pool is None:
+            raise RuntimeError("the processes have not been started")
         # Pickle here: the pool would pickle later, in a thread, and by then a result may have changed `work`.
         pickled = pickle.dumps((work, item))
         with _hidden_script():
-            return pool.submit(_work, pickled)
+            return self._pool.submit(run, pickled)
 
 
 def _result_of(work: Callable[[A], B], item: A) -> Future[B]:
@@ -227,6 +255,11 @@ def raise_if_stopped() -> None:
     """
     if _stopped.is_set():
         raise StoppedError
+
+
+def _import(pickled: bytes) -> None:
+    """Import the modules of a function."""
+    pickle.loads(pickled)  # noqa: S301 - as in `_work`
 
 
 def _work(pickled: bytes) -> Any:

@@ -39,7 +39,7 @@ def die(number: int) -> int:
 
 
 def test_results_come_in_order_from_several_processes() -> None:
-    with Processes(2, min_remaining_s=0) as processes:
+    with Processes(2, at_once=True) as processes:
         results = list(processes.map(square, range(20)))
         again = list(processes.map(square, range(3)))
     assert [number for number, _ in results] == [n * n for n in range(20)]
@@ -60,9 +60,16 @@ def wait(number: int) -> int:
 
 
 def test_this_process_works_while_it_waits() -> None:
-    with Processes(2, min_remaining_s=0) as processes:
+    with Processes(2, at_once=True) as processes:
         pids = list(processes.map(wait, range(400)))
     assert 20 < pids.count(os.getpid()) < 380
+
+
+def test_this_process_works_alone_until_another_one_is_ready() -> None:
+    with Processes(2) as processes:
+        pids = list(processes.map(wait, range(400), min_remaining_s=1))
+    assert len(set(pids)) == 2
+    assert set(pids[:5]) == {os.getpid()}
 
 
 def wait_long(number: int) -> int:
@@ -73,7 +80,7 @@ def wait_long(number: int) -> int:
 
 def test_few_results_wait_for_one_that_takes_long() -> None:
     begun: list[int] = []
-    with Processes(2, min_remaining_s=0) as processes:
+    with Processes(2, at_once=True) as processes:
         results = processes.map(wait_long, Noted(range(50), begun))
         assert list(itertools.islice(results, 2)) == [0, 1]
     assert len(begun) < 20
@@ -81,7 +88,7 @@ def test_few_results_wait_for_one_that_takes_long() -> None:
 
 def test_few_results_wait_for_a_slow_consumer() -> None:
     begun: list[int] = []
-    with Processes(2, min_remaining_s=0) as processes:
+    with Processes(2, at_once=True) as processes:
         for number, _ in enumerate(processes.map(square, Noted(range(200), begun)), start=1):
             time.sleep(0.005)
             assert len(begun) - number <= 8
@@ -101,7 +108,7 @@ def write_slowly(folder: str) -> None:
 
 
 def test_other_processes_stop_when_the_work_is_interrupted(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt) as interrupt, Processes(2, min_remaining_s=0) as processes:
+    with pytest.raises(KeyboardInterrupt) as interrupt, Processes(2, at_once=True) as processes:
         list(processes.map(write_slowly, ["", *[str(tmp_path)] * 9]))
     assert time.monotonic() - interrupt.value.args[0] < 4
     written = len(list(tmp_path.iterdir()))
@@ -129,17 +136,17 @@ def has_pandas(number: int) -> bool:
 
 
 def test_processes_do_without_pandas() -> None:
-    with Processes(2, min_remaining_s=0) as processes:
+    with Processes(2, at_once=True) as processes:
         assert not any(processes.map(has_pandas, range(20)))
 
 
 def test_no_items() -> None:
-    with Processes(2, min_remaining_s=0) as processes:
+    with Processes(2, at_once=True) as processes:
         assert list(processes.map(square, [])) == []
 
 
 def test_an_error_is_raised_in_place_of_its_result() -> None:
-    with Processes(2, min_remaining_s=0) as processes:
+    with Processes(2, at_once=True) as processes:
         results = processes.map(refuse_seven, range(20))
         assert list(itertools.islice(results, 7)) == list(range(7))
         with pytest.raises(ExportError, match="seven is refused"):
@@ -148,7 +155,7 @@ def test_an_error_is_raised_in_place_of_its_result() -> None:
 
 def test_a_dead_process_raises_a_run_error() -> None:
     died = telling("process(es)?", "died|dead|ended|gone|killed|lost|stopped")
-    with Processes(2, min_remaining_s=0) as processes, pytest.raises(RunError, match=died):
+    with Processes(2, at_once=True) as processes, pytest.raises(RunError, match=died):
         list(processes.map(die, range(20)))
 
 
@@ -157,7 +164,7 @@ import os, sys, time
 from prelabel.processes import Processes, hidden
 from tests.test_processes import sleep_long
 if __name__ == "__main__":
-    with Processes(2, min_remaining_s=0) as processes:
+    with Processes(2, at_once=True) as processes:
         for pid in processes.map(sleep_long, range(9)):
             print(pid, flush=True)
 """
@@ -197,7 +204,7 @@ def test_a_script_is_not_run_again_by_the_processes_it_starts(tmp_path: Path) ->
         "import math\n"
         "from prelabel.processes import Processes\n"
         "print('begins')\n"
-        "with Processes(2, min_remaining_s=0) as processes:\n"
+        "with Processes(2, at_once=True) as processes:\n"
         "    print(sum(processes.map(math.floor, [1.5, 2.5, 3.5])))\n"
         "print(__file__.endswith('script.py'))\n"
     )

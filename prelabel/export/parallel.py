@@ -35,6 +35,11 @@ UNUSED = ("frames", "bytes", "sha256", "multiclass_scores", "seconds", "views", 
 UNUSED_BUT_REREAD = tuple(name for name in UNUSED if name not in ("bytes", "sha256"))
 
 
+#: A first reading of the rows starts processes if it would take longer than this, in seconds: what is made of the rows
+#: afterwards takes several times as long.
+_FIRST_READING_S = 0.25
+
+
 @dataclass(kw_only=True)
 class Part(Generic[Item]):
     """The items made from some rows of a run, and the notes collected on the way.
@@ -97,7 +102,11 @@ def _make_part(
 
 
 def map_parts(
-    rows: Rows, work: Callable[[Iterable[DetectionBatch]], T], must_repeat: Callable[[T], bool] | None = None
+    rows: Rows,
+    work: Callable[[Iterable[DetectionBatch]], T],
+    must_repeat: Callable[[T], bool] | None = None,
+    *,
+    is_first: bool = False,
 ) -> Iterator[T]:
     """The results of `work` for each part of the rows, in order; one part is in memory at a time.
 
@@ -105,8 +114,9 @@ def map_parts(
         rows: With `SpreadRows`, several processes may work; other rows are read in this process.
         work: Makes the result of a part. It is pickled per part, so changes to it reach parts that start later.
         must_repeat: Called with each result before it is yielded; if true, it is made once more, in this process.
+        is_first: Whether the rows are read again afterwards, for something that takes longer.
     """
-    return _spread(rows).map(work, must_repeat)
+    return _spread(rows).map(work, must_repeat, is_first=is_first)
 
 
 def map_parts_with(
@@ -160,7 +170,8 @@ class SpreadRows:
 
     def classes(self) -> set[ClassName]:
         """See `Rows`."""
-        return set().union(*self.processes.map(_classes_of_shard, self.rows.of_all_images().by_shard()))
+        parts = self.rows.of_all_images().by_shard()
+        return set().union(*self.processes.map(_classes_of_shard, parts, min_remaining_s=_FIRST_READING_S))
 
     @property
     def order(self) -> ImageOrder | None:
@@ -184,10 +195,14 @@ class SpreadRows:
         return self.rows.by_shard()
 
     def map(
-        self, work: Callable[[Iterable[DetectionBatch]], T], must_repeat: Callable[[T], bool] | None
+        self,
+        work: Callable[[Iterable[DetectionBatch]], T],
+        must_repeat: Callable[[T], bool] | None,
+        *,
+        is_first: bool = False,
     ) -> Iterator[T]:
         """See `map_parts`; a part is a shard."""
-        return self._map(functools.partial(_work_on_shard, work), self.by_shard(), must_repeat)
+        return self._map(functools.partial(_work_on_shard, work), self.by_shard(), must_repeat, is_first=is_first)
 
     def map_with(
         self,
@@ -199,8 +214,16 @@ class SpreadRows:
         pairs = list(zip(self.by_shard(), values, strict=True))
         return self._map(functools.partial(_work_with, work), pairs, must_repeat)
 
-    def _map(self, work: Callable[[A], T], items: Sequence[A], must_repeat: Callable[[T], bool] | None) -> Iterator[T]:
-        results = self.processes.map(work, items)
+    def _map(
+        self,
+        work: Callable[[A], T],
+        items: Sequence[A],
+        must_repeat: Callable[[T], bool] | None,
+        *,
+        is_first: bool = False,
+    ) -> Iterator[T]:
+        further = {"min_remaining_s": _FIRST_READING_S} if is_first else {}
+        results = self.processes.map(work, items, **further)
         if must_repeat is not None:
             results = (
                 work(item) if must_repeat(result) else result for item, result in zip(items, results, strict=True)

@@ -56,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Processes]:
-    with Processes(2, min_remaining_s=0) as several:
+    with Processes(2, at_once=True) as several:
         yield several
 
 

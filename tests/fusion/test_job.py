@@ -398,7 +398,7 @@ def test_several_processes_write_the_same_shards(world: World, monkeypatch: pyte
     world.run("b", *(row(name, found(score=score)) for name, score in zip(images[::-1], scores[20:], strict=True)))
     world.fuse("a", "b")
     chosen = {"runs": [str(world.folder / "a"), str(world.folder / "b")], "to": str(world.folder / "other")}
-    monkeypatch.setattr(Processes, "all_cores", lambda: Processes(2, min_remaining_s=0))
+    monkeypatch.setattr(Processes, "all_cores", lambda: Processes(2, at_once=True))
     prelabel.fuse(**chosen)
     first, second = world.rows("fused"), world.rows("other")
     assert list(first) == list(second)

@@ -33,7 +33,7 @@ def test_classes_may_be_evaluated_by_several_processes(tmp_path: Path) -> None:
     export_coco(info, run.rows, truth, CocoOptions.of(score_threshold=0.3), run.storage)
     options = EvaluateOptions.of(truth=truth)
     single = evaluate(info, run.rows, options, run.storage)
-    with Processes(2, min_remaining_s=0) as processes:
+    with Processes(2, at_once=True) as processes:
         several = evaluate(info, SpreadRows(run.rows, processes), options, run.storage)
     assert single.boxes.overall["AP"] == pytest.approx(1)
     assert set(single.boxes.by_class) == {"Dog", "Cat"}
@@ -58,7 +58,7 @@ def test_images_may_be_compared_by_several_processes(tmp_path: Path) -> None:
     options = CompareOptions.of(predictions="out", annotations=str(annotations))
     single = compare(info, run.rows, options, run.storage)
     read: list[tuple[int, int]] = []
-    with Processes(2, min_remaining_s=0) as processes:
+    with Processes(2, at_once=True) as processes:
         rows = SpreadRows(run.rows, processes, lambda done, total: read.append((done, total)))
         several = compare(info, rows, options, run.storage)
     assert single.images == 9

@@ -174,7 +174,7 @@ def test_several_processes_report_the_same_in_the_same_order(tmp_path: Path):
         path = shard_url(output, shard).path
         path.write_bytes(path.read_bytes()[:-1])
     told: list[tuple[int, int]] = []
-    with Processes(2, min_remaining_s=0) as processes:
+    with Processes(2, at_once=True) as processes:
         report = verify(output, STORAGE, processes=processes, progress=lambda *done: told.append(done))
     assert report == verify(output, STORAGE)
     assert report.rows == 38
