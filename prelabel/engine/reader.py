@@ -17,7 +17,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -143,11 +143,11 @@ class _Stage(Enum):
 
 @dataclass(slots=True, eq=False)
 class _Image:
-    """An image that is being read.
+    """An image that is being read. Its stage and bytes change only while it is not counted (`Reader._release`).
 
     Attributes:
         ref: The image in the plan.
-        encoded: Bytes of its file, in memory or expected.
+        encoded: Bytes of its file as they are counted, in memory or expected.
         decoded: Bytes of its pixels, in memory or expected while it is being decoded.
         stage: The stage that it has reached.
         begun_at: When its download was begun (monotonic).
@@ -203,16 +203,16 @@ class _Held:
 
 
 @dataclass(frozen=True, slots=True)
-class _Budget:
+class _Limits:
     """Limits on the images that a group has in memory: files, decoded images, and the bytes of both."""
 
     files: int
     decoded: int
     bytes: int
 
-    def half(self) -> _Budget:
+    def half(self) -> _Limits:
         """Return half of each limit."""
-        return _Budget(self.files // 2, self.decoded // 2, self.bytes // 2)
+        return _Limits(self.files // 2, self.decoded // 2, self.bytes // 2)
 
     def allows_file(self, held: _Held, size: int) -> bool:
         """Whether a file of `size` bytes may be added."""
@@ -304,7 +304,7 @@ class Reader:
     def __init__(self, settings: ReadSettings, decode_threads: int = 1, budget_bytes: int = BUDGET_BYTES) -> None:
         self.settings = settings
         self.most_bytes = 0
-        self._budget = budget_bytes
+        self._budget_bytes = budget_bytes
         self._decode_threads = decode_threads
         self._decode_ahead = max(DECODE_AHEAD, 2 * decode_threads)
         # Enough for the remaining downloads of an aborted shard as well, so that no shard waits for another's. A thread
@@ -315,6 +315,7 @@ class Reader:
         self._open: list[ImageStream] = []
         self._images: dict[_Image, ImageStream] = {}
         self._held = _Held()
+        # Bytes received of files that are larger than counted, filled without the lock.
         self._grown: dict[_Image, int] = {}
         self._decoding = 0
         self._spare: tuple[ImageRef, ArchiveReader] | None = None
@@ -349,7 +350,7 @@ class Reader:
         with self._changed:
             if stream.taken_at is not None:
                 self._image_s += (time.monotonic() - stream.taken_at - self._image_s) / _LATEST_IMAGES
-            if not (stream.is_begun and stream.images):
+            if not (stream.is_begun and stream.images):  # otherwise all that can be begun has been
                 stream.is_begun = True
                 self._advance()
             if not stream.images:
@@ -394,7 +395,7 @@ class Reader:
         ordered = sorted(self._open, key=lambda stream: not stream.is_begun)
         first = ordered[0]
         downloads = min(self._limit.downloads, self._downloads_needed())
-        budget = _Budget(downloads + FETCH_AHEAD, self._decode_ahead, self._budget)
+        limits = _Limits(downloads + FETCH_AHEAD, self._decode_ahead, self._budget_bytes)
         for stream in ordered:
             # What the first stream does not need is for the others, up to half: slow downloads of theirs leave it the
             # other half.
@@ -404,9 +405,9 @@ class Reader:
                 if stream is first
                 else stream.fetching + min(downloads // 2, downloads - first.fetching) - others_fetching
             )
-            self._fetch_ahead(stream, most, budget, first)
+            self._fetch_ahead(stream, most, limits, first)
         for stream in ordered:
-            self._decode_ready(stream, budget, first)
+            self._decode_ready(stream, limits, first)
 
     def _hold(self, stream: ImageStream, image: _Image) -> None:
         """Count an image of a stream as one in memory."""
@@ -416,7 +417,7 @@ class Reader:
         self.most_bytes = max(self.most_bytes, self._held.bytes)
 
     def _release(self, image: _Image) -> None:
-        """Count an image as one in memory no longer, if it is; also before its stage or bytes change."""
+        """Count an image no longer, if it is counted."""
         stream = self._images.pop(image, None)
         if stream is not None:
             self._held.add(image, -1)
@@ -432,10 +433,15 @@ class Reader:
                 image.encoded = received
                 self._hold(stream, image)
 
-    def _others_than(self, first: ImageStream) -> _Held:
-        return self._held.without(first.held)
+    def _allows(
+        self, allows: Callable[[_Limits, _Held, int], bool], size: int, limits: _Limits, first: ImageStream | None
+    ) -> bool:
+        """Whether the limits allow something of `size` bytes, and half of them for all streams other than `first`."""
+        return allows(limits, self._held, size) and (
+            first is None or allows(limits.half(), self._held.without(first.held), size)
+        )
 
-    def _fetch_ahead(self, stream: ImageStream, most: int, budget: _Budget, first: ImageStream) -> None:
+    def _fetch_ahead(self, stream: ImageStream, most: int, limits: _Limits, first: ImageStream) -> None:
         """Begin downloads of a stream, up to `most` at a time; one that the detector waits for in any case."""
         while (ref := stream.peek()) is not None:
             is_needed = stream.is_begun and not stream.images
@@ -445,11 +451,8 @@ class Reader:
                 return
             size = self._expected_bytes() if ref.size is None else ref.size
             # An image may have any size if no other is in memory.
-            is_allowed = not self._held.images or (
-                budget.allows_file(self._held, size)
-                and (stream is first or budget.half().allows_file(self._others_than(first), size))
-            )
-            if not (is_needed or is_allowed):
+            leading = None if stream is first else first
+            if not (is_needed or not self._held.images or self._allows(_Limits.allows_file, size, limits, leading)):
                 return
             stream.pop()
             image = _Image(ref, size)
@@ -491,7 +494,7 @@ class Reader:
         if stream.archives is not None:
             self._spare, stream.archives = (ref, stream.archives), None
 
-    def _decode_ready(self, stream: ImageStream, budget: _Budget, first: ImageStream) -> None:
+    def _decode_ready(self, stream: ImageStream, limits: _Limits, first: ImageStream) -> None:
         for image in stream.images:
             if self._decoding >= self._decode_threads:
                 return
@@ -499,11 +502,9 @@ class Reader:
                 continue
             size = image.fetched.decoded_bytes
             is_needed = stream.is_begun and image is stream.images[0]
-            is_allowed = self._held.images == 1 or (
-                budget.allows_pixels(self._held, size)
-                and (stream is first or budget.half().allows_pixels(self._others_than(first), size))
-            )
-            if is_needed or is_allowed:
+            leading = None if stream is first else first
+            is_alone = self._held.images == 1
+            if is_needed or is_alone or self._allows(_Limits.allows_pixels, size, limits, leading):
                 self._release(image)
                 image.stage, image.decoded = _Stage.DECODING, size
                 self._hold(stream, image)
@@ -540,14 +541,14 @@ class Reader:
                 stream.reads_archive = False
                 if not stream.is_closed and stream.peek() is None:
                     self._spare_archives(stream, image.ref)
-            self._release(image)
             if isinstance(result, FetchedImage):
-                image.stage, image.fetched, image.encoded = _Stage.FETCHED, result, len(result.data)
-                self._typical_bytes += (image.encoded - self._typical_bytes) // 8
-                self._latest_sizes.append(image.encoded)
+                image.fetched, size = result, len(result.data)
+                self._typical_bytes += (size - self._typical_bytes) // 8
+                self._latest_sizes.append(size)
+                self._reached(stream, image, _Stage.FETCHED, encoded=size)
             else:
-                image.stage, image.loaded, image.encoded = _Stage.READY, result, 0
-            self._stage_changed(stream, image)
+                image.loaded = result
+                self._reached(stream, image, _Stage.READY)
             archives = stream.archives if stream.is_closed and image.ref.location is not None else None
         if archives is not None:
             archives.close()
@@ -586,13 +587,16 @@ class Reader:
         with self._changed:
             self._decoding -= 1
             pixels = None if image.loaded is None else image.loaded.pixels
-            self._release(image)
-            image.stage, image.fetched, image.encoded = _Stage.READY, None, 0
-            image.decoded = 0 if pixels is None else pixels.nbytes
-            self._stage_changed(stream, image)
+            image.fetched = None
+            self._reached(stream, image, _Stage.READY, decoded=0 if pixels is None else pixels.nbytes)
 
-    def _stage_changed(self, stream: ImageStream, image: _Image) -> None:
+    def _reached(
+        self, stream: ImageStream, image: _Image, stage: _Stage, *, encoded: int = 0, decoded: int = 0
+    ) -> None:
+        """Note the stage that an image has reached with its bytes, and begin what that allows."""
+        self._release(image)
+        image.stage, image.encoded, image.decoded = stage, encoded, decoded
         if not stream.is_closed:
             self._hold(stream, image)
-        self._advance()
         self._changed.notify_all()
+        self._advance()

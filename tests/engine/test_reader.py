@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,19 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def held_by(reader: Reader) -> int:
-    """Bytes that are held now, encoded and decoded."""
-    return sum(image.encoded + image.decoded for image in reader._images)
+    """Bytes that are held now, encoded and decoded, counted anew; the reader must have counted them, too."""
+    with reader._changed:
+        assert reader._held == counted(reader._images)
+        for stream in set(reader._images.values()):
+            assert stream.held == counted(image for image, its in reader._images.items() if its is stream)
+        return reader._held.bytes
+
+
+def counted(images: Iterable[Any]) -> Any:
+    held = module._Held()
+    for image in images:
+        held.add(image)
+    return held
 
 
 class Store:
@@ -313,7 +324,7 @@ def test_files_of_unknown_size_beyond_the_least_downloads_count_as_the_largest_o
     refs = refs_of("a", 100, size=None)
     store.hold(*(ref.image_id for ref in refs))
     reader = reader_at(latency_s=0.5, image_s=0.025)
-    reader._budget, reader._typical_bytes = 100_000, 200
+    reader._budget_bytes, reader._typical_bytes = 100_000, 200
     reader._latest_sizes.extend([100, 10_000, 100])
     most = LEAST_DOWNLOADS + (50_000 - LEAST_DOWNLOADS * 200) // 10_000  # files may use half of the budget
     with reader.read(refs):
@@ -321,6 +332,26 @@ def test_files_of_unknown_size_beyond_the_least_downloads_count_as_the_largest_o
         time.sleep(0.1)
         assert len(store.asked) == most
         store.give(*store.gates)
+
+
+@pytest.mark.parametrize("is_ended", [False, True])
+def test_a_file_larger_than_expected_counts_with_the_bytes_received(store: Store, is_ended: bool):
+    store.hold("a0", "a1", "a2")
+    reader = Reader(SETTINGS)
+    reader._typical_bytes = 100
+    with reader.read(refs_of("a", 3, size=None)) as pictures:
+        wait_for(lambda: len(store.asked) == 3)
+        assert held_by(reader) == 300
+        store.on_bytes["a0"](5000)
+        store.give("a1")
+        wait_for(lambda: reader._images and held_by(reader) == 5000 + 3 * 8 * 8 + 100)
+        if not is_ended:
+            store.give("a0", "a2")
+            assert ids(pictures) == ["a0", "a1", "a2"]
+    if is_ended:
+        assert held_by(reader) == 5000 + 100  # still being downloaded
+        store.give("a0", "a2")
+    wait_for(lambda: held_by(reader) == 0)
 
 
 def test_an_image_larger_than_the_budget_passes_alone(store: Store):
@@ -335,6 +366,7 @@ def test_an_image_larger_than_the_budget_passes_alone(store: Store):
         assert len(ids(first)) == 12
         assert len(ids(second)) == 12
     assert reader.most_bytes <= budget + 3 * 300 * 300 + 10_000
+    assert held_by(reader) == 0
 
 
 def test_two_shards_that_fill_the_budget_do_not_wait_for_each_other(store: Store):
@@ -437,6 +469,7 @@ def test_an_error_of_one_image_is_its_row_and_an_error_of_all_images_is_raised(s
         assert [row.error_stage for row in rows] == [None, "read", "decode", None]
         with pytest.raises(CredentialsError):
             next(pictures)
+    wait_for(lambda: held_by(reader) == 0)
 
 
 def test_an_error_while_listing_images_is_raised_after_the_listed_images():

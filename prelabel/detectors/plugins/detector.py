@@ -10,7 +10,7 @@ protocol, or if most of its detections are broken, since they then mean somethin
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -169,7 +169,7 @@ def _kind_of(value: object) -> str:
 
 
 def _checked_types(
-    answer: object, height: int, width: int, info: DetectorInfo, known: Collection[ClassName] | None
+    answer: object, height: int, width: int, info: DetectorInfo, known: frozenset[ClassName] | None
 ) -> Detections:
     """The detections of an array of this size, whose classes and masks are as the detector says. Numbers may be wrong.
 
