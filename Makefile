@@ -81,16 +81,16 @@ test-networks: setup $(addsuffix /.ready,$(NETWORKS))
 wheel:  # build the wheel and test it outside this checkout; with another Python: make wheel PYTHON=python3.13
 	@$(PYTHON) tests/wheel.py
 
-bench: setup  # measure all figures with targets, in about 45 minutes; run nothing else meanwhile
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
-	  'label-studio-sdk>=2.0.18,<3'
+bench: bench-packages  # measure all figures with targets, in about 45 minutes; run nothing else meanwhile
 	@$(BIN)/python benchmarks/run.py
 
-.PHONY: bench-quick
-bench-quick: setup  # measure the most important figures with fewer images, in about 10 minutes
+.PHONY: bench-quick bench-packages
+bench-quick: bench-packages  # measure the most important figures with fewer images, in about 10 minutes
+	@$(BIN)/python benchmarks/run.py --quick
+
+bench-packages: setup  # what benchmarks compare with
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	  'label-studio-sdk>=2.0.18,<3'
-	@$(BIN)/python benchmarks/run.py --quick
 
 .PHONY: bench-sahi
 bench-sahi: setup $(SAHI)/.ready  # several views compared with SAHI's sliced prediction, in about 15 minutes
