@@ -25,6 +25,9 @@ ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
 #: Rounds that make a median worth naming.
 LEAST_REPEAT = 3
 
+# As in an installation: otherwise each process of a run compiles all modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 _PACKAGES = ("prelabel", "numpy", "pillow", "pyarrow", "ray", "tensorflow")
 
 T = TypeVar("T")
