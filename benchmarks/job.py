@@ -1,7 +1,7 @@
 """Compare the whole job with a plain loop, with Ray Data, and with the best that the machine allows.
 
     python benchmarks/job.py --cache out/benchmark-images
-    python benchmarks/job.py --long                       # every method on every data set
+    python benchmarks/job.py --long                # every method on every data set, and memory of 20,000 images
 
 Prints one JSON line per data set. The methods take turns, each in its own process. `plain` is the loop of the
 TensorFlow Hub tutorial with TensorFlow's default threads. `ray-data` follows Ray's documentation, with one actor or one
@@ -294,7 +294,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=LEAST_REPEAT, help="rounds that are counted (at least 3)")
     parser.add_argument("--images", type=int, default=2000, help="of 640x480")
     parser.add_argument("--large", type=int, default=400, help="of 12 megapixels")
-    parser.add_argument("--long", action="store_true", help="every way on every set")
+    parser.add_argument("--long", action="store_true", help="every way on every set, and memory of more images")
     parser.add_argument("--only", default="", help="sets whose name contains this")
     args = parser.parse_args()
     for number, image_set in enumerate(sets(args.cache, args.images, args.large)):
@@ -309,8 +309,9 @@ def main() -> None:
             repeat = max(args.repeat, LEAST_REPEAT)
             report(f"job, {image_set.name}", measured, setup={**setup, "repeat": repeat, "cores": cores()})
     if args.only in "memory":
-        setup = {"images": [args.images, 10 * args.images], "size": [SMALL, SMALL], "detector": "demo-shapes"}
-        report("job, memory", memory(args.cache, args.images), setup={**setup, "cores": cores()})
+        few = args.images if args.long else args.images // 4
+        setup = {"images": [few, 10 * few], "size": [SMALL, SMALL], "detector": "demo-shapes"}
+        report("job, memory", memory(args.cache, few), setup={**setup, "cores": cores()})
 
 
 if __name__ == "__main__":
