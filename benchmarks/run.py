@@ -32,8 +32,8 @@ _BY_NAME = {"endurance", "estimates", "slicing", "streams"}
 _QUICK = {
     "decode": ("--photos", "5", "--repeat", "3"),
     "exports": ("--rows", "10000"),
-    "feed": ("--shards", "100000"),
-    "job": ("--only", "640x480", "--images", "500"),
+    "feed": ("--shards", "20000", "--ray-shards", "1000", "--seconds", "4"),
+    "job": ("--only", "640x480", "--images", "300"),
     "masks": ("--repeat", "3"),
     "merging": ("--repeat", "3"),
     "planning": ("--images", "200000"),
