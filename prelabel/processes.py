@@ -45,8 +45,9 @@ B = TypeVar("B")
 #: and each process takes memory.
 _MAX_PROCESSES = 8
 
-#: The default of `Processes.map`.
-_MIN_REMAINING_S = 2.0
+#: Start processes if the remaining items would take this process longer than this, in seconds; the second, if work
+#: follows that takes several times as long.
+_MIN_REMAINING_S, _MIN_REMAINING_BEFORE_MORE_S = 2.0, 0.25
 
 #: Items submitted in addition to one per process.
 _AHEAD = 2
@@ -96,23 +97,21 @@ class Processes:
         """Whether other processes may work."""
         return self._processes > 1
 
-    def map(
-        self, work: Callable[[A], B], items: Sequence[A], *, min_remaining_s: float = _MIN_REMAINING_S
-    ) -> Iterator[B]:
+    def map(self, work: Callable[[A], B], items: Sequence[A], *, more_follows: bool = False) -> Iterator[B]:
         """Yield the results in order. An exception of `work` is raised in place of its result.
 
         Args:
             work: Makes a result. Processes receive it in the state it has when an item is submitted.
             items: What it is made of.
-            min_remaining_s: Start processes if the remaining items would take this process longer than this, in
-                seconds; it may be less if other work follows.
+            more_follows: Whether work follows that takes several times as long: then processes are started sooner.
 
         Raises:
             RunError: A process died, usually because memory ran out.
         """
         rest = iter(items)
         try:
-            yield from self._alone(work, rest, len(items), min_remaining_s)
+            least_s = _MIN_REMAINING_BEFORE_MORE_S if more_follows else _MIN_REMAINING_S
+            yield from self._alone(work, rest, len(items), least_s)
             yield from self._together(work, rest)
         except BrokenProcessPool:
             raise RunError("a process died, most likely because memory ran out") from None

@@ -67,7 +67,7 @@ def test_this_process_works_while_it_waits() -> None:
 
 def test_this_process_works_alone_until_another_one_is_ready() -> None:
     with Processes(2) as processes:
-        pids = list(processes.map(wait, range(400), min_remaining_s=1))
+        pids = list(processes.map(wait, range(400), more_follows=True))
     assert len(set(pids)) == 2
     assert set(pids[:5]) == {os.getpid()}
 

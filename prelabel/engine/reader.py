@@ -434,11 +434,16 @@ class Reader:
                 self._hold(stream, image)
 
     def _allows(
-        self, allows: Callable[[_Limits, _Held, int], bool], size: int, limits: _Limits, first: ImageStream | None
+        self,
+        allows: Callable[[_Limits, _Held, int], bool],
+        size: int,
+        limits: _Limits,
+        stream: ImageStream,
+        first: ImageStream,
     ) -> bool:
-        """Whether the limits allow something of `size` bytes, and half of them for all streams other than `first`."""
+        """Whether the limits allow a stream `size` bytes, and half of them all streams other than `first`."""
         return allows(limits, self._held, size) and (
-            first is None or allows(limits.half(), self._held.without(first.held), size)
+            stream is first or allows(limits.half(), self._held.without(first.held), size)
         )
 
     def _fetch_ahead(self, stream: ImageStream, most: int, limits: _Limits, first: ImageStream) -> None:
@@ -451,8 +456,8 @@ class Reader:
                 return
             size = self._expected_bytes() if ref.size is None else ref.size
             # An image may have any size if no other is in memory.
-            leading = None if stream is first else first
-            if not (is_needed or not self._held.images or self._allows(_Limits.allows_file, size, limits, leading)):
+            is_alone = not self._held.images
+            if not (is_needed or is_alone or self._allows(_Limits.allows_file, size, limits, stream, first)):
                 return
             stream.pop()
             image = _Image(ref, size)
@@ -502,9 +507,8 @@ class Reader:
                 continue
             size = image.fetched.decoded_bytes
             is_needed = stream.is_begun and image is stream.images[0]
-            leading = None if stream is first else first
             is_alone = self._held.images == 1
-            if is_needed or is_alone or self._allows(_Limits.allows_pixels, size, limits, leading):
+            if is_needed or is_alone or self._allows(_Limits.allows_pixels, size, limits, stream, first):
                 self._release(image)
                 image.stage, image.decoded = _Stage.DECODING, size
                 self._hold(stream, image)

@@ -35,11 +35,6 @@ UNUSED = ("frames", "bytes", "sha256", "multiclass_scores", "seconds", "views", 
 UNUSED_BUT_REREAD = tuple(name for name in UNUSED if name not in ("bytes", "sha256"))
 
 
-#: A first reading of the rows starts processes if it would take longer than this, in seconds: what is made of the rows
-#: afterwards takes several times as long.
-_FIRST_READING_S = 0.25
-
-
 @dataclass(kw_only=True)
 class Part(Generic[Item]):
     """The items made from some rows of a run, and the notes collected on the way.
@@ -106,7 +101,7 @@ def map_parts(
     work: Callable[[Iterable[DetectionBatch]], T],
     must_repeat: Callable[[T], bool] | None = None,
     *,
-    is_first: bool = False,
+    more_follows: bool = False,
 ) -> Iterator[T]:
     """The results of `work` for each part of the rows, in order; one part is in memory at a time.
 
@@ -114,9 +109,9 @@ def map_parts(
         rows: With `SpreadRows`, several processes may work; other rows are read in this process.
         work: Makes the result of a part. It is pickled per part, so changes to it reach parts that start later.
         must_repeat: Called with each result before it is yielded; if true, it is made once more, in this process.
-        is_first: Whether the rows are read again afterwards, for something that takes longer.
+        more_follows: Whether the rows are read again afterwards, for something that takes longer.
     """
-    return _spread(rows).map(work, must_repeat, is_first=is_first)
+    return _spread(rows).map(work, must_repeat, more_follows=more_follows)
 
 
 def map_parts_with(
@@ -171,7 +166,7 @@ class SpreadRows:
     def classes(self) -> set[ClassName]:
         """See `Rows`."""
         parts = self.rows.of_all_images().by_shard()
-        return set().union(*self.processes.map(_classes_of_shard, parts, min_remaining_s=_FIRST_READING_S))
+        return set().union(*self.processes.map(_classes_of_shard, parts, more_follows=True))
 
     @property
     def order(self) -> ImageOrder | None:
@@ -199,10 +194,12 @@ class SpreadRows:
         work: Callable[[Iterable[DetectionBatch]], T],
         must_repeat: Callable[[T], bool] | None,
         *,
-        is_first: bool = False,
+        more_follows: bool = False,
     ) -> Iterator[T]:
         """See `map_parts`; a part is a shard."""
-        return self._map(functools.partial(_work_on_shard, work), self.by_shard(), must_repeat, is_first=is_first)
+        return self._map(
+            functools.partial(_work_on_shard, work), self.by_shard(), must_repeat, more_follows=more_follows
+        )
 
     def map_with(
         self,
@@ -220,10 +217,9 @@ class SpreadRows:
         items: Sequence[A],
         must_repeat: Callable[[T], bool] | None,
         *,
-        is_first: bool = False,
+        more_follows: bool = False,
     ) -> Iterator[T]:
-        further = {"min_remaining_s": _FIRST_READING_S} if is_first else {}
-        results = self.processes.map(work, items, **further)
+        results = self.processes.map(work, items, more_follows=more_follows)
         if must_repeat is not None:
             results = (
                 work(item) if must_repeat(result) else result for item, result in zip(items, results, strict=True)

@@ -136,7 +136,7 @@ def config_for(
         given, given_by = _read_given(options.label_config, storage), redact(options.label_config)
     present = _Present()
     keypoints = written_keypoints(info, options)
-    for part in map_parts(rows, partial(_labels_present, options, given, keypoints), is_first=True):
+    for part in map_parts(rows, partial(_labels_present, options, given, keypoints), more_follows=True):
         present.merge(part)
     if given is not None:
         if options.unlisted == "error":

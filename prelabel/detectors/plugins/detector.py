@@ -10,7 +10,7 @@ protocol, or if most of its detections are broken, since they then mean somethin
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,7 +55,7 @@ class PluginDetector:
     ) -> None:
         self._detector = detector
         self._info = detector.info
-        self._known = None if self._info.classes is None else frozenset(self._info.classes)
+        self._known = None if self._info.classes is None else dict.fromkeys(self._info.classes)
         self._selection = selection or Selection()
         self._decisive_score = decisive_score
         self.batch_size = min(int(detector.batch_size), batch_size or int(detector.batch_size))
@@ -169,7 +169,7 @@ def _kind_of(value: object) -> str:
 
 
 def _checked_types(
-    answer: object, height: int, width: int, info: DetectorInfo, known: frozenset[ClassName] | None
+    answer: object, height: int, width: int, info: DetectorInfo, known: Collection[ClassName] | None
 ) -> Detections:
     """The detections of an array of this size, whose classes and masks are as the detector says. Numbers may be wrong.
 
@@ -195,7 +195,7 @@ def _checked_types(
     if known is not None:
         for number, label, mid in zip(detections.category_id.tolist(), labels, mids, strict=True):
             if ClassName(number, label, mid) not in known:
-                raise DetectorError(_unknown_class(number, label, mid, info.classes or ()))
+                raise DetectorError(_unknown_class(number, label, mid, known))
     masks = detections.mask
     if info.masks and masks is None:
         if len(detections):
@@ -232,7 +232,7 @@ def _texts(values: ObjectArray, name: str) -> ObjectArray:
     return as_objects([str(value) for value in values])
 
 
-def _unknown_class(number: int, label: str, mid: str, classes: Sequence[ClassName]) -> str:
+def _unknown_class(number: int, label: str, mid: str, classes: Collection[ClassName]) -> str:
     given = f"{number} {label!r}" + (f" with the MID {mid}" if mid else "")
     near = next((known for known in classes if known.name == label), None) or next(
         (known for known in classes if known.id == number), None
