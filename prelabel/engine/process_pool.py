@@ -12,6 +12,7 @@ The driver's side of one process is in `worker_process.py`, that of all comes fi
 from __future__ import annotations
 
 import ctypes
+import gc
 import itertools
 import os
 import signal
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, wait
@@ -175,12 +177,25 @@ class _WorkerMain:
         self._sending = threading.Lock()
         # One thread per task: some shards are read ahead and published while another is run.
         self._threads = ThreadPoolExecutor(MOST_IN_FLIGHT, "work")
-        self._importing = threading.Thread(target=_import, daemon=True) if uses_tensorflow else None
+        self._uses_tensorflow = uses_tensorflow
+        self._imported = threading.Event()
 
     def serve(self) -> None:
         """Work until the other end of the connection is closed; unfinished tasks are dropped then."""
-        if self._importing is not None:
-            self._importing.start()
+        receiving = threading.Thread(target=self._receive, name="receive")
+        receiving.start()
+        if self._uses_tensorflow:
+            # Not in a thread of its own, where the import takes a tenth of a second longer.
+            try:
+                _import()
+            except Exception:  # noqa: BLE001 - loading the detector fails in the same way, which is sent to the driver
+                traceback.print_exc()
+        _collect_new_objects_only()
+        self._imported.set()
+        receiving.join()
+
+    def _receive(self) -> None:
+        """Start the tasks that arrive."""
         try:
             self._worker = Worker(self._connection.recv())
             self._threads.submit(self._do, None, None)
@@ -190,14 +205,16 @@ class _WorkerMain:
                 self._threads.submit(self._do, key, task)
         except (EOFError, OSError):
             os._exit(0)
+        except Exception:  # noqa: BLE001 - the process ends, and the driver tells the last line of what it printed
+            traceback.print_exc()
+            os._exit(1)
 
     def _do(self, key: int | None, task: Task | None) -> None:
         """Run a task, or load the detector if there is no task. Errors are sent to the driver, as Ray does."""
         worker = self._worker
         try:
             if task is None:
-                if self._importing is not None:
-                    self._importing.join()
+                self._imported.wait()
                 worker.load()
                 self._send(LOADED, None, None)
             else:
@@ -238,6 +255,15 @@ def _import() -> None:
     # Models load and run without Keras, and TensorFlow starts faster without it.
     runtime.tensorflow(keras=False)
     without_pandas()
+
+
+def _collect_new_objects_only() -> None:
+    """End the pause of the search for reference cycles in which this process started, without what it has imported.
+
+    TensorFlow alone makes hundreds of thousands of objects, and a search through all of them takes 0.1 s.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 def _end_with_parent() -> None:

@@ -27,10 +27,12 @@ _EXIT_TIMEOUT_S = 5.0
 #: Bytes to keep of what a process printed.
 _KEPT_OUTPUT = 1 << 16
 
-#: The code that a worker's process runs. It uses the module search path of this process.
+#: The code that a worker's process runs. It uses the module search path of this process, and imports faster without
+#: searches for reference cycles.
 _BOOT = (
-    "import sys; from multiprocessing.connection import Connection; connection = Connection(int(sys.argv[1])); "
-    "sys.path[:] = connection.recv(); from prelabel.engine.process_pool import main; main(connection, sys.argv[2])"
+    "import gc, sys; gc.disable(); from multiprocessing.connection import Connection; "
+    "connection = Connection(int(sys.argv[1])); sys.path[:] = connection.recv(); "
+    "from prelabel.engine.process_pool import main; main(connection, sys.argv[2])"
 )
 
 #: Tells a process to import TensorFlow at once.

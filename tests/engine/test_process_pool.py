@@ -26,7 +26,7 @@ from prelabel.storage.files import Storage
 from prelabel.store.run import open_run
 from tests.e2e.command import wait_until
 from tests.engine.fakes import Deed
-from tests.engine.world import Recorder, World
+from tests.engine.world import ROOT, Recorder, World
 from tests.messages import telling
 
 
@@ -121,6 +121,18 @@ def test_local_processes_label_without_importing_ray(local_world: World):
     done = subprocess.run([sys.executable, "-c", call, *place], capture_output=True, text=True, check=True)
     assert done.stdout == "local 6 0 []\n"
     local_world.require_whole()
+
+
+def test_a_tensorflow_that_cannot_be_imported_is_reported(
+    local_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    local_world.add(2)
+    (tmp_path / "broken" / "tensorflow").mkdir(parents=True)
+    (tmp_path / "broken" / "tensorflow" / "__init__.py").write_text("raise ImportError('it needs another glibc')")
+    monkeypatch.syspath_prepend(tmp_path / "broken")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # real workers
+    with pytest.raises(RunError, match="ImportError: it needs another glibc"):
+        local_world.label()
 
 
 @pytest.mark.ray
