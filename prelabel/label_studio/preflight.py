@@ -5,17 +5,18 @@ The rules are those of the server's validator and, beyond it, of problems that t
 vanishes), numbers given as text, `x + width` above 100, a polygon that is not closed, an encoded mask of wrong size.
 
 The numbers of a run are checked as columns, before they become tasks (`require_showable_numbers`); everything else in a
-task follows from the labeling config. `problems` has all the rules for a finished task. If label-studio-sdk is
-installed, every task is checked by these and by its validator (`sdk_rules`); the server uses the same one. Importing it
-takes a second or two, so only the check of finished tasks does so.
+task follows from its tools and labels. `problems` has all the rules for a finished task. If label-studio-sdk is
+installed, tasks are checked by these and by its validator (`sdk_rules`), which the server uses as well: at least one
+task with each tool and label, since that takes longer than making the task. Importing the SDK takes a second or two, so
+only the check of finished tasks does so.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from functools import cache, lru_cache
 from importlib import metadata
 from typing import Any, TypeGuard
 
@@ -35,6 +36,7 @@ class Preflight:
         """Raises ExportError if the SDK refuses the config. A config that a server has `accepted` is not checked."""
         self._config = config
         self._sdk_rules = sdk_rules(config.xml, accepted=accepted)
+        self._checked: set[str] = set()
 
     def require_distinct(self, image_id: str, url: str, model_version: str, region_ids: Sequence[str]) -> None:
         """Raise ExportError unless an image has a URL, and a prediction a model version and distinct regions."""
@@ -45,10 +47,20 @@ class Preflight:
         if len(set(region_ids)) < len(region_ids):
             raise not_shown(image_id, "the id of a region is a duplicate")
 
-    def require_accepted(self, task: bytes) -> None:
-        """Raise ExportError if the SDK is installed, and it or `problems` finds a problem in a task as JSON."""
-        if self._sdk_rules is not None:
+    def require_accepted(self, task: bytes, kinds: Set[str]) -> None:
+        """Raise ExportError if the SDK is installed, and it or `problems` finds a problem in a task as JSON.
+
+        Args:
+            task: The task.
+            kinds: Tool and label of each of its regions, in any form. A task that has only those of tasks that were
+                checked before is not checked.
+        """
+        if self._sdk_rules is None:
+            return
+        new = (kinds or {"no region"}) - self._checked
+        if new:
             self.require_showable(json.loads(task))
+            self._checked |= new
 
     def require_showable(self, task: Mapping[str, Any]) -> None:
         """Raise ExportError unless the task will be shown correctly; it gives the image and the first problem."""
@@ -61,6 +73,12 @@ class Preflight:
         if self._sdk_rules is not None:
             for prediction in task["predictions"]:
                 yield from (f"label-studio-sdk: {problem}" for problem in self._sdk_rules(prediction))
+
+
+@lru_cache(maxsize=1)
+def preflight_of_process(config: LabelConfig) -> Preflight:
+    """The checks of tasks for a config that has been checked before; all parts that a process makes share them."""
+    return Preflight(config, accepted=True)
 
 
 def not_shown(image_id: str | None, problem: str) -> ExportError:

@@ -63,11 +63,13 @@ class Regions:
         json: Each region as JSON.
         ids: The id of each region.
         scores: The score of each region that is no keypoint.
+        kinds: What distinguishes regions besides their numbers: each tool with each label.
     """
 
     json: list[str] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    kinds: set[str] = field(default_factory=set)
 
 
 def regions_of(
@@ -148,6 +150,7 @@ def regions_of(
             tally.drop(f"detections {reason}")
         else:
             tally.detections += 1
+            of_image.kinds.add(fit.labels)
         for part_number, value in enumerate(values):
             id_ = _id_of(id_prefix, b"%d" % place, b"%d" % part_number)
             of_image.ids.append(id_)
@@ -168,6 +171,7 @@ def regions_of(
             ):
                 of_image.ids.append(region["id"])
                 of_image.json.append(strict_json(region).decode("ascii"))
+                of_image.kinds.add(f"{region['type']} {region['value'][region['type']][0]}")
     return regions
 
 

@@ -20,7 +20,7 @@ from prelabel.export.text import shortest, strict_json
 from prelabel.label_studio.config import LabelConfig
 from prelabel.label_studio.image_url import ImageUrls
 from prelabel.label_studio.options import TaskOptions
-from prelabel.label_studio.preflight import Preflight, require_score
+from prelabel.label_studio.preflight import preflight_of_process, require_score
 from prelabel.label_studio.regions import Region, Regions, choice, region_id, regions_of
 from prelabel.options import require
 from prelabel.store.detection_batch import DetectionBatch
@@ -82,7 +82,7 @@ def add_tasks(
     Raises:
         ExportError: An image has no URL, a mask does not fit its image, or a task would not be shown.
     """
-    preflight = Preflight(config, accepted=True)
+    preflight = preflight_of_process(config)
     model_version = strict_json(info.model_version)
     tally = part.tally
     for batch in itertools.chain.from_iterable(larger.split(_DETECTIONS) for larger in batches):
@@ -102,7 +102,7 @@ def add_tasks(
             predictions = [] if failed else [_prediction(info, model_version, image, regions, config, options, tally)]
             preflight.require_distinct(image.image_id, url, info.model_version, regions.ids)
             task = b'{"data":%b,"predictions":[%b]}' % (strict_json(data), b"".join(predictions))
-            preflight.require_accepted(task)
+            preflight.require_accepted(task, regions.kinds)
             if for_existing:
                 # An image id begins with the number of its task.
                 number = int(image.image_id.partition("/")[0])
@@ -131,6 +131,7 @@ def _prediction(
         tally.detections += len(region["value"][region["type"]])
         regions.json.insert(0, strict_json(region).decode("ascii"))
         regions.ids.insert(0, region["id"])
+        regions.kinds.update(f"{region['type']} {label}" for label in region["value"][region["type"]])
         regions.scores.insert(0, region["score"])
     # The score of a task is about its objects. The points of one object would outweigh the others.
     score = task_score(regions.scores, options.task_score)
