@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -216,7 +215,7 @@ class _Images:
         masked: set[bool] = set()
         for entries in make_items(self._rows, self._work, self._whole):
             position = len(self._stems)
-            self._stems.append(hash(re.sub(r"\.[^./]*$", "", entries.file_name)))
+            self._stems.append(hash(_without_extension(entries.file_name)))
             if entries.image is None:
                 continue
             # Readers look only at the first entry of a results file to tell masks from boxes.
@@ -252,9 +251,19 @@ class _Images:
 
     def equal_stems(self) -> tuple[int, str]:
         """The number of images whose path without extension equals an earlier one, and the file name of the first."""
-        _, first = np.unique(np.asarray(self._stems), return_index=True)
-        repeated = np.setdiff1d(np.arange(len(self._stems)), first)
-        return (len(repeated), row_at(self._rows, int(repeated[0])).file_name) if len(repeated) else (0, "")
+        stems = np.asarray(self._stems)
+        _, first = np.unique(stems, return_index=True)
+        count = len(stems) - len(first)
+        if not count:
+            return 0, ""
+        repeated = np.ones(len(stems), dtype=bool)
+        repeated[first] = False
+        return count, row_at(self._rows, int(repeated.argmax())).file_name
+
+
+def _without_extension(file_name: str) -> str:
+    stem, dot, extension = file_name.rpartition(".")
+    return stem if dot and "/" not in extension else file_name
 
 
 def _add_warnings(tally: Tally, options: CocoOptions, info: RunInfo, equal_stems: tuple[int, str]) -> None:

@@ -23,7 +23,8 @@ class JsonList:
     def add(self, entries: Sequence[bytes]) -> None:
         """Add entries, each as compact JSON."""
         if entries:
-            self._stream.write((b",\n" if self._has_entries else b"\n") + b",\n".join(entries))
+            self._stream.write(b",\n" if self._has_entries else b"\n")
+            self._stream.write(b",\n".join(entries))
             self._has_entries = True
 
 
@@ -36,7 +37,7 @@ def dataset_file(
     Entries can be added to both lists in any order: annotations are kept in a temporary file until the block ends.
     `categories` is called then.
     """
-    with storage.publishing(url) as stream, tempfile.TemporaryFile() as annotations:
+    with storage.publishing(url) as stream, tempfile.TemporaryFile(buffering=1 << 20) as annotations:
         stream.write(strict_json(head)[:-1] + b',\n"images":[')
         yield JsonList(stream), JsonList(annotations)
         stream.write(b'],\n"categories":' + strict_json(categories()))
