@@ -7,7 +7,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from prelabel.export.text import strict_json
 from prelabel.storage.files import Storage
@@ -16,7 +16,7 @@ from prelabel.storage.files import Storage
 class JsonList:
     """Writes the entries of a JSON list, one per line."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._has_entries = False
 

@@ -42,7 +42,7 @@ from prelabel.label_studio.image_url import ImageUrls
 from prelabel.label_studio.list_order import in_list_order
 from prelabel.label_studio.options import LabelStudioOptions
 from prelabel.label_studio.preflight import Preflight
-from prelabel.label_studio.tasks import Batch, TaskPart, add_tasks, require_possible_copies
+from prelabel.label_studio.tasks import Batch, TaskPart, TaskSamples, add_tasks, require_possible_copies
 from prelabel.options import require
 from prelabel.storage.address import absolute, describe, join, redact
 from prelabel.storage.files import Storage
@@ -80,16 +80,16 @@ def export_label_studio(
         rows = rows.without("masks")
     rows = rows.without(*unread_keypoints(info, options))
     names = KnownNames(options.selection, info.classes, info.kept)
+    config = config_for(info, rows, options, storage)
     whole = TaskPart(
         names=names,
         urls=ImageUrls(options.image_url, options.document_root),
         copies=DisplayCopies(options.display_copies, storage),
+        samples=TaskSamples(Preflight(config)),
     )
     tally = whole.tally
-    config = config_for(info, rows, options, storage)
     if not any(control.labels for control in config.controls):
         tally.warnings.append("the config has no labels: nothing was detected, and the detector has no list of classes")
-    Preflight(config)  # checks only the config; tasks are checked where they are made
     largest = 0
     try:
         with task_files(to, storage, options) as files:

@@ -6,17 +6,17 @@ vanishes), numbers given as text, `x + width` above 100, a polygon that is not c
 
 The numbers of a run are checked as columns, before they become tasks (`require_showable_numbers`); everything else in a
 task follows from its tools and labels. `problems` has all the rules for a finished task. If label-studio-sdk is
-installed, tasks are checked by these and by its validator (`sdk_rules`), which the server uses as well: at least one
-task with each tool and label, since that takes longer than making the task. Importing the SDK takes a second or two, so
-only the check of finished tasks does so.
+installed, tasks are checked by these and by its validator (`sdk_rules`), which the server uses as well: one task with
+each tool and label, since that takes longer than making the task. Importing the SDK takes a second or two, so only the
+process that writes or sends the tasks does so.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from typing import Any, TypeGuard
 
@@ -36,31 +36,11 @@ class Preflight:
         """Raises ExportError if the SDK refuses the config. A config that a server has `accepted` is not checked."""
         self._config = config
         self._sdk_rules = sdk_rules(config.xml, accepted=accepted)
-        self._checked: set[str] = set()
 
-    def require_distinct(self, image_id: str, url: str, model_version: str, region_ids: Sequence[str]) -> None:
-        """Raise ExportError unless an image has a URL, and a prediction a model version and distinct regions."""
-        if not url:
-            raise not_shown(image_id, f"data.{self._config.data_key} must be the image's URL, got ''")
-        if not model_version.strip():
-            raise not_shown(image_id, f"model_version must be text that is not empty, got {model_version!r}")
-        if len(set(region_ids)) < len(region_ids):
-            raise not_shown(image_id, "the id of a region is a duplicate")
-
-    def require_accepted(self, task: bytes, kinds: Set[str]) -> None:
-        """Raise ExportError if the SDK is installed, and it or `problems` finds a problem in a task as JSON.
-
-        Args:
-            task: The task.
-            kinds: Tool and label of each of its regions, in any form. A task that has only those of tasks that were
-                checked before is not checked.
-        """
-        if self._sdk_rules is None:
-            return
-        new = (kinds or {"no region"}) - self._checked
-        if new:
+    def require_accepted(self, task: bytes) -> None:
+        """Raise ExportError if the SDK is installed, and it or `problems` finds a problem in a task as JSON."""
+        if self._sdk_rules is not None:
             self.require_showable(json.loads(task))
-            self._checked |= new
 
     def require_showable(self, task: Mapping[str, Any]) -> None:
         """Raise ExportError unless the task will be shown correctly; it gives the image and the first problem."""
@@ -75,15 +55,21 @@ class Preflight:
                 yield from (f"label-studio-sdk: {problem}" for problem in self._sdk_rules(prediction))
 
 
-@lru_cache(maxsize=1)
-def preflight_of_process(config: LabelConfig) -> Preflight:
-    """The checks of tasks for a config that has been checked before; all parts that a process makes share them."""
-    return Preflight(config, accepted=True)
-
-
 def not_shown(image_id: str | None, problem: str) -> ExportError:
     """The error about a task that Label Studio would not show."""
     return ExportError(f"Label Studio would not show the task of image {image_id!r} correctly: {problem}")
+
+
+def require_distinct(
+    image_id: str, url: str, model_version: str, region_ids: Sequence[str], config: LabelConfig
+) -> None:
+    """Raise ExportError unless an image has a URL, and a prediction a model version and distinct regions."""
+    if not url:
+        raise not_shown(image_id, f"data.{config.data_key} must be the image's URL, got ''")
+    if not model_version.strip():
+        raise not_shown(image_id, f"model_version must be text that is not empty, got {model_version!r}")
+    if len(set(region_ids)) < len(region_ids):
+        raise not_shown(image_id, "the id of a region is a duplicate")
 
 
 def require_score(image_id: str, score: float) -> None:

@@ -33,9 +33,10 @@ from prelabel.label_studio.config import LabelConfig, config_for, has_tools, rea
 from prelabel.label_studio.image_url import ImageUrls
 from prelabel.label_studio.list_order import in_list_order
 from prelabel.label_studio.options import PushOptions
+from prelabel.label_studio.preflight import Preflight
 from prelabel.label_studio.sending import KnownTasks, Sender, Sent
 from prelabel.label_studio.storages import provide_storages
-from prelabel.label_studio.tasks import TaskPart, add_tasks, require_possible_copies
+from prelabel.label_studio.tasks import TaskPart, TaskSamples, add_tasks, require_possible_copies
 from prelabel.processes import Processes
 from prelabel.storage.files import Storage
 from prelabel.store.run import Run
@@ -154,7 +155,12 @@ def push(
         create = options.new_tasks and not info.task_numbers
         sender = Sender(server, project, known, options, create=create)
         copies = DisplayCopies(options.display_copies, storage)
-        part = TaskPart(names=names, urls=ImageUrls(options.image_url, options.document_root), copies=copies)
+        part = TaskPart(
+            names=names,
+            urls=ImageUrls(options.image_url, options.document_root),
+            copies=copies,
+            samples=TaskSamples(Preflight(config, accepted=True)),
+        )
         tally = part.tally
         tasks = make_items(rows, partial(add_tasks, info, config, options), part)
         for done, (_, task) in enumerate(in_list_order(tasks, rows.order), start=1):

@@ -7,7 +7,7 @@ size.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -20,7 +20,7 @@ from prelabel.export.text import shortest, strict_json
 from prelabel.label_studio.config import LabelConfig
 from prelabel.label_studio.image_url import ImageUrls
 from prelabel.label_studio.options import TaskOptions
-from prelabel.label_studio.preflight import preflight_of_process, require_score
+from prelabel.label_studio.preflight import Preflight, require_distinct, require_score
 from prelabel.label_studio.regions import Region, Regions, choice, region_id, regions_of
 from prelabel.options import require
 from prelabel.store.detection_batch import DetectionBatch
@@ -39,10 +39,52 @@ class TaskPart(Part[tuple[str, bytes]]):
     Attributes:
         urls: Makes the images' URLs, and notes what the server needs.
         copies: Counts images that browsers do not show, and writes copies of them.
+        samples: A task with each tool and label, checked before the tasks of the part are written or sent.
     """
 
     urls: ImageUrls
     copies: DisplayCopies
+    samples: TaskSamples
+
+
+class TaskSamples:
+    """The first task with each tool and label, and the first without regions.
+
+    The processes that make tasks collect them, and the one that collects the parts has them checked.
+    """
+
+    def __init__(self, preflight: Preflight | None = None) -> None:
+        """Without `preflight`, samples are only collected."""
+        self._preflight = preflight
+        self._kinds: set[str] = set()
+        self._tasks: list[tuple[set[str], bytes]] = []
+
+    def fresh(self) -> TaskSamples:
+        """No samples."""
+        return TaskSamples()
+
+    def see(self, task: bytes, kinds: Set[str]) -> None:
+        """Keep a task as JSON if it has something new.
+
+        Args:
+            task: The task.
+            kinds: What distinguishes its regions besides their numbers; see `Regions`.
+        """
+        new = set(kinds or {"no region"}) - self._kinds
+        if new:
+            self._kinds |= new
+            self._tasks.append((new, task))
+
+    def add(self, other: TaskSamples) -> None:
+        """Check the samples of a part that have something new.
+
+        Raises:
+            ExportError: Label Studio would not show a task; see `Preflight.require_accepted`.
+        """
+        for kinds, task in other._tasks:
+            if self._preflight is not None and not kinds <= self._kinds:
+                self._preflight.require_accepted(task)
+            self._kinds |= kinds
 
 
 def require_possible_copies(info: RunInfo, options: TaskOptions, *, new_tasks: bool) -> None:
@@ -82,7 +124,6 @@ def add_tasks(
     Raises:
         ExportError: An image has no URL, a mask does not fit its image, or a task would not be shown.
     """
-    preflight = preflight_of_process(config)
     model_version = strict_json(info.model_version)
     tally = part.tally
     for batch in itertools.chain.from_iterable(larger.split(_DETECTIONS) for larger in batches):
@@ -100,9 +141,9 @@ def add_tasks(
             url = part.urls.of(image) if copy is None else part.urls.of_copy(image, copy)
             data = {config.data_key: url, "image_id": image.image_id, "file_name": image.file_name}
             predictions = [] if failed else [_prediction(info, model_version, image, regions, config, options, tally)]
-            preflight.require_distinct(image.image_id, url, info.model_version, regions.ids)
+            require_distinct(image.image_id, url, info.model_version, regions.ids, config)
             task = b'{"data":%b,"predictions":[%b]}' % (strict_json(data), b"".join(predictions))
-            preflight.require_accepted(task, regions.kinds)
+            part.samples.see(task, regions.kinds)
             if for_existing:
                 # An image id begins with the number of its task.
                 number = int(image.image_id.partition("/")[0])

@@ -29,8 +29,11 @@ class RefusedError(Exception):
 
 @pytest.fixture
 def sdk(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The answers of the stand-in: `config` is raised, `prediction` is returned for every prediction."""
-    answers: dict[str, Any] = {"config": None, "prediction": []}
+    """The answers of the stand-in: `config` is raised, `prediction` is returned for every prediction.
+
+    `asked` has the labels of each prediction that it got.
+    """
+    answers: dict[str, Any] = {"config": None, "prediction": [], "asked": []}
 
     class LabelInterface:
         def __init__(self, xml: str) -> None:
@@ -43,6 +46,7 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         def validate_prediction(self, prediction: dict[str, Any], return_errors: bool = False) -> list[str]:
             assert return_errors
             assert isinstance(prediction, dict)
+            answers["asked"].append([region["value"]["rectanglelabels"][0] for region in prediction["result"]])
             return list(answers["prediction"])
 
     for name, content in (
@@ -87,6 +91,15 @@ def test_a_prediction_that_the_sdk_refuses_is_an_error_of_one_line(sdk: dict[str
     assert "\n" not in message
     assert len(message) < 500
     assert not list(tmp_path.iterdir())
+
+
+def test_the_sdk_gets_one_task_with_each_label_and_one_without_regions(sdk: dict[str, Any], tmp_path: Path) -> None:
+    dog, cat, car = found("Dog"), found("Cat"), found("Car")
+    images = [[dog], [dog, dog], [dog, cat], [cat], [], [], [car], [cat, dog, car]]
+    many = rows(*(row(f"{number}.jpg", *detections) for number, detections in enumerate(images)))
+    report = export_label_studio(INFO, many, str(tmp_path), LabelStudioOptions(), Storage())
+    assert report.images == 8
+    assert [sorted(labels) for labels in sdk["asked"]] == [["Dog"], ["Cat", "Dog"], [], ["Car"]]
 
 
 def test_a_config_that_the_sdk_refuses_is_refused(sdk: dict[str, Any]) -> None:
