@@ -37,7 +37,14 @@ from prelabel.errors import ExportError
 from prelabel.export.annotations import InstanceColumns, Instances
 from prelabel.export.base import ExportReport, Rows, RunInfo, Tally, frame_option, require_distinct_files
 from prelabel.export.categories import Categories, ClassListOptions, categories_for
-from prelabel.export.coco_files import chunks, dataset_file, delete_later_parts, list_file, numbered_name
+from prelabel.export.coco_files import (
+    BETWEEN_ENTRIES,
+    chunks,
+    dataset_file,
+    delete_later_parts,
+    list_file,
+    numbered_name,
+)
 from prelabel.export.image_ids import Numbering, numbering
 from prelabel.export.keypoints import (
     coco_definition,
@@ -151,10 +158,9 @@ def export_coco(info: RunInfo, rows: Rows, to: str, options: CocoOptions, storag
                 url = to if options.split is None else numbered_name(to, number)
                 with dataset_file(storage, url, head, category_entries) as (image_list, annotation_list):
                     for image_id, image, entries in images_of_file:
-                        image_list.add([strict_json(image)])
-                        numbered = entries.numbered_annotations(image_id, annotations + 1)
-                        annotation_list.add(numbered)
-                        annotations += len(numbered)
+                        image_list.add(strict_json(image))
+                        annotation_list.add(entries.numbered_annotations(image_id, annotations + 1))
+                        annotations += entries.detections
                         if results is not None:
                             results.add(entries.numbered_results(image_id))
                 tally.files.append(url)
@@ -294,27 +300,28 @@ class ImageEntries:
     Attributes:
         file_name: File name of the image.
         image: Entry of the image, or None if the image failed.
-        annotations: Annotations of its detections, each as a line of JSON that lacks the brace and the ids in front.
-        results: Entries for a results file in the same form, if one is written.
+        detections: Number of its detections.
+        annotations: Annotations of its detections as JSON, with `%d` for each one's id and the image's id.
+        results: Entries for a results file in the same form, with `%d` for the image's id, if one is written.
         masked: Whether the results have masks: True, False or both.
     """
 
     file_name: str
     image: dict[str, Any] | None = None
+    detections: int = 0
     annotations: bytes = b""
     results: bytes = b""
     masked: frozenset[bool] = frozenset()
 
-    def numbered_annotations(self, image_id: int, first: int) -> list[bytes]:
+    def numbered_annotations(self, image_id: int, first: int) -> bytes:
         """The annotations with the id of their image and their own ids, which count from `first`."""
-        return [
-            b'{"id":%d,"image_id":%d,%b' % (number, image_id, entry)
-            for number, entry in enumerate(self.annotations.splitlines(), start=first)
-        ]
+        ids = [image_id] * (2 * self.detections)
+        ids[::2] = range(first, first + self.detections)
+        return self.annotations % tuple(ids)
 
-    def numbered_results(self, image_id: int) -> list[bytes]:
+    def numbered_results(self, image_id: int) -> bytes:
         """The results with the id of their image."""
-        return [b'{"image_id":%d,%b' % (image_id, entry) for entry in self.results.splitlines()]
+        return self.results % ((image_id,) * self.detections)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,8 +351,9 @@ class EntriesOf:
                 entries = ImageEntries(
                     image.file_name,
                     {"file_name": image.file_name, **size, "image_id": image.image_id},
-                    "\n".join(annotations[begin:end]).encode("ascii"),
-                    "\n".join(results[begin:end]).encode("ascii"),
+                    end - begin,
+                    BETWEEN_ENTRIES.join(annotations[begin:end]).encode("ascii"),
+                    BETWEEN_ENTRIES.join(results[begin:end]).encode("ascii"),
                     frozenset(mask is not None for mask in columns.mask[begin:end] if results),
                 )
                 part.items.append(entries)
@@ -355,7 +363,7 @@ _BACKSLASH, _ESCAPED = "\\", "\\\\"
 
 
 def _annotations(columns: InstanceColumns, options: CocoOptions) -> list[str]:
-    """The annotations as JSON, without the brace and the ids in front."""
+    """The annotations as JSON, with `%d` for their ids; see `ImageEntries`."""
     if options.segmentation == "polygon":
         segmentation = [strict_json(polygons).decode("ascii") for polygons in columns.polygons]
     else:
@@ -374,11 +382,11 @@ def _annotations(columns: InstanceColumns, options: CocoOptions) -> list[str]:
         fields['"num_keypoints":%s'] = [sum(point.shown for point in row) for row in columns.keypoints]
     if options.score_field == "attribute":
         fields['"attributes":{"score":%s}'] = score
-    return _entries(fields)
+    return _entries('"id":%%d,"image_id":%%d', fields)
 
 
 def _results(columns: InstanceColumns) -> list[str]:
-    """The entries of a results file as JSON, without the brace and the image's id in front."""
+    """The entries of a results file as JSON, with `%d` for the image's id; see `ImageEntries`."""
     fields: dict[str, Sequence[object]] = {
         '"category_id":%s': columns.category_id,
         '"bbox":[%s]': json_numbers(columns.bbox),
@@ -390,12 +398,12 @@ def _results(columns: InstanceColumns) -> list[str]:
     if any(columns.keypoints):
         points = [[(point.x, point.y, point.score) for point in row] for row in columns.keypoints]
         fields['"keypoints":%s'] = [_flat_json(row) for row in points]
-    return _entries(fields)
+    return _entries('"image_id":%%d', fields)
 
 
-def _entries(fields: Mapping[str, Sequence[object]]) -> list[str]:
-    """Entries made from templates of their fields and the values of all entries."""
-    template = ",".join(fields) + "}"
+def _entries(ids: str, fields: Mapping[str, Sequence[object]]) -> list[str]:
+    """Entries made from templates of their fields and the values of all entries, which contain no `%`."""
+    template = f"{{{ids},{','.join(fields)}}}"
     return [template % values for values in zip(*fields.values(), strict=True)]
 
 

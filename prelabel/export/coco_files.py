@@ -12,6 +12,9 @@ from typing import IO, Any
 from prelabel.export.text import strict_json
 from prelabel.storage.files import Storage
 
+#: Between two entries of a list.
+BETWEEN_ENTRIES = ",\n"
+
 
 class JsonList:
     """Writes the entries of a JSON list, one per line."""
@@ -20,11 +23,11 @@ class JsonList:
         self._stream = stream
         self._has_entries = False
 
-    def add(self, entries: Sequence[bytes]) -> None:
-        """Add entries, each as compact JSON."""
+    def add(self, entries: bytes) -> None:
+        """Add entries as compact JSON, with `BETWEEN_ENTRIES` between them; may be empty."""
         if entries:
             self._stream.write(b",\n" if self._has_entries else b"\n")
-            self._stream.write(b",\n".join(entries))
+            self._stream.write(entries)
             self._has_entries = True
 
 
