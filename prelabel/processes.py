@@ -15,6 +15,7 @@ module.
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import multiprocessing
 import os
@@ -55,6 +56,10 @@ _AHEAD = 2
 #: Most results that wait in memory, per process.
 _MOST_WAITING = 4
 
+#: New objects after which Python searches for reference cycles, instead of 700. The thousands of objects that a result
+#: consists of are not garbage before it is used.
+_COLLECT_AFTER = 10_000
+
 
 class Processes:
     """A pool of processes that starts only if it saves time and ends with the `with` block."""
@@ -73,6 +78,7 @@ class Processes:
         self._ready: Future[None] | None = None
         # The processes see that this end has been closed.
         self._until_stopped: Connection | None = None
+        self._collect_after = gc.get_threshold()
 
     @classmethod
     def all_cores(cls) -> Processes:
@@ -81,9 +87,12 @@ class Processes:
         return cls(min(cores, _MAX_PROCESSES))
 
     def __enter__(self) -> Processes:
+        self._collect_after = gc.get_threshold()
+        gc.set_threshold(_COLLECT_AFTER, *self._collect_after[1:])
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        gc.set_threshold(*self._collect_after)
         if self._pool is None or self._until_stopped is None:
             return
         if error is not None:
@@ -269,6 +278,7 @@ def _work(pickled: bytes) -> Any:
 
 def _set_up(stopped: Connection) -> None:
     """Set up a new process: ignore Ctrl-C, which the parent handles, and exit when the parent exits."""
+    gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
     without_pandas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, args=(stopped,), daemon=True).start()
