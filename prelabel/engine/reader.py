@@ -77,11 +77,11 @@ def downloads_needed(latency_s: float, image_s: float, running: int = 1) -> int:
 class _DownloadLimit:
     """How many downloads storage serves at a time, found out by trying.
 
-    A round is as many finished downloads as there may be at a time. While the detector needs more, the limit doubles
-    after each round. A raise is taken back, for `_ROUNDS_HELD` rounds, if the detector still does not get enough and
-    downloads finish less than half as much faster as there are more of them: then they only queue. The limit is halved
-    if an eighth of a round's downloads had to be retried, since storage may be throttling: fewer may be chance. Those
-    begun before that do not halve it again.
+    A round is as many finished downloads as there may be at a time; the first is half as long. While the detector needs
+    more, the limit doubles after each round. A raise is taken back, for `_ROUNDS_HELD` rounds, if the detector still
+    does not get enough and downloads finish less than half as much faster as there are more of them: then they only
+    queue. The limit is halved if an eighth of a round's downloads had to be retried, since storage may be throttling:
+    fewer may be chance. Those begun before that do not halve it again.
 
     Attributes:
         downloads: The limit.
@@ -104,18 +104,22 @@ class _DownloadLimit:
             self._held, self._before_raise = _ROUNDS_HELD, None
             self.begin_round(now)
 
-    def finished(self, now: float, needed: int, detector_rate: float) -> None:
+    def finished(self, now: float, seconds: float, needed: int, detector_rate: float) -> None:
         """Count a download that succeeded at its first attempt, while about as many as possible were under way.
 
         Args:
             now: The time, in monotonic seconds.
+            seconds: How long it took.
             needed: See `downloads_needed`.
             detector_rate: Images per second that the detector would take.
         """
-        if self._round_began_at == -math.inf:  # the time before the first download has ended tells no rate
-            self.begin_round(now)
-            return
         self._finished += 1
+        if self._round_began_at == -math.inf:
+            # The first downloads were begun together: half of them have taken at most as long as this one.
+            if self._finished >= self.downloads // 2:
+                self._raise_to(needed, self.downloads / max(seconds, 1e-6))
+                self.begin_round(now)
+            return
         if self._finished < self.downloads:
             return
         rate = self._finished / max(now - self._round_began_at, 1e-6)
@@ -124,10 +128,15 @@ class _DownloadLimit:
             self.downloads, self._held = before[0], _ROUNDS_HELD
         elif self._held:
             self._held -= 1
-        elif needed > self.downloads:
+        else:
+            self._raise_to(needed, rate)
+        self.begin_round(now)
+
+    def _raise_to(self, needed: int, rate: float) -> None:
+        """Raise the limit to what is needed, at most to twice as much, and note the rate before."""
+        if needed > self.downloads:
             self._before_raise = self.downloads, rate
             self.downloads = min(needed, 2 * self.downloads)
-        self.begin_round(now)
 
     def begin_round(self, now: float) -> None:
         """Begin to count again: fewer downloads than possible tell nothing about storage."""
@@ -568,7 +577,7 @@ class Reader:
             self._latency_s = before + (seconds - before) / _LATEST_DOWNLOADS
             if 2 * sum(stream.fetching for stream in self._open) >= self._limit.downloads:
                 detector_rate = max(1, self._running) / max(self._image_s, 1e-6)
-                self._limit.finished(now, self._downloads_needed(), detector_rate)
+                self._limit.finished(now, seconds, self._downloads_needed(), detector_rate)
             else:
                 self._limit.begin_round(now)
 
