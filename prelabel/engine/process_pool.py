@@ -168,6 +168,7 @@ def main(connection: Connection, imported: str) -> None:
         imported: `tensorflow` to import it at once, or `""`.
     """
     _end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the process ends, as with other signals, not only one of its threads
     _WorkerMain(connection, uses_tensorflow=imported == TENSORFLOW).serve()
 
 
@@ -197,17 +198,21 @@ class _WorkerMain:
     def _receive(self) -> None:
         """Start the tasks that arrive."""
         try:
-            self._worker = Worker(self._connection.recv())
+            self._worker = Worker(self._next_message())
             self._threads.submit(self._do, None, None)
             threading.Thread(target=self._report_status, daemon=True).start()
             while True:
-                key, task = self._connection.recv()
+                key, task = self._next_message()
                 self._threads.submit(self._do, key, task)
+        except Exception as error:  # noqa: BLE001 - process boundary: an error that is not sent would be lost
+            self._send_error(None, error)
+
+    def _next_message(self) -> Any:
+        """The driver's next message. Exits if the other end of the connection is closed."""
+        try:
+            return self._connection.recv()
         except (EOFError, OSError):
             os._exit(0)
-        except Exception:  # noqa: BLE001 - the process ends, and the driver tells the last line of what it printed
-            traceback.print_exc()
-            os._exit(1)
 
     def _do(self, key: int | None, task: Task | None) -> None:
         """Run a task, or load the detector if there is no task. Errors are sent to the driver, as Ray does."""
@@ -225,11 +230,12 @@ class _WorkerMain:
                     MeasureTask: worker.measure,
                 }
                 self._send(DONE, key, work[type(task)](task))
-        except PrelabelError as error:
-            self._send(FAILED, key, error)
         except Exception as error:  # noqa: BLE001 - process boundary: an error that is not sent would be lost
-            where = f" at shard {task.shard}" if task else ""
-            self._send(FAILED, key, RunError(f"a worker failed{where}: {describe(error)}"))
+            self._send_error(key, error, f" at shard {task.shard}" if task else "")
+
+    def _send_error(self, key: int | None, error: Exception, where: str = "") -> None:
+        known = isinstance(error, PrelabelError)
+        self._send(FAILED, key, error if known else RunError(f"a worker failed{where}: {describe(error)}"))
 
     def _report_status(self) -> None:
         """Send the worker's status whenever it has changed."""
@@ -258,7 +264,7 @@ def _import() -> None:
 
 
 def _collect_new_objects_only() -> None:
-    """End the pause of the search for reference cycles in which this process started, without what it has imported.
+    """Search for reference cycles from now on, but only among objects that are made after this.
 
     TensorFlow alone makes hundreds of thousands of objects, and a search through all of them takes 0.1 s.
     """

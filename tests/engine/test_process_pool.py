@@ -135,6 +135,38 @@ def test_a_tensorflow_that_cannot_be_imported_is_reported(
         local_world.label()
 
 
+def test_a_worker_searches_for_cycles_among_objects_made_after_its_imports(
+    local_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "noting_detector.py").write_text(
+        "import gc\nfrom pathlib import Path\nfrom prelabel import ClassName, Detections, DetectorInfo\n"
+        "class Noting:\n"
+        "    info, batch_size = DetectorInfo('noting', classes=[ClassName(1, 'box')]), 1\n"
+        "    def __init__(self, to): self.to = to\n"
+        "    def detect(self, images):\n"
+        "        Path(self.to).write_text(f'{gc.isenabled()} {gc.get_freeze_count() > 10_000}')\n"
+        "        return [Detections.empty(*image.shape[:2]) for image in images]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "code"), str(ROOT)]))
+    local_world.add(2)
+    noted = tmp_path / "noted.txt"
+    local_world.label(detector="noting_detector:Noting", detector_option={"to": str(noted)}, trust_model=True)
+    assert noted.read_text() == "True True"
+
+
+def test_a_worker_that_cannot_use_its_spec_says_why():
+    process = WorkerProcess(uses_tensorflow=False)
+    try:
+        process.send("no spec")
+        kind, key, error = process.connection.recv()
+        assert (kind, key) == (local.FAILED, None)
+        assert "AttributeError" in str(error)
+    finally:
+        process.end()
+
+
 @pytest.mark.ray
 def test_rows_and_messages_are_the_same_as_on_ray(local_world: World, shared_ray: None):
     local_world.add(12, p002=Deed.REFUSE, p005=Deed.ABORT)
