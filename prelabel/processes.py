@@ -56,8 +56,8 @@ _AHEAD = 2
 #: Most results that wait in memory, per process.
 _MOST_WAITING = 4
 
-#: New objects after which Python searches for reference cycles, instead of 700. The thousands of objects that a result
-#: consists of are not garbage before it is used.
+#: New objects after which Python searches for reference cycles, unless it does so later or never. The thousands of
+#: objects that a result consists of are not garbage before it is used.
 _COLLECT_AFTER = 10_000
 
 
@@ -87,8 +87,7 @@ class Processes:
         return cls(min(cores, _MAX_PROCESSES))
 
     def __enter__(self) -> Processes:
-        self._collect_after = gc.get_threshold()
-        gc.set_threshold(_COLLECT_AFTER, *self._collect_after[1:])
+        self._collect_after = _collect_later()
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
@@ -179,6 +178,14 @@ class Processes:
         pickled = pickle.dumps((work, item))
         with _hidden_script():
             return self._pool.submit(run, pickled)
+
+
+def _collect_later() -> tuple[int, int, int]:
+    """Let Python search for reference cycles less often. Returns its thresholds before."""
+    before = gc.get_threshold()
+    if 0 < before[0] < _COLLECT_AFTER:
+        gc.set_threshold(_COLLECT_AFTER, *before[1:])
+    return before
 
 
 def _result_of(work: Callable[[A], B], item: A) -> Future[B]:
@@ -278,7 +285,7 @@ def _work(pickled: bytes) -> Any:
 
 def _set_up(stopped: Connection) -> None:
     """Set up a new process: ignore Ctrl-C, which the parent handles, and exit when the parent exits."""
-    gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
+    _collect_later()
     without_pandas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, args=(stopped,), daemon=True).start()

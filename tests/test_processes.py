@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import itertools
 import multiprocessing
@@ -138,6 +140,19 @@ def has_pandas(number: int) -> bool:
 def test_processes_do_without_pandas() -> None:
     with Processes(2, at_once=True) as processes:
         assert not any(processes.map(has_pandas, range(20)))
+
+
+@pytest.mark.parametrize(("before", "inside"), [(700, 10_000), (50_000, 50_000), (0, 0)])
+def test_python_searches_for_cycles_less_often_while_processes_work(before: int, inside: int) -> None:
+    usual = gc.get_threshold()
+    gc.set_threshold(before, 11, 12)
+    try:
+        with contextlib.suppress(ExportError), Processes(2) as processes:
+            assert gc.get_threshold() == (inside, 11, 12)
+            list(processes.map(refuse_seven, [6, 7]))
+        assert gc.get_threshold() == (before, 11, 12)
+    finally:
+        gc.set_threshold(*usual)
 
 
 def test_no_items() -> None:
