@@ -80,10 +80,11 @@ def export_label_studio(
         rows = rows.without("masks")
     rows = rows.without(*unread_keypoints(info, options))
     names = KnownNames(options.selection, info.classes, info.kept)
+    urls = ImageUrls(options.image_url, options.document_root)
     config = config_for(info, rows, options, storage)
     whole = TaskPart(
         names=names,
-        urls=ImageUrls(options.image_url, options.document_root),
+        urls=urls,
         copies=DisplayCopies(options.display_copies, storage),
         samples=TaskSamples(Preflight(config)),
     )

@@ -48,7 +48,7 @@ class TaskPart(Part[tuple[str, bytes]]):
 
 
 class TaskSamples:
-    """The first task with each tool and label, and the first without regions.
+    """The first task with each tool and label, and the first whose prediction has no regions.
 
     The processes that make tasks collect them, and the one that collects the parts has them checked.
     """
@@ -143,7 +143,8 @@ def add_tasks(
             predictions = [] if failed else [_prediction(info, model_version, image, regions, config, options, tally)]
             require_distinct(image.image_id, url, info.model_version, regions.ids, config)
             task = b'{"data":%b,"predictions":[%b]}' % (strict_json(data), b"".join(predictions))
-            part.samples.see(task, regions.kinds)
+            if predictions:
+                part.samples.see(task, regions.kinds)
             if for_existing:
                 # An image id begins with the number of its task.
                 number = int(image.image_id.partition("/")[0])

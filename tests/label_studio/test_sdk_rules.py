@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +19,9 @@ from prelabel.label_studio.config import Control, LabelConfig, make_config
 from prelabel.label_studio.export import export_label_studio
 from prelabel.label_studio.options import LabelStudioOptions
 from prelabel.label_studio.preflight import Preflight, sdk_rules
+from prelabel.label_studio.tasks import TaskSamples
 from prelabel.storage.files import Storage
-from tests.rows import INFO, found, row, rows
+from tests.rows import INFO, failed_row, found, row, rows
 
 CONFIG = make_config([Control("rectangle", "label", ("Dog",))], "image")
 
@@ -100,6 +103,22 @@ def test_the_sdk_gets_one_task_with_each_label_and_one_without_regions(sdk: dict
     report = export_label_studio(INFO, many, str(tmp_path), LabelStudioOptions(), Storage())
     assert report.images == 8
     assert [sorted(labels) for labels in sdk["asked"]] == [["Dog"], ["Cat", "Dog"], [], ["Car"]]
+
+
+def test_a_failed_image_is_no_task_without_regions(sdk: dict[str, Any], tmp_path: Path) -> None:
+    many = rows(failed_row("a.jpg"), row("b.jpg"), row("c.jpg"))
+    export_label_studio(INFO, many, str(tmp_path), LabelStudioOptions(include_failed=True), Storage())
+    assert sdk["asked"] == [[]]
+
+
+def test_what_one_process_has_seen_is_not_checked_again_for_another(sdk: dict[str, Any]) -> None:
+    whole = TaskSamples(Preflight(CONFIG))
+    for labels in ({"Dog"}, {"Dog", "Cat"}, {"Cat"}):
+        part = whole.fresh()
+        for kinds in (labels, labels):
+            part.see(json.dumps({"data": {"image": "x"}, "predictions": [PREDICTION]}).encode(), kinds)
+        whole.add(pickle.loads(pickle.dumps(part)))  # noqa: S301 - as from another process
+    assert len(sdk["asked"]) == 2
 
 
 def test_a_config_that_the_sdk_refuses_is_refused(sdk: dict[str, Any]) -> None:
