@@ -535,6 +535,17 @@ def test_the_built_in_label_map_gives_the_numbers_of_coco_with_their_gaps(tmp_pa
     assert content["annotations"][0]["category_id"] == 18
 
 
+def test_images_whose_names_differ_only_in_the_extension_are_told(tmp_path: Path) -> None:
+    names = ["a.b/c", "a.b/c.png", "x/.", "a.", "a", "a.b/d.png"]
+    _, report = export(tmp_path, rows(*map(row, names)))
+    assert [warning for warning in report.warnings if "same name" in warning] == [
+        "2 images have the same name as another image except for the extension, e.g. 'a.b/c.png': CVAT and Datumaro "
+        "treat these as the same image"
+    ]
+    _, report = export(tmp_path, rows(*map(row, ["a.b", "a/b", "b.b"])))
+    assert not [warning for warning in report.warnings if "same name" in warning]
+
+
 def test_image_ids_from_the_stem(tmp_path: Path) -> None:
     content, _ = export(tmp_path, rows(row("val/000000253452.jpg", DOG)), image_ids="stem")
     assert content["images"][0]["id"] == content["annotations"][0]["image_id"] == 253452
