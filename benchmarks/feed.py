@@ -213,25 +213,26 @@ def measure_manifest(shards: int) -> dict[str, float]:
         }
 
 
-def measure_status(shards: int) -> dict[str, float]:
-    """Measure the status of a run of this many shards that is finished, and of one that is not."""
-    storage = Storage()
-    with tempfile.TemporaryDirectory() as output:
-        make_files(output, shards)
-        write_manifest(output, storage, Manifest(RUN_ID, "now", ShardRecords.of(map(record_of, range(shards)))))
-        seconds = {}
-        for state in ("finished", "stopped"):
-            begin = time.perf_counter()
-            status = read_status(output, storage)
-            seconds[f"{state}_s"] = time.perf_counter() - begin
-            if (status.state, status.done) != (state, shards * SHARD) or status.images != status.done:
-                raise SystemExit(f"the status is wrong: {status}")
-            Path(output, MANIFEST).unlink(missing_ok=True)
-        return seconds
+def measure_status(shards: int, output: str) -> dict[str, float]:
+    """Measure the status of a run of this many shards that is finished, and without its manifest, as if it were not."""
+    manifest, aside = Path(output, MANIFEST), Path(output).with_suffix(".manifest")
+    seconds = {}
+    for state in ("finished", "stopped"):
+        begin = time.perf_counter()
+        status = read_status(output, Storage())
+        seconds[f"{state}_s"] = time.perf_counter() - begin
+        if (status.state, status.done) != (state, shards * SHARD) or status.images != status.done:
+            raise SystemExit(f"the status is wrong: {status}")
+        if state == "finished":
+            manifest.rename(aside)
+    aside.rename(manifest)
+    return seconds
 
 
-def make_files(output: str, shards: int) -> None:
-    """Write `run.json`, and the files of its shards: those that a status of an unfinished run reads, others empty."""
+def make_run(output: str, shards: int) -> None:
+    """Write a finished run; of its shards, only those that a status of an unfinished run reads are not empty."""
+    Path(output).mkdir()
+    write_manifest(output, Storage(), Manifest(RUN_ID, "now", ShardRecords.of(map(record_of, range(shards)))))
     record = RunRecord(RUN_ID, "now", {}, {}, DETECTOR, SHARD, parts_of(shards), {})
     write_json(f"{output}/{RUN}", Storage(), record.to_json())
     Path(output, SHARD_FOLDER).mkdir()
@@ -301,7 +302,7 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-MEASURES = {
+MEASURES: dict[str, Callable[..., dict[str, float]]] = {
     "capacity": measure_capacity,
     "busy": measure_busy,
     "manifest": measure_manifest,
@@ -310,8 +311,8 @@ MEASURES = {
 }
 
 
-def _in_process(name: str, *values: float) -> dict[str, float]:
-    command = [sys.executable, __file__, "--measure", name, *map(str, values)]
+def _in_process(name: str, *values: float | str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--measure", name, json.dumps(values)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -324,18 +325,25 @@ def main() -> None:
     parser.add_argument("--ray-shards", type=int, default=4000)
     parser.add_argument("--actors", type=int, default=4 * cores())
     parser.add_argument("--seconds", type=float, default=8.0, help="of the run with 4,000 workers at 300 images/s")
-    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        name, *values = args.measure
-        print(json.dumps(MEASURES[name](*(float(v) if "." in v else int(v) for v in values))))
+        name, values_as_json = args.measure
+        print(json.dumps(MEASURES[name](*json.loads(values_as_json))))
         return
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in MEASURES}
-    for turn in range(max(args.repeat, LEAST_REPEAT)):
-        wanted = dict.fromkeys(("capacity", "manifest", "status"), (args.shards,))
-        wanted |= {"busy": (args.seconds,), "ray": (args.actors, args.ray_shards)}
-        for name in list(wanted)[:: -1 if turn % 2 else 1]:
-            measured[name].append(_in_process(name, *wanted[name]))
+    with tempfile.TemporaryDirectory() as folder:
+        run = f"{folder}/run"
+        make_run(run, args.shards)
+        for turn in range(max(args.repeat, LEAST_REPEAT)):
+            wanted: dict[str, tuple[float | str, ...]] = dict.fromkeys(("capacity", "manifest"), (args.shards,))
+            wanted |= {
+                "status": (args.shards, run),
+                "busy": (args.seconds,),
+                "ray": (args.actors, args.ray_shards),
+            }
+            for name in list(wanted)[:: -1 if turn % 2 else 1]:
+                measured[name].append(_in_process(name, *wanted[name]))
     capacity = [values["shards_per_s"] for values in measured["capacity"]]
     on_ray = [values["shards_per_s"] for values in measured["ray"]]
     need = f"{WORKERS:,} workers at {RATE:g} images/s need {NEEDED_SHARDS_PER_S:.0f} shards/s of {SHARD}"
