@@ -335,13 +335,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = f"{folder}/run"
         make_run(run, args.shards)
+        wanted: dict[str, tuple[float | str, ...]] = {
+            "capacity": (args.shards,),
+            "manifest": (args.shards,),
+            "status": (args.shards, run),
+            "busy": (args.seconds,),
+            "ray": (args.actors, args.ray_shards),
+        }
         for turn in range(max(args.repeat, LEAST_REPEAT)):
-            wanted: dict[str, tuple[float | str, ...]] = dict.fromkeys(("capacity", "manifest"), (args.shards,))
-            wanted |= {
-                "status": (args.shards, run),
-                "busy": (args.seconds,),
-                "ray": (args.actors, args.ray_shards),
-            }
             for name in list(wanted)[:: -1 if turn % 2 else 1]:
                 measured[name].append(_in_process(name, *wanted[name]))
     capacity = [values["shards_per_s"] for values in measured["capacity"]]

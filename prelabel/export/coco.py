@@ -44,6 +44,7 @@ from prelabel.export.coco_files import (
     delete_later_parts,
     list_file,
     numbered_name,
+    split_extension,
 )
 from prelabel.export.image_ids import Numbering, numbering
 from prelabel.export.keypoints import (
@@ -221,7 +222,7 @@ class _Images:
         masked: set[bool] = set()
         for entries in make_items(self._rows, self._work, self._whole):
             position = len(self._stems)
-            self._stems.append(hash(_without_extension(entries.file_name)))
+            self._stems.append(hash(split_extension(entries.file_name)[0]))
             if entries.image is None:
                 continue
             # Readers look only at the first entry of a results file to tell masks from boxes.
@@ -265,11 +266,6 @@ class _Images:
         repeated = np.ones(len(stems), dtype=bool)
         repeated[first] = False
         return count, row_at(self._rows, int(repeated.argmax())).file_name
-
-
-def _without_extension(file_name: str) -> str:
-    stem, dot, extension = file_name.rpartition(".")
-    return stem if dot and "/" not in extension else file_name
 
 
 def _add_warnings(tally: Tally, options: CocoOptions, info: RunInfo, equal_stems: tuple[int, str]) -> None:

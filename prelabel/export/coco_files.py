@@ -73,10 +73,14 @@ def chunks(images: Iterable[Any], size: int | None) -> Iterator[Iterable[Any]]:
 
 def numbered_name(url: str, number: int) -> str:
     """`out/x.json`, 3 -> `out/x-00003.json`."""
+    base, extension = split_extension(url)
+    return f"{base}-{number:05d}{extension}"
+
+
+def split_extension(url: str) -> tuple[str, str]:
+    """`out/x.json` -> `out/x`, `.json`; unlike `posixpath.splitext`, also `out/.x` -> `out/`, `.x`."""
     base, dot, extension = url.rpartition(".")
-    if not dot or "/" in extension:
-        base, dot, extension = url, "", ""
-    return f"{base}-{number:05d}{dot}{extension}"
+    return (base, dot + extension) if dot and "/" not in extension else (url, "")
 
 
 def delete_later_parts(to: str, parts: int, storage: Storage) -> None:

@@ -150,11 +150,11 @@ def regions_of(
             tally.drop(f"detections {reason}")
         else:
             tally.detections += 1
-            of_image.kinds.add(fit.labels)
         for part_number, value in enumerate(values):
             id_ = _id_of(id_prefix, b"%d" % place, b"%d" % part_number)
             of_image.ids.append(id_)
             of_image.scores.append(scores[n])
+            of_image.kinds.add(fit.labels)
             of_image.json.append(
                 f'{{"id":"{id_}",{fit.names},"original_width":{width},"original_height":{height},"image_rotation":0,'
                 f'"score":{scores_as_json[n]},"value":{{{value},{fit.labels}}}}}'
@@ -171,7 +171,7 @@ def regions_of(
             ):
                 of_image.ids.append(region["id"])
                 of_image.json.append(strict_json(region).decode("ascii"))
-                of_image.kinds.add(f"{region['type']} {region['value'][region['type']][0]}")
+                of_image.kinds |= kinds_of(region)
     return regions
 
 
@@ -241,6 +241,11 @@ def _keypoint_regions(
             "parentID": region_id(*detection),
             "value": {"x": x, "y": y, "width": KEYPOINT_SIZE, control.type: [label]},
         }
+
+
+def kinds_of(region: Region) -> set[str]:
+    """The tool of a region with each of its labels; see `Regions`."""
+    return {f"{region['type']} {label}" for label in region["value"][region["type"]]}
 
 
 def choice(id_: str, control: Control, to_name: str, labels: Iterable[str], score: float) -> Region:

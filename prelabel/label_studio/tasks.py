@@ -7,7 +7,7 @@ size.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -21,7 +21,7 @@ from prelabel.label_studio.config import LabelConfig
 from prelabel.label_studio.image_url import ImageUrls
 from prelabel.label_studio.options import TaskOptions
 from prelabel.label_studio.preflight import Preflight, require_distinct, require_score
-from prelabel.label_studio.regions import Region, Regions, choice, region_id, regions_of
+from prelabel.label_studio.regions import Region, Regions, choice, kinds_of, region_id, regions_of
 from prelabel.options import require
 from prelabel.store.detection_batch import DetectionBatch
 from prelabel.store.rows import ImageFacts
@@ -63,14 +63,14 @@ class TaskSamples:
         """No samples."""
         return TaskSamples()
 
-    def see(self, task: bytes, kinds: Set[str]) -> None:
+    def see(self, task: bytes, kinds: set[str]) -> None:
         """Keep a task as JSON if it has something new.
 
         Args:
             task: The task.
             kinds: What distinguishes its regions besides their numbers; see `Regions`.
         """
-        new = set(kinds or {"no region"}) - self._kinds
+        new = (kinds or {"no region"}) - self._kinds
         if new:
             self._kinds |= new
             self._tasks.append((new, task))
@@ -173,7 +173,7 @@ def _prediction(
         tally.detections += len(region["value"][region["type"]])
         regions.json.insert(0, strict_json(region).decode("ascii"))
         regions.ids.insert(0, region["id"])
-        regions.kinds.update(f"{region['type']} {label}" for label in region["value"][region["type"]])
+        regions.kinds |= kinds_of(region)
         regions.scores.insert(0, region["score"])
     # The score of a task is about its objects. The points of one object would outweigh the others.
     score = task_score(regions.scores, options.task_score)
