@@ -28,7 +28,7 @@ from prelabel.errors import (
 from prelabel.source.color import on_white, parts_to_rgb, srgb_pixels, to_rgb
 from prelabel.source.failures import describe_file, explain, is_truncation, tiff_ends_early
 from prelabel.source.formats import describe_content, image_format, largest_item
-from prelabel.source.jpeg import draft_at_scale, jpeg_exif, read_pixels, reduced_size, scale_of
+from prelabel.source.jpeg import draft_at_scale, jpeg_exif, jpeg_size, read_pixels, reduced_size, scale_of
 from prelabel.source.openers import opener, refuse_cropped
 from prelabel.source.orientation import browser_orientation, displayed_size, rotated, window_of
 from prelabel.source.png import has_all_rows, open_png, png_rgb
@@ -146,7 +146,7 @@ def decoded_bytes(data: bytes, options: DecodeOptions) -> int:
     For a TIFF this includes the memory for unpacking its samples, which may be many times the size of the pixels.
 
     Returns:
-        The estimate, or 0 if the header does not tell or `decode` will refuse the file.
+        The estimate; 0 if the header does not tell it, or exceeds a limit. `decode` may refuse the file all the same.
     """
     name = image_format(data)
     if name is None or len(data) > options.max_bytes:
@@ -163,6 +163,8 @@ def decoded_bytes(data: bytes, options: DecodeOptions) -> int:
             if layout is not None:
                 refuse_large_blocks(layout, options.max_pixels)
                 unpacking = unpacking_bytes(layout)
+        elif name == "JPEG":
+            size = jpeg_size(data)
         elif name != "PNG":
             with opener(name)(io.BytesIO(data)) as image:
                 size = image.size

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, ImageFile
 
 from prelabel.errors import ConfigError, DecodeError, ImageTooLargeError, TruncatedImageError
 from prelabel.source import decode as module
-from prelabel.source.decode import DecodeOptions, decode
+from prelabel.source.decode import DecodeOptions, decode, decoded_bytes
 from prelabel.source.jpeg import scale_of
 from prelabel.source.orientation import rotated
 from tests.messages import TRUNCATED, telling
@@ -51,6 +51,51 @@ def without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("Pillow was asked for pixels")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+
+
+def with_thumbnail(pixels: np.ndarray) -> bytes:
+    """A JPEG whose EXIF data has a small one."""
+    thumbnail = jpeg(pixels[:16, :24])
+    return jpeg(pixels, exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + thumbnail)
+
+
+def two_images(pixels: np.ndarray) -> bytes:
+    """A file with two JPEGs, the second one smaller."""
+    file = io.BytesIO()
+    first, second = Image.fromarray(pixels), Image.fromarray(pixels[:16, :24])
+    first.save(file, "MPO", save_all=True, append_images=[second])
+    return file.getvalue()
+
+
+FORMS = {
+    "baseline": jpeg,
+    "progressive": lambda pixels: jpeg(pixels, progressive=True),
+    "gray": lambda pixels: jpeg(pixels, "L"),
+    "with a thumbnail": with_thumbnail,
+    "two images": two_images,
+    "fill bytes": lambda pixels: jpeg(pixels).replace(b"\xff\xc0", b"\xff\xff\xff\xc0", 1),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_memory_of_the_pixels_is_known_beforehand(form: str) -> None:
+    data = FORMS[form](picture(240, 320))
+    for options, size in ((DecodeOptions(), 240 * 320), (DecodeOptions(shortest_side=100), 120 * 160)):
+        assert decoded_bytes(data, options) == 3 * size == decode(data, options).pixels.nbytes
+    assert decoded_bytes(data, DecodeOptions(max_pixels=240 * 320 - 1)) == 0
+
+
+@pytest.mark.parametrize("data", [b"\xff\xd8", b"\xff\xd8\xff\xc0\x00\x02", b"\xff\xd8\xff\xda" + bytes(99)])
+def test_without_a_frame_nothing_is_known_beforehand(data: bytes) -> None:
+    assert decoded_bytes(data, DecodeOptions()) == 0
+
+
+@pytest.mark.parametrize("filler", [b"\xff", b"\xff\x00", b"\xff\x01", b"\x00"])
+def test_a_long_header_without_a_frame_costs_no_time(filler: bytes) -> None:
+    data = b"\xff\xd8\xff\xe0\x00\x02" + filler * (2**24 // len(filler))
+    began = time.thread_time()
+    assert decoded_bytes(data, DecodeOptions()) == 0
+    assert time.thread_time() - began < 1.0
 
 
 SIZES = [(1, 1), (1, 9), (9, 1), (7, 15), (16, 16), (17, 33), (33, 17), (120, 161), (1, 60_000), (60_000, 1)]
