@@ -105,7 +105,7 @@ class MadeUpPool(WorkerPool):
 
     def _start(self) -> None:
         worker = WorkerHandle(next(self._numbers), None, placed=True)
-        self.workers.append(worker)
+        self._add(worker)
         self._detector_loaded(worker)
 
     def _end(self, worker: WorkerHandle) -> None:

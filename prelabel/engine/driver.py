@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from prelabel.detectors.base import Optimization
@@ -15,7 +15,7 @@ from prelabel.engine.runner import Runner
 from prelabel.engine.schedule import ErrorTracker, Schedule, TrialTask
 from prelabel.engine.shard import publish_unlabeled
 from prelabel.engine.worker import WorkerSpec, WorkerStatus
-from prelabel.engine.worker_pool import MOST_IN_FLIGHT, Died, Event, Failed, Ready, WorkerHandle, WorkerPool
+from prelabel.engine.worker_pool import Died, Event, Failed, Ready, WorkerHandle, WorkerPool
 from prelabel.errors import OutputInUseError, RunError, RunInterrupted
 from prelabel.storage.files import Storage
 from prelabel.store.links import Links
@@ -189,7 +189,7 @@ class Driver:
             is_proven = self._errors.is_proven(worker.number)
             action = self._schedule.failed(task, worker.number, str(error), is_proven=is_proven)
             self._reporter.message(f"worker {worker.name} reported an error: {error}; {action}", shard=task.shard)
-        if self._errors.all_failing([other.number for other in pool.workers if _is_usable(other)]):
+        if self._errors.all_failing(pool.usable):
             raise error
         if self._errors.must_exclude(worker.number) and not worker.retiring:
             pool.exclude(worker)
@@ -228,7 +228,7 @@ class Driver:
 
     def _try_faster(self, pool: WorkerPool, trial: TrialTask) -> None:
         """Let the first ready worker measure the fastest way to run the model; the others wait."""
-        ready = next((worker for worker in pool.workers if worker.free), None)
+        ready = next(iter(pool.available[0]), None)
         if ready is not None and not self._trial_started:
             self._trial_started = True
             self._reporter.message("a worker is measuring the fastest way to run the model")
@@ -242,20 +242,16 @@ class Driver:
             return
         if not self._schedule.waiting:
             return
-        schedule, workers = self._schedule, len(pool.workers)
-        usable: Collection[int] = ()
-        # Counted only if it matters: with thousands of workers, that takes a while.
-        if schedule.has_errors or schedule.tasks_per_worker(workers) < MOST_IN_FLIGHT:
-            usable = {worker.number for worker in pool.workers if _is_usable(worker)}
-            workers = len(usable)
+        schedule = self._schedule
         # Idle workers come first, then those with one task, and so on.
-        for has in range(MOST_IN_FLIGHT):
-            for worker in list(pool.available):
-                if has >= schedule.tasks_per_worker(workers):
+        for has, available in enumerate(pool.available):
+            if has >= schedule.tasks_per_worker(len(pool.usable)):
+                return
+            for worker in list(available):
+                if has >= schedule.tasks_per_worker(len(pool.usable)):
                     return
-                if len(worker.tasks) != has or not worker.free:
-                    continue
-                if task := schedule.next_task(worker.number, usable, worker_is_idle=not has, most_images=worker.room):
+                task = schedule.next_task(worker.number, pool.usable, worker_is_idle=not has, most_images=worker.room)
+                if task:
                     self._handed_out[task.shard] = time.monotonic()
                     self._errors.handed_out(worker.number, task.shard)
                     pool.submit(worker, replace(task, links=self._links.of(task.shard)))
@@ -282,8 +278,3 @@ class Driver:
             record = publish_unlabeled(task, self._spec, self._storage, self._plan)
             self._published(record, "driver")
             yield record
-
-
-def _is_usable(worker: WorkerHandle) -> bool:
-    """Whether a worker accepts tasks, now or once it has loaded its detector."""
-    return worker.placed and not worker.retiring

@@ -90,7 +90,7 @@ class ProcessPool(WorkerPool):
         process, self._ahead = self._ahead or WorkerProcess(uses_tensorflow=self._uses_tensorflow), None
         process.send(self._spec)
         host = socket.gethostname()
-        self.workers.append(WorkerHandle(next(self._numbers), process, placed=True, host=host, pid=process.pid))
+        self._add(WorkerHandle(next(self._numbers), process, placed=True, host=host, pid=process.pid))
 
     def _advice(self, worker: WorkerHandle, cause: str) -> str:
         process: WorkerProcess = worker.actor

@@ -182,7 +182,7 @@ class RayPool(WorkerPool):
             num_cpus=self._cpus, num_gpus=self.gpus_per_worker, max_restarts=0, max_task_retries=0
         ).remote(self._spec)
         worker = WorkerHandle(next(self._numbers), actor)
-        self.workers.append(worker)
+        self._add(worker)
         self._pending[actor.place.remote()] = (worker, "place")
         self._pending[actor.load.remote()] = (worker, "load")
 
@@ -211,8 +211,7 @@ class RayPool(WorkerPool):
             )
             return
         if kind == "place":
-            worker.placed, (worker.node, worker.host, worker.pid) = True, value
-            worker.progress_at = time.monotonic()
+            self._placed(worker, *value)
         elif kind == "load":
             self._detector_loaded(worker)
         elif kind == "status":

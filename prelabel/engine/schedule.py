@@ -180,11 +180,6 @@ class Schedule:
         """Number of tasks that no worker has yet."""
         return self._fresh_count + len(self._retries) + len(self._errored)
 
-    @property
-    def has_errors(self) -> bool:
-        """Whether a shard at which a worker reported an error is waiting to be retried."""
-        return bool(self._errored)
-
     def tasks_per_worker(self, workers: int) -> int:
         """Return how many tasks a worker may have now, if so many workers accept tasks.
 
@@ -206,7 +201,8 @@ class Schedule:
 
         Args:
             worker: The worker's number.
-            usable: Numbers of all workers that accept tasks, now or soon; only read while `has_errors`.
+            usable: Numbers of all workers that accept tasks, now or soon; only read for shards at which a worker has
+                reported an error.
             worker_is_idle: Whether the worker has no other task; tasks that must run alone go to idle workers only.
             most_images: Most images of the task, for a worker that has others.
         """

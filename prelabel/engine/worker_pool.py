@@ -142,7 +142,9 @@ class WorkerPool(ABC):
 
     Attributes:
         workers: All workers that are not known to be dead.
-        available: Workers that can accept another task, longest waiting first (a dict as an ordered set).
+        usable: Numbers of those that accept tasks, now or once they have loaded their detector.
+        available: Workers that can accept another task, by the number of tasks they have, longest waiting first (dicts
+            as ordered sets).
         gpus_per_worker: GPUs of each worker, possibly a fraction.
     """
 
@@ -157,7 +159,8 @@ class WorkerPool(ABC):
         self._excluded = 0
         self._watched_at = time.monotonic()
         self.workers: list[WorkerHandle] = []
-        self.available: dict[WorkerHandle, None] = {}
+        self.usable: set[int] = set()
+        self.available: list[dict[WorkerHandle, None]] = [{} for _ in range(MOST_IN_FLIGHT)]
 
     def waiting(self) -> str:
         """What the run is waiting for, as text; `""` if every worker with a process has loaded its detector."""
@@ -201,18 +204,43 @@ class WorkerPool(ABC):
     def _advice(self, worker: WorkerHandle, cause: str) -> str:
         """Where to read what a worker printed that died of `cause` during start-up, and what to do, as a sentence."""
 
+    def _add(self, worker: WorkerHandle) -> None:
+        """Record that a worker was started."""
+        self.workers.append(worker)
+        if worker.placed:
+            self.usable.add(worker.number)
+
+    def _placed(self, worker: WorkerHandle, node: str, host: str, pid: int) -> None:
+        """Record that the process of a worker runs, and where."""
+        worker.placed, worker.node, worker.host, worker.pid = True, node, host, pid
+        worker.progress_at = time.monotonic()
+        if not worker.retiring:
+            self.usable.add(worker.number)
+
+    def _sort_in(self, worker: WorkerHandle) -> None:
+        """Sort a worker in among those that can accept another task, if it can."""
+        for workers in self.available:
+            workers.pop(worker, None)
+        if worker.free:
+            self.available[len(worker.tasks)][worker] = None
+
+    def _retire(self, worker: WorkerHandle) -> None:
+        """Give a worker no more tasks."""
+        worker.retiring = True
+        self.usable.discard(worker.number)
+        self._sort_in(worker)
+
     def _task_given(self, worker: WorkerHandle, key: Any, task: Task) -> None:
         """Record that a worker received a task."""
         if not worker.tasks:
             worker.progress_at = worker.began_at = time.monotonic()
         worker.tasks[key] = task
-        if not worker.free:
-            self.available.pop(worker, None)
+        self._sort_in(worker)
 
     def _detector_loaded(self, worker: WorkerHandle) -> None:
         """Record that a worker has loaded its detector."""
         worker.ready, self._start_deaths = True, 0.0
-        self.available[worker] = None
+        self._sort_in(worker)
         self._events.append(Ready(worker))
         # Loading is possible after all: the workers that failed to load may have run on another machine.
         missing, self._missing = min(self._missing, MAX_START_DEATHS), 0
@@ -252,8 +280,8 @@ class WorkerPool(ABC):
         if worker not in self.workers:
             return  # it has died meanwhile, and was replaced then
         self._excluded += 1
-        worker.retiring = worker.replaced = True
-        self.available.pop(worker, None)
+        worker.replaced = True
+        self._retire(worker)
         if not worker.tasks:
             self._remove(worker)
         if not self._not_replaced:
@@ -273,14 +301,14 @@ class WorkerPool(ABC):
         self._events.append(Done(worker, worker.tasks.pop(key), record))
         worker.images += record.rows if isinstance(record, ShardRecord) else 1
         limit = self._options.max_images_per_worker
-        worker.retiring |= limit is not None and worker.images >= limit
+        if limit is not None and worker.images >= limit:
+            self._retire(worker)
         self._task_ended(worker)
 
     def _task_ended(self, worker: WorkerHandle) -> None:
         """Make a worker available again after a task, or end it if it is retiring and has no task left."""
         if not worker.retiring:
-            if worker.free:
-                self.available[worker] = None
+            self._sort_in(worker)
         elif not worker.tasks:
             self._remove(worker)
             if not worker.replaced:
@@ -288,7 +316,9 @@ class WorkerPool(ABC):
 
     def _remove(self, worker: WorkerHandle) -> None:
         self.workers.remove(worker)
-        self.available.pop(worker, None)
+        self.usable.discard(worker.number)
+        for workers in self.available:
+            workers.pop(worker, None)
         self._end(worker)
 
     def _replace_dead(self, worker: WorkerHandle, cause: FailureCause, blame: float = 1.0) -> None:

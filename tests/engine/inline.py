@@ -47,7 +47,7 @@ class _Pool(WorkerPool):
 
     def _start(self) -> None:
         handle = WorkerHandle(0, None, placed=True, host="here", pid=1)
-        self.workers.append(handle)
+        self._add(handle)
         self._detector_loaded(handle)
 
     def submit(self, worker: WorkerHandle, task: Task) -> None:

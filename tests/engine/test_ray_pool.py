@@ -73,7 +73,7 @@ class Unhosted(RayPool):
     """Workers without Ray: they are counted, nothing else."""
 
     def _start(self) -> None:
-        self.workers.append(WorkerHandle(next(self._numbers), None, placed=True, ready=True))
+        self._add(WorkerHandle(next(self._numbers), None, placed=True, ready=True))
 
     def _end(self, worker: WorkerHandle) -> None:
         pass

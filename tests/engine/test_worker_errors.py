@@ -39,8 +39,9 @@ class FakePool(WorkerPool):
     """Workers in this process, which finish a task at each call of `wait`, one after the other; no clock, no threads.
 
     `behave(worker, shard, turn)` says what becomes of a worker's task, `load(worker)` of its loading; shards for which
-    `is_first(shard)` are answered before others that the worker has. `had` counts the tasks of each worker at each call
-    of `wait`, `images` the images of each task.
+    `is_first(shard)` are answered before others that the worker has. The process of a worker for which
+    `is_late(worker)` runs only from the first call of `wait` on. `had` counts the tasks of each worker at each call of
+    `wait`, `images` the images of each task.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class FakePool(WorkerPool):
         behave: Behaviour,
         load: Callable[[int], PrelabelError | None] = lambda worker: None,
         is_first: Callable[[int], bool] = lambda shard: False,
+        is_late: Callable[[int], bool] = lambda worker: False,
     ) -> None:
         super().__init__(options)
+        self._is_late = is_late
         self._is_first = is_first
         self._behave, self._load = behave, load
         self._keys = itertools.count()
@@ -66,7 +69,14 @@ class FakePool(WorkerPool):
     def _start(self) -> None:
         number = next(self._numbers)
         self.started += 1
-        self.workers.append(WorkerHandle(number, None, placed=True, host=f"host{number}", pid=100 + number))
+        placed = not self._is_late(number)
+        self._add(WorkerHandle(number, None, placed=placed, host=f"host{number}", pid=100 + number))
+
+    def _check_sorted(self) -> None:
+        """Check what the pool knows about its workers against what they are."""
+        assert self.usable == {worker.number for worker in self.workers if worker.placed and not worker.retiring}
+        for has, available in enumerate(self.available):
+            assert set(available) == {worker for worker in self.workers if worker.free and len(worker.tasks) == has}
 
     def _end(self, worker: WorkerHandle) -> None:
         pass
@@ -83,10 +93,13 @@ class FakePool(WorkerPool):
         tasks = [list(worker.tasks.values()) for worker in self.workers]
         self.images += [[task.images for task in given if isinstance(task, LabelTask)] for given in tasks]
         assert self._turn < 1000, "the run does not come to an end"
+        self._check_sorted()
         for worker in list(self.workers):
             if worker not in self.workers:
                 continue
-            if not worker.ready:
+            if not worker.placed:
+                self._placed(worker, "node", f"host{worker.number}", 100 + worker.number)
+            elif not worker.ready:
                 refusal = self._load(worker.number)
                 self._detector_loaded(worker) if refusal is None else self._load_failed(worker, refusal)
             elif worker.tasks:
@@ -154,6 +167,20 @@ def test_no_worker_is_idle_while_one_that_is_half_as_fast_has_a_shard_that_it_ha
     assert sorted(done) == list(range(shards))
     assert max(map(max, fake.had)) == (1 if shards < 4 else 2)
     assert all(max(had) <= 1 for had in fake.had if min(had) == 0)
+
+
+def test_a_worker_whose_process_runs_later_gets_shards_and_counts_as_one_that_could_retry():
+    fake, driver, _, done, error = drive(
+        lambda worker, shard, turn: StoreError("x") if worker == 0 and shard == 0 else None,
+        workers=3,
+        shards=30,
+        is_late=lambda worker: worker > 0,
+    )
+    assert error is None
+    assert sorted(done) == list(range(30))
+    assert {worker for worker, _ in fake.tried} == {0, 1, 2}
+    assert [worker for worker, shard in fake.tried if shard == 0][1:] == [1]
+    assert driver.workers == 3
 
 
 def broken(*numbers: int) -> Behaviour:
