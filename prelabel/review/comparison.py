@@ -25,7 +25,7 @@ from prelabel.review.edits import (
     boxes_by_edit,
     edits_by_class,
     edits_of,
-    ranking_of_shown,
+    rankings_of_shown,
     relabeled,
     total,
 )
@@ -173,8 +173,7 @@ def compare(
     by_class = edits_by_class(edits)
     floor_of = score_floors(outcome.score_evidence for outcome in tally.compared)
     class_floors = {name: floor_of.get(name.casefold()) for name in by_class}
-    rankings = {name: ranking_of_shown(images, name, floor_of) for name in by_class}
-    work = compare_choices(rankings, ranking_of_shown(images, None, floor_of))
+    work = compare_choices(*rankings_of_shown(images, by_class, floor_of))
     seconds = [outcome.seconds for outcome in tally.compared if outcome.seconds is not None]
     frame_notes = [] if frames is None else frames.notes()
     if drawn_as_displayed:

@@ -12,14 +12,14 @@ A region belongs to the detection with the same id. The other regions are matche
 across classes; detections with higher scores choose first. If a detection was shown as several regions, and the
 annotator gave some of them another class, these are separate objects, and the detection counts as relabeled.
 
-`edits_of` classifies the edits of one image. `edits_by_class` and `relabeled` count them. `ranking_of_shown` makes the
-ranking from which thresholds are chosen.
+`edits_of` classifies the edits of one image. `edits_by_class` and `relabeled` count them. `rankings_of_shown` makes the
+rankings from which thresholds are chosen.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -290,35 +290,51 @@ def relabeled(edits: Sequence[Edit]) -> list[tuple[str, str, int]]:
     return [(*pair, count) for pair, count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))]
 
 
-def ranking_of_shown(images: Sequence[Sequence[Edit]], name: str | None, floor_of: Mapping[str, float]) -> Ranking:
-    """The ranking of the detections of a class that annotators were shown.
+def rankings_of_shown(
+    images: Sequence[Sequence[Edit]], names: Iterable[str], floor_of: Mapping[str, float]
+) -> tuple[dict[str, Ranking], Ranking]:
+    """The rankings of the detections that annotators were shown: of each class by its name, and of all classes.
 
     Detections below the floor of their class were shown only on some images. They are excluded, and their objects count
     as missed.
 
     Args:
         images: The edits of each image.
-        name: The class, or None for all classes.
+        names: The classes.
         floor_of: Floors by lower-case class name, see `prelabel.review.preannotations.score_floors`.
     """
+    shown: list[tuple[float, bool, int]] = []
+    shown_in: defaultdict[str, list[tuple[float, bool, int]]] = defaultdict(list)
+    objects, objects_in = Counter[int](), defaultdict[str, Counter[int]](Counter)
+    for position, edits in enumerate(images):
+        for edit in edits:
+            for label in edit.objects:
+                objects[position] += 1
+                objects_in[label.casefold()][position] += 1
+            if edit.predicted is None or edit.score is None:
+                continue
+            name = edit.predicted.casefold()
+            if np.float32(edit.score) >= np.float32(floor_of.get(name, 0.0)):
+                shown.append((edit.score, edit.right, position))
+                shown_in[name].append(shown[-1])
+    of_class = {
+        name: _ranking(shown_in[key], objects_in[key], len(images), floor_of.get(key, 0.0))
+        for name, key in ((name, name.casefold()) for name in names)
+    }
+    return of_class, _ranking(shown, objects, len(images), min(floor_of.values(), default=0.0))
 
-    def in_class(label: str | None) -> bool:
-        return label is not None and (name is None or label.casefold() == name.casefold())
 
-    detections = [
-        (edit.score, edit.right, position)
-        for position, edits in enumerate(images)
-        for edit in edits
-        if edit.predicted is not None and edit.score is not None and in_class(edit.predicted)
-        if np.float32(edit.score) >= np.float32(floor_of.get(edit.predicted.casefold(), 0.0))
-    ]
-    detections.sort(key=lambda detection: -detection[0])
-    objects = [sum(in_class(label) for edit in edits for label in edit.objects) for edits in images]
-    floors = floor_of.values() if name is None else [floor_of.get(name.casefold(), 0.0)]
+def _ranking(
+    detections: Sequence[tuple[float, bool, int]], objects: Mapping[int, int], images: int, floor: float
+) -> Ranking:
+    """The ranking of detections (score, right, image), with the number of objects by image."""
+    ranked = sorted(detections, key=lambda detection: -detection[0])
+    number = np.zeros(images, np.int64)
+    number[list(objects)] = list(objects.values())
     return Ranking(
-        score=np.array([score for score, _, _ in detections], np.float32),
-        right=np.array([right for _, right, _ in detections], bool),
-        image=np.array([position for _, _, position in detections], np.int64),
-        objects=np.array(objects, np.int64),
-        floor=min(floors, default=0.0),
+        score=np.array([score for score, _, _ in ranked], np.float32),
+        right=np.array([right for _, right, _ in ranked], bool),
+        image=np.array([position for _, _, position in ranked], np.int64),
+        objects=number,
+        floor=floor,
     )
