@@ -37,9 +37,6 @@ RAY_DATA_REDUCED = 3.0
 PLAIN_STARTED, PLAIN_READY = 1.2, 1.6
 MEMORY_GROWTH = 1.1
 
-#: Pictures on which Ray Data's number of actors is tried; on fewer, what a second actor takes to start decides.
-TRIED = 500
-
 #: Side of the pictures of which many are labelled, in pixels.
 SMALL = 64
 
@@ -57,6 +54,8 @@ class Set:
         kept: For the limit, each core keeps so many of them in memory.
         of_limit: The share of the limit to reach.
         options: Further options of `label`.
+        tried: Ray Data's number of actors is tried on so many of them; if that takes only a few seconds, what a second
+            actor takes to start decides.
     """
 
     name: str
@@ -67,6 +66,7 @@ class Set:
     kept: int = 0
     of_limit: float = 1.0
     options: tuple[str, ...] = ()
+    tried: int = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,8 @@ def sets(cache: Path, images: int, large: int) -> list[Set]:
             image_sets.append(Set(f"photos, {model}", folder, count, "640x480", detector, 40, of_limit))
     if photos:
         detector = str(ASSETS / "models" / "openimages-hub-module")
-        image_sets.append(Set(REDUCED, many, large, "4000x3000", detector, options=("--decode-scale", "auto")))
+        reduced = ("--decode-scale", "auto")
+        image_sets.append(Set(REDUCED, many, large, "4000x3000", detector, options=reduced, tried=100))
     return image_sets
 
 
@@ -256,7 +257,7 @@ def beside_ray_data(image_set: Set, repeat: int) -> list[Figure]:
 
 def _best_actors(image_set: Set) -> tuple[int, str]:
     """The number of actors with which Ray Data is fastest on a sample of the images."""
-    count = min(image_set.images, TRIED)
+    count = min(image_set.images, image_set.tried)
     with tempfile.TemporaryDirectory() as folder:
         for file in sorted(image_set.folder.glob("*.jpg"))[:count]:
             (Path(folder) / file.name).symlink_to(file.absolute())
@@ -309,7 +310,7 @@ def main() -> None:
             repeat = max(args.repeat, LEAST_REPEAT)
             report(f"job, {image_set.name}", measured, setup={**setup, "repeat": repeat, "cores": cores()})
     if args.only in "memory":
-        few = args.images if args.long else args.images // 4
+        few = args.images if args.long else args.images // 5
         setup = {"images": [few, 10 * few], "size": [SMALL, SMALL], "detector": "demo-shapes"}
         report("job, memory", memory(args.cache, few), setup={**setup, "cores": cores()})
 
