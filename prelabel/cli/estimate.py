@@ -183,15 +183,23 @@ def _worker_rows(result: Estimate) -> list[list[str]]:
 
 
 def _request_rows(requests: RequestEstimate | None) -> list[list[str]]:
-    """The requests to remote storage, which are billed by number."""
+    """The requests to remote storage, which are billed by number: in all, and by what they are for."""
     if requests is None:
         return []
-    texts = [
-        f"{where} " + ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-        for where, counts in (("source", requests.source), ("output", requests.output))
-        if counts
+    totals = {where: counts for where, counts in (("source", requests.source), ("output", requests.output)) if counts}
+    if not totals:
+        return []
+    return [
+        ["requests", f"{_counts(totals)} (computed, without retries)"],
+        ["", f"of these: {_counts(requests.purposes)}"],
     ]
-    return [["requests", f"{'; '.join(texts)} (computed, without retries)"]] if texts else []
+
+
+def _counts(requests: Mapping[str, Mapping[str, int]]) -> str:
+    return "; ".join(
+        f"{name} " + ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+        for name, counts in requests.items()
+    )
 
 
 def _range(time: TimeEstimate) -> str:

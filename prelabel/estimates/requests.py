@@ -1,6 +1,6 @@
 """The requests of a run to web servers and object stores, computed from how the engine works, without retries.
 
-`tests/estimates/test_requests.py` counts those of a small run and compares them.
+`tests/estimates/test_requests.py` compares them with those that a server receives.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from prelabel.storage.files import Storage
 from prelabel.store.lock import RENEW_S
 from prelabel.store.run import RunRecord
 
+_KINDS = ("LIST", "HEAD", "GET", "PUT")
+
 #: Objects per page of a listing, of S3 and GCS; Azure's pages are larger.
 _PER_PAGE = 1000
 
-#: Listings of the output's folders, during the checks of a run and at its end.
-_LISTED = 7
+#: Requests that do not depend on the size of the run, for a call that begins it (True) and for one that goes on:
+#: listings of the output's folders, looks for `run.json`, and writing it and `manifest.json`.
+_CHECKS = {True: {"LIST": 7, "GET": 3, "PUT": 2}, False: {"LIST": 4, "GET": 4, "PUT": 1}}
 
 #: The lock is read this often besides renewals and shards: when it is created, required and removed.
-_LOCK_READ = 6
-
-#: The driver looks for `run.json` this often before it is written.
-_RUN_READ = 3
+_LOCK_READ = {True: 6, False: 5}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -36,10 +36,19 @@ class RequestEstimate:
     Attributes:
         source: Requests for listing and reading the images.
         output: Requests for the plan, the lock, the shards and the run's other files.
+        purposes: The same requests by what they are for: `listing` and `images` of the source; `plan`, `lock`,
+            `shards`, and `checks` of the output, which include `run.json` and `manifest.json`.
     """
 
     source: Mapping[str, int]
     output: Mapping[str, int]
+    purposes: Mapping[str, Mapping[str, int]]
+
+    @classmethod
+    def of(cls, source: Mapping[str, Mapping[str, int]], output: Mapping[str, Mapping[str, int]]) -> RequestEstimate:
+        """The estimate of requests by purpose and kind."""
+        purposes = {name: _positive(counts) for name, counts in {**source, **output}.items()}
+        return cls(_total(source), _total(output), {name: counts for name, counts in purposes.items() if counts})
 
     def __repr__(self) -> str:
         return f"RequestEstimate(source={dict(self.source)}, output={dict(self.output)})"
@@ -72,40 +81,55 @@ def requests_of(
     """
     source = _of_source(record, left, shards, workers, is_listed=is_listed)
     if Storage.store(output) is None:
-        return RequestEstimate(source, {})
+        return RequestEstimate.of(source, {})
     parts, renewals = len(record.parts), renewals_in(seconds)
-    # Driver and workers read small parts as a whole. Of others, a worker reads the end of each before its shards. Up to
-    # six threads may do so at once, but mostly two: the shards of such parts are too large for more.
+    # Workers read small parts as a whole, and so does the driver of a run that goes on. Of others, a worker reads the
+    # end of each before its shards. Up to six threads may do so at once, but mostly two: the shards of such parts are
+    # too large for more.
     large = sum(not part.is_small for part in record.parts)
     large_reads = large + 2 * workers * large + (shards + finished_shards if large else 0)
-    return RequestEstimate(
+    small_reads = (parts - large) * (workers + (not is_new))
+    return RequestEstimate.of(
         source,
         {
-            "LIST": _LISTED,
-            **({"HEAD": heads} if (heads := large_reads + finished_shards) else {}),
-            "GET": (parts - large) * (1 + workers) + heads + _LOCK_READ + renewals + shards + _RUN_READ,
-            "PUT": shards + (parts if is_new else 0) + 1 + renewals + 2,
+            "plan": {"HEAD": large_reads, "GET": small_reads + large_reads, "PUT": parts if is_new else 0},
+            "lock": {"GET": _LOCK_READ[is_new] + renewals + shards, "PUT": 1 + renewals},
+            "shards": {"GET": finished_shards, "PUT": shards},
+            "checks": _CHECKS[is_new],
         },
     )
 
 
-def _of_source(record: RunRecord, left: ImagesLeft, shards: int, workers: int, *, is_listed: bool) -> dict[str, int]:
-    requests = {"LIST": 0, "HEAD": 0, "GET": 0}
+def _of_source(
+    record: RunRecord, left: ImagesLeft, shards: int, workers: int, *, is_listed: bool
+) -> dict[str, dict[str, int]]:
+    pages = heads = 0
     sources = record.source.get("sources", ())
     archives = sum(source.get("archives", 0) for source in sources)
     for source in sources if is_listed else ():
         if source["kind"] in ("directory", "glob") and Storage.store(source["source"]) is not None:
             entries = source.get("archives") or source["images"] + sum(source["ignored"].values())
-            requests["LIST"] += 1 + max(1, math.ceil(entries / _PER_PAGE))
-            requests["HEAD"] += 1
+            pages += 1 + max(1, math.ceil(entries / _PER_PAGE))
+            heads += 1
     remote = [ref for ref in left.sample if _is_remote(ref.uri)]
     alone = sum(ref.location is None for ref in remote)
-    if remote:
-        requests["GET"] += round(left.images * alone / len(left.sample))
+    lists = reads = 0
     if alone < len(remote):
         # Archives are listed with one request each. One worker reads each with one request, several with one per shard.
-        requests["GET"] += archives * is_listed + (max(shards, archives) if workers > 1 else max(1, archives))
-    return {kind: count for kind, count in requests.items() if count}
+        lists = archives * is_listed
+        reads = max(shards, archives) if workers > 1 else max(1, archives)
+    if remote:
+        reads += round(left.images * alone / len(left.sample))
+    return {"listing": {"LIST": pages, "HEAD": heads, "GET": lists}, "images": {"GET": reads}}
+
+
+def _positive(counts: Mapping[str, int]) -> dict[str, int]:
+    return {kind: count for kind, count in counts.items() if count}
+
+
+def _total(purposes: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Requests of all purposes by kind, in the order LIST, HEAD, GET, PUT."""
+    return _positive({kind: sum(counts.get(kind, 0) for counts in purposes.values()) for kind in _KINDS})
 
 
 def _is_remote(uri: str) -> bool:

@@ -295,7 +295,9 @@ def told(**values: Any) -> Estimate:
         "time": TimeEstimate(0.3, 0.2, 4.4, 51.0, 0.1, 56.0, 46.0, 71.0),
         "cost": CostEstimate(0.031, 0.0, 0.0156, 0.0187, 0.0153, 0.0237),
         "output_bytes": 29_000_000,
-        "requests": RequestEstimate({"LIST": 2}, {}),
+        "requests": RequestEstimate.of(
+            {"listing": {"LIST": 2}, "images": {"GET": 2000}}, {"lock": {"GET": 69, "PUT": 5}, "shards": {"PUT": 63}}
+        ),
         "warnings": ("the images are upside down",),
     }
     return Estimate(**{**usual, **values})
@@ -317,7 +319,8 @@ def test_the_command_prints_figures_warnings_and_how_to_start(monkeypatch: pytes
     assert tells(rows["speed"], "20 images/s", "40 in total")
     assert tells(rows["time"], "56 s", "46 s to 1 min 11 s")
     assert tells(rows["price"], "0.02", "1 machine")
-    assert tells(rows["requests"], "2 LIST")
+    assert tells(rows["requests"], "source 2 LIST, 2,000 GET; output 69 GET, 68 PUT")
+    assert "of these: listing 2 LIST; images 2,000 GET; lock 69 GET, 5 PUT; shards 63 PUT" in text
     assert "upside down" in rows["warning"]
     assert text.splitlines()[-1].endswith("label 'my photos' --detector demo-shapes --output out/run")
 
@@ -331,7 +334,7 @@ def test_with_nothing_left_to_do_the_rest_is_left_out(monkeypatch: pytest.Monkey
     nothing = {"sample": None, "workers": None, "time": None, "cost": None, "output_bytes": None, "requests": None}
     text = printed(monkeypatch, told(images=0, shards=0, finished_images=9, finished_shards=3, **nothing)).stdout
     assert tells(text, "finished before", "9 images", "3 shards", "No image is left to label")
-    assert not tells(text, "speed")
+    assert not tells(text, "images/s")
 
 
 def test_json_goes_where_it_is_read(monkeypatch: pytest.MonkeyPatch):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import re
-from collections import Counter
+import subprocess
+import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +22,7 @@ from prelabel.estimates.sample import ImagesLeft
 from prelabel.image_ref import ImageRef
 from prelabel.storage.files import Storage
 from prelabel.store.plan import PlanPart
+from prelabel.store.run import read_run
 from prelabel.store.status import read_status
 from tests.chaos.proxy import Proxy
 from tests.engine.inline import Inline
@@ -50,13 +55,32 @@ BUCKET = {"source": "s3://src/p", "kind": "directory", "images": 16, "ignored": 
 def test_the_requests_of_a_small_run_are_those_that_a_server_counted():
     # Counted by an S3 server (moto) for 16 images in 4 shards with one worker; the lock was renewed 5 times.
     counted_at_source = {"LIST": 2, "HEAD": 1, "GET": 16}
-    counted_at_output = Counter(LIST=7, GET=15 + 2 + 3, PUT=4 + 1 + 6 + 2)
+    counted_at_output = Counter(LIST=7, GET=15 + 1 + 3, PUT=4 + 1 + 6 + 2)
     requests = computed(BUCKET, left(16, "s3://src/p/0.jpg"), "s3://dst/run", seconds=25.0)
     assert requests.source == counted_at_source
     assert requests.output == counted_at_output
     # The driver and the worker, which has two threads, look into the plan before they read the four shards.
     large = computed(BUCKET, left(16, "s3://src/p/0.jpg"), "s3://dst/run", seconds=25.0, images_of_part=10**6)
     assert large.output == Counter(LIST=7, HEAD=7, GET=15 + 7 + 3, PUT=4 + 1 + 6 + 2)
+
+
+def test_requests_are_told_by_what_they_are_for():
+    requests = computed(BUCKET, left(16, "s3://src/p/0.jpg"), "s3://dst/run", images_of_part=10**6)
+    assert requests.purposes == {
+        "listing": {"LIST": 2, "HEAD": 1},
+        "images": {"GET": 16},
+        "plan": {"HEAD": 7, "GET": 7, "PUT": 1},
+        "lock": {"GET": 6 + 4, "PUT": 1},
+        "shards": {"PUT": 4},
+        "checks": {"LIST": 7, "GET": 3, "PUT": 2},
+    }
+
+
+def test_finished_shards_are_read_without_asking_for_their_size():
+    usual = computed(BUCKET, left(16, "s3://src/p/0.jpg"), "s3://dst/run")
+    resumed = computed(BUCKET, left(16, "s3://src/p/0.jpg"), "s3://dst/run", finished_shards=3)
+    assert Counter(resumed.output) - Counter(usual.output) == Counter(GET=3)
+    assert "HEAD" not in resumed.output
 
 
 def test_a_disk_gets_no_requests():
@@ -132,6 +156,52 @@ def counted_requests(server: S3Server, proxy: CountingProxy, inline: Inline, ima
     assert inline.label(**run).labeled == 0
     count()
     return counts
+
+
+def purpose_of(kind: str, place: str) -> str:
+    """What a request is for, by its kind and by the place that it goes to."""
+    if place == "photos":
+        return "images" if kind == "GET" else "listing"
+    places = {"plan": "plan", "lock.json": "lock", "shards": "shards"}
+    return "checks" if kind == "LIST" else places.get(place, "checks")
+
+
+def test_computed_requests_are_those_of_a_real_run(s3_server: S3Server, proxy: CountingProxy, tmp_path: Path):
+    bucket, file = s3_server.new_bucket(), io.BytesIO()
+    Image.new("RGB", (64, 64), (9, 99, 199)).save(file, "PNG")
+    for number in range(12):
+        s3_server.put(bucket, f"photos/{number:03d}.png", file.getvalue())
+    client = {**s3_server.options["client_kwargs"], "endpoint_url": proxy.endpoint}
+    options = {**s3_server.options, "client_kwargs": client}
+    source, output = f"s3://{bucket}/photos", f"s3://{bucket}/run"
+    command = [sys.executable, "-m", "prelabel", "label", source, "--output", output, "--detector", "demo-shapes"]
+    command += ["--runner", "local", "--workers", "1", "--shard-size", "3", "--storage-options", json.dumps(options)]
+    # The first call begins the run, the second one labels a shard that was lost.
+    for calls in ({"is_new": True, "shards": 4, "finished": 0}, {"is_new": False, "shards": 1, "finished": 3}):
+        proxy.requests.clear()
+        subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+        counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for (kind, place), number in proxy.requests.items():
+            if kind != "DELETE":  # costs nothing
+                counted[purpose_of(kind, place)][kind] += number
+        record = read_run(output, Storage(options))
+        assert record is not None
+        # The lock is written once, and once more for each renewal.
+        seconds = next(s for s in range(1000) if renewals_in(s) == counted["lock"]["PUT"] - 1)
+        requests = requests_of(
+            record,
+            output,
+            left(3 * calls["shards"], f"{source}/0.png"),
+            is_listed=calls["is_new"],
+            is_new=calls["is_new"],
+            shards=calls["shards"],
+            finished_shards=calls["finished"],
+            workers=1,
+            seconds=seconds,
+        )
+        assert counted == requests.purposes
+        s3_server.client().delete_object(Bucket=bucket, Key="run/shards/shard-00002.parquet")
+        s3_server.client().delete_object(Bucket=bucket, Key="run/manifest.json")
 
 
 def test_requests_for_each_image_and_each_shard(s3_server: S3Server, proxy: CountingProxy, inline: Inline):
