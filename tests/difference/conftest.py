@@ -16,10 +16,10 @@ from tests.fusion.conftest import World
 class Runs(World):
     """Writes runs below a folder, and compares them."""
 
-    def diff(self, a: str = "a", b: str = "b", **options: Any) -> Difference:
+    def diff(self, a: str = "a", b: str = "b", *, processes: Processes | None = None, **options: Any) -> Difference:
         """What changed between two runs, by their names."""
         chosen = DiffOptions.of(run_a=str(self.folder / a), run_b=str(self.folder / b), **options)
-        return diff_runs(self.opened(a), self.opened(b), chosen, Processes(), lambda done, total: None)
+        return diff_runs(self.opened(a), self.opened(b), chosen, processes or Processes(), lambda done, total: None)
 
 
 @pytest.fixture

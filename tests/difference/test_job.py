@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from prelabel.detections import ClassName, ImageLabel
+from prelabel.difference.files import difference_json
 from prelabel.errors import ConfigError, EvaluateError, StoreError
+from prelabel.processes import Processes
 from prelabel.store.rows import ImageRow
 from tests.difference.conftest import Runs
 from tests.fusion.conftest import CAT, DOG, HORSE, OTHER_DOG
@@ -68,6 +71,18 @@ def test_the_figures_of_two_runs(two: Runs):
     assert difference.relabeled == (("Dog", "Cat", 1),)
     assert difference.shifts.sum() == difference.overlaps.sum() == 4
     assert difference.overlaps[-1] == 3
+
+
+def test_several_processes_find_the_same_changes(runs: Runs):
+    names = [f"{number:02d}.jpg" for number in range(24)]
+    scores = np.random.default_rng(0).uniform(0.3, 1, 48).tolist()
+    runs.run("a", *(row(name, dog(score), cat()) for name, score in zip(names, scores, strict=False)))
+    runs.run("b", *(row(name, dog(score, (0, 0, 4, 4))) for name, score in zip(names[::-1], scores[24:], strict=True)))
+    alone = runs.diff()
+    with Processes(2, at_once=True) as processes:
+        together = runs.diff(processes=processes)
+    assert together.images["compared"] == 24
+    assert difference_json(together) == difference_json(alone)
 
 
 def test_images_are_ranked_by_their_changes(two: Runs):

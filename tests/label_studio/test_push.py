@@ -16,6 +16,7 @@ from prelabel.label_studio.client import Project, read_token
 from prelabel.label_studio.options import PushOptions
 from prelabel.label_studio.push import PushReport, push, push_run
 from prelabel.label_studio.storages import TITLE, credentials
+from prelabel.processes import Processes
 from prelabel.storage.files import Storage
 from prelabel.store.run import open_run
 from tests.label_studio.fake_server import FakeServer
@@ -86,6 +87,20 @@ def test_tasks_are_created_in_the_order_of_a_list_of_images(server: FakeServer, 
     assert [task.data["image_id"] for _, task in sorted(server.held.items())] == ["3.jpg", "0.jpg", "4.jpg"]
     again = push_run(run, PushOptions.of(**options), lambda *counts: None)
     assert counts(again) == (0, 0, 0, 3)
+
+
+def test_several_processes_send_the_same_tasks(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [row(f"{i:02d}.jpg", found(score=0.5 + i / 100)) for i in range(20)]
+    run = open_run(write_run(tmp_path / "run", [photos[i : i + 2] for i in range(0, 20, 2)]), Storage())
+    options = PushOptions.of(url="http://fake", project="dogs")
+    monkeypatch.setattr(Processes, "all_cores", lambda: Processes(2, at_once=True))
+    assert counts(push_run(run, options, lambda *counts: None)) == (20, 0, 0, 0)
+    assert [task.data["image_id"] for _, task in sorted(server.held.items())] == [photo.image_id for photo in photos]
+    monkeypatch.setattr(Processes, "all_cores", Processes)
+    # One process makes the same predictions: none is replaced.
+    assert counts(push_run(run, options, lambda *counts: None)) == (0, 0, 0, 20)
 
 
 def test_pushing_twice_changes_nothing(server: FakeServer) -> None:
