@@ -46,8 +46,8 @@ from tests.archives import compressed, tar_of, zip_of
 from tests.chaos.proxy import Proxy
 from tests.s3 import S3Server, running_s3
 
-#: Seconds that the detector takes for an image, and that the store takes for a request.
-IMAGE_S, LATE_S = 0.02, 0.2
+#: With archives: seconds that the detector takes for an image, and that the store takes for a request, and the images.
+IMAGE_S, LATE_S, IN_ARCHIVE = 0.02, 0.2, 600
 
 #: With single images: seconds that the store takes for each of them, how many times as many images there are, since the
 #: first and the last ones cannot be read ahead, and the workers.
@@ -307,7 +307,7 @@ def measure_memory(stage: Stage, few: int, many: int) -> Figure:
 def main() -> None:
     """Run the jobs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=int, default=1000, help="images of the jobs whose rate is measured")
+    parser.add_argument("--images", type=int, default=1000, help="single images")
     parser.add_argument("--repeat", type=int, default=LEAST_REPEAT, help="rounds that are counted (at least 3)")
     parser.add_argument(
         "--only", choices=["rates", "objects", "requests", "memory"], help="only one of the measurements"
@@ -316,7 +316,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, running_s3() as server:
         stage = Stage(Path(folder), server)
         measurements: dict[str, Callable[[], list[Figure]]] = {
-            "rates": lambda: measure_rates(stage, args.images, args.repeat),
+            "rates": lambda: measure_rates(stage, IN_ARCHIVE, args.repeat),
             "objects": lambda: measure_objects(stage, args.images, args.repeat),
             "requests": lambda: measure_requests(stage, 4000, 1000),
             "memory": lambda: [measure_memory(stage, 2000, 10_000)],

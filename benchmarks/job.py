@@ -66,7 +66,7 @@ class Set:
     kept: int = 0
     of_limit: float = 1.0
     options: tuple[str, ...] = ()
-    tried: int = 500
+    tried: int = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +310,7 @@ def main() -> None:
             repeat = max(args.repeat, LEAST_REPEAT)
             report(f"job, {image_set.name}", measured, setup={**setup, "repeat": repeat, "cores": cores()})
     if args.only in "memory":
-        few = args.images if args.long else args.images // 5
+        few = args.images if args.long else args.images // 8
         setup = {"images": [few, 10 * few], "size": [SMALL, SMALL], "detector": "demo-shapes"}
         report("job, memory", memory(args.cache, few), setup={**setup, "cores": cores()})
 
