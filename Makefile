@@ -81,7 +81,7 @@ test-networks: setup $(addsuffix /.ready,$(NETWORKS))
 wheel:  # build the wheel and test it outside this checkout; with another Python: make wheel PYTHON=python3.13
 	@$(PYTHON) tests/wheel.py
 
-bench: bench-packages  # measure all figures with targets, in about 50 minutes; run nothing else meanwhile
+bench: bench-packages  # measure all figures with targets, in about 45 minutes; run nothing else meanwhile
 	@$(BIN)/python benchmarks/run.py
 
 .PHONY: bench-quick bench-packages

@@ -1,6 +1,6 @@
 """Run every benchmark and show all figures in one table: value, spread, target, met or not.
 
-    python benchmarks/run.py                      # all, in about 50 minutes
+    python benchmarks/run.py                      # all, in about 45 minutes
     python benchmarks/run.py masks job            # some
     python benchmarks/run.py --quick              # the most important ones with fewer images, in about 10 minutes
     python benchmarks/run.py --readme             # and write the table into benchmarks/README.md

@@ -64,7 +64,7 @@ def _memory(size: int) -> npt.NDArray[np.uint8]:
         if _LEAST_SHARE * memory.nbytes <= size <= memory.nbytes:
             return np.asarray(_Block(memory))
         _waiting.append(memory)
-        del memory
+        del memory  # if it has to make room for another, it is freed at once
     return np.asarray(_Block(np.empty(size, np.uint8)))
 
 

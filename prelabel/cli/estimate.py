@@ -184,13 +184,11 @@ def _worker_rows(result: Estimate) -> list[list[str]]:
 
 def _request_rows(requests: RequestEstimate | None) -> list[list[str]]:
     """The requests to remote storage, which are billed by number: in all, and by what they are for."""
-    if requests is None:
+    if requests is None or not requests.purposes:
         return []
-    totals = {where: counts for where, counts in (("source", requests.source), ("output", requests.output)) if counts}
-    if not totals:
-        return []
+    totals = _counts({"source": requests.source, "output": requests.output})
     return [
-        ["requests", f"{_counts(totals)} (computed, without retries)"],
+        ["requests", f"{totals} (computed, without retries)"],
         ["", f"of these: {_counts(requests.purposes)}"],
     ]
 
@@ -199,6 +197,7 @@ def _counts(requests: Mapping[str, Mapping[str, int]]) -> str:
     return "; ".join(
         f"{name} " + ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
         for name, counts in requests.items()
+        if counts
     )
 
 

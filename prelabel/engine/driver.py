@@ -244,17 +244,14 @@ class Driver:
             return
         schedule = self._schedule
         # Idle workers come first, then those with one task, and so on.
-        for has, available in enumerate(pool.available):
+        for has, worker in ((has, worker) for has, workers in enumerate(pool.available) for worker in list(workers)):
             if has >= schedule.tasks_per_worker(len(pool.usable)):
                 return
-            for worker in list(available):
-                if has >= schedule.tasks_per_worker(len(pool.usable)):
-                    return
-                task = schedule.next_task(worker.number, pool.usable, worker_is_idle=not has, most_images=worker.room)
-                if task:
-                    self._handed_out[task.shard] = time.monotonic()
-                    self._errors.handed_out(worker.number, task.shard)
-                    pool.submit(worker, replace(task, links=self._links.of(task.shard)))
+            task = schedule.next_task(worker.number, pool.usable, worker_is_idle=not has, most_images=worker.room)
+            if task:
+                self._handed_out[task.shard] = time.monotonic()
+                self._errors.handed_out(worker.number, task.shard)
+                pool.submit(worker, replace(task, links=self._links.of(task.shard)))
 
     def _most_frequent(self, statuses: Sequence[WorkerStatus]) -> str:
         """The most frequent error class and an example image, as a clause for a message."""

@@ -207,27 +207,31 @@ class WorkerPool(ABC):
     def _add(self, worker: WorkerHandle) -> None:
         """Record that a worker was started."""
         self.workers.append(worker)
-        if worker.placed:
-            self.usable.add(worker.number)
+        self._sort_in(worker)
 
     def _placed(self, worker: WorkerHandle, node: str, host: str, pid: int) -> None:
         """Record that the process of a worker runs, and where."""
         worker.placed, worker.node, worker.host, worker.pid = True, node, host, pid
         worker.progress_at = time.monotonic()
-        if not worker.retiring:
-            self.usable.add(worker.number)
+        self._sort_in(worker)
 
     def _sort_in(self, worker: WorkerHandle) -> None:
-        """Sort a worker in among those that can accept another task, if it can."""
-        for workers in self.available:
-            workers.pop(worker, None)
+        """Sort a worker in among the usable and the available ones, as it is now."""
+        self._sort_out(worker)
+        if worker.placed and not worker.retiring:
+            self.usable.add(worker.number)
         if worker.free:
             self.available[len(worker.tasks)][worker] = None
+
+    def _sort_out(self, worker: WorkerHandle) -> None:
+        """Take a worker out of the usable and the available ones."""
+        self.usable.discard(worker.number)
+        for workers in self.available:
+            workers.pop(worker, None)
 
     def _retire(self, worker: WorkerHandle) -> None:
         """Give a worker no more tasks."""
         worker.retiring = True
-        self.usable.discard(worker.number)
         self._sort_in(worker)
 
     def _task_given(self, worker: WorkerHandle, key: Any, task: Task) -> None:
@@ -316,9 +320,7 @@ class WorkerPool(ABC):
 
     def _remove(self, worker: WorkerHandle) -> None:
         self.workers.remove(worker)
-        self.usable.discard(worker.number)
-        for workers in self.available:
-            workers.pop(worker, None)
+        self._sort_out(worker)
         self._end(worker)
 
     def _replace_dead(self, worker: WorkerHandle, cause: FailureCause, blame: float = 1.0) -> None:

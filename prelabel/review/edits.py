@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -303,38 +303,38 @@ def rankings_of_shown(
         names: The classes.
         floor_of: Floors by lower-case class name, see `prelabel.review.preannotations.score_floors`.
     """
-    shown: list[tuple[float, bool, int]] = []
-    shown_in: defaultdict[str, list[tuple[float, bool, int]]] = defaultdict(list)
-    objects, objects_in = Counter[int](), defaultdict[str, Counter[int]](Counter)
+    everything = _RankedDetections()
+    by_class: defaultdict[str, _RankedDetections] = defaultdict(_RankedDetections)
     for position, edits in enumerate(images):
         for edit in edits:
             for label in edit.objects:
-                objects[position] += 1
-                objects_in[label.casefold()][position] += 1
+                for ranked in (everything, by_class[label.casefold()]):
+                    ranked.objects.append(position)
             if edit.predicted is None or edit.score is None:
                 continue
-            name = edit.predicted.casefold()
-            if np.float32(edit.score) >= np.float32(floor_of.get(name, 0.0)):
-                shown.append((edit.score, edit.right, position))
-                shown_in[name].append(shown[-1])
-    of_class = {
-        name: _ranking(shown_in[key], objects_in[key], len(images), floor_of.get(key, 0.0))
-        for name, key in ((name, name.casefold()) for name in names)
+            class_key = edit.predicted.casefold()
+            if np.float32(edit.score) >= np.float32(floor_of.get(class_key, 0.0)):
+                for ranked in (everything, by_class[class_key]):
+                    ranked.detections.append((edit.score, edit.right, position))
+    rankings = {
+        name: by_class[name.casefold()].ranking(len(images), floor_of.get(name.casefold(), 0.0)) for name in names
     }
-    return of_class, _ranking(shown, objects, len(images), min(floor_of.values(), default=0.0))
+    return rankings, everything.ranking(len(images), min(floor_of.values(), default=0.0))
 
 
-def _ranking(
-    detections: Sequence[tuple[float, bool, int]], objects: Mapping[int, int], images: int, floor: float
-) -> Ranking:
-    """The ranking of detections (score, right, image), with the number of objects by image."""
-    ranked = sorted(detections, key=lambda detection: -detection[0])
-    number = np.zeros(images, np.int64)
-    number[list(objects)] = list(objects.values())
-    return Ranking(
-        score=np.array([score for score, _, _ in ranked], np.float32),
-        right=np.array([right for _, right, _ in ranked], bool),
-        image=np.array([position for _, _, position in ranked], np.int64),
-        objects=number,
-        floor=floor,
-    )
+@dataclass(frozen=True, slots=True)
+class _RankedDetections:
+    """Detections (score, whether right, position of the image), and the positions of the images of all objects."""
+
+    detections: list[tuple[float, bool, int]] = field(default_factory=list)
+    objects: list[int] = field(default_factory=list)
+
+    def ranking(self, images: int, floor: float) -> Ranking:
+        return Ranking.of(
+            score=np.array([score for score, _, _ in self.detections], np.float64),
+            right=np.array([right for _, right, _ in self.detections], bool),
+            image=np.array([position for _, _, position in self.detections], np.int64),
+            objects=np.array(self.objects, np.int64),
+            images=images,
+            floor=floor,
+        )

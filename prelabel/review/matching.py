@@ -229,13 +229,12 @@ def ranking(matched: Outcomes, category: int | None = None) -> Ranking:
     if category is not None:
         detections = detections & (matched.category == category)
         objects = matched.object_category == category
-    ranked = np.flatnonzero(detections)
-    ranked = ranked[np.argsort(-matched.score[ranked], kind="stable")]
-    return Ranking(
-        score=matched.score[ranked],
-        right=matched.target[ranked] >= 0,
-        image=matched.image[ranked],
-        objects=np.bincount(matched.object_image[objects], minlength=matched.images),
+    return Ranking.of(
+        score=matched.score[detections],
+        right=matched.target[detections] >= 0,
+        image=matched.image[detections],
+        objects=matched.object_image[objects],
+        images=matched.images,
     )
 
 

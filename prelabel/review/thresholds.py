@@ -37,6 +37,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +75,30 @@ class Ranking:
     image: npt.NDArray[np.int64]
     objects: npt.NDArray[np.int64]
     floor: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        score: npt.NDArray[np.floating[Any]],
+        right: npt.NDArray[np.bool_],
+        image: npt.NDArray[np.int64],
+        objects: npt.NDArray[np.int64],
+        images: int,
+        floor: float = 0.0,
+    ) -> Ranking:
+        """The ranking of detections in any order; those with equal scores stay in it.
+
+        Args:
+            score: `(N,)` scores.
+            right: `(N,)` whether each detection is correct.
+            image: `(N,)` positions of the images.
+            objects: For each object of the class, the position of its image.
+            images: Number of images.
+            floor: See `Ranking`.
+        """
+        order = np.argsort(-score, kind="stable")
+        by_image = np.bincount(objects, minlength=images)
+        return cls(score[order].astype(np.float32), right[order], image[order], by_image, floor)
 
     @property
     def total(self) -> int:

@@ -94,13 +94,18 @@ def jpeg_exif(data: bytes) -> bytes | None:
 
 def jpeg_frame(data: bytes) -> int | None:
     """The start-of-frame marker, which tells the encoding; None if there is none."""
-    return next((marker for marker, _ in _segments(data) if marker in _FRAMES), None)
+    return _frame(data)[0]
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """Stored width and height as the first frame declares them; (0, 0) if there is none."""
-    frame = next((body for marker, body in _segments(data) if marker in _FRAMES), b"")
-    return int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big")
+    _, body = _frame(data)
+    return int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
+
+
+def _frame(data: bytes) -> tuple[int | None, bytes]:
+    """The marker and body of the first frame; None and `b""` if there is none."""
+    return next(((marker, body) for marker, body in _segments(data) if marker in _FRAMES), (None, b""))
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -130,14 +130,20 @@ def proxy(s3_server: S3Server) -> Iterator[CountingProxy]:
     proxy.close()
 
 
-def counted_requests(server: S3Server, proxy: CountingProxy, inline: Inline, images: int) -> list[Counter[Any]]:
-    """What a store gets to do by a run with shards of three images, by its status, and by the same command again."""
+def photos_behind(server: S3Server, proxy: CountingProxy, images: int) -> tuple[str, dict[str, Any]]:
+    """A new bucket with images in `photos/`, and the storage options with which its requests are counted."""
     bucket = server.new_bucket()
     file = io.BytesIO()
-    Image.new("RGB", (8, 8), (9, 99, 199)).save(file, "PNG")
+    Image.new("RGB", (64, 64), (9, 99, 199)).save(file, "PNG")
     for number in range(images):
         server.put(bucket, f"photos/{number:03d}.png", file.getvalue())
     options = {**server.options, "client_kwargs": {**server.options["client_kwargs"], "endpoint_url": proxy.endpoint}}
+    return bucket, options
+
+
+def counted_requests(server: S3Server, proxy: CountingProxy, inline: Inline, images: int) -> list[Counter[Any]]:
+    """What a store gets to do by a run with shards of three images, by its status, and by the same command again."""
+    bucket, options = photos_behind(server, proxy, images)
     run = {"source": (f"s3://{bucket}/photos",), "output": f"s3://{bucket}/run", "storage_options": options}
     counts = []
 
@@ -167,17 +173,12 @@ def purpose_of(kind: str, place: str) -> str:
 
 
 def test_computed_requests_are_those_of_a_real_run(s3_server: S3Server, proxy: CountingProxy, tmp_path: Path):
-    bucket, file = s3_server.new_bucket(), io.BytesIO()
-    Image.new("RGB", (64, 64), (9, 99, 199)).save(file, "PNG")
-    for number in range(12):
-        s3_server.put(bucket, f"photos/{number:03d}.png", file.getvalue())
-    client = {**s3_server.options["client_kwargs"], "endpoint_url": proxy.endpoint}
-    options = {**s3_server.options, "client_kwargs": client}
+    bucket, options = photos_behind(s3_server, proxy, 12)
     source, output = f"s3://{bucket}/photos", f"s3://{bucket}/run"
     command = [sys.executable, "-m", "prelabel", "label", source, "--output", output, "--detector", "demo-shapes"]
     command += ["--runner", "local", "--workers", "1", "--shard-size", "3", "--storage-options", json.dumps(options)]
     # The first call begins the run, the second one labels a shard that was lost.
-    for calls in ({"is_new": True, "shards": 4, "finished": 0}, {"is_new": False, "shards": 1, "finished": 3}):
+    for call in ({"is_new": True, "shards": 4, "finished": 0}, {"is_new": False, "shards": 1, "finished": 3}):
         proxy.requests.clear()
         subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
         counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -191,11 +192,11 @@ def test_computed_requests_are_those_of_a_real_run(s3_server: S3Server, proxy: C
         requests = requests_of(
             record,
             output,
-            left(3 * calls["shards"], f"{source}/0.png"),
-            is_listed=calls["is_new"],
-            is_new=calls["is_new"],
-            shards=calls["shards"],
-            finished_shards=calls["finished"],
+            left(3 * call["shards"], f"{source}/0.png"),
+            is_listed=call["is_new"],
+            is_new=call["is_new"],
+            shards=call["shards"],
+            finished_shards=call["finished"],
             workers=1,
             seconds=seconds,
         )
