@@ -243,8 +243,9 @@ class Driver:
         if not self._schedule.waiting:
             return
         schedule = self._schedule
-        # Idle workers come first, then those with one task, and so on.
-        for has, worker in ((has, worker) for has, workers in enumerate(pool.available) for worker in list(workers)):
+        # Idle workers come first, then those with one task, and so on. The others, mostly nearly all, are left out.
+        allowed = pool.available[: schedule.tasks_per_worker(len(pool.usable))]
+        for has, worker in ((has, worker) for has, workers in enumerate(allowed) for worker in list(workers)):
             if has >= schedule.tasks_per_worker(len(pool.usable)):
                 return
             task = schedule.next_task(worker.number, pool.usable, worker_is_idle=not has, most_images=worker.room)
