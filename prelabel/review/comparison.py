@@ -7,6 +7,7 @@ For each annotated image of the run, a `PreannotatedImage` holds the detections 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 from prelabel.errors import EvaluateError
 from prelabel.export.base import Rows, RunInfo
-from prelabel.export.parallel import UNUSED, map_parts, map_parts_with
+from prelabel.export.parallel import UNUSED, facts_by_part, map_parts_with
 from prelabel.frames import BROWSER, DISPLAY, oriented_size
 from prelabel.review.annotation_files import read_annotations
 from prelabel.review.annotations import AnnotatedImage
@@ -119,7 +120,7 @@ class Comparison:
 def compare(
     info: RunInfo, rows: Rows, options: CompareOptions, storage: Storage, exports: Sequence[ExportRecord] = ()
 ) -> Comparison:
-    """Compare a run with annotations that were made from it. Rows are read twice, or three times for a COCO dataset.
+    """Compare a run with annotations that were made from it. Rows are read twice.
 
     With `SpreadRows` several processes work; the result is the same.
 
@@ -139,14 +140,15 @@ def compare(
     annotations = read_annotations(options.annotations, storage)
     basis = basis_of(options, exports, any_tool=annotations.truth is not None)
     names = ImageNames(image.names(by_task=info.task_numbers) for image in annotations.images)
+    images_by_part = facts_by_part(rows)
     frames = None
     if annotations.truth is not None:
         frames = TruthFrames(annotations.truth, options.annotations_frame, "--annotations-frame")
-        frames.read_sizes(rows, lambda facts: names.find_one(facts.image_id, facts.file_name))
+        every_image = itertools.chain.from_iterable(images_by_part)
+        frames.read_sizes(every_image, lambda facts: names.find_one(facts.image_id, facts.file_name))
     drawn_as_displayed: list[str] = []
     claims: Claims[_Match] = Claims()
-    rows = rows.without(*UNUSED)
-    for shard, images_of_shard in enumerate(map_parts(rows.without("masks", "keypoints"), _facts)):
+    for shard, images_of_shard in enumerate(images_by_part):
         for number, facts in enumerate(images_of_shard):
             way, positions = names.find(facts.image_id, facts.file_name)
             if not positions:
@@ -162,7 +164,7 @@ def compare(
     matched: list[dict[int, tuple[AnnotatedImage, Fit | None]]] = [{} for _ in rows.by_shard()]
     for position, _, match in claims.decided():
         matched[match.shard][match.number] = annotations.images[position], match.fit
-    outcomes = list(map_parts_with(rows, partial(_outcomes, info, basis, options), matched))
+    outcomes = list(map_parts_with(rows.without(*UNUSED), partial(_outcomes, info, basis, options), matched))
     tally = Tally(unclear=claims.unclear)
     for _, way, match in claims.decided():
         tally.add(way, outcomes[match.shard][match.number])
@@ -206,10 +208,6 @@ def compare(
         edited=boxes_by_edit(images, by_class),
         notes=(*annotations.notes, *frame_notes, *tally.notes(basis), *threshold_notes(work, class_floors)),
     )
-
-
-def _facts(batches: Iterable[DetectionBatch]) -> list[ImageFacts]:
-    return [facts for batch in batches for facts in batch.images]
 
 
 class _Match(NamedTuple):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +20,17 @@ from prelabel.detections import ClassName
 from prelabel.errors import EvaluateError, StoreError
 from prelabel.export.base import Rows, RunInfo
 from prelabel.export.categories import Category, ListedCategories
-from prelabel.export.parallel import UNUSED
-from prelabel.frames import BROWSER
+from prelabel.export.parallel import UNUSED, facts_by_part, map_parts_with
+from prelabel.frames import BROWSER, oriented_size
 from prelabel.keypoints import COCO_PERSON, KeypointSet
 from prelabel.masks import rle
-from prelabel.review.image_matching import BY_NAME, Claims, ImageCounts, names_of_truth, no_image_message
+from prelabel.review.image_matching import BY_NAME, Claims, ImageCounts, ImageNames, names_of_truth, no_image_message
 from prelabel.review.options import EvaluateOptions
-from prelabel.review.truth import Truth, TruthObject
+from prelabel.review.truth import Truth, TruthImage, TruthObject
 from prelabel.review.truth_frame import Fit, TruthFrames
 from prelabel.select import Selection
 from prelabel.store.detection_batch import DetectionBatch
-from prelabel.store.rows import ImageFacts
+from prelabel.store.rows import FAILED, ImageFacts
 
 #: How many classes of each side a message names.
 _MAX_NAMES = 8
@@ -55,12 +56,45 @@ class ImageDetections:
     compared: npt.NDArray[np.bool_]
     keypoints: npt.NDArray[np.float32] | None = None
 
+    @classmethod
+    def join(cls, parts: Sequence[ImageDetections]) -> ImageDetections:
+        """The detections of several parts as one."""
+        return cls(
+            np.concatenate([part.category for part in parts] or [np.empty(0, np.int64)]),
+            np.concatenate([part.xywh for part in parts] or [np.empty((0, 4))]),
+            np.concatenate([part.score for part in parts] or [np.empty(0, np.float32)]),
+            tuple(itertools.chain.from_iterable(part.rle for part in parts)),
+            np.concatenate([part.compared for part in parts] or [np.empty(0, bool)]),
+            _joined_keypoints(parts),
+        )
+
+    def __getitem__(self, index: slice) -> ImageDetections:
+        """Some of the detections, which share the arrays."""
+        keypoints = None if self.keypoints is None else self.keypoints[index]
+        return ImageDetections(
+            self.category[index], self.xywh[index], self.score[index], self.rle[index], self.compared[index], keypoints
+        )
+
     def only_compared(self) -> ImageDetections:
         """The detections that the option `compare_thresholds` keeps."""
         kept = self.compared
         masks = tuple(itertools.compress(self.rle, kept))
         keypoints = None if self.keypoints is None else self.keypoints[kept]
         return ImageDetections(self.category[kept], self.xywh[kept], self.score[kept], masks, kept[kept], keypoints)
+
+
+def _joined_keypoints(parts: Sequence[ImageDetections]) -> npt.NDArray[np.float32] | None:
+    """The keypoints of several parts; 0 0 0 for parts without any, None if no part has some."""
+    points = {part.keypoints.shape[1] for part in parts if part.keypoints is not None}
+    if not points:
+        return None
+    empty = max(points), 3
+    return np.concatenate(
+        [
+            np.zeros((len(part.score), *empty), np.float32) if part.keypoints is None else part.keypoints
+            for part in parts
+        ]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +194,9 @@ class Gathered:
 def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) -> Gathered:
     """Read a run and pair its images with those of the truth; other images of the run are dropped.
 
-    Rows are read once, and once more for each of these: image sizes must tell the frame of the truth; the truth has
-    MIDs, but the detector has no list of classes.
+    Rows are read twice, with `SpreadRows` by several processes: first the names and sizes of all images, then the
+    detections of those that match. Before that, the classes are read if the truth has MIDs, but the detector has no
+    list of classes.
 
     Raises:
         ConfigError: An option names a class that the detector does not have.
@@ -177,16 +212,74 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
     if classes_known is None and any(category.mid for category in truth.categories):
         # Names can be matched with MIDs only if all classes are known.
         classes_known = tuple(rows.classes())
-    listed = ListedCategories(truth.categories, selection, classes_known)
-    gatherer = _Gatherer(listed, options)
     names = names_of_truth(truth, options.match)
+    images = facts_by_part(rows)
     frames = TruthFrames(truth, options.truth_frame, "--truth-frame")
-    frames.read_sizes(rows, lambda facts: names.find_one(facts.file_name, facts.image_id))
-    claims: Claims[_Candidate] = Claims()
+    every_image = itertools.chain.from_iterable(images)
+    frames.read_sizes(every_image, lambda facts: names.find_one(facts.file_name, facts.image_id))
+    claims, other_sizes = _claims(images, names, truth, frames)
+    decided = list(claims.decided())
+    if not decided:
+        raise EvaluateError(no_image_message(truth, options.match, claims, other_sizes))
+    frame_of: list[dict[int, str]] = [{} for _ in images]
+    for _, _, match in decided:
+        frame_of[match.part][match.number] = match.fit.frame
+    masks_needed = _may_have_masks(truth.images[position] for position, _, _ in decided)
+    unread = [*UNUSED, *(() if info.keypoints else ("keypoints",)), *(() if masks_needed else ("masks",))]
+    categories_of = partial(ListedCategories, truth.categories, selection, classes_known)
+    parts = list(map_parts_with(rows.without(*unread), partial(_of_part, categories_of(), options), frame_of))
+    found: Counter[ClassName] = Counter()
+    for part in parts:
+        found.update(part.found)
+    # Not the list that the parts used: the order of its notes depends on which process worked on which part.
+    listed = categories_of()
+    unmatched = {name: count for name, count in found.items() if listed.id_of(name) is None}
+    run_classes = sorted(
+        (name for name in {*(info.classes or ()), *found} if selection.admits(name.name, name.mid)),
+        key=lambda name: (name.id, name.name),
+    )
+    # All categories of the truth, except those that `include_class` and `exclude_class` do not admit.
+    in_run = {listed.id_of(name) for name in run_classes}
+    categories = [c for c in truth.categories if c.id in in_run or selection.admits(c.name, c.mid)]
+    admitted = {category.id for category in categories}
+    pairs = tuple(
+        _pair(
+            truth.images[position],
+            images[match.part][match.number],
+            match.fit,
+            parts[match.part][match.number],
+            admitted,
+        )
+        for position, _, match in decided
+    )
+    classes = _class_counts(categories, run_classes, listed, unmatched, pairs)
+    if run_classes and not any(classes.matched.values()):
+        raise EvaluateError(_no_class_message(run_classes, truth, selection))
+    if not categories:
+        raise EvaluateError(f"--include-class and --exclude-class leave no class of {truth.display_url} to compare")
+    masks, notes = _masks(info, pairs, read=masks_needed)
+    keypoints, more_notes = _keypoints(info, truth, pairs)
+    notes = [*truth.notes, *frames.notes(), *selection.class_notes(run_classes), *listed.notes, *notes, *more_notes]
+    failed = sum(images[match.part][match.number].status == FAILED for _, _, match in decided)
+    counts = _image_counts(truth, claims, decided, failed, other_sizes)
+    return Gathered(pairs, tuple(categories), counts, classes, masks, keypoints, tuple(notes))
+
+
+def _claims(
+    images: Sequence[Sequence[ImageFacts]], names: ImageNames, truth: Truth, frames: TruthFrames
+) -> tuple[Claims[_Match], list[str]]:
+    """The matches of all images of the run, and in words those whose size shows that they are other images.
+
+    Args:
+        images: The images of each part of the run.
+        names: Finds the images of the truth.
+        truth: The truth.
+        frames: Finds its frames.
+    """
+    claims: Claims[_Match] = Claims()
     other_sizes: list[str] = []
-    for batch in rows.without(*UNUSED, *(() if info.keypoints else ("keypoints",))).batches():
-        matches: dict[int, tuple[str, list[int], Fit]] = {}
-        for number, facts in enumerate(batch.images):
+    for part, of_part in enumerate(images):
+        for number, facts in enumerate(of_part):
             way, positions = names.find(facts.file_name, facts.image_id)
             if not positions:
                 claims.add_unknown(facts.file_name)
@@ -194,129 +287,113 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
             image = truth.images[positions[0]]
             fit = frames.fit(image if len(positions) == 1 else None, facts)
             if fit is not None:
-                matches[number] = way, positions, fit
+                claims.add(facts.file_name, way, positions, _Match(part, number, fit))
             else:
                 claims.positions.update(positions)
                 sizes = f"{facts.width} x {facts.height}, in the truth {image.width} x {image.height}"
                 other_sizes.append(f"{facts.file_name!r} ({sizes})")
-        candidates = gatherer.candidates(batch, {number: fit for number, (_, _, fit) in matches.items()})
-        for number, (way, positions, _) in matches.items():
-            claims.add(batch.images[number].file_name, way, positions, candidates[number])
-    run_classes = sorted(
-        (name for name in {*(info.classes or ()), *gatherer.seen} if selection.admits(name.name, name.mid)),
-        key=lambda name: (name.id, name.name),
-    )
-    # All categories of the truth, except those that `include_class` and `exclude_class` do not admit.
-    in_run = {listed.id_of(name) for name in run_classes}
-    categories = [c for c in truth.categories if c.id in in_run or selection.admits(c.name, c.mid)]
-    pairs = _pairs(truth, claims, {category.id for category in categories})
-    if not pairs:
-        raise EvaluateError(no_image_message(truth, options.match, claims, other_sizes))
-    classes = _class_counts(categories, run_classes, listed, gatherer.unmatched, pairs)
-    if run_classes and not any(classes.matched.values()):
-        raise EvaluateError(_no_class_message(run_classes, truth, selection))
-    if not categories:
-        raise EvaluateError(f"--include-class and --exclude-class leave no class of {truth.display_url} to compare")
-    masks, notes = _masks(info, pairs)
-    keypoints, more_notes = _keypoints(info, truth, pairs)
-    notes = [*truth.notes, *frames.notes(), *selection.class_notes(run_classes), *listed.notes, *notes, *more_notes]
-    images = _image_counts(truth, claims, other_sizes)
-    return Gathered(pairs, tuple(categories), images, classes, masks, keypoints, tuple(notes))
+    return claims, other_sizes
+
+
+class _Match(NamedTuple):
+    """An image of the run that matches an image of the truth.
+
+    Attributes:
+        part: The position of its part among `Rows.by_shard`.
+        number: Its position in this part.
+        fit: How to read the boxes of the truth.
+    """
+
+    part: int
+    number: int
+    fit: Fit
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    """An image of the run that may match an image of the truth, with detections in the frame of the truth."""
+class _Part:
+    """The detections of the matched images of a part, with all images in one array: these are fast to send.
 
-    height: int | None
-    width: int | None
-    failed: bool
+    Attributes:
+        detections: The detections, image by image.
+        places: Where those of each image are, by its position in the part.
+        found: The number of detections of each class of the run, also of those that the truth does not have.
+    """
+
     detections: ImageDetections
-    fit: Fit
-    uri: str
-    image_id: str
-    as_in_browser: bool
+    places: Mapping[int, slice]
+    found: Mapping[ClassName, int]
+
+    def __getitem__(self, number: int) -> ImageDetections:
+        return self.detections[self.places[number]]
 
 
-@dataclass(slots=True)
-class _Gatherer:
-    listed: ListedCategories
-    options: EvaluateOptions
-    unmatched: Counter[ClassName] = field(default_factory=Counter)
-    _category_of: dict[ClassName, int | None] = field(default_factory=dict)
+def _of_part(
+    listed: ListedCategories,
+    options: EvaluateOptions,
+    batches: Iterable[DetectionBatch],
+    frames: Mapping[int, str],
+) -> _Part:
+    """The detections that have a category of the truth.
 
-    @property
-    def seen(self) -> Iterable[ClassName]:
-        """The classes of the detections so far."""
-        return self._category_of.keys()
-
-    def candidates(self, batch: DetectionBatch, fits: Mapping[int, Fit]) -> dict[int, _Candidate]:
-        """The images of a batch that have a fit, by their index in the batch."""
-        detections: dict[int, ImageDetections] = {}
-        facts_of: dict[int, ImageFacts] = {}
-        for frame in dict.fromkeys(fit.frame for fit in fits.values()):
-            numbers = [number for number, fit in fits.items() if fit.frame == frame]
-            in_frame = np.zeros(len(batch.images), bool)
-            in_frame[numbers] = True
+    Args:
+        listed: Knows the categories.
+        options: Which detections are kept and compared.
+        batches: The rows of the part.
+        frames: The frame of the truth's boxes for each matched image, by its position in the part.
+    """
+    chunks: list[ImageDetections] = []
+    places: dict[int, slice] = {}
+    found: Counter[ClassName] = Counter()
+    first = done = 0
+    for batch in batches if frames else ():
+        frame_of = [frames.get(number) for number in range(first, first + len(batch.images))]
+        for frame in dict.fromkeys(frame for frame in frame_of if frame is not None):
+            in_frame = np.array([other == frame for other in frame_of], bool)
             part = batch.only_images(in_frame).in_frame(frame)
-            facts_of.update((number, part.images[number]) for number in numbers)
-            detections.update(self._in_truth_classes(*self._kept(part), numbers))
-        candidates = {}
-        for number, fit in fits.items():
-            facts, displayed = facts_of[number], batch.images[number]
-            as_in_browser = displayed.orientation_to(fit.frame) == displayed.orientation_to(BROWSER)
-            candidates[number] = _Candidate(
-                facts.height,
-                facts.width,
-                batch.failed[number],
-                detections[number],
-                fit,
-                facts.uri,
-                facts.image_id,
-                as_in_browser,
-            )
-        return candidates
+            detections, bounds = _in_truth_classes(*_kept(part, options), listed, found)
+            chunks.append(detections)
+            for number in np.flatnonzero(in_frame).tolist():
+                places[first + number] = slice(done + bounds[number], done + bounds[number + 1])
+            done += len(detections.score)
+        first += len(batch.images)
+    return _Part(ImageDetections.join(chunks), places, found)
 
-    def _kept(self, batch: DetectionBatch) -> tuple[DetectionBatch, npt.NDArray[np.bool_]]:
-        """The detections that the selection keeps, and which of them the option `compare_thresholds` keeps."""
-        columns = (batch.score, batch.label, batch.mid, batch.xyxy, batch.image)
-        rules = self.options.compared
-        compared = np.full(len(batch), rules is None)
-        if rules is not None:
-            compared[rules.indices_by_image(*columns)] = True
-        chosen = self.options.selection.indices_by_image(*columns)
-        return batch[chosen], compared[chosen]
 
-    def _in_truth_classes(
-        self, kept: DetectionBatch, compared: npt.NDArray[np.bool_], numbers: Iterable[int]
-    ) -> Iterator[tuple[int, ImageDetections]]:
-        """Yield the detections that have a category of the truth, for each image with one of these indices."""
-        categories: list[int | None] = []
-        for name in map(ClassName, kept.category_id.tolist(), kept.label.tolist(), kept.mid.tolist()):
-            if name not in self._category_of:
-                self._category_of[name] = self.listed.id_of(name)
-            category = self._category_of[name]
-            categories.append(category)
-            if category is None:
-                self.unmatched[name] += 1
-        chosen = np.array([category is not None for category in categories], bool)
-        category_ids = np.array([category for category in categories if category is not None], np.int64)
-        in_truth, compared = kept[chosen], compared[chosen]
-        boxes, masks = xywh(in_truth.xyxy.astype(np.float64)), _rles(in_truth)
-        bounds = np.searchsorted(in_truth.image, np.arange(len(kept.images) + 1)).tolist()
-        for number in numbers:
-            of_image = slice(bounds[number], bounds[number + 1])
-            yield (
-                number,
-                ImageDetections(
-                    category_ids[of_image],
-                    boxes[of_image],
-                    in_truth.score[of_image],
-                    masks[of_image],
-                    compared[of_image],
-                    None if in_truth.keypoints is None else in_truth.keypoints[of_image],
-                ),
-            )
+def _kept(batch: DetectionBatch, options: EvaluateOptions) -> tuple[DetectionBatch, npt.NDArray[np.bool_]]:
+    """The detections that the selection keeps, and which of them the option `compare_thresholds` keeps."""
+    columns = (batch.score, batch.label, batch.mid, batch.xyxy, batch.image)
+    rules = options.compared
+    compared = np.full(len(batch), rules is None)
+    if rules is not None:
+        compared[rules.indices_by_image(*columns)] = True
+    chosen = options.selection.indices_by_image(*columns)
+    return batch[chosen], compared[chosen]
+
+
+def _in_truth_classes(
+    kept: DetectionBatch, compared: npt.NDArray[np.bool_], listed: ListedCategories, found: Counter[ClassName]
+) -> tuple[ImageDetections, list[int]]:
+    """The detections that have a category of the truth, and where those of each image begin and end.
+
+    All classes are counted in `found`.
+    """
+    names = list(zip(kept.category_id.tolist(), kept.label.tolist(), kept.mid.tolist(), strict=True))
+    category_of: dict[tuple[int, str, str], int | None] = {}
+    for name, count in Counter(names).items():
+        found[ClassName(*name)] += count
+        category_of[name] = listed.id_of(ClassName(*name))
+    categories = [category_of[name] for name in names]
+    chosen = np.array([category is not None for category in categories], bool)
+    in_truth = kept[chosen]
+    detections = ImageDetections(
+        np.array([category for category in categories if category is not None], np.int64),
+        xywh(in_truth.xyxy.astype(np.float64)),
+        in_truth.score,
+        _rles(in_truth),
+        compared[chosen],
+        in_truth.keypoints,
+    )
+    return detections, np.searchsorted(in_truth.image, np.arange(len(kept.images) + 1)).tolist()
 
 
 def xywh(xyxy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -343,36 +420,41 @@ def _rles(detections: DetectionBatch) -> tuple[dict[str, Any] | None, ...]:
     return tuple(masks)
 
 
-def _pairs(truth: Truth, claims: Claims[_Candidate], admitted: set[int]) -> tuple[ImagePair, ...]:
-    """The matched images in the order of the truth, with the objects of admitted categories."""
-    return tuple(
-        ImagePair(
-            image.file_name,
-            candidate.height or image.height or 0,
-            candidate.width or image.width or 0,
-            tuple(annotation for annotation in candidate.fit.objects(image) if annotation.category_id in admitted),
-            candidate.detections,
-            candidate.uri,
-            candidate.image_id,
-            candidate.as_in_browser,
-        )
-        for position, _, candidate in claims.decided()
-        for image in [truth.images[position]]
+def _pair(image: TruthImage, facts: ImageFacts, fit: Fit, detections: ImageDetections, admitted: set[int]) -> ImagePair:
+    """The pair of a matched image, with the objects of admitted categories."""
+    height, width = facts.height, facts.width
+    orientation = facts.orientation_to(fit.frame)
+    if height is not None and width is not None:
+        height, width = oriented_size(height, width, orientation)
+    return ImagePair(
+        image.file_name,
+        height or image.height or 0,
+        width or image.width or 0,
+        tuple(annotation for annotation in fit.objects(image) if annotation.category_id in admitted),
+        detections,
+        facts.uri,
+        facts.image_id,
+        orientation == facts.orientation_to(BROWSER),
     )
 
 
-def _image_counts(truth: Truth, claims: Claims[_Candidate], other_sizes: Sequence[str]) -> ImageCounts:
-    decided = list(claims.decided())
+def _image_counts(
+    truth: Truth,
+    claims: Claims[_Match],
+    decided: Sequence[tuple[int, str, _Match]],
+    failed: int,
+    other_sizes: Sequence[str],
+) -> ImageCounts:
     unclear = claims.unclear
     return ImageCounts(
         matched=len(decided),
-        failed=sum(candidate.failed for _, _, candidate in decided),
+        failed=failed,
         by_stem=sum(way in BY_NAME for _, way, _ in decided),
         only_run=claims.unknown + claims.count - len(decided) - len(unclear),
         only_truth=len(truth.images) - len(claims.positions),
         other_size=len(other_sizes),
         unclear=len(unclear),
-        swapped=sum(candidate.fit.swapped for _, _, candidate in decided),
+        swapped=sum(match.fit.swapped for _, _, match in decided),
         other_size_example=other_sizes[0] if other_sizes else "",
         unclear_example=unclear[0] if unclear else "",
     )
@@ -399,13 +481,29 @@ def _class_counts(
     )
 
 
-def _masks(info: RunInfo, pairs: Sequence[ImagePair]) -> tuple[bool, list[str]]:
-    """Whether masks are scored; if not, although the run has masks, also a note with the reason."""
+def _may_have_masks(images: Iterable[TruthImage]) -> bool:
+    """Whether masks may be scored: any object has one, or there are no objects, so that none lacks one."""
+    objects = [annotation for image in images for annotation in image.objects]
+    return not objects or any(map(_has_segmentation, objects))
+
+
+def _has_segmentation(annotation: TruthObject) -> bool:
+    return annotation.segmentation is not None or annotation.invalid_segmentation
+
+
+def _masks(info: RunInfo, pairs: Sequence[ImagePair], *, read: bool) -> tuple[bool, list[str]]:
+    """Whether masks are scored; if not, although the run has masks, also a note with the reason.
+
+    Args:
+        info: The run.
+        pairs: The images.
+        read: Whether the masks of the detections have been read.
+    """
     with_mask = [mask is not None for pair in pairs for mask in pair.detections.rle]
-    if not any(with_mask) and not (info.masks and not with_mask):
+    if not (any(with_mask) if read and with_mask else info.masks):
         return False, []
     objects = [annotation for pair in pairs for annotation in pair.objects]
-    if not all(annotation.segmentation is not None or annotation.invalid_segmentation for annotation in objects):
+    if not all(map(_has_segmentation, objects)):
         return False, ["masks are not scored: not every object of the truth has a segmentation"]
     if objects and all(annotation.invalid_segmentation for annotation in objects):
         return False, ["masks are not scored: no object of the truth has a valid segmentation"]

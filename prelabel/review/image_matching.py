@@ -46,7 +46,10 @@ MAX_NAMES = 3
 
 def clean(path: str) -> str:
     """The path with forward slashes and without a leading `./`."""
-    return re.sub(r"^(\./)+", "", path.replace("\\", "/"))
+    path = path.replace("\\", "/")
+    while path.startswith("./"):
+        path = path[2:]
+    return path
 
 
 def _stems_before_upload(name: str) -> list[str]:

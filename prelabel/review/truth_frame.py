@@ -18,11 +18,9 @@ the size.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from prelabel.export.base import Rows
-from prelabel.export.parallel import UNUSED
 from prelabel.frames import BROWSER, DISPLAY, FRAMES, STORED, oriented_size
 from prelabel.review.options import AUTO
 from prelabel.review.truth import Truth, TruthImage, TruthObject
@@ -81,20 +79,19 @@ class TruthFrames:
     _ambiguous: int = 0
     _stretched: int = 0
 
-    def read_sizes(self, rows: Rows, position_of: Callable[[ImageFacts], int | None]) -> None:
-        """Read the sizes of all images if the frame depends on them.
+    def read_sizes(self, images: Iterable[ImageFacts], position_of: Callable[[ImageFacts], int | None]) -> None:
+        """Read the sizes of the images if the frame depends on them.
 
         Args:
-            rows: All rows of the run.
+            images: All images of the run.
             position_of: The position in the truth of an image of the run, or None.
         """
         if self.requested != AUTO or self.truth.label_studio:
             return
-        for batch in rows.without("masks", "keypoints", *UNUSED).batches():
-            for facts in batch.images:
-                position = position_of(facts)
-                if position is not None:
-                    self._vote(self.truth.images[position], facts)
+        for facts in images:
+            position = position_of(facts)
+            if position is not None:
+                self._vote(self.truth.images[position], facts)
 
     def _vote(self, image: TruthImage, facts: ImageFacts) -> None:
         size, displayed = _size(image), _size(facts)

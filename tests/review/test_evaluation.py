@@ -260,7 +260,8 @@ def test_masks_are_scored_if_both_sides_have_them(tmp_path: Path):
 
 def test_masks_are_not_scored_against_a_truth_of_boxes(tmp_path: Path):
     truth = write_truth(tmp_path, [thing((0, 0, 3, 4), segmentation=[])], [image(height=4, width=6)])
-    done = evaluated(truth, row("a.jpg", found(mask=mask_of("###...", "###...", "###...", "###..."))))
+    image_row = row("a.jpg", found(mask=mask_of("###...", "###...", "###...", "###...")))
+    done = evaluated(truth, image_row, info=replace(INFO, masks=True))
     assert done.masks is None
     assert told(done.notes, "masks", "scored")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
 from prelabel.errors import EvaluateError
+from prelabel.export.image_ids import stem
 from prelabel.frames import BROWSER
 from prelabel.review.comparison import compare
 from prelabel.review.image_matching import Claims, ImageNames
@@ -62,6 +63,12 @@ def find(names: list[str], *mine: str) -> tuple[str, list[int]]:
 )
 def test_each_way_to_match_names(mine: str, true_name: str, way: str) -> None:
     assert find([true_name], mine) == (way, [0] if way else [])
+
+
+@pytest.mark.parametrize("folder", ["", "a/", "a.b/", "/", "./"])
+@pytest.mark.parametrize("name", ["x", "x.jpg", "x.y.jpg", ".x", ".x.jpg", "x.", "x..jpg", "..x"])
+def test_stems_are_those_of_paths(folder: str, name: str) -> None:
+    assert stem(folder + name) == PurePosixPath(folder + name).stem
 
 
 def test_the_most_reliable_way_wins_and_equal_matches_are_ambiguous() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from prelabel.cli import main
 from prelabel.detections import ClassName
 from prelabel.errors import ConfigError, EvaluateError
 from prelabel.export.base import RunInfo
-from prelabel.labels.class_tree import open_images_tree
 from prelabel.review.metrics import evaluate_by_metric
 from prelabel.review.openimages.evaluation import OpenImagesEvaluation, evaluate_open_images
 from prelabel.review.options import EvaluateOptions
@@ -29,7 +26,7 @@ from prelabel.storage.files import Storage
 from prelabel.store.rows import ImageRow
 from prelabel.store.run import open_run
 from tests.messages import facts, tells, told
-from tests.review.cases import thing, write_truth
+from tests.review.cases import images_in, rows_of, thing, write_truth
 from tests.review.openimages_cases import (
     BOX_HEADER,
     BOXES,
@@ -60,17 +57,6 @@ METRICS = {
 ONE = CASES["one correct detection"]
 
 
-def rows_of(file: Path, images: Iterable[str] = (), size: int = 1024) -> list[ImageRow]:
-    """Rows of a run from a file of detections; `images` are rows without any."""
-    by_image: dict[str, list[dict[str, Any]]] = {image: [] for image in images}
-    for values in csv.DictReader(file.read_text().splitlines()):
-        corners = [float(values[name]) * size for name in ("XMin", "YMin", "XMax", "YMax")]
-        entry = open_images_tree().find(values["LabelName"])
-        detection = found(entry.name if entry else "?", float(values["Score"]), corners, mid=values["LabelName"])
-        by_image.setdefault(values["ImageID"], []).append(detection)
-    return [row(f"{image}.jpg", *detections, height=size, width=size) for image, detections in by_image.items()]
-
-
 def evaluated(
     boxes: Path | str, labels: Path | str, *image_rows: ImageRow, info: RunInfo | None = None, **options: Any
 ) -> OpenImagesEvaluation:
@@ -79,10 +65,6 @@ def evaluated(
         options["image_labels"] = str(labels)
     unknown = RunInfo(detector="stub", model_version="stub-0123abcd")
     return evaluate_open_images(info or unknown, rows(*image_rows), EvaluateOptions.of(**options), Storage())
-
-
-def images_in(*paths: Path) -> list[str]:
-    return sorted({entry["ImageID"] for path in paths for entry in csv.DictReader(path.read_text().splitlines())})
 
 
 def results(evaluation: OpenImagesEvaluation) -> dict[str, Any]:

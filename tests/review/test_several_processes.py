@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,14 @@ from prelabel.label_studio.options import LabelStudioOptions
 from prelabel.processes import Processes
 from prelabel.review.comparison import compare
 from prelabel.review.evaluation import evaluate
+from prelabel.review.openimages.evaluation import evaluate_open_images
 from prelabel.review.options import CompareOptions, EvaluateOptions
 from prelabel.storage.files import Storage
 from prelabel.store.run import open_run
-from tests.rows import found, mask_of, row
+from tests.messages import told
+from tests.review.cases import image, images_in, rows_of, thing, write_truth
+from tests.review.openimages_cases import BOXES, DETECTIONS, LABELS
+from tests.rows import failed_row, found, mask_of, row
 from tests.runs import write_run
 
 
@@ -41,6 +46,51 @@ def test_classes_may_be_evaluated_by_several_processes(tmp_path: Path) -> None:
     assert single.masks is not None
     assert several.masks is not None
     assert dataclasses.asdict(several.masks) == dataclasses.asdict(single.masks)
+
+
+def test_detections_may_be_read_by_several_processes(tmp_path: Path) -> None:
+    pytest.importorskip("faster_coco_eval")
+    dog, bird = found(score=0.9), found("Bird", 0.7, (0, 0, 2, 2), category_id=3, mid="/m/015p6")
+    cow = found("Cow", 0.8, (2, 2, 4, 4), category_id=4, mid="/m/01xq0k1")
+    # Each image has a different number of dogs. One photo is rotated for display: in its file, it is 6 x 4 pixels.
+    shards = [[row(f"{shard}/{n}.jpg", *[dog] * (n + shard), bird, cow) for n in range(3)] for shard in range(4)]
+    shards[1][1] = replace(shards[1][1], exif_orientation=6)
+    shards.append([failed_row("4/0.jpg"), row("not-in-the-truth.jpg", cow)])
+    run = open_run(write_run(tmp_path / "run", shards), Storage())
+    names = [image.file_name for image in run.rows()]
+    images = [image(number, name, height=4, width=6) for number, name in enumerate([*names[:-1], "only.jpg"], 1)]
+    images[4] |= {"height": 6, "width": 4}
+    truth = write_truth(tmp_path, [thing((0, 0, 3, 4), image_id=number) for number in range(1, 14)], images)
+    options = EvaluateOptions.of(truth=truth, class_map={"Bird": "cat"}, class_threshold={"cat": 0.6})
+    info = replace(RunInfo.of(run), classes=None)
+    single = evaluate(info, run.rows, options, run.storage)
+    read: list[tuple[int, int]] = []
+    with Processes(2, at_once=True) as processes:
+        rows = SpreadRows(run.rows, processes, lambda done, total: read.append((done, total)))
+        several = evaluate(info, rows, options, run.storage)
+    counts = single.images
+    assert (counts.matched, counts.failed, counts.only_run, counts.only_truth) == (13, 1, 1, 1)
+    assert single.classes.only_run == {"Cow": 12}  # of the images that are in both
+    assert len(single.overall.score) == sum(n + shard for shard in range(4) for n in range(3)) + 12
+    assert told(single.notes, "1", "stored pixels")
+    assert dataclasses.asdict(several.boxes) == dataclasses.asdict(single.boxes)
+    for name in ("images", "classes", "confusion", "reviewed", "notes"):
+        assert getattr(several, name) == getattr(single, name)
+    assert read == 2 * [(done, 14) for done in (3, 6, 9, 12, 14)]  # the names and sizes of the images are read first
+
+
+def test_open_images_may_be_read_by_several_processes(tmp_path: Path) -> None:
+    image_rows = rows_of(DETECTIONS, images_in(BOXES, LABELS))
+    run = open_run(
+        write_run(tmp_path / "run", [image_rows[n : n + 8] for n in range(0, len(image_rows), 8)]), Storage()
+    )
+    info = RunInfo.of(run)
+    options = EvaluateOptions.of(metric="openimages", truth=str(BOXES), image_labels=str(LABELS), score_threshold=0.2)
+    single = evaluate_open_images(info, run.rows, options, run.storage)
+    with Processes(2, at_once=True) as processes:
+        several = evaluate_open_images(info, SpreadRows(run.rows, processes), options, run.storage)
+    assert single.mean_ap > 0
+    assert several == single
 
 
 def test_images_may_be_compared_by_several_processes(tmp_path: Path) -> None:

@@ -6,16 +6,18 @@ dropped, the others are matched, and only their scores and whether they are corr
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from prelabel.errors import EvaluateError, first_of
 from prelabel.export.base import Rows, RunInfo
 from prelabel.export.image_ids import stem
-from prelabel.export.parallel import UNUSED
+from prelabel.export.parallel import UNUSED, map_parts
 from prelabel.frames import STORED
 from prelabel.review.evaluation import score_notes
 from prelabel.review.image_matching import MAX_NAMES
@@ -23,6 +25,7 @@ from prelabel.review.openimages.classes import Indices, open_images_classes
 from prelabel.review.openimages.scores import Candidates, Outcomes, average_precision, match
 from prelabel.review.openimages.truth import OpenImagesTruth, read_open_images
 from prelabel.review.options import AUTO, OPEN_IMAGES, OPEN_IMAGES_V2, EvaluateOptions
+from prelabel.select import Selection
 from prelabel.storage.address import redact
 from prelabel.storage.files import Storage
 from prelabel.store.detection_batch import DetectionBatch
@@ -211,9 +214,11 @@ def _collect(rows: Rows, truth: OpenImagesTruth, metric: Metric, options: Evalua
     """Read the run once, match each batch of images, and keep the outcomes."""
     collected = _Collected()
     frame = STORED if options.truth_frame == AUTO else options.truth_frame
-    for batch in rows.without(*UNUSED, "masks", "keypoints").in_frame(frame).batches():
+    rows = rows.without(*UNUSED, "masks", "keypoints").in_frame(frame)
+    parts = map_parts(rows, partial(_kept, options.selection))
+    for batch in itertools.chain.from_iterable(parts):
         images = _positions_of_images(batch, truth, collected)
-        batch = batch.only_images(images >= 0).kept(options.selection)
+        batch = batch.only_images(images >= 0)
         collected.detections += len(batch)
         if not len(batch):
             continue
@@ -233,6 +238,10 @@ def _collect(rows: Rows, truth: OpenImagesTruth, metric: Metric, options: Evalua
         collected.unverified += int(np.count_nonzero(~verified))
         collected.outcomes.append(match(candidates[verified], truth, metric.group_weight))
     return collected
+
+
+def _kept(selection: Selection, batches: Iterable[DetectionBatch]) -> list[DetectionBatch]:
+    return [batch.kept(selection) for batch in batches]
 
 
 def _positions_of_images(batch: DetectionBatch, truth: OpenImagesTruth, collected: _Collected) -> Indices:
