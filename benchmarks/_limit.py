@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +37,11 @@ class Allowed:
     model_s: float
     encode_s: float
     decode_s: float
+
+    @classmethod
+    def between(cls, before: Allowed, after: Allowed) -> Allowed:
+        """The mean of two measurements."""
+        return cls(*(statistics.mean(pair) for pair in zip(astuple(before), astuple(after), strict=True)))
 
     @property
     def image_s(self) -> float:

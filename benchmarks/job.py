@@ -166,30 +166,38 @@ def _photos() -> list[Path]:
 
 
 def against_the_limit(image_set: Set, repeat: int) -> list[Figure]:
-    """Measure prelabel and the machine's limit in turns."""
+    """Measure prelabel and the machine's limit."""
     with Limit(image_set.folder, image_set.detector, image_set.kept) as limit:
-        return _of_limit(image_set, _turns({"prelabel": lambda: ours(image_set), "limit": limit}, repeat))
+        took = _turns({"prelabel": lambda: _ours_and_limit(image_set, limit)}, repeat)
+    return _of_limit(image_set, took["prelabel"])
+
+
+def _ours_and_limit(image_set: Set, limit: Limit) -> tuple[Took, Allowed]:
+    """One run, and what the machine allows just before and just after it: others change its speed within seconds."""
+    before = limit()
+    took = ours(image_set)
+    return took, Allowed.between(before, limit())
 
 
 def _turns(ways: dict[str, Callable[[], Any]], repeat: int) -> dict[str, list[Any]]:
     return {name: [t for _, t in rounds] for name, rounds in take_turns(ways, repeat, warm_up=False).items()}
 
 
-def _of_limit(image_set: Set, took: dict[str, list[Any]]) -> list[Figure]:
+def _of_limit(image_set: Set, took: list[tuple[Took, Allowed]]) -> list[Figure]:
     name = f"{image_set.images} of {image_set.name}"
-    limits: list[Allowed] = took["limit"]
-    share = [run.ready * limit.image_s / cores() for run, limit in zip(took["prelabel"], limits, strict=True)]
+    runs, limits = [run for run, _ in took], [limit for _, limit in took]
+    share = [run.ready * limit.image_s / cores() for run, limit in took]
     model, decode, encode = (
         1e3 * statistics.median(values)
         for values in zip(*((t.model_s, t.decode_s, t.encode_s) for t in limits), strict=True)
     )
-    busy = statistics.median(t.busy for t in took["prelabel"])
+    busy = statistics.median(run.busy for run in runs)
     note = f"CPU ms an image: model and outputs {model:.1f}, masks {encode:.1f}, decoding {decode:.1f}"
     note += f"; the model was busy {busy:.0%} of the time"
     return [
         figure(f"{name}: share of what the machine allows", share, "", at_least=image_set.of_limit, note=note),
-        figure(f"{name}: prelabel, once ready", [t.ready for t in took["prelabel"]], "images/s"),
-        figure(f"{name}: workers are idle at the end", [t.idle_s for t in took["prelabel"]], "s"),
+        figure(f"{name}: prelabel, once ready", [run.ready for run in runs], "images/s"),
+        figure(f"{name}: workers are idle at the end", [run.idle_s for run in runs], "s"),
         figure(f"{name}: the detector alone", [t.rate for t in limits], "images/s"),
     ]
 
@@ -199,17 +207,16 @@ def beside_the_others(image_set: Set, repeat: int) -> list[Figure]:
     actors, note = _best_actors(image_set)
     with Limit(image_set.folder, image_set.detector, image_set.kept) as limit:
         ways: dict[str, Callable[[], Any]] = {
-            "prelabel": lambda: ours(image_set),
+            "prelabel": lambda: _ours_and_limit(image_set, limit),
             "plain": lambda: way("plain", image_set),
             "ray-data": lambda: way("ray-data", image_set, "--actors", str(actors)),
-            "limit": limit,
         }
         took = _turns(ways, repeat)
     name = f"{image_set.images} of {image_set.name}"
-    here, data, loop = took["prelabel"], took["ray-data"], took["plain"]
+    here, data, loop = [run for run, _ in took["prelabel"]], took["ray-data"], took["plain"]
     started, ready = [t.started for t in here], [t.ready for t in here]
     return [
-        *_of_limit(image_set, took),
+        *_of_limit(image_set, took["prelabel"]),
         ratio(
             f"{name}: beside Ray Data, with start-up",
             started,
