@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -103,9 +103,10 @@ class ListedRows:
     def __init__(self, image_rows: Sequence[ImageRow]) -> None:
         self._every = image_rows
         self._frame = DISPLAY
+        self._excluded: frozenset[str] = frozenset()
 
     def __call__(self) -> Iterator[ImageRow]:
-        return (row.in_frame(self._frame) for row in self._every)
+        return (_without(self._excluded, row).in_frame(self._frame) for row in self._every)
 
     def __len__(self) -> int:
         return len(self._every)
@@ -129,7 +130,9 @@ class ListedRows:
         return self
 
     def without(self, *names: str) -> ListedRows:
-        return self
+        other = copy.copy(self)
+        other._excluded = self._excluded | {*names}
+        return other
 
     def in_frame(self, frame: str) -> ListedRows:
         other = copy.copy(self)
@@ -138,6 +141,14 @@ class ListedRows:
 
     def by_shard(self) -> list[ListedRows]:
         return [self]
+
+
+def _without(excluded: Collection[str], row: ImageRow) -> ImageRow:
+    """The row as it is read without some columns; only those of masks and keypoints are left out."""
+    absent = {name: None for column, name in (("masks", "mask"), ("keypoints", "keypoints")) if column in excluded}
+    if row.detections is None or not absent:
+        return row
+    return replace(row, detections=replace(row.detections, **absent))
 
 
 def batch_of(image_rows: Sequence[ImageRow]) -> DetectionBatch:

@@ -133,7 +133,7 @@ def _from_dataset(url: str, storage: Storage) -> Numbering:
 
 def stem(file_name: str) -> str:
     """`photos/a.b.jpg` -> `a.b`."""
-    # As PurePosixPath does, in a tenth of the time.
+    # That of PurePosixPath for paths without `.` as a part, in a tenth of the time.
     name = file_name.rstrip("/").rpartition("/")[2]
     dot = name.rfind(".")
     return name[:dot] if 0 < dot < len(name) - 1 else name

@@ -21,7 +21,7 @@ from prelabel.export.base import Rows, Tally
 from prelabel.export.run_selection import KnownNames
 from prelabel.processes import Processes
 from prelabel.store.detection_batch import DetectionBatch
-from prelabel.store.rows import ImageFacts, ImageRow
+from prelabel.store.rows import ImageRow
 from prelabel.store.subset import ImageOrder
 
 A = TypeVar("A")
@@ -129,15 +129,6 @@ def map_parts_with(
         must_repeat: See `map_parts`.
     """
     return _spread(rows).map_with(work, values, must_repeat)
-
-
-def facts_by_part(rows: Rows) -> list[list[ImageFacts]]:
-    """The facts of the images of each part of the rows, to decide what is read of them afterwards."""
-    return list(map_parts(rows.without("masks", "keypoints", *UNUSED), _facts, more_follows=True))
-
-
-def _facts(batches: Iterable[DetectionBatch]) -> list[ImageFacts]:
-    return [facts for batch in batches for facts in batch.images]
 
 
 def _spread(rows: Rows) -> SpreadRows:

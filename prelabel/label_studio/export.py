@@ -33,8 +33,7 @@ from prelabel.errors import ExportError
 from prelabel.export.base import ExportReport, Rows, RunInfo, require_distinct_files
 from prelabel.export.display_copies import DisplayCopies
 from prelabel.export.folder import FolderWriter, folder_writer
-from prelabel.export.keypoints import unread_keypoints
-from prelabel.export.parallel import UNUSED, UNUSED_BUT_REREAD, make_items
+from prelabel.export.parallel import make_items
 from prelabel.export.run_selection import KnownNames
 from prelabel.frames import BROWSER
 from prelabel.label_studio.config import config_for
@@ -42,7 +41,7 @@ from prelabel.label_studio.image_url import ImageUrls
 from prelabel.label_studio.list_order import in_list_order
 from prelabel.label_studio.options import LabelStudioOptions
 from prelabel.label_studio.preflight import Preflight
-from prelabel.label_studio.tasks import Batch, TaskPart, TaskSamples, add_tasks, require_possible_copies
+from prelabel.label_studio.tasks import Batch, TaskPart, TaskSamples, add_tasks, require_possible_copies, rows_for_tasks
 from prelabel.options import require
 from prelabel.storage.address import absolute, describe, join, redact
 from prelabel.storage.files import Storage
@@ -75,10 +74,7 @@ def export_label_studio(
         or not f"{absolute(options.display_copies)}/".startswith(tasks_folder),
         f"--display-copies must not lie in {redact(tasks_folder)}: a sync fails on images there",
     )
-    rows = rows.without(*(UNUSED_BUT_REREAD if options.display_copies else UNUSED)).in_frame(BROWSER)
-    if options.shape == "rectangle":
-        rows = rows.without("masks")
-    rows = rows.without(*unread_keypoints(info, options))
+    rows = rows_for_tasks(rows, info, options)
     names = KnownNames(options.selection, info.classes, info.kept)
     urls = ImageUrls(options.image_url, options.document_root)
     config = config_for(info, rows, options, storage)

@@ -24,7 +24,6 @@ from prelabel.errors import PushError
 from prelabel.export.base import Rows, RunInfo, simplified_rows
 from prelabel.export.display_copies import DisplayCopies
 from prelabel.export.from_run import record_export, rows_of
-from prelabel.export.keypoints import unread_keypoints
 from prelabel.export.parallel import SpreadRows, make_items
 from prelabel.export.run_selection import KnownNames
 from prelabel.frames import BROWSER
@@ -36,7 +35,7 @@ from prelabel.label_studio.options import PushOptions
 from prelabel.label_studio.preflight import Preflight
 from prelabel.label_studio.sending import KnownTasks, Sender, Sent
 from prelabel.label_studio.storages import provide_storages
-from prelabel.label_studio.tasks import TaskPart, TaskSamples, add_tasks, require_possible_copies
+from prelabel.label_studio.tasks import TaskPart, TaskSamples, add_tasks, require_possible_copies, rows_for_tasks
 from prelabel.processes import Processes
 from prelabel.storage.files import Storage
 from prelabel.store.run import Run
@@ -147,7 +146,7 @@ def push(
     names = KnownNames(options.selection, info.classes, info.kept)
     require_possible_copies(info, options, new_tasks=options.new_tasks)
     with closing(Server(options.url, read_token(options.token_file))) as server:
-        rows = rows.without(*unread_keypoints(info, options)).in_frame(BROWSER)
+        rows = rows_for_tasks(rows, info, options)
         project, config, is_new = _open_project(server, info, rows, options, storage)
         known = KnownTasks(config.data_key, info.model_version, by_number=info.task_numbers)
         known.read(server.tasks(project.id, predictions=project.predictions > 0))

@@ -13,10 +13,12 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from prelabel.export.base import RunInfo, Tally
+from prelabel.export.base import Rows, RunInfo, Tally
 from prelabel.export.display_copies import DisplayCopies
-from prelabel.export.parallel import Part
+from prelabel.export.keypoints import unread_keypoints
+from prelabel.export.parallel import UNUSED, UNUSED_BUT_REREAD, Part
 from prelabel.export.text import shortest, strict_json
+from prelabel.frames import BROWSER
 from prelabel.label_studio.config import LabelConfig
 from prelabel.label_studio.image_url import ImageUrls
 from prelabel.label_studio.options import TaskOptions
@@ -98,6 +100,14 @@ def require_possible_copies(info: RunInfo, options: TaskOptions, *, new_tasks: b
         f"--display-copies cannot read {info.signed:,} images again: they came from signed URLs, and a run stores no "
         "signatures. Extract them with `prelabel extract --links`, and add --extracted",
     )
+
+
+def rows_for_tasks(rows: Rows, info: RunInfo, options: TaskOptions) -> Rows:
+    """The rows with the columns that tasks need, in the frame in which browsers show the images."""
+    unread = [*(UNUSED_BUT_REREAD if options.display_copies else UNUSED), *unread_keypoints(info, options)]
+    if options.shape == "rectangle":
+        unread.append("masks")
+    return rows.without(*unread).in_frame(BROWSER)
 
 
 def add_tasks(

@@ -7,16 +7,14 @@ For each annotated image of the run, a `PreannotatedImage` holds the detections 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
-from typing import NamedTuple
 
 from prelabel.errors import EvaluateError
 from prelabel.export.base import Rows, RunInfo
-from prelabel.export.parallel import UNUSED, facts_by_part, map_parts_with
+from prelabel.export.parallel import UNUSED, map_parts_with
 from prelabel.frames import BROWSER, DISPLAY, oriented_size
 from prelabel.review.annotation_files import read_annotations
 from prelabel.review.annotations import AnnotatedImage
@@ -30,7 +28,15 @@ from prelabel.review.edits import (
     relabeled,
     total,
 )
-from prelabel.review.image_matching import Claims, ImageNames, ReviewedBox, ReviewedImage
+from prelabel.review.image_matching import (
+    Claims,
+    FoundImage,
+    ImageNames,
+    ReviewedBox,
+    ReviewedImage,
+    by_part,
+    find_images,
+)
 from prelabel.review.options import CompareOptions
 from prelabel.review.preannotations import PreannotatedImage, score_floors
 from prelabel.review.tally import (
@@ -140,34 +146,29 @@ def compare(
     annotations = read_annotations(options.annotations, storage)
     basis = basis_of(options, exports, any_tool=annotations.truth is not None)
     names = ImageNames(image.names(by_task=info.task_numbers) for image in annotations.images)
-    images_by_part = facts_by_part(rows)
+    claims: Claims[tuple[FoundImage, Fit | None]] = Claims()
+    found = find_images(rows, names, claims, lambda facts: (facts.image_id, facts.file_name))
     frames = None
     if annotations.truth is not None:
+        truth_images = annotations.truth.images
         frames = TruthFrames(annotations.truth, options.annotations_frame, "--annotations-frame")
-        every_image = itertools.chain.from_iterable(images_by_part)
-        frames.read_sizes(every_image, lambda facts: names.find_one(facts.image_id, facts.file_name))
+        frames.vote((truth_images[image.positions[0]], image.facts) for image in found if len(image.positions) == 1)
     drawn_as_displayed: list[str] = []
-    claims: Claims[_Match] = Claims()
-    for shard, images_of_shard in enumerate(images_by_part):
-        for number, facts in enumerate(images_of_shard):
-            way, positions = names.find(facts.image_id, facts.file_name)
-            if not positions:
-                claims.add_unknown(facts.file_name)
-                continue
-            if frames is not None:
-                fit = frames.fit(frames.truth.images[positions[0]], facts)
-            else:
-                fit = _fit_by_aspect_ratio(annotations.images[positions[0]].size, facts)
-                if fit == Fit(DISPLAY):
-                    drawn_as_displayed.append(facts.file_name)
-            claims.add(facts.file_name, way, positions, _Match(shard, number, fit))
-    matched: list[dict[int, tuple[AnnotatedImage, Fit | None]]] = [{} for _ in rows.by_shard()]
-    for position, _, match in claims.decided():
-        matched[match.shard][match.number] = annotations.images[position], match.fit
+    for image in found:
+        position, facts = image.positions[0], image.facts
+        if frames is not None:
+            fit = frames.fit(frames.truth.images[position], facts)
+        else:
+            fit = _fit_by_aspect_ratio(annotations.images[position].size, facts)
+            if fit == Fit(DISPLAY):
+                drawn_as_displayed.append(facts.file_name)
+        claims.add(facts.file_name, image.way, image.positions, (image, fit))
+    decided = list(claims.decided())
+    matched = by_part(rows, ((image, (annotations.images[at], fit)) for at, _, (image, fit) in decided))
     outcomes = list(map_parts_with(rows.without(*UNUSED), partial(_outcomes, info, basis, options), matched))
     tally = Tally(unclear=claims.unclear)
-    for _, way, match in claims.decided():
-        tally.add(way, outcomes[match.shard][match.number])
+    for _, way, (image, _) in decided:
+        tally.add(way, outcomes[image.part][image.number])
     if not tally.compared:
         raise EvaluateError(nothing_compared_message(info, annotations, tally, claims.unknown_names))
     images = [outcome.edits for outcome in tally.compared]
@@ -208,20 +209,6 @@ def compare(
         edited=boxes_by_edit(images, by_class),
         notes=(*annotations.notes, *frame_notes, *tally.notes(basis), *threshold_notes(work, class_floors)),
     )
-
-
-class _Match(NamedTuple):
-    """An image of the run that matches an annotated one.
-
-    Attributes:
-        shard: The position of its part among `Rows.by_shard`.
-        number: Its position in this part.
-        fit: The frame of the annotations; None if they are of another image.
-    """
-
-    shard: int
-    number: int
-    fit: Fit | None
 
 
 def _fit_by_aspect_ratio(size: tuple[int, int] | None, facts: ImageFacts) -> Fit | None:

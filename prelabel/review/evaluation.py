@@ -69,7 +69,7 @@ def evaluate(info: RunInfo, rows: Rows, options: EvaluateOptions, storage: Stora
     Args:
         info: The run.
         rows: Reads the rows of the run, from the start each time it is called. With `SpreadRows`, several processes
-            may compute the metrics of the classes.
+            may read them, and compute the metrics of the classes.
         options: The truth, and how to compare.
         storage: Opens the truth.
 

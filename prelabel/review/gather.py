@@ -20,17 +20,26 @@ from prelabel.detections import ClassName
 from prelabel.errors import EvaluateError, StoreError
 from prelabel.export.base import Rows, RunInfo
 from prelabel.export.categories import Category, ListedCategories
-from prelabel.export.parallel import UNUSED, facts_by_part, map_parts_with
+from prelabel.export.parallel import UNUSED, map_parts_with
 from prelabel.frames import BROWSER, oriented_size
 from prelabel.keypoints import COCO_PERSON, KeypointSet
 from prelabel.masks import rle
-from prelabel.review.image_matching import BY_NAME, Claims, ImageCounts, ImageNames, names_of_truth, no_image_message
+from prelabel.review.image_matching import (
+    BY_NAME,
+    Claims,
+    FoundImage,
+    ImageCounts,
+    by_part,
+    find_images,
+    names_of_truth,
+    no_image_message,
+)
 from prelabel.review.options import EvaluateOptions
 from prelabel.review.truth import Truth, TruthImage, TruthObject
 from prelabel.review.truth_frame import Fit, TruthFrames
 from prelabel.select import Selection
 from prelabel.store.detection_batch import DetectionBatch
-from prelabel.store.rows import FAILED, ImageFacts
+from prelabel.store.rows import FAILED
 
 #: How many classes of each side a message names.
 _MAX_NAMES = 8
@@ -58,7 +67,7 @@ class ImageDetections:
 
     @classmethod
     def join(cls, parts: Sequence[ImageDetections]) -> ImageDetections:
-        """The detections of several parts as one."""
+        """The detections of several parts, one after the other."""
         return cls(
             np.concatenate([part.category for part in parts] or [np.empty(0, np.int64)]),
             np.concatenate([part.xywh for part in parts] or [np.empty((0, 4))]),
@@ -84,17 +93,14 @@ class ImageDetections:
 
 
 def _joined_keypoints(parts: Sequence[ImageDetections]) -> npt.NDArray[np.float32] | None:
-    """The keypoints of several parts; 0 0 0 for parts without any, None if no part has some."""
-    points = {part.keypoints.shape[1] for part in parts if part.keypoints is not None}
-    if not points:
+    """The keypoints of several parts: 0 0 0 where a part has none, None if no part has any."""
+    # A part without detections may have keypoints of the shape (0, 0, 3): their number is not known there.
+    number = max((part.keypoints.shape[1] for part in parts if part.keypoints is not None), default=0)
+    if not number:
         return None
-    empty = max(points), 3
-    return np.concatenate(
-        [
-            np.zeros((len(part.score), *empty), np.float32) if part.keypoints is None else part.keypoints
-            for part in parts
-        ]
-    )
+    empty = [np.zeros((len(part.score), number, 3), np.float32) for part in parts]
+    known = (part.keypoints if len(part.score) else None for part in parts)
+    return np.concatenate([none if some is None else some for some, none in zip(known, empty, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +165,8 @@ class ClassCounts:
 
     Attributes:
         matched: The truth's class name -> the known classes of the detector that it is matched with.
-        only_run: Classes of the run that are not in the truth -> number of their detections, which are ignored.
+        only_run: Classes of the run that are not in the truth -> number of their detections on matched images. These
+            are ignored.
         only_truth: Classes of the truth that have objects and that the detector does not have or never detected.
     """
 
@@ -194,14 +201,14 @@ class Gathered:
 def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) -> Gathered:
     """Read a run and pair its images with those of the truth; other images of the run are dropped.
 
-    Rows are read twice, with `SpreadRows` by several processes: first the names and sizes of all images, then the
-    detections of those that match. Before that, the classes are read if the truth has MIDs, but the detector has no
-    list of classes.
+    Rows are read twice, with `SpreadRows` by several processes: once to find the images that match, and once for the
+    detections of shards with such images. Before that, the classes are read if the truth has MIDs, but the detector has
+    no list of classes.
 
     Raises:
         ConfigError: An option names a class that the detector does not have.
-        EvaluateError: No image or no class of the run is in the truth, the truth lists an image twice, or a mask does
-            not fit its image.
+        EvaluateError: No image or no class of the run is in the truth, the truth lists an image twice, or masks
+            are scored and one does not fit its image.
     """
     selection = options.selection
     if info.classes is not None:
@@ -213,29 +220,28 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
         # Names can be matched with MIDs only if all classes are known.
         classes_known = tuple(rows.classes())
     names = names_of_truth(truth, options.match)
-    images = facts_by_part(rows)
+    claims: Claims[_Match] = Claims()
+    found = find_images(rows, names, claims, lambda facts: (facts.file_name, facts.image_id))
     frames = TruthFrames(truth, options.truth_frame, "--truth-frame")
-    every_image = itertools.chain.from_iterable(images)
-    frames.read_sizes(every_image, lambda facts: names.find_one(facts.file_name, facts.image_id))
-    claims, other_sizes = _claims(images, names, truth, frames)
+    frames.vote((truth.images[image.positions[0]], image.facts) for image in found if len(image.positions) == 1)
+    other_sizes = _claim(found, truth, frames, claims)
     decided = list(claims.decided())
     if not decided:
         raise EvaluateError(no_image_message(truth, options.match, claims, other_sizes))
-    frame_of: list[dict[int, str]] = [{} for _ in images]
-    for _, _, match in decided:
-        frame_of[match.part][match.number] = match.fit.frame
-    masks_needed = _may_have_masks(truth.images[position] for position, _, _ in decided)
-    unread = [*UNUSED, *(() if info.keypoints else ("keypoints",)), *(() if masks_needed else ("masks",))]
-    categories_of = partial(ListedCategories, truth.categories, selection, classes_known)
-    parts = list(map_parts_with(rows.without(*unread), partial(_of_part, categories_of(), options), frame_of))
-    found: Counter[ClassName] = Counter()
+    masks_read = _may_have_masks(truth.images[position] for position, _, _ in decided)
+    unread = [*UNUSED, *(() if info.keypoints else ("keypoints",)), *(() if masks_read else ("masks",))]
+    new_list = partial(ListedCategories, truth.categories, selection, classes_known)
+    frame_by_number = by_part(rows, ((match.image, match.fit.frame) for _, _, match in decided))
+    work = partial(_detections_of_part, new_list(), options)
+    parts = list(map_parts_with(rows.without(*unread), work, frame_by_number))
+    counts: Counter[ClassName] = Counter()
     for part in parts:
-        found.update(part.found)
+        counts.update(part.counts)
     # Not the list that the parts used: the order of its notes depends on which process worked on which part.
-    listed = categories_of()
-    unmatched = {name: count for name, count in found.items() if listed.id_of(name) is None}
+    listed = new_list()
+    unmatched = {name: count for name, count in counts.items() if listed.id_of(name) is None}
     run_classes = sorted(
-        (name for name in {*(info.classes or ()), *found} if selection.admits(name.name, name.mid)),
+        (name for name in {*(info.classes or ()), *counts} if selection.admits(name.name, name.mid)),
         key=lambda name: (name.id, name.name),
     )
     # All categories of the truth, except those that `include_class` and `exclude_class` do not admit.
@@ -243,13 +249,7 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
     categories = [c for c in truth.categories if c.id in in_run or selection.admits(c.name, c.mid)]
     admitted = {category.id for category in categories}
     pairs = tuple(
-        _pair(
-            truth.images[position],
-            images[match.part][match.number],
-            match.fit,
-            parts[match.part][match.number],
-            admitted,
-        )
+        _pair(truth.images[position], match, parts[match.image.part][match.image.number], admitted)
         for position, _, match in decided
     )
     classes = _class_counts(categories, run_classes, listed, unmatched, pairs)
@@ -257,106 +257,91 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
         raise EvaluateError(_no_class_message(run_classes, truth, selection))
     if not categories:
         raise EvaluateError(f"--include-class and --exclude-class leave no class of {truth.display_url} to compare")
-    masks, notes = _masks(info, pairs, read=masks_needed)
+    masks, notes = _masks(info, pairs, read=masks_read)
     keypoints, more_notes = _keypoints(info, truth, pairs)
     notes = [*truth.notes, *frames.notes(), *selection.class_notes(run_classes), *listed.notes, *notes, *more_notes]
-    failed = sum(images[match.part][match.number].status == FAILED for _, _, match in decided)
-    counts = _image_counts(truth, claims, decided, failed, other_sizes)
-    return Gathered(pairs, tuple(categories), counts, classes, masks, keypoints, tuple(notes))
-
-
-def _claims(
-    images: Sequence[Sequence[ImageFacts]], names: ImageNames, truth: Truth, frames: TruthFrames
-) -> tuple[Claims[_Match], list[str]]:
-    """The matches of all images of the run, and in words those whose size shows that they are other images.
-
-    Args:
-        images: The images of each part of the run.
-        names: Finds the images of the truth.
-        truth: The truth.
-        frames: Finds its frames.
-    """
-    claims: Claims[_Match] = Claims()
-    other_sizes: list[str] = []
-    for part, of_part in enumerate(images):
-        for number, facts in enumerate(of_part):
-            way, positions = names.find(facts.file_name, facts.image_id)
-            if not positions:
-                claims.add_unknown(facts.file_name)
-                continue
-            image = truth.images[positions[0]]
-            fit = frames.fit(image if len(positions) == 1 else None, facts)
-            if fit is not None:
-                claims.add(facts.file_name, way, positions, _Match(part, number, fit))
-            else:
-                claims.positions.update(positions)
-                sizes = f"{facts.width} x {facts.height}, in the truth {image.width} x {image.height}"
-                other_sizes.append(f"{facts.file_name!r} ({sizes})")
-    return claims, other_sizes
+    images = _image_counts(truth, claims, decided, other_sizes)
+    return Gathered(pairs, tuple(categories), images, classes, masks, keypoints, tuple(notes))
 
 
 class _Match(NamedTuple):
-    """An image of the run that matches an image of the truth.
+    """An image of the run that may be compared with an image of the truth, and how to read the boxes of the truth."""
 
-    Attributes:
-        part: The position of its part among `Rows.by_shard`.
-        number: Its position in this part.
-        fit: How to read the boxes of the truth.
-    """
-
-    part: int
-    number: int
+    image: FoundImage
     fit: Fit
 
 
+def _claim(found: Iterable[FoundImage], truth: Truth, frames: TruthFrames, claims: Claims[_Match]) -> list[str]:
+    """Claim the truth's images for those of the run.
+
+    Returns:
+        In words, the images of the run whose size shows that they are other images.
+    """
+    other_sizes: list[str] = []
+    for image in found:
+        facts, in_truth = image.facts, truth.images[image.positions[0]]
+        fit = frames.fit(in_truth if len(image.positions) == 1 else None, facts)
+        if fit is not None:
+            claims.add(facts.file_name, image.way, image.positions, _Match(image, fit))
+        else:
+            claims.positions.update(image.positions)
+            sizes = f"{facts.width} x {facts.height}, in the truth {in_truth.width} x {in_truth.height}"
+            other_sizes.append(f"{facts.file_name!r} ({sizes})")
+    return other_sizes
+
+
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """The detections of the matched images of a part, with all images in one array: these are fast to send.
+class _DetectionsOfPart:
+    """The detections of the matched images of a part. Those of all images are in one array, which is sent faster.
 
     Attributes:
         detections: The detections, image by image.
         places: Where those of each image are, by its position in the part.
-        found: The number of detections of each class of the run, also of those that the truth does not have.
+        counts: The number of detections of each class of the run, also of classes that the truth does not have.
     """
 
     detections: ImageDetections
     places: Mapping[int, slice]
-    found: Mapping[ClassName, int]
+    counts: Mapping[ClassName, int]
 
     def __getitem__(self, number: int) -> ImageDetections:
         return self.detections[self.places[number]]
 
 
-def _of_part(
+def _detections_of_part(
     listed: ListedCategories,
     options: EvaluateOptions,
     batches: Iterable[DetectionBatch],
-    frames: Mapping[int, str],
-) -> _Part:
+    frame_by_number: Mapping[int, str],
+) -> _DetectionsOfPart:
     """The detections that have a category of the truth.
 
     Args:
         listed: Knows the categories.
         options: Which detections are kept and compared.
-        batches: The rows of the part.
-        frames: The frame of the truth's boxes for each matched image, by its position in the part.
+        batches: The rows of the part; not read if no image matches.
+        frame_by_number: The frame of the truth's boxes for each matched image, by its position in the part.
+
+    Raises:
+        EvaluateError: A mask does not fit its image.
+        StoreError: A mask cannot be rotated.
     """
     chunks: list[ImageDetections] = []
     places: dict[int, slice] = {}
-    found: Counter[ClassName] = Counter()
+    counts: Counter[ClassName] = Counter()
     first = done = 0
-    for batch in batches if frames else ():
-        frame_of = [frames.get(number) for number in range(first, first + len(batch.images))]
-        for frame in dict.fromkeys(frame for frame in frame_of if frame is not None):
-            in_frame = np.array([other == frame for other in frame_of], bool)
-            part = batch.only_images(in_frame).in_frame(frame)
-            detections, bounds = _in_truth_classes(*_kept(part, options), listed, found)
+    for batch in batches if frame_by_number else ():
+        frames = [frame_by_number.get(number) for number in range(first, first + len(batch.images))]
+        for frame in dict.fromkeys(frame for frame in frames if frame is not None):
+            in_frame = np.array([other == frame for other in frames], bool)
+            kept, compared = _kept(batch.only_images(in_frame).in_frame(frame), options)
+            detections, bounds = _in_truth_classes(kept, compared, listed, counts)
             chunks.append(detections)
             for number in np.flatnonzero(in_frame).tolist():
                 places[first + number] = slice(done + bounds[number], done + bounds[number + 1])
             done += len(detections.score)
         first += len(batch.images)
-    return _Part(ImageDetections.join(chunks), places, found)
+    return _DetectionsOfPart(ImageDetections.join(chunks), places, counts)
 
 
 def _kept(batch: DetectionBatch, options: EvaluateOptions) -> tuple[DetectionBatch, npt.NDArray[np.bool_]]:
@@ -371,16 +356,16 @@ def _kept(batch: DetectionBatch, options: EvaluateOptions) -> tuple[DetectionBat
 
 
 def _in_truth_classes(
-    kept: DetectionBatch, compared: npt.NDArray[np.bool_], listed: ListedCategories, found: Counter[ClassName]
+    kept: DetectionBatch, compared: npt.NDArray[np.bool_], listed: ListedCategories, counts: Counter[ClassName]
 ) -> tuple[ImageDetections, list[int]]:
     """The detections that have a category of the truth, and where those of each image begin and end.
 
-    All classes are counted in `found`.
+    The detections of all classes are counted in `counts`. Raises EvaluateError if a mask does not fit its image.
     """
     names = list(zip(kept.category_id.tolist(), kept.label.tolist(), kept.mid.tolist(), strict=True))
     category_of: dict[tuple[int, str, str], int | None] = {}
     for name, count in Counter(names).items():
-        found[ClassName(*name)] += count
+        counts[ClassName(*name)] += count
         category_of[name] = listed.id_of(ClassName(*name))
     categories = [category_of[name] for name in names]
     chosen = np.array([category is not None for category in categories], bool)
@@ -420,10 +405,10 @@ def _rles(detections: DetectionBatch) -> tuple[dict[str, Any] | None, ...]:
     return tuple(masks)
 
 
-def _pair(image: TruthImage, facts: ImageFacts, fit: Fit, detections: ImageDetections, admitted: set[int]) -> ImagePair:
+def _pair(image: TruthImage, match: _Match, detections: ImageDetections, admitted: set[int]) -> ImagePair:
     """The pair of a matched image, with the objects of admitted categories."""
-    height, width = facts.height, facts.width
-    orientation = facts.orientation_to(fit.frame)
+    facts, fit = match.image.facts, match.fit
+    height, width, orientation = facts.height, facts.width, facts.orientation_to(fit.frame)
     if height is not None and width is not None:
         height, width = oriented_size(height, width, orientation)
     return ImagePair(
@@ -442,13 +427,12 @@ def _image_counts(
     truth: Truth,
     claims: Claims[_Match],
     decided: Sequence[tuple[int, str, _Match]],
-    failed: int,
     other_sizes: Sequence[str],
 ) -> ImageCounts:
     unclear = claims.unclear
     return ImageCounts(
         matched=len(decided),
-        failed=failed,
+        failed=sum(match.image.facts.status == FAILED for _, _, match in decided),
         by_stem=sum(way in BY_NAME for _, way, _ in decided),
         only_run=claims.unknown + claims.count - len(decided) - len(unclear),
         only_truth=len(truth.images) - len(claims.positions),
@@ -499,12 +483,15 @@ def _masks(info: RunInfo, pairs: Sequence[ImagePair], *, read: bool) -> tuple[bo
         pairs: The images.
         read: Whether the masks of the detections have been read.
     """
+    no_masks_in_truth = ["masks are not scored: not every object of the truth has a segmentation"]
+    if not read:
+        return False, no_masks_in_truth if info.masks else []
     with_mask = [mask is not None for pair in pairs for mask in pair.detections.rle]
-    if not (any(with_mask) if read and with_mask else info.masks):
+    if not any(with_mask) and not (info.masks and not with_mask):
         return False, []
     objects = [annotation for pair in pairs for annotation in pair.objects]
     if not all(map(_has_segmentation, objects)):
-        return False, ["masks are not scored: not every object of the truth has a segmentation"]
+        return False, no_masks_in_truth
     if objects and all(annotation.invalid_segmentation for annotation in objects):
         return False, ["masks are not scored: no object of the truth has a valid segmentation"]
     if not all(with_mask):

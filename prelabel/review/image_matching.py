@@ -12,23 +12,32 @@
 
 An image of the run is looked up by its `file_name`, or else its `image_id`. The kind of match that comes first in this
 table wins. Equally good matches are ambiguous: their images are skipped and reported. `ImageNames` finds matches,
-`Claims` decides between them when all images of the run are known, and `ImageCounts` has the counts for `evaluate`.
+`find_images` those of all images of a run, and `Claims` decides between them when all are known. `ImageCounts` has the
+counts for `evaluate`.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from prelabel.errors import EvaluateError
+from prelabel.export.base import Rows
 from prelabel.export.image_ids import stem
+from prelabel.export.parallel import UNUSED, map_parts
 from prelabel.review.truth import Truth
+from prelabel.store.detection_batch import DetectionBatch
+from prelabel.store.rows import ImageFacts
 
+A = TypeVar("A")
 T = TypeVar("T")
+
+#: Large columns that do not tell which image a row is of.
+_NOT_FACTS = ("masks", "keypoints", "image_labels", "error", "error_stage")
 
 #: Ways to match names, the most reliable first.
 ID, PATH, END, STEM, QUOTED, UPLOAD = "id", "path", "end of the path", "stem", "percent-decoded stem", "name on upload"
@@ -190,6 +199,58 @@ class Claims(Generic[T]):
             best_rank = min(rank for rank, _, _ in self._claims[position])
             best = [(name, value) for rank, name, value in self._claims[position] if rank == best_rank]
             yield position, _WAYS[best_rank], [name for name, _ in best], best[0][1]
+
+
+class FoundImage(NamedTuple):
+    """An image of the run that matches an image of the other side, or several.
+
+    Attributes:
+        part: The position of its part among `Rows.by_shard`.
+        number: Its position in this part.
+        facts: The image.
+        way: The way in which it matches.
+        positions: The positions of the images that it matches.
+    """
+
+    part: int
+    number: int
+    facts: ImageFacts
+    way: str
+    positions: Sequence[int]
+
+
+def find_images(
+    rows: Rows, names: ImageNames, claims: Claims[T], names_of: Callable[[ImageFacts], Sequence[str]]
+) -> list[FoundImage]:
+    """The images of a run that match, in the order of the run. Only their facts stay in memory.
+
+    Args:
+        rows: The rows of the run, which are read by several processes with `SpreadRows`.
+        names: Finds the images of the other side.
+        claims: Counts the images without a match.
+        names_of: The names by which an image is looked up.
+    """
+    found: list[FoundImage] = []
+    for part, images in enumerate(map_parts(rows.without(*_NOT_FACTS, *UNUSED), _facts)):
+        for number, facts in enumerate(images):
+            way, positions = names.find(*names_of(facts))
+            if positions:
+                found.append(FoundImage(part, number, facts, way, positions))
+            else:
+                claims.add_unknown(facts.file_name)
+    return found
+
+
+def _facts(batches: Iterable[DetectionBatch]) -> list[ImageFacts]:
+    return [facts for batch in batches for facts in batch.images]
+
+
+def by_part(rows: Rows, values: Iterable[tuple[FoundImage, A]]) -> list[dict[int, A]]:
+    """The values of images, for each part of the rows by the positions of the images in it."""
+    of_parts: list[dict[int, A]] = [{} for _ in rows.by_shard()]
+    for image, value in values:
+        of_parts[image.part][image.number] = value
+    return of_parts
 
 
 def names_of_truth(truth: Truth, match: str) -> ImageNames:

@@ -18,7 +18,7 @@ the size.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from prelabel.frames import BROWSER, DISPLAY, FRAMES, STORED, oriented_size
@@ -62,7 +62,7 @@ class Fit:
 
 @dataclass(slots=True)
 class TruthFrames:
-    """Finds the frame of each image of the truth. `read_sizes` must be called before `fit`.
+    """Finds the frame of each image of the truth. `vote` must be called before `fit`.
 
     Attributes:
         truth: The truth.
@@ -79,19 +79,16 @@ class TruthFrames:
     _ambiguous: int = 0
     _stretched: int = 0
 
-    def read_sizes(self, images: Iterable[ImageFacts], position_of: Callable[[ImageFacts], int | None]) -> None:
-        """Read the sizes of the images if the frame depends on them.
+    def vote(self, pairs: Iterable[tuple[TruthImage, ImageFacts]]) -> None:
+        """Let the sizes of images decide on the frame of those whose sizes do not tell it, if it is not known.
 
         Args:
-            images: All images of the run.
-            position_of: The position in the truth of an image of the run, or None.
+            pairs: All images of the truth that one image of the run matches, and that image.
         """
         if self.requested != AUTO or self.truth.label_studio:
             return
-        for facts in images:
-            position = position_of(facts)
-            if position is not None:
-                self._vote(self.truth.images[position], facts)
+        for image, facts in pairs:
+            self._vote(image, facts)
 
     def _vote(self, image: TruthImage, facts: ImageFacts) -> None:
         size, displayed = _size(image), _size(facts)

@@ -263,7 +263,14 @@ def test_masks_are_not_scored_against_a_truth_of_boxes(tmp_path: Path):
     image_row = row("a.jpg", found(mask=mask_of("###...", "###...", "###...", "###...")))
     done = evaluated(truth, image_row, info=replace(INFO, masks=True))
     assert done.masks is None
-    assert told(done.notes, "masks", "scored")
+    assert told(done.notes, "masks", "scored", "truth", "segmentation")
+    # Of the admitted class, the truth has no object that could lack a mask.
+    cats = evaluated(truth, image_row, info=replace(INFO, masks=True), include_class=["Cat"])
+    assert cats.masks is None
+    assert told(cats.notes, "masks", "scored", "truth", "segmentation")
+    # Masks that are not scored are not read: it does not matter that they do not fit.
+    unfit = row("a.jpg", found(mask=mask_of("##", "##")))
+    assert evaluated(truth, unfit, info=replace(INFO, masks=True)).boxes.overall["AP"] == pytest.approx(1)
 
 
 def test_a_run_without_detections_scores_0_without_an_error(tmp_path: Path):
@@ -292,7 +299,9 @@ def test_without_an_object_on_the_images_of_the_run_there_is_no_ap(tmp_path: Pat
 
 def test_a_mask_that_does_not_fit_names_its_image(tmp_path: Path):
     truth = write_truth(
-        tmp_path, [thing((0, 0, 3, 4))], [image(1, height=4, width=6), image(2, "b.jpg", height=4, width=6)]
+        tmp_path,
+        [thing((0, 0, 3, 4), segmentation=[[0, 0, 3, 0, 3, 4, 0, 4]])],
+        [image(1, height=4, width=6), image(2, "b.jpg", height=4, width=6)],
     )
     good, bad = mask_of("###...", "###...", "###...", "###..."), mask_of("##", "##")
     with pytest.raises(EvaluateError, match=r"b\.jpg"):

@@ -20,14 +20,18 @@ from prelabel.export.base import RunInfo
 from prelabel.export.coco import CocoOptions, export_coco
 from prelabel.keypoints import COCO_PERSON, KeypointSet
 from prelabel.review.coco_scores import KEYPOINT_METRICS
-from prelabel.review.evaluation import Evaluation
+from prelabel.review.evaluation import Evaluation, evaluate
+from prelabel.review.options import EvaluateOptions
 from prelabel.review.report.files import evaluation_json
 from prelabel.review.report.tables import evaluation_tables
 from prelabel.review.summaries import EvaluationSummary
 from prelabel.storage.files import Storage
 from prelabel.store.rows import ImageRow
+from prelabel.store.run import open_run
+from prelabel.store.shards import ROWS_PER_GROUP
 from tests.review.cases import evaluated, image, thing, write_truth
 from tests.rows import INFO, found, row, rows
+from tests.runs import write_run
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "evaluation.schema.json").read_text())
 PERSON = {"id": 1, "name": "person", "keypoints": list(COCO_PERSON.names), "skeleton": []}
@@ -174,3 +178,21 @@ def test_reports_have_the_figures(tmp_path: Path):
     without = scored(tmp_path, thing(BOX), detections=[person()])
     assert "keypoints" not in evaluation_json(without)
     assert EvaluationSummary.of(without, ()).keypoint_ap is None
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_block_of_images_without_a_detection_does_not_change_the_scores(tmp_path: Path, backward: bool) -> None:
+    people = [photo(person(), name=f"{n}.jpg") for n in range(2)]
+    # A shard is read in blocks. A detector with keypoints stores an empty list of them for an image without a person.
+    nobody = photo()
+    nothing = replace(nobody.detections, keypoints=np.zeros((0, 17, 3), np.float32))
+    empty = [replace(nobody, image_id=f"e{n}", file_name=f"e{n}", detections=nothing) for n in range(ROWS_PER_GROUP)]
+    some = [photo(person(), name=f"s{n}.jpg") for n in range(ROWS_PER_GROUP - 2)]
+    shard = [*people, *some, *empty]
+    run = open_run(write_run(tmp_path / "run", [shard[::-1] if backward else shard]), Storage())
+    images = [image(n, f"{n}.jpg", height=120, width=160) for n in range(2)]
+    images += [image(2 + n, f"e{n}", height=120, width=160) for n in range(ROWS_PER_GROUP)]
+    truth = write_truth(tmp_path, [labeled(image_id=0), labeled(image_id=1)], images, [PERSON])
+    done = evaluate(PEOPLE, run.rows, EvaluateOptions.of(truth=truth), Storage())
+    assert done.keypoints is not None
+    assert done.keypoints.overall["AP"] == pytest.approx(1)

@@ -50,33 +50,46 @@ def test_classes_may_be_evaluated_by_several_processes(tmp_path: Path) -> None:
 
 def test_detections_may_be_read_by_several_processes(tmp_path: Path) -> None:
     pytest.importorskip("faster_coco_eval")
-    dog, bird = found(score=0.9), found("Bird", 0.7, (0, 0, 2, 2), category_id=3, mid="/m/015p6")
+    mask = mask_of("###...", "###...", "###...", "###...")
+    dog, cat = found(score=0.9, mask=mask), found("Cat", 0.7, (0, 0, 2, 2), category_id=2, mid="/m/01yrx", mask=mask)
     cow = found("Cow", 0.8, (2, 2, 4, 4), category_id=4, mid="/m/01xq0k1")
-    # Each image has a different number of dogs. One photo is rotated for display: in its file, it is 6 x 4 pixels.
-    shards = [[row(f"{shard}/{n}.jpg", *[dog] * (n + shard), bird, cow) for n in range(3)] for shard in range(4)]
-    shards[1][1] = replace(shards[1][1], exif_orientation=6)
-    shards.append([failed_row("4/0.jpg"), row("not-in-the-truth.jpg", cow)])
+    # Each image has a different number of dogs. Two photos are rotated for display; of one of them, the truth has the
+    # size in the file, 6 x 4. Two photos 0.jpg are not in the truth, which has another one of this name.
+    shards = [[row(f"{shard}/{n}.jpg", *[dog] * (n + shard), cow) for n in range(3)] for shard in range(3)]
+    for shard in shards[1:]:
+        shard[1] = replace(shard[1], exif_orientation=6)
+    shards.append([row("3/a.jpg", cat), failed_row("3/b.jpg"), row("not-in-the-truth.jpg", cow)])
     run = open_run(write_run(tmp_path / "run", shards), Storage())
-    names = [image.file_name for image in run.rows()]
+    names = [row.file_name for row in run.rows()]
     images = [image(number, name, height=4, width=6) for number, name in enumerate([*names[:-1], "only.jpg"], 1)]
     images[4] |= {"height": 6, "width": 4}
-    truth = write_truth(tmp_path, [thing((0, 0, 3, 4), image_id=number) for number in range(1, 14)], images)
-    options = EvaluateOptions.of(truth=truth, class_map={"Bird": "cat"}, class_threshold={"cat": 0.6})
-    info = replace(RunInfo.of(run), classes=None)
+    images = images[1:3] + images[4:]
+    polygon = [[0, 0, 3, 0, 3, 4, 0, 4]]
+    objects = [thing((0, 0, 3, 4), image_id=image["id"], segmentation=polygon) for image in images[:-1]]
+    # The truth has other MIDs of both classes, which a note tells. The cat is in the last shard only.
+    categories = [{"id": 1, "name": "dog", "mid": "/m/1"}, {"id": 2, "name": "cat", "mid": "/m/2"}]
+    truth = write_truth(tmp_path, objects, images, categories)
+    options = EvaluateOptions.of(truth=truth, compare_thresholds={"Dog": 0.5, "Cat": 0.8})
+    info = replace(RunInfo.of(run), classes=None, masks=True)
     single = evaluate(info, run.rows, options, run.storage)
     read: list[tuple[int, int]] = []
     with Processes(2, at_once=True) as processes:
         rows = SpreadRows(run.rows, processes, lambda done, total: read.append((done, total)))
         several = evaluate(info, rows, options, run.storage)
     counts = single.images
-    assert (counts.matched, counts.failed, counts.only_run, counts.only_truth) == (13, 1, 1, 1)
-    assert single.classes.only_run == {"Cow": 12}  # of the images that are in both
-    assert len(single.overall.score) == sum(n + shard for shard in range(4) for n in range(3)) + 12
-    assert told(single.notes, "1", "stored pixels")
-    assert dataclasses.asdict(several.boxes) == dataclasses.asdict(single.boxes)
+    assert (counts.matched, counts.failed, counts.only_run, counts.only_truth) == (9, 1, 3, 1)
+    assert single.classes.only_run == {"Cow": 7}  # on the images that are in both
+    assert len(single.overall.score) == (1 + 2) + (2 + 3) + (2 + 3 + 4) + 1
+    assert told(single.notes, "MIDs", "'Dog'", "'Cat'")
+    assert single.masks is not None
+    assert several.masks is not None
+    for one, other in ((single.boxes, several.boxes), (single.masks, several.masks)):
+        assert dataclasses.asdict(one) == dataclasses.asdict(other)
     for name in ("images", "classes", "confusion", "reviewed", "notes"):
         assert getattr(several, name) == getattr(single, name)
-    assert read == 2 * [(done, 14) for done in (3, 6, 9, 12, 14)]  # the names and sizes of the images are read first
+    assert several.work.by_class.keys() == single.work.by_class.keys() == {"dog", "cat"}
+    assert several.work.total("given") == single.work.total("given")
+    assert read == 2 * [(done, 12) for done in (3, 6, 9, 12)]  # once to find the images, once for the detections
 
 
 def test_open_images_may_be_read_by_several_processes(tmp_path: Path) -> None:
@@ -91,6 +104,23 @@ def test_open_images_may_be_read_by_several_processes(tmp_path: Path) -> None:
         several = evaluate_open_images(info, SpreadRows(run.rows, processes), options, run.storage)
     assert single.mean_ap > 0
     assert several == single
+
+
+def test_a_coco_dataset_may_be_compared_by_several_processes(tmp_path: Path) -> None:
+    # Two photos are rotated for display, and the dataset has the pixels of their files: 6 x 4.
+    shards = [[row(f"{shard}/{n}.jpg", found(score=0.9, xyxy=(0, 0, 2, 3))) for n in range(2)] for shard in range(3)]
+    for shard in shards[1:]:
+        shard[0] = replace(shard[0], exif_orientation=6)
+    run = open_run(write_run(tmp_path / "run", shards), Storage())
+    info, dataset = RunInfo.of(run), str(tmp_path / "coco.json")
+    export_coco(info, run.rows, dataset, CocoOptions.of(frame="stored", segmentation="none"), run.storage)
+    options = CompareOptions.of(predictions="out", annotations=dataset, score_threshold=0.3)
+    single = compare(info, run.rows, options, run.storage)
+    with Processes(2, at_once=True) as processes:
+        several = compare(info, SpreadRows(run.rows, processes), options, run.storage)
+    assert single.total.counts["kept"] == 6
+    assert told(single.notes, "2", "stored pixels")
+    assert (several.by_class, several.edited, several.notes) == (single.by_class, single.edited, single.notes)
 
 
 def test_images_may_be_compared_by_several_processes(tmp_path: Path) -> None:

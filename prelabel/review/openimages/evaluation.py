@@ -1,18 +1,20 @@
 """`evaluate --metric openimages`: compares a finished run with Open Images' annotations.
 
-The images of a run stream through, one batch at a time: detections of classes that are not verified on their image are
-dropped, the others are matched, and only their scores and whether they are correct are kept.
+The images of a run stream through, some shards at a time: detections of classes that are not verified on their image
+are dropped, the others are matched, and only their scores and whether they are correct are kept.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prelabel.errors import EvaluateError, first_of
 from prelabel.export.base import Rows, RunInfo
@@ -215,22 +217,20 @@ def _collect(rows: Rows, truth: OpenImagesTruth, metric: Metric, options: Evalua
     collected = _Collected()
     frame = STORED if options.truth_frame == AUTO else options.truth_frame
     rows = rows.without(*UNUSED, "masks", "keypoints").in_frame(frame)
-    parts = map_parts(rows, partial(_kept, options.selection))
-    for batch in itertools.chain.from_iterable(parts):
+    for batch in itertools.chain.from_iterable(map_parts(rows, partial(_read, options.selection))):
         images = _positions_of_images(batch, truth, collected)
-        batch = batch.only_images(images >= 0)
-        collected.detections += len(batch)
-        if not len(batch):
+        batch = batch[images[batch.image] >= 0]
+        collected.detections += len(batch.score)
+        if not len(batch.score):
             continue
         collected.lowest = min(collected.lowest, float(batch.score.min()))
         positions = truth.classes.positions
-        category = np.fromiter((positions.get(mid, -1) for mid in batch.mid), np.intp, len(batch))
+        category = np.fromiter((positions.get(mid, -1) for mid in batch.mid), np.intp, len(batch.score))
         if np.any(category < 0):
             collected.other_classes.update(batch.label[category < 0].tolist())
             batch, category = batch[category >= 0], category[category >= 0]
-        collected.known |= bool(len(batch))
-        size = np.stack([batch.width, batch.height, batch.width, batch.height], axis=1)
-        candidates = Candidates(images[batch.image], category, batch.score, batch.xyxy / size)
+        collected.known |= bool(len(batch.score))
+        candidates = Candidates(images[batch.image], category, batch.score, batch.box)
         if options.expand_detections:
             entry, expanded = truth.classes.with_ancestors(category)
             candidates = replace(candidates[entry], category=expanded)
@@ -240,29 +240,73 @@ def _collect(rows: Rows, truth: OpenImagesTruth, metric: Metric, options: Evalua
     return collected
 
 
-def _kept(selection: Selection, batches: Iterable[DetectionBatch]) -> list[DetectionBatch]:
-    return [batch.kept(selection) for batch in batches]
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What is compared of some images of the run: little, since it may come from another process.
+
+    Attributes:
+        names: The file name of each image.
+        failed: Whether each image failed.
+        rotated: Whether each image is displayed rotated.
+        image: `(N,)` index of the image of each detection that the selection keeps.
+        label: `(N,)` names of their classes.
+        mid: `(N,)` MIDs of their classes.
+        score: `(N,)`.
+        box: `(N, 4)` corners as fractions of the image.
+    """
+
+    names: Sequence[str]
+    failed: Sequence[bool]
+    rotated: Sequence[bool]
+    image: Indices
+    label: npt.NDArray[np.object_]
+    mid: npt.NDArray[np.object_]
+    score: npt.NDArray[np.floating[Any]]
+    box: npt.NDArray[np.float64]
+
+    def __getitem__(self, chosen: npt.NDArray[np.bool_]) -> _Batch:
+        """Some of the detections."""
+        columns = ("image", "label", "mid", "score", "box")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in columns})
 
 
-def _positions_of_images(batch: DetectionBatch, truth: OpenImagesTruth, collected: _Collected) -> Indices:
+def _read(selection: Selection, batches: Iterable[DetectionBatch]) -> list[_Batch]:
+    return [_batch_of(batch, batch.kept(selection)) for batch in batches]
+
+
+def _batch_of(batch: DetectionBatch, kept: DetectionBatch) -> _Batch:
+    size = np.stack([kept.width, kept.height, kept.width, kept.height], axis=1)
+    return _Batch(
+        names=[facts.file_name for facts in batch.images],
+        failed=batch.failed,
+        rotated=[facts.orientation_to(STORED) != 1 for facts in batch.images],
+        image=kept.image,
+        label=kept.label,
+        mid=kept.mid,
+        score=kept.score,
+        box=kept.xyxy / size,
+    )
+
+
+def _positions_of_images(batch: _Batch, truth: OpenImagesTruth, collected: _Collected) -> Indices:
     """Position of each image of a batch in the truth, or -1. Raises EvaluateError if two images have the same name."""
-    positions = np.full(len(batch.images), -1, np.intp)
-    for number, facts in enumerate(batch.images):
-        position = truth.images.get(stem(facts.file_name), -1)
+    positions = np.full(len(batch.names), -1, np.intp)
+    for number, name in enumerate(batch.names):
+        position = truth.images.get(stem(name), -1)
         if position < 0:
             collected.only_run += 1
             if len(collected.unknown_names) < MAX_NAMES:
-                collected.unknown_names.append(facts.file_name)
+                collected.unknown_names.append(name)
             continue
         if position in collected.matched:
             raise EvaluateError(
-                f"{collected.matched[position]!r} and {facts.file_name!r} of the run have the same image id: the truth "
-                "does not tell which of them it is for"
+                f"{collected.matched[position]!r} and {name!r} of the run have the same image id: the truth does not "
+                "tell which of them it is for"
             )
-        collected.matched[position] = facts.file_name
+        collected.matched[position] = name
         positions[number] = position
         collected.failed += batch.failed[number]
-        collected.rotated += facts.orientation_to(STORED) != 1
+        collected.rotated += batch.rotated[number]
     return positions
 
 
