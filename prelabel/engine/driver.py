@@ -247,12 +247,22 @@ class Driver:
         allowed = pool.available[: schedule.tasks_per_worker(len(pool.usable))]
         for has, worker in ((has, worker) for has, workers in enumerate(allowed) for worker in list(workers)):
             if has >= schedule.tasks_per_worker(len(pool.usable)):
+                break
+            self._give_next(worker, pool)
+        for worker in pool.running_out(schedule.tasks_per_worker(len(pool.usable))):
+            if not schedule.waiting:
                 return
-            task = schedule.next_task(worker.number, pool.usable, worker_is_idle=not has, most_images=worker.room)
-            if task:
-                self._handed_out[task.shard] = time.monotonic()
-                self._errors.handed_out(worker.number, task.shard)
-                pool.submit(worker, replace(task, links=self._links.of(task.shard)))
+            self._give_next(worker, pool)
+
+    def _give_next(self, worker: WorkerHandle, pool: WorkerPool) -> None:
+        """Give a worker the next task, if there is one for it."""
+        task = self._schedule.next_task(
+            worker.number, pool.usable, worker_is_idle=not worker.tasks, most_images=worker.room
+        )
+        if task:
+            self._handed_out[task.shard] = time.monotonic()
+            self._errors.handed_out(worker.number, task.shard)
+            pool.submit(worker, replace(task, links=self._links.of(task.shard)))
 
     def _most_frequent(self, statuses: Sequence[WorkerStatus]) -> str:
         """The most frequent error class and an example image, as a clause for a message."""

@@ -8,7 +8,7 @@ the others use at most half of the budget. A decoding thread never waits for a d
 the same archive, it is read behind the first with the same request.
 
 There are as many downloads at a time as the detector needs to find the next image there, see `downloads_needed`, but
-no more than storage serves, see `_DownloadLimit`.
+from the first ones on no more than storage serves, see `_DownloadLimit`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from prelabel.image_ref import ImageRef
 from prelabel.source.archives.reader import ArchiveReader, reads_on
 from prelabel.source.fetch import SILENT_S
 
-#: Limits on the simultaneous downloads of a worker; they wait for the network, not for a CPU.
-LEAST_DOWNLOADS, MOST_DOWNLOADS = 8, 64
+#: Limits on the simultaneous downloads of a worker; they wait for the network, not for a CPU. `FIRST_DOWNLOADS` begin
+#: before the latency is known, if sizes are.
+LEAST_DOWNLOADS, FIRST_DOWNLOADS, MOST_DOWNLOADS = 8, 16, 64
 
 #: Limits on the files that are not being decoded yet (beyond as many as there may be downloads), and on the decoded
 #: images that a worker holds ahead of its detector, over all its shards.
@@ -38,6 +39,7 @@ DECODE_AHEAD = 4
 #: Limit on the bytes of encoded and decoded images that a worker holds ahead of its detector, over all its shards. The
 #: image that the detector needs next may exceed it, and so may `LEAST_DOWNLOADS` files of unknown size. Further files
 #: of unknown size count as the largest of the last `_LATEST_SIZES`: only if larger ones follow, they exceed it, too.
+#: Before any size is known, they wait.
 BUDGET_BYTES = 256 * 2**20
 
 #: Expected bytes of a file of unknown size, before any file was read.
@@ -56,22 +58,27 @@ _LATEST_SIZES = 64
 _ROUNDS_HELD = 8
 
 
-def downloads_needed(latency_s: float, image_s: float, running: int = 1) -> int:
-    """Return how many downloads a worker should have under way, so that its detector does not wait for images.
+def images_ahead(latency_s: float, image_s: float, running: int = 1) -> float:
+    """Return how many images a detector takes during two downloads: so early, an image should be requested.
 
-    While one image is being downloaded, the detector takes `latency_s / image_s` others. Twice as many are begun, since
+    While one image is being downloaded, the detector takes `latency_s / image_s` others. This is twice as many, since
     some downloads take longer than others, and since up to half of them are of the next shards.
 
     Args:
         latency_s: Mean seconds of a download that succeeds at its first attempt.
         image_s: Mean seconds between two images that a shard's detector takes, without its waiting for them.
         running: Number of shards that are being run at the same time.
+    """
+    return 2 * latency_s * max(1, running) / max(image_s, 1e-6)
 
-    >>> [downloads_needed(latency_s, 0.025) for latency_s in (0.001, 0.02, 0.2, 0.5, 5.0)]
+
+def downloads_needed(ahead: float) -> int:
+    """Return how many downloads a worker should have under way, so that its detector does not wait for images.
+
+    >>> [downloads_needed(images_ahead(latency_s, 0.025)) for latency_s in (0.001, 0.02, 0.2, 0.5, 5.0)]
     [8, 8, 16, 40, 64]
     """
-    needed = 2 * latency_s * max(1, running) / max(image_s, 1e-6)
-    return max(LEAST_DOWNLOADS, math.ceil(min(needed, MOST_DOWNLOADS)))
+    return max(LEAST_DOWNLOADS, math.ceil(min(ahead, MOST_DOWNLOADS)))
 
 
 class _DownloadLimit:
@@ -88,7 +95,7 @@ class _DownloadLimit:
     """
 
     def __init__(self) -> None:
-        self.downloads = LEAST_DOWNLOADS
+        self.downloads = FIRST_DOWNLOADS
         self._held = 0
         self._before_raise: tuple[int, float] | None = None
         self._halved_at = self._round_began_at = -math.inf
@@ -114,8 +121,8 @@ class _DownloadLimit:
             detector_rate: Images per second that the detector would take.
         """
         self._finished += 1
-        if self._round_began_at == -math.inf:
-            # The first downloads were begun together: half of them have taken at most as long as this one.
+        if self.is_first_round:
+            # Those of known size were begun together: half of them have taken at most as long as this one.
             if self._finished >= self.downloads // 2:
                 self._raise_to(needed, self.downloads / max(seconds, 1e-6))
                 self.begin_round(now)
@@ -131,6 +138,11 @@ class _DownloadLimit:
         else:
             self._raise_to(needed, rate)
         self.begin_round(now)
+
+    @property
+    def is_first_round(self) -> bool:
+        """Whether too few downloads have finished to tell anything about storage."""
+        return self._round_began_at == -math.inf
 
     def _raise_to(self, needed: int, rate: float) -> None:
         """Raise the limit to what is needed, at most to twice as much, and note the rate before."""
@@ -481,7 +493,7 @@ class Reader:
         fetching = sum(image.stage is _Stage.FETCHING and image.ref.size is None for image in self._images)
         if fetching < LEAST_DOWNLOADS:
             return self._typical_bytes
-        return max(self._latest_sizes, default=self._typical_bytes)
+        return max(self._latest_sizes, default=self._budget_bytes)
 
     def _has_archives(self, stream: ImageStream, ref: ImageRef, is_needed: bool) -> bool:
         """Whether a stream can read an image in an archive now.
@@ -571,6 +583,8 @@ class Reader:
         now = time.monotonic()
         if image.attempts > 1:
             self._limit.retried(image.begun_at, now)
+        elif self._limit.is_first_round and any(other.attempts > 1 for other in self._images):
+            return  # storage may serve no more than those that have succeeded
         elif is_fetched:
             seconds = now - image.begun_at
             before = seconds if self._latency_s is None else self._latency_s
@@ -581,8 +595,19 @@ class Reader:
             else:
                 self._limit.begin_round(now)
 
+    def images_ahead(self) -> int:
+        """With how many images left the worker needs more: its detector takes so many during two downloads.
+
+        0 where it takes none, and never more than there may be downloads under way: begun earlier, they would not come
+        sooner. Images of archives do not count, since they come one after another.
+        """
+        ahead = images_ahead(self._latency_s or 0.0, self._image_s, self._running)
+        return int(min(ahead, self._limit.downloads))
+
     def _downloads_needed(self) -> int:
-        return downloads_needed(self._latency_s or 0.0, self._image_s, self._running)
+        if self._latency_s is None:
+            return FIRST_DOWNLOADS
+        return downloads_needed(images_ahead(self._latency_s, self._image_s, self._running))
 
     @property
     def _running(self) -> int:

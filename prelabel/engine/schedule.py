@@ -185,7 +185,8 @@ class Schedule:
 
         A task is not taken back from a worker. So a worker gets tasks ahead only while as many wait for each of the
         others: otherwise, near the end, one could be idle while another has a shard that it has not begun. With a
-        worker that is less than half as fast as the others, this can still happen.
+        worker that is less than half as fast as the others, this can still happen. A worker that may wait for storage
+        gets more (`WorkerPool.running_out`): another one may then be idle for as long as a download takes.
         """
         return 1 + self._fresh_count // max(1, workers)
 

@@ -73,12 +73,14 @@ class WorkerStatus:
         beats: Heartbeats: rises whenever the status is requested while the worker waits for storage that has not timed
             out, such as a download that makes progress or is being retried, or a shard that is being published; and
             whenever the detector has finished views of an image.
+        images_ahead: With how many images left the worker needs more, see `Reader.images_ahead`.
     """
 
     images: int
     shards: Mapping[int, tuple[int, int]]
     failures: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     beats: int = 0
+    images_ahead: int = 0
 
 
 class Worker:
@@ -270,4 +272,4 @@ class Worker:
         if self._waits_for_storage():
             with self._lock:
                 self._beats += 1
-        return WorkerStatus(self._images, partial, dict(self._failures), self._beats)
+        return WorkerStatus(self._images, partial, dict(self._failures), self._beats, self._reader.images_ahead())

@@ -99,6 +99,13 @@ class WorkerHandle:
         """Whether it can accept another task now, if that is small enough."""
         return self.room > 0
 
+    @property
+    def images_left(self) -> int:
+        """Images of its tasks that it had not finished when it last reported its status, or fewer: rows may be kept."""
+        tasks = [task for task in self.tasks.values() if isinstance(task, LabelTask)]
+        done = self.status.shards
+        return sum(task.images - done.get(task.shard, (0, 0))[0] for task in tasks)
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:
@@ -161,11 +168,25 @@ class WorkerPool(ABC):
         self.workers: list[WorkerHandle] = []
         self.usable: set[int] = set()
         self.available: list[dict[WorkerHandle, None]] = [{} for _ in range(MOST_IN_FLIGHT)]
+        # Numbers of the workers with `images_ahead`: without any, thousands of workers need not be looked through.
+        self._late: set[int] = set()
 
     def waiting(self) -> str:
         """What the run is waiting for, as text; `""` if every worker with a process has loaded its detector."""
         loading = sum(worker.placed and not worker.ready for worker in self.workers)
         return f"{loading} of {len(self.workers)} workers are loading the detector" if loading else ""
+
+    def running_out(self, tasks: int) -> list[WorkerHandle]:
+        """Return the workers that have so many tasks or more, accept another one, and may wait for storage without it.
+
+        Those with the fewest images left come first. On Ray, where statuses are a second old or older, a worker of
+        which more images seem to be left than there are is not among them.
+        """
+        if not self._late:
+            return []
+        available = (worker for workers in self.available[tasks:] for worker in workers)
+        late = [worker for worker in available if 0 < worker.status.images_ahead >= worker.images_left]
+        return sorted(late, key=lambda worker: worker.images_left)
 
     def places(self) -> list[int]:
         """How many workers fit each machine now, most first."""
@@ -296,6 +317,7 @@ class WorkerPool(ABC):
         if (status.images, status.beats) != (worker.status.images, worker.status.beats):
             worker.progress_at = time.monotonic()
         worker.status = status
+        (self._late.add if status.images_ahead else self._late.discard)(worker.number)
 
     def _task_finished(
         self, worker: WorkerHandle, key: Any, record: ShardRecord | Optimization | Measurement | None
@@ -320,6 +342,7 @@ class WorkerPool(ABC):
 
     def _remove(self, worker: WorkerHandle) -> None:
         self.workers.remove(worker)
+        self._late.discard(worker.number)
         self._sort_out(worker)
         self._end(worker)
 

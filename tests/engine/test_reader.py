@@ -16,7 +16,14 @@ from PIL import Image
 
 import prelabel.engine.reader as module
 import prelabel.engine.shard as shard
-from prelabel.engine.reader import LEAST_DOWNLOADS, MOST_DOWNLOADS, Reader, downloads_needed
+from prelabel.engine.reader import (
+    FIRST_DOWNLOADS,
+    LEAST_DOWNLOADS,
+    MOST_DOWNLOADS,
+    Reader,
+    downloads_needed,
+    images_ahead,
+)
 from prelabel.engine.shard import ReadSettings, label_shard
 from prelabel.errors import CredentialsError, FetchError
 from prelabel.image_ref import ImageRef
@@ -200,7 +207,7 @@ def test_files_held_are_bounded_over_all_shards(store: Store):
 def test_there_are_twice_as_many_downloads_as_images_that_the_detector_takes_meanwhile(
     latency_s: float, image_s: float, running: int, downloads: int
 ):
-    assert downloads_needed(latency_s, image_s, running) == downloads
+    assert downloads_needed(images_ahead(latency_s, image_s, running)) == downloads
 
 
 def reader_at(latency_s: float, image_s: float) -> Reader:
@@ -208,6 +215,13 @@ def reader_at(latency_s: float, image_s: float) -> Reader:
     reader = Reader(SETTINGS)
     reader._latency_s, reader._image_s, reader._limit.downloads = latency_s, image_s, MOST_DOWNLOADS
     return reader
+
+
+def test_a_reader_tells_how_early_it_needs_further_images():
+    assert Reader(SETTINGS).images_ahead() == 0  # nothing has been downloaded
+    assert reader_at(latency_s=0.01, image_s=0.025).images_ahead() == 0
+    assert reader_at(latency_s=0.5, image_s=0.025).images_ahead() == 40
+    assert reader_at(latency_s=5.0, image_s=0.001).images_ahead() == MOST_DOWNLOADS
 
 
 def test_as_many_downloads_are_begun_as_the_latency_needs(store: Store):
@@ -275,7 +289,7 @@ class BusyStore:
 
 
 @pytest.mark.parametrize(
-    ("latency_s", "least", "most"), [(0.0, 1, LEAST_DOWNLOADS), (0.15, LEAST_DOWNLOADS + 1, MOST_DOWNLOADS)]
+    ("latency_s", "least", "most"), [(0.0, 1, FIRST_DOWNLOADS), (0.15, LEAST_DOWNLOADS + 1, MOST_DOWNLOADS)]
 )
 def test_a_slow_store_gets_more_downloads_at_a_time_and_a_fast_one_does_not(
     latency_s: float, least: int, most: int, monkeypatch: pytest.MonkeyPatch
@@ -297,32 +311,45 @@ def test_storage_that_queues_or_throttles_downloads_gets_no_more_of_them(
     # Long enough that a moment in which the machine does other work does not look like a slow store.
     busy = BusyStore(0.08, **limits)
     monkeypatch.setattr(shard, "fetch", busy.fetch)
-    with Reader(SETTINGS).read(refs_of("a", 200)) as pictures:
+    reader = Reader(SETTINGS)
+    reader._image_s = 0.001
+    with reader.read(refs_of("a", 200)) as pictures:
         for _ in pictures:
             pass
-    # One raise is tried, or two on a machine that does other work.
-    assert busy.most <= (LEAST_DOWNLOADS if limits == {"accepts": 0} else MOST_DOWNLOADS // 2)
+    # One raise is tried.
+    assert busy.most <= (FIRST_DOWNLOADS if limits == {"accepts": 0} else MOST_DOWNLOADS // 2)
 
 
 def test_the_number_of_downloads_is_raised_after_half_of_the_first_ones():
     limit = module._DownloadLimit()
-    for number in range(4):
-        assert limit.downloads == LEAST_DOWNLOADS
-        limit.finished(0.2, seconds=0.1 + number / 50, needed=64, detector_rate=1e9)
-    assert limit.downloads == 16
-    for _ in range(16):  # 16 in 0.2 s: as fast as the first ones
-        limit.finished(0.4, seconds=0.2, needed=64, detector_rate=1e9)
+    for number in range(8):
+        assert limit.downloads == FIRST_DOWNLOADS
+        limit.finished(0.2, seconds=0.1 + number / 100, needed=64, detector_rate=1e9)
     assert limit.downloads == 32
+    for _ in range(32):  # 32 in 0.2 s: as fast as the first ones
+        limit.finished(0.4, seconds=0.2, needed=64, detector_rate=1e9)
+    assert limit.downloads == 64
 
 
 def test_a_first_raise_that_makes_downloads_only_queue_is_taken_back():
     limit = module._DownloadLimit()
-    for number in range(4):
+    for number in range(8):
         limit.finished(0.1 * (number + 1), seconds=0.1 * (number + 1), needed=64, detector_rate=1e9)
-    for number in range(16):  # still one each 0.1 s
-        assert limit.downloads == 16
-        limit.finished(0.5 + 0.1 * number, seconds=1.6, needed=64, detector_rate=1e9)
-    assert limit.downloads == LEAST_DOWNLOADS
+    for number in range(32):  # still one each 0.1 s
+        assert limit.downloads == 32
+        limit.finished(0.9 + 0.1 * number, seconds=3.2, needed=64, detector_rate=1e9)
+    assert limit.downloads == FIRST_DOWNLOADS
+
+
+@pytest.mark.parametrize(("size", "at_first"), [(1000, FIRST_DOWNLOADS), (None, LEAST_DOWNLOADS)])
+def test_fewer_first_downloads_are_begun_if_sizes_are_unknown(store: Store, size: int | None, at_first: int):
+    refs = refs_of("a", 40, size)
+    store.hold(*(ref.image_id for ref in refs))
+    with Reader(SETTINGS).read(refs):
+        wait_for(lambda: len(store.asked) >= at_first)
+        time.sleep(0.1)
+        assert len(store.asked) == at_first
+        store.give(*store.gates)
 
 
 def test_retried_downloads_halve_the_number_of_downloads_once_and_a_few_do_not():

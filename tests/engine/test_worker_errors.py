@@ -19,7 +19,7 @@ from prelabel.engine.driver import Driver
 from prelabel.engine.progress import LostWorker, Throughput
 from prelabel.engine.resume import WorkLeft, WorkList
 from prelabel.engine.schedule import MAX_ERRORS_IN_A_ROW, ErrorTracker, LabelTask, Schedule, Task
-from prelabel.engine.worker import WorkerSpec
+from prelabel.engine.worker import WorkerSpec, WorkerStatus
 from prelabel.engine.worker_pool import Event, WorkerHandle, WorkerPool
 from prelabel.errors import CredentialsError, DetectorError, OutputInUseError, PrelabelError, RunError, StoreError
 from prelabel.storage.files import Storage
@@ -41,7 +41,8 @@ class FakePool(WorkerPool):
     `behave(worker, shard, turn)` says what becomes of a worker's task, `load(worker)` of its loading; shards for which
     `is_first(shard)` are answered before others that the worker has. The process of a worker for which
     `is_late(worker)` runs only from the first call of `wait` on. `had` counts the tasks of each worker at each call of
-    `wait`, `images` the images of each task.
+    `wait`, `images` the images of each task. Workers report that they need further images `images_ahead` of them before
+    they have none left.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class FakePool(WorkerPool):
         load: Callable[[int], PrelabelError | None] = lambda worker: None,
         is_first: Callable[[int], bool] = lambda shard: False,
         is_late: Callable[[int], bool] = lambda worker: False,
+        images_ahead: int = 0,
     ) -> None:
         super().__init__(options)
         self._is_late = is_late
+        self._images_ahead = images_ahead
         self._is_first = is_first
         self._behave, self._load = behave, load
         self._keys = itertools.count()
@@ -103,6 +106,7 @@ class FakePool(WorkerPool):
                 refusal = self._load(worker.number)
                 self._detector_loaded(worker) if refusal is None else self._load_failed(worker, refusal)
             elif worker.tasks:
+                self._status_received(worker, WorkerStatus(0, {}, images_ahead=self._images_ahead))
                 tasks = worker.tasks.items()
                 key, task = next((item for item in tasks if self._is_first(item[1].shard)), next(iter(tasks)))
                 answer = self._behave(worker.number, task.shard, self._turn)
@@ -211,6 +215,36 @@ def test_one_outage_is_one_error_however_many_shards_a_worker_has():
         for shard in range(6):
             errors.failed(0, 6 * outage + shard)
             assert errors.must_exclude(0) == (outage == MAX_ERRORS_IN_A_ROW - 1)
+
+
+@pytest.mark.parametrize(("images_ahead", "had"), [(0, [1, 1]), (3, [1, 1]), (4, [2, 1]), (32, [2, 1])])
+def test_a_worker_that_would_wait_for_downloads_gets_the_last_shard_ahead(images_ahead: int, had: list[int]):
+    """Near the end, other workers get one shard at a time, since tasks cannot be taken back."""
+
+    def behave(worker: int, shard: int, turn: int) -> PrelabelError | int | None:
+        return 0 if turn < 20 else None
+
+    fake, *_, done, error = drive(behave, workers=2, shards=3, sizes=[4] * 3, images_ahead=images_ahead)
+    assert (error, sorted(done)) == (None, [0, 1, 2])
+    assert fake.had[1] == [1, 1]  # nothing is known of storage yet
+    assert fake.had[3:19] == [had] * 16
+
+
+def test_the_worker_with_the_fewest_images_left_gets_the_last_shard():
+    pool = FakePool(LabelOptions(source=("nothing",), detector="d", output="/nowhere"), 3, lambda *_: None)
+    for worker, size in zip(pool.workers, (20, 30, 30), strict=True):
+        pool._detector_loaded(worker)
+        pool.submit(worker, LabelTask(worker.number, images=size))
+    first, second, third = pool.workers
+    assert pool.running_out(1) == []
+    for worker, done in ((first, 4), (second, 20), (third, 9)):
+        pool._status_received(worker, WorkerStatus(done, {worker.number: (done, 0)}, images_ahead=20))
+    assert [worker.images_left for worker in pool.workers] == [16, 10, 21]
+    assert pool.running_out(1) == [second, first]
+    assert pool.running_out(2) == []  # nobody has two
+    pool.exclude(second)
+    pool._status_received(first, WorkerStatus(4, {0: (4, 0)}, images_ahead=0))
+    assert pool.running_out(1) == []
 
 
 def test_a_worker_gets_more_than_two_shards_only_while_they_have_few_images_in_all():
