@@ -1,7 +1,7 @@
 """The best that the machine allows: the detector alone on decoded images, and decoding alone, each on every core.
 
-One process per core loads the model once and measures on request, so that other methods can take turns with it
-without loading the model again.
+One process per core loads the model once and measures on request, so that it can measure before and after each of
+several jobs without loading the model again.
 """
 
 from __future__ import annotations

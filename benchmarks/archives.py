@@ -47,11 +47,10 @@ from tests.chaos.proxy import Proxy
 from tests.s3 import S3Server, running_s3
 
 #: With archives: seconds that the detector takes for an image, and that the store takes for a request, and the images.
-IMAGE_S, LATE_S, IN_ARCHIVE = 0.02, 0.2, 600
+IMAGE_S, LATE_S, IN_ARCHIVE = 0.02, 0.2, 1000
 
-#: With single images: seconds that the store takes for each of them, how many times as many images there are, since the
-#: first and the last ones cannot be read ahead, and the workers.
-OBJECT_LATE_S, OBJECT_WORKERS = {0.0: 1, 0.02: 1, 0.1: 1, 0.5: 2}, 2
+#: With single images: seconds that the store takes for each of them, and the workers.
+OBJECT_LATE_S, OBJECT_WORKERS = (0.0, 0.02, 0.1, 0.5), 2
 
 #: Share of the time in which detectors must not wait for single images.
 LEAST_BUSY = 0.95
@@ -253,19 +252,19 @@ def measure_rates(stage: Stage, images: int, repeat: int) -> list[Figure]:
 def measure_objects(stage: Stage, images: int, repeat: int) -> list[Figure]:
     """Measure how busy workers are with single images that come late; the output does not."""
     image_s = _network_s()
-    sources = {count: stage.put("", count, count) for count in {images * times for times in OBJECT_LATE_S.values()}}
+    source = stage.put("", images, images)
 
-    def busy(title: str, count: int, delay_s: float) -> float:
-        stage.store.late_buckets = {sources[count].rpartition("/")[2]}
-        share = stage.label(sources[count], count, delay_s, image_s, "--workers", str(OBJECT_WORKERS)).busy
+    def busy(title: str, delay_s: float) -> float:
+        stage.store.late_buckets = {source.rpartition("/")[2]}
+        share = stage.label(source, images, delay_s, image_s, "--workers", str(OBJECT_WORKERS)).busy
         stage.store.late_buckets = set()
         print(f"{title} {share:.3f}", file=sys.stderr, flush=True)
         return share
 
     ways = {}
-    for delay_s, times in OBJECT_LATE_S.items():
-        title = f"{images * times:,} single images, {delay_s * 1000:g} ms a request: detectors busy"
-        ways[title] = functools.partial(busy, title, images * times, delay_s)
+    for delay_s in OBJECT_LATE_S:
+        title = f"{images:,} single images, {delay_s * 1000:g} ms a request: detectors busy"
+        ways[title] = functools.partial(busy, title, delay_s)
     note = f"{image_s * 1000:.0f} ms per image"
     return [
         figure(title, [share for _, share in rounds], "", at_least=LEAST_BUSY, note=note)
@@ -307,7 +306,7 @@ def measure_memory(stage: Stage, few: int, many: int) -> Figure:
 def main() -> None:
     """Run the jobs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=int, default=1000, help="single images")
+    parser.add_argument("--images", type=int, default=800, help="single images")
     parser.add_argument("--repeat", type=int, default=LEAST_REPEAT, help="rounds that are counted (at least 3)")
     parser.add_argument(
         "--only", choices=["rates", "objects", "requests", "memory"], help="only one of the measurements"
