@@ -218,7 +218,7 @@ def label(
         batch_size: Give the network N images of equal size at a time, if it takes several (default: 32 for a
             classifier; for a detector, 8 on a GPU, and 1 on a CPU, where more gain little).
         streams: Run the model on N images, or batches, at the same time in each worker of N CPUs (cpus_per_worker). On
-            two CPUs, two streams were as fast as two workers, with half the memory.
+            two CPUs, two streams were up to 8% slower than two workers, with half the memory.
         trust_model: Run the detector even if it is Python code, or a model whose graph reads or writes files, uses the
             network or runs Python code.
         optimize: Run the model with folded constants and the same results (`exact`), as loaded (`off`), or in lower
@@ -406,7 +406,7 @@ def estimate(
         batch_size: Give the network N images of equal size at a time, if it takes several (default: 32 for a
             classifier; for a detector, 8 on a GPU, and 1 on a CPU, where more gain little).
         streams: Run the model on N images, or batches, at the same time in each worker of N CPUs (cpus_per_worker). On
-            two CPUs, two streams were as fast as two workers, with half the memory.
+            two CPUs, two streams were up to 8% slower than two workers, with half the memory.
         trust_model: Run the detector even if it is Python code, or a model whose graph reads or writes files, uses the
             network or runs Python code.
         optimize: Run the model with folded constants and the same results (`exact`), as loaded (`off`), or in lower

@@ -224,7 +224,7 @@ class LabelOptions(Options):
     streams: int = option(
         1,
         "Run the model on N images, or batches, at the same time in each worker of N CPUs (--cpus-per-worker). On two "
-        "CPUs, two streams were as fast as two workers, with half the memory.",
+        "CPUs, two streams were up to 8% slower than two workers, with half the memory.",
         metavar="N",
         min=1,
         max=16,
