@@ -58,7 +58,7 @@ _LATEST_SIZES = 64
 _ROUNDS_HELD = 8
 
 
-def images_ahead(latency_s: float, image_s: float, running: int = 1) -> float:
+def images_during_two_downloads(latency_s: float, image_s: float, running: int = 1) -> float:
     """Return how many images a detector takes during two downloads: so early, an image should be requested.
 
     While one image is being downloaded, the detector takes `latency_s / image_s` others. This is twice as many, since
@@ -72,13 +72,13 @@ def images_ahead(latency_s: float, image_s: float, running: int = 1) -> float:
     return 2 * latency_s * max(1, running) / max(image_s, 1e-6)
 
 
-def downloads_needed(ahead: float) -> int:
+def downloads_needed(images_ahead: float) -> int:
     """Return how many downloads a worker should have under way, so that its detector does not wait for images.
 
-    >>> [downloads_needed(images_ahead(latency_s, 0.025)) for latency_s in (0.001, 0.02, 0.2, 0.5, 5.0)]
+    >>> [downloads_needed(images_during_two_downloads(latency_s, 0.025)) for latency_s in (0.001, 0.02, 0.2, 0.5, 5.0)]
     [8, 8, 16, 40, 64]
     """
-    return max(LEAST_DOWNLOADS, math.ceil(min(ahead, MOST_DOWNLOADS)))
+    return max(LEAST_DOWNLOADS, math.ceil(min(images_ahead, MOST_DOWNLOADS)))
 
 
 class _DownloadLimit:
@@ -601,13 +601,15 @@ class Reader:
         0 where it takes none, and never more than there may be downloads under way: begun earlier, they would not come
         sooner. Images of archives do not count, since they come one after another.
         """
-        ahead = images_ahead(self._latency_s or 0.0, self._image_s, self._running)
-        return int(min(ahead, self._limit.downloads))
+        return int(min(self._during_two_downloads, self._limit.downloads))
 
     def _downloads_needed(self) -> int:
-        if self._latency_s is None:
-            return FIRST_DOWNLOADS
-        return downloads_needed(images_ahead(self._latency_s, self._image_s, self._running))
+        return FIRST_DOWNLOADS if self._latency_s is None else downloads_needed(self._during_two_downloads)
+
+    @property
+    def _during_two_downloads(self) -> float:
+        """See `images_during_two_downloads`; 0 before the latency is known."""
+        return images_during_two_downloads(self._latency_s or 0.0, self._image_s, self._running)
 
     @property
     def _running(self) -> int:

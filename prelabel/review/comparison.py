@@ -30,12 +30,12 @@ from prelabel.review.edits import (
 )
 from prelabel.review.image_matching import (
     Claims,
-    FoundImage,
     ImageNames,
+    MatchingImage,
     ReviewedBox,
     ReviewedImage,
     by_part,
-    find_images,
+    find_matching_images,
 )
 from prelabel.review.options import CompareOptions
 from prelabel.review.preannotations import PreannotatedImage, score_floors
@@ -146,15 +146,14 @@ def compare(
     annotations = read_annotations(options.annotations, storage)
     basis = basis_of(options, exports, any_tool=annotations.truth is not None)
     names = ImageNames(image.names(by_task=info.task_numbers) for image in annotations.images)
-    claims: Claims[tuple[FoundImage, Fit | None]] = Claims()
-    found = find_images(rows, names, claims, lambda facts: (facts.image_id, facts.file_name))
+    claims: Claims[tuple[MatchingImage, Fit | None]] = Claims()
+    matching_images = find_matching_images(rows, names, claims, lambda facts: (facts.image_id, facts.file_name))
     frames = None
     if annotations.truth is not None:
-        truth_images = annotations.truth.images
         frames = TruthFrames(annotations.truth, options.annotations_frame, "--annotations-frame")
-        frames.vote((truth_images[image.positions[0]], image.facts) for image in found if len(image.positions) == 1)
+        frames.vote(matching_images)
     drawn_as_displayed: list[str] = []
-    for image in found:
+    for image in matching_images:
         position, facts = image.positions[0], image.facts
         if frames is not None:
             fit = frames.fit(frames.truth.images[position], facts)

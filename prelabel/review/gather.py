@@ -27,10 +27,10 @@ from prelabel.masks import rle
 from prelabel.review.image_matching import (
     BY_NAME,
     Claims,
-    FoundImage,
     ImageCounts,
+    MatchingImage,
     by_part,
-    find_images,
+    find_matching_images,
     names_of_truth,
     no_image_message,
 )
@@ -221,10 +221,10 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
         classes_known = tuple(rows.classes())
     names = names_of_truth(truth, options.match)
     claims: Claims[_Match] = Claims()
-    found = find_images(rows, names, claims, lambda facts: (facts.file_name, facts.image_id))
+    matching_images = find_matching_images(rows, names, claims, lambda facts: (facts.file_name, facts.image_id))
     frames = TruthFrames(truth, options.truth_frame, "--truth-frame")
-    frames.vote((truth.images[image.positions[0]], image.facts) for image in found if len(image.positions) == 1)
-    other_sizes = _claim(found, truth, frames, claims)
+    frames.vote(matching_images)
+    other_sizes = _claim(matching_images, truth, frames, claims)
     decided = list(claims.decided())
     if not decided:
         raise EvaluateError(no_image_message(truth, options.match, claims, other_sizes))
@@ -267,18 +267,18 @@ def gather(info: RunInfo, rows: Rows, truth: Truth, options: EvaluateOptions) ->
 class _Match(NamedTuple):
     """An image of the run that may be compared with an image of the truth, and how to read the boxes of the truth."""
 
-    image: FoundImage
+    image: MatchingImage
     fit: Fit
 
 
-def _claim(found: Iterable[FoundImage], truth: Truth, frames: TruthFrames, claims: Claims[_Match]) -> list[str]:
+def _claim(images: Iterable[MatchingImage], truth: Truth, frames: TruthFrames, claims: Claims[_Match]) -> list[str]:
     """Claim the truth's images for those of the run.
 
     Returns:
         In words, the images of the run whose size shows that they are other images.
     """
     other_sizes: list[str] = []
-    for image in found:
+    for image in images:
         facts, in_truth = image.facts, truth.images[image.positions[0]]
         fit = frames.fit(in_truth if len(image.positions) == 1 else None, facts)
         if fit is not None:

@@ -12,8 +12,8 @@
 
 An image of the run is looked up by its `file_name`, or else its `image_id`. The kind of match that comes first in this
 table wins. Equally good matches are ambiguous: their images are skipped and reported. `ImageNames` finds matches,
-`find_images` those of all images of a run, and `Claims` decides between them when all are known. `ImageCounts` has the
-counts for `evaluate`.
+`find_matching_images` those of all images of a run, and `Claims` decides between them when all are known.
+`ImageCounts` has the counts for `evaluate`.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class Claims(Generic[T]):
             yield position, _WAYS[best_rank], [name for name, _ in best], best[0][1]
 
 
-class FoundImage(NamedTuple):
+class MatchingImage(NamedTuple):
     """An image of the run that matches an image of the other side, or several.
 
     Attributes:
@@ -219,9 +219,9 @@ class FoundImage(NamedTuple):
     positions: Sequence[int]
 
 
-def find_images(
+def find_matching_images(
     rows: Rows, names: ImageNames, claims: Claims[T], names_of: Callable[[ImageFacts], Sequence[str]]
-) -> list[FoundImage]:
+) -> list[MatchingImage]:
     """The images of a run that match, in the order of the run. Only their facts stay in memory.
 
     Args:
@@ -230,22 +230,22 @@ def find_images(
         claims: Counts the images without a match.
         names_of: The names by which an image is looked up.
     """
-    found: list[FoundImage] = []
+    matching_images: list[MatchingImage] = []
     for part, images in enumerate(map_parts(rows.without(*_NOT_FACTS, *UNUSED), _facts)):
         for number, facts in enumerate(images):
             way, positions = names.find(*names_of(facts))
             if positions:
-                found.append(FoundImage(part, number, facts, way, positions))
+                matching_images.append(MatchingImage(part, number, facts, way, positions))
             else:
                 claims.add_unknown(facts.file_name)
-    return found
+    return matching_images
 
 
 def _facts(batches: Iterable[DetectionBatch]) -> list[ImageFacts]:
     return [facts for batch in batches for facts in batch.images]
 
 
-def by_part(rows: Rows, values: Iterable[tuple[FoundImage, A]]) -> list[dict[int, A]]:
+def by_part(rows: Rows, values: Iterable[tuple[MatchingImage, A]]) -> list[dict[int, A]]:
     """The values of images, for each part of the rows by the positions of the images in it."""
     of_parts: list[dict[int, A]] = [{} for _ in rows.by_shard()]
     for image, value in values:

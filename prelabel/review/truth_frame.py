@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from prelabel.frames import BROWSER, DISPLAY, FRAMES, STORED, oriented_size
+from prelabel.review.image_matching import MatchingImage
 from prelabel.review.options import AUTO
 from prelabel.review.truth import Truth, TruthImage, TruthObject
 from prelabel.store.rows import ImageFacts
@@ -79,16 +80,17 @@ class TruthFrames:
     _ambiguous: int = 0
     _stretched: int = 0
 
-    def vote(self, pairs: Iterable[tuple[TruthImage, ImageFacts]]) -> None:
+    def vote(self, images: Iterable[MatchingImage]) -> None:
         """Let the sizes of images decide on the frame of those whose sizes do not tell it, if it is not known.
 
         Args:
-            pairs: All images of the truth that one image of the run matches, and that image.
+            images: All images of the run that match; those that match several images do not vote.
         """
         if self.requested != AUTO or self.truth.label_studio:
             return
-        for image, facts in pairs:
-            self._vote(image, facts)
+        for image in images:
+            if len(image.positions) == 1:
+                self._vote(self.truth.images[image.positions[0]], image.facts)
 
     def _vote(self, image: TruthImage, facts: ImageFacts) -> None:
         size, displayed = _size(image), _size(facts)

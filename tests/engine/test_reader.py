@@ -22,7 +22,7 @@ from prelabel.engine.reader import (
     MOST_DOWNLOADS,
     Reader,
     downloads_needed,
-    images_ahead,
+    images_during_two_downloads,
 )
 from prelabel.engine.shard import ReadSettings, label_shard
 from prelabel.errors import CredentialsError, FetchError
@@ -207,7 +207,7 @@ def test_files_held_are_bounded_over_all_shards(store: Store):
 def test_there_are_twice_as_many_downloads_as_images_that_the_detector_takes_meanwhile(
     latency_s: float, image_s: float, running: int, downloads: int
 ):
-    assert downloads_needed(images_ahead(latency_s, image_s, running)) == downloads
+    assert downloads_needed(images_during_two_downloads(latency_s, image_s, running)) == downloads
 
 
 def reader_at(latency_s: float, image_s: float) -> Reader:

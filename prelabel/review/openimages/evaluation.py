@@ -220,16 +220,16 @@ def _collect(rows: Rows, truth: OpenImagesTruth, metric: Metric, options: Evalua
     for batch in itertools.chain.from_iterable(map_parts(rows, partial(_read, options.selection))):
         images = _positions_of_images(batch, truth, collected)
         batch = batch[images[batch.image] >= 0]
-        collected.detections += len(batch.score)
-        if not len(batch.score):
+        collected.detections += len(batch)
+        if not len(batch):
             continue
         collected.lowest = min(collected.lowest, float(batch.score.min()))
         positions = truth.classes.positions
-        category = np.fromiter((positions.get(mid, -1) for mid in batch.mid), np.intp, len(batch.score))
+        category = np.fromiter((positions.get(mid, -1) for mid in batch.mid), np.intp, len(batch))
         if np.any(category < 0):
             collected.other_classes.update(batch.label[category < 0].tolist())
             batch, category = batch[category >= 0], category[category >= 0]
-        collected.known |= bool(len(batch.score))
+        collected.known |= bool(len(batch))
         candidates = Candidates(images[batch.image], category, batch.score, batch.box)
         if options.expand_detections:
             entry, expanded = truth.classes.with_ancestors(category)
@@ -263,6 +263,10 @@ class _Batch:
     mid: npt.NDArray[np.object_]
     score: npt.NDArray[np.floating[Any]]
     box: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """Number of detections."""
+        return len(self.image)
 
     def __getitem__(self, chosen: npt.NDArray[np.bool_]) -> _Batch:
         """Some of the detections."""
