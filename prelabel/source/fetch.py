@@ -153,11 +153,12 @@ def _read_disk(path: str, ref: ImageRef, max_bytes: int) -> bytes:
             raise changed("its modification time differs (use `cp -p` or `rsync -t` to keep it in copies)")
         if status.st_size > max_bytes:
             raise too_large(status.st_size, max_bytes)
-        data = bytearray(file.read(status.st_size + 1))
+        data = file.read(status.st_size + 1)
         # The file may be growing, or lie in a virtual file system that reports no size.
-        while data and len(data) <= max_bytes and (chunk := file.read(min(_CHUNK, max_bytes + 1 - len(data)))):
-            data += chunk
-    return _require_complete(data, None, max_bytes)
+        rest, most = bytearray(), max_bytes + 1 - len(data)
+        while data and len(rest) < most and (chunk := file.read(min(_CHUNK, most - len(rest)))):
+            rest += chunk
+    return _require_complete(data + rest, None, max_bytes)  # without a rest, nothing is copied
 
 
 def _read_object(
