@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prelabel.detectors.base import DetectionResult, Frame, FrameDetector, Pixels
 from prelabel.engine.schedule import FailureCause, Keep, LabelTask
@@ -116,16 +116,16 @@ def fetch_image(
         on_bytes: Called with the bytes received so far.
         archives: Reads the images of a shard that lie in archives, one after another; None if there are none.
     """
-    row = _row_of(ref, settings)
     start = time.perf_counter()
     try:
         data = fetch(ref, settings.storage, settings.decoding.max_bytes, on_bytes=on_bytes, archives=archives)
     except CredentialsError:
         raise  # concerns all images, not this one
     except Exception as error:  # noqa: BLE001 - per-image boundary: any storage error becomes a row
-        return LoadedImage(failed_row(replace(row, seconds={"read": time.perf_counter() - start}), error, "read"), None)
-    seconds = time.perf_counter() - start
-    row = replace(row, bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), seconds={"read": seconds})
+        row = _row_of(ref, settings, seconds={"read": time.perf_counter() - start})
+        return LoadedImage(failed_row(row, error, "read"), None)
+    seconds = {"read": time.perf_counter() - start}
+    row = _row_of(ref, settings, bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), seconds=seconds)
     return FetchedImage(data, row, decoded_bytes(data, settings.decoding))
 
 
@@ -319,13 +319,21 @@ def failed_row(row: ImageRow, error: Exception, stage: str) -> ImageRow:
 
 def _unread_row(ref: ImageRef, settings: ReadSettings, cause: FailureCause) -> ImageRow:
     stage = "list" if cause is _NO_LONGER_THERE else "worker"
-    return replace(_row_of(ref, settings), error_type=cause.error_type, error=cause.error, error_stage=stage)
+    return _row_of(ref, settings, error_type=cause.error_type, error=cause.error, error_stage=stage)
 
 
-def _row_of(ref: ImageRef, settings: ReadSettings) -> ImageRow:
-    """Return the row of an image before it is read, with the values of the plan."""
-    row = ImageRow(ref.image_id, ref.uri, ref.file_name, settings.detector, settings.model_version)
-    return replace(row, location=ref.location, revision=ref.revision)
+def _row_of(ref: ImageRef, settings: ReadSettings, **known: Any) -> ImageRow:
+    """Return the row of an image with the values of the plan, and with those that are known by now."""
+    return ImageRow(
+        image_id=ref.image_id,
+        uri=ref.uri,
+        file_name=ref.file_name,
+        detector=settings.detector,
+        model_version=settings.model_version,
+        location=ref.location,
+        revision=ref.revision,
+        **known,
+    )
 
 
 def kept_rows(spec: WorkerSpec, storage: Storage, task: LabelTask, refs: Sequence[ImageRef]) -> KeptRows:
