@@ -330,7 +330,7 @@ class SavedModelDetector:
         # Named, since the tensor may share the memory of the pixels: it must live until the network has run.
         tensor = runtime.as_tensor(image)
         try:
-            return {name: value.numpy() for name, value in self._network(tensor).items()}
+            return {name: np.asarray(value) for name, value in self._network(tensor).items()}
         except (tf.errors.OpError, ValueError) as error:
             raise DetectorError(f"the model failed on this image: {describe(error)}") from error
 
