@@ -1,13 +1,16 @@
-"""Run `prelabel label` as a user would, and sample its memory and open files meanwhile."""
+"""Run `prelabel label` as a user would, and sample its memory and open files meanwhile; it can be stopped at times."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,9 @@ from common import descendants, memory_mb
 
 #: What has loaded TensorFlow is a worker.
 _WORKER_MB = 300.0
+
+#: Seconds between two stops of a run, and the share of its images after which it is stopped no more.
+_STOP_EVERY_S, _LAST_STOP = 3.0, 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +42,9 @@ class Labelled:
     """One run.
 
     Attributes:
-        summary: Its last event.
-        seconds: Of the whole command.
+        summary: Its last event. The seconds in it include those in which it was stopped.
+        seconds: Of the whole command, without those in which it was stopped.
+        stopped_s: Seconds in which it was stopped.
         looks: Samples.
         peak_mb: Peak memory of the driver and of any worker.
         idle_s: Seconds from the last shard of each worker to the last shard of all, added up: workers were idle then.
@@ -45,37 +52,103 @@ class Labelled:
 
     summary: dict[str, Any]
     seconds: float
+    stopped_s: float
     looks: Sequence[Look]
     peak_mb: tuple[float, float]
     idle_s: float
 
 
-def label(folder: Path, detector: str, output: Path, *further: str, every_s: float = 0.5) -> Labelled:
-    """Label all images of a folder, sampling every `every_s` seconds. Raises SystemExit if the run fails."""
+def label(
+    folder: Path,
+    detector: str,
+    output: Path,
+    *further: str,
+    every_s: float = 0.5,
+    at_stops: Callable[[], object] | None = None,
+) -> Labelled:
+    """Label all images of a folder.
+
+    Args:
+        folder: The images.
+        detector: Name or folder of the detector.
+        output: Where the run goes.
+        further: Options of `label`.
+        every_s: Seconds between two samples.
+        at_stops: Called every few seconds between the first shard and the last ones, while all processes of the run are
+            stopped.
+
+    Raises:
+        SystemExit: The run fails.
+    """
     command = [sys.executable, "-m", "prelabel", "label", str(folder.absolute()), "--detector", detector]
     command += ["--output", str(output), "--log-json", *further]
     began = time.perf_counter()
     summary: dict[str, Any] = {}
     other: list[str] = []
     last_shard: dict[str, float] = {}
+    images = done = 0
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=output.parent) as process:
         watch = _Watch(process.pid, every_s)
+        stops = _Stops(process.pid, at_stops)
         for line in process.stderr or ():
             event = json.loads(line) if line.startswith("{") else {"event": "other"}
             if event["event"] == "progress":
-                watch.done = event["done"]
+                watch.done, images = event["done"], event["images"]
             elif event["event"] == "summary":
                 summary = event
             elif event["event"] == "shard":
-                last_shard[event["worker"]] = time.perf_counter()
+                last_shard[event["worker"]] = time.perf_counter() - stops.seconds
+                done += event["images"]
+                stops.go_on(0 < done < _LAST_STOP * images)
             else:
                 other.append(line)
-    seconds = time.perf_counter() - began
+    stops.end()
+    seconds = time.perf_counter() - began - stops.seconds
     watch.stop()
     if process.returncode or not summary:
         raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}: {''.join(other)[-2000:]}")
     idle_s = sum(max(last_shard.values()) - ended for ended in last_shard.values())
-    return Labelled(summary, seconds, watch.looks, watch.peak_mb, idle_s)
+    return Labelled(summary, seconds, stops.seconds, watch.looks, watch.peak_mb, idle_s)
+
+
+class _Stops:
+    """Stops a process and its children at times to call a function, and lets them go on."""
+
+    def __init__(self, pid: int, call: Callable[[], object] | None) -> None:
+        self._pid, self._call = pid, call
+        self.seconds = 0.0
+        self._wanted, self._ended = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        if call is not None:
+            self._thread.start()
+
+    def go_on(self, wanted: bool) -> None:
+        """Whether the process is to be stopped from now on."""
+        (self._wanted.set if wanted else self._wanted.clear)()
+
+    def end(self) -> None:
+        """Stop the process no more."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_STOP_EVERY_S):
+            if self._wanted.is_set() and self._call is not None:
+                began = time.perf_counter()
+                processes = [self._pid, *descendants(self._pid)]  # the driver first: then it misses nothing
+                _send(processes, signal.SIGSTOP)
+                try:
+                    self._call()
+                finally:
+                    _send(processes, signal.SIGCONT)
+                    self.seconds += time.perf_counter() - began
+
+
+def _send(processes: Sequence[int], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 class _Watch:

@@ -1,12 +1,13 @@
 """The best that the machine allows: the detector alone on decoded images, and decoding alone, each on every core.
 
-One process per core loads the model once and measures on request, so that it can measure before and after each of
-several jobs without loading the model again.
+One process per core loads the model once and measures on request for a second, so that it can measure many times during
+a job that is stopped meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -14,17 +15,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from common import cores
 
+#: Seconds of each measurement.
+_DECODE_S, _MODEL_S = 0.2, 0.8
+
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """One round: images per second of the detector alone on all cores, and CPU seconds per image.
+    """One measurement: images per second of the detector alone on all cores, and CPU seconds per image.
 
     Attributes:
         rate: Images per second.
@@ -38,15 +43,10 @@ class Allowed:
     encode_s: float
     decode_s: float
 
-    @classmethod
-    def between(cls, before: Allowed, after: Allowed) -> Allowed:
-        """The mean of two measurements."""
-        return cls(*(statistics.mean(pair) for pair in zip(astuple(before), astuple(after), strict=True)))
-
     @property
-    def image_s(self) -> float:
-        """CPU seconds that every image takes, whatever is around the detector."""
-        return self.model_s + self.encode_s + self.decode_s
+    def job_rate(self) -> float:
+        """Images per second of a job that does nothing but decode them and run the detector, on all cores."""
+        return cores() / (self.model_s + self.encode_s + self.decode_s)
 
 
 class Limit:
@@ -101,25 +101,24 @@ def _pixels(file: Path) -> Any:
     return decode(file.read_bytes()).pixels
 
 
-def _decoding(files: list[Path], seconds: float) -> dict[str, float]:
+def _decoding(files: Iterator[Path]) -> dict[str, float]:
     """Read and decode in one thread, as a worker does."""
     began, cpu, count = time.perf_counter(), time.process_time(), 0
-    while time.perf_counter() - began < seconds or not count:
-        for file in files:
-            _pixels(file)
-            count += 1
+    while time.perf_counter() - began < _DECODE_S:
+        _pixels(next(files))
+        count += 1
     return {"decode_s": (time.process_time() - cpu) / count}
 
 
-def _model(detector: Any, images: list[Any], seconds: float) -> dict[str, float]:
+def _model(detector: Any, images: Iterator[Any]) -> dict[str, float]:
     """Run the detector in one thread, as a worker does, on images in memory; masks are timed separately."""
+    detector.detect_in([next(images)])  # caches hold what ran before
     began, cpu, encode, detect, count = time.perf_counter(), time.process_time(), 0.0, 0.0, 0
-    while time.perf_counter() - began < seconds or not count:
-        for image in images:
-            (result,) = detector.detect_in([image])
-            detect += result.seconds["detect"]
-            encode += result.seconds.get("encode", 0.0)
-            count += 1
+    while time.perf_counter() - began < _MODEL_S:
+        (result,) = detector.detect_in([next(images)])
+        detect += result.seconds["detect"]
+        encode += result.seconds.get("encode", 0.0)
+        count += 1
     took, used = time.perf_counter() - began, time.process_time() - cpu
     share = detect / (detect + encode)
     return {
@@ -153,8 +152,9 @@ def main() -> None:
     for image in images[:8]:
         detector.detect_in([image])
     print("{}", flush=True)
+    next_file, next_image = itertools.cycle(files), itertools.cycle(images)
     for _ in sys.stdin:
-        print(json.dumps({**_decoding(files, 0.5), **_model(detector, images, 3.0)}), flush=True)
+        print(json.dumps({**_decoding(next_file), **_model(detector, next_image)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@
 Prints one JSON line per data set. The methods take turns, each in its own process. `plain` is the loop of the
 TensorFlow Hub tutorial with TensorFlow's default threads. `ray-data` follows Ray's documentation, with one actor or one
 per core, whichever is faster. The limit is the detector alone on decoded images, its outputs and masks included, in one
-process with one thread per core, plus the cost of decoding them, just before and after each job. Times with start-up
-cover the whole command, those without begin at the first ready model. Last, the script measures whether ten times as
-many images take more memory, with small images, since only their number counts.
+process with one thread per core, plus the cost of decoding them. It is measured every few seconds of a job, which is
+stopped meanwhile, since other programs change the machine's speed within seconds; that time does not count. Times with
+start-up cover the whole command, those without begin at the first ready model. Last, the script measures whether ten
+times as many images take more memory, with small images, since only their number counts.
 """
 
 from __future__ import annotations
@@ -77,7 +78,6 @@ class Took:
         images: Number of images.
         started_s: Total seconds.
         ready_s: Seconds since the first model was ready.
-        busy: Share of that time in which the model ran.
         peak_mb: Peak memory of the driver and of any worker.
         idle_s: Seconds at the end in which workers had nothing to do, of all workers together.
     """
@@ -85,7 +85,6 @@ class Took:
     images: int
     started_s: float
     ready_s: float
-    busy: float = 0.0
     peak_mb: tuple[float, float] = (0.0, 0.0)
     idle_s: float = 0.0
 
@@ -100,14 +99,15 @@ class Took:
         return self.images / self.ready_s
 
 
-def ours(image_set: Set) -> Took:
-    """Run `prelabel label` as a user would."""
+def ours(image_set: Set, at_stops: Callable[[], object] | None = None) -> Took:
+    """Run `prelabel label` as a user would; `at_stops` is called while it is stopped."""
     with tempfile.TemporaryDirectory() as to:
-        done = label(image_set.folder, image_set.detector, Path(to) / "run", *image_set.options)
+        output = Path(to) / "run"
+        done = label(image_set.folder, image_set.detector, output, *image_set.options, at_stops=at_stops)
     if done.summary["failed"] or done.summary["images"] != image_set.images:
         raise SystemExit(f"job: {done.summary}")
-    summary = done.summary
-    return Took(image_set.images, done.seconds, summary["label_s"], summary.get("busy", 0.0), done.peak_mb, done.idle_s)
+    ready_s = done.summary["label_s"] - done.stopped_s
+    return Took(image_set.images, done.seconds, ready_s, done.peak_mb, done.idle_s)
 
 
 def way(name: str, image_set: Set, *further: str) -> Took:
@@ -157,8 +157,9 @@ def sets(cache: Path, images: int, large: int) -> list[Set]:
     if photos:
         detector = str(ASSETS / "models" / "openimages-hub-module")
         reduced = ("--decode-scale", "auto")
-        half = pictures(cache, large // 2, 4000, 3000, distinct=40)
-        image_sets.append(Set(REDUCED, half, large // 2, "4000x3000", detector, options=reduced, tried=100))
+        some = 3 * large // 10
+        folder = pictures(cache, some, 4000, 3000, distinct=40)
+        image_sets.append(Set(REDUCED, folder, some, "4000x3000", detector, options=reduced, tried=40))
     return image_sets
 
 
@@ -173,33 +174,35 @@ def against_the_limit(image_set: Set, repeat: int) -> list[Figure]:
     return _of_limit(image_set, took["prelabel"])
 
 
-def _ours_and_limit(image_set: Set, limit: Limit) -> tuple[Took, Allowed]:
-    """One run, and what the machine allows just before and just after it: others change its speed within seconds."""
-    before = limit()
-    took = ours(image_set)
-    return took, Allowed.between(before, limit())
+def _ours_and_limit(image_set: Set, limit: Limit) -> tuple[Took, list[Allowed]]:
+    """One run, and what the machine allows every few seconds of it."""
+    limits: list[Allowed] = []
+    took = ours(image_set, lambda: limits.append(limit()))
+    return took, limits or [limit()]  # a run of a few seconds is not stopped
 
 
 def _turns(ways: dict[str, Callable[[], Any]], repeat: int) -> dict[str, list[Any]]:
     return {name: [t for _, t in rounds] for name, rounds in take_turns(ways, repeat, warm_up=False).items()}
 
 
-def _of_limit(image_set: Set, took: list[tuple[Took, Allowed]]) -> list[Figure]:
+def _of_limit(image_set: Set, took: list[tuple[Took, list[Allowed]]]) -> list[Figure]:
     name = f"{image_set.images} of {image_set.name}"
-    runs, limits = [run for run, _ in took], [limit for _, limit in took]
-    share = [run.ready * limit.image_s / cores() for run, limit in took]
+    runs = [run for run, _ in took]
+    share = [run.ready / statistics.mean(limit.job_rate for limit in limits) for run, limits in took]
     model, decode, encode = (
         1e3 * statistics.median(values)
-        for values in zip(*((t.model_s, t.decode_s, t.encode_s) for t in limits), strict=True)
+        for values in zip(*((t.model_s, t.decode_s, t.encode_s) for _, limits in took for t in limits), strict=True)
     )
-    busy = statistics.median(run.busy for run in runs)
     note = f"CPU ms an image: model and outputs {model:.1f}, masks {encode:.1f}, decoding {decode:.1f}"
-    note += f"; the model was busy {busy:.0%} of the time"
     return [
         figure(f"{name}: share of what the machine allows", share, "", at_least=image_set.of_limit, note=note),
         figure(f"{name}: prelabel, once ready", [run.ready for run in runs], "images/s"),
         figure(f"{name}: workers are idle at the end", [run.idle_s for run in runs], "s"),
-        figure(f"{name}: the detector alone", [t.rate for t in limits], "images/s"),
+        figure(
+            f"{name}: the detector alone",
+            [statistics.mean(limit.rate for limit in limits) for _, limits in took],
+            "images/s",
+        ),
     ]
 
 

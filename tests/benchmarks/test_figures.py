@@ -6,6 +6,9 @@ import importlib
 import json
 import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -95,6 +98,30 @@ def test_pictures_drawn_for_one_folder_are_reused_for_another(load: Any, tmp_pat
     assert five[0].read_bytes() == five[3].read_bytes() == b"was drawn"
     assert five[1].read_bytes() == five[4].read_bytes() == two[1].read_bytes() != five[2].read_bytes()
     assert five[3].samefile(five[0])
+
+
+def test_a_run_is_stopped_while_something_else_is_measured(load: Any, monkeypatch: pytest.MonkeyPatch):
+    labelled = load("_labelled")
+    monkeypatch.setattr(labelled, "_STOP_EVERY_S", 0.02)
+    states: list[str] = []
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+
+        def state() -> str:
+            return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+        stops = labelled._Stops(process.pid, lambda: states.append(state()))
+        time.sleep(0.1)
+        assert (states, stops.seconds) == ([], 0), "nobody asked for it"
+        stops.go_on(True)
+        while len(states) < 2:
+            time.sleep(0.01)
+        stops.end()
+        before = len(states)
+        running = state()
+        time.sleep(0.1)
+        assert (set(states), running, len(states)) == ({"T"}, "R", before)
+        assert 0 < stops.seconds < 60
+        process.kill()
 
 
 def test_peak_memory_of_a_process_exceeds_its_current_memory(load: Any):
