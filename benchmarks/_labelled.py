@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from common import descendants, memory_mb
@@ -22,6 +24,9 @@ _WORKER_MB = 300.0
 
 #: Seconds between two stops of a run, and the share of its images after which it is stopped no more.
 _STOP_EVERY_S, _LAST_STOP = 3.0, 0.9
+
+#: Linux: `prctl` option that sends this process a signal when its parent dies.
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +79,28 @@ def label(
         output: Where the run goes.
         further: Options of `label`.
         every_s: Seconds between two samples.
-        at_stops: Called every few seconds between the first shard and the last ones, while all processes of the run are
-            stopped.
+        at_stops: Called every few seconds from the first shard until most images are done, while all processes of the
+            run are stopped. The run uses local processes then.
 
     Raises:
         SystemExit: The run fails.
     """
     command = [sys.executable, "-m", "prelabel", "label", str(folder.absolute()), "--detector", detector]
     command += ["--output", str(output), "--log-json", *further]
+    if at_stops is not None:
+        command += ["--runner", "local"]  # workers on a cluster cannot be stopped from here
     began = time.perf_counter()
     summary: dict[str, Any] = {}
     other: list[str] = []
     last_shard: dict[str, float] = {}
     images = done = 0
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=output.parent) as process:
+    with (
+        subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, cwd=output.parent, preexec_fn=_end_with_parent
+        ) as process,
+        _Stops(process.pid, at_stops) as stops,
+    ):
         watch = _Watch(process.pid, every_s)
-        stops = _Stops(process.pid, at_stops)
         for line in process.stderr or ():
             event = json.loads(line) if line.startswith("{") else {"event": "other"}
             if event["event"] == "progress":
@@ -99,10 +110,9 @@ def label(
             elif event["event"] == "shard":
                 last_shard[event["worker"]] = time.perf_counter() - stops.seconds
                 done += event["images"]
-                stops.go_on(0 < done < _LAST_STOP * images)
+                stops.allow(0 < done < _LAST_STOP * images)
             else:
                 other.append(line)
-    stops.end()
     seconds = time.perf_counter() - began - stops.seconds
     watch.stop()
     if process.returncode or not summary:
@@ -112,37 +122,60 @@ def label(
 
 
 class _Stops:
-    """Stops a process and its children at times to call a function, and lets them go on."""
+    """Stops a process and its children at times to call a function, and lets them go on.
+
+    A context manager: on exit, the process is stopped no more, and an error of the function is raised.
+    """
 
     def __init__(self, pid: int, call: Callable[[], object] | None) -> None:
         self._pid, self._call = pid, call
         self.seconds = 0.0
-        self._wanted, self._ended = threading.Event(), threading.Event()
+        self._allowed, self._ended = threading.Event(), threading.Event()
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
-        if call is not None:
+
+    def __enter__(self) -> _Stops:
+        if self._call is not None:
             self._thread.start()
+        return self
 
-    def go_on(self, wanted: bool) -> None:
-        """Whether the process is to be stopped from now on."""
-        (self._wanted.set if wanted else self._wanted.clear)()
-
-    def end(self) -> None:
-        """Stop the process no more."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def allow(self, allowed: bool) -> None:
+        """Say whether the process may be stopped from now on."""
+        (self._allowed.set if allowed else self._allowed.clear)()
 
     def _run(self) -> None:
-        while not self._ended.wait(_STOP_EVERY_S):
-            if self._wanted.is_set() and self._call is not None:
-                began = time.perf_counter()
-                processes = [self._pid, *descendants(self._pid)]  # the driver first: then it misses nothing
-                _send(processes, signal.SIGSTOP)
-                try:
-                    self._call()
-                finally:
-                    _send(processes, signal.SIGCONT)
-                    self.seconds += time.perf_counter() - began
+        try:
+            while not self._ended.wait(_STOP_EVERY_S):
+                if self._allowed.is_set() and self._call is not None:
+                    self._stop(self._call)
+        except BaseException as error:  # noqa: BLE001 - raised where the run ends; a thread would drop SystemExit
+            self._error = error
+
+    def _stop(self, call: Callable[[], object]) -> None:
+        children: list[int] = []
+        try:
+            _send([self._pid], signal.SIGSTOP)  # first: then it starts no further children
+            children = descendants(self._pid)
+            _send(children, signal.SIGSTOP)
+            began = time.perf_counter()
+            call()
+            self.seconds += time.perf_counter() - began
+        finally:
+            _send([*children, self._pid], signal.SIGCONT)
+
+
+def _end_with_parent() -> None:
+    """Let the kernel kill this process, even a stopped one, when the benchmark is killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _send(processes: Sequence[int], number: signal.Signals) -> None:

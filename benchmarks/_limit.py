@@ -7,6 +7,7 @@ a job that is stopped meanwhile.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -73,7 +74,8 @@ class Limit:
 
     def __call__(self) -> Allowed:
         for process in self._processes:
-            print("measure", file=process.stdin, flush=True)
+            with contextlib.suppress(BrokenPipeError):  # it has failed: `_answers` says how
+                print("measure", file=process.stdin, flush=True)
         answers = self._answers()
         return Allowed(
             sum(answer["images"] / answer["wall_s"] for answer in answers),

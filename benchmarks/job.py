@@ -5,11 +5,11 @@
 
 Prints one JSON line per data set. The methods take turns, each in its own process. `plain` is the loop of the
 TensorFlow Hub tutorial with TensorFlow's default threads. `ray-data` follows Ray's documentation, with one actor or one
-per core, whichever is faster. The limit is the detector alone on decoded images, its outputs and masks included, in one
-process with one thread per core, plus the cost of decoding them. It is measured every few seconds of a job, which is
-stopped meanwhile, since other programs change the machine's speed within seconds; that time does not count. Times with
-start-up cover the whole command, those without begin at the first ready model. Last, the script measures whether ten
-times as many images take more memory, with small images, since only their number counts.
+per core, whichever is faster. The limit is the detector alone on decoded images, its outputs and masks included, in a
+process with one thread on each core, plus the cost of decoding them. It is measured every few seconds of a job, which
+is stopped meanwhile, since other programs change the machine's speed within seconds; that time does not count. Times
+with start-up cover the whole command, those without begin at the first ready model. Last, the script measures whether
+ten times as many images take more memory, with small images, since only their number counts.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def sets(cache: Path, images: int, large: int) -> list[Set]:
         reduced = ("--decode-scale", "auto")
         some = 3 * large // 10
         folder = pictures(cache, some, 4000, 3000, distinct=40)
-        image_sets.append(Set(REDUCED, folder, some, "4000x3000", detector, options=reduced, tried=40))
+        image_sets.append(Set(REDUCED, folder, some, "4000x3000", detector, options=reduced, tried=60))
     return image_sets
 
 
@@ -207,7 +207,7 @@ def _of_limit(image_set: Set, took: list[tuple[Took, list[Allowed]]]) -> list[Fi
 
 
 def beside_the_others(image_set: Set, repeat: int) -> list[Figure]:
-    """Measure prelabel with the limit around it, the plain loop, and Ray Data at its best in turns."""
+    """Measure prelabel and meanwhile the limit, the plain loop, and Ray Data at its best in turns."""
     actors, note = _best_actors(image_set)
     with Limit(image_set.folder, image_set.detector, image_set.kept) as limit:
         ways: dict[str, Callable[[], Any]] = {

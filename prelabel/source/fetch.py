@@ -158,7 +158,9 @@ def _read_disk(path: str, ref: ImageRef, max_bytes: int) -> bytes:
         rest, most = bytearray(), max_bytes + 1 - len(data)
         while data and len(rest) < most and (chunk := file.read(min(_CHUNK, most - len(rest)))):
             rest += chunk
-    return _require_complete(data + rest, None, max_bytes)  # without a rest, nothing is copied
+    if len(rest) == most:
+        raise too_large(None, max_bytes)
+    return data + rest  # without a rest, nothing is copied
 
 
 def _read_object(

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -100,28 +101,60 @@ def test_pictures_drawn_for_one_folder_are_reused_for_another(load: Any, tmp_pat
     assert five[3].samefile(five[0])
 
 
-def test_a_run_is_stopped_while_something_else_is_measured(load: Any, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def busy_process() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        yield process
+        process.kill()
+
+
+def awaited(condition: Callable[[], bool]) -> bool:
+    """Whether it becomes true within a minute."""
+    end = time.monotonic() + 60
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_a_run_is_stopped_while_something_else_is_measured(
+    load: Any, monkeypatch: pytest.MonkeyPatch, busy_process: subprocess.Popen[bytes]
+):
     labelled = load("_labelled")
     monkeypatch.setattr(labelled, "_STOP_EVERY_S", 0.02)
-    states: list[str] = []
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+    calls: list[bool] = []
 
-        def state() -> str:
-            return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    def is_stopped() -> bool:
+        return Path(f"/proc/{busy_process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
-        stops = labelled._Stops(process.pid, lambda: states.append(state()))
+    with labelled._Stops(busy_process.pid, lambda: calls.append(awaited(is_stopped))) as stops:
         time.sleep(0.1)
-        assert (states, stops.seconds) == ([], 0), "nobody asked for it"
-        stops.go_on(True)
-        while len(states) < 2:
-            time.sleep(0.01)
-        stops.end()
-        before = len(states)
-        running = state()
-        time.sleep(0.1)
-        assert (set(states), running, len(states)) == ({"T"}, "R", before)
-        assert 0 < stops.seconds < 60
-        process.kill()
+        assert (calls, stops.seconds) == ([], 0), "nothing has allowed it"
+        stops.allow(True)
+        assert awaited(lambda: len(calls) >= 2)
+    number = len(calls)
+    assert all(calls)
+    assert awaited(lambda: not is_stopped())
+    assert 0 < stops.seconds < 60
+    time.sleep(0.1)
+    assert len(calls) == number
+
+
+def test_an_error_while_a_run_is_stopped_ends_the_benchmark(
+    load: Any, monkeypatch: pytest.MonkeyPatch, busy_process: subprocess.Popen[bytes]
+):
+    labelled = load("_labelled")
+    monkeypatch.setattr(labelled, "_STOP_EVERY_S", 0.02)
+
+    def fail() -> None:
+        raise SystemExit("the limit failed")
+
+    def run() -> None:
+        with labelled._Stops(busy_process.pid, fail) as stops:
+            stops.allow(True)
+            stops._thread.join(60)
+
+    with pytest.raises(SystemExit, match="the limit failed"):
+        run()
 
 
 def test_peak_memory_of_a_process_exceeds_its_current_memory(load: Any):
