@@ -170,6 +170,18 @@ def test_plans_of_earlier_releases_compare_only_sizes_on_disk(tmp_path: Path) ->
         fetch(replace(listed, version="mtime-1767225600000000000", size=4), Storage(), MAX)
 
 
+def test_a_file_that_reports_no_size_is_read_to_its_end_but_not_beyond_the_limit() -> None:
+    virtual = Path("/proc/version")
+    if not virtual.exists():
+        pytest.skip("no virtual file system")
+    size = len(virtual.read_bytes())
+    assert virtual.stat().st_size == 0 < size
+    image = ref(virtual)
+    assert len(fetch(image, Storage(), size)) == size
+    with pytest.raises(ImageTooLargeError, match=f"{size - 1:,}"):
+        fetch(image, Storage(), size - 1)
+
+
 def test_special_files_do_not_block_a_worker(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()

@@ -58,6 +58,12 @@ def as_tensor(array: npt.NDArray[Any]) -> Any:
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
+def as_array(tensor: Any) -> npt.NDArray[Any]:
+    """The values of a tensor, read-only and without a copy if they are in this machine's memory."""
+    # A scalar of bfloat16 has no view.
+    return np.asarray(tensor if tensor.shape.rank else tensor.numpy())
+
+
 def configure(threads: int, gpus: float = 0.0, streams: int = 1) -> Any:
     """Configure TensorFlow for this process and return the module. Call this before anything else uses TensorFlow.
 

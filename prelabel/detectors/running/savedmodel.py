@@ -330,15 +330,9 @@ class SavedModelDetector:
         # Named, since the tensor may share the memory of the pixels: it must live until the network has run.
         tensor = runtime.as_tensor(image)
         try:
-            return {name: _as_array(value) for name, value in self._network(tensor).items()}
+            return {name: runtime.as_array(value) for name, value in self._network(tensor).items()}
         except (tf.errors.OpError, ValueError) as error:
             raise DetectorError(f"the model failed on this image: {describe(error)}") from error
-
-
-def _as_array(tensor: Any) -> npt.NDArray[Any]:
-    """The values of a tensor, read-only and without a copy if they are in this machine's memory."""
-    # A scalar of bfloat16 has no view.
-    return np.asarray(tensor if tensor.shape.rank else tensor.numpy())
 
 
 def scaled_to_range(pixels: npt.NDArray[Any], input_range: str) -> npt.NDArray[np.float32]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
 from prelabel.detectors.running import runtime
@@ -176,3 +177,19 @@ def test_a_separate_process_loads_and_runs_models_without_keras(tmp_path: Path) 
     done = run(code)
     assert done.returncode == 0, done.stderr[-500:]
     assert done.stdout.startswith("8.0\n3.0 keras")
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int64", "string"])
+def test_values_of_tensors_become_arrays_of_the_same_shape(kind: str) -> None:
+    tf = runtime.tensorflow()
+    values = ["a", "b"] if kind == "string" else [0, 1]
+    expected = [b"a", b"b"] if kind == "string" else values
+    assert runtime.as_array(tf.constant(values, kind)).tolist() == expected
+    scalar = runtime.as_array(tf.constant(values[1], kind))
+    assert (scalar.shape, scalar.tolist()) == ((), expected[1])
+
+
+def test_an_array_of_a_tensor_is_a_view_that_nothing_writes_to() -> None:
+    tensor = runtime.tensorflow().constant([1.0, 2.0])
+    assert np.shares_memory(runtime.as_array(tensor), runtime.as_array(tensor))
+    assert not runtime.as_array(tensor).flags.writeable
