@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -19,14 +18,13 @@ from typing import Any
 
 from common import descendants, memory_mb
 
+from prelabel.engine.process_pool import end_with_parent
+
 #: What has loaded TensorFlow is a worker.
 _WORKER_MB = 300.0
 
 #: Seconds between two stops of a run, and the share of its images after which it is stopped no more.
 _STOP_EVERY_S, _LAST_STOP = 3.0, 0.9
-
-#: Linux: `prctl` option that sends this process a signal when its parent dies.
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +93,9 @@ def label(
     last_shard: dict[str, float] = {}
     images = done = 0
     with (
+        # Killed with the benchmark even while it is stopped.
         subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, cwd=output.parent, preexec_fn=_end_with_parent
+            command, stderr=subprocess.PIPE, text=True, cwd=output.parent, preexec_fn=end_with_parent
         ) as process,
         _Stops(process.pid, at_stops) as stops,
     ):
@@ -171,11 +170,6 @@ class _Stops:
             self.seconds += time.perf_counter() - began
         finally:
             _send([*children, self._pid], signal.SIGCONT)
-
-
-def _end_with_parent() -> None:
-    """Let the kernel kill this process, even a stopped one, when the benchmark is killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _send(processes: Sequence[int], number: signal.Signals) -> None:

@@ -167,7 +167,7 @@ def main(connection: Connection, imported: str) -> None:
         connection: To the driver.
         imported: `tensorflow` to import it at once, or `""`.
     """
-    _end_with_parent()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the process ends, as with other signals, not only one of its threads
     _WorkerMain(connection, uses_tensorflow=imported == TENSORFLOW).serve()
 
@@ -272,7 +272,7 @@ def _collect_new_objects_only() -> None:
     gc.enable()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Exit with the parent, even if native code keeps all threads from noticing that the connection is closed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -9,13 +9,15 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.e2e.command import wait_until
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -108,14 +110,6 @@ def busy_process() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def awaited(condition: Callable[[], bool]) -> bool:
-    """Whether it becomes true within a minute."""
-    end = time.monotonic() + 60
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
-
-
 def test_a_run_is_stopped_while_something_else_is_measured(
     load: Any, monkeypatch: pytest.MonkeyPatch, busy_process: subprocess.Popen[bytes]
 ):
@@ -126,14 +120,14 @@ def test_a_run_is_stopped_while_something_else_is_measured(
     def is_stopped() -> bool:
         return Path(f"/proc/{busy_process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
-    with labelled._Stops(busy_process.pid, lambda: calls.append(awaited(is_stopped))) as stops:
+    with labelled._Stops(busy_process.pid, lambda: calls.append(wait_until(is_stopped, 60))) as stops:
         time.sleep(0.1)
         assert (calls, stops.seconds) == ([], 0), "nothing has allowed it"
         stops.allow(True)
-        assert awaited(lambda: len(calls) >= 2)
+        assert wait_until(lambda: len(calls) >= 2, 60)
     number = len(calls)
     assert all(calls)
-    assert awaited(lambda: not is_stopped())
+    assert wait_until(lambda: not is_stopped(), 60)
     assert 0 < stops.seconds < 60
     time.sleep(0.1)
     assert len(calls) == number
